@@ -1,0 +1,22 @@
+class CacheError(ValueError):
+    """Something about a cache that its user can mend; the message names the value, the limit and the remedy."""
+
+
+class CacheMissingError(CacheError):
+    """There is no finished cache at the path: its index, the commit mark, is not there."""
+
+
+class CacheVersionError(CacheError):
+    """The cache has a format version that this release does not know."""
+
+
+class CacheStaleError(CacheError):
+    """The cache was made from other sources, or with another specification, than those asked for."""
+
+
+class CacheCorruptError(CacheError):
+    """Bytes on disk are not those that were written."""
+
+
+class CacheWriteError(CacheError):
+    """A shard could not be written: a full disk, missing permission, or a store that gave up."""

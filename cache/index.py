@@ -1,0 +1,156 @@
+"""`index.json` and `samples.npy`: what a cache holds. The index is written last, atomically: it is the commit mark."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from cache.atomic import write_atomically
+from cache.errors import CacheCorruptError, CacheMissingError, CacheVersionError
+from cache.spec import FORMAT_VERSION, CacheSpec
+
+INDEX_NAME = "index.json"
+SAMPLES_NAME = "samples.npy"
+REJECTED_NAME = "rejected.jsonl"
+
+SAMPLE_DTYPE = np.dtype(
+    [
+        ("image_id", "<i8"),
+        ("height", "<i4"),  # native size, pixels
+        ("width", "<i4"),
+        ("box_x", "<i4"),  # where the photo lies within the square, pixels
+        ("box_y", "<i4"),
+        ("box_width", "<i4"),
+        ("box_height", "<i4"),
+        ("shard", "<i4"),
+        ("row", "<i4"),
+        ("persons", "<i4"),  # annotated persons that are no crowd
+        ("person_fraction", "<f4"),  # of the photo's pixels within the square
+        ("checksum", "<u8"),  # of the record
+    ]
+)
+"""One row a sample. A sample's number is its row here."""
+
+SampleTable = npt.NDArray[np.void]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardInfo:
+    """A finished shard: file (or folder) name, samples in it, bytes on disk, XXH3-128 over them."""
+
+    name: str
+    rows: int
+    bytes: int
+    checksum: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceInfo:
+    """What a split was made from: SHA-256 of the annotation file, and of the images' names and sizes."""
+
+    annotations: str
+    images: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitInfo:
+    """One split: its samples, how many images were rejected, its shards, its sources."""
+
+    samples: int
+    rejected: int
+    table_checksum: str
+    shards: tuple[ShardInfo, ...]
+    source: SourceInfo
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CacheIndex:
+    """What `index.json` says."""
+
+    spec: CacheSpec
+    fingerprint: str
+    tools: dict[str, str]
+    splits: dict[str, SplitInfo]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all shards."""
+        return sum(shard.bytes for split in self.splits.values() for shard in split.shards)
+
+    def save(self, root: Path) -> None:
+        """Commit the cache: from here on it exists."""
+        body = dataclasses.asdict(self)
+        document = {"format_version": FORMAT_VERSION, "checksum": _digest(body), "index": body}
+        write_atomically(root / INDEX_NAME, json.dumps(document, indent=1).encode() + b"\n")
+
+    @classmethod
+    def load(cls, root: Path) -> CacheIndex:
+        """Read and check `index.json`.
+
+        Raises:
+            CacheMissingError: no index, hence no cache.
+            CacheVersionError: a format version that this release does not know.
+            CacheCorruptError: the file is not what was written.
+        """
+        path = root / INDEX_NAME
+        try:
+            text = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise CacheMissingError(
+                f"{root} holds no finished cache ({INDEX_NAME} is missing); "
+                f"make it with: cli.py preprocess --coco DIR --out {root}"
+            ) from None
+        try:
+            document = json.loads(text)
+            version = document["format_version"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise CacheCorruptError(f"{path} is not a cache index ({error}); rebuild the cache") from None
+        if version != FORMAT_VERSION:
+            raise CacheVersionError(
+                f"{root} has cache format {version}; this release reads format {FORMAT_VERSION}; "
+                "rebuild it with this release's `preprocess`, or use the release that made it"
+            )
+        if document.get("checksum") != _digest(document.get("index")):
+            raise CacheCorruptError(
+                f"{path} was changed after it was written (its checksum differs); rebuild the cache"
+            )
+        try:
+            return msgspec.convert(document["index"], cls)
+        except msgspec.ValidationError as error:
+            raise CacheCorruptError(f"{path} is not a cache index ({error}); rebuild the cache") from None
+
+
+def _digest(body: object) -> str:
+    return xxhash.xxh3_128_hexdigest(json.dumps(body, sort_keys=True).encode())
+
+
+def encode_table(table: SampleTable) -> tuple[bytes, str]:
+    """A sample table as the bytes of `samples.npy`, and their checksum."""
+    buffer = io.BytesIO()
+    np.save(buffer, table)
+    data = buffer.getvalue()
+    return data, xxhash.xxh3_128_hexdigest(data)
+
+
+def load_table(root: Path, split: str, info: SplitInfo) -> SampleTable:
+    """Read `<root>/<split>/samples.npy` and check it against the index.
+
+    Raises:
+        CacheCorruptError: it is missing or is not what the index says.
+    """
+    path = root / split / SAMPLES_NAME
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise CacheCorruptError(f"{path} is missing though the index names it; rebuild the cache") from None
+    if xxhash.xxh3_128_hexdigest(data) != info.table_checksum:
+        raise CacheCorruptError(f"{path} was changed after it was written (its checksum differs); rebuild the cache")
+    table: SampleTable = np.load(io.BytesIO(data))
+    return table

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import lmdb
+import numpy as np
+
+from cache.errors import CacheCorruptError, CacheWriteError
+from cache.record import U8, RecordLayout
+
+COMMIT_RECORDS = 32
+"""LMDB keeps the dirty pages of a transaction in memory, so it is committed often: this bounds a writer's memory."""
+
+PAGE = 4096
+
+
+def _key(row: int) -> bytes:
+    return row.to_bytes(4, "big")  # big endian: the order of the keys is the order of the rows
+
+
+class LmdbWriter:
+    """Records in one LMDB file, keyed by row; appended in order, so that the tree fills without a split."""
+
+    def __init__(self, path: Path, layout: RecordLayout, capacity: int) -> None:
+        # Address space, not disk: the file grows by what is written. A JPEG that is larger than the raw pixels is
+        # possible for pure noise, hence twice the raw size.
+        size = (2 * layout.raw_bytes + 4 * PAGE) * capacity + (1 << 20)
+        try:
+            self._env = lmdb.open(
+                str(path), subdir=False, map_size=size, lock=False, sync=False, metasync=False, meminit=False
+            )
+        except (lmdb.Error, OSError) as error:
+            raise CacheWriteError(f"cannot create {path}: {error}") from error
+        self._path = path
+        self._rows = 0
+        self._transaction = self._env.begin(write=True)
+        self._closed = False
+
+    def append(self, record: U8) -> None:
+        """Store the next record. See `ShardWriter`."""
+        try:
+            self._transaction.put(_key(self._rows), record.data, append=True)
+            self._rows += 1
+            if self._rows % COMMIT_RECORDS == 0:
+                self._transaction.commit()
+                self._transaction = self._env.begin(write=True)
+        except lmdb.Error as error:
+            raise CacheWriteError(f"cannot write {self._path}: {error}; free some space and run it again") from error
+
+    def close(self) -> None:
+        """Commit and sync. See `ShardWriter`."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._transaction.commit()
+            self._env.sync(True)
+        except lmdb.Error as error:
+            raise CacheWriteError(f"cannot write {self._path}: {error}; free some space and run it again") from error
+        finally:
+            self._env.close()
+
+
+class LmdbReader:
+    """Views into the memory map; one read transaction stays open, so they stay valid until `close`."""
+
+    mapped = True
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._env = lmdb.open(
+                str(path), subdir=False, readonly=True, lock=False, readahead=False, create=False, max_spare_txns=1
+            )
+            self._transaction = self._env.begin(buffers=True)
+        except (lmdb.Error, OSError) as error:
+            raise CacheCorruptError(f"cannot open the shard {path}: {error}; rebuild the cache") from error
+        self._path = path
+
+    def record(self, row: int) -> U8:
+        """The bytes of a record, without a copy. See `ShardReader`."""
+        try:
+            value = self._transaction.get(_key(row))
+        except lmdb.Error as error:
+            raise CacheCorruptError(f"cannot read row {row} of {self._path}: {error}; rebuild the cache") from error
+        if value is None:
+            raise CacheCorruptError(f"row {row} is missing in {self._path}; rebuild the cache")
+        return np.frombuffer(value, np.uint8)
+
+    def close(self) -> None:
+        """Unmap the file. Views given out before must not be used any more."""
+        self._transaction.abort()
+        self._env.close()

@@ -1,0 +1,109 @@
+"""The record: the bytes of one sample, the same in every store.
+
+    raw    side*side*3 bytes RGB | side*side/8 bytes person | side*side/8 bytes ignore
+    jpeg   4 bytes length (little endian) | JPEG | side*side/8 bytes person | side*side/8 bytes ignore
+
+Planes are row major, eight pixels a byte, least significant bit first: `numpy.packbits(bitorder="little")`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from cache.errors import CacheCorruptError
+from cache.spec import CacheSpec, Codec
+
+U8 = npt.NDArray[np.uint8]
+
+LENGTH_BYTES = 4
+
+
+class Fields(NamedTuple):
+    """The three parts of a record, as views into it.
+
+    Attributes:
+        image: `(side*side*3,)` raw RGB, or the bytes of a JPEG.
+        person: `(side*side/8,)` packed plane.
+        ignore: `(side*side/8,)` packed plane.
+    """
+
+    image: U8
+    person: U8
+    ignore: U8
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordLayout:
+    """Where the parts of a record lie, for one side (pixels) and codec."""
+
+    side: int
+    codec: Codec
+
+    @classmethod
+    def of(cls, spec: CacheSpec) -> RecordLayout:
+        """The layout that a cache of this spec has."""
+        return cls(spec.side, spec.codec)
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of the decoded image."""
+        return self.side * self.side * 3
+
+    @property
+    def plane_bytes(self) -> int:
+        """Bytes of one packed plane."""
+        return self.side * self.side // 8
+
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes of a raw record; a JPEG record is smaller in practice."""
+        return self.image_bytes + 2 * self.plane_bytes
+
+    def pack(self, image: U8, person: U8, ignore: U8) -> U8:
+        """Join the parts into one record.
+
+        Args:
+            image: `(side, side, 3)` RGB for `raw`, the `(n,)` bytes of a JPEG for `jpeg`.
+            person: `(side, side)` plane of 0 and 1.
+            ignore: likewise.
+
+        Returns:
+            `(bytes,)` uint8.
+        """
+        planes = (np.packbits(person, bitorder="little"), np.packbits(ignore, bitorder="little"))
+        if self.codec == "raw":
+            assert image.shape == (self.side, self.side, 3)
+            return np.concatenate((image.reshape(-1), *planes))
+        length = np.array([image.size], "<u4").view(np.uint8)
+        return np.concatenate((length, image.reshape(-1), *planes))
+
+    def split(self, record: U8) -> Fields:
+        """The parts of a record, without a copy.
+
+        Raises:
+            CacheCorruptError: the record has not the size that its layout gives it.
+        """
+        start = 0 if self.codec == "raw" else LENGTH_BYTES
+        size = self.image_bytes
+        if self.codec == "jpeg" and record.size >= LENGTH_BYTES:
+            size = int(record[:LENGTH_BYTES].view("<u4")[0])
+        middle = start + size
+        if record.size != middle + 2 * self.plane_bytes:
+            expected = middle + 2 * self.plane_bytes
+            raise CacheCorruptError(f"a record has {record.size} bytes, not {expected}; run `verify`, then rebuild")
+        last = middle + self.plane_bytes
+        return Fields(record[start:middle], record[middle:last], record[last:])
+
+    def unpack_plane(self, plane: U8) -> U8:
+        """A packed plane as `(side, side)` uint8 of 0 and 1."""
+        return np.unpackbits(plane, bitorder="little").reshape(self.side, self.side)
+
+
+def checksum(data: U8 | bytes) -> int:
+    """XXH3 (64 bits) of a record: fast enough to be invisible beside JPEG decoding."""
+    return xxhash.xxh3_64_intdigest(np.ascontiguousarray(data).data if isinstance(data, np.ndarray) else data)

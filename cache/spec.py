@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Literal, get_args
+
+from cache.errors import CacheError
+
+FORMAT_VERSION = 1
+"""Version of the layout on disk (index, sample table, record). Readers refuse any other."""
+
+SIDE_MULTIPLE = 32
+"""Every network downsamples by at most this much, and a row of a bit plane is then a whole number of words."""
+
+MAX_SIDE = 4096
+
+Fit = Literal["letterbox", "stretch"]
+Codec = Literal["raw", "jpeg"]
+Store = Literal["lmdb", "zarr"]
+Crowd = Literal["ignore", "person", "drop"]
+ImageRule = Literal["person", "keypoints", "keypoints10", "all"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CacheSpec:
+    """Everything that decides the bytes of a record: two caches of equal spec and sources are equal.
+
+    Attributes:
+        side: side of the square image and of both planes, in pixels; a multiple of 32.
+        fit: `letterbox` keeps the aspect and centres, `stretch` fills the square.
+        codec: `raw` pixels (fixed size, read without a copy) or `jpeg`.
+        store: the container of a shard.
+        images: the rule by which images count.
+        crowd: what becomes of crowd regions: part of `ignore`, part of `person`, or dropped.
+        jpeg_quality: 1 to 100; only the `jpeg` codec reads it. Chroma is never subsampled.
+        shard_samples: source images in a shard; also the unit of work and of resuming.
+    """
+
+    side: int = 384
+    fit: Fit = "letterbox"
+    codec: Codec = "raw"
+    store: Store = "lmdb"
+    images: ImageRule = "person"
+    crowd: Crowd = "ignore"
+    jpeg_quality: int = 95
+    shard_samples: int = 128
+
+    def __post_init__(self) -> None:
+        check_side(self.side)
+        for name, allowed in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                raise CacheError(f"{name}={value!r} is not known; use one of {', '.join(allowed)}")
+        if self.store == "zarr" and self.codec != "raw":
+            raise CacheError(f"codec={self.codec!r} is not possible with store='zarr'; use codec='raw' or store='lmdb'")
+        if not 1 <= self.jpeg_quality <= 100:
+            raise CacheError(f"jpeg_quality={self.jpeg_quality} is not in 1..100; 95 is the default")
+        if self.shard_samples < 1:
+            raise CacheError(f"shard_samples={self.shard_samples} is below 1; 128 is the default")
+
+    def fingerprint(self, sources: str) -> str:
+        """Hash (64 hex digits) of this spec, the format version and a digest of the sources."""
+        text = json.dumps([FORMAT_VERSION, dataclasses.asdict(self), sources], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def differences(self, other: CacheSpec) -> list[str]:
+        """Fields in which `other` differs, as `name: mine, not theirs`."""
+        mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        return [f"{name}: {mine[name]}, not {theirs[name]}" for name in mine if mine[name] != theirs[name]]
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "fit": get_args(Fit),
+    "codec": get_args(Codec),
+    "store": get_args(Store),
+    "images": get_args(ImageRule),
+    "crowd": get_args(Crowd),
+}
+
+
+def check_side(side: int) -> None:
+    """Refuse a side that records and networks cannot have.
+
+    Raises:
+        CacheError: it is not a multiple of 32 within 32..4096; the message names the nearest ones that are.
+    """
+    if not SIDE_MULTIPLE <= side <= MAX_SIDE:
+        raise CacheError(f"side={side} is not within {SIDE_MULTIPLE}..{MAX_SIDE}; 256, 384 and 512 are usual")
+    if side % SIDE_MULTIPLE:
+        below = side // SIDE_MULTIPLE * SIDE_MULTIPLE
+        raise CacheError(
+            f"side={side} is not a multiple of {SIDE_MULTIPLE}; use {below or SIDE_MULTIPLE} or {below + SIDE_MULTIPLE}"
+        )
