@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
+import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import numpy as np
@@ -26,9 +30,7 @@ class LmdbWriter:
         # possible for pure noise, hence twice the raw size.
         size = (2 * layout.raw_bytes + 4 * PAGE) * capacity + (1 << 20)
         try:
-            self._env = lmdb.open(
-                str(path), subdir=False, map_size=size, lock=False, sync=False, metasync=False, meminit=False
-            )
+            self._env = lmdb.open(str(path), subdir=False, map_size=size, lock=False, sync=False, metasync=False)
         except (lmdb.Error, OSError) as error:
             raise CacheWriteError(f"cannot create {path}: {error}") from error
         self._path = path
@@ -68,9 +70,7 @@ class LmdbReader:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._env = lmdb.open(
-                str(path), subdir=False, readonly=True, lock=False, readahead=False, create=False, max_spare_txns=1
-            )
+            self._env = _acquire(path)
             self._transaction = self._env.begin(buffers=True)
         except (lmdb.Error, OSError) as error:
             raise CacheCorruptError(f"cannot open the shard {path}: {error}; rebuild the cache") from error
@@ -87,6 +87,40 @@ class LmdbReader:
         return np.frombuffer(value, np.uint8)
 
     def close(self) -> None:
-        """Unmap the file. Views given out before must not be used any more."""
+        """Unmap the file, unless another reader has it too. Views given out before must not be used any more."""
         self._transaction.abort()
-        self._env.close()
+        _release(self._env)
+
+
+@dataclasses.dataclass
+class _Shared:
+    environment: Any
+    readers: int
+
+
+# LMDB must not open a file twice in one process, yet two loaders may well read the same split: they share.
+# Keyed by process too, for an environment does not survive a fork.
+_open_files: dict[tuple[int, str], _Shared] = {}
+_open_files_lock = threading.Lock()
+
+
+def _acquire(path: Path) -> Any:
+    key = os.getpid(), os.path.realpath(path)
+    with _open_files_lock:
+        if key not in _open_files:
+            environment = lmdb.open(
+                key[1], subdir=False, readonly=True, lock=False, readahead=False, create=False, max_spare_txns=1
+            )
+            _open_files[key] = _Shared(environment, 0)
+        _open_files[key].readers += 1
+        return _open_files[key].environment
+
+
+def _release(environment: Any) -> None:
+    with _open_files_lock:
+        for key, shared in list(_open_files.items()):
+            if shared.environment is environment:
+                shared.readers -= 1
+                if not shared.readers:
+                    del _open_files[key]
+                    environment.close()

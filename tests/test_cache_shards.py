@@ -1,6 +1,7 @@
 """One contract for every store."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +25,9 @@ def make_records(codec, count, seed=0):
     for _ in range(count):
         shape = (SIDE, SIDE, 3) if codec == "raw" else int(rng.integers(1, 3000))
         records.append(
-            layout.pack(rng.integers(0, 256, shape, dtype=np.uint8), *rng.integers(0, 2, (2, SIDE, SIDE), dtype=np.uint8))
+            layout.pack(
+                rng.integers(0, 256, shape, dtype=np.uint8), *rng.integers(0, 2, (2, SIDE, SIDE), dtype=np.uint8)
+            )
         )
     return layout, records
 
@@ -76,9 +79,14 @@ def test_what_was_written_is_read(store, codec, count, tmp_path):
 @pytest.mark.parametrize(("store", "codec"), STORES)
 def test_a_failed_shard_leaves_nothing(store, codec, tmp_path):
     layout, records = make_records(codec, 3)
-    with pytest.raises(RuntimeError, match="boom"), write_shard(tmp_path, 0, store, layout, 3) as writer:
-        writer.append(records[0])
-        raise RuntimeError("boom")
+
+    def fail_midway():
+        with write_shard(tmp_path, 0, store, layout, 3) as writer:
+            writer.append(records[0])
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        fail_midway()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -103,6 +111,19 @@ def test_addresses_point_at_the_records(tmp_path):
         where, size = reader.addresses()
         for sample, record in enumerate(records):
             assert ctypes.string_at(int(where[sample]), int(size[sample])) == record.tobytes()
+
+
+@pytest.mark.parametrize(("store", "codec"), STORES)
+def test_two_readers_share_a_file_and_part_in_any_order(store, codec, tmp_path):
+    records = make_cache(tmp_path / "c", store, codec)
+    first, second = CacheReader(tmp_path / "c", "train"), CacheReader(tmp_path / "c", "train")
+    np.testing.assert_array_equal(first.record(2), second.record(2))
+    first.close()
+    np.testing.assert_array_equal(second.record(2), records[2])
+    np.testing.assert_array_equal(first.record(3), records[3])  # opens again
+    second.close()
+    first.close()
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
 
 
 def test_unknown_split_is_named(tmp_path):

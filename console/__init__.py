@@ -1,0 +1,1 @@
+"""How results are printed: the only place where words for people are made."""

@@ -1,0 +1,90 @@
+"""What `batch` shows: one batch as a picture, and where it came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from cache.spec import CacheSpec
+from loader.augment import LEVELS
+from loader.batch import LoaderConfig, choose_backend, open_loader
+from loader.sheet import contact_sheet
+from preprocess.build import BuildConfig, build_cache
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchSummary:
+    """One drawn batch.
+
+    Attributes:
+        source: the cache, or the dataset.
+        loader: the backend, and why.
+        shape: of the images, NCHW.
+        image_ids: COCO's.
+        person_fraction: mean share of person pixels among those that count.
+        ignore_fraction: share of pixels that do not count.
+        first_batch_seconds: from opening the cache.
+        picture: the contact sheet.
+    """
+
+    source: str
+    loader: str
+    shape: tuple[int, ...]
+    image_ids: tuple[int, ...]
+    person_fraction: float
+    ignore_fraction: float
+    first_batch_seconds: float
+    picture: str
+
+
+def draw_batch(
+    cache: Path, picture: Path, *, split: str, batch_size: int, augment: Any, loader: Any, seed: int
+) -> BatchSummary:
+    """Draw the first batch that a loader gives."""
+    config = LoaderConfig(
+        cache=cache, split=split, batch_size=batch_size, augment=LEVELS[augment], backend=loader, seed=seed
+    )
+    start = time.perf_counter()
+    with open_loader(config) as batches:
+        batch = next(iter(batches))
+        seconds = time.perf_counter() - start
+        counted = batch.ignore == 0
+        sheet = contact_sheet(batch)
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        if not cv2.imwrite(str(picture), sheet[:, :, ::-1]):
+            raise OSError(f"cannot write {picture}; choose another --picture")
+        return BatchSummary(
+            source=str(cache),
+            loader="{} ({})".format(*choose_backend(config)),
+            shape=tuple(batch.image.shape),
+            image_ids=tuple(batches.reader.samples["image_id"][batch.samples].tolist()),
+            person_fraction=float((batch.person[counted] == 1).float().mean()) if counted.any() else 0.0,
+            ignore_fraction=float((~counted).float().mean()),
+            first_batch_seconds=seconds,
+            picture=str(picture),
+        )
+
+
+def draw_dataset_batch(coco: Path, picture: Path, *, split: str, batch_size: int, **options: Any) -> BatchSummary:
+    """`draw_batch` for a dataset that has no cache yet: a few of its images go through a temporary one."""
+    with tempfile.TemporaryDirectory() as folder:
+        cache = Path(folder) / "cache"
+        build_cache(BuildConfig(coco=coco, out=cache, spec=CacheSpec(side=256), splits=(split,), limit=batch_size))
+        summary = draw_batch(cache, picture, split=split, batch_size=batch_size, **options)
+    return dataclasses.replace(summary, source=str(coco))
+
+
+def batch_lines(summary: BatchSummary) -> list[str]:
+    """A batch in words."""
+    return [
+        f"✅ One batch of {summary.source}: images {summary.shape} uint8, channels_last",
+        f"   Loader: {summary.loader}, first batch after {summary.first_batch_seconds:.2f} s",
+        f"   Person: {summary.person_fraction:.1%} of the pixels that count; ignored: {summary.ignore_fraction:.1%}",
+        f"   COCO images: {', '.join(map(str, summary.image_ids))}",
+        f"🖼️  Picture: {summary.picture}",
+    ]

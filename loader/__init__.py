@@ -1,0 +1,6 @@
+"""Cache -> batches: `with open_loader(LoaderConfig(cache=...)) as loader: for batch in loader: ...`."""
+
+from loader.augment import LEVELS, AugmentConfig
+from loader.batch import Batch, Loader, LoaderConfig, LoaderState, open_loader
+
+__all__ = ["LEVELS", "AugmentConfig", "Batch", "Loader", "LoaderConfig", "LoaderState", "open_loader"]

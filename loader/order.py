@@ -1,0 +1,57 @@
+"""In which order samples come: a pure function, so that a run can be stopped and go on anywhere, on any backend."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+I64 = npt.NDArray[np.int64]
+
+
+def epoch_order(samples: int, seed: int, epoch: int, *, shuffle: bool = True) -> I64:
+    """`(samples,)` the sample numbers of an epoch: a permutation that depends on nothing but the arguments."""
+    if not shuffle:
+        return np.arange(samples, dtype=np.int64)
+    generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+    return generator.permutation(samples).astype(np.int64, copy=False)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BatchPlan:
+    """Which samples the next batch of a rank holds.
+
+    Attributes:
+        epoch: the epoch it belongs to.
+        samples: `(batch_size,)` sample numbers; those from `valid` on only fill up a ragged last batch.
+        valid: how many count.
+    """
+
+    epoch: int
+    samples: I64
+    valid: int
+
+
+def steps_in_epoch(samples: int, global_batch: int, *, drop_last: bool) -> int:
+    """Batches of an epoch."""
+    return samples // global_batch if drop_last else -(-samples // global_batch)
+
+
+def plan_epoch(
+    order: I64, *, epoch: int, batch_size: int, rank: int, world: int, consumed: int, drop_last: bool
+) -> Iterator[BatchPlan]:
+    """The batches of one rank from `consumed` samples (of all ranks) on.
+
+    Each global batch is a run of the order; a rank takes its slice of it. So the global batches do not depend on the
+    number of ranks as long as `batch_size * world` stays the same.
+    """
+    global_batch = batch_size * world
+    for step in range(consumed // global_batch, steps_in_epoch(len(order), global_batch, drop_last=drop_last)):
+        start = step * global_batch + rank * batch_size
+        samples = order[start : start + batch_size]
+        valid = len(samples)
+        if valid < batch_size:
+            samples = np.concatenate((samples, np.full(batch_size - valid, order[0])))
+        yield BatchPlan(epoch, samples, valid)

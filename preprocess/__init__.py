@@ -1,0 +1,1 @@
+"""COCO -> cache: `build_cache(BuildConfig(...))`. Never needs torch."""

@@ -1,0 +1,100 @@
+"""Is a cache what was written, and does it still agree with its dataset? Reads all of it, and names what differs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from cache.errors import CacheError
+from cache.index import INDEX_NAME, CacheIndex
+from cache.integrity import Damage, check_split
+from cache.reader import CacheReader
+from cache.spec import CacheSpec
+from preprocess.errors import DatasetError
+from preprocess.soundness import Progress
+from preprocess.sources import read_split, stale_reasons
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitRecords:
+    """What was looked at in a split of a cache: all of its samples, in all of its shards."""
+
+    split: str
+    samples: int
+    rejected: int
+    shards: int
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CacheSoundness:
+    """What `verify_cache` found.
+
+    Attributes:
+        cache: its folder.
+        spec: what it holds; None if its index cannot be read.
+        splits: what was looked at.
+        damages: shards and records that are not what was written.
+        stale: why it no longer agrees with the dataset; None if it was not compared with one.
+    """
+
+    cache: str
+    spec: CacheSpec | None
+    splits: tuple[SplitRecords, ...]
+    damages: tuple[Damage, ...]
+    stale: tuple[str, ...] | None
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.damages and not self.stale
+
+
+def verify_cache(
+    cache: Path, progress: Progress | None = None, *, coco: Path | None = None, category: str = "person"
+) -> CacheSoundness:
+    """Compare every shard and record of a cache with its index and, given `coco`, its sources with that dataset.
+
+    Nothing that is wrong with the cache is raised: it is among the damages, or makes it stale.
+
+    Args:
+        cache: the cache's folder.
+        progress: called with (samples done, samples in all).
+        coco: the folder that it was made from.
+        category: COCO category that it was made for.
+    """
+    try:
+        index = CacheIndex.load(cache)
+    except CacheError as error:
+        damage = Damage(where=INDEX_NAME, what=str(error))
+        return CacheSoundness(cache=str(cache), spec=None, splits=(), damages=(damage,), stale=None)
+    total, done = sum(info.samples for info in index.splits.values()), 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress:
+            progress(done, total)
+
+    damages: list[Damage] = []
+    records = []
+    for split, info in index.splits.items():
+        size = sum(shard.bytes for shard in info.shards)
+        records.append(
+            SplitRecords(split=split, samples=info.samples, rejected=info.rejected, shards=len(info.shards), bytes=size)
+        )
+        try:
+            with CacheReader(cache, split) as reader:
+                damages += check_split(reader, advance)
+        except CacheError as error:
+            damages.append(Damage(where=split, what=str(error)))
+    stale = None if coco is None else tuple(_stale(index, coco, category))
+    return CacheSoundness(cache=str(cache), spec=index.spec, splits=tuple(records), damages=tuple(damages), stale=stale)
+
+
+def _stale(index: CacheIndex, coco: Path, category: str) -> list[str]:
+    try:
+        sources = {name: read_split(coco, name, index.spec.images, category).source for name in index.splits}
+    except DatasetError as error:
+        return [str(error)]
+    return stale_reasons(index, None, sources)

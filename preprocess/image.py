@@ -1,0 +1,60 @@
+"""Image file -> RGB pixels, and pixels -> JPEG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+
+from preprocess.errors import ImageError
+
+U8 = npt.NDArray[np.uint8]
+
+_JPEG_START = b"\xff\xd8\xff"
+
+
+def read_rgb(path: Path) -> U8:
+    """Decode an image file as `(H, W, 3)` RGB, in stored orientation: EXIF rotation is not applied.
+
+    COCO's annotations are in stored pixels. Grayscale becomes RGB; 16 bits become 8; alpha is dropped.
+
+    Raises:
+        ImageError: the file is missing, unreadable, cut short or no image.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ImageError("the image file is missing") from None
+    except OSError as error:
+        raise ImageError(f"the image file cannot be read: {error.strerror}") from None
+    if not data:
+        raise ImageError("the image file is empty")
+    return decode_rgb(data)
+
+
+def decode_rgb(data: bytes) -> U8:
+    """Decode the bytes of an image file. See `read_rgb`."""
+    if data.startswith(_JPEG_START):
+        try:
+            # Strict: a truncated JPEG is an error here, where OpenCV returns a half-gray picture.
+            pixels: U8 = simplejpeg.decode_jpeg(data, "RGB", strict=True)
+            return pixels
+        except ValueError as error:
+            reason = str(error)
+        if "colorspace" not in reason.lower() and "conver" not in reason.lower():
+            raise ImageError(f"the JPEG is damaged: {reason}")
+        # CMYK and the like go through OpenCV, which converts them.
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if decoded is None:
+        raise ImageError("the file is not an image that OpenCV can read")
+    return np.asarray(decoded, np.uint8)
+
+
+def encode_jpeg(image_HW3: U8, quality: int) -> U8:
+    """Encode `(H, W, 3)` RGB as a JPEG without chroma subsampling (4:4:4); returns its `(n,)` bytes."""
+    data = simplejpeg.encode_jpeg(np.ascontiguousarray(image_HW3), quality, "RGB", "444")
+    return np.frombuffer(data, np.uint8)

@@ -1,0 +1,157 @@
+"""Is everything there? Looks at names and sizes only, so that it takes a second on the whole of COCO."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Literal
+
+from cache.errors import CacheError
+from cache.index import INDEX_NAME, CacheIndex, load_table
+from cache.spec import FORMAT_VERSION
+from preprocess.coco import annotation_file
+from preprocess.errors import DatasetError
+from preprocess.sources import SPLIT_FOLDERS
+from preprocess.workplace import ORDER_NAME
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+Kind = Literal["root", "annotations", "annotation_file", "images", "index", "spec", "samples", "shards"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing that has to be there.
+
+    Attributes:
+        kind: what it is.
+        path: where it is, or should be.
+        ok: whether it is there and of the right size.
+        split: `train` or `val`, where it belongs to one.
+        value: what was counted: bytes of an `annotation_file`, files in `images`, the version of an `index`, the side
+            of a `spec`, `samples`, bytes of `shards`.
+        note: more about it, for people.
+        problem: what is wrong and what to do about it; empty if nothing is.
+    """
+
+    kind: Kind
+    path: str
+    ok: bool
+    split: str = ""
+    value: int | None = None
+    note: str = ""
+    problem: str = ""
+
+
+def check_structure(coco: Path, splits: tuple[str, ...] = ("train", "val")) -> list[Check]:
+    """Whether a folder has the parts of COCO 2017 that `preprocess` reads, in the order in which one would look."""
+    if not coco.is_dir():
+        return [
+            _bad("root", coco, f"{coco} is not a folder; point --coco at the one that holds annotations/{_hint(coco)}")
+        ]
+    checks = [_good("root", coco)]
+    folder = coco / "annotations"
+    if folder.is_dir():
+        checks.append(_good("annotations", folder))
+        checks += [_check_annotation_file(coco, split) for split in splits]
+    else:
+        remedy = f"unpack annotations_trainval2017.zip in {coco}{_hint(coco)}"
+        checks.append(_bad("annotations", folder, f"{folder} is missing; {remedy}"))
+    return checks + [_check_images(coco / SPLIT_FOLDERS[split], split) for split in splits]
+
+
+def _check_annotation_file(coco: Path, split: str) -> Check:
+    try:
+        path = annotation_file(coco, SPLIT_FOLDERS[split])
+    except DatasetError as error:
+        expected = coco / "annotations" / f"person_keypoints_{SPLIT_FOLDERS[split]}.json"
+        return _bad("annotation_file", expected, str(error), split)
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 64))
+            end = file.read().rstrip()
+    except OSError as error:
+        return _bad("annotation_file", path, f"{path} cannot be read: {error.strerror}; check its permissions", split)
+    if not end.endswith(b"}"):  # a download that broke off: by far the most usual damage, and seen without parsing
+        problem = f"{path} is cut short ({size:,} bytes, and it does not end in a brace); get it again"
+        return _bad("annotation_file", path, problem, split, size)
+    return _good("annotation_file", path, split, size)
+
+
+def _check_images(folder: Path, split: str) -> Check:
+    if not folder.is_dir():
+        return _bad("images", folder, f"{folder} is missing; unpack {folder.name}.zip in {folder.parent}", split)
+    with os.scandir(folder) as entries:
+        count = sum(entry.name.lower().endswith(IMAGE_SUFFIXES) for entry in entries)
+    if not count:
+        problem = f"{folder} holds no image; unpack {folder.name}.zip in {folder.parent}"
+        return _bad("images", folder, problem, split, 0)
+    return _good("images", folder, split, count)
+
+
+def _hint(coco: Path) -> str:
+    """Where the dataset is, when it is one step away: a slip that is easily made."""
+    near = [coco.parent]
+    if coco.is_dir():
+        near += sorted(path for path in coco.iterdir() if path.is_dir())
+    found = next((path for path in near if (path / "annotations").is_dir() and path != coco), None)
+    return f"; did you mean {found}?" if found else ""
+
+
+def check_cache(cache: Path) -> list[Check]:
+    """Whether a cache is finished, of a known version, and has all its shards in their right sizes."""
+    try:
+        index = CacheIndex.load(cache)
+    except CacheError as error:
+        problem = str(error)
+        if (cache / ORDER_NAME).exists() and not (cache / INDEX_NAME).exists():
+            problem = f"{cache} holds an unfinished build; run the same `preprocess` again and it goes on from there"
+        return [_bad("index", cache / INDEX_NAME, problem)]
+    spec = index.spec
+    note = f"{spec.fit}, {spec.codec} in {spec.store}, images: {spec.images}, crowds: {spec.crowd}"
+    checks = [
+        _good("index", cache / INDEX_NAME, value=FORMAT_VERSION),
+        Check(kind="spec", path=str(cache), ok=True, value=spec.side, note=note),
+    ]
+    for split in index.splits:
+        checks += _check_split(cache, index, split)
+    return checks
+
+
+def _check_split(cache: Path, index: CacheIndex, split: str) -> list[Check]:
+    info, folder = index.splits[split], cache / split
+    try:
+        samples = _good("samples", folder, split, len(load_table(cache, split, info)))
+    except CacheError as error:
+        samples = _bad("samples", folder, str(error), split)
+    wrong = []
+    for shard in info.shards:
+        size = _size(folder / shard.name)
+        if size != shard.bytes:
+            found = "is missing" if size is None else f"has {size:,} bytes, not {shard.bytes:,}"
+            wrong.append(f"{shard.name} {found}")
+    total = sum(shard.bytes for shard in info.shards)
+    if wrong:
+        problem = (
+            f"{len(wrong)} of {len(info.shards)} shards in {folder} are not as written ({wrong[0]}); rebuild the cache"
+        )
+        return [samples, _bad("shards", folder, problem, split, total)]
+    count = f"{len(info.shards)} shard{'s' if len(info.shards) != 1 else ''}"
+    return [samples, Check(kind="shards", path=str(folder), ok=True, split=split, value=total, note=count)]
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a file, or of all files in a folder; None if it is not there."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size if path.is_file() else None
+
+
+def _good(kind: Kind, path: Path, split: str = "", value: int | None = None) -> Check:
+    return Check(kind=kind, path=str(path), ok=True, split=split, value=value)
+
+
+def _bad(kind: Kind, path: Path, problem: str, split: str = "", value: int | None = None) -> Check:
+    return Check(kind=kind, path=str(path), ok=False, split=split, value=value, problem=problem)

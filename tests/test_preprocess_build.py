@@ -1,0 +1,333 @@
+"""Build a cache from a small COCO folder, real files on disk: what it holds, what it refuses, what it survives."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools import mask as mask_api
+
+from cache.errors import CacheCorruptError, CacheError, CacheStaleError, CacheWriteError
+from cache.integrity import check_split
+from cache.reader import CacheReader
+from cache.spec import CacheSpec
+from preprocess.build import BuildConfig, build_cache
+from preprocess.errors import DatasetError
+from preprocess.image import read_rgb
+from preprocess.workplace import lock_folder, resolve_codec
+
+SIDE = 64
+WRITTEN = 9 + 4  # images with an annotation in the folder that `write_coco` makes by default
+
+
+def write_coco(root, counts=(12, 5), seed=0):
+    """Photos of noise with one or two random polygons each; every fourth has nobody, every fifth a crowd."""
+    rng = np.random.default_rng(seed)
+    (root / "annotations").mkdir(parents=True)
+    for split, count in zip(("train2017", "val2017"), counts, strict=True):
+        (root / split).mkdir()
+        images, annotations = [], []
+        for number in range(count):
+            height, width = (int(n) for n in rng.integers(40, 120, 2))
+            name = f"{number:012d}.jpg"
+            photo = cv2.resize(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (width, height))
+            cv2.imwrite(str(root / split / name), photo)
+            images.append({"id": 100 + number, "file_name": name, "height": height, "width": width})
+            shapes = [] if number % 4 == 3 else [polygon(rng, height, width) for _ in range(1 + number % 2)]
+            crowd = [0] * len(shapes)
+            if number % 5 == 4:
+                shapes.append({"size": [height, width], "counts": [height * 3, height * 5, height * (width - 8)]})
+                crowd.append(1)
+            annotations += [
+                {"id": len(annotations) + k, "image_id": 100 + number, "category_id": 1, "segmentation": shape,
+                 "iscrowd": flag, "num_keypoints": 5, "area": 10.0, "bbox": [0, 0, 1, 1]}
+                for k, (shape, flag) in enumerate(zip(shapes, crowd, strict=True))
+            ]  # fmt: skip
+        document = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
+        (root / "annotations" / f"person_keypoints_{split}.json").write_text(json.dumps(document))
+    return root
+
+
+def polygon(rng, height, width):
+    return [(rng.uniform(-0.1, 1.1, (6, 2)) * [width, height]).round(2).reshape(-1).tolist()]
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory):
+    return write_coco(tmp_path_factory.mktemp("data") / "coco")
+
+
+@pytest.fixture
+def own_coco(tmp_path):
+    return write_coco(tmp_path / "coco")
+
+
+def config(coco, out, **fields):
+    spec = CacheSpec(**{"side": SIDE, "shard_samples": 4, **fields.pop("spec", {})})
+    return BuildConfig(coco=coco, out=out, spec=spec, **fields)
+
+
+def edit(coco, change, split="train2017"):
+    path = coco / "annotations" / f"person_keypoints_{split}.json"
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+def records(out):
+    found = {}
+    for split in ("train", "val"):
+        with CacheReader(out, split) as reader:
+            found[split] = [reader.record(sample).tobytes() for sample in range(len(reader))]
+    return found
+
+
+@pytest.mark.parametrize(("store", "codec"), [("lmdb", "raw"), ("lmdb", "jpeg"), ("zarr", "raw")])
+@pytest.mark.parametrize("fit", ["letterbox", "stretch"])
+def test_every_record_can_be_reproduced_with_pycocotools_and_cv2(coco, tmp_path, store, codec, fit):
+    out = tmp_path / "cache"
+    report = build_cache(config(coco, out, spec={"store": store, "codec": codec, "fit": fit}))
+    assert report.rejections == ()
+    assert report.written == WRITTEN
+    for split in ("train", "val"):
+        document = json.loads((coco / "annotations" / f"person_keypoints_{split}2017.json").read_text())
+        with CacheReader(out, split) as reader:
+            assert list(check_split(reader)) == []
+            for sample, row in enumerate(reader.samples):
+                (image,) = (entry for entry in document["images"] if entry["id"] == row["image_id"])
+                check_record(coco / f"{split}2017", document, image, reader, sample, fit)
+
+
+def check_record(folder, document, image, reader, sample, fit):
+    height, width, row = image["height"], image["width"], reader.samples[sample]
+    fields = reader.layout.split(reader.record(sample))
+    scale = SIDE / max(height, width)
+    size = (SIDE, SIDE) if fit == "stretch" else tuple(max(1, int(n * scale + 0.5)) for n in (width, height))
+    x, y = (SIDE - size[0]) // 2, (SIDE - size[1]) // 2
+    inner = slice(y, y + size[1]), slice(x, x + size[0])
+    assert (row["box_x"], row["box_y"], row["box_width"], row["box_height"]) == (x, y, *size)
+
+    planes = {0: np.zeros((height, width), np.uint8), 1: np.zeros((height, width), np.uint8)}
+    persons = 0
+    for annotation in document["annotations"]:
+        if annotation["image_id"] == image["id"]:
+            encoded = mask_api.frPyObjects(annotation["segmentation"], height, width)
+            encoded = mask_api.merge(encoded) if isinstance(encoded, list) else encoded
+            planes[annotation["iscrowd"]] |= mask_api.decode(encoded)
+            persons += not annotation["iscrowd"]
+    planes[1] &= 1 - planes[0]
+    small = [cv2.resize(255 * planes[k], size, interpolation=cv2.INTER_AREA) >= 128 for k in (0, 1)]
+    person, ignore = np.zeros((SIDE, SIDE), np.uint8), np.ones((SIDE, SIDE), np.uint8)
+    person[inner], ignore[inner] = small[0], small[1]
+    np.testing.assert_array_equal(reader.layout.unpack_plane(fields.person), person)
+    np.testing.assert_array_equal(reader.layout.unpack_plane(fields.ignore), ignore)
+    assert row["persons"] == persons
+    assert row["person_fraction"] == pytest.approx(small[0].mean())
+
+    shrinks = size[0] <= width and size[1] <= height
+    pixels = np.zeros((SIDE, SIDE, 3), np.uint8)
+    photo = cv2.imread(str(folder / image["file_name"]))[:, :, ::-1]
+    pixels[inner] = cv2.resize(photo, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    if reader.layout.codec == "raw":
+        np.testing.assert_array_equal(fields.image.reshape(SIDE, SIDE, 3), pixels)
+    else:
+        decoded = cv2.imdecode(fields.image, cv2.IMREAD_COLOR)[:, :, ::-1]
+        assert np.abs(decoded.astype(int) - pixels).mean() < 3
+
+
+def test_the_same_build_twice_is_the_same_and_does_nothing_the_second_time(coco, tmp_path):
+    first = build_cache(config(coco, tmp_path / "a"))
+    again = build_cache(config(coco, tmp_path / "a"))
+    other = build_cache(config(coco, tmp_path / "b", workers=1))
+    assert not first.fresh
+    assert again.fresh
+    assert (again.index, again.written) == (first.index, 0)
+    assert other.index == first.index
+    for path in sorted((tmp_path / "a").rglob("*")):
+        if path.is_file() and path.suffix != ".lmdb":
+            assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes(), path
+    assert records(tmp_path / "a") == records(tmp_path / "b")
+    assert not [path for path in (tmp_path / "a").rglob("*") if path.name.startswith(".") or "build" in path.name]
+
+
+def test_progress_counts_every_image_once(coco, tmp_path):
+    calls = []
+    build_cache(config(coco, tmp_path / "cache"), lambda done, total: calls.append((done, total)))
+    assert [done for done, _ in calls] == list(range(1, WRITTEN + 1))
+    assert {total for _, total in calls} == {WRITTEN}
+
+
+def test_a_stale_cache_is_refused_with_the_reason(own_coco, tmp_path):
+    out = tmp_path / "cache"
+    build_cache(config(own_coco, out))
+    with pytest.raises(CacheStaleError, match=r"side: 64, not 96; .*|side: 64, not 96\)"):
+        build_cache(config(own_coco, out, spec={"side": 96}))
+    edit(own_coco, lambda document: document["annotations"].pop())
+    with pytest.raises(CacheStaleError, match=r"train: the annotation file has changed.*--force"):
+        build_cache(config(own_coco, out))
+    assert build_cache(config(own_coco, out, force=True)).written > 0
+    photo = own_coco / "val2017" / f"{0:012d}.jpg"
+    photo.write_bytes(photo.read_bytes() + b"\0")
+    with pytest.raises(CacheStaleError, match="val: the list of images or their sizes has changed"):
+        build_cache(config(own_coco, out))
+
+
+def test_bad_images_are_rejected_with_a_reason_and_the_rest_is_built(own_coco, tmp_path):
+    folder = own_coco / "train2017"
+    data = (folder / f"{0:012d}.jpg").read_bytes()
+    (folder / f"{0:012d}.jpg").write_bytes(data[: len(data) // 2])
+    (folder / f"{1:012d}.jpg").unlink()
+    (folder / f"{2:012d}.jpg").write_text("no picture")
+
+    def change(document):
+        document["images"][4]["height"] += 1
+        document["annotations"][-1]["segmentation"] = [[]]
+
+    edit(own_coco, change)
+    report = build_cache(config(own_coco, tmp_path / "cache"))
+    reasons = {rejection.image_id: rejection.reason for rejection in report.rejections}
+    assert reasons.keys() == {100, 101, 102, 104, 110}
+    assert "damaged" in reasons[100]
+    assert "missing" in reasons[101]
+    assert "not an image" in reasons[102]
+    assert "its JSON entry says" in reasons[104] or "RLE" in reasons[104]
+    assert "polygon is empty" in reasons[110]
+    lines = (tmp_path / "cache" / "train" / "rejected.jsonl").read_text().splitlines()
+    assert {json.loads(line)["image_id"]: json.loads(line)["reason"] for line in lines} == reasons
+    with CacheReader(tmp_path / "cache", "train") as reader:
+        assert not set(reader.samples["image_id"].tolist()) & reasons.keys()
+        assert reader.info.rejected == 5
+    assert build_cache(config(own_coco, tmp_path / "cache")).rejections == report.rejections
+
+
+def test_nothing_left_is_an_error(own_coco, tmp_path):
+    for photo in (own_coco / "val2017").iterdir():
+        photo.write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"every one of the 4 images .* was rejected; the first, 0+\.jpg: .*empty"):
+        build_cache(config(own_coco, tmp_path / "cache"))
+
+
+def test_missing_parts_of_a_dataset_are_named(own_coco, tmp_path):
+    (own_coco / "val2017").rename(own_coco / "elsewhere")
+    with pytest.raises(DatasetError, match=r"val2017 is missing; unpack val2017\.zip"):
+        build_cache(config(own_coco, tmp_path / "cache"))
+    assert build_cache(config(own_coco, tmp_path / "cache", splits=("train",))).index.splits.keys() == {"train"}
+    with pytest.raises(DatasetError, match="annotations"):
+        build_cache(config(tmp_path / "nowhere", tmp_path / "other"))
+
+
+def test_a_foreign_folder_is_left_alone(coco, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(CacheError, match=r"holds other things \(thesis\.txt\)"):
+        build_cache(config(coco, tmp_path, force=True))
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_two_builds_at_once(coco, tmp_path):
+    out = tmp_path / "cache"
+    out.mkdir()
+    with lock_folder(out), pytest.raises(CacheError, match=f"being built by process {os.getpid()}; wait"):
+        build_cache(config(coco, out))
+    assert build_cache(config(coco, out)).written == WRITTEN
+
+
+def test_auto_codec_follows_memory():
+    spec = CacheSpec(side=384)
+    raw = 384 * 384 * 3 + 2 * 384 * 384 // 8
+    assert resolve_codec(spec, 1000, 2 * 1000 * raw).codec == "raw"
+    assert resolve_codec(spec, 1000, 2 * 1000 * raw - 2).codec == "jpeg"
+    assert resolve_codec(CacheSpec(side=384, store="zarr"), 1000, 0).codec == "raw"
+
+
+def run_build(coco, out, *, store="lmdb", limit=0):
+    """Start a build in a process of its own, with one worker and a limit on the size of files."""
+    code = f"""
+import resource, sys
+sys.path.insert(0, {str(Path.cwd())!r})
+if {limit}:
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+from pathlib import Path
+from cache.spec import CacheSpec
+from preprocess.build import BuildConfig, build_cache
+spec = CacheSpec(side={SIDE}, shard_samples=4, store={store!r})
+print("ready", flush=True)
+build_cache(BuildConfig(coco=Path({str(coco)!r}), out=Path({str(out)!r}), spec=spec, workers=1))
+"""
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("store", ["lmdb", "zarr"])
+def test_killed_builds_are_resumed_to_the_same_cache(tmp_path, store):
+    coco = write_coco(tmp_path / "coco", counts=(120, 5))
+    whole = build_cache(config(coco, tmp_path / "whole", spec={"store": store}))
+    out, rng, resumed = tmp_path / "killed", np.random.default_rng(0), 0
+    for _ in range(3):
+        process = run_build(coco, out, store=store)
+        assert process.stdout is not None
+        process.stdout.readline()
+        finished_before = len(list(out.glob("*/.parts/*.json")))
+        until = time.monotonic() + 30
+        while len(list(out.glob("*/.parts/*.json"))) < finished_before + 2 and time.monotonic() < until:
+            if process.poll() is not None:
+                break
+        time.sleep(float(rng.uniform(0, 0.02)))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    if not (out / "index.json").exists():
+        with pytest.raises(CacheError, match="holds no finished cache"):
+            CacheReader(out, "train")
+        report = build_cache(config(coco, out, spec={"store": store}))
+        resumed = report.resumed
+        assert report.index == whole.index
+        assert resumed >= 4
+    assert records(out) == records(tmp_path / "whole")
+
+
+def test_a_full_disk_is_a_clear_error_and_the_rest_is_resumed(coco, tmp_path):
+    out = tmp_path / "cache"
+    process = run_build(coco, out, limit=40_000)  # a shard of four raw records has about 60 kB
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "CacheWriteError: cannot write" in errors or "CacheWriteError: cannot create" in errors
+    assert "Segmentation" not in errors
+    assert not (out / "index.json").exists()
+    assert not list(out.rglob("*.tmp"))
+    assert build_cache(config(coco, out)).written == WRITTEN
+
+
+def test_no_permission_is_a_clear_error(coco, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(CacheError, match=r"cannot create .*choose another --out"):
+        build_cache(config(coco, blocked / "cache"))
+
+
+def test_real_photos_become_a_sound_cache(coco_mini, tmp_path):
+    report = build_cache(BuildConfig(coco=coco_mini, out=tmp_path / "cache", spec=CacheSpec(side=128), auto_codec=True))
+    assert report.rejections == ()
+    assert {name: split.samples for name, split in report.index.splits.items()} == {"train": 36, "val": 39}
+    with CacheReader(tmp_path / "cache", "train") as reader:
+        assert list(check_split(reader)) == []
+        first = reader.samples[0]
+        photo = read_rgb(coco_mini / "train2017" / f"{first['image_id']:012d}.jpg")
+        assert photo.shape == (first["height"], first["width"], 3)
+
+
+def test_a_corrupt_table_is_found(coco, tmp_path):
+    build_cache(config(coco, tmp_path / "cache"))
+    path = tmp_path / "cache" / "train" / "samples.npy"
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(CacheCorruptError, match=r"samples\.npy was changed"):
+        CacheReader(tmp_path / "cache", "train")
+
+
+def test_write_errors_are_cache_errors():
+    assert issubclass(CacheWriteError, CacheError)

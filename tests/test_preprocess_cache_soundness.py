@@ -1,0 +1,74 @@
+import json
+import shutil
+
+import msgspec
+import pytest
+
+from cache.reader import CacheReader
+from cache.spec import CacheSpec
+from preprocess.build import BuildConfig, build_cache
+from preprocess.cache_soundness import verify_cache
+from preprocess.synth import SynthConfig, make_dataset
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("records")
+    make_dataset(root / "COCO", SynthConfig(images=9, val_fraction=0.34, long_side=(64, 96), empty_share=0))
+    build_cache(BuildConfig(coco=root / "COCO", out=root / "cache", spec=CacheSpec(side=64, shard_samples=4)))
+    return root
+
+
+@pytest.fixture
+def copy(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "copy")
+
+
+def test_a_sound_cache_that_agrees_with_its_dataset(copy):
+    seen = []
+    report = verify_cache(copy / "cache", lambda done, total: seen.append((done, total)), coco=copy / "COCO")
+    assert report.sound
+    assert report.stale == ()
+    assert seen[-1] == (9, 9)
+    assert [(split.split, split.samples, split.shards) for split in report.splits] == [("train", 6, 2), ("val", 3, 1)]
+    assert json.loads(msgspec.json.encode(report))["spec"]["side"] == 64
+    assert verify_cache(copy / "cache").stale is None
+
+
+def test_one_flipped_bit_is_traced_to_its_record(copy):
+    with CacheReader(copy / "cache", "train") as reader:
+        record = reader.record(2).tobytes()
+        image = int(reader.samples["image_id"][2])
+    path = copy / "cache" / "train" / "00000.lmdb"
+    data = bytearray(path.read_bytes())
+    data[data.index(record) + 1000] ^= 4
+    path.write_bytes(data)
+    report = verify_cache(copy / "cache")
+    assert not report.sound
+    assert [damage.where for damage in report.damages] == [
+        "train/00000.lmdb",
+        f"train/00000.lmdb row 2, image {image}",
+    ]
+
+
+def test_a_dataset_that_has_changed_since(copy):
+    photo = next((copy / "COCO" / "train2017").glob("*.jpg"))
+    photo.write_bytes(photo.read_bytes() + b"\0")
+    report = verify_cache(copy / "cache", coco=copy / "COCO")
+    assert not report.sound
+    assert not report.damages
+    (reason,) = report.stale
+    assert reason.startswith("train: the list of images")
+    shutil.rmtree(copy / "COCO" / "val2017")
+    assert "val2017 is missing" in verify_cache(copy / "cache", coco=copy / "COCO").stale[0]
+
+
+def test_an_index_or_table_that_cannot_be_read(copy):
+    (copy / "cache" / "val" / "samples.npy").write_bytes(b"no table")
+    (damage,) = verify_cache(copy / "cache").damages
+    assert damage.where == "val"
+    (copy / "cache" / "index.json").unlink()
+    report = verify_cache(copy / "cache")
+    assert report.spec is None
+    assert not report.sound
+    assert report.damages[0].where == "index.json"
