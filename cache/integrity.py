@@ -14,6 +14,9 @@ from cache.shards import describe
 CHILD_SILENCE = 60.0
 """Seconds without a word after which a process that reads a damaged shard counts as lost."""
 
+MOST_CRASHES = 3
+"""Processes lost to one shard before the rest of it is given up."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Damage:
@@ -72,8 +75,8 @@ def check_record(reader: CacheReader, sample: int) -> Damage | None:
 def _check_records_apart(reader: CacheReader, samples: list[int]) -> Iterator[Damage]:
     """`check_record` in a process of its own: LMDB trusts its pages, and damaged ones can crash whoever reads them."""
     context = multiprocessing.get_context("spawn")
-    waiting = list(samples)
-    while waiting:
+    waiting, crashes = list(samples), 0
+    while waiting and crashes < MOST_CRASHES:
         ours, theirs = context.Pipe(duplex=False)
         child = context.Process(target=_report_records, args=(reader, waiting, theirs), daemon=True)
         child.start()
@@ -87,12 +90,15 @@ def _check_records_apart(reader: CacheReader, samples: list[int]) -> Iterator[Da
                 if found:
                     yield found
         except EOFError:
+            crashes += 1
             lost = waiting.pop(0)
             yield Damage(where=_place(reader, lost), what="the store's own structure is damaged: it cannot be read")
         finally:
             child.kill()
             child.join()
             ours.close()
+    for rest in waiting:
+        yield Damage(where=_place(reader, rest), what="not tried: too much of the shard's structure is damaged")
 
 
 def _report_records(reader: CacheReader, samples: list[int], to: Connection) -> None:

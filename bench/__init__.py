@@ -1,0 +1,1 @@
+"""How fast each stage is, against the physical limit."""

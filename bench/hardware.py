@@ -1,0 +1,188 @@
+"""On what machine: everything that a measured number has to be read beside. Whatever is absent is left empty."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import shutil
+import subprocess
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+FEATURES = {"avx2": "avx2", "avx512": "avx512f", "bf16": "avx512bf16", "amx": "amx-tile", "neon": "neon"}
+"""Processor features that matter here, and LLVM's names for them."""
+
+DISTRIBUTIONS = {
+    "torch": ("torch",),
+    "numpy": ("numpy",),
+    "numba": ("numba",),
+    "cv2": ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
+    "dali": ("nvidia-dali-cuda130", "nvidia-dali-cuda120"),
+    "lmdb": ("lmdb",),
+    "zarr": ("zarr",),
+}
+"""Libraries by the name that is imported, and the packages that bring them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """A GPU as torch sees it: `memory` in bytes, `capability` as in `9.0`."""
+
+    name: str
+    memory: int
+    capability: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Disk:
+    """The file system that holds `path`; bytes."""
+
+    path: str
+    total: int
+    free: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What a run runs on.
+
+    Attributes:
+        processor: its name.
+        cores: logical processors that this process may use.
+        features: of the processor; see `FEATURES`.
+        memory_total, memory_free: bytes.
+        system: operating system and architecture.
+        python: version.
+        versions: of the libraries that are installed.
+        gpus: as torch sees them.
+        driver: of the GPU; None without.
+        dali_devices: GPUs that DALI can use; None where DALI is not installed.
+        compiler: a C++ compiler, which `torch.compile` needs on a CPU; None if there is none.
+        disk: None if none was asked for.
+    """
+
+    processor: str
+    cores: int
+    features: tuple[str, ...]
+    memory_total: int
+    memory_free: int
+    system: str
+    python: str
+    versions: dict[str, str]
+    gpus: tuple[Gpu, ...]
+    driver: str | None
+    dali_devices: int | None
+    compiler: str | None
+    disk: Disk | None
+
+
+def describe_machine(path: Path | None = None) -> Machine:
+    """Describe this machine, and the disk that `path` is on or would be created on. Loads torch and DALI, if there."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    gpus = _gpus()
+    return Machine(
+        processor=_processor(),
+        cores=_cores(),
+        features=_features(),
+        memory_total=memory.total,
+        memory_free=memory.available,
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        python=platform.python_version(),
+        versions=_versions(),
+        gpus=gpus,
+        driver=_driver() if gpus else None,
+        dali_devices=_dali_devices(),
+        compiler=find_compiler(),
+        disk=_disk(path) if path else None,
+    )
+
+
+def find_compiler() -> str | None:
+    """Path of a C++ compiler: `$CXX`, else one of the usual names."""
+    names = (os.environ.get("CXX"), "g++", "clang++", "c++", "cl")
+    return next((found for name in names if name and (found := shutil.which(name))), None)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next((name for name in names if name), platform.processor() or platform.machine())
+
+
+def _cores() -> int:
+    # A container or `taskset` may give less than the machine has.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _features() -> tuple[str, ...]:
+    try:
+        from llvmlite.binding import get_host_cpu_features
+
+        # LLVM also asks whether the operating system lets the feature be used.
+        there = get_host_cpu_features()
+    except (ImportError, RuntimeError):
+        return ()
+    return tuple(name for name, known_as in FEATURES.items() if there.get(known_as))
+
+
+def _versions() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, packages in DISTRIBUTIONS.items():
+        for package in packages:
+            try:
+                found[name] = version(package)
+            except PackageNotFoundError:
+                continue
+            break
+    return found
+
+
+def _gpus() -> tuple[Gpu, ...]:
+    try:
+        import torch
+
+        if not torch.cuda.is_available():
+            return ()
+        properties = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    except (ImportError, RuntimeError):
+        return ()
+    return tuple(
+        Gpu(name=gpu.name, memory=gpu.total_memory, capability=f"{gpu.major}.{gpu.minor}") for gpu in properties
+    )
+
+
+def _driver() -> str | None:
+    """Version of NVIDIA's driver, which torch does not tell."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.split("\n", 1)[0].strip() or None
+
+
+def _dali_devices() -> int | None:
+    try:
+        backend = import_module("nvidia.dali.backend")
+    except (ImportError, OSError):
+        return None
+    try:
+        return int(backend.GetCUDADeviceCount())
+    except RuntimeError:
+        return 0
+
+
+def _disk(path: Path) -> Disk | None:
+    place = path.absolute()
+    existing = next((parent for parent in (place, *place.parents) if parent.exists()), None)
+    if existing is None:
+        return None
+    usage = shutil.disk_usage(existing)
+    return Disk(path=str(path), total=usage.total, free=usage.free)

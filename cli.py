@@ -1,0 +1,405 @@
+"""maskcache on the command line: parse, build a configuration, call one function, print what it returns.
+
+Nothing heavy is imported before a command runs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from cache.spec import CacheSpec
+
+DEFAULT_COCO = Path("COCO")
+DEFAULT_CACHE = Path("data/cache")
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+class FriendlyGroup(click.Group):
+    """Turns the errors that a user can mend into one line; `MASKCACHE_TRACEBACK=1` shows where they come from."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        """In the order of the road, not of the alphabet."""
+        return list(self.commands)
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            click.echo("\nStopped. What is finished is kept: the same command goes on from there.", err=True)
+            sys.exit(130)
+        except (ValueError, OSError) as error:
+            if os.environ.get("MASKCACHE_TRACEBACK"):
+                raise
+            click.echo(f"error: {error}", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=FriendlyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="maskcache", prog_name="maskcache")
+def main() -> None:
+    """Train a person-segmentation U-Net on COCO from a precompiled mask cache.
+
+    \b
+    The road:  download COCO, then
+      cli.py quick --coco COCO                      is everything there?
+      cli.py preprocess --coco COCO --out CACHE     once: decode, rasterize, resize, pack
+      cli.py train --cache CACHE --profile auto     as often as you like, at memory speed
+    Without COCO:  cli.py synth DIR makes a small dataset to try all of it.
+    """
+
+
+def _show_json(value: Any) -> None:
+    import msgspec
+
+    click.echo(json.dumps(msgspec.to_builtins(value, enc_hook=str), indent=1))
+
+
+# ---------------------------------------------------------------------------------------------------- make data
+
+
+@main.command(short_help="Make a small dataset of drawn people, COCO layout.")
+@click.argument("directory", type=_FOLDER)
+@click.option("--images", default=400, show_default=True, help="How many, train and val together.")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same pictures, bit for bit.")
+def synth(directory: Path, images: int, seed: int) -> None:
+    """Make a procedural dataset of people in the COCO layout."""
+    from console.build import synth_lines
+    from console.progress import progress_bar
+    from preprocess.synth import SynthConfig, make_dataset
+
+    config = SynthConfig(images=images, seed=seed)
+    done = 0
+    with progress_bar("Drawing") as update:
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            update(done, images)
+
+        report = make_dataset(directory, config, advance)
+    click.echo("\n".join(synth_lines(report)))
+
+
+_IMAGES_HELP = (
+    "Which images count: with a person annotation, with a person that has keypoints, with at least ten labelled "
+    "keypoints, or all."
+)
+_RULES = click.Choice(["person", "keypoints", "keypoints10", "all"])
+
+
+@main.command(short_help="Build the cache from COCO, once.")
+@click.option(
+    "--coco",
+    type=_FOLDER,
+    default=DEFAULT_COCO,
+    show_default=True,
+    help="Folder with annotations/, train2017/, val2017/.",
+)
+@click.option("--out", type=_FOLDER, default=DEFAULT_CACHE, show_default=True, help="The cache's folder.")
+@click.option("--side", default=384, show_default=True, help="Side of the square images, pixels; a multiple of 32.")
+@click.option(
+    "--fit",
+    type=click.Choice(["letterbox", "stretch"]),
+    default="letterbox",
+    show_default=True,
+    help="Keep the aspect and pad, or fill the square.",
+)
+@click.option(
+    "--image-codec",
+    type=click.Choice(["auto", "raw", "jpeg"]),
+    default="auto",
+    show_default=True,
+    help="auto: raw if the cache then fits in half of memory, else JPEG.",
+)
+@click.option(
+    "--store",
+    type=click.Choice(["lmdb", "zarr"]),
+    default="lmdb",
+    show_default=True,
+    help="lmdb is by far the faster to read; any Zarr v3 reader opens the other.",
+)
+@click.option("--images", "rule", type=_RULES, default="person", show_default=True, help=_IMAGES_HELP)
+@click.option(
+    "--crowd",
+    type=click.Choice(["ignore", "person", "drop"]),
+    default="ignore",
+    show_default=True,
+    help="Crowd regions: left out of the loss, part of the persons, or background.",
+)
+@click.option("--splits", default="train,val", show_default=True, help="Which splits to build.")
+@click.option("--category", default="person", show_default=True, help="COCO category to segment.")
+@click.option(
+    "--limit", default=0, show_default=True, help="Take only so many images of each split, evenly over it; 0 takes all."
+)
+@click.option("--workers", default=0, show_default=True, help="Threads; 0 takes one a processor.")
+@click.option("--force", is_flag=True, help="Replace a cache that was made from something else.")
+def preprocess(
+    coco: Path,
+    out: Path,
+    image_codec: str,
+    splits: str,
+    category: str,
+    limit: int,
+    workers: int,
+    force: bool,
+    **spec: Any,
+) -> None:
+    """Decode, rasterize, resize and pack COCO into a cache, once.
+
+    An interrupted build goes on where it stopped; a finished cache whose sources have not changed is left as it is.
+    """
+    from console.build import build_lines
+    from console.progress import progress_bar
+    from preprocess.build import BuildConfig, build_cache
+
+    config = BuildConfig(
+        coco=coco,
+        out=out,
+        spec=_spec(image_codec, **spec),
+        auto_codec=image_codec == "auto",
+        splits=tuple(name.strip() for name in splits.split(",")),
+        category=category,
+        limit=limit,
+        workers=workers,
+        force=force,
+    )
+    start = time.perf_counter()
+    with progress_bar("Preprocessing") as update:
+        report = build_cache(config, update)
+    click.echo("\n".join(build_lines(report, out, time.perf_counter() - start)))
+
+
+def _spec(image_codec: str, *, rule: Any, **fields: Any) -> CacheSpec:
+    from cache.spec import CacheSpec
+
+    return CacheSpec(codec="jpeg" if image_codec == "jpeg" else "raw", images=rule, **fields)
+
+
+# ---------------------------------------------------------------------------------------------------- look at data
+
+
+def _coco_or_cache(command: Any) -> Any:
+    """The options `--coco`, `--cache` and `--json` of the commands that look."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text."),
+        click.option("--cache", type=_FOLDER, help="Look at this cache."),
+        click.option("--coco", type=_FOLDER, help=f"Look at this dataset.  [default: {DEFAULT_COCO} if no --cache]"),
+    ):
+        command = option(command)
+    return command
+
+
+@main.command(short_help="Is everything there? Names and sizes, in a second.")
+@_coco_or_cache
+def quick(coco: Path | None, cache: Path | None, as_json: bool) -> None:
+    """Is everything there? Looks at names and sizes only; takes a second."""
+    from console.inspect import show_structure
+    from preprocess.structure import check_cache, check_structure
+
+    found = {}
+    if coco or not cache:
+        found["coco"] = check_structure(coco or DEFAULT_COCO)
+    if cache:
+        found["cache"] = check_cache(cache)
+    if as_json:
+        _show_json(found)
+    else:
+        for checks in found.values():
+            show_structure(checks)
+    if not all(check.ok for checks in found.values() for check in checks):
+        sys.exit(1)
+
+
+@main.command(short_help="Is it sound? Every image or record, and the machine.")
+@_coco_or_cache
+@click.option("--images", "rule", type=_RULES, default="person", show_default=True, help=_IMAGES_HELP)
+@click.option("--category", default="person", show_default=True, help="COCO category whose annotations are checked.")
+def verify(coco: Path | None, cache: Path | None, as_json: bool, rule: Any, category: str) -> None:
+    """Is it sound? Decodes every image, or reads every record; tells the environment.
+
+    With both --coco and --cache it also tells whether the cache is still what the dataset gives.
+    """
+    from bench.hardware import describe_machine
+    from console.inspect import show_cache, show_dataset, show_machine
+    from console.progress import progress_bar
+    from preprocess.cache_soundness import verify_cache
+    from preprocess.soundness import verify_dataset
+
+    dataset = coco if coco or cache else DEFAULT_COCO
+    found: dict[str, Any] = {"machine": describe_machine(cache or dataset)}
+    if dataset:
+        with progress_bar("Verifying") as update:
+            found["coco"] = verify_dataset(dataset, rule, category, update)
+    if cache:
+        with progress_bar("Verifying", "samples") as update:
+            found["cache"] = verify_cache(cache, update, coco=coco, category=category)
+    if as_json:
+        _show_json(found)
+    else:
+        show_machine(found["machine"])
+        if "coco" in found:
+            show_dataset(found["coco"])
+        if "cache" in found:
+            show_cache(found["cache"])
+    if not all(found[name].sound for name in ("coco", "cache") if name in found):
+        sys.exit(1)
+
+
+@main.command(short_help="What is in it? Statistics and a picture.")
+@_coco_or_cache
+@click.option("--category", default="person", show_default=True, help="COCO category to count.")
+@click.option(
+    "--picture", type=_FILE, default=Path("analysis.png"), show_default=True, help="Where to draw the histograms."
+)
+def analyze(coco: Path | None, cache: Path | None, as_json: bool, category: str, picture: Path) -> None:
+    """What is in it? Images, persons, sizes, what each --images rule selects; and a picture of the distributions."""
+    from cache.index import CacheIndex
+    from cache.reader import CacheReader
+    from console.histogram import draw_histograms
+    from console.inspect import show_cache_statistics, show_statistics
+    from preprocess.analyze import analyze as analyze_table
+    from preprocess.analyze import analyze_cache, cache_distributions, distributions
+    from preprocess.coco import annotation_file, load_persons
+    from preprocess.sources import SPLIT_FOLDERS
+
+    found: dict[str, dict[str, Any]] = {}
+    drawn = []
+    if coco or not cache:
+        root, found["coco"] = coco or DEFAULT_COCO, {}
+        for split, folder in SPLIT_FOLDERS.items():
+            table = load_persons(annotation_file(root, folder), category)
+            found["coco"][split] = analyze_table(table)
+            drawn.append(distributions(table, split))
+    if cache:
+        found["cache"] = {}
+        for split in CacheIndex.load(cache).splits:
+            with CacheReader(cache, split) as reader:
+                found["cache"][split] = analyze_cache(reader)
+                if "coco" not in found:  # the picture is of one thing: the dataset if both are given
+                    drawn.append(cache_distributions(reader))
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    draw_histograms(drawn, picture, str(coco or cache or DEFAULT_COCO))
+    if as_json:
+        _show_json({**found, "picture": picture})
+        return
+    for split, statistics in found.get("coco", {}).items():
+        show_statistics(statistics, split)
+    for statistics in found.get("cache", {}).values():
+        show_cache_statistics(statistics)
+    click.echo(f"🖼️  Picture: {picture}")
+
+
+@main.command(short_help="What does a batch look like? A contact sheet.")
+@click.option("--cache", type=_FOLDER, default=DEFAULT_CACHE, show_default=True, help="The cache's folder.")
+@click.option(
+    "--coco",
+    type=_FOLDER,
+    help="Look at this dataset instead: a few of its images go through a small cache of their own.",
+)
+@click.option("--split", default="train", show_default=True, help="train or val.")
+@click.option("--batch-size", default=16, show_default=True, help="Samples in the batch.")
+@click.option(
+    "--augment",
+    type=click.Choice(["none", "light", "heavy"]),
+    default="light",
+    show_default=True,
+    help="How strongly to augment.",
+)
+@click.option(
+    "--loader", type=click.Choice(["auto", "native", "dali"]), default="auto", show_default=True, help="Which loader."
+)
+@click.option("--seed", default=0, show_default=True, help="Of order and augmentation.")
+@click.option(
+    "--picture", type=_FILE, default=Path("batch.png"), show_default=True, help="Where to draw the contact sheet."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def batch(cache: Path, coco: Path | None, picture: Path, as_json: bool, **options: Any) -> None:
+    """What does a batch look like? Draws one, augmented, with its masks over it."""
+    from console.batch import batch_lines, draw_batch, draw_dataset_batch
+
+    summary = draw_dataset_batch(coco, picture, **options) if coco else draw_batch(cache, picture, **options)
+    if as_json:
+        _show_json(summary)
+    else:
+        click.echo("\n".join(batch_lines(summary)))
+
+
+# ---------------------------------------------------------------------------------------------------- train
+
+
+@main.command(short_help="Train a network on a cache.")
+@click.option("--cache", type=_FOLDER, default=DEFAULT_CACHE, show_default=True, help="The cache's folder.")
+@click.option(
+    "--out",
+    type=_FOLDER,
+    default=Path("runs/latest"),
+    show_default=True,
+    help="The run's folder: checkpoints, plots, log.",
+)
+@click.option(
+    "--profile",
+    default="auto",
+    show_default=True,
+    help="rtx4090, rtx3080, gtx1080, gtx1060, h200, cpu, or auto: by the hardware.",
+)
+@click.option("--epochs", type=int, help="Passes over the training images.  [default: 100]")
+@click.option("--batch-size", type=int, help="Images in a step.  [default: the profile's]")
+@click.option("--lr", "learning_rate", type=float, help="Peak learning rate.  [default: 1e-3]")
+@click.option("--weight-decay", type=float, help="Of AdamW.  [default: 1e-2]")
+@click.option(
+    "--network", "network_name", type=click.Choice(["unet", "resunet"]), help="Which network.  [default: the profile's]"
+)
+@click.option("--width", type=int, help="Channels of its first level, a multiple of 8.  [default: the profile's]")
+@click.option(
+    "--augment", type=click.Choice(["none", "light", "heavy"]), help="How strongly to augment.  [default: light]"
+)
+@click.option("--loader", type=click.Choice(["auto", "native", "dali"]), help="Which loader.  [default: the profile's]")
+@click.option(
+    "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Of the convolutions.  [default: the profile's]"
+)
+@click.option(
+    "--compile/--no-compile", "compile", default=None, help="Whether to use torch.compile.  [default: the profile's]"
+)
+@click.option("--seed", type=int, help="Of weights, order and augmentation.  [default: 0]")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out, from its very next batch.")
+def train(
+    cache: Path, out: Path, profile: str, resume: bool, network_name: str | None, width: int | None, **changes: Any
+) -> None:
+    """Train a network on a cache.
+
+    Each epoch is validated and saved; Ctrl-C saves too, and --resume goes on as if nothing had happened.
+    """
+    from console.train import TrainPrinter, end_lines
+    from train.config import TrainConfig
+    from train.loop import fit
+    from train.profiles import profile as find_profile
+
+    chosen = find_profile(profile)
+    shape: dict[str, Any] = {"name": network_name, "width": width}
+    network = dataclasses.replace(chosen.network, **{name: value for name, value in shape.items() if value is not None})
+    given = {name: value for name, value in changes.items() if value is not None}
+    config = TrainConfig.from_profile(chosen, cache=cache, out=out, network=network, **given)
+    printer = TrainPrinter()
+    try:
+        result = fit(config, printer, resume=resume)
+    finally:
+        printer.close()
+    click.echo("\n".join(end_lines(result)))
+    if result.interrupted:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""The command line as its user meets it: flags, help, errors, exit codes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+
+FLAGS = {
+    "synth": {"directory", "images", "seed"},
+    "preprocess": {
+        "coco", "out", "side", "fit", "image-codec", "store", "images", "crowd", "splits", "category", "limit",
+        "workers", "force",
+    },
+    "quick": {"coco", "cache", "json"},
+    "verify": {"coco", "cache", "json", "images", "category"},
+    "analyze": {"coco", "cache", "json", "category", "picture"},
+    "batch": {"coco", "cache", "json", "split", "batch-size", "augment", "loader", "seed", "picture"},
+    "train": {
+        "cache", "out", "profile", "epochs", "batch-size", "lr", "weight-decay", "network", "width", "augment",
+        "loader", "precision", "compile", "seed", "resume",
+    },
+    "bench": {
+        "coco", "cache", "suite", "side", "batch-size", "threads", "images", "seconds", "quick", "json",
+    },
+}  # fmt: skip
+
+
+def test_the_flags_are_an_interface():
+    found = {
+        name: {parameter.opts[0].lstrip("-") for parameter in command.params} for name, command in main.commands.items()
+    }
+    assert found == FLAGS
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
+def test_help_loads_nothing_heavy(arguments):
+    code = (
+        "import sys; sys.argv = ['cli.py', *sys.argv[1:]]\n"
+        "import cli\n"
+        "try: cli.main()\n"
+        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        "print('loaded', sorted({'torch', 'numba', 'nvidia', 'cv2', 'numpy', 'zarr'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.endswith("loaded []\n")
+
+
+@pytest.mark.parametrize("package", ["cache", "preprocess", "loader", "model", "train", "bench", "console"])
+def test_packages_are_those_of_this_folder(package):
+    module = __import__(package)
+    assert Path(module.__file__).parents[1] == ROOT
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A synthetic dataset and its cache, made by the commands themselves."""
+    root = tmp_path_factory.mktemp("cli")
+    run("synth", root / "coco", "--images", 30)
+    summary = run("preprocess", "--coco", root / "coco", "--out", root / "cache", "--side", 64)
+    return root, summary
+
+
+def run(*arguments, code=0):
+    result = CliRunner(catch_exceptions=False).invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_preprocess_tells_what_it_wrote_and_leaves_a_finished_cache_alone(made):
+    root, summary = made
+    assert "images/s" in summary.stdout
+    assert "0 rejected" in summary.stdout
+    assert "Preprocessing: " in summary.stderr
+    again = run("preprocess", "--coco", root / "coco", "--out", root / "cache", "--side", 64)
+    assert "nothing to do" in again.stdout
+
+
+def test_looking_at_a_dataset_and_its_cache(made, tmp_path):
+    root, _ = made
+    both = ["--coco", root / "coco", "--cache", root / "cache"]
+    assert "✅ COCO structure verified!" in run("quick", *both).stdout
+    assert "✅ Cache is sound" in run("verify", *both).stdout
+    analysis = run("analyze", *both, "--picture", tmp_path / "a" / "analysis.png")
+    assert "📈 General statistics:" in analysis.stdout
+    assert (tmp_path / "a" / "analysis.png").stat().st_size > 10_000
+
+
+def test_json_of_the_commands_that_look(made, tmp_path):
+    root, _ = made
+    both = ["--coco", root / "coco", "--cache", root / "cache", "--json"]
+    quick = json.loads(run("quick", *both).stdout)
+    assert quick.keys() == {"coco", "cache"}
+    assert all(check["ok"] for checks in quick.values() for check in checks)
+    verify = json.loads(run("verify", *both).stdout)
+    assert verify["cache"]["damages"] == []
+    assert verify["coco"]["findings"] == []
+    assert verify["machine"]["cores"] >= 1
+    analysis = json.loads(run("analyze", *both, "--picture", tmp_path / "a.png").stdout)
+    images = json.loads((root / "coco/annotations/person_keypoints_train2017.json").read_text())["images"]
+    assert analysis["coco"]["train"]["images"] == len(images)
+    batch = json.loads(
+        run("batch", "--cache", root / "cache", "--batch-size", 4, "--json", "--picture", tmp_path / "b.png").stdout
+    )
+    assert batch["shape"] == [4, 3, 64, 64]
+    assert len(batch["image_ids"]) == 4
+
+
+def test_batch_of_a_dataset_without_a_cache(made, tmp_path):
+    import cv2
+
+    root, _ = made
+    arguments = ["--coco", root / "coco", "--split", "val", "--batch-size", 3, "--picture", tmp_path / "b.png"]
+    assert "first batch after" in run("batch", *arguments).stdout
+    sheet = cv2.imread(str(tmp_path / "b.png"))
+    assert sheet.shape[1] > 3 * 200
+    assert len(np.unique(sheet.reshape(-1, 3), axis=0)) > 1000
+
+
+def test_quick_and_verify_fail_on_what_is_missing(tmp_path):
+    assert "❌" in run("quick", "--coco", tmp_path / "none", code=1).stdout
+    assert "❌" in run("verify", "--coco", tmp_path / "none", code=1).stdout
+    assert "❌" in run("quick", "--cache", tmp_path / "none", code=1).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["preprocess", "--coco", "none", "--out", "x"], "none/annotations/person_keypoints_train2017.json is missing"),
+        (["preprocess", "--side", "250"], "side=250 is not a multiple of 32; use 224 or 256"),
+        (["preprocess", "--store", "zarr", "--image-codec", "jpeg"], "use codec='raw' or store='lmdb'"),
+        (["preprocess", "--splits", "train,test"], "use train and val"),
+        (["train", "--cache", "none"], "none holds no finished cache (index.json is missing); make it with"),
+        (["train", "--profile", "rtx5090"], "rtx5090"),
+        (["train", "--profile", "cpu", "--width", "12"], "width=12"),
+        (["train", "--profile", "cpu", "--epochs", "0"], "epochs=0"),
+        (["batch", "--cache", "none"], "holds no finished cache"),
+        (["analyze", "--coco", "none"], "is missing"),
+    ],
+)
+def test_errors_are_one_clear_line(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments, code=1)
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_usage_error_has_its_own_exit_code():
+    assert "Invalid value for '--fit'" in run("preprocess", "--fit", "crop", code=2).stderr
+
+
+def test_training_end_to_end(made, tmp_path):
+    root, _ = made
+    out = tmp_path / "run"
+    train = ["train", "--cache", root / "cache", "--out", out, "--profile", "cpu", "--width", 8, "--no-compile"]
+    first = run(*train, "--epochs", 1, "--batch-size", 8)
+    assert "📈 Epoch 1/1: Train - Loss: " in first.stdout
+    assert "data wait" in first.stdout
+    assert (out / "checkpoints" / "best_model.pth").exists()
+    assert (out / "plots" / "training_curves.png").exists()
+    assert (out / "plots" / "sample_predictions.png").exists()
+    assert "holds a run" in run(*train, "--epochs", 1, "--batch-size", 8, code=1).stderr
+    second = run(*train, "--epochs", 2, "--batch-size", 8, "--resume")
+    assert "Epoch 2/2" in second.stdout
+    assert "Epoch 1/2" not in second.stdout
