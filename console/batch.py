@@ -12,7 +12,8 @@ import cv2
 
 from cache.spec import CacheSpec
 from loader.augment import LEVELS
-from loader.batch import LoaderConfig, choose_backend, open_loader
+from loader.batch import LoaderConfig
+from loader.loader import choose_backend, open_loader
 from loader.sheet import contact_sheet
 from preprocess.build import BuildConfig, build_cache
 

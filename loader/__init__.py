@@ -1,6 +1,7 @@
 """Cache -> batches: `with open_loader(LoaderConfig(cache=...)) as loader: for batch in loader: ...`."""
 
 from loader.augment import LEVELS, AugmentConfig
-from loader.batch import Batch, Loader, LoaderConfig, LoaderState, open_loader
+from loader.batch import Batch, LoaderConfig, LoaderState
+from loader.loader import Loader, open_loader
 
 __all__ = ["LEVELS", "AugmentConfig", "Batch", "Loader", "LoaderConfig", "LoaderState", "open_loader"]

@@ -15,7 +15,8 @@ from cache.record import RecordLayout, checksum
 from cache.shards import describe, write_shard
 from cache.spec import CacheSpec
 from loader.augment import LEVELS, draw_parameters
-from loader.batch import LoaderConfig, open_loader
+from loader.batch import LoaderConfig
+from loader.loader import open_loader
 from loader.order import epoch_order
 from preprocess.build import BuildConfig, build_cache
 

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Literal, Self
+
+from cache.errors import CacheError
+from cache.reader import CacheReader
+from loader.batch import Batch, BatchSource, LoaderConfig, LoaderState
+from loader.order import epoch_order, plan_epoch, steps_in_epoch
+
+
+class Loader:
+    """Iterates over epochs of batches: each `for` loop runs to the end of the current epoch, the next one goes on.
+
+    `state_dict` taken after a batch and given to `load_state_dict`, here or in another process, on any backend, makes
+    the next batch the one that would have come.
+    """
+
+    def __init__(self, config: LoaderConfig, reader: CacheReader, source: BatchSource) -> None:
+        self.config, self.reader = config, reader
+        self._source = source
+        self._state = LoaderState()
+
+    @property
+    def global_batch(self) -> int:
+        """Samples in a batch of all ranks."""
+        return self.config.batch_size * self.config.world
+
+    @property
+    def side(self) -> int:
+        """Side of image and planes, in pixels."""
+        return self.reader.layout.side
+
+    def __len__(self) -> int:
+        return steps_in_epoch(len(self.reader), self.global_batch, drop_last=self.config.drop_last)
+
+    def __iter__(self) -> Iterator[Batch]:
+        config, start = self.config, self._state
+        order = epoch_order(len(self.reader), config.seed, start.epoch, shuffle=config.shuffle)
+        plans = plan_epoch(
+            order,
+            epoch=start.epoch,
+            batch_size=config.batch_size,
+            rank=config.rank,
+            world=config.world,
+            consumed=start.consumed,
+            drop_last=config.drop_last,
+        )
+        with closing(self._source.run(plans)) as batches:
+            for number, batch in enumerate(batches, start.consumed // self.global_batch + 1):
+                self._state = LoaderState(start.epoch, number * self.global_batch)
+                yield batch
+        self._state = LoaderState(start.epoch + 1)
+
+    def state_dict(self) -> dict[str, int]:
+        """The position after the batch that was handed out last."""
+        return dataclasses.asdict(self._state)
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go to a position.
+
+        Raises:
+            ValueError: it is not at the edge of a global batch of this configuration.
+        """
+        restored = LoaderState(**state)
+        if restored.consumed % self.global_batch:
+            raise ValueError(
+                f"the saved position, {restored.consumed} samples into epoch {restored.epoch}, is not a multiple of "
+                f"the global batch of {self.global_batch}; resume with the batch size that it was saved with"
+            )
+        self._state = restored
+
+    def close(self) -> None:
+        """Stop the threads and close the cache; batches handed out become invalid."""
+        self._source.close()
+        self.reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def choose_backend(config: LoaderConfig) -> tuple[Literal["native", "dali"], str]:
+    """The backend that `auto` stands for, and why in a few words."""
+    if config.backend != "auto":
+        return config.backend, "asked for"
+    if not config.device.startswith("cuda"):
+        return "native", "the device is the CPU"
+    from importlib.util import find_spec
+
+    if find_spec("nvidia") and find_spec("nvidia.dali"):
+        return "dali", "the device is a GPU and DALI is installed"
+    return "native", "DALI is not installed (pip install -e '.[dali]')"
+
+
+def open_loader(config: LoaderConfig) -> Loader:
+    """Open a split of a cache as an iterator of batches.
+
+    Raises:
+        CacheError: see `CacheReader`; or the split has fewer samples than a batch that must not be ragged.
+        ValueError: the backend is not installed.
+    """
+    reader = CacheReader(config.cache, config.split)
+    if config.drop_last and len(reader) < config.batch_size * config.world:
+        raise CacheError(
+            f"{config.cache} has {len(reader)} samples in {config.split!r}, fewer than one batch of "
+            f"{config.batch_size * config.world}; use a smaller batch size"
+        )
+    backend, _ = choose_backend(config)
+    if backend == "dali":
+        from loader.dali import DaliSource
+
+        return Loader(config, reader, DaliSource(config, reader))
+    from loader.native import NativeSource
+
+    return Loader(config, reader, NativeSource(config, reader))
