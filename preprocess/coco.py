@@ -16,10 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.errors import DatasetError
-from preprocess.raster import POLYGON, RLE, box_polygon, decode_rle_string
-
-MAX_COORDINATE = 1e8
-"""Pixels. Beyond this a number is no coordinate but damage; it also keeps the raster kernel's integers exact."""
+from preprocess.raster import COORDINATE_LIMIT, POLYGON, RLE, box_polygon, decode_rle_string
 
 I64 = npt.NDArray[np.int64]
 
@@ -257,7 +254,7 @@ class _Shapes:
                 return "one of its polygons is empty"
             arrays = [np.array(polygon[: len(polygon) // 2 * 2], np.float64) for polygon in polygons]
         for array in arrays:
-            if not (np.abs(array) <= MAX_COORDINATE).all():  # false for NaN, too
+            if not (np.abs(array) <= COORDINATE_LIMIT).all():  # false for NaN, too
                 return "a coordinate is not a finite number of pixels"
         for array in arrays:
             self._part(POLYGON, self.points, len(array) // 2)
@@ -271,7 +268,10 @@ class _Shapes:
         if isinstance(rle.counts, str):
             text = np.frombuffer(rle.counts.encode(), np.uint8)
             buffer = np.empty(len(text), np.int64)
-            counts = buffer[: decode_rle_string(text, buffer)]
+            runs = decode_rle_string(text, buffer)
+            if runs < 0:
+                return "its compressed RLE is malformed"
+            counts = buffer[:runs]
         else:
             counts = np.array(rle.counts, np.int64)
         if (counts < 0).any() or counts.sum() != height * width:

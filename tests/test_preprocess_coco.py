@@ -126,6 +126,7 @@ def test_other_categories_are_left_out_and_can_be_chosen(load):
         ([[1, 1, 9, 1, 9, 9], []], "one of its polygons is empty"),
         ([[1, 1, 1e300, 1, 9, 9]], "not a finite number"),
         ({"size": [20, 31], "counts": [620]}, r"RLE is for \[20, 31\] pixels, its image has \[20, 30\]"),
+        ({"size": [20, 30], "counts": "Zé"}, "compressed RLE is malformed"),
         ({"size": [20, 30], "counts": [10, 20]}, "RLE covers 30 pixels, its image has 600"),
         ({"size": [20, 30], "counts": [700, -100]}, "RLE covers 600 pixels"),
     ],
