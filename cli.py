@@ -17,6 +17,7 @@ import click
 
 if TYPE_CHECKING:
     from cache.spec import CacheSpec
+    from model.network import NetworkConfig
 
 DEFAULT_COCO = Path("COCO")
 DEFAULT_CACHE = Path("data/cache")
@@ -356,7 +357,7 @@ def batch(cache: Path, coco: Path | None, picture: Path, as_json: bool, **option
 )
 @click.option("--epochs", type=int, help="Passes over the training images.  [default: 100]")
 @click.option("--batch-size", type=int, help="Images in a step.  [default: the profile's]")
-@click.option("--lr", "learning_rate", type=float, help="Peak learning rate.  [default: 1e-3]")
+@click.option("--lr", "--learning-rate", "learning_rate", type=float, help="Peak learning rate.  [default: 1e-3]")
 @click.option("--weight-decay", type=float, help="Of AdamW.  [default: 1e-2]")
 @click.option(
     "--network", "network_name", type=click.Choice(["unet", "resunet"]), help="Which network.  [default: the profile's]"
@@ -387,8 +388,7 @@ def train(
     from train.profiles import profile as find_profile
 
     chosen = find_profile(profile)
-    shape: dict[str, Any] = {"name": network_name, "width": width}
-    network = dataclasses.replace(chosen.network, **{name: value for name, value in shape.items() if value is not None})
+    network = _network(chosen.network, network_name, width)
     given = {name: value for name, value in changes.items() if value is not None}
     config = TrainConfig.from_profile(chosen, cache=cache, out=out, network=network, **given)
     printer = TrainPrinter()
@@ -399,6 +399,68 @@ def train(
     click.echo("\n".join(end_lines(result)))
     if result.interrupted:
         sys.exit(130)
+
+
+# ---------------------------------------------------------------------------------------------------- measure
+
+
+_SUITES = ("machine", "raster", "preprocess", "loader", "model", "epoch")
+
+
+@main.command(short_help="How fast is each stage, against its physical limit?")
+@click.option("--coco", type=_FOLDER, help="Measure on this dataset.  [default: drawn people]")
+@click.option("--cache", type=_FOLDER, help="Load from this cache.  [default: a temporary one]")
+@click.option(
+    "--suite", "suites", type=click.Choice(_SUITES), multiple=True, help="Which; may be repeated.  [default: all]"
+)
+@click.option("--profile", default="auto", show_default=True, help="As in `train`: network, batch, side, precision.")
+@click.option(
+    "--network", "network_name", type=click.Choice(["unet", "resunet"]), help="Which network.  [default: the profile's]"
+)
+@click.option("--width", type=int, help="Channels of its first level, a multiple of 8.  [default: the profile's]")
+@click.option("--side", type=int, help="Side of the images, pixels.  [default: the cache's, else the profile's]")
+@click.option("--batch-size", type=int, help="Images in a batch.  [default: the profile's]")
+@click.option(
+    "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Of the convolutions.  [default: the profile's]"
+)
+@click.option(
+    "--compile/--no-compile", "compile", default=None, help="Whether to use torch.compile.  [default: the profile's]"
+)
+@click.option("--threads", default=0, show_default=True, help="CPU threads; 0 takes one a processor.")
+@click.option(
+    "--images", type=int, help="Images of an epoch, for the minutes.  [default: 45174, as in the guide's table]"
+)
+@click.option("--seconds", type=float, help="Time for each measurement.")
+@click.option("--quick", is_flag=True, help="Fewer photos and shorter measurements: rough figures in about a minute.")
+@click.option("--json", "json_file", type=_FILE, help="Write the report to this file, too.")
+def bench(
+    network_name: str | None, width: int | None, suites: tuple[Any, ...], json_file: Path | None, **given: Any
+) -> None:
+    """Measure every stage on this machine, each beside what the hardware could do.
+
+    Ends with the minutes of an epoch here, beside the figures that the guide promises for other hardware.
+    """
+    from bench.config import BenchConfig
+    from bench.suites import run_suites
+    from console.bench import BenchPrinter, show_report
+    from train.profiles import profile as find_profile
+
+    values = {name: value for name, value in given.items() if value is not None}
+    if network_name or width is not None:
+        values["network"] = _network(find_profile(given["profile"]).network, network_name, width)
+    if suites:
+        values["suites"] = suites
+    report = run_suites(BenchConfig(**values), BenchPrinter())
+    show_report(report)
+    if json_file:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        report.write(json_file)
+        click.echo(f"📝 Report: {json_file}")
+
+
+def _network(base: NetworkConfig, name: Any, width: int | None) -> NetworkConfig:
+    """A profile's network with what was asked for on top."""
+    return dataclasses.replace(base, name=name or base.name, width=base.width if width is None else width)
 
 
 if __name__ == "__main__":

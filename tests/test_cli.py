@@ -28,7 +28,8 @@ FLAGS = {
         "loader", "precision", "compile", "seed", "resume",
     },
     "bench": {
-        "coco", "cache", "suite", "side", "batch-size", "threads", "images", "seconds", "quick", "json",
+        "coco", "cache", "suite", "profile", "network", "width", "side", "batch-size", "precision", "compile",
+        "threads", "images", "seconds", "quick", "json",
     },
 }  # fmt: skip
 

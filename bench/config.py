@@ -1,0 +1,194 @@
+"""What to measure, as asked for and as it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from bench.report import BenchError
+from bench.timing import nothing
+from cache.index import CacheIndex
+from model.network import NetworkConfig
+from train.config import Precision, TrainConfig
+from train.hardware import Hardware, adapt, read_hardware
+from train.profiles import profile as find_profile
+
+Suite = Literal["machine", "raster", "preprocess", "loader", "model", "epoch"]
+SUITES: tuple[Suite, ...] = get_args(Suite)
+
+GUIDE_IMAGES = 45_174
+"""Images in an epoch of the guide's table."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchConfig:
+    """What to measure. None takes what the profile, or the machine, says.
+
+    Attributes:
+        coco: dataset in the COCO layout with a `train2017`; None draws a synthetic one in a temporary folder.
+        cache: finished cache with a split `train`; None builds one from the dataset in a temporary folder.
+        suites: which, in this order.
+        images: how many images an epoch has whose minutes are given.
+        profile: as `train --profile` takes it.
+        network, precision, compile: instead of the profile's.
+        side: pixels; None takes the cache's, else the profile's.
+        batch_size: instead of the profile's.
+        threads: of loaders, preprocessing and limits; 0 takes one a processor.
+        quick: a first impression in less than a minute on two cores instead of figures to quote.
+        seconds: about how long each thing is measured; None: 2, or 0.4 when quick.
+        photos: of the dataset, that raster and preprocess work on; None: 600, or 64 when quick.
+        megabytes: a cache built here is repeated up to this size, so that no processor cache holds it; None: 512, or
+            128 when quick.
+    """
+
+    coco: Path | None = None
+    cache: Path | None = None
+    suites: tuple[Suite, ...] = SUITES
+    images: int = GUIDE_IMAGES
+    profile: str = "auto"
+    network: NetworkConfig | None = None
+    precision: Precision | None = None
+    compile: bool | None = None
+    side: int | None = None
+    batch_size: int | None = None
+    threads: int = 0
+    quick: bool = False
+    seconds: float | None = None
+    photos: int | None = None
+    megabytes: int | None = None
+
+    def __post_init__(self) -> None:
+        unknown = [suite for suite in self.suites if suite not in SUITES]
+        if unknown:
+            raise BenchError(f"suite {unknown[0]!r} is not known; use some of {', '.join(SUITES)}")
+        if not self.suites:
+            raise BenchError(f"suites is empty; use some of {', '.join(SUITES)}")
+        for name, least in (("images", 1), ("threads", 0), ("photos", 1), ("megabytes", 1), ("batch_size", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise BenchError(f"{name}={value} is below {least}; use {least} or more")
+        if self.seconds is not None and not 0 < self.seconds < float("inf"):
+            raise BenchError(f"seconds={self.seconds} is not a positive number; try 2")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setup:
+    """A `BenchConfig` as it runs: nothing is left open.
+
+    Attributes:
+        config: what was asked for.
+        training: network, precision, batch and device; its paths mean nothing.
+        notes: what this machine cannot do of it.
+        side: pixels.
+        threads: of loaders, preprocessing and limits.
+        seconds, photos, megabytes: as in `BenchConfig`.
+        rounds: runs of each measurement.
+    """
+
+    config: BenchConfig
+    training: TrainConfig
+    hardware: Hardware
+    notes: tuple[str, ...]
+    side: int
+    threads: int
+    seconds: float
+    photos: int
+    megabytes: int
+    rounds: int
+
+    @classmethod
+    def of(cls, config: BenchConfig) -> Setup:
+        """Fill in what the configuration leaves open.
+
+        Raises:
+            BenchError: the side asked for is not the cache's.
+            HardwareError: the profile is not known, or not for this machine.
+            CacheError: see `CacheIndex.load`.
+        """
+        hardware = read_hardware()
+        profile = find_profile(config.profile)
+        wanted = {name: getattr(config, name) for name in ("network", "precision", "compile", "batch_size")}
+        threads = config.threads or hardware.cores
+        training, notes = adapt(
+            TrainConfig.from_profile(
+                profile,
+                cache=config.cache or Path("cache"),
+                out=Path("run"),
+                **{name: value for name, value in wanted.items() if value is not None},
+                threads=threads,
+            ),
+            hardware,
+        )
+        side = config.side or profile.side
+        if config.cache:
+            cached = CacheIndex.load(config.cache).spec.side
+            if config.side not in (None, cached):
+                raise BenchError(f"side={config.side} is not that of {config.cache}, {cached}; leave one of both out")
+            side = cached
+        return cls(
+            config=config,
+            training=training,
+            hardware=hardware,
+            notes=notes,
+            side=side,
+            threads=threads,
+            seconds=config.seconds or (0.4 if config.quick else 2.0),
+            photos=config.photos or (64 if config.quick else 600),
+            megabytes=config.megabytes or (128 if config.quick else 512),
+            rounds=3 if config.quick else 9,
+        )
+
+    @property
+    def device(self) -> str:
+        """`cuda` or `cpu`."""
+        return self.training.device
+
+    @property
+    def batch_size(self) -> int:
+        """Images in a step."""
+        return self.training.batch_size
+
+    @property
+    def shape(self) -> str:
+        """Batch and side in words, as rows give them."""
+        return f"side {self.side}, batch {self.batch_size}"
+
+    @property
+    def network(self) -> str:
+        """The network in words, as rows give it."""
+        return f"{self.training.network.name} {self.training.network.width}"
+
+    @property
+    def synchronise(self) -> Callable[[], object]:
+        """Waits for the device."""
+        return torch.cuda.synchronize if self.device == "cuda" else nothing
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values, fit for JSON: what was asked for, completed by what ran."""
+        config, training = self.config, self.training
+        return {
+            **dataclasses.asdict(config),
+            "coco": str(config.coco) if config.coco else None,
+            "cache": str(config.cache) if config.cache else None,
+            "suites": list(config.suites),
+            "profile": training.profile,
+            "network": dataclasses.asdict(training.network),
+            "precision": training.precision,
+            "channels_last": training.channels_last,
+            "compile": training.compile,
+            "device": training.device,
+            "augment": training.augment,
+            "batch_size": training.batch_size,
+            "torch_threads": torch.get_num_threads(),
+            "side": self.side,
+            "threads": self.threads,
+            "seconds": self.seconds,
+            "photos": self.photos,
+            "megabytes": self.megabytes,
+            "rounds": self.rounds,
+            "notes": list(self.notes),
+        }

@@ -1,0 +1,104 @@
+"""What the suites work on: a dataset, its photos in memory, a cache. Each is made when it is first asked for."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+from bench.config import Setup
+from bench.replica import repeat_cache
+from cache.index import CacheIndex
+from cache.record import RecordLayout
+from cache.spec import CacheSpec
+from preprocess.build import BuildConfig, build_cache
+from preprocess.sources import Split, read_split
+from preprocess.synth import SynthConfig, make_dataset
+
+PHOTO_SIDE = (560, 640)
+"""Pixels of the long side of drawn photos, near COCO's."""
+
+
+class Material:
+    """Dataset and cache for a `Setup`; what has to be made lies in `folder`."""
+
+    def __init__(self, setup: Setup, folder: Path) -> None:
+        self._setup, self.folder = setup, folder
+
+    @property
+    def drawn(self) -> bool:
+        """Whether the photos are synthetic."""
+        return self._setup.config.coco is None
+
+    @property
+    def photos_name(self) -> str:
+        """The photos in words, as rows give them."""
+        return f"{len(self.split.rows)} {'drawn ' if self.drawn else ''}photos"
+
+    @cached_property
+    def coco(self) -> Path:
+        """The dataset."""
+        if self._setup.config.coco:
+            return self._setup.config.coco
+        root = self.folder / "coco"
+        config = SynthConfig(images=self._setup.photos, val_fraction=0, long_side=PHOTO_SIDE, empty_share=0)
+        make_dataset(root, config, workers=self._setup.threads)
+        return root
+
+    @cached_property
+    def split(self) -> Split:
+        """The photos with persons: at most `Setup.photos`, evenly over the split."""
+        return read_split(self.coco, "train", "person", "person", self._setup.photos)
+
+    @cached_property
+    def paths(self) -> list[Path]:
+        """The photos' files."""
+        return [self.split.folder / self.split.table.file_name[row] for row in self.split.rows]
+
+    @cached_property
+    def files(self) -> list[bytes]:
+        """The photos' bytes."""
+        return [path.read_bytes() for path in self.paths]
+
+    @cached_property
+    def cache(self) -> Path:
+        """The cache: the one given, else one of raw pixels in LMDB, repeated up to `Setup.megabytes`."""
+        given, spec = self._setup.config.cache, CacheSpec(side=self._setup.side)
+        if given:
+            return given
+        small, large = self.folder / "small", self.folder / "cache"
+        build_cache(self.build_config(small, spec))
+        samples = self._setup.megabytes * 10**6 // RecordLayout.of(spec).raw_bytes
+        if samples <= CacheIndex.load(small).splits["train"].samples:
+            return small
+        repeat_cache(small, large, samples)
+        shutil.rmtree(small)
+        return large
+
+    @cached_property
+    def cache_name(self) -> str:
+        """The cache in words, as rows give it."""
+        index = CacheIndex.load(self.cache)
+        built = "" if self._setup.config.cache else f" of {self.photos_name}"
+        return f"{index.splits['train'].samples:,} samples{built}"
+
+    def build_config(self, out: Path, spec: CacheSpec) -> BuildConfig:
+        """How to build a cache from the photos."""
+        return BuildConfig(
+            coco=self.coco,
+            out=out,
+            spec=spec,
+            splits=("train",),
+            limit=self._setup.photos,
+            workers=self._setup.threads,
+        )
+
+
+@contextmanager
+def open_material(setup: Setup) -> Iterator[Material]:
+    """Material whose folder goes away with the block."""
+    with tempfile.TemporaryDirectory(prefix="maskcache-bench-") as folder:
+        yield Material(setup, Path(folder))

@@ -1,0 +1,115 @@
+"""What a benchmark found, and the JSON that it is written as.
+
+{
+  "environment": {...},       the machine, as `bench.hardware.Machine`: processor, cores, versions, gpus, ...
+  "config": {...},            what was measured, all values as they ran: side, batch_size, network, precision, ...
+  "rows": [
+    {
+      "suite": "loader",      machine, raster, preprocess, loader, model, epoch or tiers
+      "name": "native, raw",  what; the same in every run, so that two reports can be compared
+      "setup": "side 384",    under which conditions
+      "value": 31000.0,       the median
+      "unit": "samples/s",    images/s, samples/s, GB/s, GFLOP/s, times, % or min
+      "p10": 30000.0,         a tenth of the runs gave less; null where there was no run
+      "p90": 31500.0,         a tenth gave more; null likewise
+      "runs": 9,              runs that the median is of; 0 where nothing was measured
+      "limit": 40000.0,       what this machine could do at best, in the same unit; null where there is no such thing
+      "limit_name": "copying the same bytes",  what that is; empty likewise
+      "ratio": 0.775,         value / limit: at most about 1 for a rate, at least about 1 for a time; null likewise
+      "kind": "measured",     measured; guide (a figure that was promised, not measured); estimated
+      "note": ""              what else to know
+    }
+  ]
+}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from bench.hardware import Machine
+from bench.timing import Rates
+from cache.atomic import write_atomically
+
+Kind = Literal["measured", "guide", "estimated"]
+
+
+class BenchError(ValueError):
+    """A benchmark that cannot be run as asked, or a report that cannot be read."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One figure beside its limit. See the head of this file."""
+
+    suite: str
+    name: str
+    setup: str
+    value: float
+    unit: str
+    p10: float | None = None
+    p90: float | None = None
+    runs: int = 0
+    limit: float | None = None
+    limit_name: str = ""
+    ratio: float | None = dataclasses.field(init=False, default=None)
+    kind: Kind = "measured"
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        assert math.isfinite(self.value), f"{self.suite}/{self.name}: {self.value}"
+        assert (self.limit is None) == (not self.limit_name), f"{self.suite}/{self.name}: a limit and its name"
+        object.__setattr__(self, "ratio", None if self.limit is None else self.value / self.limit)
+
+    @classmethod
+    def measured(cls, rates: Rates, *, limit: float | Rates | None = None, **fields: Any) -> Row:
+        """A row of these runs; a limit that was measured counts by its median."""
+        return cls(
+            value=rates.median,
+            p10=rates.p10,
+            p90=rates.p90,
+            runs=rates.runs,
+            limit=limit.median if isinstance(limit, Rates) else limit,
+            **fields,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchReport:
+    """A whole benchmark. See the head of this file."""
+
+    environment: Machine
+    config: dict[str, Any]
+    rows: tuple[Row, ...]
+
+    def find(self, suite: str, name: str, kind: Kind = "measured") -> Row | None:
+        """A row by its name, or None."""
+        return next((row for row in self.rows if (row.suite, row.name, row.kind) == (suite, name, kind)), None)
+
+    def to_json(self) -> bytes:
+        """The document, indented."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
+
+    def write(self, path: Path) -> None:
+        """Write the document, atomically; folders are made."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, self.to_json())
+
+    @classmethod
+    def read(cls, path: Path) -> BenchReport:
+        """Undo `write`.
+
+        Raises:
+            BenchError: the file is missing or is not such a report.
+        """
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=cls)
+        except FileNotFoundError:
+            raise BenchError(f"{path} is missing; a report is written by: cli.py bench --json {path}") from None
+        except msgspec.DecodeError as error:
+            raise BenchError(f"{path} is not a benchmark report: {error}; write it anew with --json") from None

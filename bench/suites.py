@@ -1,0 +1,68 @@
+"""All the suites, in one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from bench.config import BenchConfig, Setup, Suite
+from bench.epoch_suite import epoch_rows
+from bench.hardware import describe_machine
+from bench.loader_suite import loader_rows
+from bench.machine_suite import machine_rows
+from bench.material import Material, open_material
+from bench.model_suite import model_rows
+from bench.preprocess_suite import preprocess_rows
+from bench.raster_suite import raster_rows
+from bench.report import BenchReport, Row
+from bench.tiers import guide_rows, machine_row, stored_rows
+
+_ROWS: dict[Suite, Callable[[Setup, Material], Iterator[Row]]] = {
+    "machine": machine_rows,
+    "raster": raster_rows,
+    "preprocess": preprocess_rows,
+    "loader": loader_rows,
+    "model": model_rows,
+    "epoch": epoch_rows,
+}
+
+
+class Listener(Protocol):
+    """Is told how a benchmark goes, from the calling thread."""
+
+    def on_suite(self, suite: Suite, number: int, total: int) -> None:
+        """A suite begins, the `number`-th (from 1) of `total`; what it works on is made first, where it is not yet."""
+
+    def on_row(self, row: Row) -> None:
+        """A figure is there."""
+
+
+def run_suites(config: BenchConfig, listener: Listener) -> BenchReport:
+    """Measure. Whatever has to be made for it lies in a temporary folder that is gone afterwards.
+
+    With the suite `epoch` the report ends with the table of tiers.
+
+    Raises:
+        BenchError: the side asked for is not the cache's.
+        CacheError, DatasetError: cache or dataset cannot be read, or hold too little.
+        HardwareError: the profile is not known, or not for this machine.
+        ValueError: the network cannot take the side.
+    """
+    setup = Setup.of(config)
+    rows: list[Row] = []
+
+    def keep(row: Row) -> None:
+        rows.append(row)
+        listener.on_row(row)
+
+    with open_material(setup) as material:
+        for number, suite in enumerate(config.suites, 1):
+            listener.on_suite(suite, number, len(config.suites))
+            for row in _ROWS[suite](setup, material):
+                keep(row)
+    machine = describe_machine(config.cache or config.coco)
+    if "epoch" in config.suites:
+        own = machine_row(setup, machine, rows)
+        for row in (*guide_rows(), *stored_rows(), *([own] if own else [])):
+            keep(row)
+    return BenchReport(environment=machine, config=setup.to_dict(), rows=tuple(rows))

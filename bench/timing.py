@@ -1,0 +1,127 @@
+"""How long something takes: warmed up, several times, with the spread; and several things side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from time import perf_counter
+
+import numpy as np
+
+MOST_CALLS = 100_000
+"""Calls in one run, whatever the time: a clock that stands still must not make it endless."""
+
+
+def nothing() -> None:
+    """Do nothing: for work that needs no preparation, and devices that need no waiting for."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Work:
+    """Something whose rate is asked for.
+
+    Attributes:
+        run: one call of it.
+        items: what one call does, in the unit of the rate: images, bytes, operations.
+        prepare: called before each timed run, outside of it.
+    """
+
+    run: Callable[[], object]
+    items: float
+    prepare: Callable[[], object] = nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class Rates:
+    """One value a run, in order."""
+
+    values: tuple[float, ...]
+
+    @property
+    def runs(self) -> int:
+        """How many."""
+        return len(self.values)
+
+    @property
+    def median(self) -> float:
+        """The middle one."""
+        return self._quantile(0.5)
+
+    @property
+    def p10(self) -> float:
+        """A tenth of the runs gave less (interpolated)."""
+        return self._quantile(0.1)
+
+    @property
+    def p90(self) -> float:
+        """A tenth of the runs gave more (interpolated)."""
+        return self._quantile(0.9)
+
+    def _quantile(self, share: float) -> float:
+        return float(np.quantile(self.values, share))
+
+    def each(self, change: Callable[[float], float]) -> Rates:
+        """Every value changed alike."""
+        return Rates(tuple(change(value) for value in self.values))
+
+    def over(self, other: Rates) -> Rates:
+        """How many times as fast as `other`, run by run: both must come from the same `measure_together`."""
+        return Rates(tuple(mine / theirs for mine, theirs in zip(self.values, other.values, strict=True)))
+
+
+def measure(
+    work: Work,
+    *,
+    seconds: float,
+    rounds: int,
+    synchronise: Callable[[], object] = nothing,
+    clock: Callable[[], float] = perf_counter,
+) -> Rates:
+    """Measure one thing alone. See `measure_together`."""
+    return measure_together({"": work}, seconds=seconds, rounds=rounds, synchronise=synchronise, clock=clock)[""]
+
+
+def measure_together(
+    works: Mapping[str, Work],
+    *,
+    seconds: float,
+    rounds: int,
+    synchronise: Callable[[], object] = nothing,
+    clock: Callable[[], float] = perf_counter,
+) -> dict[str, Rates]:
+    """Measure things in turn, a run of each in every round, so that a slow moment of the machine meets them all.
+
+    Each is called once to warm up (compilation, page faults, caches), which is left out, and once to see how many calls
+    make a run. Where one call makes a run, that call is the first run.
+
+    Args:
+        works: what to measure, by name.
+        seconds: about how long the runs of one of them take together. One call is the least.
+        rounds: runs of each.
+        synchronise: waits for the device; called before each reading of the clock.
+        clock: seconds.
+
+    Returns:
+        Items a second, by name.
+    """
+
+    def run(work: Work, calls: int) -> float:
+        work.prepare()
+        synchronise()
+        start = clock()
+        for _ in range(calls):
+            work.run()
+        synchronise()
+        return max(clock() - start, 1e-9)
+
+    for work in works.values():
+        run(work, 1)
+    once = {name: run(work, 1) for name, work in works.items()}
+    calls = {name: max(1, min(MOST_CALLS, round(seconds / rounds / once[name]))) for name in works}
+    values: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(rounds):
+        for name, work in works.items():
+            known = number == 0 and calls[name] == 1
+            spent = once[name] if known else run(work, calls[name])
+            values[name].append(calls[name] * work.items / spent)
+    return {name: Rates(tuple(found)) for name, found in values.items()}

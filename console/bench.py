@@ -1,0 +1,168 @@
+"""What `bench` says: each figure beside its limit, and what follows from them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from bench.epoch_suite import BOTH, LOADER, MINUTES, STEP, WAIT
+from bench.loader_suite import NATIVE
+from bench.loader_suite import TIMES as LOADER_TIMES
+from bench.raster_suite import TIMES as RASTER_TIMES
+from console.text import duration
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from bench.config import Suite
+    from bench.report import BenchReport, Row
+
+WIDTH = 100
+"""Columns where there is no terminal that says how many it has."""
+
+TITLES = {
+    "machine": "MACHINE: what it could do at best",
+    "raster": "RASTER: polygons to planes",
+    "preprocess": "PREPROCESS: photos to a cache",
+    "loader": "LOADER: a cache to batches",
+    "model": "MODEL: the network alone, on random data",
+    "epoch": "EPOCH: loader and network together",
+    "tiers": "TIERS: minutes per epoch of 45,174 images",
+}
+_COMPARISONS = (
+    ("raster", RASTER_TIMES.format("bytes"), "Masks are drawn {} times as fast as by pycocotools."),
+    ("loader", LOADER_TIMES.format(NATIVE), "Batches come {} times as fast as from a DataLoader that makes them anew."),
+)
+"""Said when no epoch was measured."""
+
+GUIDE_MARK = "guide (not measured)"
+
+
+class BenchPrinter:
+    """A `bench.suites.Listener` that says on standard error which suite is being measured."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def on_suite(self, suite: Suite, number: int, total: int) -> None:
+        """Say which."""
+        seconds = time.monotonic() - self._start
+        print(f"⏱️  {number}/{total} {TITLES[suite]} (after {duration(seconds)})", file=sys.stderr, flush=True)
+
+    def on_row(self, row: Row) -> None:
+        """Nothing: the tables come at the end, when limits and ratios can be read beside each other."""
+
+
+def show_report(report: BenchReport, console: Console | None = None) -> None:
+    """Print the tables and, last, what follows from them."""
+    from rich.console import Console
+
+    out = console or (Console() if sys.stdout.isatty() else Console(width=WIDTH))
+    machine = report.environment
+    gpus = "".join(f", {gpu.name}" for gpu in machine.gpus)
+    out.print(f"=== BENCHMARK: {machine.processor}, {machine.cores} cores{gpus} ===", style="bold", markup=False)
+    for note in report.config.get("notes", ()):
+        out.print(f"   Note: {note}", markup=False, highlight=False)
+    for suite, found in groupby(report.rows, key=lambda row: row.suite):
+        rows = list(found)
+        out.print(f"\n📊 {TITLES.get(suite, suite)}", style="bold", markup=False, highlight=False)
+        if suite == "tiers":
+            out.print(_tier_table(rows))
+            continue
+        for number, (setup, group) in enumerate(groupby(rows, key=lambda row: row.setup)):
+            members = list(group)
+            out.print(f"   {setup}", style="dim", markup=False, highlight=False)
+            out.print(_table(members, header=number == 0))
+            for note in dict.fromkeys(row.note for row in members if row.note):
+                out.print(f"   Note: {note}", style="dim", markup=False, highlight=False)
+    out.print()
+    for line in conclusions(report):
+        out.print(f"➡️  {line}", style="bold", markup=False, highlight=False)
+
+
+def conclusions(report: BenchReport) -> list[str]:
+    """What matters, in a sentence or two; what was not measured is not spoken of."""
+    loader, step, both = (report.find("epoch", name) for name in (LOADER, STEP, BOTH))
+    minutes, wait = report.find("epoch", MINUTES), report.find("epoch", WAIT)
+    lines = []
+    if loader and step and both:
+        if loader.value >= step.value:
+            times = _number(loader.value / step.value)
+            lines.append(f"The network is the bottleneck: the loader alone could feed {times} of these.")
+        else:
+            times = _number(step.value / loader.value)
+            lines.append(f"The loader is the bottleneck: the network alone could take {times} times as many images.")
+    if minutes and wait:
+        config = report.config
+        lines.append(
+            f"An epoch of {config['images']:,} images takes about {duration(60 * minutes.value)} here "
+            f"({config['network']['name']} {config['network']['width']}, side {config['side']}, batch "
+            f"{config['batch_size']}; extrapolated), {wait.value:.1f}% of it waiting for data."
+        )
+    for suite, name, sentence in _COMPARISONS:
+        row = report.find(suite, name)
+        if row and not minutes:
+            lines.append(sentence.format(_number(row.value)))
+    return lines
+
+
+def _table(rows: list[Row], *, header: bool) -> Table:
+    """Rows of one setup. Widths are fixed, so that the tables of a suite stand below each other."""
+    table = _bare_table(header=header)
+    table.add_column("what", width=31)
+    table.add_column("median", width=16, justify="right")
+    table.add_column("p10 to p90", width=15, justify="right")
+    table.add_column("limit", width=23)
+    table.add_column("of it", width=6, justify="right")
+    for row in rows:
+        limit = f"{_number(row.limit)} {row.limit_name}" if row.limit is not None else ""
+        table.add_row(row.name, _value(row), _spread(row), limit, _ratio(row))
+    return table
+
+
+def _tier_table(rows: list[Row]) -> Table:
+    table = _bare_table(header=True)
+    table.add_column("profile", width=8)
+    table.add_column("model, side, batch, where", width=44)
+    table.add_column("minutes", width=8, justify="right")
+    table.add_column("p10 to p90", width=11, justify="right")
+    table.add_column("how known", width=22)
+    for row in rows:
+        how = {"guide": GUIDE_MARK, "measured": f"measured, {row.note}", "estimated": f"est. {row.note}"}[row.kind]
+        value = f"~{row.value:g}" if row.kind == "guide" else _number(row.value)
+        style = "green" if row.kind == "measured" else "dim"
+        table.add_row(row.name, row.setup, value, _spread(row), how, style=style)
+    return table
+
+
+def _bare_table(*, header: bool) -> Table:
+    from rich.table import Table
+
+    return Table(box=None, show_header=header, header_style="underline", padding=(0, 0, 0, 1), pad_edge=True)
+
+
+def _value(row: Row) -> str:
+    mark = {"measured": "", "guide": "~", "estimated": "est. "}[row.kind]
+    return f"{mark}{_number(row.value)} {row.unit}"
+
+
+def _spread(row: Row) -> str:
+    return f"{_number(row.p10)}–{_number(row.p90)}" if row.p10 is not None and row.p90 is not None else ""
+
+
+def _ratio(row: Row) -> str:
+    if row.ratio is None:
+        return ""
+    if row.unit == "min":
+        return f"{row.ratio:.2f}×"
+    return f"{100 * row.ratio:.0f}%" if row.ratio >= 0.1 else f"{100 * row.ratio:.1f}%"
+
+
+def _number(value: float) -> str:
+    """Three digits, or all of those before the point."""
+    if value >= 99.95:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"

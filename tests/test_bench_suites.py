@@ -1,0 +1,295 @@
+"""Every suite, as small as it can be: what it measures is there, finite, and what it says. No speed is tested."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bench.baseline import CocoMasks, OnTheFly
+from bench.ceilings import clear_planes, copy_memory, copy_samples, crew, decode, multiply_matrices, read_disk
+from bench.config import SUITES, BenchConfig, Setup
+from bench.feed import loader_config, pull
+from bench.flops import count_flops
+from bench.material import open_material
+from bench.replica import repeat_cache
+from bench.report import BenchError
+from bench.suites import run_suites
+from cache.errors import CacheError
+from cache.index import CacheIndex
+from cache.reader import CacheReader
+from cache.spec import CacheSpec
+from loader.batch import LoaderConfig
+from loader.loader import open_loader
+from model.network import NetworkConfig
+from preprocess.build import BuildConfig, build_cache
+from preprocess.sample import native_planes
+from preprocess.sources import read_split
+from preprocess.synth import SynthConfig, make_dataset
+
+TINY = {
+    "profile": "cpu",
+    "network": NetworkConfig(width=8),
+    "side": 64,
+    "batch_size": 2,
+    "threads": 2,
+    "quick": True,
+    "seconds": 0.01,
+    "photos": 6,
+    "megabytes": 1,
+    "images": 1000,
+}
+UNITS = {
+    "machine": {"GB/s", "GFLOP/s"},
+    "raster": {"images/s", "times"},
+    "preprocess": {"images/s"},
+    "loader": {"samples/s", "times"},
+    "model": {"images/s", "GFLOP/s", "times"},
+    "epoch": {"images/s", "%", "min"},
+    "tiers": {"min"},
+}
+
+
+class Heard:
+    def __init__(self):
+        self.suites, self.rows = [], []
+
+    def on_suite(self, suite, number, total):
+        self.suites.append((suite, number, total))
+
+    def on_row(self, row):
+        self.rows.append(row)
+
+
+def own_threads():
+    """Threads but the main one and those that Zarr keeps for good."""
+    names = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    return [name for name in names if not name.startswith(("zarr_io", "asyncio_"))]
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory):
+    root = tmp_path_factory.mktemp("bench") / "coco"
+    config = SynthConfig(images=8, val_fraction=0, long_side=(96, 128), empty_share=0, crowd_share=0.5)
+    make_dataset(root, config)
+    return root
+
+
+@pytest.fixture(scope="module")
+def small_limits():
+    """Smaller data than a real benchmark takes, where its size is no part of the configuration."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.ceilings.GEMM_SIZE", {"cpu": 64})
+        patch.setattr("bench.machine_suite.DISK_BYTES", 1 << 20)
+        patch.setattr("bench.machine_suite.COPY_BYTES", 1 << 20)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # so small a network only waits for its threads
+        yield
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def run(coco, small_limits, tmp_path_factory):
+    """A whole benchmark of a given dataset, with what it told and where it worked."""
+    folder, heard = tmp_path_factory.mktemp("temporary"), Heard()
+    before = own_threads(), cv2.getNumThreads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(folder))
+        report = run_suites(BenchConfig(coco=coco, **TINY), heard)
+        left = list(folder.glob("maskcache-bench-*"))
+    after = own_threads(), cv2.getNumThreads()
+    return report, heard, left, before, after
+
+
+def test_all_suites_give_finite_rows_in_their_units(run):
+    report = run[0]
+    assert list(dict.fromkeys(row.suite for row in report.rows)) == [*SUITES, "tiers"]
+    for row in report.rows:
+        assert math.isfinite(row.value), row
+        assert row.value > 0 or row.unit == "%", row
+        assert row.unit in UNITS[row.suite], row
+        assert row.kind == ("guide" if row.suite == "tiers" and not row.runs else "measured"), row
+        if row.kind == "measured":
+            assert row.p10 <= row.value <= row.p90, row
+        if row.limit is not None:
+            assert row.limit > 0, row
+            assert row.ratio == row.value / row.limit, row
+    names = [(row.suite, row.name, row.kind) for row in report.rows]
+    assert len(names) == len(set(names))
+
+
+def test_each_suite_has_a_limit(run):
+    limits = {suite: {row.limit_name for row in run[0].rows if row.suite == suite} - {""} for suite in SUITES}
+    assert limits["raster"] == {"overwriting both planes", "overwriting the packed plane"}
+    assert limits["preprocess"] == {"decoding, INTER_AREA", "decoding alone"}
+    assert limits["loader"] == {"copying the same bytes"}
+    assert limits["model"] == {f"matrix product, {name}" for name in ("fp32", run[0].config["precision"])}
+    assert limits["epoch"] <= {"loader alone", "training step alone"}
+    assert limits["epoch"]
+
+
+def test_rows_agree_with_each_other(run):
+    report = run[0]
+    rate = report.find("model", "training step (profile)").value
+    arithmetic = report.find("model", "training step (profile), FLOP").value
+    assert arithmetic == pytest.approx(rate * count_flops(NetworkConfig(width=8), 64, backward=True) / 1e9)
+    together = report.find("epoch", "loader and training step")
+    alone = [report.find("epoch", name).value for name in ("loader alone", "training step alone")]
+    assert together.limit == min(alone)
+    minutes = report.find("epoch", "minutes per epoch")
+    assert minutes.value == pytest.approx(1000 / together.value / 60, rel=0.3)  # medians of rates and of their inverses
+    assert minutes.ratio == pytest.approx(minutes.value / (1000 / min(alone) / 60))
+    assert 0 <= report.find("epoch", "data wait").value <= 100
+    assert report.find("tiers", "cpu").value == pytest.approx(45_174 / together.value / 60)
+
+
+def test_the_configuration_says_what_ran(run):
+    config = run[0].config
+    assert (config["side"], config["batch_size"], config["threads"], config["device"]) == (64, 2, 2, "cpu")
+    assert config["network"] == {"name": "resunet", "width": 8, "dropout": 0.0}
+    assert config["precision"] in ("fp32", "bf16")
+
+
+def test_the_listener_hears_everything(run):
+    report, heard = run[:2]
+    assert heard.suites == [(suite, number, len(SUITES)) for number, suite in enumerate(SUITES, 1)]
+    assert heard.rows == list(report.rows)
+
+
+def test_nothing_is_left_behind(run):
+    _, _, left, before, after = run
+    assert left == []
+    assert before[0] == after[0] == []
+    assert after[1] == before[1]
+    assert not multiprocessing.active_children()
+
+
+def test_with_nothing_given_a_dataset_is_drawn(small_limits):
+    report = run_suites(BenchConfig(suites=("raster",), **TINY), Heard())
+    assert {row.suite for row in report.rows} == {"raster"}
+    assert all("6 drawn photos" in row.setup for row in report.rows)
+
+
+@pytest.mark.parametrize("codec", ["raw", "jpeg"])
+def test_a_given_cache_is_used_as_it_is(coco, small_limits, tmp_path, codec):
+    spec = CacheSpec(side=96, codec=codec)
+    build_cache(BuildConfig(coco=coco, out=tmp_path / "cache", spec=spec, splits=("train",)))
+    before = sorted(path for path in tmp_path.rglob("*"))
+    config = BenchConfig(coco=coco, cache=tmp_path / "cache", suites=("loader",), **{**TINY, "side": None})
+    report = run_suites(config, Heard())
+    assert report.config["side"] == 96
+    assert "8 samples" in report.find("loader", "native, augmentation none").setup
+    limit = {"raw": "copying the same bytes", "jpeg": "decoding the same JPEGs"}[codec]
+    assert report.find("loader", "native, augmentation none").limit_name == limit
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+    with pytest.raises(BenchError, match=r"side=64 is not that of .*cache, 96"):
+        Setup.of(BenchConfig(cache=tmp_path / "cache", **TINY))
+
+
+def test_a_failure_leaves_nothing_behind(coco, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(CacheError, match="fewer than one batch"):
+        run_suites(BenchConfig(coco=coco, suites=("loader",), **{**TINY, "batch_size": 200}), Heard())
+    assert list(tmp_path.glob("maskcache-bench-*")) == []
+    assert own_threads() == []
+
+
+def test_the_baseline_draws_the_same_planes(coco):
+    """Otherwise the comparison would be of different things."""
+    split = read_split(coco, "train", "person", "person")
+    masks = CocoMasks(coco, split)
+    crowds = 0
+    for number, row in enumerate(split.rows):
+        ours, theirs = native_planes(split.table, row, CacheSpec()), masks.draw(number)
+        assert np.array_equal(ours[0], theirs[0])
+        assert np.array_equal(ours[1], theirs[1])
+        crowds += int(theirs[1].any())
+    assert len(masks) == len(split.rows) > 0
+    assert crowds, "no crowd region was compared"
+
+
+def test_the_baseline_gives_the_samples_of_a_cache(coco, tmp_path):
+    setup = Setup.of(BenchConfig(coco=coco, **TINY))
+    with open_material(setup) as material:
+        build_cache(material.build_config(tmp_path / "cache", CacheSpec(side=64)))
+        plain = OnTheFly(material.paths, CocoMasks(material.coco, material.split), 64, samples=12)
+        config = LoaderConfig(cache=tmp_path / "cache", batch_size=6, shuffle=False)
+        with open_loader(config) as loader:
+            batch = next(iter(loader))
+            for number, tensors in enumerate(zip(batch.image, batch.person, batch.ignore, strict=True)):
+                assert all(torch.equal(a, b) for a, b in zip(tensors, plain[number], strict=True))
+        assert len(plain) == 12
+        assert torch.equal(plain[6][0], plain[0][0])
+
+
+def test_a_repeated_cache_holds_the_same_records(coco, tmp_path):
+    build_cache(BuildConfig(coco=coco, out=tmp_path / "a", spec=CacheSpec(side=64, shard_samples=5), splits=("train",)))
+    repeat_cache(tmp_path / "a", tmp_path / "b", 19)
+    with CacheReader(tmp_path / "a", "train") as small, CacheReader(tmp_path / "b", "train") as large:
+        assert (len(small), len(large)) == (8, 19)
+        for number in range(19):
+            assert np.array_equal(large.record(number), small.record(number % 8))
+            assert large.samples["image_id"][number] == small.samples["image_id"][number % 8]
+        addresses, _ = large.addresses()
+        assert len(set(addresses.tolist())) == 19
+    assert [shard.rows for shard in CacheIndex.load(tmp_path / "b").splits["train"].shards] == [5, 5, 5, 4]
+
+
+def test_pulling_takes_as_many_samples_as_it_says(coco, tmp_path):
+    build_cache(BuildConfig(coco=coco, out=tmp_path / "a", spec=CacheSpec(side=64), splits=("train",)))
+    setup = Setup.of(BenchConfig(**{**TINY, "batch_size": 3}))
+    with open_loader(loader_config(setup, tmp_path / "a", "native", "light")) as loader:
+        work = pull(loader)
+        work.run()
+        batches = work.items / 3
+        assert loader.state_dict() == {"epoch": (batches - 1) // 2, "consumed": 3 * ((batches - 1) % 2 + 1)}
+
+
+def test_flops_are_those_of_the_convolutions():
+    """Counted anew from the shapes that pass through a real network."""
+    counted = 0
+
+    def add(module, inputs, output):
+        nonlocal counted
+        pixels = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
+        counted += 2 * module.weight.numel() * pixels.shape[2] * pixels.shape[3]
+
+    for name in ("unet", "resunet"):
+        from model.network import build_network
+
+        counted = 0
+        config = NetworkConfig(name=name, width=8)
+        network = build_network(config)
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                module.register_forward_hook(add)
+        network.eval()(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+        forward = count_flops(config, 64, backward=False)
+        assert forward == counted
+        # Twice more for the two gradients, but the image needs none.
+        assert 2.8 * forward < count_flops(config, 64, backward=True) < 3 * forward
+
+
+def test_limits_do_what_they_count(tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        for work, items in (
+            (copy_memory(pool, 2, size=1000), 1000),
+            (copy_samples(pool, 2, side=32, samples=7, ring=3), 7),
+            (clear_planes([(4, 8), (2, 2)], 2), 2),
+            (multiply_matrices("fp32", "cpu", size=16), 2 * 16**3),
+            (read_disk(tmp_path, 5000), 5000),
+        ):
+            work.run()
+            assert work.items == items
+    with crew(1) as pool:
+        assert cv2.getNumThreads() == 1
+        with pytest.raises(ValueError, match="not an image"):
+            decode(pool, [b"no image"]).run()

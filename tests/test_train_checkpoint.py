@@ -1,0 +1,163 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from model import NetworkConfig, Scores, build_network
+from train.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    Continuation,
+    Progress,
+    check_resumable,
+    load_checkpoint,
+    load_network,
+    random_state,
+    save_checkpoint,
+)
+from train.config import TrainConfig
+from train.result import EpochResult
+
+CONFIG = TrainConfig(cache=Path("cache"), out=Path("run"), network=NetworkConfig(width=8), epochs=5)
+RESULT = EpochResult(
+    epoch=1, epochs=5, train_loss=0.5, train_accuracy=0.9, val_loss=0.25, val=Scores.from_counts(5, 1, 2, 9),
+    learning_rate=1e-3, train_seconds=10.0, val_seconds=1.0, images_per_s=3.5, wait_share=0.125, best=True,
+)  # fmt: skip
+
+
+def checkpoint_of(seed: int = 0, *, channels_last: bool = True, whole: bool = True) -> Checkpoint:
+    torch.manual_seed(seed)
+    network = build_network(
+        CONFIG.network, memory_format=torch.channels_last if channels_last else torch.contiguous_format
+    )
+    continuation = Continuation(
+        progress=Progress(step=7, loss_sum=1.5, seconds=2.0, waited=0.5),
+        step={"optimizer": {"state": {0: {"step": torch.tensor(3.0)}}}, "scaler": {}, "counts": torch.arange(4)},
+        loader={"epoch": 1, "consumed": 8},
+        random=random_state(),
+    )
+    return Checkpoint(
+        config=CONFIG,
+        fingerprint="f" * 64,
+        side=64,
+        results=(RESULT,),
+        network=network.state_dict(),
+        continuation=continuation if whole else None,
+    )
+
+
+def test_everything_comes_back(tmp_path):
+    saved = checkpoint_of()
+    save_checkpoint(tmp_path / "a.pth", saved)
+    back = load_checkpoint(tmp_path / "a.pth")
+    assert dataclasses.replace(back, network={}, continuation=None) == dataclasses.replace(
+        saved, network={}, continuation=None
+    )
+    assert back.network.keys() == saved.network.keys()
+    for name, value in saved.network.items():
+        assert torch.equal(back.network[name], value)
+        assert back.network[name].is_contiguous()
+    assert back.continuation.progress == saved.continuation.progress
+    assert back.continuation.loader == saved.continuation.loader
+    assert torch.equal(back.continuation.random["cpu"], saved.continuation.random["cpu"])
+    assert torch.equal(back.continuation.step["counts"], torch.arange(4))
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_a_network_is_ready_for_use_whatever_it_was_trained_in(tmp_path, channels_last):
+    saved = checkpoint_of(3, channels_last=channels_last, whole=False)
+    save_checkpoint(tmp_path / "best.pth", saved)
+    network, config = load_network(tmp_path / "best.pth")
+    assert not network.training
+    assert config == {**CONFIG.to_dict(), "side": 64}
+    original = build_network(CONFIG.network, memory_format=torch.contiguous_format)
+    original.load_state_dict(saved.network)
+    image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        torch.testing.assert_close(network(image), original.eval()(image), rtol=1e-4, atol=1e-4)
+
+
+class FullDisk:
+    """Stands in for `torch.save`: writes the start of a file, then fails as torch does on a full disk."""
+
+    def __call__(self, document, file):
+        file.write(b"PK\x03\x04 half of it")
+        raise RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file")
+
+
+def test_an_interrupted_write_leaves_the_older_checkpoint_whole(tmp_path, monkeypatch):
+    path = tmp_path / "last.pth"
+    save_checkpoint(path, checkpoint_of(0))
+    before = path.read_bytes()
+    monkeypatch.setattr(torch, "save", FullDisk())
+    with pytest.raises(CheckpointError, match=r"cannot write .*last\.pth.*still whole; free some space"):
+        save_checkpoint(path, checkpoint_of(1))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_left_over_temporary_file_is_no_obstacle(tmp_path):
+    path = tmp_path / "last.pth"
+    path.with_name(".last.pth.tmp").write_bytes(b"a killed writer's")
+    save_checkpoint(path, checkpoint_of())
+    assert load_checkpoint(path).side == 64
+    assert list(tmp_path.iterdir()) == [path]
+
+
+class Evil:
+    """A pickle that would run code."""
+
+    def __reduce__(self):
+        return (Path("/nowhere").exists, ())
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: None, "does not exist"),
+        (lambda path: path.mkdir(), "not a whole checkpoint"),
+        (lambda path: path.write_bytes(b""), "not a whole checkpoint"),
+        (lambda path: path.write_bytes(b"hello, I am a JPEG"), "not a whole checkpoint"),
+        (lambda path: torch.save({"weights": torch.zeros(3)}, path), "no checkpoint of a training run"),
+        (lambda path: torch.save(torch.zeros(3), path), "no checkpoint of a training run"),
+        (lambda path: torch.save({"kind": Evil()}, path), "not a whole checkpoint"),
+        (lambda path: truncated(path), "not a whole checkpoint"),
+        (lambda path: changed(path, "version", 99), "version 99; this release reads version 1"),
+        (lambda path: changed(path, "results", "none"), "lacks what a checkpoint has"),
+        (lambda path: changed(path, "network", {}), "does not fit the network"),
+    ],
+    ids=["missing", "folder", "empty", "other", "dict", "tensor", "code", "truncated", "version", "field", "weights"],
+)
+def test_wrong_files_get_one_clear_line(tmp_path, make, said):
+    path = tmp_path / "model.pth"
+    make(path)
+    with pytest.raises(CheckpointError, match=said) as caught:
+        load_network(path)
+    assert "model.pth" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def truncated(path: Path) -> None:
+    save_checkpoint(path, checkpoint_of())
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+def changed(path: Path, key: str, value: object) -> None:
+    save_checkpoint(path, checkpoint_of())
+    document = torch.load(path, weights_only=True)
+    torch.save({**document, key: value}, path)
+
+
+def test_resuming_refuses_another_run_and_names_what_differs():
+    saved = checkpoint_of()
+    same = dataclasses.replace(CONFIG, epochs=9, out=Path("elsewhere"), threads=3)
+    assert check_resumable(Path("last"), saved, same, "f" * 64) is saved.continuation
+    with pytest.raises(CheckpointError, match=r"batch_size: 16, not 8; seed: 0, not 4"):
+        check_resumable(Path("last"), saved, dataclasses.replace(CONFIG, batch_size=8, seed=4), "f" * 64)
+    with pytest.raises(CheckpointError, match=r"epochs: 5, which may be raised, not lowered to 2"):
+        check_resumable(Path("last"), saved, dataclasses.replace(CONFIG, epochs=2), "f" * 64)
+    with pytest.raises(CheckpointError, match="another fingerprint"):
+        check_resumable(Path("last"), saved, CONFIG, "0" * 64)
+    with pytest.raises(CheckpointError, match=r"weights only.*last_model\.pth"):
+        check_resumable(Path("best"), checkpoint_of(whole=False), CONFIG, "f" * 64)

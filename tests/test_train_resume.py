@@ -1,0 +1,236 @@
+"""A run that is stopped, by whatever, and goes on, ends as if it had never been stopped."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import train.loop
+from cache.spec import CacheSpec
+from loader import open_loader
+from model import NetworkConfig
+from preprocess.build import BuildConfig, build_cache
+from preprocess.synth import SynthConfig, make_dataset
+from train.checkpoint import load_checkpoint
+from train.config import TrainConfig
+from train.loop import fit
+
+STEPS, EPOCHS, BATCH = 4, 3, 4
+ROOT = Path(__file__).resolve().parents[1]
+
+CHILD = """
+import json, sys, time
+from pathlib import Path
+import torch
+import train.loop
+from train.config import TrainConfig
+
+record = Path(sys.argv[2]).open("a")
+step = train.loop.TrainStep.__call__
+def recording(self, image, person, ignore, rate):
+    record.write(str(int(image.long().sum())) + "\\n")
+    record.flush()
+    time.sleep(0.1)  # long enough for the parent to kill it here
+    return step(self, image, person, ignore, rate)
+train.loop.TrainStep.__call__ = recording
+
+class Silent:
+    def on_start(self, info): pass
+    def on_step(self, *numbers): pass
+    def on_epoch(self, result): pass
+
+torch.set_num_threads(1)
+train.loop.fit(TrainConfig.from_dict(json.loads(Path(sys.argv[1]).read_text())), Silent())
+"""
+
+
+class Silent:
+    def on_start(self, info):
+        pass
+
+    def on_step(self, done, total, loss, images_per_s):
+        pass
+
+    def on_epoch(self, result):
+        pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # as many as the child has: sums then come in one order
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    make_dataset(root / "coco", SynthConfig(images=20, val_fraction=0.1, long_side=(96, 128), seed=1))
+    build_cache(BuildConfig(coco=root / "coco", out=root / "cache", spec=CacheSpec(side=64, images="all")))
+    return TrainConfig(
+        cache=root / "cache", out=root / "whole", network=NetworkConfig(width=8, dropout=0.3), epochs=EPOCHS,
+        batch_size=BATCH, loader="native", threads=1, augment="heavy", seed=3, checkpoint_minutes=0,
+    )  # fmt: skip
+
+
+class Recorded:
+    """Runs `fit` and keeps a sum over each image batch trained on."""
+
+    def __init__(self, monkeypatch):
+        self.seen = []
+        step = train.loop.TrainStep.__call__
+
+        def recording(this, image, person, ignore, rate):
+            self.seen.append(int(image.long().sum()))
+            return step(this, image, person, ignore, rate)
+
+        monkeypatch.setattr(train.loop.TrainStep, "__call__", recording)
+
+    def fit(self, config, listener=None, **settings):
+        self.seen.clear()
+        return fit(config, listener or Silent(), **settings), list(self.seen)
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    return Recorded(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def whole(config):
+    """The run that nobody stopped: what it saw, and what it ended with."""
+    with pytest.MonkeyPatch.context() as patch:
+        result, seen = Recorded(patch).fit(config)
+    assert len(set(seen)) == STEPS * EPOCHS, "batches can be told apart"
+    return result, seen
+
+
+def assert_same_end(one, other):
+    first, second = load_checkpoint(one.last_model), load_checkpoint(other.last_model)
+    for name, value in first.network.items():
+        assert torch.equal(value, second.network[name]), name
+    moments = zip(
+        first.continuation.step["optimizer"]["state"].values(),
+        second.continuation.step["optimizer"]["state"].values(),
+        strict=True,
+    )
+    assert all(torch.equal(a["exp_avg"], b["exp_avg"]) for a, b in moments)
+    for mine, theirs in zip(one.epochs, other.epochs, strict=True):
+        for name in ("train_loss", "train_accuracy", "val_loss", "val", "learning_rate", "best"):
+            assert getattr(mine, name) == getattr(theirs, name), f"epoch {mine.epoch}: {name}"
+
+
+def test_killed_outright(config, whole, recorded, tmp_path):
+    config = dataclasses.replace(config, out=tmp_path / "run")
+    (tmp_path / "child.py").write_text(CHILD)
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    record = tmp_path / "record"
+    record.touch()
+    child = subprocess.Popen(
+        [sys.executable, str(tmp_path / "child.py"), str(tmp_path / "config.json"), str(record)],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+    )
+    try:
+        while len(record.read_text().splitlines()) < STEPS + 3:
+            assert child.poll() is None, "the child ended by itself"
+            time.sleep(0.01)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    before = [int(line) for line in record.read_text().splitlines()]
+    reached = load_checkpoint(config.out / "checkpoints" / "last_model.pth").continuation.progress.step
+    assert reached in (len(before) - 1, len(before))
+    assert 0 < reached < STEPS * EPOCHS
+
+    result, after = recorded.fit(config, resume=True)
+    assert before == whole[1][: len(before)]
+    assert after == whole[1][reached:]
+    assert_same_end(whole[0], result)
+
+
+class Stopper(Silent):
+    """Sends the program a signal after some steps, or after an epoch's end."""
+
+    def __init__(self, steps, number):
+        self._left, self._number = steps, number
+
+    def on_step(self, done, total, loss, images_per_s):
+        self._left -= 1
+        if self._left == 0:
+            signal.raise_signal(self._number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("steps", [1, STEPS, STEPS + 3])
+def test_asked_to_stop(config, whole, recorded, tmp_path, steps, number):
+    """After `STEPS` steps, it is stopped when an epoch is trained but not yet validated."""
+    config = dataclasses.replace(config, out=tmp_path, checkpoint_minutes=60)
+    handler = signal.getsignal(number)
+    stopped, before = recorded.fit(config, Stopper(steps, number))
+    assert signal.getsignal(number) is handler
+    assert stopped.interrupted
+    assert stopped.plots == ()
+    assert before == whole[1][: len(before)]
+    assert len(before) in (steps, steps + 1), "at most the step that was under way"
+    assert "interrupted after step" in stopped.log.read_text()
+
+    result, after = recorded.fit(config, resume=True)
+    assert before + after == whole[1]
+    assert not result.interrupted
+    assert_same_end(whole[0], result)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
+
+
+def test_stopped_while_validating(config, whole, recorded, tmp_path, monkeypatch):
+    config = dataclasses.replace(config, out=tmp_path, checkpoint_minutes=60)
+    evaluate = train.loop.EvalStep.__call__
+
+    def interrupted(self, *arguments):
+        evaluate(self, *arguments)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.loop.EvalStep, "__call__", interrupted)
+        stopped, before = recorded.fit(config)
+    assert stopped.interrupted
+    assert (len(before), stopped.epochs, stopped.best) == (STEPS, (), None)
+    result, after = recorded.fit(config, resume=True)
+    assert before + after == whole[1]
+    assert_same_end(whole[0], result)
+
+
+def test_a_failure_in_between_loses_nothing_before_it(config, whole, recorded, tmp_path, monkeypatch):
+    """The loader breaks down in the second epoch."""
+    config = dataclasses.replace(config, out=tmp_path)
+
+    def broken(settings):
+        loader = open_loader(settings)
+        run = loader._source.run
+
+        def until_the_sixth(plans):
+            for number, batch in enumerate(run(plans)):
+                if batch.epoch == 1 and number == 2:
+                    raise OSError("the disk is gone")
+                yield batch
+
+        if settings.split == "train":
+            loader._source.run = until_the_sixth
+        return loader
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.loop, "open_loader", broken)
+        with pytest.raises(OSError, match="the disk is gone"):
+            recorded.fit(config)
+    assert "the disk is gone" in next((tmp_path / "logs").iterdir()).read_text()
+    result, after = recorded.fit(config, resume=True)
+    assert after == whole[1][STEPS + 2 :]
+    assert_same_end(whole[0], result)

@@ -1,0 +1,220 @@
+"""Checkpoints: a trained network, and for `last_model.pth` everything that the next step depends on.
+
+A file is one `torch.save` of plain values and tensors, read with `weights_only=True`: loading one runs no code of its.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from cache.atomic import sync_directory
+from model.base import SegmentationNetwork
+from model.network import build_network
+from train.config import TrainConfig
+from train.result import EpochResult
+
+KIND = "maskcache checkpoint"
+VERSION = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read, written or gone on with; the message names the file and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far an unfinished epoch is.
+
+    Attributes:
+        step: steps done, over all epochs.
+        loss_sum: of this epoch's steps.
+        seconds, waited: spent in this epoch's training; of them, waiting for the loader.
+    """
+
+    step: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Continuation:
+    """Everything beside the weights that the next step depends on.
+
+    Attributes:
+        progress: of the epoch that comes next or is begun.
+        step: `TrainStep.state_dict` without the network.
+        loader: the training loader's `state_dict`.
+        random: see `random_state`.
+    """
+
+    progress: Progress
+    step: dict[str, Any]
+    loader: dict[str, int]
+    random: dict[str, Tensor]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a file holds.
+
+    Attributes:
+        config: of the run.
+        fingerprint: of the cache that it was trained on.
+        side: of that cache, in pixels.
+        results: the epochs that are done.
+        network: the network's `state_dict`; contiguous (NCHW) on disk.
+        continuation: where to go on; None in a file that is only for use.
+    """
+
+    config: TrainConfig
+    fingerprint: str
+    side: int
+    results: tuple[EpochResult, ...]
+    network: dict[str, Tensor]
+    continuation: Continuation | None = None
+
+
+def random_state() -> dict[str, Tensor]:
+    """Give the states of torch's generators: dropout draws from them, and nothing here draws from any other."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def restore_random_state(states: Mapping[str, Tensor]) -> None:
+    """Undo `random_state`."""
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write under a temporary name, sync, rename: `path` is always one whole checkpoint, the older or the newer.
+
+    Raises:
+        CheckpointError: the disk is full, or `path` cannot be written.
+    """
+    document = {
+        "kind": KIND,
+        "version": VERSION,
+        "config": checkpoint.config.to_dict(),
+        "fingerprint": checkpoint.fingerprint,
+        "side": checkpoint.side,
+        "results": [dataclasses.asdict(result) for result in checkpoint.results],
+        "network": {name: value.detach().cpu().contiguous() for name, value in checkpoint.network.items()},
+    }
+    if checkpoint.continuation:
+        going_on = checkpoint.continuation
+        document["continuation"] = {**vars(going_on), "progress": dataclasses.asdict(going_on.progress)}
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(document, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_directory(path.parent)
+    except (OSError, RuntimeError) as error:  # torch's writer tells of a full disk by a RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"cannot write {path}: {error}; an earlier checkpoint there is still whole; free some space and resume"
+        ) from error
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; all tensors on the CPU.
+
+    Raises:
+        CheckpointError: there is none, it is not one, or its version is not known here.
+    """
+    try:
+        document = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist; train first, or check the path") from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()
+        raise CheckpointError(
+            f"{path} is not a whole checkpoint ({reason[0][:120] if reason else type(error).__name__}); "
+            "use a best_model.pth or last_model.pth that training wrote"
+        ) from None
+    if not isinstance(document, dict) or document.get("kind") != KIND:
+        raise CheckpointError(
+            f"{path} is a file of torch's, but no checkpoint of a training run; use a best_model.pth or last_model.pth"
+        )
+    if document["version"] != VERSION:
+        raise CheckpointError(
+            f"{path} has checkpoint version {document['version']}; this release reads version {VERSION}; "
+            "use the release that wrote it"
+        )
+    try:
+        return Checkpoint(
+            config=TrainConfig.from_dict(document["config"]),
+            fingerprint=document["fingerprint"],
+            side=document["side"],
+            results=msgspec.convert(document["results"], tuple[EpochResult, ...]),
+            network=document["network"],
+            continuation=_continuation(document.get("continuation")),
+        )
+    except (KeyError, TypeError, ValueError) as error:  # msgspec's and the configuration's errors are ValueErrors
+        raise CheckpointError(f"{path} lacks what a checkpoint has ({error}); it was changed or is damaged") from None
+
+
+def _continuation(values: dict[str, Any] | None) -> Continuation | None:
+    if values is None:
+        return None
+    return Continuation(**{**values, "progress": msgspec.convert(values["progress"], Progress)})
+
+
+def check_resumable(path: Path, saved: Checkpoint, config: TrainConfig, fingerprint: str) -> Continuation:
+    """Give where to go on from, and refuse to go on with another run than the saved one.
+
+    Raises:
+        CheckpointError: it names each field that differs; `epochs` may only be raised.
+    """
+    if saved.continuation is None:
+        raise CheckpointError(f"{path} holds weights only, nothing to go on from; resume from a last_model.pth")
+    if fingerprint != saved.fingerprint:
+        raise CheckpointError(
+            f"{config.cache} is not the cache that {path} was trained on (another fingerprint: other images, "
+            "annotations or specification); use that one, or start anew with another --out"
+        )
+    differences = saved.config.differences(config)
+    if config.epochs < saved.config.epochs:
+        differences.append(f"epochs: {saved.config.epochs}, which may be raised, not lowered to {config.epochs}")
+    if differences:
+        raise CheckpointError(
+            f"{path} was trained with {'; '.join(differences)}; resume with the same values, "
+            "or start anew with another --out"
+        )
+    return saved.continuation
+
+
+def load_network(path: Path, *, device: str = "cpu") -> tuple[SegmentationNetwork, dict[str, Any]]:
+    """Give the network of a checkpoint, in eval mode, channels_last, on `device`; and the run's configuration.
+
+    The configuration is `TrainConfig.to_dict()`, and `side` the pixels of the cache that it was trained on.
+
+    Raises:
+        CheckpointError: see `load_checkpoint`; or the weights don't fit the network that the configuration names.
+    """
+    saved = load_checkpoint(path)
+    network = build_network(saved.config.network)
+    try:
+        network.load_state_dict(saved.network)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path} does not fit the network {saved.config.network} that it names ({str(error).splitlines()[0]}); "
+            "use the release that wrote it"
+        ) from None
+    return network.to(device).eval(), {**saved.config.to_dict(), "side": saved.side}

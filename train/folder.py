@@ -1,0 +1,135 @@
+"""The folder of a run, and its log."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from cache.atomic import write_atomically
+from train.checkpoint import CheckpointError
+from train.config import TrainConfig
+from train.result import EpochResult, StartInfo
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """Where things lie below `root`."""
+
+    root: Path
+
+    @property
+    def best_model(self) -> Path:
+        """The network of the epoch with the highest validation IoU, for use."""
+        return self.root / "checkpoints" / "best_model.pth"
+
+    @property
+    def last_model(self) -> Path:
+        """The latest checkpoint, to go on from."""
+        return self.root / "checkpoints" / "last_model.pth"
+
+    @property
+    def plots(self) -> Path:
+        """The pictures' folder."""
+        return self.root / "plots"
+
+    def prepare(self, *, resume: bool) -> None:
+        """Make the folders.
+
+        Raises:
+            CheckpointError: there is already a run and it is not to be resumed, or the folders cannot be made.
+        """
+        if self.last_model.exists() and not resume:
+            raise CheckpointError(f"{self.root} already holds a run; go on with --resume, or choose another --out")
+        try:
+            for name in ("checkpoints", "logs", "plots"):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"cannot create {self.root}: {error.strerror}; choose another --out") from None
+
+    def write_config(self, config: TrainConfig) -> None:
+        """Write `config.json`."""
+        write_atomically(self.root / "config.json", json.dumps(config.to_dict(), indent=1).encode() + b"\n")
+
+    def write_metrics(self, results: list[EpochResult]) -> None:
+        """Write `metrics.jsonl`, one line an epoch; whole, so that a resumed run leaves no line twice."""
+        lines = [json.dumps({**dataclasses.asdict(result), "seconds": result.seconds}) for result in results]
+        write_atomically(self.root / "metrics.jsonl", "".join(f"{line}\n" for line in lines).encode())
+
+
+class RunLog:
+    """A listener that writes `logs/training_<time>.log`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._logger = logging.Logger("train")  # a logger of its own: the program's logging is not touched
+        self._handler = logging.FileHandler(path, encoding="utf-8")
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._logger.addHandler(self._handler)
+
+    def on_start(self, info: StartInfo) -> None:
+        """See `Listener`."""
+        for name, text in info.environment.items():
+            self._logger.info("%s: %s", name, text)
+        self._logger.info("config: %s", json.dumps(info.config.to_dict()))
+        self._logger.info(
+            "train %d images, val %d, side %d; %s with %d parameters; %d steps an epoch, from step %d on",
+            info.train_images,
+            info.val_images,
+            info.side,
+            info.config.network.name,
+            info.parameters,
+            info.steps_per_epoch,
+            info.step,
+        )
+        for note in info.notes:
+            self._logger.warning("%s", note)
+
+    def on_step(self, done: int, total: int, loss: float, images_per_s: float) -> None:
+        """See `Listener`. Steps are not logged."""
+
+    def on_epoch(self, result: EpochResult) -> None:
+        """See `Listener`."""
+        self._logger.info(
+            "epoch %d/%d: train loss %.4f accuracy %.4f | val loss %.4f IoU %.4f Dice %.4f accuracy %.4f%s | "
+            "%.1f s + %.1f s | %.1f images/s, data wait %.1f %%, learning rate %.2e",
+            result.epoch,
+            result.epochs,
+            result.train_loss,
+            result.train_accuracy,
+            result.val_loss,
+            result.val.iou,
+            result.val.dice,
+            result.val.accuracy,
+            " (best)" if result.best else "",
+            result.train_seconds,
+            result.val_seconds,
+            result.images_per_s,
+            100 * result.wait_share,
+            result.learning_rate,
+        )
+
+    def note(self, text: str) -> None:
+        """Write a line."""
+        self._logger.info("%s", text)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._handler.close()
+
+
+@contextmanager
+def open_log(folder: RunFolder) -> Iterator[RunLog]:
+    """Open a new log; an error that ends the run is its last line."""
+    log = RunLog(folder.root / "logs" / f"training_{datetime.now():%Y%m%d_%H%M%S_%f}.log")
+    try:
+        yield log
+    except BaseException as error:
+        log.note(f"ended by {type(error).__name__}: {error}")
+        raise
+    finally:
+        log.close()

@@ -1,0 +1,169 @@
+"""What this machine offers to training, and whether that is enough for what was asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import shutil
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from train.config import TrainConfig
+
+BF16_CAPABILITY = (8, 0)
+FP16_CAPABILITY = (7, 0)
+COMPILE_CAPABILITY = (7, 0)
+"""CUDA compute capabilities from which each pays: bf16 and fp16 need tensor cores, Triton needs Volta."""
+
+PASCAL_REMEDY = (
+    "this card needs torch's CUDA 12.6 build, releases up to 2.14, and a driver up to 580: "
+    "pip install 'torch<2.15' --index-url https://download.pytorch.org/whl/cu126"
+)
+
+
+class HardwareError(ValueError):
+    """The machine lacks what a configuration wants; the message names the value, the limit and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """The first CUDA device.
+
+    Attributes:
+        name: as the driver says it.
+        capability: CUDA compute capability, (major, minor).
+        memory: bytes.
+        architectures: those that this torch has code for, as `sm_90` or `compute_90`.
+    """
+
+    name: str
+    capability: tuple[int, int]
+    memory: int
+    architectures: tuple[str, ...]
+
+    @property
+    def sm(self) -> str:
+        """The capability as `sm_90`."""
+        return f"sm_{self.capability[0]}{self.capability[1]}"
+
+    @property
+    def gibibytes(self) -> float:
+        """Memory in GiB."""
+        return self.memory / 2**30
+
+    def runs(self) -> bool:
+        """Whether this torch has code for the card: a binary of its generation, or PTX of its or an earlier one."""
+        for architecture in self.architectures:
+            kind, _, digits = architecture.rstrip("af").partition("_")
+            found = (int(digits[:-1]), int(digits[-1]))
+            if found <= self.capability and (kind == "compute" or found[0] == self.capability[0]):
+                return True
+        return False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """What there is.
+
+    Attributes:
+        processor: name of the CPU's family as torch reads it.
+        cores: processors that this process may use.
+        cpu_bf16: whether the processor multiplies bf16 in hardware.
+        compiler: the C++ compiler that `torch.compile` finds, or None.
+        gpu: the first CUDA device, or None.
+        torch: version of torch, which tells a CPU build.
+    """
+
+    processor: str
+    cores: int
+    cpu_bf16: bool
+    compiler: str | None
+    gpu: Gpu | None
+    torch: str
+
+
+def read_hardware() -> Hardware:
+    """Look at this machine. It touches the CUDA driver where there is one."""
+    # https://docs.pytorch.org/docs/stable/generated/torch.cpu.get_capabilities.html
+    capabilities = torch.cpu.get_capabilities()
+    gpu = None
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        gpu = Gpu(
+            name=properties.name,
+            capability=(properties.major, properties.minor),
+            memory=properties.total_memory,
+            architectures=tuple(torch.cuda.get_arch_list()),
+        )
+    return Hardware(
+        processor=str(capabilities.get("cpu_name", capabilities.get("architecture", "unknown"))),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cpu_bf16=any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16")),
+        compiler=shutil.which(os.environ.get("CXX", "g++")),
+        gpu=gpu,
+        torch=torch.__version__,
+    )
+
+
+def adapt(config: TrainConfig, hardware: Hardware) -> tuple[TrainConfig, tuple[str, ...]]:
+    """Give what can run here of `config`, and a line for each change.
+
+    The device and the precision are never changed, for a run that silently takes hours more is worse than none. Only
+    `compile` is, where there is no C++ compiler: the run is then slower, and nothing else.
+
+    Raises:
+        HardwareError: the device is not there, has no code in this torch, or cannot do the precision.
+    """
+    if config.device == "cuda":
+        _check_gpu(config, hardware)
+    elif config.precision == "fp16":
+        raise HardwareError("precision=fp16 is for GPUs of sm_70 and sm_75; on a CPU use --precision bf16 or fp32")
+    if config.compile and hardware.compiler is None:
+        note = "running without torch.compile: there is no C++ compiler (install g++, or set CXX)"
+        return dataclasses.replace(config, compile=False), (note,)
+    return config, ()
+
+
+def _check_gpu(config: TrainConfig, hardware: Hardware) -> None:
+    gpu = hardware.gpu
+    if gpu is None:
+        build = f"torch {hardware.torch} is a CPU build" if "+cpu" in hardware.torch else f"torch {hardware.torch}"
+        raise HardwareError(
+            f"profile {config.profile} wants a CUDA device and this machine offers none ({build}); "
+            "use --profile cpu, or --profile auto to take what there is"
+        )
+    if not gpu.runs():
+        remedy = PASCAL_REMEDY if gpu.capability < COMPILE_CAPABILITY else "install a torch build that has it"
+        raise HardwareError(
+            f"torch {hardware.torch} has no code for {gpu.name} ({gpu.sm}), only for "
+            f"{', '.join(gpu.architectures) or 'none'}; {remedy}; or use --profile cpu"
+        )
+    limit = {"bf16": BF16_CAPABILITY, "fp16": FP16_CAPABILITY, "fp32": (0, 0)}[config.precision]
+    if gpu.capability < limit:
+        instead = "fp16" if gpu.capability >= FP16_CAPABILITY else "fp32"
+        raise HardwareError(
+            f"precision={config.precision} wants sm_{limit[0]}{limit[1]} or later and {gpu.name} is {gpu.sm}; "
+            f"use --precision {instead}"
+        )
+    if config.compile and gpu.capability < COMPILE_CAPABILITY:
+        raise HardwareError(
+            f"torch.compile wants sm_{COMPILE_CAPABILITY[0]}{COMPILE_CAPABILITY[1]} or later and {gpu.name} is "
+            f"{gpu.sm}; use --no-compile, or --profile auto"
+        )
+
+
+def describe(hardware: Hardware) -> dict[str, str]:
+    """Give what a log or a benchmark says about where it ran."""
+    gpu = hardware.gpu
+    return {
+        "python": platform.python_version(),
+        "torch": hardware.torch,
+        "system": platform.platform(),
+        "processor": f"{hardware.processor}, {hardware.cores} usable, bf16 {'yes' if hardware.cpu_bf16 else 'no'}",
+        "torch threads": str(torch.get_num_threads()),
+        "compiler": hardware.compiler or "none",
+        "gpu": f"{gpu.name}, {gpu.sm}, {gpu.gibibytes:.1f} GiB, CUDA {torch.version.cuda}" if gpu else "none",
+    }

@@ -1,0 +1,239 @@
+"""Settings by hardware: a named function each. Batch, side and threads are those of the guide's table.
+
+Nothing here asks for the hardware but `cpu` and `auto`: the others only say what their card wants.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from loader.batch import Backend
+from model.network import NetworkConfig
+from train.config import Device, Precision
+from train.hardware import BF16_CAPABILITY, FP16_CAPABILITY, PASCAL_REMEDY, Gpu, Hardware, HardwareError, read_hardware
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Profile:
+    """What suits one kind of hardware.
+
+    Attributes:
+        name: as `--profile` takes it.
+        network: which network, and how wide.
+        batch_size: images in a step.
+        side: pixels of the cache to build for it.
+        precision, channels_last, compile, loader, threads, device: as in `TrainConfig`.
+        reasons: why, one line a field.
+    """
+
+    name: str
+    network: NetworkConfig
+    batch_size: int
+    side: int
+    precision: Precision
+    channels_last: bool
+    compile: bool
+    loader: Backend
+    threads: int
+    device: Device
+    reasons: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reasons", MappingProxyType(dict(self.reasons)))
+
+
+_TENSOR_CORES = {
+    "precision": "bf16 runs on tensor cores from sm_80 on and needs no loss scaling",
+    "channels_last": "tensor cores take NHWC; NCHW would be transposed around every convolution",
+    "compile": "fuses BatchNorm, ReLU and additions, which are bound by memory, into one pass each",
+    "loader": "DALI unpacks and augments on the GPU where it is installed, else CPU threads do",
+}
+
+_PASCAL = {
+    "precision": "no tensor cores: 16-bit is slower than fp32 or no faster",
+    "channels_last": "cuDNN's fp32 kernels for Pascal are written for NCHW",
+    "compile": "Triton needs sm_70; cuDNN's search for the fastest kernel is on instead",
+    "loader": "the DALI for CUDA 13 needs sm_75; CPU threads keep up with this card easily",
+    "device": PASCAL_REMEDY,
+}
+
+
+def rtx4090() -> Profile:
+    """GeForce RTX 4090: sm_89, 24 GB, 165 TFLOP/s in 16 bits."""
+    return Profile(
+        name="rtx4090",
+        network=NetworkConfig(name="resunet", width=64),
+        batch_size=32,
+        side=512,
+        precision="bf16",
+        channels_last=True,
+        compile=True,
+        loader="auto",
+        threads=12,
+        device="cuda",
+        reasons={
+            "network": "its activations take 13 GB at this batch and side; those of unet 64 would take 36 of 24 GB",
+            **_TENSOR_CORES,
+        },
+    )
+
+
+def rtx3080() -> Profile:
+    """GeForce RTX 3080: sm_86, 10 GB, 60 TFLOP/s in 16 bits."""
+    return dataclasses.replace(
+        rtx4090(),
+        name="rtx3080",
+        batch_size=24,
+        side=384,
+        threads=8,
+        reasons={
+            "network": "its activations take 6 GB at this batch and side; those of unet 64 would take 15 of 10 GB",
+            **_TENSOR_CORES,
+        },
+    )
+
+
+def gtx1080() -> Profile:
+    """GeForce GTX 1080: Pascal, sm_61, 8 GB, 8.9 TFLOP/s in fp32."""
+    return Profile(
+        name="gtx1080",
+        network=NetworkConfig(name="resunet", width=64),
+        batch_size=16,
+        side=384,
+        precision="fp32",
+        channels_last=False,
+        compile=False,
+        loader="native",
+        threads=6,
+        device="cuda",
+        reasons={
+            "network": "an epoch is 8 minutes at the card's peak; unet 64 would be 55, three times the guide's figure",
+            **_PASCAL,
+        },
+    )
+
+
+def gtx1060() -> Profile:
+    """GeForce GTX 1060: Pascal, sm_61, 6 GB, 4.4 TFLOP/s in fp32."""
+    return dataclasses.replace(
+        gtx1080(),
+        name="gtx1060",
+        batch_size=8,
+        side=256,
+        threads=4,
+        reasons={
+            "network": "an epoch is 7 minutes at the card's peak; unet 64 would be 49, above the guide's figure",
+            **_PASCAL,
+        },
+    )
+
+
+def h200() -> Profile:
+    """H200: sm_90, 141 GB, 989 TFLOP/s in 16 bits."""
+    return dataclasses.replace(
+        rtx4090(),
+        name="h200",
+        network=NetworkConfig(name="unet", width=64),
+        batch_size=64,
+        side=512,
+        threads=16,
+        reasons={
+            "network": "room for the classic 31 M U-Net: its activations take 73 of 141 GB at this batch and side",
+            **_TENSOR_CORES,
+        },
+    )
+
+
+def cpu(hardware: Hardware | None = None) -> Profile:
+    """No GPU; `hardware` says whether the processor multiplies bf16, by default this machine's."""
+    narrow = (hardware or read_hardware()).cpu_bf16
+    return Profile(
+        name="cpu",
+        network=NetworkConfig(name="resunet", width=32),
+        batch_size=4,
+        side=256,
+        precision="bf16" if narrow else "fp32",
+        channels_last=True,
+        compile=False,
+        loader="native",
+        threads=2,
+        device="cpu",
+        reasons={
+            "network": "3.2 GFLOP an image forward at this side; unet 64 takes 96",
+            "precision": "this processor multiplies bf16: measured 1.2 to 1.8 times as fast as fp32"
+            if narrow
+            else "this processor does not multiply bf16 in hardware; emulating it would be slower",
+            "channels_last": "oneDNN's layout: measured 1.2 to 1.5 times as fast as NCHW in fp32",
+            "compile": "measured no faster than eager bf16 channels_last, and compiling takes minutes",
+        },
+    )
+
+
+def auto(hardware: Hardware | None = None) -> Profile:
+    """The profile nearest to `hardware`, by default this machine's: by capability, then by memory.
+
+    Raises:
+        HardwareError: the GPU is older than Pascal.
+    """
+    hardware = hardware or read_hardware()
+    if hardware.gpu is None:
+        return _because(cpu(hardware), "there is no CUDA device")
+    gpu, nearest = hardware.gpu, _nearest(hardware.gpu)
+    described = f"{gpu.name} is {gpu.sm} with {gpu.gibibytes:.0f} GiB"
+    if FP16_CAPABILITY <= gpu.capability < BF16_CAPABILITY:
+        nearest = dataclasses.replace(
+            nearest,
+            precision="fp16",
+            reasons={**nearest.reasons, "precision": f"tensor cores of {gpu.sm} take fp16, not bf16; loss is scaled"},
+        )
+    room = gpu.memory / (_MEMORY[nearest.name] * 2**30)
+    if room < 0.9:  # the name on the box counts a GiB more than the driver gives
+        batch_size = max(4, int(nearest.batch_size * room) // 4 * 4)
+        reason = f"{nearest.batch_size} of {nearest.name} scaled to this card's memory"
+        nearest = dataclasses.replace(nearest, batch_size=batch_size, reasons={**nearest.reasons, "batch_size": reason})
+    return _because(nearest, described)
+
+
+_MEMORY = {"h200": 141, "rtx4090": 24, "rtx3080": 10, "gtx1080": 8, "gtx1060": 6}
+"""GB of the card that each profile was made for."""
+
+
+def _nearest(gpu: Gpu) -> Profile:
+    if gpu.capability < (6, 0):
+        raise HardwareError(f"{gpu.name} is {gpu.sm}; no profile is made for cards before sm_60; use --profile cpu")
+    if gpu.capability < FP16_CAPABILITY:
+        return gtx1080() if gpu.gibibytes >= 7 else gtx1060()
+    if gpu.gibibytes >= 76 and gpu.capability >= BF16_CAPABILITY:
+        return h200()
+    return rtx4090() if gpu.gibibytes >= 20 else rtx3080()
+
+
+def _because(profile: Profile, reason: str) -> Profile:
+    return dataclasses.replace(profile, reasons={**profile.reasons, "name": f"nearest: {reason}"})
+
+
+PROFILES: Mapping[str, Callable[[], Profile]] = MappingProxyType(
+    {
+        "rtx4090": rtx4090,
+        "rtx3080": rtx3080,
+        "gtx1080": gtx1080,
+        "gtx1060": gtx1060,
+        "cpu": cpu,
+        "h200": h200,
+        "auto": auto,
+    }
+)
+"""The profiles by the names that `--profile` takes."""
+
+
+def profile(name: str) -> Profile:
+    """Give a profile by its name.
+
+    Raises:
+        HardwareError: the name is not known; the message lists those that are.
+    """
+    if name not in PROFILES:
+        raise HardwareError(f"profile {name!r} is not known; use one of {', '.join(PROFILES)}")
+    return PROFILES[name]()

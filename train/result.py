@@ -1,0 +1,115 @@
+"""What a run tells, while it goes and when it is over."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from model.metrics import Scores
+from train.config import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StartInfo:
+    """What a run starts with.
+
+    Attributes:
+        config: as it runs, after what this machine cannot do was changed.
+        notes: a line on each such change, and on other things worth knowing.
+        environment: versions, devices, threads.
+        train_images, val_images: samples in the splits.
+        side: of the cache, in pixels.
+        parameters: of the network.
+        steps_per_epoch: training steps.
+        step: the first one, counted over all epochs; above 0 when a run goes on.
+    """
+
+    config: TrainConfig
+    notes: tuple[str, ...]
+    environment: Mapping[str, str]
+    train_images: int
+    val_images: int
+    side: int
+    parameters: int
+    steps_per_epoch: int
+    step: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EpochResult:
+    """One epoch. Scores are pooled over all pixels that count.
+
+    Attributes:
+        epoch: counted from 1.
+        epochs: of the whole run.
+        train_loss: mean over the steps.
+        train_accuracy: share of pixels right, each seen with the weights of its step.
+        val_loss: mean over the validation images.
+        val: scores on the validation images.
+        learning_rate: of the last step.
+        train_seconds: training alone, over all parts when the epoch was interrupted.
+        val_seconds: validation.
+        images_per_s: training images a second of `train_seconds`.
+        wait_share: share of `train_seconds` in which training stood and asked the loader for the next batch. On a GPU,
+            where work is queued ahead, the GPU itself may have waited less, never more.
+        best: whether `val.iou` is the highest so far.
+    """
+
+    epoch: int
+    epochs: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val: Scores
+    learning_rate: float
+    train_seconds: float
+    val_seconds: float
+    images_per_s: float
+    wait_share: float
+    best: bool
+
+    @property
+    def seconds(self) -> float:
+        """Training and validation together."""
+        return self.train_seconds + self.val_seconds
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """A run that ended, or that was asked to stop.
+
+    Attributes:
+        epochs: all epochs so far, those before a resume included.
+        best: the one with the highest validation IoU, or None before the first epoch's end.
+        interrupted: it was asked to stop; `fit(..., resume=True)` goes on from the very next batch.
+        best_model, last_model, log: files; `best_model` is there once `best` is.
+        plots: the pictures drawn.
+    """
+
+    epochs: tuple[EpochResult, ...]
+    best: EpochResult | None
+    interrupted: bool
+    best_model: Path
+    last_model: Path
+    log: Path
+    plots: tuple[Path, ...]
+
+
+class Listener(Protocol):
+    """Is told how a run goes, from the training thread."""
+
+    def on_start(self, info: StartInfo) -> None:
+        """Everything is open and checked; the first step comes next."""
+
+    def on_step(self, done: int, total: int, loss: float, images_per_s: float) -> None:
+        """Some more steps of the epoch are done: `done` of `total`, mean loss since the last call, mean speed."""
+
+    def on_epoch(self, result: EpochResult) -> None:
+        """An epoch is done and saved."""
+
+
+def best_epoch(results: list[EpochResult]) -> EpochResult | None:
+    """The epoch with the highest validation IoU; the earlier one of equals."""
+    return max(results, key=lambda result: result.val.iou, default=None)
