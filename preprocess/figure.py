@@ -188,9 +188,9 @@ def _as_weight(inside: NDArray[np.bool_]) -> Bytes:
 
 
 def cloth_colour(rng: np.random.Generator) -> Colour:
-    """A garment's colour, RGB: half of them muted or near grey, as clothes and walls both are."""
-    hue, value = rng.integers(0, 180), rng.uniform(25, 245)
-    saturation = rng.uniform(0, 70) if rng.random() < 0.5 else rng.uniform(60, 220)
+    """A garment's colour, RGB: a good third of them muted or near grey, as clothes and walls both are."""
+    hue, value = rng.integers(0, 180), rng.uniform(45, 245)
+    saturation = rng.uniform(0, 70) if rng.random() < 0.35 else rng.uniform(60, 220)
     red, green, blue = cv2.cvtColor(np.array([[[hue, saturation, value]]], np.uint8), cv2.COLOR_HSV2RGB)[0, 0]
     return int(red), int(green), int(blue)
 
@@ -225,7 +225,7 @@ def paint_figure(
     fine = 2 if size > 130 else 4
     height, width = (y1 - y0) * fine, (x1 - x0) * fine
     part: Bytes = np.zeros((height, width), np.uint8)
-    shade: Bytes = np.full((height, width), 150, np.uint8)
+    shade: Bytes = np.full((height, width), 128, np.uint8)
     offset = np.array([(x - x0) * fine - 0.5, (y - y0) * fine - 0.5], np.float32)
     # Four fractional bits of a pixel: enough for fillConvexPoly to look smooth.
     points = np.rint((figure.points * (size * fine) + offset) * 16).astype(np.int32)
@@ -316,7 +316,7 @@ class _Body:
         yaw = rng.choice(
             [rng.normal(0, 28), rng.choice([-1, 1]) * rng.normal(80, 22), rng.normal(180, 35)], p=[0.5, 0.32, 0.18]
         )
-        spin = rng.choice([rng.normal(0, 4), rng.choice([-1, 1]) * rng.uniform(60, 110)], p=[0.97, 0.03])
+        spin = rng.choice([rng.normal(0, 4), rng.choice([-1, 1]) * rng.uniform(60, 110)], p=[0.985, 0.015])
         view = _turn(2, spin) @ _turn(0, rng.uniform(-4, 14)) @ _turn(1, yaw)
         self.pelvis = view @ _turn(0, 0.12 * lean)
         self.torso = self.pelvis @ _turn(0, 0.88 * lean) @ _turn(2, rng.normal(0, 4)) @ _turn(1, rng.normal(0, 8))
@@ -505,7 +505,7 @@ class _Body:
             light = min(1.1, max(0.78, 1 + 0.9 * depth))
             pieces += centres * 2
             offsets += around * 2
-            tags += [(number, 148 * light)] * len(centres) + [(-1, 205 * light)] * len(centres)
+            tags += [(number, 128 * light)] * len(centres) + [(-1, 205 * light)] * len(centres)
         lengths = [len(piece) for piece in pieces]
         starts = np.cumsum([0, *lengths[:-1]])
         offset = np.concatenate(offsets)

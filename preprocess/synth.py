@@ -190,7 +190,7 @@ def render(index: int, config: SynthConfig) -> Scene:
     stage = _Stage(rng, height, width)
     kinds = ("empty", "crowd", "close", "group", "few")
     rest = 1 - config.empty_share - config.crowd_share
-    kind = rng.choice(kinds, p=[config.empty_share, config.crowd_share, 0.36 * rest, 0.52 * rest, 0.12 * rest])
+    kind = rng.choice(kinds, p=[config.empty_share, config.crowd_share, 0.48 * rest, 0.43 * rest, 0.09 * rest])
     stage.populate(str(kind))
     return stage.photograph()
 
@@ -266,15 +266,15 @@ class _Stage:
         self.owner: NDArray[np.int16] = np.zeros((height, width), np.int16)
         self.cast: list[tuple[Sprite, float]] = []
         self.image = self.scenery()
-        for _ in range(rng.integers(0, 5)):
+        for _ in range(rng.integers(0, 4)):
             self.thing(
                 str(rng.choice(_THINGS)),
                 rng.uniform(0, width),
                 rng.uniform(0.45, 1.0) * height,
                 height * rng.uniform(0.12, 0.6),
             )
-        if rng.random() < 0.7:  # a lens focused on the people
-            self.image = np.asarray(cv2.GaussianBlur(self.image, (0, 0), rng.uniform(0.7, 3.5)), np.uint8)
+        if rng.random() < 0.8:  # a lens focused on the people
+            self.image = np.asarray(cv2.GaussianBlur(self.image, (0, 0), rng.uniform(0.8, 4.0)), np.uint8)
 
     def scenery(self) -> Bytes:
         """A background (H, W, 3): field, street, room, or nothing but a surface."""
@@ -323,11 +323,11 @@ class _Stage:
         rng = self.rng
         first = jitter(rng, SKIN[rng.integers(4)], 20) if rng.random() < 0.15 else cloth_colour(rng)
         # Walls and floors are seldom as bright as clothes are, and their patterns seldom as strong.
-        grey = rng.uniform(0.2, 0.85)
+        grey = rng.uniform(0.35, 0.9)
         low, high = (_towards(_towards(c, grey, (sum(c) // 3,) * 3), pale) for c in (first, cloth_colour(rng)))
-        high = _towards(low, rng.uniform(0, 0.7), high)
+        high = _towards(low, rng.uniform(0, 0.55), high)
         weight: Bytes = np.zeros((height, width), np.uint8)
-        if rng.random() < 0.75:
+        if rng.random() < 0.55:
             weight = pattern(rng, str(rng.choice(PATTERNS)), height, width, rng.uniform(7, 90))
         # Light changes slowly: half the resolution is enough.
         light = to_bytes(128 + 70 * cloud(rng, height // 2 + 1, width // 2 + 1, max(height, width) / 4, 5))
@@ -402,12 +402,10 @@ class _Stage:
             self.crowd()
             sizes = [rng.uniform(0.4, 0.8) for _ in range(rng.integers(0, 3))]
         elif kind == "close":
-            sizes = [rng.uniform(0.45, 0.8) for _ in range(rng.integers(0, 3))]
-            sizes += [rng.uniform(1.05, 2.1) for _ in range(rng.choice([1, 2], p=[0.7, 0.3]))]
+            sizes = [rng.uniform(0.45, 0.8) for _ in range(rng.choice(3, p=[0.6, 0.25, 0.15]))]
+            sizes += [rng.uniform(1.1, 2.1) for _ in range(rng.choice([1, 2], p=[0.7, 0.3]))]
         elif kind == "group":
-            sizes = [
-                rng.uniform(0.55, 1.0) for _ in range(rng.choice([1, 2, 3, 4, 5], p=[0.22, 0.28, 0.22, 0.16, 0.12]))
-            ]
+            sizes = [rng.uniform(0.6, 1.05) for _ in range(rng.choice([1, 2, 3, 4, 5], p=[0.36, 0.3, 0.18, 0.1, 0.06]))]
         else:
             sizes = [rng.uniform(0.1, 0.42) for _ in range(rng.integers(1, 8))]
         for size in sorted(sizes):
@@ -441,7 +439,7 @@ class _Stage:
         self.cast.append((sprite, stature))
         _paste(self.image, sprite)
         _own(self.owner, sprite, len(self.cast))
-        if rng.random() < 0.25:
+        if rng.random() < 0.2:
             shift = rng.uniform(-0.25, 0.25) * stature
             tall = min(stature, h) * rng.uniform(0.15, 0.5)
             self.thing(str(rng.choice(_OCCLUDERS)), x + shift, min(ground, h) + rng.uniform(0, 0.06) * stature, tall)

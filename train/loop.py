@@ -35,6 +35,7 @@ from train.config import TrainConfig
 from train.folder import RunFolder, open_log
 from train.hardware import HardwareError, adapt, describe, read_hardware
 from train.interrupt import stop_requests
+from train.memory import keep_freed_memory
 from train.plots import plot_curves, plot_samples
 from train.predictions import choose_samples, predict_samples
 from train.result import EpochResult, FitResult, Listener, StartInfo, best_epoch
@@ -74,6 +75,8 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
     """
     hardware = read_hardware()
     config, notes = adapt(config, hardware)
+    if config.device == "cpu":
+        keep_freed_memory()
     folder = RunFolder(config.out)
     saved = load_checkpoint(folder.last_model) if resume else None
     with (
