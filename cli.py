@@ -38,7 +38,10 @@ class FriendlyGroup(click.Group):
         try:
             return super().invoke(context)
         except KeyboardInterrupt:
-            click.echo("\nStopped. What is finished is kept: the same command goes on from there.", err=True)
+            kept = context.invoked_subcommand == "preprocess"
+            click.echo(
+                "\nStopped." + (" Finished shards are kept: the same command goes on." if kept else ""), err=True
+            )
             sys.exit(130)
         except (ValueError, OSError) as error:
             if os.environ.get("MASKCACHE_TRACEBACK"):
@@ -214,12 +217,13 @@ def quick(coco: Path | None, cache: Path | None, as_json: bool) -> None:
         found["coco"] = check_structure(coco or DEFAULT_COCO)
     if cache:
         found["cache"] = check_cache(cache)
+    ok = all(check.ok for checks in found.values() for check in checks)
     if as_json:
-        _show_json(found)
+        _show_json({"ok": ok, **found})
     else:
         for checks in found.values():
             show_structure(checks)
-    if not all(check.ok for checks in found.values() for check in checks):
+    if not ok:
         sys.exit(1)
 
 
@@ -246,15 +250,16 @@ def verify(coco: Path | None, cache: Path | None, as_json: bool, rule: Any, cate
     if cache:
         with progress_bar("Verifying", "samples") as update:
             found["cache"] = verify_cache(cache, update, coco=coco, category=category)
+    ok = all(found[name].sound for name in ("coco", "cache") if name in found)
     if as_json:
-        _show_json(found)
+        _show_json({"ok": ok, **found})
     else:
         show_machine(found["machine"])
         if "coco" in found:
             show_dataset(found["coco"])
         if "cache" in found:
             show_cache(found["cache"])
-    if not all(found[name].sound for name in ("coco", "cache") if name in found):
+    if not ok:
         sys.exit(1)
 
 

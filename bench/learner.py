@@ -11,6 +11,7 @@ from bench.config import Setup
 from bench.timing import Work
 from model.loss import LOSSES
 from train.config import TrainConfig
+from train.memory import keep_freed_memory
 from train.step import TrainStep, build_optimizer, prepare_network
 
 LEARNING_RATE = 1e-5
@@ -18,7 +19,9 @@ LEARNING_RATE = 1e-5
 
 
 def build_step(training: TrainConfig) -> TrainStep:
-    """The training step of a run."""
+    """The training step of a run, in a process set up as a run sets it up."""
+    if training.device == "cpu":
+        keep_freed_memory()
     network = prepare_network(training.network, channels_last=training.channels_last, device=training.device)
     optimizer = build_optimizer(network, learning_rate=LEARNING_RATE, weight_decay=training.weight_decay)
     return TrainStep(

@@ -12,6 +12,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 U8 = npt.NDArray[np.uint8]
@@ -30,6 +31,21 @@ def _as_pointer(_context: Any, _address: Any) -> Any:
 
 _pointer: Any = intrinsic(_as_pointer)
 _carray: Any = numba.carray  # type: ignore[attr-defined]  # missing in its __all__
+
+
+def _as_memory_copy(_context: Any, _out: Any, _address: Any) -> Any:
+    """Fill `out` (contiguous bytes) from an address, with the C library's memcpy: a loop is half as fast."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out = context.make_array(signature.args[0])(context, builder, arguments[0])
+        source = builder.inttoptr(arguments[1], out.data.type)
+        cgutils.raw_memcpy(builder, out.data, source, out.nitems, out.itemsize)  # type: ignore[no-untyped-call]
+        return context.get_dummy_value()
+
+    return types.void(_out, types.int64), generate
+
+
+_memory_copy: Any = intrinsic(_as_memory_copy)
 
 
 @njit(nogil=True, cache=True)
@@ -57,9 +73,7 @@ def copy_sample(image_address: int, planes_address: int, image: U8, person: U8, 
         person: `(S*S,)`, filled with 0 and 1.
         ignore: likewise.
     """
-    source = _carray(_pointer(image_address), (image.size,))
-    for k in range(image.size):  # LLVM makes it a memory copy; a slice assignment would test for overlap and be slow
-        image[k] = source[k]
+    _memory_copy(image, image_address)
     _unpack(planes_address, person)
     _unpack(planes_address + person.size // 8, ignore)
 

@@ -100,9 +100,11 @@ def test_json_of_the_commands_that_look(made, tmp_path):
     root, _ = made
     both = ["--coco", root / "coco", "--cache", root / "cache", "--json"]
     quick = json.loads(run("quick", *both).stdout)
-    assert quick.keys() == {"coco", "cache"}
-    assert all(check["ok"] for checks in quick.values() for check in checks)
+    assert quick.keys() == {"ok", "coco", "cache"}
+    assert quick["ok"] is True
+    assert all(check["ok"] for name in ("coco", "cache") for check in quick[name])
     verify = json.loads(run("verify", *both).stdout)
+    assert verify["ok"] is True
     assert verify["cache"]["damages"] == []
     assert verify["coco"]["findings"] == []
     assert verify["machine"]["cores"] >= 1
