@@ -8,39 +8,21 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from cache.spec import ImageRule
+from preprocess.annotation_soundness import check_annotations, find_leaks
 from preprocess.coco import PersonTable, annotation_file, load_persons
 from preprocess.errors import DatasetError, ImageError
+from preprocess.finding import Finding
 from preprocess.image import read_rgb
 from preprocess.select import select_images
 from preprocess.sources import SPLIT_FOLDERS
 
 Progress = Callable[[int, int], None]
 """Called with how many are done, and of how many."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One thing that is wrong with a dataset.
-
-    Attributes:
-        kind: what it concerns: a `file` as a whole, an `annotation` or an `image`.
-        split: `train` or `val`.
-        file: the annotation file, or the image's file name.
-        image_id, annotation_id: of the JSON, where it concerns one.
-        reason: what is wrong.
-    """
-
-    kind: Literal["file", "annotation", "image"]
-    split: str
-    file: str
-    reason: str
-    image_id: int | None = None
-    annotation_id: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,7 +91,8 @@ def verify_dataset(
         splits: which of `train` and `val`.
     """
     tables, findings = _read_tables(coco, category, splits)
-    findings += _leaks(tables)
+    if {"train", "val"} <= tables.keys():
+        findings += find_leaks(tables["train"][1], tables["val"][1])
     plans = [_plan(coco, split, *tables[split], rule) for split in splits if split in tables]
     total, done = sum(len(plan.rows) for plan in plans if plan.present is not None), 0
 
@@ -121,7 +104,7 @@ def verify_dataset(
 
     reports = {split: SplitSoundness(split=split) for split in splits}
     for plan in plans:
-        findings += _annotation_findings(plan)
+        findings += check_annotations(plan.split, plan.file, plan.table)
         found = list(_image_findings(plan, advance, decode=decode, workers=workers))
         reports[plan.split] = _report(plan, len(found))
         findings += found
@@ -188,50 +171,6 @@ def _report(plan: _Plan, bad: int) -> SplitSoundness:
         absent=len(known - wanted - plan.present),
         unlisted=len(plan.present - known),
     )
-
-
-def _annotation_findings(plan: _Plan) -> Iterator[Finding]:
-    """What is wrong within an annotation file."""
-    table, split = plan.table, plan.split
-    for problem in table.problems:
-        known = problem.image >= 0
-        yield Finding(
-            kind="annotation",
-            split=split,
-            file=table.file_name[problem.image] if known else plan.file,
-            image_id=int(table.image_id[problem.image]) if known else None,
-            annotation_id=problem.annotation,
-            reason=problem.reason,
-        )
-    ids, counts = np.unique(table.annotation_id, return_counts=True)
-    for annotation in ids[counts > 1].tolist():
-        row = int(table.annotation_image[np.flatnonzero(table.annotation_id == annotation)[-1]])
-        yield Finding(
-            kind="annotation",
-            split=split,
-            file=table.file_name[row],
-            image_id=int(table.image_id[row]),
-            annotation_id=annotation,
-            reason="its id is used more than once",
-        )
-    first: dict[str, int] = {}
-    for name, image in zip(table.file_name, table.image_id.tolist(), strict=True):
-        if name in first:
-            reason = f"image {first[name]} has the same file name"
-            yield Finding(kind="image", split=split, file=name, image_id=image, reason=reason)
-        first.setdefault(name, image)
-
-
-def _leaks(tables: dict[str, tuple[str, PersonTable]]) -> Iterator[Finding]:
-    """Images of `val` that are in `train`, too: a network would be judged by what it has learnt from."""
-    if not {"train", "val"} <= tables.keys():
-        return
-    trained = set(tables["train"][1].image_id.tolist())
-    table = tables["val"][1]
-    for row, image in enumerate(table.image_id.tolist()):
-        if image in trained:
-            reason = "the same image id is in train: validation would not be independent"
-            yield Finding(kind="image", split="val", file=table.file_name[row], image_id=image, reason=reason)
 
 
 def _image_findings(plan: _Plan, advance: Callable[[], None], *, decode: bool, workers: int) -> Iterator[Finding]:

@@ -16,7 +16,9 @@ from preprocess.synth import SynthConfig, make_dataset
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("soundness") / "COCO"
-    make_dataset(root, SynthConfig(images=10, val_fraction=0.3, long_side=(96, 128), empty_share=0.3, crowd_share=0))
+    make_dataset(
+        root, SynthConfig(seed=3, images=10, val_fraction=0.3, long_side=(96, 128), empty_share=0.3, crowd_share=0)
+    )
     return root
 
 

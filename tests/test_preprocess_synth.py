@@ -13,18 +13,12 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from preprocess.figure import KEYPOINTS, PATTERNS, paint_figure, pattern, pose_figure
-from preprocess.synth import (
-    MARKER,
-    SynthConfig,
-    SynthError,
-    SynthReport,
-    _Stage,
-    make_dataset,
-    render,
-    run_lengths,
-    trace,
-)
+from preprocess.drawing.figure import KEYPOINTS, pose_figure
+from preprocess.drawing.outline import run_lengths, trace
+from preprocess.drawing.scene import Stage
+from preprocess.drawing.sprite import paint_figure
+from preprocess.drawing.texture import PATTERNS, pattern
+from preprocess.synth import MARKER, SynthConfig, SynthError, SynthReport, make_dataset, render
 
 CONFIG = SynthConfig(images=40, val_fraction=0.25, seed=11, crowd_share=0.25, long_side=(200, 320))
 
@@ -102,7 +96,7 @@ def test_masks_are_disjoint_and_polygons_match_them() -> None:
 
 
 def test_what_stands_before_a_person_is_not_in_its_mask() -> None:
-    stage = _Stage(np.random.default_rng(4), 220, 180)
+    stage = Stage(np.random.default_rng(4), 220, 180)
     stage.person(190.0)
     image, owner = stage.image.copy(), stage.owner.copy()
     stage.thing("box", 90.0, 200.0, 110.0)

@@ -1,0 +1,1 @@
+"""Drawn scenes with people, and their annotations: what `preprocess.synth` makes datasets of."""

@@ -1,0 +1,50 @@
+"""What the README shows must be so."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_every_command_and_flag_of_the_readme_exists():
+    used = re.findall(r"cli\.py +(\w+)([^\n#|`]*)", README)
+    assert len(used) > 8
+    for name, rest in used:
+        flags = {option for parameter in main.commands[name].params for option in parameter.opts}
+        for flag in re.findall(r"--[a-z-]+", rest):
+            assert flag in flags, f"{name} {flag}"
+    assert set(main.commands) <= {name for name, _ in used}
+
+
+def test_every_link_and_picture_is_there():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
+
+
+def test_the_example_runs(tmp_path, monkeypatch):
+    from cache.spec import CacheSpec
+    from preprocess.build import BuildConfig, build_cache
+    from preprocess.synth import SynthConfig, make_dataset
+
+    make_dataset(tmp_path / "coco", SynthConfig(images=24))
+    build_cache(BuildConfig(coco=tmp_path / "coco", out=tmp_path / "data" / "cache", spec=CacheSpec(side=64)))
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    found: dict = {}
+    exec(compile(example, "README.md", "exec"), found)
+    assert found["image"].shape == (16, 3, 64, 64)
+    assert found["person"].shape == found["ignore"].shape == (16, 1, 64, 64)
+    assert found["state"] == {"epoch": 1, "consumed": 0}
+
+
+@pytest.mark.parametrize("command", ["make demo", "make test"])
+def test_the_two_commands_are_targets(command):
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert command in README
+    assert command.split()[1] in targets
