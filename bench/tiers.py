@@ -86,7 +86,8 @@ def stored_rows(folder: Path = RESULTS) -> list[Row]:
         BenchError: a file there is not a report.
     """
     return [
-        dataclasses.replace(row, note=f"from {path.name}")
+        # The file is part of the name, which no two rows of a report share.
+        dataclasses.replace(row, name=f"{row.name}, {path.stem}", note=f"from {path.name}")
         for path in sorted(folder.glob("*.json"))
         for row in BenchReport.read(path).rows
         if row.suite == "tiers" and row.kind == "measured" and row.note == OWN

@@ -134,7 +134,8 @@ def _tier_table(rows: list[Row]) -> Table:
         how = {"guide": GUIDE_MARK, "measured": f"measured, {row.note}", "estimated": f"est. {row.note}"}[row.kind]
         value = f"~{row.value:g}" if row.kind == "guide" else _number(row.value)
         style = "green" if row.kind == "measured" else "dim"
-        table.add_row(row.name, row.setup, value, _spread(row), how, style=style)
+        profile = row.name.partition(",")[0]  # what follows is the file, which `how` tells
+        table.add_row(profile, row.setup, value, _spread(row), how, style=style)
     return table
 
 

@@ -137,7 +137,7 @@ def test_lines_of_other_machines_come_from_their_reports(tmp_path):
     own = machine_row(Setup.of(BenchConfig(profile="cpu")), MACHINE, epoch(100.0, 10.0, 5.0))
     taken = dataclasses.replace(own, note="from elsewhere.json")
     report_of([*guide_rows(), taken, own]).write(tmp_path / "other.json")
-    assert stored_rows(tmp_path) == [dataclasses.replace(own, note="from other.json")]
+    assert stored_rows(tmp_path) == [dataclasses.replace(own, name="cpu, other", note="from other.json")]
 
 
 def test_what_is_printed_tells_measured_from_promised():
