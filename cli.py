@@ -154,8 +154,6 @@ def preprocess(
     out: Path,
     image_codec: str,
     splits: str,
-    category: str,
-    limit: int,
     workers: int,
     force: bool,
     **spec: Any,
@@ -174,8 +172,6 @@ def preprocess(
         spec=_spec(image_codec, **spec),
         auto_codec=image_codec == "auto",
         splits=tuple(name.strip() for name in splits.split(",")),
-        category=category,
-        limit=limit,
         workers=workers,
         force=force,
     )
@@ -249,7 +245,7 @@ def verify(coco: Path | None, cache: Path | None, as_json: bool, rule: Any, cate
             found["coco"] = verify_dataset(dataset, rule, category, update)
     if cache:
         with progress_bar("Verifying", "samples") as update:
-            found["cache"] = verify_cache(cache, update, coco=coco, category=category)
+            found["cache"] = verify_cache(cache, update, coco=coco)
     ok = all(found[name].sound for name in ("coco", "cache") if name in found)
     if as_json:
         _show_json({"ok": ok, **found})

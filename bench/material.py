@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -51,7 +52,7 @@ class Material:
     @cached_property
     def split(self) -> Split:
         """The photos with persons: at most `Setup.photos`, evenly over the split."""
-        return read_split(self.coco, "train", "person", "person", self._setup.photos)
+        return read_split(self.coco, "train", CacheSpec(side=self._setup.side, limit=self._setup.photos))
 
     @cached_property
     def paths(self) -> list[Path]:
@@ -90,9 +91,8 @@ class Material:
         return BuildConfig(
             coco=self.coco,
             out=out,
-            spec=spec,
+            spec=dataclasses.replace(spec, limit=self._setup.photos),
             splits=("train",),
-            limit=self._setup.photos,
             workers=self._setup.threads,
         )
 

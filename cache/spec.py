@@ -34,6 +34,8 @@ class CacheSpec:
         images: the rule by which images count.
         crowd: what becomes of crowd regions: part of `ignore`, part of `person`, or dropped.
         jpeg_quality: 1 to 100; only the `jpeg` codec reads it. Chroma is never subsampled.
+        category: name of the COCO category that `person` stands for.
+        limit: only so many images of each split, evenly over it; 0 takes all.
         shard_samples: source images in a shard; also the unit of work and of resuming.
     """
 
@@ -44,6 +46,8 @@ class CacheSpec:
     images: ImageRule = "person"
     crowd: Crowd = "ignore"
     jpeg_quality: int = 95
+    category: str = "person"
+    limit: int = 0
     shard_samples: int = 128
 
     def __post_init__(self) -> None:
@@ -56,6 +60,8 @@ class CacheSpec:
             raise CacheError(f"codec={self.codec!r} is not possible with store='zarr'; use codec='raw' or store='lmdb'")
         if not 1 <= self.jpeg_quality <= 100:
             raise CacheError(f"jpeg_quality={self.jpeg_quality} is not in 1..100; 95 is the default")
+        if self.limit < 0:
+            raise CacheError(f"limit={self.limit} is negative; 0 takes all images")
         if self.shard_samples < 1:
             raise CacheError(f"shard_samples={self.shard_samples} is below 1; 128 is the default")
 

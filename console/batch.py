@@ -75,7 +75,7 @@ def draw_dataset_batch(coco: Path, picture: Path, *, split: str, batch_size: int
     """`draw_batch` for a dataset that has no cache yet: a few of its images go through a temporary one."""
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "cache"
-        build_cache(BuildConfig(coco=coco, out=cache, spec=CacheSpec(side=256), splits=(split,), limit=batch_size))
+        build_cache(BuildConfig(coco=coco, out=cache, spec=CacheSpec(side=256, limit=batch_size), splits=(split,)))
         summary = draw_batch(cache, picture, split=split, batch_size=batch_size, **options)
     return dataclasses.replace(summary, source=str(coco))
 

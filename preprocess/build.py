@@ -57,8 +57,6 @@ class BuildConfig:
         spec: the cache's specification.
         auto_codec: choose between raw and JPEG by the size of memory, whatever the spec says.
         splits: which of `train` and `val`.
-        category: COCO category to segment.
-        limit: take only so many images of each split, evenly over it; 0 takes all.
         workers: threads; 0 takes one a processor.
         force: replace a cache, or an unfinished build, that was made from something else.
     """
@@ -68,16 +66,12 @@ class BuildConfig:
     spec: CacheSpec
     auto_codec: bool = False
     splits: tuple[str, ...] = ("train", "val")
-    category: str = "person"
-    limit: int = 0
     workers: int = 0
     force: bool = False
 
     def __post_init__(self) -> None:
         if self.workers < 0:
             raise DatasetError(f"workers={self.workers} is negative; 0 takes one a processor")
-        if self.limit < 0:
-            raise DatasetError(f"limit={self.limit} is negative; 0 takes all images")
         unknown = [split for split in self.splits if split not in SPLIT_FOLDERS]
         if unknown or not self.splits:
             raise DatasetError(f"splits={self.splits} is not known; use {' and '.join(SPLIT_FOLDERS)}")
@@ -113,9 +107,7 @@ def build_cache(config: BuildConfig, progress: Progress | None = None) -> BuildR
         CacheError: `out` is not a place for a cache, is in use by another build, or lacks the space.
         CacheWriteError: writing failed; finished shards stay and the next run goes on from them.
     """
-    splits = [
-        read_split(config.coco, name, config.spec.images, config.category, config.limit) for name in config.splits
-    ]
+    splits = [read_split(config.coco, name, config.spec) for name in config.splits]
     images = sum(len(split.rows) for split in splits)
     spec = resolve_codec(config.spec, images, psutil.virtual_memory().total) if config.auto_codec else config.spec
     sources = {split.name: split.source for split in splits}
@@ -128,14 +120,14 @@ def build_cache(config: BuildConfig, progress: Progress | None = None) -> BuildR
     with lock_folder(config.out):
         finished = finished_index(config.out, spec, fingerprint, sources, force=config.force)
         if finished:
-            rejections = chain(*(read_rejections(config.out / name / REJECTED_NAME) for name in finished.splits))
-            return BuildReport(index=finished, rejections=tuple(rejections), written=0, resumed=0, fresh=True)
+            known = chain(*(read_rejections(config.out / name / REJECTED_NAME) for name in finished.splits))
+            return BuildReport(index=finished, rejections=tuple(known), written=0, resumed=0, fresh=True)
         open_order(config.out, fingerprint, force=config.force)
         check_space(config.out, spec, images)
         parts, resumed = _run(config, spec, splits, images, progress)
         index = _commit(config.out, spec, fingerprint, splits, parts)
-    rejections_all = tuple(rejection for split in splits for part in parts[split.name] for rejection in part.rejections)
-    return BuildReport(index=index, rejections=rejections_all, written=images - resumed, resumed=resumed, fresh=False)
+    rejections = tuple(chain(*(_rejections(split, parts[split.name]) for split in splits)))
+    return BuildReport(index=index, rejections=rejections, written=images - resumed, resumed=resumed, fresh=False)
 
 
 def _run(
@@ -222,6 +214,15 @@ def _write_part(
     return part
 
 
+def _rejections(split: Split, parts: list[Part]) -> list[Rejection]:
+    """Everything of a split that was left out: annotations without an image, then images."""
+    orphans = [
+        Rejection(split=split.name, image_id=-1, file_name=split.annotations.name, reason=reason)
+        for reason in split.orphans
+    ]
+    return [*orphans, *(rejection for part in parts for rejection in part.rejections)]
+
+
 def _commit(
     out: Path, spec: CacheSpec, fingerprint: str, splits: list[Split], parts: dict[str, list[Part]]
 ) -> CacheIndex:
@@ -229,11 +230,11 @@ def _commit(
     infos: dict[str, SplitInfo] = {}
     for split in splits:
         table = np.concatenate([part.table() for part in parts[split.name]])
-        rejections = [rejection for part in parts[split.name] for rejection in part.rejections]
+        rejections = _rejections(split, parts[split.name])
         if not len(table):
-            first = rejections[0]
+            first = parts[split.name][0].rejections[0]
             raise DatasetError(
-                f"every one of the {len(rejections)} images of {split.folder} was rejected; "
+                f"every one of the {len(split.rows)} images of {split.folder} was rejected; "
                 f"the first, {first.file_name}: {first.reason}"
             )
         data, table_checksum = encode_table(table)
@@ -242,7 +243,7 @@ def _commit(
         write_atomically(out / split.name / REJECTED_NAME, lines)
         infos[split.name] = SplitInfo(
             samples=len(table),
-            rejected=len(rejections),
+            rejected=len(split.rows) - len(table),
             table_checksum=table_checksum,
             shards=tuple(part.shard for part in parts[split.name]),
             source=split.source,

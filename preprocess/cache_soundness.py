@@ -50,9 +50,7 @@ class CacheSoundness:
         return not self.damages and not self.stale
 
 
-def verify_cache(
-    cache: Path, progress: Progress | None = None, *, coco: Path | None = None, category: str = "person"
-) -> CacheSoundness:
+def verify_cache(cache: Path, progress: Progress | None = None, *, coco: Path | None = None) -> CacheSoundness:
     """Compare every shard and record of a cache with its index and, given `coco`, its sources with that dataset.
 
     Nothing that is wrong with the cache is raised: it is among the damages, or makes it stale.
@@ -61,7 +59,6 @@ def verify_cache(
         cache: the cache's folder.
         progress: called with (samples done, samples in all).
         coco: the folder that it was made from.
-        category: COCO category that it was made for.
     """
     try:
         index = CacheIndex.load(cache)
@@ -88,13 +85,13 @@ def verify_cache(
                 damages += check_split(reader, advance)
         except CacheError as error:
             damages.append(Damage(where=split, what=str(error)))
-    stale = None if coco is None else tuple(_stale(index, coco, category))
+    stale = None if coco is None else tuple(_stale(index, coco))
     return CacheSoundness(cache=str(cache), spec=index.spec, splits=tuple(records), damages=tuple(damages), stale=stale)
 
 
-def _stale(index: CacheIndex, coco: Path, category: str) -> list[str]:
+def _stale(index: CacheIndex, coco: Path) -> list[str]:
     try:
-        sources = {name: read_split(coco, name, index.spec.images, category).source for name in index.splits}
+        sources = {name: read_split(coco, name, index.spec).source for name in index.splits}
     except DatasetError as error:
         return [str(error)]
     return stale_reasons(index, None, sources)

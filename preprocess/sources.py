@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cache.index import CacheIndex, SourceInfo
-from cache.spec import CacheSpec, ImageRule
+from cache.spec import CacheSpec
 from preprocess.coco import PersonTable, annotation_file, file_digest, load_persons
 from preprocess.errors import DatasetError
 from preprocess.select import select_images
@@ -29,7 +29,9 @@ class Split:
         folder: where its images are.
         table: all its images and person annotations.
         rows: rows of the table, ascending: the images that the rule selects.
+        annotations: the annotation file.
         problems: why an image cannot be used although it is selected, by row.
+        orphans: annotations that belong to no image of the file, and why.
         source: digest of what this was read from.
     """
 
@@ -37,12 +39,14 @@ class Split:
     folder: Path
     table: PersonTable
     rows: list[int]
+    annotations: Path
     problems: dict[int, str]
+    orphans: tuple[str, ...]
     source: SourceInfo
 
 
-def read_split(coco: Path, name: str, rule: ImageRule, category: str, limit: int = 0) -> Split:
-    """Read a split's annotations and pick the images that `rule` selects: all, or `limit` of them, evenly.
+def read_split(coco: Path, name: str, spec: CacheSpec) -> Split:
+    """Read a split's annotations and pick the images that the spec's rule and limit select.
 
     Raises:
         DatasetError: files or folders are missing or unreadable, or no image is selected.
@@ -52,17 +56,31 @@ def read_split(coco: Path, name: str, rule: ImageRule, category: str, limit: int
     annotations = annotation_file(coco, source_name)
     if not folder.is_dir():
         raise DatasetError(f"{folder} is missing; unpack {source_name}.zip in {coco}")
-    table = load_persons(annotations, category)
-    rows = np.flatnonzero(select_images(table, rule)).tolist()
+    table = load_persons(annotations, spec.category)
+    rows = np.flatnonzero(select_images(table, spec.images)).tolist()
     if not rows:
-        raise DatasetError(f"no image of {annotations} satisfies --images {rule}; try --images all")
-    if limit and limit < len(rows):
-        rows = [rows[at * len(rows) // limit] for at in range(limit)]
+        raise DatasetError(f"no image of {annotations} satisfies --images {spec.images}; try --images all")
+    if 0 < spec.limit < len(rows):
+        rows = [rows[at * len(rows) // spec.limit] for at in range(spec.limit)]
     problems: dict[int, str] = {}
+    orphans = []
     for problem in table.problems:
-        problems.setdefault(problem.image, f"annotation {problem.annotation}: {problem.reason}")
+        reason = f"annotation {problem.annotation}: {problem.reason}"
+        if problem.image < 0:
+            orphans.append(reason)
+        else:
+            problems.setdefault(problem.image, reason)
     source = source_info(annotations, folder, [table.file_name[row] for row in rows])
-    return Split(name=name, folder=folder, table=table, rows=rows, problems=problems, source=source)
+    return Split(
+        name=name,
+        folder=folder,
+        table=table,
+        rows=rows,
+        annotations=annotations,
+        problems=problems,
+        orphans=tuple(orphans),
+        source=source,
+    )
 
 
 def source_info(annotations: Path, folder: Path, names: list[str]) -> SourceInfo:

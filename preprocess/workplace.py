@@ -33,7 +33,7 @@ JPEG_BYTES_A_PIXEL = 0.34
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rejection:
-    """An image that was left out, and why."""
+    """An image that was left out, and why; or an annotation without an image, by its file and with an id of -1."""
 
     split: str
     image_id: int

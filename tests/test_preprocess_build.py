@@ -206,6 +206,29 @@ def test_bad_images_are_rejected_with_a_reason_and_the_rest_is_built(own_coco, t
     assert build_cache(config(own_coco, tmp_path / "cache")).rejections == report.rejections
 
 
+def test_an_annotation_without_an_image_is_told(own_coco, tmp_path):
+    edit(own_coco, lambda document: document["annotations"][0].update(image_id=999))
+    report = build_cache(config(own_coco, tmp_path / "cache"))
+    (told,) = report.rejections
+    assert (told.image_id, told.file_name) == (-1, "person_keypoints_train2017.json")
+    assert told.reason == "annotation 0: its image 999 is not in the file"
+    assert "annotation 0" in (tmp_path / "cache" / "train" / "rejected.jsonl").read_text()
+    assert report.index.splits["train"].rejected == 0, "no image was"
+
+
+def test_another_category_or_limit_is_another_cache(own_coco, tmp_path):
+    out = tmp_path / "cache"
+    report = build_cache(config(own_coco, out, spec={"limit": 3}))
+    assert [split.samples for split in report.index.splits.values()] == [3, 3]
+    with pytest.raises(CacheStaleError, match="limit: 3, not 0"):
+        build_cache(config(own_coco, out))
+
+    for split in ("train2017", "val2017"):
+        edit(own_coco, lambda document: document["categories"].append({"id": 2, "name": "dog"}), split)
+    with pytest.raises(CacheStaleError, match="category: person, not dog"):
+        build_cache(config(own_coco, out, spec={"category": "dog", "images": "all"}))
+
+
 def test_nothing_left_is_an_error(own_coco, tmp_path):
     for photo in (own_coco / "val2017").iterdir():
         photo.write_bytes(b"")
