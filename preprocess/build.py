@@ -122,8 +122,8 @@ def build_cache(config: BuildConfig, progress: Progress | None = None) -> BuildR
         if finished:
             known = chain(*(read_rejections(config.out / name / REJECTED_NAME) for name in finished.splits))
             return BuildReport(index=finished, rejections=tuple(known), written=0, resumed=0, fresh=True)
-        open_order(config.out, fingerprint, force=config.force)
         check_space(config.out, spec, images)
+        open_order(config.out, fingerprint, force=config.force)
         parts, resumed = _run(config, spec, splits, images, progress)
         index = _commit(config.out, spec, fingerprint, splits, parts)
     rejections = tuple(chain(*(_rejections(split, parts[split.name]) for split in splits)))

@@ -118,7 +118,7 @@ def open_order(out: Path, fingerprint: str, *, force: bool) -> None:
     if order.exists():
         if json.loads(order.read_text()).get("fingerprint") == fingerprint:
             return
-        if not force:
+        if not force and any(out.glob(f"*/{PARTS_NAME}/*.json")):  # without a finished shard nothing is lost
             raise CacheStaleError(
                 f"{out} holds an unfinished build of something else; use another --out, or --force to replace it"
             )
@@ -153,7 +153,7 @@ def check_space(out: Path, spec: CacheSpec, images: int) -> None:
     have = shutil.disk_usage(out).free + sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     if need > have:
         raise CacheError(
-            f"the cache needs about {need / 1e9:.1f} GB and {out} has {have / 1e9:.1f} GB free; "
+            f"the cache needs about {need / 1e6:,.0f} MB and {out} has room for {have / 1e6:,.0f} MB; "
             "free some space, or use --image-codec jpeg or a smaller --side"
         )
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -322,6 +323,52 @@ def test_a_full_disk_is_a_clear_error_and_the_rest_is_resumed(coco, tmp_path):
     assert not (out / "index.json").exists()
     assert not list(out.rglob("*.tmp"))
     assert build_cache(config(coco, out)).written == WRITTEN
+
+
+def test_too_little_space_is_told_before_anything_is_written(coco, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100_000))
+    message = r"needs about \d+ MB and .* has room for 0 MB; free some space, or use --image-codec jpeg"
+    with pytest.raises(CacheError, match=message):
+        build_cache(config(coco, tmp_path / "cache"))
+    monkeypatch.undo()
+    assert build_cache(config(coco, tmp_path / "cache", spec={"codec": "jpeg"})).written == WRITTEN, "as it was told"
+
+
+def test_an_unfinished_build_of_something_else_is_not_thrown_away(tmp_path):
+    coco = write_coco(tmp_path / "coco")
+    out = tmp_path / "cache"
+    build_cache(config(coco, out))
+    edit(coco, lambda document: document["annotations"].pop())
+
+    def stop(done, total):
+        if done > 6:
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        build_cache(config(coco, out, force=True, workers=1), stop)
+    with pytest.raises(CacheStaleError, match=r"holds an unfinished build of something else.*--force"):
+        build_cache(config(coco, out, spec={"side": 96}))
+    report = build_cache(config(coco, out))
+    assert report.resumed == 4
+
+
+def test_ctrl_c_stops_soon_and_the_build_is_resumed(tmp_path):
+    coco = write_coco(tmp_path / "coco", counts=(400, 5))
+    process = run_build(coco, tmp_path / "cache")
+    assert process.stdout is not None
+    process.stdout.readline()
+    until = time.monotonic() + 30
+    while not list(tmp_path.glob("cache/*/.parts/*.json")) and time.monotonic() < until:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    asked = time.monotonic()
+    _, errors = process.communicate(timeout=30)
+    assert time.monotonic() - asked < 10
+    assert process.returncode != 0
+    assert "KeyboardInterrupt" in errors
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert build_cache(config(coco, tmp_path / "cache")).resumed >= 4
 
 
 def test_no_permission_is_a_clear_error(coco, tmp_path):
