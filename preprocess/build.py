@@ -145,7 +145,7 @@ def _run(
                 progress(done, images)
 
     parts: dict[str, list[Part | None]] = {}
-    tasks = []
+    tasks, resumed = [], 0
     for split in splits:
         directory = config.out / split.name
         (directory / PARTS_NAME).mkdir(parents=True, exist_ok=True)
@@ -153,10 +153,11 @@ def _run(
         parts[split.name] = [read_part(directory, number) for number in range(len(chunks))]
         for number, chunk in enumerate(chunks):
             if parts[split.name][number]:
-                advance(len(chunk))
+                resumed += len(chunk)
             else:
                 tasks.append((split, number, chunk))
-    resumed = done
+    if resumed:
+        advance(resumed)  # at once: the rate is that of the work to come
 
     def work(split: Split, number: int, chunk: list[int]) -> None:
         parts[split.name][number] = _write_part(config.out / split.name, spec, split, number, chunk, stop, advance)
