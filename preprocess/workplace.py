@@ -27,8 +27,8 @@ ORDER_NAME = "build.json"
 LOCK_NAME = "build.lock"
 PARTS_NAME = ".parts"
 
-JPEG_BYTES_A_PIXEL = 0.34
-"""Quality 95 without subsampling, measured on COCO at side 384; for the estimate of the space that a build takes."""
+JPEG_BYTES_A_PIXEL = 0.45
+"""Quality 95 without subsampling, in LMDB: measured on 740 of COCO's photos at side 384. For estimates of space."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
