@@ -148,7 +148,7 @@ _RULES = click.Choice(["person", "keypoints", "keypoints10", "all"])
     "--limit", default=0, show_default=True, help="Take only so many images of each split, evenly over it; 0 takes all."
 )
 @click.option("--workers", default=0, show_default=True, help="Threads; 0 takes one a processor.")
-@click.option("--force", is_flag=True, help="Replace a cache that was made from something else.")
+@click.option("--force", is_flag=True, help="Build anew: replace a cache that is damaged or made otherwise.")
 def preprocess(
     coco: Path,
     out: Path,

@@ -1,3 +1,7 @@
+REBUILD = "rebuild the cache with `preprocess --force`"
+"""The remedy for what is damaged."""
+
+
 class CacheError(ValueError):
     """Something about a cache that its user can mend; the message names the value, the limit and the remedy."""
 

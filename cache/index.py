@@ -13,7 +13,7 @@ import numpy.typing as npt
 import xxhash
 
 from cache.atomic import write_atomically
-from cache.errors import CacheCorruptError, CacheMissingError, CacheVersionError
+from cache.errors import REBUILD, CacheCorruptError, CacheMissingError, CacheVersionError
 from cache.spec import FORMAT_VERSION, CacheSpec
 
 INDEX_NAME = "index.json"
@@ -111,20 +111,18 @@ class CacheIndex:
             document = json.loads(text)
             version = document["format_version"]
         except (ValueError, KeyError, TypeError) as error:
-            raise CacheCorruptError(f"{path} is not a cache index ({error}); rebuild the cache") from None
+            raise CacheCorruptError(f"{path} is not a cache index ({error}); {REBUILD}") from None
         if version != FORMAT_VERSION:
             raise CacheVersionError(
                 f"{root} has cache format {version}; this release reads format {FORMAT_VERSION}; "
-                "rebuild it with this release's `preprocess`, or use the release that made it"
+                "rebuild it with this release's `preprocess --force`, or use the release that made it"
             )
         if document.get("checksum") != _digest(document.get("index")):
-            raise CacheCorruptError(
-                f"{path} was changed after it was written (its checksum differs); rebuild the cache"
-            )
+            raise CacheCorruptError(f"{path} was changed after it was written (its checksum differs); {REBUILD}")
         try:
             return msgspec.convert(document["index"], cls)
         except msgspec.ValidationError as error:
-            raise CacheCorruptError(f"{path} is not a cache index ({error}); rebuild the cache") from None
+            raise CacheCorruptError(f"{path} is not a cache index ({error}); {REBUILD}") from None
 
 
 def _digest(body: object) -> str:
@@ -149,8 +147,8 @@ def load_table(root: Path, split: str, info: SplitInfo) -> SampleTable:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise CacheCorruptError(f"{path} is missing though the index names it; rebuild the cache") from None
+        raise CacheCorruptError(f"{path} is missing though the index names it; {REBUILD}") from None
     if xxhash.xxh3_128_hexdigest(data) != info.table_checksum:
-        raise CacheCorruptError(f"{path} was changed after it was written (its checksum differs); rebuild the cache")
+        raise CacheCorruptError(f"{path} was changed after it was written (its checksum differs); {REBUILD}")
     table: SampleTable = np.load(io.BytesIO(data))
     return table

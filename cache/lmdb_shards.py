@@ -9,7 +9,7 @@ from typing import Any
 import lmdb
 import numpy as np
 
-from cache.errors import CacheCorruptError, CacheWriteError
+from cache.errors import REBUILD, CacheCorruptError, CacheWriteError
 from cache.record import U8, RecordLayout
 
 COMMIT_RECORDS = 32
@@ -73,7 +73,7 @@ class LmdbReader:
             self._env = _acquire(path)
             self._transaction = self._env.begin(buffers=True)
         except (lmdb.Error, OSError) as error:
-            raise CacheCorruptError(f"cannot open the shard {path}: {error}; rebuild the cache") from error
+            raise CacheCorruptError(f"cannot open the shard {path}: {error}; {REBUILD}") from error
         self._path = path
 
     def record(self, row: int) -> U8:
@@ -81,9 +81,9 @@ class LmdbReader:
         try:
             value = self._transaction.get(_key(row))
         except lmdb.Error as error:
-            raise CacheCorruptError(f"cannot read row {row} of {self._path}: {error}; rebuild the cache") from error
+            raise CacheCorruptError(f"cannot read row {row} of {self._path}: {error}; {REBUILD}") from error
         if value is None:
-            raise CacheCorruptError(f"row {row} is missing in {self._path}; rebuild the cache")
+            raise CacheCorruptError(f"row {row} is missing in {self._path}; {REBUILD}")
         return np.frombuffer(value, np.uint8)
 
     def close(self) -> None:

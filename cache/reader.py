@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from cache.errors import CacheCorruptError, CacheError
+from cache.errors import REBUILD, CacheCorruptError, CacheError
 from cache.index import CacheIndex, SampleTable, load_table
 from cache.record import U8, RecordLayout
 from cache.shards import ShardReader, open_reader
@@ -63,9 +63,7 @@ class CacheReader:
             info = self.info.shards[number]
             path = self.root / self.split / info.name
             if path.is_file() and path.stat().st_size != info.bytes:  # LMDB would read past the end of a cut file
-                raise CacheCorruptError(
-                    f"{path} has {path.stat().st_size:,} bytes, not {info.bytes:,}; rebuild the cache"
-                )
+                raise CacheCorruptError(f"{path} has {path.stat().st_size:,} bytes, not {info.bytes:,}; {REBUILD}")
             shard = self._shards[number] = open_reader(self.index.spec.store, path, self.layout)
         return shard
 

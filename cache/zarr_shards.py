@@ -13,7 +13,7 @@ import zarr
 from zarr.errors import BaseZarrError
 
 from cache.atomic import sync_tree
-from cache.errors import CacheCorruptError, CacheWriteError
+from cache.errors import REBUILD, CacheCorruptError, CacheWriteError
 from cache.record import U8, RecordLayout
 
 ARRAYS = ("image", "person", "ignore")
@@ -90,14 +90,14 @@ class ZarrReader:
             group = zarr.open_group(str(path), mode="r", zarr_format=3)
             self._arrays = [group[name] for name in ARRAYS]
         except (BaseZarrError, FileNotFoundError, KeyError, ValueError) as error:
-            raise CacheCorruptError(f"cannot open the shard {path}: {error}; rebuild the cache") from error
+            raise CacheCorruptError(f"cannot open the shard {path}: {error}; {REBUILD}") from error
 
     def record(self, row: int) -> U8:
         """The bytes of a record, copied. See `ShardReader`."""
         try:
             parts = [np.asarray(array[row]).reshape(-1) for array in self._arrays]  # type: ignore[index]
         except (BaseZarrError, IndexError, OSError, ValueError) as error:
-            raise CacheCorruptError(f"cannot read row {row} of {self._path}: {error}; rebuild the cache") from error
+            raise CacheCorruptError(f"cannot read row {row} of {self._path}: {error}; {REBUILD}") from error
         return np.concatenate(parts)
 
     def close(self) -> None:

@@ -13,8 +13,9 @@ from torch.utils.dlpack import from_dlpack
 from cache.errors import CacheCorruptError
 from cache.record import checksum
 from loader.batch import Batch, LoaderConfig
-from loader.dali_feed import Feed, unreadable
+from loader.dali_feed import Feed
 from loader.dali_graph import Dali, Pipeline, build_pipeline
+from loader.damage import unreadable
 from loader.order import BatchPlan
 
 if TYPE_CHECKING:

@@ -11,10 +11,11 @@ import numpy.typing as npt
 import simplejpeg
 import torch
 
-from cache.errors import CacheCorruptError, CacheError
+from cache.errors import CacheError
 from cache.record import RecordLayout
 from loader.augment import draw_parameters
 from loader.batch import LoaderConfig
+from loader.damage import check_jpeg, unreadable
 from loader.order import BatchPlan
 
 if TYPE_CHECKING:
@@ -110,27 +111,12 @@ class Feed:
     def _gather(self, slot: Slot, row: int, sample: int) -> None:
         fields = self._layout.split(self._reader.record(sample))
         if self._layout.codec == "jpeg":
-            _check_jpeg(fields.image, self._layout.side)
+            check_jpeg(fields.image, self._layout.side)  # DALI skips no image: one would break the batch
             slot.jpegs.append(fields.image)
         else:
             slot.image[row].reshape(-1)[:] = fields.image
         slot.person[row].reshape(-1)[:] = fields.person
         slot.ignore[row].reshape(-1)[:] = fields.ignore
-
-
-def unreadable(reader: CacheReader, sample: int, reason: str) -> CacheCorruptError:
-    """The error that a sample's record cannot be used."""
-    return CacheCorruptError(
-        f"sample {sample} (image {reader.samples['image_id'][sample]}) of {reader.root}/{reader.split} cannot be read: "
-        f"{reason}; run `verify --cache {reader.root}`"
-    )
-
-
-def _check_jpeg(jpeg: U8, side: int) -> None:
-    """Refuse what would break the whole batch: DALI skips no image."""
-    height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
-    if (height, width) != (side, side):
-        raise CacheCorruptError(f"its JPEG is {width} x {height} pixels, not {side} x {side}")
 
 
 def _black_jpeg(side: int) -> U8:

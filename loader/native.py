@@ -13,10 +13,11 @@ import numpy.typing as npt
 import simplejpeg
 import torch
 
-from cache.errors import CacheCorruptError, CacheError
+from cache.errors import CacheError
 from cache.record import Fields
 from loader.augment import Parameters, draw_parameters
 from loader.batch import Batch, LoaderConfig
+from loader.damage import check_jpeg, unreadable
 from loader.kernels import copy_planes, copy_sample, warp_sample
 from loader.order import BatchPlan
 
@@ -72,13 +73,14 @@ class NativeSource:
         number = len(pending)
         try:
             while pending:
-                plan, slot, parts = pending.pop(0)
-                for part in parts:
-                    part.result()
                 # The slot after the last pending one is the one that the caller has just given back by coming again.
                 for following in islice(waiting, 1):
                     pending.append(self._start(following, self._ring[number % len(self._ring)]))
                     number += 1
+                plan, slot, parts = pending[0]
+                for part in parts:
+                    part.result()
+                del pending[0]
                 yield self._hand_over(plan, slot)
         finally:
             self._stop.set()  # abandoned: let what is under way end, so that the ring is free
@@ -119,11 +121,7 @@ class NativeSource:
                 else:
                     self._warp(sample, out, parameters.matrix[row], parameters.colour[row])
             except (CacheError, ValueError) as error:
-                image_id = self._reader.samples["image_id"][sample]
-                raise CacheCorruptError(
-                    f"sample {sample} (image {image_id}) of {self._reader.root}/{self._reader.split} cannot be read: "
-                    f"{error}; run `verify --cache {self._reader.root}`"
-                ) from error
+                raise unreadable(self._reader, sample, str(error)) from error
 
     def _copy(self, sample: int, out: Fields) -> None:
         image, planes, _keep = self._locate(sample)
@@ -174,7 +172,5 @@ class NativeSource:
 
 def _decode(jpeg: U8, out: U8, side: int) -> None:
     """Decode a JPEG of `(side, side)` pixels straight into `out`, `(side*side*3,)`."""
-    height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
-    if (height, width) != (side, side):
-        raise CacheCorruptError(f"its JPEG is {width} x {height} pixels, not {side} x {side}")
+    check_jpeg(jpeg, side)
     simplejpeg.decode_jpeg(jpeg, "RGB", buffer=out)

@@ -58,7 +58,8 @@ class BuildConfig:
         auto_codec: choose between raw and JPEG by the size of memory, whatever the spec says.
         splits: which of `train` and `val`.
         workers: threads; 0 takes one a processor.
-        force: replace a cache, or an unfinished build, that was made from something else.
+        force: build anew whatever cache is there, be it damaged or of something else; an unfinished build of the same
+            is still gone on with.
     """
 
     coco: Path

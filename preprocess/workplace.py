@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from cache.atomic import write_atomically
-from cache.errors import CacheError, CacheMissingError, CacheStaleError, CacheVersionError
+from cache.errors import CacheError, CacheMissingError, CacheStaleError
 from cache.index import INDEX_NAME, SAMPLE_DTYPE, CacheIndex, SampleTable, ShardInfo, SourceInfo
 from cache.record import RecordLayout
 from cache.shards import describe
@@ -90,23 +90,19 @@ def lock_folder(out: Path) -> Iterator[None]:
 def finished_index(
     out: Path, spec: CacheSpec, fingerprint: str, sources: dict[str, SourceInfo], *, force: bool
 ) -> CacheIndex | None:
-    """The index of a cache that is already what was asked for; None when there is work to do."""
+    """The index of a cache that is already what was asked for; None when there is work to do, as always by `force`."""
+    if force:
+        return None
     try:
         index = CacheIndex.load(out)
     except CacheMissingError:
         return None
-    except CacheVersionError:
-        if not force:
-            raise
-        return None
     if index.fingerprint == fingerprint:
         return index
-    if not force:
-        reasons = stale_reasons(index, spec, sources)
-        raise CacheStaleError(
-            f"{out} holds a cache made otherwise ({'; '.join(reasons)}); use another --out, or --force to replace it"
-        )
-    return None
+    reasons = stale_reasons(index, spec, sources)
+    raise CacheStaleError(
+        f"{out} holds a cache made otherwise ({'; '.join(reasons)}); use another --out, or --force to replace it"
+    )
 
 
 def open_order(out: Path, fingerprint: str, *, force: bool) -> None:

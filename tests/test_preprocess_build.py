@@ -399,5 +399,24 @@ def test_a_corrupt_table_is_found(coco, tmp_path):
         CacheReader(tmp_path / "cache", "train")
 
 
+@pytest.mark.parametrize("damage", ["index", "version", "shard"])
+def test_force_rebuilds_what_is_damaged(coco, tmp_path, damage):
+    out = tmp_path / "cache"
+    whole = build_cache(config(coco, out))
+    if damage == "shard":
+        path = out / "train" / "00001.lmdb"
+        path.write_bytes(path.read_bytes()[:5000])
+    else:
+        text = (out / "index.json").read_text()
+        changed = {"index": text[:100], "version": text.replace('"format_version": 1', '"format_version": 9')}
+        (out / "index.json").write_text(changed[damage])
+        with pytest.raises(CacheError, match="--force"):
+            build_cache(config(coco, out))
+    again = build_cache(config(coco, out, force=True))
+    assert (again.written, again.index) == (WRITTEN, whole.index)
+    with CacheReader(out, "train") as reader:
+        assert list(check_split(reader)) == []
+
+
 def test_write_errors_are_cache_errors():
     assert issubclass(CacheWriteError, CacheError)
