@@ -100,6 +100,7 @@ _IMAGES_HELP = (
     "Which images count: with a person annotation, with a person that has keypoints, with at least ten labelled "
     "keypoints, or all."
 )
+_CONTENT_HELP = "Read the photos to find those that changed and kept their size."
 _RULES = click.Choice(["person", "keypoints", "keypoints10", "all"])
 
 
@@ -149,6 +150,8 @@ _RULES = click.Choice(["person", "keypoints", "keypoints10", "all"])
 )
 @click.option("--workers", default=0, show_default=True, help="Threads; 0 takes one a processor.")
 @click.option("--force", is_flag=True, help="Build anew: replace a cache that is damaged or made otherwise.")
+@click.option("--content", is_flag=True, help=_CONTENT_HELP)
+@click.option("--strict", is_flag=True, help="A rejected image is an error: the cache is not finished.")
 def preprocess(
     coco: Path,
     out: Path,
@@ -156,11 +159,14 @@ def preprocess(
     splits: str,
     workers: int,
     force: bool,
+    content: bool,
+    strict: bool,
     **spec: Any,
 ) -> None:
     """Decode, rasterize, resize and pack COCO into a cache, once.
 
-    An interrupted build goes on where it stopped; a finished cache whose sources have not changed is left as it is.
+    An interrupted build goes on where it stopped. Of a finished cache only the shards are made again whose images or
+    annotations have changed.
     """
     from console.build import build_lines
     from console.progress import progress_bar
@@ -174,6 +180,8 @@ def preprocess(
         splits=tuple(name.strip() for name in splits.split(",")),
         workers=workers,
         force=force,
+        content=content,
+        strict=strict,
     )
     start = time.perf_counter()
     with progress_bar("Preprocessing") as update:
@@ -185,6 +193,29 @@ def _spec(image_codec: str, *, rule: Any, **fields: Any) -> CacheSpec:
     from cache.spec import CacheSpec
 
     return CacheSpec(codec="jpeg" if image_codec == "jpeg" else "raw", images=rule, **fields)
+
+
+@main.command(short_help="What has changed since a cache was made?")
+@click.argument("cache", type=_FOLDER)
+@click.option("--coco", type=_FOLDER, default=DEFAULT_COCO, show_default=True, help="What it was made from.")
+@click.option("--content", is_flag=True, help=_CONTENT_HELP)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def diff(cache: Path, coco: Path, content: bool, as_json: bool) -> None:
+    """What has changed in a dataset since CACHE was made from it, and which shards `preprocess` would make again.
+
+    Writes nothing. Exits with 1 if the cache is stale.
+    """
+    from cache.index import CacheIndex
+    from console.build import diff_lines
+    from preprocess.changes import find_changes
+
+    changes = find_changes(cache, coco, content=content)
+    if as_json:
+        _show_json(changes)
+    else:
+        click.echo("\n".join(diff_lines(cache, coco, CacheIndex.load(cache).spec, changes)))
+    if not all(change.none for change in changes):
+        sys.exit(1)
 
 
 # ---------------------------------------------------------------------------------------------------- look at data
@@ -227,25 +258,36 @@ def quick(coco: Path | None, cache: Path | None, as_json: bool) -> None:
 @_coco_or_cache
 @click.option("--images", "rule", type=_RULES, default="person", show_default=True, help=_IMAGES_HELP)
 @click.option("--category", default="person", show_default=True, help="COCO category whose annotations are checked.")
-def verify(coco: Path | None, cache: Path | None, as_json: bool, rule: Any, category: str) -> None:
+@click.option("--repair", is_flag=True, help="Make the damaged shards of --cache again, from --coco.")
+def verify(coco: Path | None, cache: Path | None, as_json: bool, rule: Any, category: str, repair: bool) -> None:
     """Is it sound? Decodes every image, or reads every record; tells the environment.
 
-    With both --coco and --cache it also tells whether the cache is still what the dataset gives.
+    With both --coco and --cache it also tells whether the cache is still what the dataset gives. With --repair it only
+    looks at the cache, and makes its damaged shards again.
     """
     from bench.hardware import describe_machine
+    from console.build import repair_lines
     from console.inspect import show_cache, show_dataset, show_machine
     from console.progress import progress_bar
     from preprocess.cache_soundness import verify_cache
+    from preprocess.repair import repair_cache
     from preprocess.soundness import verify_dataset
 
+    if repair and not (coco and cache):
+        raise click.UsageError("--repair needs --cache, and --coco to make the damaged shards from")
     dataset = coco if coco or cache else DEFAULT_COCO
     found: dict[str, Any] = {"machine": describe_machine(cache or dataset)}
-    if dataset:
+    if dataset and not repair:
         with progress_bar("Verifying") as update:
             found["coco"] = verify_dataset(dataset, rule, category, update)
     if cache:
         with progress_bar("Verifying", "samples") as update:
             found["cache"] = verify_cache(cache, update, coco=coco)
+    if repair and cache and coco and found["cache"].damages:
+        with progress_bar("Repairing") as update:
+            found["repaired"] = repair_cache(cache, coco, found["cache"].damages, update)
+        with progress_bar("Verifying again", "samples") as update:
+            found["damaged"], found["cache"] = found["cache"], verify_cache(cache, update, coco=coco)
     ok = all(found[name].sound for name in ("coco", "cache") if name in found)
     if as_json:
         _show_json({"ok": ok, **found})
@@ -253,6 +295,9 @@ def verify(coco: Path | None, cache: Path | None, as_json: bool, rule: Any, cate
         show_machine(found["machine"])
         if "coco" in found:
             show_dataset(found["coco"])
+        if "repaired" in found:
+            show_cache(found["damaged"])
+            click.echo("\n".join(repair_lines(found["repaired"])) + "\n")
         if "cache" in found:
             show_cache(found["cache"])
     if not ok:
@@ -375,6 +420,11 @@ def batch(cache: Path, coco: Path | None, picture: Path, as_json: bool, **option
     "--compile/--no-compile", "compile", default=None, help="Whether to use torch.compile.  [default: the profile's]"
 )
 @click.option("--seed", type=int, help="Of weights, order and augmentation.  [default: 0]")
+@click.option(
+    "--on-bad-record",
+    type=click.Choice(["stop", "skip"]),
+    help="Stop with its name, or leave it out of loss and scores and count it.  [default: stop]",
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, from its very next batch.")
 def train(
     cache: Path, out: Path, profile: str, resume: bool, network_name: str | None, width: int | None, **changes: Any
@@ -405,7 +455,7 @@ def train(
 # ---------------------------------------------------------------------------------------------------- measure
 
 
-_SUITES = ("machine", "raster", "preprocess", "loader", "model", "epoch")
+_SUITES = ("machine", "raster", "annotations", "preprocess", "stores", "verify", "loader", "model", "epoch")
 
 
 @main.command(short_help="How fast is each stage, against its physical limit?")

@@ -1,5 +1,8 @@
-REBUILD = "rebuild the cache with `preprocess --force`"
+REBUILD = "mend it with `verify --repair`"
 """The remedy for what is damaged."""
+
+GO_ON = "run the same `preprocess` again: it keeps the shards that are sound"
+"""The remedy for a cache without a readable index."""
 
 
 class CacheError(ValueError):

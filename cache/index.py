@@ -13,7 +13,7 @@ import numpy.typing as npt
 import xxhash
 
 from cache.atomic import write_atomically
-from cache.errors import REBUILD, CacheCorruptError, CacheMissingError, CacheVersionError
+from cache.errors import GO_ON, REBUILD, CacheCorruptError, CacheMissingError, CacheVersionError
 from cache.spec import FORMAT_VERSION, CacheSpec
 
 INDEX_NAME = "index.json"
@@ -43,17 +43,26 @@ SampleTable = npt.NDArray[np.void]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardInfo:
-    """A finished shard: file (or folder) name, samples in it, bytes on disk, XXH3-128 over them."""
+    """A finished shard.
+
+    Attributes:
+        name: of its file or folder.
+        rows: records in it.
+        bytes: on disk.
+        checksum: XXH3-128 over its bytes.
+        key: digest of what it was made from: two shards of equal key hold equal records.
+    """
 
     name: str
     rows: int
     bytes: int
     checksum: str
+    key: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceInfo:
-    """What a split was made from: SHA-256 of the annotation file, and of the images' names and sizes."""
+    """What a split was made from: the annotation file's name, and a digest of its images and their annotations."""
 
     annotations: str
     images: str
@@ -111,18 +120,18 @@ class CacheIndex:
             document = json.loads(text)
             version = document["format_version"]
         except (ValueError, KeyError, TypeError) as error:
-            raise CacheCorruptError(f"{path} is not a cache index ({error}); {REBUILD}") from None
+            raise CacheCorruptError(f"{path} is not a cache index ({error}); {GO_ON}") from None
         if version != FORMAT_VERSION:
             raise CacheVersionError(
                 f"{root} has cache format {version}; this release reads format {FORMAT_VERSION}; "
                 "rebuild it with this release's `preprocess --force`, or use the release that made it"
             )
         if document.get("checksum") != _digest(document.get("index")):
-            raise CacheCorruptError(f"{path} was changed after it was written (its checksum differs); {REBUILD}")
+            raise CacheCorruptError(f"{path} was changed after it was written (its checksum differs); {GO_ON}")
         try:
             return msgspec.convert(document["index"], cls)
         except msgspec.ValidationError as error:
-            raise CacheCorruptError(f"{path} is not a cache index ({error}); {REBUILD}") from None
+            raise CacheCorruptError(f"{path} is not a cache index ({error}); {GO_ON}") from None
 
 
 def _digest(body: object) -> str:

@@ -2,14 +2,21 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from multiprocessing.connection import Connection
 
 from cache.errors import CacheError
 from cache.index import ShardInfo
+from cache.manifest import ShardManifest, manifest_path
 from cache.reader import CacheReader
 from cache.record import checksum
 from cache.shards import describe
+
+MOST_THREADS = 8
+"""Shards read at a time if nobody says otherwise: one thread hashes some 10 GB/s, so more would wait for the disk."""
 
 CHILD_SILENCE = 60.0
 """Seconds without a word after which a process that reads a damaged shard counts as lost."""
@@ -20,44 +27,76 @@ MOST_CRASHES = 3
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Damage:
-    """One thing that is wrong: where (`train/00003.lmdb`, or `train/00003.lmdb row 7, image 785`) and what."""
+    """One thing that is wrong.
+
+    Attributes:
+        where: `train/00003.lmdb`, or `train/00003.lmdb row 7, image 785`.
+        what: is wrong there.
+        split, shard: to be made again to mend it; empty if that takes something else.
+    """
 
     where: str
     what: str
+    split: str = ""
+    shard: str = ""
 
 
-def check_split(reader: CacheReader, progress: Callable[[int], None] | None = None) -> Iterator[Damage]:
-    """Compare every shard and every record of a split with the index; yield what differs.
+def check_split(
+    reader: CacheReader, progress: Callable[[int], None] | None = None, *, threads: int = 0
+) -> Iterator[Damage]:
+    """Compare every shard of a split, and what is known of it, with the index; yield what differs, in their order.
+
+    A shard whose checksum agrees has the bytes with which it was finished, all of them: its records need no second
+    look. Where it differs, each record is compared with its own checksum, so that the bad ones are named.
 
     Args:
         reader: the split. Its index and sample table were checked on loading.
         progress: called with the number of samples just checked.
+        threads: shards read at a time; 0 takes one a processor, but no more than `MOST_THREADS`.
     """
-    for number, info in enumerate(reader.info.shards):
-        damage = check_shard(reader, info)
-        samples = (reader.samples["shard"] == number).nonzero()[0].tolist()
-        if damage is None:
-            yield from (found for sample in samples if (found := check_record(reader, sample)))
-        else:
-            yield damage
-            if (reader.root / reader.split / info.name).exists():
-                yield from _check_records_apart(reader, samples)
-        if progress:
-            progress(len(samples))
+    shards = reader.info.shards
+    pool = ThreadPoolExecutor(threads or min(os.cpu_count() or 1, MOST_THREADS), thread_name_prefix="integrity")
+    try:
+        for number, damage in enumerate(pool.map(partial(check_shard, reader), shards)):
+            samples = (reader.samples["shard"] == number).nonzero()[0].tolist()
+            if damage:
+                yield damage
+                if (reader.root / damage.where).exists():
+                    yield from _check_records_apart(reader, samples)
+            if damage := check_manifest(reader, shards[number]):
+                yield damage
+            if progress:
+                progress(len(samples))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def check_shard(reader: CacheReader, info: ShardInfo) -> Damage | None:
     """Compare all bytes of a shard with the index, without opening it."""
     path = reader.root / reader.split / info.name
-    where = f"{reader.split}/{info.name}"
+    damage = partial(Damage, where=f"{reader.split}/{info.name}", split=reader.split, shard=info.name)
     if not path.exists():
-        return Damage(where=where, what="the shard is missing")
-    found = describe(path, info.rows)
-    if found == info:
-        return None
+        return damage(what="the shard is missing")
+    try:
+        found = describe(path, info.rows)
+    except OSError as error:
+        return damage(what=f"it cannot be read: {error}")
     if found.bytes != info.bytes:
-        return Damage(where=where, what=f"it has {found.bytes:,} bytes, not {info.bytes:,}")
-    return Damage(where=where, what=f"its checksum is {found.checksum}, not {info.checksum}")
+        return damage(what=f"it has {found.bytes:,} bytes, not {info.bytes:,}")
+    if found.checksum != info.checksum:
+        return damage(what=f"its checksum is {found.checksum}, not {info.checksum}")
+    return None
+
+
+def check_manifest(reader: CacheReader, info: ShardInfo) -> Damage | None:
+    """Compare the manifest of a shard with its own checksum, and with the index."""
+    path = manifest_path(reader.root / reader.split, info.name)
+    damage = partial(Damage, where=f"{reader.split}/{path.name}", split=reader.split, shard=info.name)
+    try:
+        manifest = ShardManifest.load(path)
+    except (CacheError, OSError) as error:
+        return damage(what=str(error))
+    return None if manifest.shard == info else damage(what=f"it is not the manifest of the {info.name} in the index")
 
 
 def check_record(reader: CacheReader, sample: int) -> Damage | None:
@@ -66,9 +105,9 @@ def check_record(reader: CacheReader, sample: int) -> Damage | None:
         record = reader.record(sample)
         reader.layout.split(record)
     except CacheError as error:
-        return Damage(where=_place(reader, sample), what=str(error))
+        return _record_damage(reader, sample, str(error))
     if checksum(record) != int(reader.samples["checksum"][sample]):
-        return Damage(where=_place(reader, sample), what="the record's checksum differs")
+        return _record_damage(reader, sample, "the record's checksum differs")
     return None
 
 
@@ -92,13 +131,13 @@ def _check_records_apart(reader: CacheReader, samples: list[int]) -> Iterator[Da
         except EOFError:
             crashes += 1
             lost = waiting.pop(0)
-            yield Damage(where=_place(reader, lost), what="the store's own structure is damaged: it cannot be read")
+            yield _record_damage(reader, lost, "the store's own structure is damaged: it cannot be read")
         finally:
             child.kill()
             child.join()
             ours.close()
     for rest in waiting:
-        yield Damage(where=_place(reader, rest), what="not tried: too much of the shard's structure is damaged")
+        yield _record_damage(reader, rest, "not tried: too much of the shard's structure is damaged")
 
 
 def _report_records(reader: CacheReader, samples: list[int], to: Connection) -> None:
@@ -106,6 +145,8 @@ def _report_records(reader: CacheReader, samples: list[int], to: Connection) -> 
         to.send(check_record(reader, sample))
 
 
-def _place(reader: CacheReader, sample: int) -> str:
+def _record_damage(reader: CacheReader, sample: int, what: str) -> Damage:
     entry = reader.samples[sample]
-    return f"{reader.split}/{reader.info.shards[entry['shard']].name} row {entry['row']}, image {entry['image_id']}"
+    shard = reader.info.shards[entry["shard"]].name
+    where = f"{reader.split}/{shard} row {entry['row']}, image {entry['image_id']}"
+    return Damage(where=where, what=what, split=reader.split, shard=shard)

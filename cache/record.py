@@ -64,8 +64,31 @@ class RecordLayout:
         """Bytes of a raw record; a JPEG record is smaller in practice."""
         return self.image_bytes + 2 * self.plane_bytes
 
+    @property
+    def most_bytes(self) -> int:
+        """Bytes that no record exceeds: a JPEG of pure noise is larger than the pixels, but not twice as large."""
+        return self.raw_bytes if self.codec == "raw" else LENGTH_BYTES + 2 * self.raw_bytes
+
+    def blank(self, buffer: U8, image_bytes: int) -> U8:
+        """The first bytes of a buffer as a record to be filled in: `split` gives its fields.
+
+        Args:
+            buffer: `(most_bytes,)` or larger.
+            image_bytes: of the JPEG, or of the raw image.
+
+        Returns:
+            `(bytes,)` uint8, a view.
+        """
+        start = 0
+        if self.codec == "jpeg":
+            start = LENGTH_BYTES
+            buffer[:LENGTH_BYTES] = np.array([image_bytes], "<u4").view(np.uint8)
+        record = buffer[: start + image_bytes + 2 * self.plane_bytes]
+        assert record.size == start + image_bytes + 2 * self.plane_bytes
+        return record
+
     def pack(self, image: U8, person: U8, ignore: U8) -> U8:
-        """Join the parts into one record.
+        """Join the parts into a new record.
 
         Args:
             image: `(side, side, 3)` RGB for `raw`, the `(n,)` bytes of a JPEG for `jpeg`.
@@ -75,12 +98,13 @@ class RecordLayout:
         Returns:
             `(bytes,)` uint8.
         """
-        planes = (np.packbits(person, bitorder="little"), np.packbits(ignore, bitorder="little"))
-        if self.codec == "raw":
-            assert image.shape == (self.side, self.side, 3)
-            return np.concatenate((image.reshape(-1), *planes))
-        length = np.array([image.size], "<u4").view(np.uint8)
-        return np.concatenate((length, image.reshape(-1), *planes))
+        assert self.codec == "jpeg" or image.shape == (self.side, self.side, 3)
+        record = self.blank(np.empty(LENGTH_BYTES + image.size + 2 * self.plane_bytes, np.uint8), image.size)
+        fields = self.split(record)
+        fields.image[:] = image.reshape(-1)
+        fields.person[:] = pack_plane(person)
+        fields.ignore[:] = pack_plane(ignore)
+        return record
 
     def split(self, record: U8) -> Fields:
         """The parts of a record, without a copy.
@@ -102,6 +126,11 @@ class RecordLayout:
     def unpack_plane(self, plane: U8) -> U8:
         """A packed plane as `(side, side)` uint8 of 0 and 1."""
         return np.unpackbits(plane, bitorder="little").reshape(self.side, self.side)
+
+
+def pack_plane(plane: U8) -> U8:
+    """A plane of 0 and 1 as eight pixels a byte, `(pixels / 8,)`."""
+    return np.packbits(plane, bitorder="little")
 
 
 def checksum(data: U8 | bytes) -> int:

@@ -5,6 +5,7 @@ A store is a small class behind one of two protocols. Names, hashes, temporary n
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,15 +17,18 @@ import xxhash
 from cache.atomic import sync_directory
 from cache.errors import CacheError
 from cache.index import ShardInfo
-from cache.record import U8, RecordLayout
+from cache.record import U8, Fields, RecordLayout
 from cache.spec import Store
+
+BLOCK = 1 << 20
+"""Bytes that are read and hashed at a time: they stay in the processor's cache between both."""
 
 
 class ShardWriter(Protocol):
     """Appends records to a new shard. `close` makes them durable; nobody reads the shard before that."""
 
     def append(self, record: U8) -> None:
-        """Store the next record.
+        """Store the next record; its buffer may be used again afterwards.
 
         Raises:
             CacheWriteError: the disk is full, or the store failed otherwise.
@@ -35,13 +39,13 @@ class ShardWriter(Protocol):
 
 
 class ShardReader(Protocol):
-    """Reads records of one finished shard."""
-
-    mapped: bool
-    """Whether `record` gives a view into mapped memory, valid until `close`, instead of a copy."""
+    """Reads records of one finished shard. Threads may share it."""
 
     def record(self, row: int) -> U8:
-        """The bytes of a record, read only."""
+        """The bytes of a record, read only: a view, valid until `close`, or a copy where they lie apart."""
+
+    def fields(self, row: int) -> Fields:
+        """The parts of a record without a copy: views into mapped memory, read only, valid until `close`."""
 
     def close(self) -> None:
         """Let go of files and maps."""
@@ -55,7 +59,7 @@ def open_writer(store: Store, path: Path, layout: RecordLayout, capacity: int) -
         return LmdbWriter(path, layout, capacity)
     from cache.zarr_shards import ZarrWriter
 
-    return ZarrWriter(path, layout, capacity)
+    return ZarrWriter(path, layout)
 
 
 def open_reader(store: Store, path: Path, layout: RecordLayout) -> ShardReader:
@@ -67,7 +71,7 @@ def open_reader(store: Store, path: Path, layout: RecordLayout) -> ShardReader:
     if store == "lmdb":
         from cache.lmdb_shards import LmdbReader
 
-        return LmdbReader(path)
+        return LmdbReader(path, layout)
     from cache.zarr_shards import ZarrReader
 
     return ZarrReader(path, layout)
@@ -78,44 +82,79 @@ def shard_name(number: int, store: Store) -> str:
     return f"{number:05d}.{store}"
 
 
+class ShardDraft:
+    """A shard under a temporary name, until it is finished or given up.
+
+    `append` and `finish` may be called from different threads, one at a time.
+    """
+
+    def __init__(self, directory: Path, name: str, store: Store, layout: RecordLayout, capacity: int) -> None:
+        self._directory, self._name = directory, name
+        self._temporary = directory / f".{name}.tmp"
+        remove(self._temporary)
+        self._rows = 0
+        self._writer = open_writer(store, self._temporary, layout, capacity)
+
+    def append(self, record: U8) -> None:
+        """Store the next record. See `ShardWriter`."""
+        self._writer.append(record)
+        self._rows += 1
+
+    def finish(self) -> ShardInfo:
+        """Make the shard durable and give it its name.
+
+        Raises:
+            CacheWriteError: see `ShardWriter.append`.
+        """
+        self._writer.close()
+        info = describe(self._temporary, self._rows)
+        remove(self._directory / self._name)
+        self._temporary.rename(self._directory / self._name)
+        sync_directory(self._directory)
+        return dataclasses.replace(info, name=self._name)
+
+    def give_up(self) -> None:
+        """Remove what there is of an unfinished shard."""
+        with suppress(CacheError, OSError):  # the error that led here is the one to tell
+            self._writer.close()
+        remove(self._temporary)
+
+
 @contextmanager
 def write_shard(
     directory: Path, number: int, store: Store, layout: RecordLayout, capacity: int
-) -> Iterator[ShardWriter]:
-    """Write a shard under a temporary name; on leaving it is synced and renamed, on an error it is removed."""
-    name = shard_name(number, store)
-    temporary = directory / f".{name}.tmp"
-    remove(temporary)
-    writer = open_writer(store, temporary, layout, capacity)
+) -> Iterator[ShardDraft]:
+    """A shard that is finished at the end of the block, or given up if it fails."""
+    draft = ShardDraft(directory, shard_name(number, store), store, layout, capacity)
     try:
-        yield writer
-        writer.close()
-        remove(directory / name)
-        temporary.rename(directory / name)
-        sync_directory(directory)
+        yield draft
+        draft.finish()
     except BaseException:
-        _close_quietly(writer)
-        remove(temporary)
+        draft.give_up()
         raise
 
 
-def _close_quietly(writer: ShardWriter) -> None:
-    """Close a writer whose shard is given up; the error that led here is the one to tell."""
-    with suppress(CacheError, OSError):
-        writer.close()
+def shard_files(path: Path) -> list[Path]:
+    """The files of a shard, sorted: itself, or those in its folder."""
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
+def shard_bytes(path: Path) -> int:
+    """Size of a shard on disk."""
+    return sum(file.stat().st_size for file in shard_files(path))
 
 
 def describe(path: Path, rows: int) -> ShardInfo:
     """Size and checksum of a finished shard: over the file, or over the names and bytes of a folder's files."""
-    digest, size = xxhash.xxh3_128(), 0
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    for file in files:
+    digest, size, buffer = xxhash.xxh3_128(), 0, memoryview(bytearray(BLOCK))
+    for file in shard_files(path):
         if path.is_dir():
             digest.update(file.relative_to(path).as_posix().encode())
+        # Read, not mapped: a disk that fails is then an error and no signal, and a cold file comes faster.
         with file.open("rb", buffering=0) as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
-                size += len(block)
+            while count := stream.readinto(buffer):
+                digest.update(buffer[:count])
+                size += count
     return ShardInfo(name=path.name, rows=rows, bytes=size, checksum=digest.hexdigest())
 
 

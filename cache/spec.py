@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from cache.errors import CacheError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the layout on disk (index, sample table, record). Readers refuse any other."""
 
 SIDE_MULTIPLE = 32
@@ -36,7 +36,7 @@ class CacheSpec:
         jpeg_quality: 1 to 100; only the `jpeg` codec reads it. Chroma is never subsampled.
         category: name of the COCO category that `person` stands for.
         limit: only so many images of each split, evenly over it; 0 takes all.
-        shard_samples: source images in a shard; also the unit of work and of resuming.
+        shard_samples: source images in a shard, on average; also the unit of resuming and of rebuilding.
     """
 
     side: int = 384
@@ -69,6 +69,13 @@ class CacheSpec:
         """Hash (64 hex digits) of this spec, the format version and a digest of the sources."""
         text = json.dumps([FORMAT_VERSION, dataclasses.asdict(self), sources], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def record_fingerprint(self) -> str:
+        """Hash of what decides the bytes of one record, whatever else the cache holds."""
+        fields = dataclasses.asdict(self)
+        for name in ("images", "limit", "shard_samples"):  # which images there are, and in which shard
+            del fields[name]
+        return hashlib.sha256(json.dumps([FORMAT_VERSION, fields], sort_keys=True).encode()).hexdigest()
 
     def differences(self, other: CacheSpec) -> list[str]:
         """Fields in which `other` differs, as `name: mine, not theirs`."""

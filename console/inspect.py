@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from console.text import size
+from console.text import count, size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +32,7 @@ def show_structure(checks: Sequence[Check], console: Console | None = None) -> N
     missing = sum(not check.ok for check in checks)
     lines.append("")
     if missing:
-        lines.append(f"❌ {_count(missing, 'thing')} to mend before {'training' if cached else 'preprocessing'}")
+        lines.append(f"❌ {count(missing, 'thing')} to mend before {'training' if cached else 'preprocessing'}")
     elif cached:
         lines += ["✅ Cache verified!", "   ✅ All its shards are there", "   ✅ Ready to train the model"]
     else:
@@ -68,7 +68,7 @@ def show_machine(machine: Machine, console: Console | None = None) -> None:
     libraries = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
     lines = [
         "🖥️ Environment:",
-        f"   - Processor: {machine.processor}, {_count(machine.cores, 'core')}{features}",
+        f"   - Processor: {machine.processor}, {count(machine.cores, 'core')}{features}",
         f"   - Memory: {size(machine.memory_total)}, {size(machine.memory_free)} free",
         f"   - System: {machine.system}, Python {machine.python}",
         f"   - Libraries: {libraries}",
@@ -81,7 +81,7 @@ def show_machine(machine: Machine, console: Console | None = None) -> None:
     if machine.dali_devices is None:
         lines.append("   - DALI: not installed")
     else:
-        lines.append(f"   - DALI: {_count(machine.dali_devices, 'GPU')}")
+        lines.append(f"   - DALI: {count(machine.dali_devices, 'GPU')}")
     lines.append(f"   - C++ compiler: {machine.compiler or 'none; the model runs without torch.compile on a CPU'}")
     if machine.disk:
         little = " ⚠️ little for the whole of COCO" if machine.disk.free < _LITTLE_SPACE else ""
@@ -114,7 +114,7 @@ def show_dataset(soundness: DatasetSoundness, console: Console | None = None) ->
         if split.absent:
             lines.append(f"   - {split.absent:,} more images are not there and not needed")
         if split.unlisted:
-            lines.append(f"   - {_count(split.unlisted, 'file')} that the JSON does not name")
+            lines.append(f"   - {count(split.unlisted, 'file')} that the JSON does not name")
     lines += ["", *_findings(_describe(soundness))]
     _show([*lines, "✅ Dataset is sound" if soundness.sound else "❌ Dataset is not sound"], console)
 
@@ -136,13 +136,13 @@ def show_cache(soundness: CacheSoundness, console: Console | None = None) -> Non
         lines.append(f"📦 Side {spec.side}, {spec.fit}, {spec.codec} in {spec.store}, images: {spec.images}")
     for split in soundness.splits:
         bad = sum(damage.where.startswith(split.split) for damage in soundness.damages)
-        what = f"{split.samples:,} records in {_count(split.shards, 'shard')} ({size(split.bytes)})"
+        what = f"{split.samples:,} records in {count(split.shards, 'shard')} ({size(split.bytes)})"
         rejected = f", {split.rejected:,} images were rejected" if split.rejected else ""
-        found = f"❌ {split.split}: {_count(bad, 'damage')} among {what}" if bad else f"✅ {split.split}: {what} sound"
+        found = f"❌ {split.split}: {count(bad, 'damage')} among {what}" if bad else f"✅ {split.split}: {what} sound"
         lines.append(found + rejected)
     if soundness.stale:
         lines += [f"❌ It no longer agrees with the dataset: {reason}" for reason in soundness.stale]
-        lines.append("   Make it again with `preprocess --force`")
+        lines.append("   The same `preprocess` again brings it up to date")
     elif soundness.stale is not None:
         lines.append("✅ It agrees with the dataset")
     lines += ["", *_findings(f"{damage.where}: {damage.what}" for damage in soundness.damages)]
@@ -231,10 +231,6 @@ def _size_lines(width: Summary, height: Summary) -> list[str]:
         f"   - {name}: {each.minimum:.0f} to {each.maximum:.0f} pixels, median {each.median:.0f}"
         for name, each in (("Width", width), ("Height", height))
     ]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _show(lines: Iterable[str], console: Console | None) -> None:

@@ -21,3 +21,8 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes}m {rest:02d}s"
     return f"{minutes // 60}h {minutes % 60:02d}m"
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things: `1 shard`, `1,200 shards`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -10,9 +10,9 @@ from cache.index import INDEX_NAME, CacheIndex
 from cache.integrity import Damage, check_split
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
+from preprocess.changes import find_changes, stale_reasons
 from preprocess.errors import DatasetError
 from preprocess.soundness import Progress
-from preprocess.sources import read_split, stale_reasons
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,13 +85,13 @@ def verify_cache(cache: Path, progress: Progress | None = None, *, coco: Path | 
                 damages += check_split(reader, advance)
         except CacheError as error:
             damages.append(Damage(where=split, what=str(error)))
-    stale = None if coco is None else tuple(_stale(index, coco))
+    stale = None if coco is None else tuple(_stale(cache, coco))
     return CacheSoundness(cache=str(cache), spec=index.spec, splits=tuple(records), damages=tuple(damages), stale=stale)
 
 
-def _stale(index: CacheIndex, coco: Path) -> list[str]:
+def _stale(cache: Path, coco: Path) -> list[str]:
     try:
-        sources = {name: read_split(coco, name, index.spec).source for name in index.splits}
-    except DatasetError as error:
+        changes = find_changes(cache, coco)
+    except (CacheError, DatasetError) as error:
         return [str(error)]
-    return stale_reasons(index, None, sources)
+    return [reason for change in changes for reason in stale_reasons(change)]

@@ -8,7 +8,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from cache.record import pack_plane
 from cache.spec import Fit
+from preprocess.resize import shrink_image, shrink_plane
 
 U8 = npt.NDArray[np.uint8]
 
@@ -41,33 +43,42 @@ def fit_box(height: int, width: int, side: int, fit: Fit) -> FitBox:
     return FitBox((side - inner_width) // 2, (side - inner_height) // 2, inner_width, inner_height)
 
 
-def place_image(image_HW3: U8, box: FitBox, side: int) -> U8:
-    """A photo resized into its box, `(side, side, 3)`; the padding is black.
+def place_image(image_HW3: U8, box: FitBox, square_SS3: U8) -> None:
+    """Resize a photo into its box of `square_SS3` (C-contiguous), wholly written; the padding is black.
 
-    `cv2.resize` with `INTER_AREA` when it shrinks, `INTER_LINEAR` when it grows.
+    As `cv2.resize` with `INTER_AREA` when it shrinks, `INTER_LINEAR` when it grows.
     """
+    if box.width * box.height < square_SS3.shape[0] * square_SS3.shape[1]:
+        square_SS3[:] = 0
     height, width = image_HW3.shape[:2]
-    shrinks = box.width <= width and box.height <= height
-    resized = cv2.resize(image_HW3, box[2:], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    if (box.width, box.height) == (side, side):
-        return _as_u8(resized)
-    square = np.zeros((side, side, 3), np.uint8)
-    square[box.slices] = resized
-    return square
+    if box.width <= width and box.height <= height:
+        shrink_image(image_HW3, square_SS3, *box)
+    else:
+        square_SS3[box.slices] = cv2.resize(image_HW3, box[2:], interpolation=cv2.INTER_LINEAR)
 
 
-def place_plane(plane_HW: U8, box: FitBox, side: int, padding: int) -> U8:
-    """A plane of 0 and 1 resized into its box, `(side, side)` of 0 and 1; `padding` fills the rest.
+def place_plane(plane_HW: U8, box: FitBox, bits_SB: U8, padding: int) -> int:
+    """Resize a plane of 0 and 1 into its box of a packed plane, wholly written; `padding` fills the rest.
 
     A pixel is set when at least half of its area is: `cv2.resize(255 * plane, INTER_AREA) >= 128`.
+
+    Args:
+        plane_HW: `(H, W)` uint8 of 0 and 1.
+        box: where it goes.
+        bits_SB: `(S, S / 8)` uint8, C-contiguous, packed as in `cache.record`.
+        padding: 0 or 1.
+
+    Returns:
+        Pixels that are set in the box.
     """
-    square = np.full((side, side), padding, np.uint8)
-    if plane_HW.any():
-        resized = cv2.resize(plane_HW * np.uint8(255), box[2:], interpolation=cv2.INTER_AREA)
-        square[box.slices] = resized >= 128
-    else:
-        square[box.slices] = 0
-    return square
+    height, width = plane_HW.shape
+    if box.width <= width and box.height <= height:
+        bits_SB[:] = 255 * padding
+        return shrink_plane(plane_HW, bits_SB, *box)
+    square = np.full((len(bits_SB), len(bits_SB)), padding, np.uint8)
+    square[box.slices] = cv2.resize(plane_HW * np.uint8(255), box[2:], interpolation=cv2.INTER_AREA) >= 128
+    bits_SB[:] = pack_plane(square).reshape(bits_SB.shape)
+    return int(square[box.slices].sum())
 
 
 def restore_mask(mask_SS: npt.NDArray[np.float32], box: FitBox, height: int, width: int) -> npt.NDArray[np.float32]:
@@ -76,6 +87,3 @@ def restore_mask(mask_SS: npt.NDArray[np.float32], box: FitBox, height: int, wid
     restored = cv2.resize(inner, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(restored, np.float32)
 
-
-def _as_u8(array: npt.NDArray[np.integer | np.floating]) -> U8:
-    return np.asarray(array, np.uint8)

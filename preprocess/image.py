@@ -17,12 +17,15 @@ _JPEG_START = b"\xff\xd8\xff"
 
 
 def read_rgb(path: Path) -> U8:
-    """Decode an image file as `(H, W, 3)` RGB, in stored orientation: EXIF rotation is not applied.
+    """Read and decode an image file. See `read_file` and `decode_rgb`."""
+    return decode_rgb(read_file(path))
 
-    COCO's annotations are in stored pixels. Grayscale becomes RGB; 16 bits become 8; alpha is dropped.
+
+def read_file(path: Path) -> bytes:
+    """Read the bytes of an image file.
 
     Raises:
-        ImageError: the file is missing, unreadable, cut short or no image.
+        ImageError: it is missing, unreadable or empty.
     """
     try:
         data = path.read_bytes()
@@ -32,11 +35,17 @@ def read_rgb(path: Path) -> U8:
         raise ImageError(f"the image file cannot be read: {error.strerror}") from None
     if not data:
         raise ImageError("the image file is empty")
-    return decode_rgb(data)
+    return data
 
 
 def decode_rgb(data: bytes) -> U8:
-    """Decode the bytes of an image file. See `read_rgb`."""
+    """Decode the bytes of an image file as `(H, W, 3)` RGB, in stored orientation: EXIF rotation is not applied.
+
+    COCO's annotations are in stored pixels. Grayscale becomes RGB; 16 bits become 8; alpha is dropped.
+
+    Raises:
+        ImageError: it is cut short or no image.
+    """
     if data.startswith(_JPEG_START):
         try:
             # Strict: a truncated JPEG is an error here, where OpenCV returns a half-gray picture.

@@ -12,7 +12,7 @@ from cache.spec import CacheSpec
 from preprocess.coco import PersonTable
 from preprocess.errors import ImageError
 from preprocess.geometry import fit_box, place_image, place_plane
-from preprocess.image import encode_jpeg, read_rgb
+from preprocess.image import decode_rgb, encode_jpeg
 from preprocess.raster import CROWD_DROP, CROWD_IGNORE, CROWD_PERSON, fill_planes
 from preprocess.sources import Split
 
@@ -21,8 +21,18 @@ U8 = npt.NDArray[np.uint8]
 _CROWD_RULE = {"ignore": CROWD_IGNORE, "person": CROWD_PERSON, "drop": CROWD_DROP}
 
 
-def make_record(spec: CacheSpec, layout: RecordLayout, split: Split, row: int) -> tuple[U8, dict[str, Any]]:
+def make_record(
+    spec: CacheSpec, layout: RecordLayout, split: Split, row: int, data: bytes, buffer: U8
+) -> tuple[U8, dict[str, Any]]:
     """Make the record of image `row` of a split, and its entry of the sample table (all but its place).
+
+    Args:
+        spec: of the cache.
+        layout: of its records.
+        split: what the image is of.
+        row: of the split's table.
+        data: the image's file.
+        buffer: `(layout.most_bytes,)`; the record is a view into it.
 
     Raises:
         ImageError: the image or its annotations cannot be used; the message says why.
@@ -30,19 +40,26 @@ def make_record(spec: CacheSpec, layout: RecordLayout, split: Split, row: int) -
     table = split.table
     if row in split.problems:
         raise ImageError(split.problems[row])
-    image = read_rgb(split.folder / table.file_name[row])
+    image = decode_rgb(data)
     height, width = image.shape[:2]
     expected = int(table.height[row]), int(table.width[row])
     if (height, width) != expected:
         raise ImageError(f"the image is {width} x {height} pixels, its JSON entry says {expected[1]} x {expected[0]}")
     person, ignore = native_planes(table, row, spec)
     box = fit_box(height, width, spec.side, spec.fit)
-    pixels = place_image(image, box, spec.side)
-    person_SS = place_plane(person, box, spec.side, padding=0)
-    ignore_SS = place_plane(ignore, box, spec.side, padding=1)
-    record = layout.pack(
-        pixels if spec.codec == "raw" else encode_jpeg(pixels, spec.jpeg_quality), person_SS, ignore_SS
-    )
+    if spec.codec == "raw":
+        record = layout.blank(buffer, layout.image_bytes)
+        place_image(image, box, layout.split(record).image.reshape(spec.side, spec.side, 3))
+    else:
+        pixels = np.empty((spec.side, spec.side, 3), np.uint8)
+        place_image(image, box, pixels)
+        jpeg = encode_jpeg(pixels, spec.jpeg_quality)
+        record = layout.blank(buffer, jpeg.size)
+        layout.split(record).image[:] = jpeg
+    fields = layout.split(record)
+    packed = spec.side, spec.side // 8
+    person_pixels = place_plane(person, box, fields.person.reshape(packed), padding=0)
+    place_plane(ignore, box, fields.ignore.reshape(packed), padding=1)
     crowd = table.iscrowd[table.first[row] : table.first[row + 1]]
     return record, {
         "image_id": int(table.image_id[row]),
@@ -53,7 +70,7 @@ def make_record(spec: CacheSpec, layout: RecordLayout, split: Split, row: int) -
         "box_width": box.width,
         "box_height": box.height,
         "persons": int((crowd == 0).sum()),
-        "person_fraction": float(person_SS.sum()) / (box.width * box.height),
+        "person_fraction": person_pixels / (box.width * box.height),
         "checksum": checksum(record),
     }
 

@@ -1,18 +1,18 @@
-"""What a cache is made from: the splits of a COCO folder, their digests, and whether a cache still agrees with them."""
+"""What a cache is made from: the splits of a COCO folder, and what each of their images consists of."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 from pathlib import Path
 
 import numpy as np
+import xxhash
 
-from cache.index import CacheIndex, SourceInfo
+from cache.manifest import ImageSource
 from cache.spec import CacheSpec
-from preprocess.coco import PersonTable, annotation_file, file_digest, load_persons
+from preprocess.coco import PersonTable, annotation_file, load_persons
+from preprocess.digest import annotation_digests
 from preprocess.errors import DatasetError
 from preprocess.select import select_images
 
@@ -29,24 +29,26 @@ class Split:
         folder: where its images are.
         table: all its images and person annotations.
         rows: rows of the table, ascending: the images that the rule selects.
+        sources: what each of them consists of, in the order of `rows`.
         annotations: the annotation file.
         problems: why an image cannot be used although it is selected, by row.
         orphans: annotations that belong to no image of the file, and why.
-        source: digest of what this was read from.
     """
 
     name: str
     folder: Path
     table: PersonTable
     rows: list[int]
+    sources: list[ImageSource]
     annotations: Path
     problems: dict[int, str]
     orphans: tuple[str, ...]
-    source: SourceInfo
 
 
-def read_split(coco: Path, name: str, spec: CacheSpec) -> Split:
+def read_split(coco: Path, name: str, spec: CacheSpec, *, content: bool = False) -> Split:
     """Read a split's annotations and pick the images that the spec's rule and limit select.
+
+    With `content` the images are read, too, and known by their bytes and not only by their names and sizes.
 
     Raises:
         DatasetError: files or folders are missing or unreadable, or no image is selected.
@@ -70,36 +72,40 @@ def read_split(coco: Path, name: str, spec: CacheSpec) -> Split:
             orphans.append(reason)
         else:
             problems.setdefault(problem.image, reason)
-    source = source_info(annotations, folder, [table.file_name[row] for row in rows])
     return Split(
         name=name,
         folder=folder,
         table=table,
         rows=rows,
+        sources=_image_sources(folder, table, rows, problems, content=content),
         annotations=annotations,
         problems=problems,
         orphans=tuple(orphans),
-        source=source,
     )
 
 
-def source_info(annotations: Path, folder: Path, names: list[str]) -> SourceInfo:
-    """Digest of a split's sources: the annotation file's bytes, and the images' names and sizes."""
-    with os.scandir(folder) as entries:
+def content_digest(data: bytes) -> int:
+    """XXH3 (64 bits) of an image file's bytes."""
+    return xxhash.xxh3_64_intdigest(data)
+
+
+def _image_sources(
+    folder: Path, table: PersonTable, rows: list[int], problems: dict[int, str], *, content: bool
+) -> list[ImageSource]:
+    with os.scandir(folder) as entries:  # far cheaper than asking for the files one by one
         sizes = {entry.name: entry.stat().st_size for entry in entries}
-    listing = json.dumps([[name, sizes.get(name, -1)] for name in sorted(names)])
-    return SourceInfo(annotations=file_digest(annotations), images=hashlib.sha256(listing.encode()).hexdigest())
-
-
-def stale_reasons(index: CacheIndex, spec: CacheSpec | None, sources: dict[str, SourceInfo]) -> list[str]:
-    """Why a cache is not what `spec` and `sources` would give; empty when it is. A spec of None is not compared."""
-    reasons = index.spec.differences(spec) if spec else []
-    if set(index.splits) != set(sources):
-        reasons.append(f"splits: {', '.join(index.splits)}, not {', '.join(sources)}")
-    for name in index.splits.keys() & sources.keys():
-        was, now = index.splits[name].source, sources[name]
-        if was.annotations != now.annotations:
-            reasons.append(f"{name}: the annotation file has changed")
-        if was.images != now.images:
-            reasons.append(f"{name}: the list of images or their sizes has changed")
-    return reasons
+    digests = annotation_digests(table, np.array(rows, np.int64)).tolist()
+    sources = []
+    for row, digest in zip(rows, digests, strict=True):
+        name = table.file_name[row]
+        problem = problems.get(row)
+        sources.append(
+            ImageSource(
+                image_id=int(table.image_id[row]),
+                file_name=name,
+                file_bytes=sizes.get(name, -1),
+                annotations=digest ^ xxhash.xxh3_64_intdigest(problem.encode()) if problem else digest,
+                content=content_digest((folder / name).read_bytes()) if content and name in sizes else 0,
+            )
+        )
+    return sources

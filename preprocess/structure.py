@@ -13,7 +13,7 @@ from cache.spec import FORMAT_VERSION
 from preprocess.coco import annotation_file
 from preprocess.errors import DatasetError
 from preprocess.sources import SPLIT_FOLDERS
-from preprocess.workplace import ORDER_NAME
+from preprocess.workplace import has_shards
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -106,7 +106,7 @@ def check_cache(cache: Path) -> list[Check]:
         index = CacheIndex.load(cache)
     except CacheError as error:
         problem = str(error)
-        if (cache / ORDER_NAME).exists() and not (cache / INDEX_NAME).exists():
+        if has_shards(cache) and not (cache / INDEX_NAME).exists():
             problem = f"{cache} holds an unfinished build; run the same `preprocess` again and it goes on from there"
         return [_bad("index", cache / INDEX_NAME, problem)]
     spec = index.spec
@@ -135,7 +135,8 @@ def _check_split(cache: Path, index: CacheIndex, split: str) -> list[Check]:
     total = sum(shard.bytes for shard in info.shards)
     if wrong:
         problem = (
-            f"{len(wrong)} of {len(info.shards)} shards in {folder} are not as written ({wrong[0]}); rebuild the cache"
+            f"{len(wrong)} of {len(info.shards)} shards in {folder} are not as written ({wrong[0]}); "
+            "run the same `preprocess` again"
         )
         return [samples, _bad("shards", folder, problem, split, total)]
     count = f"{len(info.shards)} shard{'s' if len(info.shards) != 1 else ''}"

@@ -1,57 +1,26 @@
-"""The folder that a cache is built in: whose turn it is, what is already done, and whether there is room."""
+"""The folder that a cache is built in: whose turn it is, whose it is, and whether there is room."""
 
 from __future__ import annotations
 
 import dataclasses
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import msgspec
-import numpy as np
-
-from cache.atomic import write_atomically
-from cache.errors import CacheError, CacheMissingError, CacheStaleError
-from cache.index import INDEX_NAME, SAMPLE_DTYPE, CacheIndex, SampleTable, ShardInfo, SourceInfo
+from cache.errors import CacheCorruptError, CacheError, CacheMissingError
+from cache.index import INDEX_NAME, CacheIndex
 from cache.record import RecordLayout
-from cache.shards import describe
+from cache.shards import remove
 from cache.spec import CacheSpec
-from preprocess.sources import SPLIT_FOLDERS, stale_reasons
+from preprocess.sources import SPLIT_FOLDERS
 
-ORDER_NAME = "build.json"
 LOCK_NAME = "build.lock"
-PARTS_NAME = ".parts"
 
 JPEG_BYTES_A_PIXEL = 0.45
 """Quality 95 without subsampling, in LMDB: measured on 740 of COCO's photos at side 384. For estimates of space."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Rejection:
-    """An image that was left out, and why; or an annotation without an image, by its file and with an id of -1."""
-
-    split: str
-    image_id: int
-    file_name: str
-    reason: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Part:
-    """What is known of a finished shard until the index is written."""
-
-    shard: ShardInfo
-    rejections: tuple[Rejection, ...]
-    samples: list[list[Any]]
-
-    def table(self) -> SampleTable:
-        """The shard's rows of the sample table."""
-        return np.array([tuple(row) for row in self.samples], SAMPLE_DTYPE)
 
 
 @contextmanager
@@ -87,42 +56,47 @@ def lock_folder(out: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def finished_index(
-    out: Path, spec: CacheSpec, fingerprint: str, sources: dict[str, SourceInfo], *, force: bool
-) -> CacheIndex | None:
-    """The index of a cache that is already what was asked for; None when there is work to do, as always by `force`."""
-    if force:
-        return None
+def committed_index(out: Path) -> CacheIndex | None:
+    """The index of the finished cache in a folder; None where there is none, or a damaged one.
+
+    Raises:
+        CacheVersionError: it has a format version that this release does not know.
+    """
     try:
-        index = CacheIndex.load(out)
-    except CacheMissingError:
+        return CacheIndex.load(out)
+    except (CacheMissingError, CacheCorruptError):
         return None
-    if index.fingerprint == fingerprint:
-        return index
-    reasons = stale_reasons(index, spec, sources)
-    raise CacheStaleError(
-        f"{out} holds a cache made otherwise ({'; '.join(reasons)}); use another --out, or --force to replace it"
-    )
 
 
-def open_order(out: Path, fingerprint: str, *, force: bool) -> None:
-    """Begin a build, or go on with one of the same fingerprint; clear away what `force` allows to."""
-    order = out / ORDER_NAME
-    foreign = {path.name for path in out.iterdir()} - {ORDER_NAME, LOCK_NAME, INDEX_NAME, *SPLIT_FOLDERS}
+def check_owner(out: Path) -> None:
+    """Refuse a folder that holds other things than a cache.
+
+    Raises:
+        CacheError: it does.
+    """
+    foreign = {path.name for path in out.iterdir()} - {LOCK_NAME, INDEX_NAME, *SPLIT_FOLDERS}
     if foreign:
         raise CacheError(f"{out} holds other things ({sorted(foreign)[0]}); give --out a folder of its own")
-    if order.exists():
-        if json.loads(order.read_text()).get("fingerprint") == fingerprint:
-            return
-        if not force and any(out.glob(f"*/{PARTS_NAME}/*.json")):  # without a finished shard nothing is lost
-            raise CacheStaleError(
-                f"{out} holds an unfinished build of something else; use another --out, or --force to replace it"
-            )
+
+
+def has_shards(out: Path) -> bool:
+    """Whether a folder holds finished shards, whatever of."""
+    return any(out.glob("*/*.json"))
+
+
+def clear(out: Path) -> None:
+    """Remove a cache, finished or not."""
     (out / INDEX_NAME).unlink(missing_ok=True)  # first: from here on there is no cache
     for name in SPLIT_FOLDERS:
         if (out / name).exists():
             shutil.rmtree(out / name)
-    write_atomically(order, json.dumps({"fingerprint": fingerprint}).encode())
+
+
+def sweep(directory: Path, keep: set[str]) -> None:
+    """Remove everything from a split's folder that its cache does not consist of."""
+    for path in directory.iterdir():
+        if path.name not in keep:
+            remove(path)
 
 
 def resolve_codec(spec: CacheSpec, images: int, memory: int) -> CacheSpec:
@@ -142,34 +116,17 @@ def estimate_bytes(spec: CacheSpec, images: int) -> int:
 def check_space(out: Path, spec: CacheSpec, images: int) -> None:
     """Refuse to begin what cannot end.
 
+    Args:
+        out: the cache's folder.
+        spec: of the cache.
+        images: that have to be written.
+
     Raises:
-        CacheError: the estimate exceeds the free space, what a resumed build already holds included.
+        CacheError: the estimate exceeds the free space.
     """
-    need = estimate_bytes(spec, images)
-    have = shutil.disk_usage(out).free + sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    need, have = estimate_bytes(spec, images), shutil.disk_usage(out).free
     if need > have:
         raise CacheError(
-            f"the cache needs about {need / 1e6:,.0f} MB and {out} has room for {have / 1e6:,.0f} MB; "
+            f"{images:,} images need about {need / 1e6:,.0f} MB and {out} has room for {have / 1e6:,.0f} MB; "
             "free some space, or use --image-codec jpeg or a smaller --side"
         )
-
-
-def part_path(directory: Path, number: int) -> Path:
-    """The file that says, while a build goes on, that a shard is finished."""
-    return directory / PARTS_NAME / f"{number:05d}.json"
-
-
-def read_part(directory: Path, number: int) -> Part | None:
-    """What an interrupted build says of a shard; None when it had not finished it."""
-    try:
-        part = msgspec.json.decode(part_path(directory, number).read_bytes(), type=Part)
-    except (FileNotFoundError, msgspec.DecodeError):
-        return None
-    path = directory / part.shard.name
-    return part if path.exists() and describe(path, part.shard.rows) == part.shard else None
-
-
-def read_rejections(path: Path) -> list[Rejection]:
-    """The lines of a `rejected.jsonl`."""
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    return [msgspec.json.decode(line, type=Rejection) for line in lines]

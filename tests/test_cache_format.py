@@ -8,7 +8,7 @@ import pytest
 from cache.errors import CacheCorruptError, CacheError, CacheMissingError, CacheVersionError
 from cache.index import CacheIndex, ShardInfo, SourceInfo, SplitInfo
 from cache.record import RecordLayout, checksum
-from cache.spec import CacheSpec
+from cache.spec import FORMAT_VERSION, CacheSpec
 
 
 def make_planes(side, seed=0):
@@ -116,8 +116,8 @@ def test_no_index_no_cache(tmp_path):
 def test_unknown_format_version_is_refused(index, tmp_path):
     index.save(tmp_path)
     path = tmp_path / "index.json"
-    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 99'))
-    with pytest.raises(CacheVersionError, match=r"format 99; this release reads format 1; rebuild"):
+    path.write_text(path.read_text().replace(f'"format_version": {FORMAT_VERSION}', '"format_version": 99'))
+    with pytest.raises(CacheVersionError, match=f"format 99; this release reads format {FORMAT_VERSION}; rebuild"):
         CacheIndex.load(tmp_path)
 
 

@@ -1,6 +1,7 @@
 """The command line as its user meets it: flags, help, errors, exit codes."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,15 +18,16 @@ FLAGS = {
     "synth": {"directory", "images", "seed"},
     "preprocess": {
         "coco", "out", "side", "fit", "image-codec", "store", "images", "crowd", "splits", "category", "limit",
-        "workers", "force",
+        "workers", "force", "content", "strict",
     },
+    "diff": {"cache", "coco", "content", "json"},
     "quick": {"coco", "cache", "json"},
-    "verify": {"coco", "cache", "json", "images", "category"},
+    "verify": {"coco", "cache", "json", "images", "category", "repair"},
     "analyze": {"coco", "cache", "json", "category", "picture"},
     "batch": {"coco", "cache", "json", "split", "batch-size", "augment", "loader", "seed", "picture"},
     "train": {
         "cache", "out", "profile", "epochs", "batch-size", "lr", "weight-decay", "network", "width", "augment",
-        "loader", "precision", "compile", "seed", "resume",
+        "loader", "precision", "compile", "seed", "on-bad-record", "resume",
     },
     "bench": {
         "coco", "cache", "suite", "profile", "network", "width", "side", "batch-size", "precision", "compile",
@@ -129,6 +131,50 @@ def test_batch_of_a_dataset_without_a_cache(made, tmp_path):
     assert len(np.unique(sheet.reshape(-1, 3), axis=0)) > 1000
 
 
+def test_diff_update_damage_and_repair(made, tmp_path):
+    coco, cache = tmp_path / "coco", tmp_path / "cache"
+    for name in ("coco", "cache"):
+        shutil.copytree(made[0] / name, tmp_path / name)
+    assert f"✅ {cache} is what {coco} gives" in run("diff", cache, "--coco", coco).stdout
+
+    path = coco / "annotations" / "person_keypoints_train2017.json"
+    document = json.loads(path.read_text())
+    document["annotations"].pop()
+    path.write_text(json.dumps(document))
+    stale = run("diff", cache, "--coco", coco, code=1).stdout
+    assert "train: 1 image is" in stale
+    assert "val: nothing has changed" in stale
+    assert f"cli.py preprocess --coco {coco} --out {cache} --side 64\n" in stale
+    train, val = json.loads(run("diff", cache, "--coco", coco, "--json", code=1).stdout)
+    assert train["stale_shards"] == 1
+    assert val["stale_shards"] == 0
+    assert "It no longer agrees" in run("verify", "--cache", cache, "--coco", coco, code=1).stdout
+    update = run("preprocess", "--coco", coco, "--out", cache, "--side", 64).stdout
+    assert "train: 1 of 1 shard (" in update
+    assert "; person of person_keypoints_train2017.json" in update
+    run("diff", cache, "--coco", coco)
+
+    shard = cache / "train" / "00000.lmdb"
+    shard = shard if shard.exists() else next((cache / "train").glob("*.lmdb"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    assert f"❌ train/{shard.name}" in run("verify", "--cache", cache, code=1).stdout
+    assert "--repair needs --cache" in run("verify", "--cache", cache, "--repair", code=2).stderr
+    repaired = run("verify", "--cache", cache, "--coco", coco, "--repair").stdout
+    assert "🔧 Repaired: 1 shard made again" in repaired
+    assert repaired.rstrip().endswith("✅ Cache is sound")
+
+
+def test_strict_fails_on_a_rejected_image(made, tmp_path):
+    coco = shutil.copytree(made[0] / "coco", tmp_path / "coco")
+    photo = next((coco / "train2017").glob("*.jpg"))
+    photo.write_bytes(photo.read_bytes()[:500])
+    arguments = ["preprocess", "--coco", coco, "--out", tmp_path / "cache", "--side", 64]
+    assert "--strict: 1 rejected" in run(*arguments, "--strict", code=1).stderr
+    assert f"rejected train/{photo.name}" in run(*arguments).stdout
+
+
 def test_quick_and_verify_fail_on_what_is_missing(tmp_path):
     assert "❌" in run("quick", "--coco", tmp_path / "none", code=1).stdout
     assert "❌" in run("verify", "--coco", tmp_path / "none", code=1).stdout
@@ -148,6 +194,7 @@ def test_quick_and_verify_fail_on_what_is_missing(tmp_path):
         (["train", "--profile", "cpu", "--epochs", "0"], "epochs=0"),
         (["batch", "--cache", "none"], "holds no finished cache"),
         (["analyze", "--coco", "none"], "is missing"),
+        (["diff", "none"], "none holds no finished cache (index.json is missing); make it with"),
     ],
 )
 def test_errors_are_one_clear_line(arguments, message, tmp_path, monkeypatch):

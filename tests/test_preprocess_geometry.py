@@ -35,16 +35,20 @@ def test_records_are_what_cv2_gives(shape, fit):
     image = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
     plane = (cv2.GaussianBlur(rng.random(shape), (0, 0), 3) > 0.5).astype(np.uint8)
     box = fit_box(*shape, 64, fit)
-    placed = place_image(image, box, 64)
+    placed = np.full((64, 64, 3), 99, np.uint8)
+    place_image(image, box, placed)
     shrinks = box.width <= shape[1] and box.height <= shape[0]
     size = (box.width, box.height)
     inner = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     np.testing.assert_array_equal(placed[box.slices], inner)
     assert placed.sum() == inner.sum(), "the padding is black"
     for padding in (0, 1):
-        mask = place_plane(plane, box, 64, padding)
+        bits = np.full((64, 8), 0b1010101, np.uint8)
+        count = place_plane(plane, box, bits, padding)
+        mask = np.unpackbits(bits, axis=1, bitorder="little")
         inner_plane = cv2.resize(255 * plane, size, interpolation=cv2.INTER_AREA) >= 128
         np.testing.assert_array_equal(mask[box.slices], inner_plane)
+        assert count == inner_plane.sum()
         assert mask.sum() == inner_plane.sum() + padding * (64 * 64 - box.width * box.height)
 
 
@@ -53,6 +57,8 @@ def test_restore_undoes_the_fit(shape):
     y, x = np.mgrid[: shape[0], : shape[1]]
     disc = ((y - shape[0] / 2) ** 2 + (x - shape[1] / 2) ** 2 < (0.35 * min(shape)) ** 2).astype(np.uint8)
     box = fit_box(*shape, 256, "letterbox")
-    back = restore_mask(place_plane(disc, box, 256, 0).astype(np.float32), box, *shape) > 0.5
+    bits = np.empty((256, 32), np.uint8)
+    place_plane(disc, box, bits, 0)
+    back = restore_mask(np.unpackbits(bits, axis=1, bitorder="little").astype(np.float32), box, *shape) > 0.5
     assert back.shape == shape
     assert (back & (disc == 1)).sum() / (back | (disc == 1)).sum() > 0.97

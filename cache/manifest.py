@@ -1,0 +1,106 @@
+"""`<split>/00012.json`: all that is known of the shard 00012, written after it and before the index.
+
+With it a shard can be judged alone: whether an interrupted build has finished it, whether it is still what its sources
+would give, and which images were left out of it. The first line is the checksum of the second, which is JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import xxhash
+
+from cache.atomic import write_atomically
+from cache.errors import REBUILD, CacheCorruptError
+from cache.index import SAMPLE_DTYPE, SampleTable, ShardInfo
+
+COLUMNS = tuple(name for name in SAMPLE_DTYPE.names or () if name not in ("shard", "row"))
+"""Columns of the sample table that a shard knows before it has its place among the others."""
+
+
+class ImageSource(NamedTuple):
+    """What a record, or a rejection, was made from.
+
+    Attributes:
+        image_id: the image's id.
+        file_name: its name in the split's folder.
+        file_bytes: size of the file; -1 where it is missing.
+        annotations: digest of everything that the annotation file says of it.
+        content: XXH3 (64 bits) of the file's bytes as they were read; 0 where they were not.
+    """
+
+    image_id: int
+    file_name: str
+    file_bytes: int
+    annotations: int
+    content: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rejection:
+    """An image that was left out, and why; or an annotation without an image, by its file and with an id of -1."""
+
+    split: str
+    image_id: int
+    file_name: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardManifest:
+    """A finished shard.
+
+    Attributes:
+        shard: name, size and checksum of its bytes.
+        sources: of all its images, those that were rejected included, in order.
+        samples: a row of `COLUMNS` for each record.
+        rejections: the images that gave no record.
+    """
+
+    shard: ShardInfo
+    sources: tuple[ImageSource, ...]
+    samples: tuple[tuple[Any, ...], ...]
+    rejections: tuple[Rejection, ...]
+
+    def table(self, shard: int) -> SampleTable:
+        """Its rows of the sample table, when it is the split's shard number `shard`."""
+        table = np.zeros(len(self.samples), SAMPLE_DTYPE)
+        for column, values in zip(COLUMNS, zip(*self.samples, strict=True), strict=bool(self.samples)):
+            table[column] = values
+        table["shard"], table["row"] = shard, np.arange(len(table))
+        return table
+
+    def save(self, directory: Path) -> None:
+        """Say that the shard is finished: it must be durable by now."""
+        body = msgspec.json.encode(self)
+        digest = xxhash.xxh3_128_hexdigest(body).encode()
+        write_atomically(manifest_path(directory, self.shard.name), digest + b"\n" + body + b"\n")
+
+    @classmethod
+    def load(cls, path: Path) -> ShardManifest:
+        """Read and check a manifest.
+
+        Raises:
+            CacheCorruptError: it is missing, or not what was written.
+        """
+        try:
+            digest, body, _ = path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            raise CacheCorruptError(f"{path} is missing; {REBUILD}") from None
+        except ValueError:
+            raise CacheCorruptError(f"{path} is no shard manifest; {REBUILD}") from None
+        if xxhash.xxh3_128_hexdigest(body).encode() != digest:
+            raise CacheCorruptError(f"{path} was changed after it was written (its checksum differs); {REBUILD}")
+        try:
+            return msgspec.json.decode(body, type=cls)
+        except msgspec.DecodeError as error:
+            raise CacheCorruptError(f"{path} is no manifest of this release ({error}); {REBUILD}") from None
+
+
+def manifest_path(directory: Path, shard: str) -> Path:
+    """Where the manifest of a shard lies, by the shard's name."""
+    return directory / Path(shard).with_suffix(".json")

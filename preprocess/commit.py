@@ -1,0 +1,100 @@
+"""The last step of a build: sample tables, rejections and, last of all, the index."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import xxhash
+
+from cache.atomic import write_atomically
+from cache.errors import CacheCorruptError
+from cache.index import (
+    INDEX_NAME,
+    REJECTED_NAME,
+    SAMPLES_NAME,
+    CacheIndex,
+    SourceInfo,
+    SplitInfo,
+    encode_table,
+    load_table,
+)
+from cache.manifest import manifest_path
+from cache.spec import CacheSpec
+from preprocess.errors import DatasetError
+from preprocess.plan import SplitPlan
+from preprocess.workplace import sweep
+
+
+def commit(out: Path, spec: CacheSpec, plans: list[SplitPlan], before: CacheIndex | None) -> CacheIndex:
+    """Write the sample tables, the rejections and, last, the index; then clear away what is no longer of the cache.
+
+    Args:
+        out: the cache's folder.
+        spec: of the cache.
+        plans: splits whose shards are all finished.
+        before: the index of the cache that is there; splits without a plan stay as they are in it.
+
+    Raises:
+        DatasetError: a split has no sample.
+    """
+    infos = dict(before.splits) if before else {}
+    tables: dict[str, bytes] = {}
+    for plan in plans:
+        infos[plan.split.name], tables[plan.split.name] = _split_info(plan)
+    sources = json.dumps({name: dataclasses.asdict(infos[name].source) for name in sorted(infos)})
+    tools = {name: version(name) for name in ("numpy", "opencv-python-headless", "simplejpeg", "lmdb", "zarr")}
+    index = CacheIndex(spec=spec, fingerprint=spec.fingerprint(sources), tools=tools, splits=infos)
+    # An index must never name other tables than those that are there. Killed from here on, the next run finds every
+    # shard finished and ends here again.
+    (out / INDEX_NAME).unlink(missing_ok=True)
+    for plan in plans:
+        directory = out / plan.split.name
+        write_atomically(directory / SAMPLES_NAME, tables[plan.split.name])
+        lines = b"".join(msgspec.json.encode(rejection) + b"\n" for rejection in plan.rejections)
+        write_atomically(directory / REJECTED_NAME, lines)
+    index.save(out)
+    for plan in plans:
+        names = {shard.name for shard in infos[plan.split.name].shards}
+        manifests = {manifest_path(out, name).name for name in names}
+        sweep(out / plan.split.name, {SAMPLES_NAME, REJECTED_NAME} | names | manifests)
+    return index
+
+
+def _split_info(plan: SplitPlan) -> tuple[SplitInfo, bytes]:
+    """What the index says of a split, and its sample table as the bytes of a file."""
+    assert not plan.missing
+    manifests = plan.manifests
+    table = np.concatenate([manifest.table(shard) for shard, manifest in enumerate(manifests)])
+    rejections = [rejection for manifest in manifests for rejection in manifest.rejections]
+    if not len(table):
+        raise DatasetError(
+            f"every one of the {len(plan.split.rows)} images of {plan.split.folder} was rejected; "
+            f"the first, {rejections[0].file_name}: {rejections[0].reason}"
+        )
+    digest = xxhash.xxh3_128()
+    for manifest in manifests:
+        digest.update(msgspec.json.encode(manifest.sources))
+    data, table_checksum = encode_table(table)
+    info = SplitInfo(
+        samples=len(table),
+        rejected=len(rejections),
+        table_checksum=table_checksum,
+        shards=tuple(manifest.shard for manifest in manifests),
+        source=SourceInfo(annotations=plan.split.annotations.name, images=digest.hexdigest()),
+    )
+    return info, data
+
+
+def tables_sound(out: Path, index: CacheIndex) -> bool:
+    """Whether the sample tables are what the index says."""
+    try:
+        for name, info in index.splits.items():
+            load_table(out, name, info)
+    except CacheCorruptError:
+        return False
+    return True

@@ -1,0 +1,177 @@
+"""Which images go into which shard, and which shards need not be made again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from itertools import count, pairwise
+from pathlib import Path
+
+import msgspec
+import xxhash
+
+from cache.errors import CacheCorruptError
+from cache.index import CacheIndex
+from cache.manifest import ImageSource, Rejection, ShardManifest, manifest_path
+from cache.shards import describe, shard_bytes, shard_name
+from cache.spec import CacheSpec
+from preprocess.sources import Split
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlannedShard:
+    """A shard that a split consists of.
+
+    Attributes:
+        name: of its file.
+        key: digest of what it is made from.
+        rows: its images, as rows of the split's table.
+        sources: what they consist of.
+        manifest: of the finished shard; None while it has to be made.
+    """
+
+    name: str
+    key: str
+    rows: list[int]
+    sources: tuple[ImageSource, ...]
+    manifest: ShardManifest | None
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitPlan:
+    """A split and the shards that it consists of, in order; one is replaced when it is finished."""
+
+    split: Split
+    shards: list[PlannedShard]
+
+    @property
+    def missing(self) -> list[PlannedShard]:
+        """The shards that have to be made."""
+        return [shard for shard in self.shards if not shard.manifest]
+
+    @property
+    def manifests(self) -> list[ShardManifest]:
+        """Of the shards that are finished."""
+        return [shard.manifest for shard in self.shards if shard.manifest]
+
+    @property
+    def rejections(self) -> list[Rejection]:
+        """Everything that is left out: annotations without an image, then images of the finished shards."""
+        split = self.split
+        orphans = [
+            Rejection(split=split.name, image_id=-1, file_name=split.annotations.name, reason=reason)
+            for reason in split.orphans
+        ]
+        return [*orphans, *(rejection for manifest in self.manifests for rejection in manifest.rejections)]
+
+
+def cut(image_ids: Sequence[int], mean: int) -> list[int]:
+    """Where shards end, so that they hold `mean` images on average, at least half and at most twice as many.
+
+    A shard ends with an image whose hashed id is a multiple of a number, wherever that image stands: one that comes or
+    goes moves the ends of its own shard and perhaps of the next, not of all that follow (content-defined chunking, as
+    in Muthitacharoen, Chen and Mazieres, "A low-bandwidth network file system", 2001).
+    """
+    least, most = -(-mean // 2), 2 * mean
+    ends = []
+    begin = 0
+    for number, image_id in enumerate(image_ids, 1):
+        size = number - begin
+        divides = xxhash.xxh3_64_intdigest(int(image_id).to_bytes(8, "little", signed=True)) % max(1, mean // 2) == 0
+        if size >= most or (size >= least and divides):
+            ends.append(number)
+            begin = number
+    if begin < len(image_ids):
+        ends.append(len(image_ids))
+    return ends
+
+
+def shard_key(spec: CacheSpec, sources: Sequence[ImageSource]) -> str:
+    """Digest of what a shard is made from."""
+    known = [source._replace(content=0) for source in sources]  # it is not known before the file is read
+    return xxhash.xxh3_128_hexdigest(msgspec.json.encode([spec.record_fingerprint(), known]))
+
+
+def plan_split(out: Path, spec: CacheSpec, split: Split, index: CacheIndex | None) -> SplitPlan:
+    """Cut a split into shards, and find those that are already there.
+
+    Shards that the index names are taken at their word and size, as readers do; those that an interrupted build left
+    are read and compared with their checksum.
+
+    Args:
+        out: the cache's folder.
+        spec: of the cache.
+        split: what it is made from.
+        index: of the finished cache in `out`, if there is one. Its shards keep their names, so that it stays valid
+            until the next index takes its place.
+    """
+    directory = out / split.name
+    info = index.splits.get(split.name) if index else None
+    committed = {shard.name for shard in info.shards} if info else set()
+    found = {manifest.shard.key: manifest for manifest in _manifests(directory, committed)}
+    content = {source.image_id: source.content for source in split.sources}
+    ends = cut([source.image_id for source in split.sources], spec.shard_samples)
+    planned = []
+    for begin, end in pairwise([0, *ends]):
+        sources = tuple(split.sources[begin:end])
+        key = shard_key(spec, sources)
+        manifest = found.get(key)
+        if manifest and not _same_content(manifest, content):
+            manifest = None
+        name = manifest.shard.name if manifest else ""
+        planned.append(PlannedShard(name=name, key=key, rows=split.rows[begin:end], sources=sources, manifest=manifest))
+    taken = {shard.name for shard in planned} | {manifest.shard.name for manifest in found.values()} & committed
+    return SplitPlan(split, _name(planned, taken, spec))
+
+
+def read_manifests(out: Path, index: CacheIndex, split: str) -> list[ShardManifest]:
+    """The manifests of a finished cache's split, in the order of its shards; those that are damaged are left out."""
+    manifests = []
+    for info in index.splits[split].shards:
+        try:
+            manifest = ShardManifest.load(manifest_path(out / split, info.name))
+        except CacheCorruptError:
+            continue
+        if manifest.shard == info:
+            manifests.append(manifest)
+    return manifests
+
+
+def _manifests(directory: Path, committed: set[str]) -> list[ShardManifest]:
+    """The finished shards in a folder."""
+    manifests = []
+    for path in sorted(directory.glob("*.json")):
+        try:
+            manifest = ShardManifest.load(path)
+        except CacheCorruptError:
+            continue
+        shard = manifest.shard
+        if is_there(directory, manifest) and (
+            shard.name in committed or describe(directory / shard.name, shard.rows).checksum == shard.checksum
+        ):
+            manifests.append(manifest)
+    return manifests
+
+
+def is_there(directory: Path, manifest: ShardManifest) -> bool:
+    """Whether a manifest's shard is in the folder, in the right size."""
+    path = directory / manifest.shard.name
+    return path.exists() and shard_bytes(path) == manifest.shard.bytes
+
+
+def _same_content(manifest: ShardManifest, content: dict[int, int]) -> bool:
+    """Whether the images are byte for byte those that the shard was made from, as far as `content` is known."""
+    return all(content[source.image_id] in (0, source.content) for source in manifest.sources)
+
+
+def _name(planned: list[PlannedShard], taken: set[str], spec: CacheSpec) -> list[PlannedShard]:
+    """Name the shards that have to be made: by their place if that is free, else with numbers above all others."""
+    numbers = count(max([len(planned), *(int(Path(name).stem) + 1 for name in taken if name)]))
+    named = []
+    for place, shard in enumerate(planned):
+        if not shard.manifest:
+            name = shard_name(place, spec.store)
+            name = shard_name(next(numbers), spec.store) if name in taken else name
+            shard = dataclasses.replace(shard, name=name)
+        named.append(shard)
+    return named
