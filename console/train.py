@@ -8,7 +8,11 @@ from contextlib import ExitStack
 
 from console.progress import progress_bar
 from console.text import duration
+from loader.damage import BadRecord
 from train.result import EpochResult, FitResult, StartInfo
+
+NAMED_RECORDS = 3
+"""Bad records that are named on the screen; the log names all."""
 
 
 class TrainPrinter:
@@ -61,6 +65,10 @@ class TrainPrinter:
         self._epoch = result.epoch + 1
         print(epoch_line(result), flush=True)
 
+    def on_bad_records(self, found: tuple[BadRecord, ...], total: int) -> None:
+        """Print one line, however many there are."""
+        print(bad_records_line(found, total), flush=True)
+
     def close(self) -> None:
         """Take the bar away."""
         self._bars.close()
@@ -79,6 +87,14 @@ def epoch_line(result: EpochResult) -> str:
     )
 
 
+def bad_records_line(found: tuple[BadRecord, ...], total: int) -> str:
+    """Records skipped for the first time, and how many that makes."""
+    named = [f"{record.split} sample {record.sample} (image {record.image_id})" for record in found[:NAMED_RECORDS]]
+    if len(found) > NAMED_RECORDS:
+        named.append(f"{len(found) - NAMED_RECORDS:,} more")
+    return f"⚠️  Bad records skipped: {len(found):,} new, {total:,} in all: {', '.join(named)}; the log says why"
+
+
 def end_lines(result: FitResult) -> list[str]:
     """What a run leaves behind."""
     best = result.best
@@ -90,6 +106,8 @@ def end_lines(result: FitResult) -> list[str]:
     if best:
         lines.append(f"   📊 Best IoU: {best.val.iou:.4f} (epoch {best.epoch}), Dice: {best.val.dice:.4f}")
         lines.append(f"   💾 Model: {result.best_model}")
+    if result.bad_records:
+        lines.append(f"   ⚠️  Bad records skipped: {len(result.bad_records):,}, named in the log")
     lines += [f"   🖼️  Picture: {path}" for path in result.plots]
     lines.append(f"   📝 Log: {result.log}")
     return lines

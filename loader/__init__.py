@@ -2,6 +2,7 @@
 
 from loader.augment import LEVELS, AugmentConfig
 from loader.batch import Batch, LoaderConfig, LoaderState
+from loader.damage import BadRecord
 from loader.loader import Loader, open_loader
 
-__all__ = ["LEVELS", "AugmentConfig", "Batch", "Loader", "LoaderConfig", "LoaderState", "open_loader"]
+__all__ = ["LEVELS", "AugmentConfig", "BadRecord", "Batch", "Loader", "LoaderConfig", "LoaderState", "open_loader"]

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loader.augment import LEVELS, AugmentConfig
+from loader.damage import BadRecord, OnBadRecord
 from loader.order import BatchPlan
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Batch:
         samples: `(N,)` int64 sample numbers.
         valid: how many samples count.
         epoch: the epoch that it belongs to.
+        skipped: those of them whose record is bad: black, without a person, `ignore` all 1.
     """
 
     image: torch.Tensor
@@ -36,6 +38,7 @@ class Batch:
     samples: npt.NDArray[np.int64]
     valid: int
     epoch: int
+    skipped: tuple[BadRecord, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,7 @@ class LoaderConfig:
         seed: of the order and of the augmentation.
         threads: CPU threads; 0 takes one a processor.
         prefetch: batches made ahead.
+        on_bad_record: `stop` with an error that names it, or `skip` it: it is handed out as an ignored sample.
         rank, world: this process and the number of processes that share each global batch.
     """
 
@@ -68,6 +72,7 @@ class LoaderConfig:
     seed: int = 0
     threads: int = 0
     prefetch: int = 2
+    on_bad_record: OnBadRecord = "stop"
     rank: int = 0
     world: int = 1
 
@@ -79,6 +84,10 @@ class LoaderConfig:
             raise ValueError(f"rank={self.rank} is not within 0..{self.world - 1}")
         if self.backend not in get_args(Backend):
             raise ValueError(f"loader {self.backend!r} is not known; use one of {', '.join(get_args(Backend))}")
+        if self.on_bad_record not in get_args(OnBadRecord):
+            raise ValueError(
+                f"on_bad_record={self.on_bad_record!r} is not known; use one of {', '.join(get_args(OnBadRecord))}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

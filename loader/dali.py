@@ -7,15 +7,14 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import simplejpeg
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from cache.errors import CacheCorruptError
-from cache.record import checksum
 from loader.batch import Batch, LoaderConfig
 from loader.dali_feed import Feed
 from loader.dali_graph import Dali, Pipeline, build_pipeline
-from loader.damage import unreadable
+from loader.damage import RecordCheck
 from loader.order import BatchPlan
 
 if TYPE_CHECKING:
@@ -45,7 +44,8 @@ class DaliSource:
             )
         if not self._on_gpu and self._device.type != "cpu":
             raise ValueError(f"device={config.device!r} is not possible with the dali loader; use cuda or cpu")
-        self._feed = Feed(config, reader, pinned=self._on_gpu)
+        self._records = RecordCheck(reader, config.on_bad_record)
+        self._feed = Feed(config, reader, self._records, pinned=self._on_gpu)
         self._pipeline = self._build()
 
     def _build(self) -> Pipeline:
@@ -58,7 +58,7 @@ class DaliSource:
         """Make the planned batches. See `BatchSource`.
 
         Raises:
-            CacheCorruptError: a record cannot be read; the batches before it were handed out.
+            CacheCorruptError: a record is bad and not to be skipped; the batches before it were handed out.
         """
         self._finish()
         self._feed.start(plans)
@@ -69,12 +69,13 @@ class DaliSource:
                 outputs = pipeline.run(stream)
             except StopIteration:
                 break
-            except RuntimeError as error:
+            except RuntimeError:
                 self._pipeline = None  # once an operator failed, DALI cannot go on
-                damage = self._find_damage()
-                if damage is None:
+                if not self._reject_jpegs():
                     raise
-                raise damage from error
+                self._feed.start_over()
+                self._pipeline = pipeline = self._build()
+                continue
             plan, slot = self._feed.under_way.popleft()
             if stream is not None:
                 slot.uploaded = stream.record_event()
@@ -92,15 +93,21 @@ class DaliSource:
             samples=plan.samples,
             valid=plan.valid,
             epoch=plan.epoch,
+            skipped=self._records.skipped(plan),
         )
 
-    def _find_damage(self) -> CacheCorruptError | None:
-        """The record to blame for an error of DALI's, which does not say: one whose checksum differs."""
-        for plan, _ in self._feed.under_way:
-            for sample in plan.samples[: plan.valid].tolist():
-                if checksum(self._reader.record(sample)) != int(self._reader.samples["checksum"][sample]):
-                    return unreadable(self._reader, sample, "its checksum differs")
-        return None
+    def _reject_jpegs(self) -> bool:
+        """Reject the records to blame for an error of DALI's, which does not say: those that are no JPEG as a whole."""
+        found = False
+        if self._reader.layout.codec == "jpeg":
+            for plan, slot in self._feed.under_way:
+                for jpeg, sample in zip(slot.jpegs, plan.samples[: plan.valid].tolist(), strict=False):
+                    try:
+                        simplejpeg.decode_jpeg(jpeg, "RGB")
+                    except ValueError as error:
+                        self._records.reject(sample, error)
+                        found = True
+        return found
 
     def _finish(self) -> None:
         """Let an abandoned epoch end, so that nothing reads the buffers or the cache any more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ from cache.errors import CacheError
 from cache.record import RecordLayout
 from loader.augment import draw_parameters
 from loader.batch import LoaderConfig
-from loader.damage import check_jpeg, unreadable
+from loader.damage import RecordCheck, check_jpeg
 from loader.order import BatchPlan
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ class Feed:
     epoch ends early, and `DaliSource.run` raises the error after the batches before it.
     """
 
-    def __init__(self, config: LoaderConfig, reader: CacheReader, *, pinned: bool) -> None:
-        self._config, self._reader, self._layout = config, reader, reader.layout
+    def __init__(self, config: LoaderConfig, reader: CacheReader, records: RecordCheck, *, pinned: bool) -> None:
+        self._config, self._reader, self._layout, self._records = config, reader, reader.layout, records
         # DALI holds `prefetch` batches, the caller has one, and one is being filled.
         self._ring = deque(Slot(config.batch_size, reader.layout, pinned=pinned) for _ in range(config.prefetch + 2))
         self._plans: Iterator[BatchPlan] = iter(())
@@ -69,6 +70,11 @@ class Feed:
     def start(self, plans: Iterable[BatchPlan]) -> None:
         """Take these plans next. What was under way must have been handed out, or be of no more use."""
         self._plans, self.error = iter(plans), None
+        self.under_way.clear()
+
+    def start_over(self) -> None:
+        """Gather once more what is under way, whose batches are lost."""
+        self._plans = chain([plan for plan, _ in self.under_way], self._plans)
         self.under_way.clear()
 
     def __call__(self, _info: object) -> tuple[U8 | F32 | list[U8], ...]:
@@ -97,26 +103,38 @@ class Feed:
             matrix, colour = draw_parameters(config.augment, side, config.seed, plan.epoch, plan.samples)
             slot.matrix[:], slot.gain[:], slot.shift[:] = matrix, colour[:, :, :3], colour[:, :, 3]
         slot.jpegs = []
-        for row, sample in enumerate(plan.samples[: plan.valid].tolist()):
-            try:
-                self._gather(slot, row, sample)
-            except (CacheError, ValueError) as error:
-                raise unreadable(self._reader, sample, str(error)) from error
-        # Rows that only fill up: black, no person, everything ignored. No augmentation changes that.
-        slot.image[plan.valid :], slot.person[plan.valid :], slot.ignore[plan.valid :] = 0, 0, 255
-        slot.gain[plan.valid :], slot.shift[plan.valid :] = 0, 0
-        if self._black is not None:
-            slot.jpegs += [self._black] * (len(plan.samples) - plan.valid)
+        for row, sample in enumerate(plan.samples.tolist()):
+            if row >= plan.valid or not self._gather(slot, row, sample):
+                self._blank(slot, row)
 
-    def _gather(self, slot: Slot, row: int, sample: int) -> None:
-        fields = self._layout.split(self._reader.record(sample))
+    def _gather(self, slot: Slot, row: int, sample: int) -> bool:
+        """Fill one row, unless its record is bad."""
+        if self._records.is_bad(sample):
+            return False
+        try:
+            fields = self._reader.fields(sample)
+            self._records.check(sample)
+            if self._layout.codec == "jpeg":
+                check_jpeg(fields.image, self._layout.side)  # DALI skips no image: one would break the batch
+        except (CacheError, ValueError) as error:
+            self._records.reject(sample, error)
+            return False
         if self._layout.codec == "jpeg":
-            check_jpeg(fields.image, self._layout.side)  # DALI skips no image: one would break the batch
             slot.jpegs.append(fields.image)
         else:
             slot.image[row].reshape(-1)[:] = fields.image
         slot.person[row].reshape(-1)[:] = fields.person
         slot.ignore[row].reshape(-1)[:] = fields.ignore
+        return True
+
+    def _blank(self, slot: Slot, row: int) -> None:
+        """A row that only fills up, or whose record is bad: black, no person, all ignored, however it is augmented."""
+        if self._black is not None:
+            slot.jpegs.append(self._black)
+        else:
+            slot.image[row] = 0
+        slot.person[row], slot.ignore[row] = 0, 255
+        slot.gain[row], slot.shift[row] = 0, 0
 
 
 def _black_jpeg(side: int) -> U8:

@@ -1,28 +1,98 @@
-"""What a loader says of a record that it cannot use; the same words on every backend."""
+"""Bad records: how a loader finds them, and what it does then; the same on every backend."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import dataclasses
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
 from cache.errors import CacheCorruptError
+from cache.record import checksum
+from loader.order import BatchPlan
 
 if TYPE_CHECKING:
     from cache.reader import CacheReader
 
+U8 = npt.NDArray[np.uint8]
 
-def unreadable(reader: CacheReader, sample: int, reason: str) -> CacheCorruptError:
-    """The error that a sample's record cannot be used."""
-    return CacheCorruptError(
-        f"sample {sample} (image {reader.samples['image_id'][sample]}) of {reader.root}/{reader.split} cannot be read: "
-        f"{reason}; run `verify --cache {reader.root}`"
-    )
+OnBadRecord = Literal["stop", "skip"]
+"""Whether a bad record ends a loader's work, or is handed out as an ignored sample and counted."""
 
 
-def check_jpeg(jpeg: npt.NDArray[np.uint8], side: int) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BadRecord:
+    """A record that is not what was written, or cannot be read.
+
+    Attributes:
+        split, sample: which one.
+        image_id: COCO's.
+        reason: what is wrong with it.
+    """
+
+    split: str
+    sample: int
+    image_id: int
+    reason: str
+
+
+class RecordCheck:
+    """What is known of each record of a split: not yet read, sound, or bad.
+
+    Threads may share it as long as no two of them have the same sample in hand.
+    """
+
+    def __init__(self, reader: CacheReader, on_bad_record: OnBadRecord) -> None:
+        self._reader, self._stops = reader, on_bad_record == "stop"
+        self._sound = bytearray(len(reader))
+        self._bad: dict[int, BadRecord] = {}
+
+    def is_bad(self, sample: int) -> bool:
+        """Whether a sample was rejected before, and need not be read again."""
+        return sample in self._bad
+
+    def check(self, sample: int) -> None:
+        """Compare a record with its checksum, once: raw pixels take longer to hash than to copy.
+
+        Raises:
+            CacheCorruptError: they differ.
+        """
+        if self._sound[sample]:
+            return
+        if checksum(self._reader.record(sample)) != int(self._reader.samples["checksum"][sample]):
+            raise CacheCorruptError("its checksum differs")
+        self._sound[sample] = 1
+
+    def reject(self, sample: int, error: Exception) -> None:
+        """Take note that a record is bad, if the loader may skip it.
+
+        Raises:
+            CacheCorruptError: it may not, or no sample is left.
+        """
+        reader = self._reader
+        image_id, where = int(reader.samples["image_id"][sample]), f"{reader.root}/{reader.split}"
+        if self._stops:
+            raise CacheCorruptError(
+                f"sample {sample} (image {image_id}) of {where} cannot be read: {error}; run `verify --cache "
+                f"{reader.root}`, which finds all bad records, or train without them: `--on-bad-record skip`"
+            ) from error
+        self._bad[sample] = BadRecord(split=reader.split, sample=sample, image_id=image_id, reason=str(error))
+        if len(self._bad) == len(reader):
+            raise CacheCorruptError(
+                f"none of the {len(reader)} samples of {where} can be read, the last because {error}; "
+                f"run `verify --cache {reader.root}`"
+            ) from error
+
+    def skipped(self, plan: BatchPlan) -> tuple[BadRecord, ...]:
+        """Those of a batch that is made that are bad, in its order."""
+        if not self._bad:
+            return ()
+        return tuple(self._bad[sample] for sample in plan.samples[: plan.valid].tolist() if sample in self._bad)
+
+
+def check_jpeg(jpeg: U8, side: int) -> None:
     """Refuse a JPEG that is not of `(side, side)` pixels, before a decoder writes it into a buffer of that size.
 
     Raises:

@@ -63,32 +63,35 @@ def _unpack(address: int, out: U8) -> None:
 
 
 @njit(nogil=True, cache=True)
-def copy_sample(image_address: int, planes_address: int, image: U8, person: U8, ignore: U8) -> None:
+def copy_sample(
+    image_address: int, person_address: int, ignore_address: int, image: U8, person: U8, ignore: U8
+) -> None:
     """Copy one sample as it is.
 
     Args:
         image_address: of `(S, S, 3)` RGB pixels.
-        planes_address: of the packed planes, person then ignore.
+        person_address, ignore_address: of the packed planes.
         image: `(S*S*3,)`, filled.
         person: `(S*S,)`, filled with 0 and 1.
         ignore: likewise.
     """
     _memory_copy(image, image_address)
-    _unpack(planes_address, person)
-    _unpack(planes_address + person.size // 8, ignore)
+    _unpack(person_address, person)
+    _unpack(ignore_address, ignore)
 
 
 @njit(nogil=True, cache=True)
-def copy_planes(planes_address: int, person: U8, ignore: U8) -> None:
+def copy_planes(person_address: int, ignore_address: int, person: U8, ignore: U8) -> None:
     """`copy_sample` without the image, for those that are decoded in place."""
-    _unpack(planes_address, person)
-    _unpack(planes_address + person.size // 8, ignore)
+    _unpack(person_address, person)
+    _unpack(ignore_address, ignore)
 
 
 @njit(nogil=True, cache=True)
 def warp_sample(
     image_address: int,
-    planes_address: int,
+    person_address: int,
+    ignore_address: int,
     side: int,
     matrix: F32,
     colour: F32,
@@ -100,7 +103,7 @@ def warp_sample(
 
     Args:
         image_address: of `(S, S, 3)` RGB pixels.
-        planes_address: of the packed planes, person then ignore.
+        person_address, ignore_address: of the packed planes.
         side: S, in pixels.
         matrix: `(2, 3)` output -> source, see `loader.augment.Parameters`.
         colour: `(3, 4)`, likewise.
@@ -109,8 +112,8 @@ def warp_sample(
         ignore: likewise; 1 outside the source.
     """
     source = _carray(_pointer(image_address), (side * side * 3,))
-    planes = _carray(_pointer(planes_address), (side * side // 4,))
-    second = side * side // 8
+    persons = _carray(_pointer(person_address), (side * side // 8,))
+    ignored = _carray(_pointer(ignore_address), (side * side // 8,))
     a, b, c = matrix[0, 0], matrix[0, 1], matrix[0, 2]
     d, e, f = matrix[1, 0], matrix[1, 1], matrix[1, 2]
     r0, r1, r2, r3 = colour[0, 0], colour[0, 1], colour[0, 2], colour[0, 3]
@@ -130,8 +133,8 @@ def warp_sample(
             if 0 <= px < side and 0 <= py < side:
                 at = py * side + px
                 bit = at & 7
-                person[out] = (planes[at >> 3] >> bit) & 1
-                ignore[out] = (planes[second + (at >> 3)] >> bit) & 1
+                person[out] = (persons[at >> 3] >> bit) & 1
+                ignore[out] = (ignored[at >> 3] >> bit) & 1
             else:
                 person[out] = 0
                 ignore[out] = 1

@@ -8,6 +8,7 @@ from typing import Literal, Self
 from cache.errors import CacheError
 from cache.reader import CacheReader
 from loader.batch import Batch, BatchSource, LoaderConfig, LoaderState
+from loader.damage import BadRecord
 from loader.order import epoch_order, plan_epoch, steps_in_epoch
 
 
@@ -22,6 +23,7 @@ class Loader:
         self.config, self.reader = config, reader
         self._source = source
         self._state = LoaderState()
+        self._bad: dict[int, BadRecord] = {}
 
     @property
     def global_batch(self) -> int:
@@ -32,6 +34,11 @@ class Loader:
     def side(self) -> int:
         """Side of image and planes, in pixels."""
         return self.reader.layout.side
+
+    @property
+    def bad_records(self) -> tuple[BadRecord, ...]:
+        """The distinct records that this loader has skipped so far, by sample number; of this rank and process."""
+        return tuple(self._bad[sample] for sample in sorted(self._bad))
 
     def __len__(self) -> int:
         return steps_in_epoch(len(self.reader), self.global_batch, drop_last=self.config.drop_last)
@@ -51,6 +58,7 @@ class Loader:
         with closing(self._source.run(plans)) as batches:
             for number, batch in enumerate(batches, start.consumed // self.global_batch + 1):
                 self._state = LoaderState(start.epoch, number * self.global_batch)
+                self._bad.update((record.sample, record) for record in batch.skipped)
                 yield batch
         self._state = LoaderState(start.epoch + 1)
 
@@ -101,10 +109,20 @@ def open_loader(config: LoaderConfig) -> Loader:
     """Open a split of a cache as an iterator of batches.
 
     Raises:
-        CacheError: see `CacheReader`; or the split has fewer samples than a batch that must not be ragged.
+        CacheError: see `CacheReader`; or a shard cannot be opened, which is more than a bad record; or the split has
+            fewer samples than a batch that must not be ragged.
         ValueError: the backend is not installed.
     """
     reader = CacheReader(config.cache, config.split)
+    try:
+        reader.open_shards()
+        return Loader(config, reader, _open_source(config, reader))
+    except BaseException:
+        reader.close()
+        raise
+
+
+def _open_source(config: LoaderConfig, reader: CacheReader) -> BatchSource:
     if config.drop_last and len(reader) < config.batch_size * config.world:
         raise CacheError(
             f"{config.cache} has {len(reader)} samples in {config.split!r}, fewer than one batch of "
@@ -114,7 +132,7 @@ def open_loader(config: LoaderConfig) -> Loader:
     if backend == "dali":
         from loader.dali import DaliSource
 
-        return Loader(config, reader, DaliSource(config, reader))
+        return DaliSource(config, reader)
     from loader.native import NativeSource
 
-    return Loader(config, reader, NativeSource(config, reader))
+    return NativeSource(config, reader)

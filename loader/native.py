@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 from collections.abc import Generator, Iterable
@@ -17,7 +16,7 @@ from cache.errors import CacheError
 from cache.record import Fields
 from loader.augment import Parameters, draw_parameters
 from loader.batch import Batch, LoaderConfig
-from loader.damage import check_jpeg, unreadable
+from loader.damage import RecordCheck, check_jpeg
 from loader.kernels import copy_planes, copy_sample, warp_sample
 from loader.order import BatchPlan
 
@@ -54,11 +53,10 @@ class NativeSource:
 
     def __init__(self, config: LoaderConfig, reader: CacheReader) -> None:
         self._config, self._reader, self._layout = config, reader, reader.layout
+        self._records = RecordCheck(reader, config.on_bad_record)
         self._device = torch.device(config.device)
         on_gpu = self._device.type == "cuda"
         self._threads = config.threads or os.cpu_count() or 1
-        # Looked up once: LMDB's read transactions are not for several threads at a time.
-        self._mapped = reader.addresses() if reader.mapped else None
         # One batch is with the caller, the others are being made.
         self._ring = [_Slot(config.batch_size, self._layout.side, pinned=on_gpu) for _ in range(config.prefetch + 1)]
         self._stream = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]
@@ -111,44 +109,39 @@ class NativeSource:
             if self._stop.is_set():
                 return
             out = slot.rows[row]
-            if row >= plan.valid:
-                out.image[:], out.person[:], out.ignore[:] = 0, 0, 1
-                continue
             sample = int(plan.samples[row])
-            try:
-                if parameters is None:
-                    self._copy(sample, out)
-                else:
-                    self._warp(sample, out, parameters.matrix[row], parameters.colour[row])
-            except (CacheError, ValueError) as error:
-                raise unreadable(self._reader, sample, str(error)) from error
+            if row < plan.valid and not self._records.is_bad(sample):
+                try:
+                    if parameters is None:
+                        self._copy(sample, out)
+                    else:
+                        self._warp(sample, out, parameters.matrix[row], parameters.colour[row])
+                    continue
+                except (CacheError, ValueError) as error:
+                    self._records.reject(sample, error)
+            # It only fills up the batch, or its record is bad.
+            out.image[:], out.person[:], out.ignore[:] = 0, 0, 1
 
     def _copy(self, sample: int, out: Fields) -> None:
-        image, planes, _keep = self._locate(sample)
+        image, person, ignore = self._sound_fields(sample)
         if self._layout.codec == "raw":
-            copy_sample(image.ctypes.data, planes, *out)
+            copy_sample(image.ctypes.data, person.ctypes.data, ignore.ctypes.data, *out)
         else:
             _decode(image, out.image, self._layout.side)
-            copy_planes(planes, out.person, out.ignore)
+            copy_planes(person.ctypes.data, ignore.ctypes.data, out.person, out.ignore)
 
     def _warp(self, sample: int, out: Fields, matrix: F32, colour: F32) -> None:
-        image, planes, _keep = self._locate(sample)
+        image, person, ignore = self._sound_fields(sample)
         if self._layout.codec == "jpeg":
             pixels = np.empty(self._layout.image_bytes, np.uint8)
             _decode(image, pixels, self._layout.side)
             image = pixels
-        warp_sample(image.ctypes.data, planes, self._layout.side, matrix, colour, *out)
+        warp_sample(image.ctypes.data, person.ctypes.data, ignore.ctypes.data, self._layout.side, matrix, colour, *out)
 
-    def _locate(self, sample: int) -> tuple[U8, int, U8]:
-        """A sample's image field, the address of its planes, and the record that both lie in."""
-        if self._mapped is None:
-            record = self._reader.record(sample)
-        else:
-            addresses, sizes = self._mapped
-            bytes_there = (ctypes.c_uint8 * int(sizes[sample])).from_address(int(addresses[sample]))
-            record = np.ctypeslib.as_array(bytes_there)
-        fields = self._layout.split(record)
-        return fields.image, fields.person.ctypes.data, record
+    def _sound_fields(self, sample: int) -> Fields:
+        fields = self._reader.fields(sample)
+        self._records.check(sample)
+        return fields
 
     def _hand_over(self, plan: BatchPlan, slot: _Slot) -> Batch:
         tensors = slot.image, slot.person, slot.ignore
@@ -161,13 +154,13 @@ class NativeSource:
             compute.wait_stream(self._stream)
             for tensor in tensors:
                 tensor.record_stream(compute)  # the allocator must not reuse it before the network has read it
-        return Batch(*tensors, samples=plan.samples, valid=plan.valid, epoch=plan.epoch)
+        skipped = self._records.skipped(plan)
+        return Batch(*tensors, samples=plan.samples, valid=plan.valid, epoch=plan.epoch, skipped=skipped)
 
     def close(self) -> None:
         """Stop the threads. See `BatchSource`."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._ring.clear()
-        self._mapped = None
 
 
 def _decode(jpeg: U8, out: U8, side: int) -> None:

@@ -35,6 +35,7 @@ def test_json_round_trip():
         ({"precision": "int8"}, "fp32, fp16, bf16"),
         ({"device": "tpu"}, "cuda, cpu"),
         ({"loader": "ffcv"}, "auto, native, dali"),
+        ({"on_bad_record": "ignore"}, "stop, skip"),
         ({"checkpoint_minutes": -1}, "checkpoint_minutes=-1"),
     ],
 )
@@ -53,7 +54,7 @@ def test_every_field_but_the_free_ones_counts_as_a_difference():
         "network": NetworkConfig(width=8), "batch_size": 3, "learning_rate": 0.5, "weight_decay": 0.5, "warmup": 0.5,
         "clip": 9.0, "augment": "heavy", "seed": 7, "precision": "bf16", "channels_last": False, "compile": True,
         "device": "cuda", "loader": "dali", "profile": "h200", "cache": Path("x"), "out": Path("y"), "side": 64,
-        "epochs": 7, "threads": 7, "checkpoint_minutes": 7.0,
+        "epochs": 7, "threads": 7, "on_bad_record": "skip", "checkpoint_minutes": 7.0,
     }  # fmt: skip
     assert set(other) == {field.name for field in dataclasses.fields(TrainConfig)} - {"loss"}  # there is only one loss
     for name, value in other.items():

@@ -40,6 +40,9 @@ class Recorder:
     def on_epoch(self, result):
         self.epochs.append(result)
 
+    def on_bad_records(self, found, total):
+        raise AssertionError("the cache is sound")
+
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):

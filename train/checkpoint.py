@@ -38,12 +38,14 @@ class Progress:
         step: steps done, over all epochs.
         loss_sum: of this epoch's steps.
         seconds, waited: spent in this epoch's training; of them, waiting for the loader.
+        skipped: images of this epoch's training left out because of a bad record.
     """
 
     step: int = 0
     loss_sum: float = 0.0
     seconds: float = 0.0
     waited: float = 0.0
+    skipped: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import msgspec
 
 from loader.augment import LEVELS, Level
 from loader.batch import Backend
+from loader.damage import OnBadRecord
 from model.loss import LOSSES
 from model.network import NetworkConfig
 
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "fp16", "bf16"]
 Device = Literal["cuda", "cpu"]
 
-FREE = frozenset({"profile", "cache", "out", "side", "epochs", "threads", "checkpoint_minutes"})
-"""Fields that may change between a run and its continuation: they change no batch and no gradient. The cache may have
-moved (its fingerprint is compared instead), and `epochs` may be raised."""
+FREE = frozenset({"profile", "cache", "out", "side", "epochs", "threads", "on_bad_record", "checkpoint_minutes"})
+"""Fields that may change between a run and its continuation: they change no batch of a sound cache and no gradient. The
+cache may have moved (its fingerprint is compared instead), and `epochs` may be raised."""
 
 
 class TrainConfigError(ValueError):
@@ -55,6 +56,7 @@ class TrainConfig:
         device: where to train.
         loader: backend of the loaders.
         threads: CPU threads of each loader; 0 takes one a processor.
+        on_bad_record: of the loaders: `stop` with an error that names it, or `skip` and count it.
         checkpoint_minutes: a checkpoint within an epoch after so many minutes; 0 saves after each step.
     """
 
@@ -78,6 +80,7 @@ class TrainConfig:
     device: Device = "cpu"
     loader: Backend = "auto"
     threads: int = 0
+    on_bad_record: OnBadRecord = "stop"
     checkpoint_minutes: float = 10.0
 
     def __post_init__(self) -> None:
@@ -137,4 +140,5 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "precision": get_args(Precision),
     "device": get_args(Device),
     "loader": get_args(Backend),
+    "on_bad_record": get_args(OnBadRecord),
 }

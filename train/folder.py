@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cache.atomic import write_atomically
+from loader.damage import BadRecord
 from train.checkpoint import CheckpointError
 from train.config import TrainConfig
 from train.result import EpochResult, StartInfo
@@ -112,6 +113,18 @@ class RunLog:
             100 * result.wait_share,
             result.learning_rate,
         )
+
+    def on_bad_records(self, found: tuple[BadRecord, ...], total: int) -> None:
+        """See `Listener`. Each is named."""
+        for record in found:
+            self._logger.warning(
+                "skipped a bad record: %s sample %d (image %d): %s",
+                record.split,
+                record.sample,
+                record.image_id,
+                record.reason,
+            )
+        self._logger.warning("%d bad records so far", total)
 
     def note(self, text: str) -> None:
         """Write a line."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from loader.augment import LEVELS
 from loader.batch import LoaderConfig
+from loader.damage import BadRecord
 from loader.loader import Loader, open_loader
 from model.base import SegmentationNetwork, check_side
 from model.loss import LOSSES
@@ -92,6 +93,7 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
 
         fingerprint = train.reader.index.fingerprint
         results, progress = list[EpochResult](), Progress()
+        told = set[BadRecord]()
         if saved:
             going_on = check_resumable(folder.last_model, saved, config, fingerprint)
             step.load_state_dict({**going_on.step, "network": saved.network})
@@ -150,6 +152,11 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
                     folder.write_metrics(results)
                     log.on_epoch(result)
                     listener.on_epoch(result)
+                    bad = train.bad_records + val.bad_records
+                    if found := tuple(record for record in bad if record not in told):
+                        log.on_bad_records(found, len(bad))
+                        listener.on_bad_records(found, len(bad))
+                        told.update(found)
             except torch.OutOfMemoryError as error:
                 raise HardwareError(
                     f"the GPU's memory cannot hold a step of batch_size={config.batch_size} at side {train.side}; use "
@@ -166,6 +173,7 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
         last_model=folder.last_model,
         log=log.path,
         plots=plots,
+        bad_records=train.bad_records + val.bad_records,
     )
 
 
@@ -182,6 +190,7 @@ def _loader_config(config: TrainConfig, split: str) -> LoaderConfig:
         drop_last=training,
         seed=config.seed,
         threads=config.threads,
+        on_bad_record=config.on_bad_record,
     )
 
 
@@ -213,9 +222,10 @@ def _train_epoch(
     window: list[tuple[Tensor, float, npt.NDArray[np.int64]]] = []
     seconds, saved_at = progress.seconds, perf_counter()
     asked = started = perf_counter()
-    waited = progress.waited
+    waited, skipped = progress.waited, progress.skipped
     for batch in loader:
         waited += perf_counter() - asked
+        skipped += len(batch.skipped)
         number = progress.step + len(window)
         rate = learning_rate(number, steps=steps, peak=config.learning_rate, warmup=config.warmup)
         window.append((step(batch.image, batch.person, batch.ignore, rate), rate, batch.samples))
@@ -225,7 +235,11 @@ def _train_epoch(
             losses = _read_losses(window, epoch, done, loader)
             spent = seconds + perf_counter() - started
             progress = Progress(
-                step=number + 1, loss_sum=progress.loss_sum + math.fsum(losses), seconds=spent, waited=waited
+                step=number + 1,
+                loss_sum=progress.loss_sum + math.fsum(losses),
+                seconds=spent,
+                waited=waited,
+                skipped=skipped,
             )
             window.clear()
             on_step(done, len(loader), math.fsum(losses) / len(losses), done * config.batch_size / spent)
@@ -254,18 +268,21 @@ def _read_losses(
     return losses
 
 
-def _validate(evaluate: EvalStep, loader: Loader, stop: threading.Event) -> tuple[float, Scores, float] | None:
-    """Give the loss, the scores and the seconds of one pass over all images, or None when asked to stop."""
+def _validate(evaluate: EvalStep, loader: Loader, stop: threading.Event) -> tuple[float, Scores, float, int] | None:
+    """Give the loss, scores, seconds and number of skipped images of one pass over all, or None when asked to stop."""
     started = perf_counter()
+    skipped = 0
     evaluate.reset()
     for batch in loader:
         if stop.is_set():
             return None
-        evaluate(batch.image, batch.person, batch.ignore, batch.valid)
+        evaluate(batch.image, batch.person, batch.ignore, batch.valid - len(batch.skipped))
+        skipped += len(batch.skipped)
     if stop.is_set():
         return None
     counts: list[int] = evaluate.counts_4.tolist()
-    return float(evaluate.loss_sum) / evaluate.images, Scores.from_counts(*counts), perf_counter() - started
+    loss = float(evaluate.loss_sum) / evaluate.images
+    return loss, Scores.from_counts(*counts), perf_counter() - started, skipped
 
 
 def _summarise(
@@ -277,6 +294,7 @@ def _summarise(
     val_loss: float,
     val: Scores,
     val_seconds: float,
+    val_skipped: int,
 ) -> EpochResult:
     steps = len(loader)
     counts: list[int] = step.counts_4.tolist()
@@ -297,6 +315,7 @@ def _summarise(
         images_per_s=steps * config.batch_size / progress.seconds,
         wait_share=progress.waited / progress.seconds,
         best=best is None or val.iou > best.val.iou,
+        skipped=progress.skipped + val_skipped,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from loader.damage import BadRecord
 from model.metrics import Scores
 from train.config import TrainConfig
 
@@ -55,6 +56,7 @@ class EpochResult:
         wait_share: share of `train_seconds` in which training stood and asked the loader for the next batch. On a GPU,
             where work is queued ahead, the GPU itself may have waited less, never more.
         best: whether `val.iou` is the highest so far.
+        skipped: images of both splits that were left out of this epoch, because their record in the cache is bad.
     """
 
     epoch: int
@@ -69,6 +71,7 @@ class EpochResult:
     images_per_s: float
     wait_share: float
     best: bool
+    skipped: int = 0
 
     @property
     def seconds(self) -> float:
@@ -86,6 +89,7 @@ class FitResult:
         interrupted: it was asked to stop; `fit(..., resume=True)` goes on from the very next batch.
         best_model, last_model, log: files; `best_model` is there once `best` is.
         plots: the pictures drawn.
+        bad_records: the distinct ones that were skipped since this call began, train before val, by sample number.
     """
 
     epochs: tuple[EpochResult, ...]
@@ -95,6 +99,7 @@ class FitResult:
     last_model: Path
     log: Path
     plots: tuple[Path, ...]
+    bad_records: tuple[BadRecord, ...] = ()
 
 
 class Listener(Protocol):
@@ -108,6 +113,9 @@ class Listener(Protocol):
 
     def on_epoch(self, result: EpochResult) -> None:
         """An epoch is done and saved."""
+
+    def on_bad_records(self, found: tuple[BadRecord, ...], total: int) -> None:
+        """In the epoch that is just done, `found` were skipped for the first time; distinct ones so far: `total`."""
 
 
 def best_epoch(results: list[EpochResult]) -> EpochResult | None:
