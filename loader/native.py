@@ -17,8 +17,9 @@ from cache.record import Fields
 from loader.augment import Parameters, draw_parameters
 from loader.batch import Batch, LoaderConfig
 from loader.damage import RecordCheck, check_jpeg
-from loader.kernels import copy_planes, copy_sample, warp_sample
+from loader.kernels import copy_planes, copy_sample
 from loader.order import BatchPlan
+from loader.warp import warp_sample
 
 if TYPE_CHECKING:
     from cache.reader import CacheReader
