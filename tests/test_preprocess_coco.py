@@ -3,15 +3,22 @@
 import contextlib
 import io
 import json
+import random
+import sys
+from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 
 from cache.spec import CacheSpec
 from preprocess.coco import annotation_file, load_persons
 from preprocess.errors import DatasetError
+from preprocess.raster import POLYGON, RLE
 from preprocess.sample import native_planes
 from preprocess.select import rule_counts, select_images
 
@@ -29,7 +36,10 @@ def document(annotations, images=({"id": 7, "file_name": "a.jpg", "height": 20, 
 def load(tmp_path):
     def write_and_load(content, **options):
         path = tmp_path / "annotations.json"
-        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
         return load_persons(path, **options)
 
     return write_and_load
@@ -77,6 +87,58 @@ def test_table_of_a_real_file_holds_what_the_file_says(coco_mini):
         "keypoints10": rule_by_hand(coco, 10),
         "all": 80,
     }
+
+
+@pytest.mark.parametrize("split", ["train2017", "val2017"])
+@pytest.mark.parametrize("name", ["coco_mini", "coco_people"])
+def test_table_of_a_real_file_is_what_plain_json_gives(request, name, split):
+    path = annotation_file(request.getfixturevalue(name), split)
+    check_table(load_persons(path), json.loads(path.read_bytes()))
+
+
+def check_table(table, content, category=1):
+    """Compare every array with what loops over a decoded document give, whose shapes are all valid or missing."""
+    images, kept, problems, shapes = content["images"], [], [], []
+    rows = {image["id"]: row for row, image in enumerate(images)}
+    wanted = [annotation for annotation in content["annotations"] if annotation["category_id"] == category]
+    problems += [(-1, annotation["id"]) for annotation in wanted if annotation["image_id"] not in rows]
+    for row, image in enumerate(images):
+        for annotation in wanted:
+            if annotation["image_id"] != image["id"]:
+                continue
+            shape = annotation.get("segmentation")
+            if shape is None:
+                problems.append((row, annotation["id"]))
+                continue
+            kept.append((row, annotation))
+            shapes.append([(RLE, shape["counts"])] if isinstance(shape, dict) else [(POLYGON, xy) for xy in shape])
+    flat = [part for parts in shapes for part in parts]
+    numbers = [len(elements) if kind == POLYGON else 0 for kind, elements in flat]
+    runs = [len(elements) if kind == RLE else 0 for kind, elements in flat]
+    starts = [*accumulate(numbers, initial=0)], [*accumulate(runs, initial=0)]
+    expected = {
+        "image_id": [image["id"] for image in images],
+        "height": [image["height"] for image in images],
+        "width": [image["width"] for image in images],
+        "first": [sum(owner < row for owner, _ in kept) for row in range(len(images) + 1)],
+        "annotation_id": [annotation["id"] for _, annotation in kept],
+        "iscrowd": [annotation.get("iscrowd", 0) for _, annotation in kept],
+        "keypoints": [annotation.get("num_keypoints", 0) for _, annotation in kept],
+        "area": [annotation.get("area", np.nan) for _, annotation in kept],
+        "part_start": [*accumulate(map(len, shapes), initial=0)],
+        "kind": [kind for kind, _ in flat],
+        "start": [starts[0 if kind == POLYGON else 1][at] for at, (kind, _) in enumerate(flat)],
+        "length": [n // 2 + r for n, r in zip(numbers, runs, strict=True)],
+        "xy": [number for kind, elements in flat if kind == POLYGON for number in elements],
+        "counts": [run for kind, elements in flat if kind == RLE for run in elements],
+    }
+    for name, values in expected.items():
+        found = getattr(table, name)
+        assert found.dtype == {"iscrowd": np.uint8, "kind": np.uint8, "area": float, "xy": float}.get(name, np.int64)
+        np.testing.assert_array_equal(found, np.array(values, found.dtype), err_msg=name)
+        assert found.flags.c_contiguous
+    assert table.file_name == tuple(image["file_name"] for image in images)
+    assert [problem[:2] for problem in table.problems] == problems
 
 
 def rule_by_hand(coco, least):
@@ -129,6 +191,13 @@ def test_other_categories_are_left_out_and_can_be_chosen(load):
         ({"size": [20, 30], "counts": "Zé"}, "compressed RLE is malformed"),
         ({"size": [20, 30], "counts": [10, 20]}, "RLE covers 30 pixels, its image has 600"),
         ({"size": [20, 30], "counts": [700, -100]}, "RLE covers 600 pixels"),
+        ({"size": [20, 30], "counts": [1e9, 1]}, "neither polygons nor an RLE: Expected `int`, got `float`"),
+        ({"size": [20, 30], "counts": [2**70]}, "neither polygons nor an RLE: Expected `int` <= 4294967296"),
+        ({"counts": [600]}, "neither polygons nor an RLE: Object missing required field `size`"),
+        ("PPYo0", "neither polygons nor an RLE: Expected .*, got `str`"),
+        ([[[1, 1, 9, 1, 9, 9]]], "neither polygons nor an RLE: Expected `float`, got `array`"),
+        ([[1, 1, 9, 1, 9, "9"]], "neither polygons nor an RLE: Expected `float`, got `str`"),
+        ([[1, 1, 9, 1], [1, 1, 9, 1, 9, 9]], "mixes boxes and polygons"),
     ],
 )
 def test_an_annotation_that_cannot_be_drawn_is_named(load, segmentation, reason):
@@ -158,6 +227,10 @@ def test_four_numbers_are_a_box_as_in_pycocotools(load):
         ('{"images": [{"id": 1, "file_na', r"not valid JSON .* 30 bytes\); it may be cut short"),
         ("[1, 2]", "not a COCO annotation file"),
         ('{"images": [], "annotations": []}', "not a COCO annotation file: .*categories"),
+        ("", r"not valid JSON .* 0 bytes\); it may be cut short"),
+        (b'{"images": [{"id": 1, "file_name": "\xff"}]}', "not valid JSON"),
+        ('{"other": ' + 10**5 * "[" + 10**5 * "]" + "}", "not a COCO annotation file: it holds lists within lists"),
+        ('{"annotations": [{"id": 9223372036854775808}]}', "not a COCO annotation file: .*annotations.0..id"),
     ],
 )
 def test_a_broken_file_gets_one_clear_line(load, text, message):
@@ -174,3 +247,81 @@ def test_image_ids_must_be_unique(load):
     image = {"id": 7, "file_name": "a.jpg", "height": 2, "width": 2}
     with pytest.raises(DatasetError, match="names 1 image ids twice"):
         load(document([], images=(image, image)))
+
+
+TRIANGLE = [[1.25, 1, 9, 1, 9, 9.5]]
+names = st.text(max_size=5).filter(lambda text: text.isprintable())
+optional = {
+    "segmentation": st.sampled_from([None, TRIANGLE, TRIANGLE * 2, {"size": [20, 30], "counts": [1, 599]}]),
+    "iscrowd": st.integers(0, 1),
+    "num_keypoints": st.integers(0, 17),
+    "area": st.floats(0, 1e6),
+    "bbox": st.just([0.5, 1, 2, 3]),
+    "note": names | st.just({"segmentation": [], "id": 9}),
+}
+person = {"id": st.integers(0, 2**62), "image_id": st.integers(0, 9), "category_id": st.just(1)}
+other = {"id": st.just(0), "image_id": st.just(0), "category_id": st.just(2), "segmentation": st.just([["?"]])}
+image = {
+    "id": st.integers(0, 9),
+    "file_name": names,
+    "height": st.just(20),
+    "width": st.just(30),
+    "flickr_url": names,
+}
+
+
+@settings(derandomize=True, database=None, deadline=None, max_examples=60)
+@given(
+    images=st.lists(st.fixed_dictionaries(image), max_size=6, unique_by=lambda entry: entry["id"]),
+    annotations=st.lists(st.fixed_dictionaries(person, optional=optional) | st.fixed_dictionaries(other), max_size=12),
+    style=st.sampled_from([{}, {"indent": 2}, {"separators": (",", ":")}, {"indent": "\t", "ensure_ascii": False}]),
+    seed=st.integers(0, 99),
+)
+def test_table_of_any_file_is_what_plain_json_gives(tmp_path_factory, images, annotations, style, seed):
+    rng = random.Random(seed)
+
+    def shuffled(entry):
+        return dict(rng.sample(list(entry.items()), len(entry)))
+
+    content = shuffled(
+        {
+            "info": {"images": []},
+            "images": [shuffled(entry) for entry in images],
+            "annotations": [shuffled(entry) for entry in annotations],
+            "categories": [{"name": "person", "id": 1, "supercategory": ""}, {"id": 2, "name": "dog"}],
+        }
+    )
+    path = tmp_path_factory.mktemp("coco") / "annotations.json"
+    path.write_text(json.dumps(content, **style), encoding="utf-8")
+    check_table(load_persons(path), content)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel what is mapped")
+def test_the_file_is_let_go(load, tmp_path):
+    table = load(document([{"segmentation": TRIANGLE}]))
+    assert len(table) == 1
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+
+
+def test_which_annotation_file_is_read(tmp_path):
+    folder = tmp_path / "annotations"
+    folder.mkdir()
+
+    def found():
+        return annotation_file(tmp_path, "train2017").name
+
+    (folder / "captions_train2017.json").touch()
+    (folder / "people_val2017.json").touch()
+    with pytest.raises(DatasetError, match=r"person_keypoints_train2017\.json is missing; unpack"):
+        found()
+    (folder / "people_train2017.json").touch()
+    assert found() == "people_train2017.json"
+    (folder / "dogs_train2017.json").touch()
+    with pytest.raises(
+        DatasetError, match=r"2 files for train2017 \(dogs_.*name the one to be read instances_train2017"
+    ):
+        found()
+    (folder / "instances_train2017.json").touch()
+    assert found() == "instances_train2017.json"
+    (folder / "person_keypoints_train2017.json").touch()
+    assert found() == "person_keypoints_train2017.json"

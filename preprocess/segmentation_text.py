@@ -1,0 +1,243 @@
+"""Segmentations, as JSON text, to flat arrays, without a Python object for any number.
+
+The kernel reads what is ordinary and nothing else; of anything else it tells that it is not. So odd input is read, and
+told of, in one place, which is not this one. The text must be JSON that a parser has let through: it is by its
+brackets, not by its length, that the kernel knows where a value ends.
+
+**Exactness.** A number of mantissa m with k digits behind its point is m / 10^k. With m at most 2^53 and k at most 22
+both are doubles without an error, and their quotient in double arithmetic is the double nearest to the number, as
+Python's ``float`` gives it (Clinger, "How to read floating point numbers accurately", 1990). Ordinary is a number of
+that kind, without an exponent. -0 is not: its sign would be lost in the mantissa.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from preprocess.raster import COORDINATE_LIMIT
+
+U8 = npt.NDArray[np.uint8]
+I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+MOST_RUN = 2**32
+"""Pixels of the longest run that is read: no list of such runs has a sum that an int64 cannot hold."""
+
+_OPEN, _CLOSE, _OPEN_OBJECT, _CLOSE_OBJECT, _COMMA, _POINT, _MINUS, _SPACE, _DIGIT_0 = b"[]{},.- 0"
+_COUNTS, _SIZE = np.frombuffer(b'"counts"', np.uint8), np.frombuffer(b'"size"', np.uint8)
+
+_MOST_MANTISSA = 2**53
+_MOST_DIGITS = np.uint64(18)  # whichever they are, an int64 holds them; and they are fewer than 22 behind a point
+_POWERS_OF_TEN = 10.0 ** np.arange(19)
+
+# Positions are unsigned: an index that cannot be negative needs no test for it. Nothing that is read ends at position
+# 0 of anything: that is how something odd is told.
+_ODD = np.uint64(0)
+_ZERO = np.uint64(0)
+_ONE = np.uint64(1)
+_TWO = np.uint64(2)
+_TRIANGLE = np.uint64(6)
+
+_kernel = njit(nogil=True, cache=True, error_model="numpy")
+
+
+@_kernel
+def _skip_space(text: U8, at: np.uint64) -> np.uint64:
+    while text[at] <= _SPACE:  # of these characters, JSON has none but white space between its tokens
+        at += _ONE
+    return at
+
+
+@_kernel
+def _append_digits(text: U8, at: np.uint64, mantissa: np.int64) -> tuple[np.int64, np.uint64]:
+    """The mantissa with the digits from `at` on behind it, and where they end. It overflows without harm."""
+    while True:
+        digit = np.uint8(text[at] - np.uint8(_DIGIT_0))
+        if digit > 9:
+            return mantissa, at
+        mantissa = np.int64(10) * mantissa + np.int64(digit)
+        at += _ONE
+
+
+@_kernel
+def _read_number(text: U8, at: np.uint64) -> tuple[np.int64, np.uint64, np.uint64]:
+    """Mantissa and decimals of the number at `at`, and where it ends."""
+    negative = text[at] == _MINUS
+    if negative:
+        at += _ONE
+    mantissa, end = _append_digits(text, at, np.int64(0))
+    digits = end - at
+    decimals = _ZERO
+    if text[end] == _POINT:
+        point = end
+        mantissa, end = _append_digits(text, point + _ONE, mantissa)
+        decimals = end - point - _ONE
+        digits += decimals
+    if digits == 0 or digits > _MOST_DIGITS or mantissa > _MOST_MANTISSA:
+        return mantissa, decimals, _ODD
+    if negative:
+        return -mantissa, decimals, end if mantissa else _ODD
+    return mantissa, decimals, end
+
+
+@_kernel
+def _read_polygon(text: U8, at: np.uint64, xy: F64, number: np.uint64) -> tuple[np.uint64, np.uint64]:
+    """Read the list of coordinates at `at` to xy[number:]; return where they end there, and where the list ends."""
+    first = number
+    while text[at] != _CLOSE:
+        mantissa, decimals, at = _read_number(text, _skip_space(text, at + _ONE))
+        if at == _ODD:
+            return number, _ODD
+        value = mantissa / _POWERS_OF_TEN[decimals]
+        if abs(value) > COORDINATE_LIMIT:
+            return number, _ODD
+        xy[number] = value
+        number += _ONE
+        at = _skip_space(text, at)
+        if text[at] != _COMMA and text[at] != _CLOSE:  # but an exponent
+            return number, _ODD
+    if number - first < _TRIANGLE or (number - first) & _ONE:
+        return number, _ODD
+    return number, at + _ONE
+
+
+@_kernel
+def _read_polygons(text: U8, at: np.uint64, xy: F64, number: np.uint64, length: I64, part: np.uint64) -> np.uint64:
+    """Read the list of polygons at `at` to xy[number:] and length[part:]; return where the parts end."""
+    while text[at] != _CLOSE:
+        at = _skip_space(text, at + _ONE)
+        if text[at] != _OPEN:
+            return _ODD
+        first = number
+        number, at = _read_polygon(text, at, xy, number)
+        if at == _ODD:
+            return _ODD
+        length[part] = (number - first) >> _ONE
+        part += _ONE
+        at = _skip_space(text, at)
+    return part
+
+
+@_kernel
+def _read_integers(text: U8, at: np.uint64, out: I64, first: np.uint64, last: np.uint64) -> tuple[np.uint64, np.uint64]:
+    """Read the list of integers at `at` to out[first:last]; return where they end there, and where the list ends."""
+    if text[at] != _OPEN:
+        return first, _ODD
+    while text[at] != _CLOSE:
+        value, decimals, at = _read_number(text, _skip_space(text, at + _ONE))
+        if at == _ODD or decimals or value < 0 or value > MOST_RUN or first == last:
+            return first, _ODD
+        out[first] = value
+        first += _ONE
+        at = _skip_space(text, at)
+        if text[at] != _COMMA and text[at] != _CLOSE:
+            return first, _ODD
+    return first, at + _ONE
+
+
+@_kernel
+def _find_value(text: U8, at: np.uint64, key: U8) -> np.uint64:
+    """Where the value of the member at `at` begins, if this is its key."""
+    for character in key:
+        if text[at] != character:
+            return _ODD
+        at += _ONE
+    return _skip_space(text, _skip_space(text, at) + _ONE)
+
+
+@_kernel
+def _read_code(
+    text: U8, at: np.uint64, height: int, width: int, counts: I64, first: np.uint64, last: np.uint64
+) -> np.uint64:
+    """Read the object at `at` to counts[first:last]; return where the runs end."""
+    size = np.empty(2, np.int64)
+    sized = False
+    run = first
+    while text[at] != _CLOSE_OBJECT:
+        at = _skip_space(text, at + _ONE)
+        value = _find_value(text, at, _COUNTS)
+        if value != _ODD and run == first:
+            run, at = _read_integers(text, value, counts, run, last)
+        else:
+            value = _find_value(text, at, _SIZE)
+            if value == _ODD or sized:
+                return _ODD
+            sides, at = _read_integers(text, value, size, _ZERO, _TWO)
+            sized = sides == _TWO and size[0] == height and size[1] == width
+        if at == _ODD:
+            return _ODD
+        at = _skip_space(text, at)
+    return run if sized and counts[first:run].sum() == height * width else _ODD
+
+
+@_kernel
+def count_signs(text: U8, start: I64, size: I64, commas: I64, brackets: I64) -> None:
+    """Count commas and opening square brackets.
+
+    Args:
+        text: uint8, JSON values.
+        start: (N,) int64, where each begins.
+        size: (N,) int64, bytes of each.
+        commas: (N,) int64, receives the commas of each.
+        brackets: (N,) int64, receives the opening square brackets of each.
+    """
+    for value in range(start.size):
+        found_commas = 0  # in registers, so that many characters are looked at at once
+        found_brackets = 0
+        for character in text[start[value] : start[value] + size[value]]:
+            found_commas += character == _COMMA
+            found_brackets += character == _OPEN
+        commas[value] = found_commas
+        brackets[value] = found_brackets
+
+
+@_kernel
+def read_segmentations(
+    text: U8,
+    start: I64,
+    height: I64,
+    width: I64,
+    parts: I64,
+    numbers: I64,
+    runs: I64,
+    length: I64,
+    xy: F64,
+    counts: I64,
+    ordinary: Flags,
+) -> None:
+    """Read those of N segmentations that are ordinary.
+
+    That is a list of one or more polygons, each an even count of six or more ordinary numbers up to
+    ``COORDINATE_LIMIT`` in size; or an object of nothing but counts and size, in whole numbers, whose runs fill the
+    image. The former has one number more than commas and one polygon less than opening brackets, the latter one run
+    less than commas. As much room must be given to every value, whatever it is; what is not ordinary leaves anything
+    in its own.
+
+    Args:
+        text: uint8, JSON values.
+        start: (N,) int64, where each begins.
+        height: (N,) int64, pixels of its image.
+        width: likewise.
+        parts: (N + 1,) int64, each one's first element in length.
+        numbers: (N + 1,) int64, each one's first element in xy.
+        runs: (N + 1,) int64, each one's first element in counts.
+        length: int64, receives the points of each polygon, and the runs of each code.
+        xy: float64, receives the polygons' coordinates.
+        counts: int64, receives the runs.
+        ordinary: (N,) bool, receives whether each is ordinary.
+    """
+    for value in range(start.size):
+        at = np.uint64(start[value])
+        part = np.uint64(parts[value])
+        end = _ODD
+        if text[at] == _OPEN:
+            end = _read_polygons(text, at, xy, np.uint64(numbers[value]), length, part)
+        elif text[at] == _OPEN_OBJECT:
+            run = np.uint64(runs[value])
+            end = _read_code(text, at, height[value], width[value], counts, run, np.uint64(runs[value + 1]))
+            if end != _ODD:
+                length[part] = end - run
+        ordinary[value] = end != _ODD

@@ -1,0 +1,201 @@
+"""All segmentations of an annotation file, as JSON text, to the parts that `preprocess.raster` draws."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from preprocess.raster import POLYGON, RLE
+from preprocess.segmentation import NO_SHAPE, Shape, UndrawableError, decode_segmentation
+from preprocess.segmentation_text import count_signs, read_segmentations
+
+U8 = npt.NDArray[np.uint8]
+I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+Array = npt.NDArray[Any]
+
+BLOCK = 1024
+"""JSON values that are joined at a time: all at once, they would lie in memory twice."""
+
+
+class Texts(NamedTuple):
+    """JSON values, one behind the other.
+
+    Attributes:
+        text: `(T,)` bytes.
+        start: `(N,)` where each begins.
+        size: `(N,)` bytes of each.
+    """
+
+    text: U8
+    start: I64
+    size: I64
+
+    @classmethod
+    def of(cls, values: Sequence[msgspec.Raw]) -> Texts:
+        """Copy values, so that the document which they are parts of can go."""
+        size = np.fromiter(map(len, values), np.int64, len(values))
+        text, stop = np.empty(size.sum(), np.uint8), 0
+        for begin in range(0, len(values), BLOCK):
+            block = np.frombuffer(b"".join(values[begin : begin + BLOCK]), np.uint8)
+            start, stop = stop, stop + len(block)
+            text[start:stop] = block
+        return cls(text, np.cumsum(size) - size, size)
+
+    def take(self, numbers: I64) -> Texts:
+        """Some of the values, in this order; their text stays where it is."""
+        return Texts(self.text, self.start[numbers], self.size[numbers])
+
+    def value(self, number: int) -> bytes:
+        """One of the values."""
+        return self.text[self.start[number] :][: self.size[number]].tobytes()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Shapes:
+    """The parts of N segmentations, as flat arrays.
+
+    Attributes:
+        parts: `(N,)` parts of each segmentation; 0 if it cannot be drawn.
+        kind, start, length: `(P,)` parts, in the order of their segmentations; see `preprocess.raster`.
+        xy: polygon coordinates, pixels.
+        counts: RLE runs, pixels.
+        reasons: why a segmentation cannot be drawn, by its number, ascending.
+    """
+
+    parts: I64
+    kind: U8
+    start: I64
+    length: I64
+    xy: F64
+    counts: I64
+    reasons: dict[int, str]
+
+
+def read_shapes(texts: Texts, height: I64, width: I64) -> Shapes:
+    """Read segmentations in any of COCO's forms: polygons, boxes, compressed and uncompressed run-length codes.
+
+    What is ordinary goes from text to arrays in a kernel, in as many threads as there are processors; whatever else
+    there is goes through Python, one by one.
+
+    Args:
+        texts: N segmentations.
+        height, width: `(N,)` pixels of each one's image.
+    """
+    layout = _Layout.of(texts)
+    arrays, ordinary = _read_ordinary(texts, height, width, layout)
+    parts, reasons = np.diff(layout.parts), dict[int, str]()
+    if not ordinary.all():
+        odd = np.flatnonzero(~ordinary)
+        found = []
+        for number in odd.tolist():
+            try:
+                found.append(decode_segmentation(texts.value(number), int(height[number]), int(width[number])))
+            except UndrawableError as error:
+                found.append(NO_SHAPE)
+                reasons[number] = str(error)
+        parts[odd] = [len(shape.kind) for shape in found]
+        arrays = _merge(arrays, layout, ordinary, found)
+    polygon = arrays.kind == POLYGON
+    numbers, runs = np.where(polygon, 2 * arrays.length, 0), np.where(polygon, 0, arrays.length)
+    start = np.where(polygon, np.cumsum(numbers) - numbers, np.cumsum(runs) - runs)
+    return Shapes(parts=parts, start=start, reasons=reasons, **arrays._asdict())
+
+
+class _Arrays(NamedTuple):
+    """As in `Shapes`."""
+
+    kind: U8
+    length: I64
+    xy: F64
+    counts: I64
+
+
+class _Layout(NamedTuple):
+    """Where the elements of N segmentations lie in the arrays, if all are ordinary.
+
+    Attributes:
+        code: `(N,)` whether it is a run-length code.
+        parts, numbers, runs: `(N + 1,)` first element of each in kind and length, in xy, and in counts.
+    """
+
+    code: Flags
+    parts: I64
+    numbers: I64
+    runs: I64
+
+    @classmethod
+    def of(cls, texts: Texts) -> _Layout:
+        """Lay out segmentations before they are read: the signs of an ordinary one tell what is in it."""
+        commas, brackets = np.empty_like(texts.start), np.empty_like(texts.start)
+        count_signs(*texts, commas, brackets)
+        code = texts.text[texts.start] == ord("{")
+        sizes = np.where(code, 1, brackets - 1), np.where(code, 0, commas + 1), np.where(code, commas - 1, 0)
+        return cls(code, *(np.concatenate(([0], np.cumsum(each.clip(min=0)))) for each in sizes))
+
+
+def _read_ordinary(texts: Texts, height: I64, width: I64, layout: _Layout) -> tuple[_Arrays, Flags]:
+    """Read the ordinary ones, and tell `(N,)` which they are; elements that are laid out for others are undefined."""
+    kinds = np.where(layout.code, RLE, POLYGON).astype(np.uint8)
+    arrays = _Arrays(
+        kind=np.repeat(kinds, np.diff(layout.parts)),
+        length=np.empty(layout.parts[-1], np.int64),
+        xy=np.empty(layout.numbers[-1], np.float64),
+        counts=np.empty(layout.runs[-1], np.int64),
+    )
+    ordinary = np.empty(len(texts.start), np.bool_)
+
+    def read(first: int, last: int) -> None:
+        mine = slice(first, last)
+        read_segmentations(
+            texts.text,
+            texts.start[mine],
+            height[mine],
+            width[mine],
+            layout.parts[first : last + 1],
+            layout.numbers[first : last + 1],
+            layout.runs[first : last + 1],
+            arrays.length,
+            arrays.xy,
+            arrays.counts,
+            ordinary[mine],
+        )
+
+    threads = os.cpu_count() or 1
+    edges = np.linspace(0, len(ordinary), threads + 1).astype(int).tolist()
+    with ThreadPoolExecutor(threads, thread_name_prefix="segmentations") as pool:
+        for _ in pool.map(read, edges[:-1], edges[1:]):
+            pass  # but raise what a thread has raised
+    return arrays, ordinary
+
+
+def _merge(arrays: _Arrays, layout: _Layout, ordinary: Flags, others: Sequence[Shape]) -> _Arrays:
+    """The elements of those that are ordinary, and of the others, in the order of the segmentations."""
+
+    def merge(array: Array, offsets: I64, sizes: list[int], elements: Array | list[int]) -> Array:
+        before = np.diff(offsets)
+        after = before.copy()
+        after[~ordinary] = sizes
+        merged = np.empty(after.sum(), array.dtype)
+        old = np.repeat(ordinary, after)
+        merged[old] = array[np.repeat(ordinary, before)]
+        merged[~old] = elements
+        return merged
+
+    kind, length, xy, counts = zip(*others, strict=True)
+    parts = [len(one) for one in kind]
+    return _Arrays(
+        kind=merge(arrays.kind, layout.parts, parts, [*chain.from_iterable(kind)]),
+        length=merge(arrays.length, layout.parts, parts, [*chain.from_iterable(length)]),
+        xy=merge(arrays.xy, layout.numbers, [len(one) for one in xy], np.concatenate(xy)),
+        counts=merge(arrays.counts, layout.runs, [len(one) for one in counts], np.concatenate(counts)),
+    )
