@@ -1,82 +1,204 @@
-"""Polygons to planes: our kernels, pycocotools, and merely overwriting the planes."""
+"""Polygons to planes: our kernels, pycocotools, OpenCV, and merely overwriting the planes; and what differs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from numba import njit
 
-from bench.baseline import CocoMasks
-from bench.ceilings import clear_planes
+from bench.baseline import CocoMasks, PolygonFills
+from bench.ceilings import clear_planes, crew
 from bench.config import Setup
 from bench.material import Material
+from bench.raster_fuzz import count_differences
 from bench.report import Row
-from bench.timing import Work, measure_together
-from preprocess.raster import CROWD_IGNORE, fill_planes, fill_union_bits
+from bench.timing import Rates, Work, measure_together
+from cache.spec import CacheSpec
+from preprocess.errors import DatasetError
+from preprocess.raster import CROWD_IGNORE, fill_planes, fill_union, fill_union_bits
+from preprocess.sources import Split, read_split
+
+U8 = npt.NDArray[np.uint8]
+U64 = npt.NDArray[np.uint64]
+I64 = npt.NDArray[np.int64]
 
 TIMES = "{}: times pycocotools"
-"""Name of a row; for `bytes` and `bits`."""
+"""Name of a row, for `bytes` and for `bits`."""
+
+FUZZ_POLYGONS, FUZZ_QUICK = 100_000, 2_000
+"""How many are compared."""
+
+_PLANE, _PACKED, _BOTH = "overwriting the plane", "overwriting the packed plane", "overwriting both planes"
+_EACH = {
+    "bytes": ("union as bytes", _PLANE),
+    "bits": ("union as packed bits", _PACKED),
+    "planes": ("both planes as bytes", _BOTH),
+    "pycocotools": ("union by pycocotools", _PLANE),
+    "cv2.fillPoly": ("union by cv2.fillPoly", _PLANE),
+}
+_ALL = {"all bytes": ("all unions as bytes", _PLANE), "all bits": ("all unions as packed bits", _PACKED)}
+"""What is measured, photo by photo and in one call: name of the row, and the limit."""
 
 
 def raster_rows(setup: Setup, material: Material) -> Iterator[Row]:
-    """Both planes of each photo at native size, in one thread."""
-    split, table = material.split, material.split.table
-    shapes = [(int(table.height[row]), int(table.width[row])) for row in split.rows]
-    masks = CocoMasks(material.coco, split)
-    most = max(height * width for height, width in shapes)
-    person, ignore = np.empty(most, np.uint8), np.empty(most, np.uint8)
-    words = np.empty(max(height * -(-width // 64) for height, width in shapes), np.uint64)
+    """Planes of each photo at native size, in one thread; a union is that of all annotations."""
+    with crew(1):  # OpenCV, too, draws in one thread
+        found = measure_together(_works(material.coco, material.split), seconds=setup.seconds, rounds=setup.rounds)
+    for rates, calls, peers in (
+        (_EACH, "a call for each photo", {"bytes": ("pycocotools", "cv2.fillPoly"), "bits": ("pycocotools",)}),
+        (_ALL, "one call for all photos", {"all bytes": ("pycocotools",), "all bits": ("pycocotools",)}),
+    ):
+        common: dict[str, Any] = {
+            "suite": "raster",
+            "setup": f"{material.photos_name} at native size, 1 thread, {calls}",
+        }
+        for which, (name, limit) in rates.items():
+            yield Row.measured(found[which], name=name, limit=found[limit], limit_name=limit, unit="images/s", **common)
+        for which, others in peers.items():
+            for peer in others:
+                yield Row.measured(
+                    found[which].over(found[peer]), name=f"{which}: times {peer}", unit="times", **common
+                )
+    yield from _difference_rows(setup, material)
+
+
+def _works(coco: Path, split: Split) -> dict[str, Work]:
+    """What is measured, and the limits. All arguments are made beforehand: it is the drawing that counts."""
+    table, rows = split.table, split.rows
+    height, width = table.height[rows], table.width[rows]
+    shapes = list(zip(height.tolist(), width.tolist(), strict=True))
+    packed = [(tall, -(-wide // 64)) for tall, wide in shapes]
+    first, last = table.first[rows], table.first[np.add(rows, 1)]
+    first_part, last_part = table.part_start[first], table.part_start[last]
     parts = (table.kind, table.start, table.length, table.xy, table.counts)
+    # One buffer for all photos, as large as the largest needs it.
+    most = max(tall * wide for tall, wide in shapes)
+    person, ignore = np.empty(most, np.uint8), np.empty(most, np.uint8)
+    words = np.empty(max(tall * wide for tall, wide in packed), np.uint64)
 
-    # All arguments are made beforehand: it is the kernels that are measured.
-    byte_calls, bit_calls = list[tuple[Any, ...]](), list[tuple[Any, ...]]()
-    for row, (height, width) in zip(split.rows, shapes, strict=True):
-        first, last = int(table.first[row]), int(table.first[row + 1])
-        planes = (plane[: height * width].reshape(height, width) for plane in (person, ignore))
-        byte_calls.append((first, last, table.part_start, table.iscrowd, *parts, CROWD_IGNORE, *planes))
-        out = words[: height * -(-width // 64)].reshape(height, -1)
-        bit_calls.append((*parts, int(table.part_start[first]), int(table.part_start[last]), width, out))
+    byte_calls, bit_calls, plane_calls = list[tuple[Any, ...]](), list[tuple[Any, ...]](), list[tuple[Any, ...]]()
+    for number, (shape, packed_shape) in enumerate(zip(shapes, packed, strict=True)):
+        out, other = (plane[: shape[0] * shape[1]].reshape(shape) for plane in (person, ignore))
+        bits = words[: packed_shape[0] * packed_shape[1]].reshape(packed_shape)
+        span = int(first_part[number]), int(last_part[number])
+        byte_calls.append((*parts, *span, out))
+        bit_calls.append((*parts, *span, shape[1], bits))
+        annotations = int(first[number]), int(last[number])
+        plane_calls.append((*annotations, table.part_start, table.iscrowd, *parts, CROWD_IGNORE, out, other))
 
-    def fill_bytes() -> None:
-        for arguments in byte_calls:
-            fill_planes(*arguments)
-
-    def fill_bits() -> None:
-        for arguments in bit_calls:
-            fill_union_bits(*arguments)
-
-    def draw_coco() -> None:
-        for number in range(len(masks)):
-            masks.draw(number)
-
-    images = len(shapes)
-    found = measure_together(
-        {
-            "bytes": Work(run=fill_bytes, items=images),
-            "bits": Work(run=fill_bits, items=images),
-            "pycocotools": Work(run=draw_coco, items=images),
-            "clear": clear_planes(shapes, 2),
-            "clear bits": clear_planes([(height, 8 * -(-width // 64)) for height, width in shapes], 1),
-        },
-        seconds=setup.seconds,
-        rounds=setup.rounds,
-    )
-    common: dict[str, Any] = {"suite": "raster", "setup": f"{material.photos_name} at native size, 1 thread"}
-    rate = {**common, "unit": "images/s"}
-    limits = {
-        "bytes": (found["clear"], "overwriting both planes"),
-        "bits": (found["clear bits"], "overwriting the packed plane"),
+    masks, fills = CocoMasks(coco, split), PolygonFills(split)
+    numbers = [(number,) for number in range(len(rows))]
+    works = {
+        "bytes": _each(fill_union, byte_calls),
+        "bits": _each(fill_union_bits, bit_calls),
+        "planes": _each(fill_planes, plane_calls),
+        "pycocotools": _each(masks.union, numbers),
+        "cv2.fillPoly": _each(fills.union, numbers),
+        "all bytes": lambda: _unions(*parts, first_part, last_part, height, width, person),
+        "all bits": lambda: _unions_bits(*parts, first_part, last_part, height, width, words),
     }
-    names = {"bytes": "both planes as bytes", "bits": "union as packed bits"}
-    for which, (limit, limit_name) in limits.items():
-        yield Row.measured(found[which], name=names[which], limit=limit, limit_name=limit_name, **rate)
-    yield Row.measured(
-        found["pycocotools"],
-        name="both planes by pycocotools",
-        limit=found["clear"],
-        limit_name=limits["bytes"][1],
-        **rate,
-    )
-    for which in limits:
-        yield Row.measured(found[which].over(found["pycocotools"]), name=TIMES.format(which), unit="times", **common)
+    return {
+        **{which: Work(run=run, items=len(rows)) for which, run in works.items()},
+        _PLANE: clear_planes(shapes, 1),
+        _PACKED: clear_planes([(tall, 8 * wide) for tall, wide in packed], 1),
+        _BOTH: clear_planes(shapes, 2),
+    }
+
+
+def _each(draw: Callable[..., object], calls: Sequence[tuple[Any, ...]]) -> Callable[[], None]:
+    def run() -> None:
+        for arguments in calls:
+            draw(*arguments)
+
+    return run
+
+
+@njit(nogil=True)
+def _unions(
+    kind: U8,
+    start: I64,
+    length: I64,
+    xy: npt.NDArray[np.float64],
+    counts: I64,
+    first: I64,
+    last: I64,
+    height: I64,
+    width: I64,
+    buffer: U8,
+) -> None:
+    """`fill_union` for all photos, one after another into the same buffer."""
+    for photo in range(len(first)):
+        out = buffer[: height[photo] * width[photo]].reshape(height[photo], width[photo])
+        fill_union(kind, start, length, xy, counts, first[photo], last[photo], out)
+
+
+@njit(nogil=True)
+def _unions_bits(
+    kind: U8,
+    start: I64,
+    length: I64,
+    xy: npt.NDArray[np.float64],
+    counts: I64,
+    first: I64,
+    last: I64,
+    height: I64,
+    width: I64,
+    buffer: U64,
+) -> None:
+    """`fill_union_bits` likewise."""
+    for photo in range(len(first)):
+        words = (width[photo] + 63) // 64
+        out = buffer[: height[photo] * words].reshape(height[photo], words)
+        fill_union_bits(kind, start, length, xy, counts, first[photo], last[photo], width[photo], out)
+
+
+def _difference_rows(setup: Setup, material: Material) -> Iterator[Row]:
+    splits = [material.split]
+    with suppress(DatasetError):  # a dataset without that split, or nobody in it
+        splits.append(read_split(material.coco, "val", CacheSpec(side=setup.side, limit=setup.photos)))
+    photos = sum(len(split.rows) for split in splits)
+    polygons = FUZZ_QUICK if setup.config.quick else FUZZ_POLYGONS
+    found = [compare_photos(material.coco, split) for split in splits]
+    for name, work, (differing, compared) in (
+        ("photos", f"{photos} photos, unions and both planes", np.sum(found, axis=0).tolist()),
+        ("fuzz", f"{polygons:,} fuzz polygons, unions", count_differences(polygons)),
+    ):
+        yield Row.measured(
+            Rates((float(differing),)),
+            name=f"{name}: unlike pycocotools",
+            unit="pixels",
+            suite="raster",
+            setup=f"{work}, as bytes and as packed bits",
+            note=f"of {compared:,} pixels",
+        )
+
+
+def compare_photos(coco: Path, split: Split) -> tuple[int, int]:
+    """Draw each photo of a split in every way there is.
+
+    Returns:
+        Pixels that differ from pycocotools', and all pixels that were compared.
+    """
+    table, masks = split.table, CocoMasks(coco, split)
+    parts = (table.kind, table.start, table.length, table.xy, table.counts)
+    differing = compared = 0
+    for number, row in enumerate(split.rows):
+        height, width = int(table.height[row]), int(table.width[row])
+        first, last = int(table.first[row]), int(table.first[row + 1])
+        span = int(table.part_start[first]), int(table.part_start[last])
+        union, person, ignore = (np.empty((height, width), np.uint8) for _ in range(3))
+        bits = np.empty((height, -(-width // 64)), np.uint64)
+        fill_union(*parts, *span, union)
+        fill_union_bits(*parts, *span, width, bits)
+        fill_planes(first, last, table.part_start, table.iscrowd, *parts, CROWD_IGNORE, person, ignore)
+        unpacked = np.unpackbits(bits.view(np.uint8), axis=1, count=width, bitorder="little")
+        ours = (union, unpacked, person, ignore)
+        theirs = (masks.union(number), masks.union(number), *masks.draw(number))
+        differing += sum(int((mine != other).sum()) for mine, other in zip(ours, theirs, strict=True))
+        compared += 4 * union.size
+    return differing, compared

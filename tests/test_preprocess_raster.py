@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -235,6 +237,13 @@ def test_a_box_is_its_four_corners(box: tuple[float, float, float, float]) -> No
     np.testing.assert_array_equal(draw([[box_polygon(*box).tolist()]], 30, 40), by_pycocotools)
 
 
+def test_every_short_edge() -> None:
+    """Edges between points of pycocotools' fine grid meet the borders of rows exactly, where rounding decides."""
+    for dx in range(26):
+        for dy in range(-25, 26):
+            assert_exact([[[1, 6, 1 + dx / 5, 6 + dy / 5, 4.6, 11.4]]], 12, 8)
+
+
 # Coordinates and runs beyond all sense
 
 
@@ -254,6 +263,69 @@ def test_far_away_vertices_cost_no_walk_and_fill_what_lies_inside() -> None:
 def test_a_million_pixels_away_is_still_exact() -> None:
     assert_exact([[[-1e6, 3.3, 1e6, 41.7, 12.2, 1e6]]], 60, 80)
     assert_exact([[[13.1, -1e6, 1e6, 20.2, 51.9, 9e5]]], 60, 80)
+
+
+def walked_rows(xs: int, ys: int, xe: int, ye: int, width: int) -> Iterator[tuple[int, int]]:
+    """Columns that an edge crosses and the rows, as rleFrPoly says, but without the steps that lie between columns."""
+    dx, dy = abs(xe - xs), abs(ye - ys)
+    if (xs > xe) if dx >= dy else (ys > ye):
+        xs, ys, xe, ye = xe, ye, xs, ys
+
+    def step(t: int) -> tuple[int, int]:
+        if dx >= dy:
+            return xs + t, int(ys + (ye - ys) / dx * t + 0.5)
+        return int(xs + (xe - xs) / dy * t + 0.5), ys + t
+
+    for column in range(width):
+        before, behind = 5 * column + 2, 5 * column + 3
+        if min(xs, xe) <= before and behind <= max(xs, xe):
+            # The first step on the other side, found by halving: the rounded u of the steps never turns round.
+            across = bisect_left(range(max(dx, dy) + 1), True, key=lambda t: (step(t)[0] >= behind) == (xs < xe))
+            (u, v), (u_last, v_last) = step(across), step(across - 1)
+            if {u, u_last} == {before, behind}:
+                yield column, math.ceil((min(v, v_last) + 0.5) / 5 - 0.5)
+
+
+def walked(polygon: Sequence[float], height: int, width: int) -> Mask:
+    """The mask of a polygon that is too long to be walked."""
+    points = [(int(5 * x + 0.5), int(5 * y + 0.5)) for x, y in zip(polygon[::2], polygon[1::2], strict=True)]
+    toggles = np.zeros((height + 1, width), np.uint8)
+    for start, end in zip(points, points[1:] + points[:1], strict=True):
+        for column, row in walked_rows(*start, *end, width):
+            toggles[min(max(row, 0), height), column] ^= 1
+    return np.bitwise_xor.accumulate(toggles, axis=0)[:height]
+
+
+def doubtful_edges(count: int, most_bits: int) -> list[list[float]]:
+    """Polygons of which an edge, short or long, meets the border of two rows at a step of the walk, or almost does.
+
+    One end is an odd number of times as far away as the other. If it moves by a point of the grid, the edge moves by as
+    little as rounding does.
+    """
+    rng = np.random.default_rng(most_bits)
+    u = 5 * rng.integers(0, 20, count) + rng.choice([2.0, 2.5, 3.0], count)
+    v = 5 * rng.integers(0, 20, count) + rng.choice([-2.5, -2.0, -1.5], count)
+    bits = rng.integers(0, most_bits, count)
+    du, dv = (np.floor(rng.random(count) * 2.0 ** (rng.random(count) * bits)) + middle % 1 for middle in (u, v))
+    dv *= rng.choice([-1, 1], count)
+    times = 2 * np.floor(rng.random(count) * 2.0 ** (most_bits - bits)) + 1
+    moved = rng.choice([0, 0, 1, -1], (2, count))
+    third = rng.integers(-(2**most_bits), 2**most_bits, (2, count))
+    grid = np.stack([u + du, v + dv, u - times * du + moved[0], v - times * dv + moved[1], *third], 1)
+    return np.where(grid >= 0, grid / 5, (grid - 0.8) / 5).tolist()  # pycocotools truncates towards 0
+
+
+def test_halving_finds_what_walking_finds() -> None:
+    for polygon in doubtful_edges(200, 11):
+        np.testing.assert_array_equal(walked(polygon, 20, 20), expected([[polygon]], 20, 20))
+
+
+def test_doubtful_edges_are_exact_up_to_the_limit() -> None:
+    reach = 0.0
+    for polygon in doubtful_edges(1000, 28):
+        reach = max(reach, *map(abs, polygon))
+        np.testing.assert_array_equal(draw([[polygon]], 20, 20), walked(polygon, 20, 20))
+    assert COORDINATE_LIMIT / 2 < reach < COORDINATE_LIMIT
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e9, -1e300, 2.0**63])
@@ -325,9 +397,14 @@ def scene() -> tuple[list[Segmentation], npt.NDArray[np.uint8]]:
 
 
 def draw_planes(segmentations: Any, iscrowd: Any, rule: int, height: int, width: int) -> tuple[Mask, Mask]:
+    """Draw both planes, whose boxes must hold all that is in them."""
     parts, begins = parts_of(segmentations)
     person, ignore = (np.full((height, width), 9, np.uint8) for _ in range(2))
-    fill_planes(0, len(segmentations), begins, iscrowd, *parts, rule, person, ignore)
+    boxes = fill_planes(0, len(segmentations), begins, iscrowd, *parts, rule, person, ignore)
+    for plane, (left, right, top, bottom) in zip((person, ignore), boxes, strict=True):
+        assert 0 <= left <= right <= width
+        assert 0 <= top <= bottom <= height
+        assert plane.sum() == plane[top:bottom, left:right].sum()
     return person, ignore
 
 
@@ -353,6 +430,25 @@ def test_planes_of_an_image_without_annotations(scene: tuple[list[Segmentation],
     fill_planes(1, 1, begins, scene[1], *parts, CROWD_IGNORE, person, ignore)
     assert not person.any()
     assert not ignore.any()
+
+
+def test_boxes_are_those_of_what_was_drawn(scene: tuple[list[Segmentation], npt.NDArray[np.uint8]]) -> None:
+    segmentations, iscrowd = scene
+    parts, begins = parts_of(segmentations)
+    planes = np.empty((2, 50, 90), np.uint8)
+
+    def boxes(first: int, last: int, rule: int) -> Any:
+        return fill_planes(first, last, begins, iscrowd, *parts, rule, *planes)
+
+    empty, crowd = (0, 0, 0, 0), (20, 80, 0, 50)
+    assert boxes(2, 3, CROWD_IGNORE) == ((30, 52, 20, 50), empty)  # the row after the last may be empty
+    assert boxes(0, 1, CROWD_IGNORE) == ((5, 70, 3, 46), empty)
+    assert boxes(0, 3, CROWD_IGNORE) == ((5, 70, 3, 50), crowd)
+    assert boxes(0, 3, CROWD_PERSON) == ((5, 80, 0, 50), empty)
+    assert boxes(0, 3, CROWD_DROP) == ((5, 70, 3, 50), empty)
+    assert boxes(1, 2, CROWD_IGNORE) == (empty, crowd)
+    assert boxes(1, 2, CROWD_DROP) == (empty, empty)
+    assert boxes(1, 1, CROWD_IGNORE) == (empty, empty)
 
 
 def test_planes_refuse_what_does_not_fit(scene: tuple[list[Segmentation], npt.NDArray[np.uint8]]) -> None:
