@@ -133,7 +133,7 @@ _RULES = click.Choice(["person", "keypoints", "keypoints10", "all"])
     type=click.Choice(["lmdb", "zarr"]),
     default="lmdb",
     show_default=True,
-    help="lmdb is by far the faster to read; any Zarr v3 reader opens the other.",
+    help="Equally fast. lmdb: one file a shard, raw or JPEG; zarr: any Zarr v3 reader opens it, raw only.",
 )
 @click.option("--images", "rule", type=_RULES, default="person", show_default=True, help=_IMAGES_HELP)
 @click.option(
@@ -484,8 +484,14 @@ _SUITES = ("machine", "raster", "annotations", "preprocess", "stores", "verify",
 @click.option("--seconds", type=float, help="Time for each measurement.")
 @click.option("--quick", is_flag=True, help="Fewer photos and shorter measurements: rough figures in about a minute.")
 @click.option("--json", "json_file", type=_FILE, help="Write the report to this file, too.")
+@click.option("--markdown", "markdown_file", type=_FILE, help="Write its tables to this file, too.")
 def bench(
-    network_name: str | None, width: int | None, suites: tuple[Any, ...], json_file: Path | None, **given: Any
+    network_name: str | None,
+    width: int | None,
+    suites: tuple[Any, ...],
+    json_file: Path | None,
+    markdown_file: Path | None,
+    **given: Any,
 ) -> None:
     """Measure every stage on this machine, each beside what the hardware could do.
 
@@ -507,6 +513,12 @@ def bench(
         json_file.parent.mkdir(parents=True, exist_ok=True)
         report.write(json_file)
         click.echo(f"📝 Report: {json_file}")
+    if markdown_file:
+        from console.markdown import markdown_tables
+
+        markdown_file.parent.mkdir(parents=True, exist_ok=True)
+        markdown_file.write_text(markdown_tables(report))
+        click.echo(f"📝 Tables: {markdown_file}")
 
 
 def _network(base: NetworkConfig, name: Any, width: int | None) -> NetworkConfig:

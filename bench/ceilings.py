@@ -97,10 +97,11 @@ def decode(pool: ThreadPoolExecutor, images: Sequence[bytes]) -> Work:
 
 
 def decode_and_resize(pool: ThreadPoolExecutor, images: Sequence[bytes], side: int) -> Work:
-    """Decode images and shrink them with `cv2.resize(INTER_AREA)` to letterbox size; an item is an image."""
+    """Decode images and shrink them to letterbox size, both by OpenCV; an item is an image."""
 
     def work(image: bytes) -> None:
-        pixels = decode_rgb(image)
+        pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
+        assert pixels is not None
         box = fit_box(pixels.shape[0], pixels.shape[1], side, "letterbox")
         cv2.resize(pixels, (box.width, box.height), interpolation=cv2.INTER_AREA)
 

@@ -17,7 +17,7 @@ from train.config import Precision, TrainConfig
 from train.hardware import Hardware, adapt, read_hardware
 from train.profiles import profile as find_profile
 
-Suite = Literal["machine", "raster", "preprocess", "loader", "model", "epoch"]
+Suite = Literal["machine", "raster", "annotations", "preprocess", "stores", "verify", "loader", "model", "epoch"]
 SUITES: tuple[Suite, ...] = get_args(Suite)
 
 GUIDE_IMAGES = 45_174

@@ -1,9 +1,11 @@
-"""A cache with its samples repeated: as many bytes as a large dataset has, without its photos."""
+"""A dataset with its photos repeated, a cache with its samples repeated: as large as one likes, from a few photos."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +13,31 @@ from cache.atomic import write_atomically
 from cache.index import REJECTED_NAME, SAMPLES_NAME, ShardInfo, SplitInfo, encode_table
 from cache.reader import CacheReader
 from cache.shards import describe, shard_name, write_shard
+from preprocess.sources import Split
+
+
+def repeat_dataset(split: Split, out: Path, images: int) -> None:
+    """Write a COCO folder whose `train2017` has `images` images: those of a split in turn, under names of their own.
+
+    The photos are links to the split's files.
+    """
+    document = json.loads(split.annotations.read_bytes())
+    entries = {image["id"]: image for image in document["images"]}
+    owned: dict[int, list[dict[str, Any]]] = {}
+    for annotation in document["annotations"]:
+        owned.setdefault(annotation["image_id"], []).append(annotation)
+    repeated: dict[str, Any] = {"images": [], "annotations": [], "categories": document["categories"]}
+    (out / "annotations").mkdir(parents=True)
+    (out / "train2017").mkdir()
+    for number in range(images):
+        row = split.rows[number % len(split.rows)]
+        image = entries[int(split.table.image_id[row])]
+        name = f"{number:012d}{Path(image['file_name']).suffix}"
+        (out / "train2017" / name).symlink_to((split.folder / image["file_name"]).resolve())
+        repeated["images"].append({**image, "id": number, "file_name": name})
+        for annotation in owned.get(image["id"], []):
+            repeated["annotations"].append({**annotation, "id": len(repeated["annotations"]), "image_id": number})
+    (out / "annotations" / split.annotations.name.replace("val", "train")).write_text(json.dumps(repeated))
 
 
 def repeat_cache(source: Path, out: Path, samples: int) -> None:

@@ -5,7 +5,7 @@
   "config": {...},            what was measured, all values as they ran: side, batch_size, network, precision, ...
   "rows": [
     {
-      "suite": "loader",      machine, raster, preprocess, loader, model, epoch or tiers
+      "suite": "loader",      machine, raster, annotations, preprocess, stores, verify, loader, ...
       "name": "native, raw",  what; the same in every run, so that two reports can be compared
       "setup": "side 384",    under which conditions
       "value": 31000.0,       the median

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from bench.annotations_suite import annotation_rows
 from bench.config import BenchConfig, Setup, Suite
 from bench.epoch_suite import epoch_rows
 from bench.hardware import describe_machine
@@ -15,12 +16,17 @@ from bench.model_suite import model_rows
 from bench.preprocess_suite import preprocess_rows
 from bench.raster_suite import raster_rows
 from bench.report import BenchReport, Row
+from bench.store_suite import store_rows
 from bench.tiers import guide_rows, machine_row, stored_rows
+from bench.verify_suite import verify_rows
 
 _ROWS: dict[Suite, Callable[[Setup, Material], Iterator[Row]]] = {
     "machine": machine_rows,
     "raster": raster_rows,
+    "annotations": annotation_rows,
     "preprocess": preprocess_rows,
+    "stores": store_rows,
+    "verify": verify_rows,
     "loader": loader_rows,
     "model": model_rows,
     "epoch": epoch_rows,

@@ -11,7 +11,7 @@ from bench.epoch_suite import BOTH, LOADER, MINUTES, STEP, WAIT
 from bench.loader_suite import NATIVE
 from bench.loader_suite import TIMES as LOADER_TIMES
 from bench.raster_suite import TIMES as RASTER_TIMES
-from console.text import duration
+from console.text import duration, figure
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +26,10 @@ WIDTH = 100
 TITLES = {
     "machine": "MACHINE: what it could do at best",
     "raster": "RASTER: polygons to planes",
+    "annotations": "ANNOTATIONS: JSON to flat arrays",
     "preprocess": "PREPROCESS: photos to a cache",
+    "stores": "STORES: records to disk and back",
+    "verify": "VERIFY: a cache against its checksums",
     "loader": "LOADER: a cache to batches",
     "model": "MODEL: the network alone, on random data",
     "epoch": "EPOCH: loader and network together",
@@ -90,10 +93,10 @@ def conclusions(report: BenchReport) -> list[str]:
     lines = []
     if loader and step and both:
         if loader.value >= step.value:
-            times = _number(loader.value / step.value)
+            times = figure(loader.value / step.value)
             lines.append(f"The network is the bottleneck: the loader alone could feed {times} of these.")
         else:
-            times = _number(step.value / loader.value)
+            times = figure(step.value / loader.value)
             lines.append(f"The loader is the bottleneck: the network alone could take {times} times as many images.")
     if minutes and wait:
         config = report.config
@@ -105,7 +108,7 @@ def conclusions(report: BenchReport) -> list[str]:
     for suite, name, sentence in _COMPARISONS:
         row = report.find(suite, name)
         if row and not minutes:
-            lines.append(sentence.format(_number(row.value)))
+            lines.append(sentence.format(figure(row.value)))
     return lines
 
 
@@ -118,7 +121,7 @@ def _table(rows: list[Row], *, header: bool) -> Table:
     table.add_column("limit", width=23)
     table.add_column("of it", width=6, justify="right")
     for row in rows:
-        limit = f"{_number(row.limit)} {row.limit_name}" if row.limit is not None else ""
+        limit = f"{figure(row.limit)} {row.limit_name}" if row.limit is not None else ""
         table.add_row(row.name, _value(row), _spread(row), limit, _ratio(row))
     return table
 
@@ -132,7 +135,7 @@ def _tier_table(rows: list[Row]) -> Table:
     table.add_column("how known", width=22)
     for row in rows:
         how = {"guide": GUIDE_MARK, "measured": f"measured, {row.note}", "estimated": f"est. {row.note}"}[row.kind]
-        value = f"~{row.value:g}" if row.kind == "guide" else _number(row.value)
+        value = f"~{row.value:g}" if row.kind == "guide" else figure(row.value)
         style = "green" if row.kind == "measured" else "dim"
         profile = row.name.partition(",")[0]  # what follows is the file, which `how` tells
         table.add_row(profile, row.setup, value, _spread(row), how, style=style)
@@ -147,11 +150,11 @@ def _bare_table(*, header: bool) -> Table:
 
 def _value(row: Row) -> str:
     mark = {"measured": "", "guide": "~", "estimated": "est. "}[row.kind]
-    return f"{mark}{_number(row.value)} {row.unit}"
+    return f"{mark}{figure(row.value)} {row.unit}"
 
 
 def _spread(row: Row) -> str:
-    return f"{_number(row.p10)}–{_number(row.p90)}" if row.p10 is not None and row.p90 is not None else ""
+    return f"{figure(row.p10)}–{figure(row.p90)}" if row.p10 is not None and row.p90 is not None else ""
 
 
 def _ratio(row: Row) -> str:
@@ -160,10 +163,3 @@ def _ratio(row: Row) -> str:
     if row.unit == "min":
         return f"{row.ratio:.2f}×"
     return f"{100 * row.ratio:.0f}%" if row.ratio >= 0.1 else f"{100 * row.ratio:.1f}%"
-
-
-def _number(value: float) -> str:
-    """Three digits, or all of those before the point."""
-    if value >= 99.95:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"

@@ -26,3 +26,10 @@ def duration(seconds: float) -> str:
 def count(number: int, noun: str) -> str:
     """A number of things: `1 shard`, `1,200 shards`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def figure(value: float) -> str:
+    """Three digits, or all of those before the point."""
+    if value >= 99.95:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"

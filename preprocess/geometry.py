@@ -86,4 +86,3 @@ def restore_mask(mask_SS: npt.NDArray[np.float32], box: FitBox, height: int, wid
     inner = np.ascontiguousarray(mask_SS[box.slices])
     restored = cv2.resize(inner, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(restored, np.float32)
-

@@ -182,7 +182,7 @@ def test_progress_goes_to_standard_error(capsys):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"suites": ("loader", "lodaer")}, "'lodaer' is not known; use some of machine, raster, preprocess, loader"),
+        ({"suites": ("loader", "lodaer")}, "'lodaer' is not known; use some of machine, raster, annotations, "),
         ({"suites": ()}, "suites is empty"),
         ({"images": 0}, "images=0 is below 1"),
         ({"threads": -1}, "threads=-1 is below 0"),

@@ -31,7 +31,7 @@ FLAGS = {
     },
     "bench": {
         "coco", "cache", "suite", "profile", "network", "width", "side", "batch-size", "precision", "compile",
-        "threads", "images", "seconds", "quick", "json",
+        "threads", "images", "seconds", "quick", "json", "markdown",
     },
 }  # fmt: skip
 

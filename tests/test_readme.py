@@ -48,3 +48,12 @@ def test_the_two_commands_are_targets(command):
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert command in README
     assert command.split()[1] in targets
+
+
+def test_the_tables_on_performance_are_those_of_the_results():
+    from bench.report import BenchReport
+    from console.markdown import markdown_tables
+
+    page = (ROOT / "docs" / "performance.md").read_text()
+    (name,) = re.findall(r"--json (\S+)", page)
+    assert page.endswith(markdown_tables(BenchReport.read(ROOT / name)))

@@ -1,0 +1,115 @@
+"""An annotation file of COCO's size to arrays: our reader, pycocotools, plain json, and merely copying the bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.annotation_file import ANNOTATIONS, IMAGES, write_annotation_file
+from bench.config import Setup
+from bench.material import Material
+from bench.process import PEAK_MEMORY, run_program
+from bench.report import Row
+from bench.timing import Rates, Work, measure
+from preprocess.coco import PersonTable, load_persons
+
+TIMES = "annotations: times {}"
+"""Name of a row; for `pycocotools` and `json`."""
+
+SCALE, QUICK_SCALE = 1.0, 0.05
+"""Size of the file, in units of COCO's."""
+WARM_UP_SCALE = 0.0005
+
+MOST_ROUNDS = 3
+"""pycocotools takes ten seconds."""
+
+_READERS = {
+    "annotations": ("from pathlib import Path; from preprocess.coco import load_persons", "load_persons(Path(path))"),
+    "annotations by pycocotools": ("from pycocotools.coco import COCO", "COCO(path)"),
+    "annotations by json": ("import json", "json.load(open(path, 'rb'))"),
+}
+"""What a process imports, and what it does."""
+
+_PROGRAM = (
+    PEAK_MEMORY
+    + """
+import sys, time
+{imports}
+def read(path):
+    return {call}
+read(sys.argv[1])
+start = time.perf_counter()
+content = read(sys.argv[2])
+seconds = time.perf_counter() - start
+print(seconds, peak_memory())
+"""
+)
+
+
+def annotation_rows(setup: Setup, material: Material) -> Iterator[Row]:
+    """Rates and peak memory of the readers, each in a process of its own."""
+    scale = QUICK_SCALE if setup.config.quick else SCALE
+    path, small = material.folder / "annotations.json", material.folder / "few annotations.json"
+    write_annotation_file(path, scale=scale)
+    write_annotation_file(small, scale=WARM_UP_SCALE)
+    annotations, size = round(scale * ANNOTATIONS), path.stat().st_size
+    table_bytes = _bytes(load_persons(path))
+    copied = measure(_copy(path, annotations), seconds=setup.seconds, rounds=setup.rounds)
+    rates: dict[str, list[float]] = {name: [] for name in _READERS}
+    peaks: dict[str, list[float]] = {name: [] for name in _READERS}
+    for _ in range(min(setup.rounds, MOST_ROUNDS)):
+        for name, (imports, call) in _READERS.items():
+            seconds, peak = run_program(_PROGRAM.replace("{imports}", imports).replace("{call}", call), small, path)
+            rates[name].append(annotations / seconds)
+            peaks[name].append(peak / 1e6)
+    path.unlink()
+
+    found = {name: Rates(tuple(values)) for name, values in rates.items()}
+    common: dict[str, Any] = {
+        "suite": "annotations",
+        "setup": f"{annotations:,} annotations of {round(scale * IMAGES):,} images in {size / 1e6:.0f} MB",
+    }
+    for name, values in found.items():
+        yield Row.measured(
+            values,
+            name=name,
+            unit="annotations/s",
+            limit=copied,
+            limit_name="copying the file from the page cache",
+            note="in a fresh process that has read a few; our reader uses all processors for a part of the work",
+            **common,
+        )
+    for name, values in found.items():
+        if name != "annotations":
+            times = found["annotations"].over(values)
+            yield Row.measured(times, name=TIMES.format(name.split()[-1]), unit="times", **common)
+    for name, megabytes in peaks.items():
+        if not all(megabytes):
+            continue
+        yield Row.measured(
+            Rates(tuple(megabytes)),
+            name=f"{name}: peak memory",
+            unit="MB",
+            limit=(size + table_bytes) / 1e6,
+            limit_name="the file, and the table",
+            note="of the process, with Python and libraries; pages of a mapped file count",
+            **common,
+        )
+
+
+def _bytes(table: PersonTable) -> int:
+    return sum(column.nbytes for column in vars(table).values() if isinstance(column, np.ndarray))
+
+
+def _copy(path: Path, annotations: int) -> Work:
+    """Read the file into memory that is there; an item is an annotation."""
+    buffer = bytearray(path.stat().st_size)
+
+    def run() -> None:
+        with path.open("rb", buffering=0) as file:
+            assert file.readinto(buffer) == len(buffer)
+
+    return Work(run=run, items=annotations)

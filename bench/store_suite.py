@@ -1,0 +1,181 @@
+"""The two stores alone: records written to a shard, and read from it at random, against doing without a store."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+import zarr
+
+from bench.ceilings import crew
+from bench.config import Setup
+from bench.material import Material
+from bench.report import Row
+from bench.timing import Work, measure_together
+from cache.record import U8, RecordLayout
+from cache.shards import open_reader, open_writer, shard_name
+from cache.spec import Store
+from cache.zarr_shards import DIMENSIONS
+
+SHARD_SAMPLES = 128
+"""In a shard, as in a cache."""
+
+MOST_BYTES = 256 << 20
+"""Of random records: more than processor caches hold, little enough to be in memory twice."""
+
+SLOW_READS = 16
+"""Records in one call of a reader that manages some hundreds a second."""
+
+Read = Callable[[int], tuple[U8, ...]]
+"""Gives the bytes of a record, in pieces."""
+
+LIBRARIES = {"zarr-python": "zarr.core.codec_pipeline.BatchedCodecPipeline", "zarrs": "zarrs.ZarrsCodecPipeline"}
+"""What else reads our Zarr shards: pipelines of codecs of zarr-python, its own and one written in Rust."""
+
+
+def store_rows(setup: Setup, material: Material) -> Iterator[Row]:
+    """Records of raw pixels, the page cache warm."""
+    layout = RecordLayout(setup.side, "raw")
+    samples = max(1, min(setup.megabytes * 10**6, MOST_BYTES) // layout.raw_bytes)
+    records = np.random.default_rng(0).integers(0, 256, (samples, layout.raw_bytes), np.uint8)
+    folder = material.folder / "stores"
+    folder.mkdir()
+    described = f"{samples} random records, side {setup.side}"
+    yield from _write_rows(setup, folder, layout, records, described)
+    yield from _read_rows(setup, folder, layout, records, described)
+    shutil.rmtree(folder)
+
+
+def _write_rows(setup: Setup, folder: Path, layout: RecordLayout, records: U8, described: str) -> Iterator[Row]:
+    stores = get_args(Store)
+    works = {store: _write(store, folder, layout, records[:SHARD_SAMPLES]) for store in stores}
+    works["file"] = _write_file(folder, records[:SHARD_SAMPLES])
+    found = measure_together(works, seconds=setup.seconds, rounds=setup.rounds)
+    for store in stores:
+        yield Row.measured(
+            found[store],
+            suite="stores",
+            name=f"{store}, writing",
+            setup=f"{described}, 1 thread",
+            unit="samples/s",
+            limit=found["file"],
+            limit_name="writing the same bytes to a file",
+            note="synced, both",
+        )
+
+
+def _read_rows(setup: Setup, folder: Path, layout: RecordLayout, records: U8, described: str) -> Iterator[Row]:
+    order = np.random.default_rng(1).permutation(len(records)).tolist()
+    with ExitStack() as stack:
+        reads = {store: _open(stack, store, folder, layout, records) for store in get_args(Store)}
+        libraries = [name for name in LIBRARIES if find_spec(name.partition("-")[0])]
+        others = {f"zarr through {name}": _open_library(name, folder) for name in libraries}
+        for threads in sorted({1, setup.threads}):
+            with crew(threads) as pool:
+                ring = _ring(2 * setup.batch_size * threads, layout.raw_bytes)
+                works = {name: _gather(pool, threads, read, order, ring) for name, read in reads.items()}
+                few = order[:SLOW_READS]
+                works |= {name: _gather(pool, threads, read, few, ring) for name, read in others.items()}
+                works["memory"] = _gather(pool, threads, lambda n: (records[n],), order, ring)
+                found = measure_together(works, seconds=setup.seconds, rounds=setup.rounds)
+            plural = "s" if threads > 1 else ""
+            common: dict[str, Any] = {"suite": "stores", "setup": described, "unit": "samples/s"}
+            for name in (*reads, *others):
+                yield Row.measured(
+                    found[name],
+                    name=f"{name}, reading, {threads} thread{plural}",
+                    limit=found["memory"],
+                    limit_name="copying the same bytes",
+                    **common,
+                )
+
+
+def _write(store: Store, folder: Path, layout: RecordLayout, records: U8) -> Work:
+    numbers, own = count(), folder / f"{store} written"
+
+    def clear() -> None:
+        shutil.rmtree(own, ignore_errors=True)
+        own.mkdir()
+
+    def run() -> None:
+        _write_shard(store, own / str(next(numbers)), layout, records)
+
+    return Work(run=run, items=len(records), prepare=clear)
+
+
+def _write_shard(store: Store, path: Path, layout: RecordLayout, records: U8) -> None:
+    writer = open_writer(store, path, layout, len(records))
+    for record in records:
+        writer.append(record)
+    writer.close()
+
+
+def _write_file(folder: Path, records: U8) -> Work:
+    path = folder / "file.bin"
+
+    def run() -> None:
+        with path.open("wb", buffering=0) as file:
+            for record in records:
+                file.write(record.data)
+            os.fsync(file.fileno())
+
+    return Work(run=run, items=len(records), prepare=lambda: path.unlink(missing_ok=True))
+
+
+def _open(stack: ExitStack, store: Store, folder: Path, layout: RecordLayout, records: U8) -> Read:
+    """Write the records to shards, and open these."""
+    readers = []
+    for number, at in enumerate(range(0, len(records), SHARD_SAMPLES)):
+        path = folder / shard_name(number, store)
+        _write_shard(store, path, layout, records[at : at + SHARD_SAMPLES])
+        readers.append(open_reader(store, path, layout))
+        stack.callback(readers[-1].close)
+    return lambda n: readers[n // SHARD_SAMPLES].fields(n % SHARD_SAMPLES)
+
+
+def _open_library(name: str, folder: Path) -> Read:
+    """Open the Zarr shards with a library; it may serve several threads, but not more than it likes."""
+    with zarr.config.set({"codec_pipeline.path": LIBRARIES[name]}):
+        groups = [zarr.open_group(str(path), mode="r") for path in sorted(folder.glob("*.zarr"))]
+        arrays: list[list[Any]] = [[group[array] for array in DIMENSIONS] for group in groups]
+
+    def read(n: int) -> tuple[U8, ...]:
+        return tuple(np.asarray(array[n % SHARD_SAMPLES]).reshape(-1) for array in arrays[n // SHARD_SAMPLES])
+
+    return read
+
+
+def _ring(rows: int, size: int) -> U8:
+    """Buffers in torch's memory, as a loader's are.
+
+    NumPy's begins 16 bytes into a page. Copying to there from the beginning of a page, where mapped files begin, takes
+    five times as long on some processors of AMD (https://lunnova.dev/articles/ryzen-slow-short-rep-mov/).
+    """
+    ring: U8 = torch.zeros((rows, size), dtype=torch.uint8).numpy()
+    return ring
+
+
+def _gather(pool: ThreadPoolExecutor, threads: int, read: Read, order: list[int], ring: U8) -> Work:
+    """Copy records, each thread its share, into the rows of a ring, as a loader does."""
+
+    def work(thread: int) -> None:
+        for number in range(thread, len(order), threads):
+            row, at = ring[number % len(ring)], 0
+            for piece in read(order[number]):
+                row[at : at + piece.size] = piece
+                at += piece.size
+
+    def run() -> None:
+        for _ in pool.map(work, range(threads)):
+            pass
+
+    return Work(run=run, items=len(order))
