@@ -20,7 +20,7 @@ from bench.material import Material
 from bench.process import PEAK_MEMORY, run_program
 from bench.replica import repeat_dataset
 from bench.report import Row
-from bench.timing import Work, measure_together
+from bench.timing import Rates, Work, measure_together
 from cache.record import RecordLayout
 from cache.spec import CacheSpec
 from preprocess.build import BuildConfig, build_cache
@@ -161,12 +161,11 @@ def _memory_rows(setup: Setup, material: Material) -> Iterator[Row]:
         shutil.rmtree(out)
         if not peak:
             continue
-        yield Row(
+        yield Row.measured(
+            Rates((peak / 1e6,)),
             suite="preprocess",
             setup=f"{images:,} images, side {setup.side}, {setup.threads} threads",
             name=f"lmdb raw, {images:,} images: peak memory",
-            value=peak / 1e6,
             unit="MB",
-            runs=1,
             note="of the process, with Python and libraries",
         )

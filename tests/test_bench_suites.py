@@ -93,6 +93,9 @@ def small_limits():
         patch.setattr("bench.ceilings.GEMM_SIZE", {"cpu": 64})
         patch.setattr("bench.machine_suite.DISK_BYTES", 1 << 20)
         patch.setattr("bench.machine_suite.COPY_BYTES", 1 << 20)
+        patch.setattr("bench.annotations_suite.QUICK_SCALE", 0.005)
+        patch.setattr("bench.preprocess_suite.QUICK_MEMORY_IMAGES", (5, 10))
+        patch.setattr("bench.verify_suite.CAT_BYTES", 1 << 20)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # so small a network only waits for its threads
         yield
@@ -132,7 +135,10 @@ def test_all_suites_give_finite_rows_in_their_units(run):
 def test_each_suite_has_a_limit(run):
     limits = {suite: {row.limit_name for row in run[0].rows if row.suite == suite} - {""} for suite in SUITES}
     assert limits["raster"] == {f"overwriting {what}" for what in ("the plane", "the packed plane", "both planes")}
-    assert limits["preprocess"] == {"decoding, INTER_AREA", "decoding alone"}
+    assert limits["annotations"] == {"copying the file from the page cache", "the file, and the table"}
+    assert limits["preprocess"] == {"cv2.imdecode + INTER_AREA", "decoding alone"}
+    assert limits["stores"] == {"copying the same bytes", "writing the same bytes to a file"}
+    assert limits["verify"] == {"reading the same files, 2 threads", "cat FILES > /dev/null"}
     assert limits["loader"] == {"copying the same bytes"}
     assert limits["model"] == {f"matrix product, {name}" for name in ("fp32", run[0].config["precision"])}
     assert limits["epoch"] <= {"loader alone", "training step alone"}
