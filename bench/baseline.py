@@ -21,6 +21,7 @@ from preprocess.raster import POLYGON
 from preprocess.sources import SPLIT_FOLDERS, Split
 
 U8 = npt.NDArray[np.uint8]
+I64 = npt.NDArray[np.int64]
 Sample = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -62,22 +63,23 @@ class CocoMasks:
 class PolygonFills:
     """What `CocoMasks.union` draws, by `cv2.fillPoly`: at whole pixels, so near to it but not the same.
 
-    It begins with the same arrays as our kernels, and rounds their points. Crowd regions, which OpenCV cannot draw, are
-    made by NumPy.
+    Polygons are lists of numbers, as in the JSON and as pycocotools takes them, or arrays of points that were `rounded`
+    beforehand. Crowd regions, which OpenCV cannot draw, are made by NumPy.
     """
 
-    def __init__(self, split: Split) -> None:
+    def __init__(self, split: Split, *, rounded: bool) -> None:
         table = split.table
-        self._polygons: list[list[npt.NDArray[np.float64]]] = []
-        self._crowds: list[list[npt.NDArray[np.int64]]] = []
+        self._polygons: list[list[list[float] | npt.NDArray[np.int32]]] = []
+        self._crowds: list[list[I64]] = []
         self._shapes: list[tuple[int, int]] = []
         for row in split.rows:
-            polygons, crowds = list[npt.NDArray[np.float64]](), list[npt.NDArray[np.int64]]()
+            polygons, crowds = list[list[float] | npt.NDArray[np.int32]](), list[I64]()
             first, last = table.part_start[[table.first[row], table.first[row + 1]]]
             for part in range(first, last):
                 start, length = table.start[part], table.length[part]
                 if table.kind[part] == POLYGON:
-                    polygons.append(table.xy[start : start + 2 * length].reshape(-1, 2))
+                    numbers = table.xy[start : start + 2 * length].tolist()
+                    polygons.append(_round(numbers) if rounded else numbers)
                 else:
                     crowds.append(table.counts[start : start + length])
             self._polygons.append(polygons)
@@ -91,12 +93,17 @@ class PolygonFills:
         """All annotations of an image in one plane, `(H, W)` uint8 of 0 and 1."""
         height, width = self._shapes[number]
         mask = np.zeros((height, width), np.uint8)
-        for points in self._polygons[number]:  # one by one: together, what two of them cover would be left out
-            cv2.fillPoly(mask, [points.round().astype(np.int32)], 1)
+        for polygon in self._polygons[number]:  # one by one: together, what two of them cover would be left out
+            cv2.fillPoly(mask, [_round(polygon) if isinstance(polygon, list) else polygon], 1)
         for runs in self._crowds[number]:
             inside = np.arange(len(runs), dtype=np.uint8) & 1
             mask |= np.repeat(inside, runs).reshape(width, height).T
         return mask
+
+
+def _round(polygon: list[float]) -> npt.NDArray[np.int32]:
+    """Points `(N, 2)` at whole pixels of x, y, x, y, ..."""
+    return np.asarray(polygon, np.float64).reshape(-1, 2).round().astype(np.int32)
 
 
 class OnTheFly(Dataset[Sample]):

@@ -40,30 +40,35 @@ _EACH = {
     "planes": ("both planes as bytes", _BOTH),
     "pycocotools": ("union by pycocotools", _PLANE),
     "cv2.fillPoly": ("union by cv2.fillPoly", _PLANE),
+    "cv2.fillPoly alone": ("union by cv2.fillPoly alone", _PLANE),
 }
 _ALL = {"all bytes": ("all unions as bytes", _PLANE), "all bits": ("all unions as packed bits", _PACKED)}
 """What is measured, photo by photo and in one call: name of the row, and the limit."""
+
+_RATIOS = {
+    TIMES.format("bytes"): ("bytes", "pycocotools"),
+    TIMES.format("bits"): ("bits", "pycocotools"),
+    "bytes: times cv2.fillPoly": ("bytes", "cv2.fillPoly"),
+    "bytes: times cv2.fillPoly alone": ("bytes", "cv2.fillPoly alone"),
+    TIMES.format("all bytes"): ("all bytes", "pycocotools"),
+    TIMES.format("all bits"): ("all bits", "pycocotools"),
+}
 
 
 def raster_rows(setup: Setup, material: Material) -> Iterator[Row]:
     """Planes of each photo at native size, in one thread; a union is that of all annotations."""
     with crew(1):  # OpenCV, too, draws in one thread
         found = measure_together(_works(material.coco, material.split), seconds=setup.seconds, rounds=setup.rounds)
-    for rates, calls, peers in (
-        (_EACH, "a call for each photo", {"bytes": ("pycocotools", "cv2.fillPoly"), "bits": ("pycocotools",)}),
-        (_ALL, "one call for all photos", {"all bytes": ("pycocotools",), "all bits": ("pycocotools",)}),
-    ):
+    for rates, calls in ((_EACH, "a call for each photo"), (_ALL, "one call for all photos")):
         common: dict[str, Any] = {
             "suite": "raster",
             "setup": f"{material.photos_name} at native size, 1 thread, {calls}",
         }
         for which, (name, limit) in rates.items():
             yield Row.measured(found[which], name=name, limit=found[limit], limit_name=limit, unit="images/s", **common)
-        for which, others in peers.items():
-            for peer in others:
-                yield Row.measured(
-                    found[which].over(found[peer]), name=f"{which}: times {peer}", unit="times", **common
-                )
+        for name, (which, peer) in _RATIOS.items():
+            if which in rates:
+                yield Row.measured(found[which].over(found[peer]), name=name, unit="times", **common)
     yield from _difference_rows(setup, material)
 
 
@@ -91,7 +96,9 @@ def _works(coco: Path, split: Split) -> dict[str, Work]:
         annotations = int(first[number]), int(last[number])
         plane_calls.append((*annotations, table.part_start, table.iscrowd, *parts, CROWD_IGNORE, out, other))
 
-    masks, fills = CocoMasks(coco, split), PolygonFills(split)
+    # The peers begin with the JSON's lists; the last one with integer points, where only the drawing is left.
+    masks, fills = CocoMasks(coco, split), PolygonFills(split, rounded=False)
+    fills_alone = PolygonFills(split, rounded=True)
     numbers = [(number,) for number in range(len(rows))]
     works = {
         "bytes": _each(fill_union, byte_calls),
@@ -99,6 +106,7 @@ def _works(coco: Path, split: Split) -> dict[str, Work]:
         "planes": _each(fill_planes, plane_calls),
         "pycocotools": _each(masks.union, numbers),
         "cv2.fillPoly": _each(fills.union, numbers),
+        "cv2.fillPoly alone": _each(fills_alone.union, numbers),
         "all bytes": lambda: _unions(*parts, first_part, last_part, height, width, person),
         "all bits": lambda: _unions_bits(*parts, first_part, last_part, height, width, words),
     }
