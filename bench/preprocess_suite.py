@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -107,6 +108,7 @@ def _build(coco: Path, folder: Path, spec: CacheSpec, threads: int) -> Work:
     def clear() -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        os.sync()  # what the build before has left the disk to do is no part of this one
 
     def run() -> None:
         out = folder / str(next(numbers))

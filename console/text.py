@@ -30,6 +30,6 @@ def count(number: int, noun: str) -> str:
 
 def figure(value: float) -> str:
     """Three digits, or all of those before the point."""
-    if value >= 99.95:
+    if value == 0 or value >= 99.95:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"

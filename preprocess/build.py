@@ -146,7 +146,7 @@ def build_cache(config: BuildConfig, progress: Progress | None = None) -> BuildR
 
 
 def _take_over(config: BuildConfig) -> CacheIndex | None:
-    """The cache that is there and may be used. By `force` a finished one goes, and so does what is no cache at all."""
+    """The index of the cache that is there; None if there is none, or `force` has removed it."""
     if not config.force:
         return committed_index(config.out)
     if (config.out / INDEX_NAME).exists():

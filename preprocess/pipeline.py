@@ -84,7 +84,7 @@ def make_shards(
     """
     layout = RecordLayout.of(spec)
     workers = workers or os.cpu_count() or 1
-    window = 2 * workers + 2  # no worker waits while the caller appends
+    window = 8 * workers  # so that one large photo, or a slow disk, does not keep the others waiting
     buffers: SimpleQueue[U8] = SimpleQueue()
     for _ in range(window):
         buffers.put(np.empty(layout.most_bytes, np.uint8))
