@@ -482,7 +482,7 @@ _SUITES = ("machine", "raster", "annotations", "preprocess", "stores", "verify",
     "--images", type=int, help="Images of an epoch, for the minutes.  [default: 45174, as in the guide's table]"
 )
 @click.option("--seconds", type=float, help="Time for each measurement.")
-@click.option("--quick", is_flag=True, help="Fewer photos and shorter measurements: rough figures in about a minute.")
+@click.option("--quick", is_flag=True, help="Fewer photos and shorter measurements: rough figures in two minutes.")
 @click.option("--json", "json_file", type=_FILE, help="Write the report to this file, too.")
 @click.option("--markdown", "markdown_file", type=_FILE, help="Write its tables to this file, too.")
 def bench(
