@@ -126,7 +126,8 @@ def load_persons(path: Path, category: str = "person") -> PersonTable:
     ]
     order = np.argsort(row, kind="stable")[len(problems) :]  # by image, and within an image as in the file
     row = row[order]
-    shapes = read_shapes(persons.segmentation.take(order), images.height[row], images.width[row])
+    segmentations = [persons.segmentation[at] for at in order.tolist()]
+    shapes = read_shapes(segmentations, images.height[row], images.width[row])
     problems += [Problem(int(row[at]), int(persons.id[order[at]]), reason) for at, reason in shapes.reasons.items()]
     drawable = shapes.parts > 0
     kept = order[drawable]

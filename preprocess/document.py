@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.errors import DatasetError
-from preprocess.segmentations import Texts
 
 I64 = npt.NDArray[np.int64]
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -61,20 +60,20 @@ class Images(NamedTuple):
 
 
 class Annotations(NamedTuple):
-    """The annotations of one category, in the order of the file."""
+    """The annotations of one category, in the order of the file; their segmentations are parts of the mapped file."""
 
     id: I64
     image_id: I64
     iscrowd: I64
     num_keypoints: I64
     area: npt.NDArray[np.float64]
-    segmentation: Texts
+    segmentation: list[msgspec.Raw]
 
 
 def read_document(path: Path, category: str) -> tuple[Images, Annotations]:
     """Read a COCO annotation file, without an object for any number of its segmentations.
 
-    The file is mapped, not copied; when the columns are there, nothing of it is needed any more.
+    The file is mapped, not copied.
 
     Args:
         path: of the file.
@@ -101,7 +100,7 @@ def read_document(path: Path, category: str) -> tuple[Images, Annotations]:
         iscrowd=_column(found, "iscrowd"),
         num_keypoints=_column(found, "num_keypoints"),
         area=_column(found, "area", np.float64),
-        segmentation=Texts.of([annotation.segmentation for annotation in found]),
+        segmentation=[annotation.segmentation for annotation in found],
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import Any, NamedTuple
@@ -23,11 +23,12 @@ F64 = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Array = npt.NDArray[Any]
 
-BLOCK = 1024
-"""JSON values that are joined at a time: all at once, they would lie in memory twice."""
+BLOCK = 2048
+"""JSON values that are joined at a time: they then lie in the processor's cache. All at once they would fill as much
+memory as the file, and memory that is new to a process costs more than reading a number."""
 
 
-class Texts(NamedTuple):
+class _Texts(NamedTuple):
     """JSON values, one behind the other.
 
     Attributes:
@@ -41,23 +42,9 @@ class Texts(NamedTuple):
     size: I64
 
     @classmethod
-    def of(cls, values: Sequence[msgspec.Raw]) -> Texts:
-        """Copy values, so that the document which they are parts of can go."""
+    def of(cls, values: Sequence[msgspec.Raw]) -> _Texts:
         size = np.fromiter(map(len, values), np.int64, len(values))
-        text, stop = np.empty(size.sum(), np.uint8), 0
-        for begin in range(0, len(values), BLOCK):
-            block = np.frombuffer(b"".join(values[begin : begin + BLOCK]), np.uint8)
-            start, stop = stop, stop + len(block)
-            text[start:stop] = block
-        return cls(text, np.cumsum(size) - size, size)
-
-    def take(self, numbers: I64) -> Texts:
-        """Some of the values, in this order; their text stays where it is."""
-        return Texts(self.text, self.start[numbers], self.size[numbers])
-
-    def value(self, number: int) -> bytes:
-        """One of the values."""
-        return self.text[self.start[number] :][: self.size[number]].tobytes()
+        return cls(np.frombuffer(b"".join(values), np.uint8), np.cumsum(size) - size, size)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,25 +68,26 @@ class Shapes:
     reasons: dict[int, str]
 
 
-def read_shapes(texts: Texts, height: I64, width: I64) -> Shapes:
+def read_shapes(values: Sequence[msgspec.Raw], height: I64, width: I64) -> Shapes:
     """Read segmentations in any of COCO's forms: polygons, boxes, compressed and uncompressed run-length codes.
 
     What is ordinary goes from text to arrays in a kernel, in as many threads as there are processors; whatever else
     there is goes through Python, one by one.
 
     Args:
-        texts: N segmentations.
+        values: N segmentations, as JSON.
         height, width: `(N,)` pixels of each one's image.
     """
-    layout = _Layout.of(texts)
-    arrays, ordinary = _read_ordinary(texts, height, width, layout)
+    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="segmentations") as pool:
+        layout = _Layout.of(values, pool)
+        arrays, ordinary = _read_ordinary(values, height, width, layout, pool)
     parts, reasons = np.diff(layout.parts), dict[int, str]()
     if not ordinary.all():
         odd = np.flatnonzero(~ordinary)
         found = []
         for number in odd.tolist():
             try:
-                found.append(decode_segmentation(texts.value(number), int(height[number]), int(width[number])))
+                found.append(decode_segmentation(bytes(values[number]), int(height[number]), int(width[number])))
             except UndrawableError as error:
                 found.append(NO_SHAPE)
                 reasons[number] = str(error)
@@ -109,6 +97,10 @@ def read_shapes(texts: Texts, height: I64, width: I64) -> Shapes:
     numbers, runs = np.where(polygon, 2 * arrays.length, 0), np.where(polygon, 0, arrays.length)
     start = np.where(polygon, np.cumsum(numbers) - numbers, np.cumsum(runs) - runs)
     return Shapes(parts=parts, start=start, reasons=reasons, **arrays._asdict())
+
+
+def _blocks(values: Sequence[msgspec.Raw]) -> list[slice]:
+    return [slice(first, min(first + BLOCK, len(values))) for first in range(0, len(values), BLOCK)]
 
 
 class _Arrays(NamedTuple):
@@ -134,16 +126,29 @@ class _Layout(NamedTuple):
     runs: I64
 
     @classmethod
-    def of(cls, texts: Texts) -> _Layout:
+    def of(cls, values: Sequence[msgspec.Raw], pool: ThreadPoolExecutor) -> _Layout:
         """Lay out segmentations before they are read: the signs of an ordinary one tell what is in it."""
-        commas, brackets = np.empty_like(texts.start), np.empty_like(texts.start)
-        count_signs(*texts, commas, brackets)
-        code = texts.text[texts.start] == ord("{")
+        code = np.empty(len(values), np.bool_)
+        commas, brackets = np.empty((2, len(values)), np.int64)
+
+        def count(mine: slice) -> None:
+            texts = _Texts.of(values[mine])
+            count_signs(*texts, commas[mine], brackets[mine])
+            code[mine] = texts.text[texts.start] == ord("{")
+
+        _in_threads(pool, count, _blocks(values))
         sizes = np.where(code, 1, brackets - 1), np.where(code, 0, commas + 1), np.where(code, commas - 1, 0)
         return cls(code, *(np.concatenate(([0], np.cumsum(each.clip(min=0)))) for each in sizes))
 
 
-def _read_ordinary(texts: Texts, height: I64, width: I64, layout: _Layout) -> tuple[_Arrays, Flags]:
+def _in_threads(pool: ThreadPoolExecutor, work: Callable[[slice], None], blocks: list[slice]) -> None:
+    for _ in pool.map(work, blocks):
+        pass  # but raise what a thread has raised
+
+
+def _read_ordinary(
+    values: Sequence[msgspec.Raw], height: I64, width: I64, layout: _Layout, pool: ThreadPoolExecutor
+) -> tuple[_Arrays, Flags]:
     """Read the ordinary ones, and tell `(N,)` which they are; elements that are laid out for others are undefined."""
     kinds = np.where(layout.code, RLE, POLYGON).astype(np.uint8)
     arrays = _Arrays(
@@ -152,29 +157,26 @@ def _read_ordinary(texts: Texts, height: I64, width: I64, layout: _Layout) -> tu
         xy=np.empty(layout.numbers[-1], np.float64),
         counts=np.empty(layout.runs[-1], np.int64),
     )
-    ordinary = np.empty(len(texts.start), np.bool_)
+    ordinary = np.empty(len(values), np.bool_)
 
-    def read(first: int, last: int) -> None:
-        mine = slice(first, last)
+    def read(mine: slice) -> None:
+        # Joined once more: copying a text twice is cheaper than keeping it.
+        texts, edges = _Texts.of(values[mine]), slice(mine.start, mine.stop + 1)
         read_segmentations(
             texts.text,
-            texts.start[mine],
+            texts.start,
             height[mine],
             width[mine],
-            layout.parts[first : last + 1],
-            layout.numbers[first : last + 1],
-            layout.runs[first : last + 1],
+            layout.parts[edges],
+            layout.numbers[edges],
+            layout.runs[edges],
             arrays.length,
             arrays.xy,
             arrays.counts,
             ordinary[mine],
         )
 
-    threads = os.cpu_count() or 1
-    edges = np.linspace(0, len(ordinary), threads + 1).astype(int).tolist()
-    with ThreadPoolExecutor(threads, thread_name_prefix="segmentations") as pool:
-        for _ in pool.map(read, edges[:-1], edges[1:]):
-            pass  # but raise what a thread has raised
+    _in_threads(pool, read, _blocks(values))
     return arrays, ordinary
 
 

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from preprocess import segmentations
 from preprocess.raster import POLYGON, RLE
 from preprocess.segmentation_text import count_signs, read_segmentations
-from preprocess.segmentations import Texts, read_shapes
+from preprocess.segmentations import read_shapes
 
 HEIGHT, WIDTH = 20, 30
 
@@ -24,7 +24,7 @@ fuzz = settings(
 def read(texts):
     """All of one image size."""
     images = np.full(len(texts), HEIGHT), np.full(len(texts), WIDTH)
-    return read_shapes(Texts.of([msgspec.Raw(text.encode()) for text in texts]), *images)
+    return read_shapes([msgspec.Raw(text.encode()) for text in texts], *images)
 
 
 def bits(values):
