@@ -16,6 +16,7 @@ from loader.dali_feed import Feed
 from loader.dali_graph import Dali, Pipeline, build_pipeline
 from loader.damage import RecordCheck
 from loader.order import BatchPlan
+from loader.record_map import RecordMap
 
 if TYPE_CHECKING:
     from cache.reader import CacheReader
@@ -45,7 +46,8 @@ class DaliSource:
         if not self._on_gpu and self._device.type != "cpu":
             raise ValueError(f"device={config.device!r} is not possible with the dali loader; use cuda or cpu")
         self._records = RecordCheck(reader, config.on_bad_record)
-        self._feed = Feed(config, reader, self._records, pinned=self._on_gpu)
+        self._map = RecordMap(reader, self._records)
+        self._feed = Feed(config, reader, self._map, pinned=self._on_gpu)
         self._pipeline = self._build()
 
     def _build(self) -> Pipeline:
@@ -105,7 +107,7 @@ class DaliSource:
                     try:
                         simplejpeg.decode_jpeg(jpeg, "RGB")
                     except ValueError as error:
-                        self._records.reject(sample, error)
+                        self._map.forget(sample, error)
                         found = True
         return found
 

@@ -12,12 +12,12 @@ import numpy.typing as npt
 import simplejpeg
 import torch
 
-from cache.errors import CacheError
 from cache.record import RecordLayout
 from loader.augment import draw_parameters
 from loader.batch import LoaderConfig
-from loader.damage import RecordCheck, check_jpeg
+from loader.kernels import BLANK, copy_images, copy_packed_planes
 from loader.order import BatchPlan
+from loader.record_map import IMAGE, RecordMap
 
 if TYPE_CHECKING:
     from cache.reader import CacheReader
@@ -58,7 +58,7 @@ class Feed:
     epoch ends early, and `DaliSource.run` raises the error after the batches before it.
     """
 
-    def __init__(self, config: LoaderConfig, reader: CacheReader, records: RecordCheck, *, pinned: bool) -> None:
+    def __init__(self, config: LoaderConfig, reader: CacheReader, records: RecordMap, *, pinned: bool) -> None:
         self._config, self._reader, self._layout, self._records = config, reader, reader.layout, records
         # DALI holds `prefetch` batches, the caller has one, and one is being filled.
         self._ring = deque(Slot(config.batch_size, reader.layout, pinned=pinned) for _ in range(config.prefetch + 2))
@@ -102,39 +102,18 @@ class Feed:
         if not config.augment.identity:
             matrix, colour = draw_parameters(config.augment, side, config.seed, plan.epoch, plan.samples)
             slot.matrix[:], slot.gain[:], slot.shift[:] = matrix, colour[:, :, :3], colour[:, :, 3]
-        slot.jpegs = []
-        for row, sample in enumerate(plan.samples.tolist()):
-            if row >= plan.valid or not self._gather(slot, row, sample):
-                self._blank(slot, row)
-
-    def _gather(self, slot: Slot, row: int, sample: int) -> bool:
-        """Fill one row, unless its record is bad."""
-        if self._records.is_bad(sample):
-            return False
-        try:
-            fields = self._reader.fields(sample)
-            self._records.check(sample)
-            if self._layout.codec == "jpeg":
-                check_jpeg(fields.image, self._layout.side)  # DALI skips no image: one would break the batch
-        except (CacheError, ValueError) as error:
-            self._records.reject(sample, error)
-            return False
-        if self._layout.codec == "jpeg":
-            slot.jpegs.append(fields.image)
+        places = self._records.find(plan.samples, plan.valid)
+        person, ignore = (plane.reshape(len(places), -1) for plane in (slot.person, slot.ignore))
+        blank = places[:, IMAGE] == BLANK  # black, no person, all ignored, however it is augmented
+        slot.gain[blank], slot.shift[blank] = 0, 0
+        if self._black is None:
+            copy_images(places, slot.image.reshape(len(places), -1))
         else:
-            slot.image[row].reshape(-1)[:] = fields.image
-        slot.person[row].reshape(-1)[:] = fields.person
-        slot.ignore[row].reshape(-1)[:] = fields.ignore
-        return True
-
-    def _blank(self, slot: Slot, row: int) -> None:
-        """A row that only fills up, or whose record is bad: black, no person, all ignored, however it is augmented."""
-        if self._black is not None:
-            slot.jpegs.append(self._black)
-        else:
-            slot.image[row] = 0
-        slot.person[row], slot.ignore[row] = 0, 255
-        slot.gain[row], slot.shift[row] = 0, 0
+            slot.jpegs = [
+                self._black if empty else self._reader.fields(sample).image
+                for sample, empty in zip(plan.samples.tolist(), blank.tolist(), strict=True)
+            ]
+        copy_packed_planes(places, person, ignore)
 
 
 def _black_jpeg(side: int) -> U8:

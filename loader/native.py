@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice, pairwise
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,20 +14,20 @@ import numpy.typing as npt
 import simplejpeg
 import torch
 
-from cache.errors import CacheError
-from cache.record import Fields
 from loader.augment import Parameters, draw_parameters
 from loader.batch import Batch, LoaderConfig
-from loader.damage import RecordCheck, check_jpeg
-from loader.kernels import copy_planes, copy_sample
+from loader.crew import Crew, Done
+from loader.damage import RecordCheck
+from loader.kernels import BLANK, copy_records, unpack_planes
 from loader.order import BatchPlan
-from loader.warp import warp_sample
+from loader.record_map import IMAGE, RecordMap
+from loader.warp import warp_records
 
 if TYPE_CHECKING:
     from cache.reader import CacheReader
 
 U8 = npt.NDArray[np.uint8]
-F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
 
 
 class _Slot:
@@ -33,116 +35,136 @@ class _Slot:
 
     def __init__(self, batch_size: int, side: int, *, pinned: bool) -> None:
         def buffer(*shape: int) -> torch.Tensor:
-            return torch.zeros(shape, dtype=torch.uint8, pin_memory=pinned)
+            return torch.zeros((batch_size, *shape), dtype=torch.uint8, pin_memory=pinned)
 
-        image_NHWC = buffer(batch_size, side, side, 3)
+        image_NHWC = buffer(side, side, 3)
         self.image = image_NHWC.permute(0, 3, 1, 2)
-        self.person, self.ignore = buffer(batch_size, 1, side, side), buffer(batch_size, 1, side, side)
-        self.rows = [
-            Fields(image.reshape(-1), person.reshape(-1), ignore.reshape(-1))
-            for image, person, ignore in zip(image_NHWC.numpy(), self.person.numpy(), self.ignore.numpy(), strict=True)
-        ]
+        self.person, self.ignore = buffer(1, side, side), buffer(1, side, side)
+        self.rows: tuple[U8, U8, U8] = (
+            image_NHWC.numpy().reshape(batch_size, -1),
+            self.person.numpy().reshape(batch_size, -1),
+            self.ignore.numpy().reshape(batch_size, -1),
+        )
         self.copied: torch.cuda.Event | None = None  # recorded after the copy to the GPU that reads these buffers
+
+
+class _Making:
+    """A batch on its way: what it is of, where it goes to, and the threads' word on each of its parts."""
+
+    def __init__(self, plan: BatchPlan, slot: _Slot, parameters: Parameters | None, parts: int) -> None:
+        self.plan, self.slot, self.parameters, self.parts = plan, slot, parameters, parts
+        self.done: Done = SimpleQueue()
+
+    def wait(self) -> None:
+        """Until it is ready. Raises what a thread has raised, though others may still be at work."""
+        while self.parts:
+            error = self.done.get()
+            self.parts -= 1
+            if error is not None:
+                raise error
 
 
 class NativeSource:
     """Batches made by CPU threads in a ring of buffers: on any machine.
 
-    The unit of work is a part of a batch, so that a batch is ready as soon as the threads together can make it.
-    Kernels and decoding run without the interpreter lock.
+    A job is a batch, or a part of one where there are more threads than batches under way. One call of a kernel does
+    it, from the memory maps to the buffers; kernels and decoding run without the interpreter lock.
     """
 
     def __init__(self, config: LoaderConfig, reader: CacheReader) -> None:
         self._config, self._reader, self._layout = config, reader, reader.layout
         self._records = RecordCheck(reader, config.on_bad_record)
+        self._map = RecordMap(reader, self._records)
         self._device = torch.device(config.device)
         on_gpu = self._device.type == "cuda"
-        self._threads = config.threads or os.cpu_count() or 1
+        threads = config.threads or os.cpu_count() or 1
+        self._parts = min(config.batch_size, -(-threads // config.prefetch))
         # One batch is with the caller, the others are being made.
         self._ring = [_Slot(config.batch_size, self._layout.side, pinned=on_gpu) for _ in range(config.prefetch + 1)]
         self._stream = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="loader")
+        self._scratch = threading.local()
         self._stop = threading.Event()
+        self._crew = Crew(threads, "loader")
 
     def run(self, plans: Iterable[BatchPlan]) -> Generator[Batch]:
         """Make the planned batches. See `BatchSource`."""
         waiting = iter(plans)
-        ahead = islice(waiting, len(self._ring) - 1)
-        pending = [self._start(plan, self._ring[number]) for number, plan in enumerate(ahead)]
-        number = len(pending)
+        free = deque(self._ring)
+        under_way: deque[_Making] = deque()
         try:
-            while pending:
-                # The slot after the last pending one is the one that the caller has just given back by coming again.
-                for following in islice(waiting, 1):
-                    pending.append(self._start(following, self._ring[number % len(self._ring)]))
-                    number += 1
-                plan, slot, parts = pending[0]
-                for part in parts:
-                    part.result()
-                del pending[0]
-                yield self._hand_over(plan, slot)
+            under_way.extend(self._start(plan, free.popleft()) for plan in islice(waiting, len(self._ring) - 1))
+            while under_way:
+                # The last free slot is the one that the caller has just given back by coming again.
+                under_way.extend(self._start(plan, free.popleft()) for plan in islice(waiting, 1))
+                making = under_way[0]
+                making.wait()
+                del under_way[0]
+                yield self._hand_over(making.plan, making.slot)
+                free.append(making.slot)
         finally:
             self._stop.set()  # abandoned: let what is under way end, so that the ring is free
-            for _, _, parts in pending:
-                for part in parts:
-                    part.cancel()
-                    if not part.cancelled():
-                        part.exception()
+            for making in under_way:
+                for _ in range(making.parts):
+                    making.done.get()
             self._stop.clear()
 
-    def _start(self, plan: BatchPlan, slot: _Slot) -> tuple[BatchPlan, _Slot, list[Future[None]]]:
-        """Hand the rows of a batch to the threads."""
+    def _start(self, plan: BatchPlan, slot: _Slot) -> _Making:
+        """Hand a batch to the threads."""
         config = self._config
         parameters = None
         if not config.augment.identity:
             parameters = draw_parameters(config.augment, self._layout.side, config.seed, plan.epoch, plan.samples)
         if slot.copied is not None:
             slot.copied.synchronize()
-        cuts = np.linspace(0, len(plan.samples), min(self._threads, len(plan.samples)) + 1).astype(int)
-        parts = [
-            self._pool.submit(self._fill, plan, slot, parameters, range(first, last)) for first, last in pairwise(cuts)
-        ]
-        return plan, slot, parts
+        making = _Making(plan, slot, parameters, self._parts)
+        rows = len(plan.samples)
+        for first, last in pairwise(rows * part // self._parts for part in range(self._parts + 1)):
+            self._crew.do(partial(self._fill, making, first, last), making.done)
+        return making
 
-    def _fill(self, plan: BatchPlan, slot: _Slot, parameters: Parameters | None, rows: range) -> None:
+    def _fill(self, making: _Making, first: int, last: int) -> None:
         """Make some rows of a batch. Runs in a thread."""
-        for row in rows:
+        if self._stop.is_set():
+            return
+        plan, rows = making.plan, slice(first, last)
+        samples = plan.samples[rows]
+        places = self._map.find(samples, max(0, plan.valid - first))
+        image, person, ignore = (buffer[rows] for buffer in making.slot.rows)
+        if making.parameters is None:
+            if self._layout.codec == "jpeg":
+                self._decode(samples, places, image)
+                unpack_planes(places, person, ignore)
+            else:
+                copy_records(places, image, person, ignore)
+            return
+        matrix, colour = (values[rows] for values in making.parameters)
+        if self._layout.codec == "jpeg":
+            pixels = self._pixels(last - first)
+            self._decode(samples, places, pixels)
+            sound = places[:, IMAGE] != BLANK
+            places[sound, IMAGE] = (pixels.ctypes.data + pixels.strides[0] * np.arange(len(pixels)))[sound]
+        warp_records(places, self._layout.side, matrix, colour, image, person, ignore)
+
+    def _decode(self, samples: I64, places: I64, out: U8) -> None:
+        """Decode the JPEGs of `(N,)` samples straight into `(N, S*S*3)`; one that fails becomes `BLANK` in places."""
+        for row, sample in enumerate(samples.tolist()):
             if self._stop.is_set():
                 return
-            out = slot.rows[row]
-            sample = int(plan.samples[row])
-            if row < plan.valid and not self._records.is_bad(sample):
+            if places[row, IMAGE] != BLANK:
                 try:
-                    if parameters is None:
-                        self._copy(sample, out)
-                    else:
-                        self._warp(sample, out, parameters.matrix[row], parameters.colour[row])
+                    simplejpeg.decode_jpeg(self._reader.fields(sample).image, "RGB", buffer=out[row])
                     continue
-                except (CacheError, ValueError) as error:
-                    self._records.reject(sample, error)
-            # It only fills up the batch, or its record is bad.
-            out.image[:], out.person[:], out.ignore[:] = 0, 0, 1
+                except ValueError as error:
+                    self._map.forget(sample, error)
+                    places[row, IMAGE] = BLANK
+            out[row] = 0
 
-    def _copy(self, sample: int, out: Fields) -> None:
-        image, person, ignore = self._sound_fields(sample)
-        if self._layout.codec == "raw":
-            copy_sample(image.ctypes.data, person.ctypes.data, ignore.ctypes.data, *out)
-        else:
-            _decode(image, out.image, self._layout.side)
-            copy_planes(person.ctypes.data, ignore.ctypes.data, out.person, out.ignore)
-
-    def _warp(self, sample: int, out: Fields, matrix: F32, colour: F32) -> None:
-        image, person, ignore = self._sound_fields(sample)
-        if self._layout.codec == "jpeg":
-            pixels = np.empty(self._layout.image_bytes, np.uint8)
-            _decode(image, pixels, self._layout.side)
-            image = pixels
-        warp_sample(image.ctypes.data, person.ctypes.data, ignore.ctypes.data, self._layout.side, matrix, colour, *out)
-
-    def _sound_fields(self, sample: int) -> Fields:
-        fields = self._reader.fields(sample)
-        self._records.check(sample)
-        return fields
+    def _pixels(self, rows: int) -> U8:
+        """Room of this thread's own for `(N, S*S*3)` decoded pixels."""
+        pixels: U8 | None = getattr(self._scratch, "pixels", None)
+        if pixels is None or len(pixels) < rows:
+            pixels = self._scratch.pixels = np.empty((rows, self._layout.image_bytes), np.uint8)
+        return pixels[:rows]
 
     def _hand_over(self, plan: BatchPlan, slot: _Slot) -> Batch:
         tensors = slot.image, slot.person, slot.ignore
@@ -160,11 +182,5 @@ class NativeSource:
 
     def close(self) -> None:
         """Stop the threads. See `BatchSource`."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._crew.close()
         self._ring.clear()
-
-
-def _decode(jpeg: U8, out: U8, side: int) -> None:
-    """Decode a JPEG of `(side, side)` pixels straight into `out`, `(side*side*3,)`."""
-    check_jpeg(jpeg, side)
-    simplejpeg.decode_jpeg(jpeg, "RGB", buffer=out)

@@ -29,10 +29,14 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from loader.bits import load_bits
+from loader.kernels import BLANK
+
 U8 = npt.NDArray[np.uint8]
 I32 = npt.NDArray[np.int32]
 U32 = npt.NDArray[np.uint32]
 F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
 
 _ZERO = np.float32(0)
 _HALF = np.float32(0.5)
@@ -270,21 +274,13 @@ def _blend(address: int, taps: Taps, colour: tuple[np.float32, ...], out: U8) ->
         _blend_8(address, 3 * side, taps, column, colour, out)  # type: ignore[call-arg]
 
 
-def _load_bits(builder: Any, address: Any, pixel: Any) -> Any:
-    """64 pixels of a packed plane as bytes 0 and 1: bits as a vector, which compilers widen in a few instructions."""
-    word, byte = ir.IntType(64), ir.IntType(8)
-    place = builder.gep(builder.inttoptr(address, byte.as_pointer()), [builder.lshr(pixel, word(3))])
-    packed = builder.load(builder.bitcast(place, word.as_pointer()), align=1)
-    return builder.zext(builder.bitcast(packed, ir.VectorType(ir.IntType(1), 64)), ir.VectorType(byte, 64))
-
-
 @intrinsic
 def _join_64(_context: Any, _person: Any, _ignore: Any, _pixel: Any, joined: Any) -> Any:
     """Write 64 pixels of packed planes, from a pixel on, as person + 2 * ignore to joined[pixel:]."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pixel = arguments[2]
-        person, ignore = (_load_bits(builder, address, pixel) for address in arguments[:2])
+        person, ignore = (load_bits(builder, address, pixel) for address in arguments[:2])
         both = builder.or_(person, builder.shl(ignore, _fill(ignore.type, 1)))
         data = context.make_array(signature.args[3])(context, builder, arguments[3]).data
         builder.store(both, builder.bitcast(builder.gep(data, [pixel]), both.type.as_pointer()), align=1)
@@ -366,3 +362,36 @@ def warp_sample(
         _blend(image_address, taps, gains, image[3 * begin : 3 * end])
         _pick(joined, taps.nearest, picked)
         _part(picked, person[begin:end], ignore[begin:end])
+
+
+@_kernel
+def warp_records(places: I64, side: int, matrix: F32, colour: F32, image: U8, person: U8, ignore: U8) -> None:
+    """`warp_sample` for N raw records.
+
+    Args:
+        places: `(N, 3)` addresses of image, packed person and packed ignore. An image of `loader.kernels.BLANK` gives
+            a black image without a person, all of it ignored.
+        side: S, pixels.
+        matrix: `(N, 2, 3)`.
+        colour: `(N, 3, 4)`.
+        image: `(N, S*S*3)`, filled.
+        person: `(N, S*S)`, filled with 0 and 1.
+        ignore: likewise.
+    """
+    for row in range(len(places)):
+        if places[row, 0] == BLANK:
+            image[row] = 0
+            person[row] = 0
+            ignore[row] = 1
+        else:
+            warp_sample(
+                places[row, 0],
+                places[row, 1],
+                places[row, 2],
+                side,
+                matrix[row],
+                colour[row],
+                image[row],
+                person[row],
+                ignore[row],
+            )

@@ -28,7 +28,7 @@ Shape = tuple[int, int]
 # Elsewhere OpenCV's builds may fuse multiplication and addition, which moves a result that lies at a rounding edge.
 EXACT = platform.machine().lower() in ("x86_64", "amd64")
 
-fuzz = settings(derandomize=True, database=None, deadline=None, max_examples=150)
+fuzz = settings(derandomize=True, database=None, deadline=None, max_examples=300)
 
 
 def area(source: U8, height: int, width: int) -> U8:

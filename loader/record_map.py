@@ -1,0 +1,69 @@
+"""Where records lie in memory, as numbers: found and checked once, then a batch is a few rows of an array."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.errors import CacheError
+from loader.damage import RecordCheck, check_jpeg
+from loader.kernels import BLANK
+
+if TYPE_CHECKING:
+    from cache.reader import CacheReader
+
+I64 = npt.NDArray[np.int64]
+
+IMAGE, PERSON, IGNORE = 0, 1, 2
+"""Columns of `RecordMap.find`."""
+
+
+class RecordMap:
+    """The addresses of a split's records, as far as they have been asked for.
+
+    Threads may share it as long as no two of them ask for the same sample at a time. Addresses are valid until the
+    reader is closed.
+    """
+
+    def __init__(self, reader: CacheReader, records: RecordCheck) -> None:
+        self._reader, self._records = reader, records
+        self._places = np.full((len(reader), 3), BLANK, np.int64)
+
+    def find(self, samples: I64, valid: int) -> I64:
+        """`(N, 3)` addresses of image (raw pixels or a JPEG), packed person and packed ignore of `(N,)` samples.
+
+        The image is `BLANK` for samples that only fill up a batch, from `valid` on, and for bad records.
+
+        Raises:
+            CacheCorruptError: a record is bad and not to be skipped.
+        """
+        places = self._places[samples]
+        places[valid:] = BLANK
+        if not places[:valid, IMAGE].all():
+            for row in np.flatnonzero(places[:valid, IMAGE] == BLANK).tolist():
+                places[row] = self._look_up(int(samples[row]))
+        return places
+
+    def _look_up(self, sample: int) -> I64:
+        if not self._records.is_bad(sample):
+            try:
+                fields = self._reader.fields(sample)
+                self._records.check(sample)
+                if self._reader.layout.codec == "jpeg":
+                    check_jpeg(fields.image, self._reader.layout.side)
+                self._places[sample] = [field.ctypes.data for field in fields]
+            except (CacheError, ValueError) as error:
+                self._records.reject(sample, error)
+        place: I64 = self._places[sample]
+        return place
+
+    def forget(self, sample: int, error: Exception) -> None:
+        """Reject a record that was found, but cannot be decoded.
+
+        Raises:
+            CacheCorruptError: it is not to be skipped.
+        """
+        self._places[sample] = BLANK
+        self._records.reject(sample, error)
