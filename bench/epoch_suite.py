@@ -13,7 +13,7 @@ from bench.learner import LEARNING_RATE, build_step, describe, learn, random_bat
 from bench.material import Material
 from bench.report import Row
 from bench.timing import Rates, Work, measure_together
-from loader.loader import choose_backend, open_loader
+from loader.loader import open_loader
 
 LOADER, STEP, BOTH, WAIT, MINUTES = (
     "loader alone",
@@ -34,6 +34,7 @@ def epoch_rows(setup: Setup, material: Material) -> Iterator[Row]:
     config = loader_config(setup, material.cache, training.loader, training.augment)
     step, waits = build_step(training), list[float]()
     with open_loader(config) as alone, open_loader(config) as loader, closing(endless(loader)) as batches:
+        backend = loader.choice.backend
 
         def train() -> None:
             asked = perf_counter()
@@ -53,7 +54,6 @@ def epoch_rows(setup: Setup, material: Material) -> Iterator[Row]:
         )
     images, both = setup.config.images, found[BOTH]
     slower = min((LOADER, STEP), key=lambda name: found[name].median)
-    backend, _ = choose_backend(config)
     how = f"{describe(training)}, {backend} loader, {training.augment} augmentation"
     common: dict[str, Any] = {"suite": "epoch", "setup": f"{setup.network}, {setup.shape}, {how}"}
     limit: dict[str, Any] = {"limit": found[slower], "limit_name": slower}

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
+import numpy.typing as npt
 
 from cache.spec import CacheSpec
 from loader.augment import LEVELS
 from loader.batch import LoaderConfig
-from loader.loader import choose_backend, open_loader
+from loader.gallery import augmentation_gallery
+from loader.loader import open_loader
 from loader.sheet import contact_sheet
 from preprocess.build import BuildConfig, build_cache
 
@@ -56,12 +59,10 @@ def draw_batch(
         seconds = time.perf_counter() - start
         counted = batch.ignore == 0
         sheet = contact_sheet(batch)
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(picture), sheet[:, :, ::-1]):
-            raise OSError(f"cannot write {picture}; choose another --picture")
+        _write(picture, sheet)
         return BatchSummary(
             source=str(cache),
-            loader="{} ({})".format(*choose_backend(config)),
+            loader=str(batches.choice),
             shape=tuple(batch.image.shape),
             image_ids=tuple(batches.reader.samples["image_id"][batch.samples].tolist()),
             person_fraction=float((batch.person[counted] == 1).float().mean()) if counted.any() else 0.0,
@@ -69,6 +70,18 @@ def draw_batch(
             first_batch_seconds=seconds,
             picture=str(picture),
         )
+
+
+def draw_gallery(cache: Path, picture: Path, *, split: str, batch_size: int, loader: Any, seed: int) -> None:
+    """Draw what each augmentation level makes of the same samples."""
+    config = LoaderConfig(cache=cache, split=split, batch_size=batch_size, backend=loader, seed=seed)
+    _write(picture, augmentation_gallery(config))
+
+
+def _write(picture: Path, sheet: npt.NDArray[np.uint8]) -> None:
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(picture), sheet[:, :, ::-1]):
+        raise OSError(f"cannot write {picture}; choose another --picture")
 
 
 def draw_dataset_batch(coco: Path, picture: Path, *, split: str, batch_size: int, **options: Any) -> BatchSummary:

@@ -43,6 +43,7 @@ class TrainPrinter:
         )
         print(f"   - Batch size: {config.batch_size}, learning rate: {config.learning_rate:g}, epochs: {config.epochs}")
         print(f"   - Device: {config.device}, {config.precision}, {layout}, {mode} (profile {config.profile})")
+        print(f"   - Loader: {info.loader}")
         for note in info.notes:
             print(f"   - Note: {note}")
         if info.step:

@@ -15,7 +15,7 @@ from loader.order import BatchPlan
 if TYPE_CHECKING:
     import torch
 
-Backend = Literal["auto", "native", "dali"]
+Backend = Literal["auto", "native", "dali", "resident"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class LoaderConfig:
         cache: the cache's folder.
         split: `train` or `val`.
         batch_size: samples in a batch of this rank.
-        backend: `native` (CPU threads), `dali`, or `auto`.
+        backend: `native` (CPU threads), `dali`, `resident` (decoded once, in the device's memory), or `auto`.
         device: torch device on which batches are wanted.
         augment: what to do to the samples; see `loader.augment.LEVELS`.
         shuffle: a new random order each epoch, else the cache's own.
@@ -57,6 +57,7 @@ class LoaderConfig:
         seed: of the order and of the augmentation.
         threads: CPU threads; 0 takes one a processor.
         prefetch: batches made ahead.
+        resident_bytes: memory of the device that `resident` may fill; 0 takes what is free, less what a network needs.
         on_bad_record: `stop` with an error that names it, or `skip` it: it is handed out as an ignored sample.
         rank, world: this process and the number of processes that share each global batch.
     """
@@ -72,12 +73,14 @@ class LoaderConfig:
     seed: int = 0
     threads: int = 0
     prefetch: int = 2
+    resident_bytes: int = 0
     on_bad_record: OnBadRecord = "stop"
     rank: int = 0
     world: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("threads", 0), ("prefetch", 1), ("world", 1), ("seed", 0)):
+        limits = {"batch_size": 1, "threads": 0, "prefetch": 1, "world": 1, "seed": 0, "resident_bytes": 0}
+        for name, least in limits.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} is below {least}")
         if not 0 <= self.rank < self.world:
@@ -99,7 +102,15 @@ class LoaderState:
 
 
 class BatchSource(Protocol):
-    """A backend: makes the planned batches, in order."""
+    """A backend: makes the planned batches, in order.
+
+    Attributes:
+        notes: what is worth knowing of how it runs, a sentence each.
+    """
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See above."""
 
     def run(self, plans: Iterable[BatchPlan]) -> Generator[Batch]:
         """Make the batches; the caller may stop early and call again."""

@@ -33,6 +33,8 @@ class DaliSource:
         ValueError: DALI is not installed, or the device is not there.
     """
 
+    notes: tuple[str, ...] = ()
+
     def __init__(self, config: LoaderConfig, reader: CacheReader) -> None:
         self._config, self._reader = config, reader
         self._device = torch.device(config.device)

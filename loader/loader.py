@@ -3,11 +3,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Literal, Self
+from typing import Self
 
 from cache.errors import CacheError
 from cache.reader import CacheReader
 from loader.batch import Batch, BatchSource, LoaderConfig, LoaderState
+from loader.choice import Choice, Chosen, choose_backend
 from loader.damage import BadRecord
 from loader.order import epoch_order, plan_epoch, steps_in_epoch
 
@@ -17,10 +18,15 @@ class Loader:
 
     `state_dict` taken after a batch and given to `load_state_dict`, here or in another process, on any backend, makes
     the next batch the one that would have come.
+
+    Attributes:
+        config: as it was asked for.
+        reader: of the split.
+        choice: the backend that makes the batches, and why it.
     """
 
-    def __init__(self, config: LoaderConfig, reader: CacheReader, source: BatchSource) -> None:
-        self.config, self.reader = config, reader
+    def __init__(self, config: LoaderConfig, reader: CacheReader, source: BatchSource, choice: Choice) -> None:
+        self.config, self.reader, self.choice = config, reader, choice
         self._source = source
         self._state = LoaderState()
         self._bad: dict[int, BadRecord] = {}
@@ -34,6 +40,11 @@ class Loader:
     def side(self) -> int:
         """Side of image and planes, in pixels."""
         return self.reader.layout.side
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth knowing of how it runs, a sentence each."""
+        return self._source.notes
 
     @property
     def bad_records(self) -> tuple[BadRecord, ...]:
@@ -92,19 +103,6 @@ class Loader:
         self.close()
 
 
-def choose_backend(config: LoaderConfig) -> tuple[Literal["native", "dali"], str]:
-    """The backend that `auto` stands for, and why in a few words."""
-    if config.backend != "auto":
-        return config.backend, "asked for"
-    if not config.device.startswith("cuda"):
-        return "native", "the device is the CPU"
-    from importlib.util import find_spec
-
-    if find_spec("nvidia") and find_spec("nvidia.dali"):
-        return "dali", "the device is a GPU and DALI is installed"
-    return "native", "DALI is not installed (pip install -e '.[dali]')"
-
-
 def open_loader(config: LoaderConfig) -> Loader:
     """Open a split of a cache as an iterator of batches.
 
@@ -116,23 +114,27 @@ def open_loader(config: LoaderConfig) -> Loader:
     reader = CacheReader(config.cache, config.split)
     try:
         reader.open_shards()
-        return Loader(config, reader, _open_source(config, reader))
+        choice = choose_backend(config, reader)
+        return Loader(config, reader, _open_source(choice.backend, config, reader), choice)
     except BaseException:
         reader.close()
         raise
 
 
-def _open_source(config: LoaderConfig, reader: CacheReader) -> BatchSource:
+def _open_source(backend: Chosen, config: LoaderConfig, reader: CacheReader) -> BatchSource:
     if config.drop_last and len(reader) < config.batch_size * config.world:
         raise CacheError(
             f"{config.cache} has {len(reader)} samples in {config.split!r}, fewer than one batch of "
             f"{config.batch_size * config.world}; use a smaller batch size"
         )
-    backend, _ = choose_backend(config)
     if backend == "dali":
         from loader.dali import DaliSource
 
         return DaliSource(config, reader)
+    if backend == "resident":
+        from loader.resident import ResidentSource
+
+        return ResidentSource(config, reader)
     from loader.native import NativeSource
 
     return NativeSource(config, reader)

@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
 from collections.abc import Generator, Iterable
+from contextlib import closing
 from functools import partial
-from itertools import islice, pairwise
-from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,9 +12,10 @@ import numpy.typing as npt
 import simplejpeg
 import torch
 
-from loader.augment import Parameters, draw_parameters
+from loader.ahead import Making, make_ahead
+from loader.augment import draw_parameters
 from loader.batch import Batch, LoaderConfig
-from loader.crew import Crew, Done
+from loader.crew import Crew
 from loader.damage import RecordCheck
 from loader.kernels import BLANK, copy_records, unpack_planes
 from loader.order import BatchPlan
@@ -48,28 +47,14 @@ class _Slot:
         self.copied: torch.cuda.Event | None = None  # recorded after the copy to the GPU that reads these buffers
 
 
-class _Making:
-    """A batch on its way: what it is of, where it goes to, and the threads' word on each of its parts."""
-
-    def __init__(self, plan: BatchPlan, slot: _Slot, parameters: Parameters | None, parts: int) -> None:
-        self.plan, self.slot, self.parameters, self.parts = plan, slot, parameters, parts
-        self.done: Done = SimpleQueue()
-
-    def wait(self) -> None:
-        """Until it is ready. Raises what a thread has raised, though others may still be at work."""
-        while self.parts:
-            error = self.done.get()
-            self.parts -= 1
-            if error is not None:
-                raise error
-
-
 class NativeSource:
     """Batches made by CPU threads in a ring of buffers: on any machine.
 
     A job is a batch, or a part of one where there are more threads than batches under way. One call of a kernel does
     it, from the memory maps to the buffers; kernels and decoding run without the interpreter lock.
     """
+
+    notes: tuple[str, ...] = ()
 
     def __init__(self, config: LoaderConfig, reader: CacheReader) -> None:
         self._config, self._reader, self._layout = config, reader, reader.layout
@@ -88,27 +73,11 @@ class NativeSource:
 
     def run(self, plans: Iterable[BatchPlan]) -> Generator[Batch]:
         """Make the planned batches. See `BatchSource`."""
-        waiting = iter(plans)
-        free = deque(self._ring)
-        under_way: deque[_Making] = deque()
-        try:
-            under_way.extend(self._start(plan, free.popleft()) for plan in islice(waiting, len(self._ring) - 1))
-            while under_way:
-                # The last free slot is the one that the caller has just given back by coming again.
-                under_way.extend(self._start(plan, free.popleft()) for plan in islice(waiting, 1))
-                making = under_way[0]
-                making.wait()
-                del under_way[0]
+        with closing(make_ahead(plans, self._ring, self._start, self._stop)) as ready:
+            for making in ready:
                 yield self._hand_over(making.plan, making.slot)
-                free.append(making.slot)
-        finally:
-            self._stop.set()  # abandoned: let what is under way end, so that the ring is free
-            for making in under_way:
-                for _ in range(making.parts):
-                    making.done.get()
-            self._stop.clear()
 
-    def _start(self, plan: BatchPlan, slot: _Slot) -> _Making:
+    def _start(self, plan: BatchPlan, slot: _Slot) -> Making[_Slot]:
         """Hand a batch to the threads."""
         config = self._config
         parameters = None
@@ -116,13 +85,11 @@ class NativeSource:
             parameters = draw_parameters(config.augment, self._layout.side, config.seed, plan.epoch, plan.samples)
         if slot.copied is not None:
             slot.copied.synchronize()
-        making = _Making(plan, slot, parameters, self._parts)
-        rows = len(plan.samples)
-        for first, last in pairwise(rows * part // self._parts for part in range(self._parts + 1)):
-            self._crew.do(partial(self._fill, making, first, last), making.done)
+        making = Making(plan, slot, parameters)
+        making.share_out(self._crew, self._parts, partial(self._fill, making))
         return making
 
-    def _fill(self, making: _Making, first: int, last: int) -> None:
+    def _fill(self, making: Making[_Slot], first: int, last: int) -> None:
         """Make some rows of a batch. Runs in a thread."""
         if self._stop.is_set():
             return

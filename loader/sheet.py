@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -32,13 +33,16 @@ WIDEST = 1600
 """Pixels; when nothing else is asked for, pictures are shrunk until the sheet is not wider."""
 
 
-def contact_sheet(batch: Batch, columns: int | None = None, scale: float | None = None) -> U8:
+def contact_sheet(
+    batch: Batch, columns: int | None = None, scale: float | None = None, names: Sequence[str] | None = None
+) -> U8:
     """The samples of a batch side by side: persons tinted and outlined, ignored pixels hatched gray, numbers below.
 
     Args:
         batch: samples that only fill it up are left out.
         columns: pictures in a row; by default those that leave the fewest places empty.
         scale: size of a picture relative to the batch's side; by default 1, or less for a sheet of `WIDEST` pixels.
+        names: what is written below each picture, before the share of person pixels; by default its sample number.
 
     Returns:
         `(H, W, 3)` uint8 RGB.
@@ -69,7 +73,8 @@ def contact_sheet(batch: Batch, columns: int | None = None, scale: float | None 
             image_NHW3[number], person_NHW[number], ignore_NHW[number], tile
         )
         share = 100 * float(person_NHW[number].mean())
-        _label(sheet[y + tile : y + tile + LABEL_HEIGHT, x : x + tile], f"#{batch.samples[number]}  {share:.0f}%")
+        name = f"#{batch.samples[number]}" if names is None else names[number]
+        _label(sheet[y + tile : y + tile + LABEL_HEIGHT, x : x + tile], f"{name}  {share:.0f}%")
     return sheet
 
 

@@ -54,7 +54,7 @@ UNITS = {
     "preprocess": {"images/s", "times", "MB"},
     "stores": {"samples/s"},
     "verify": {"GB/s"},
-    "loader": {"samples/s", "times"},
+    "loader": {"samples/s", "times", "s", "MB"},
     "model": {"images/s", "GFLOP/s", "times"},
     "epoch": {"images/s", "%", "min"},
     "tiers": {"min"},

@@ -87,6 +87,7 @@ class RunLog:
             info.steps_per_epoch,
             info.step,
         )
+        self._logger.info("loader: %s", info.loader)
         for note in info.notes:
             self._logger.warning("%s", note)
 

@@ -105,6 +105,8 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
         if config.side not in (None, train.side):
             notes += (f"the cache's side of {train.side} is used, not the {config.side} of profile {config.profile}",)
 
+        notes += train.notes
+
         folder.prepare(resume=resume)
         folder.write_config(config)
         base = Checkpoint(config=config, fingerprint=fingerprint, side=train.side, results=(), network={})
@@ -126,6 +128,7 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
                 train_images=len(train.reader),
                 val_images=len(val.reader),
                 side=train.side,
+                loader=str(train.choice),
                 parameters=sum(parameter.numel() for parameter in network.parameters()),
                 steps_per_epoch=len(train),
                 step=progress.step,

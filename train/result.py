@@ -22,6 +22,7 @@ class StartInfo:
         environment: versions, devices, threads.
         train_images, val_images: samples in the splits.
         side: of the cache, in pixels.
+        loader: the backend of the training images, and why it.
         parameters: of the network.
         steps_per_epoch: training steps.
         step: the first one, counted over all epochs; above 0 when a run goes on.
@@ -33,6 +34,7 @@ class StartInfo:
     train_images: int
     val_images: int
     side: int
+    loader: str
     parameters: int
     steps_per_epoch: int
     step: int

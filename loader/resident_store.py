@@ -1,0 +1,162 @@
+"""Decoded records in the memory of a device, and how many of a split's fit there."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+import torch
+
+from loader.kernels import BLANK
+from loader.sampling import Records
+
+U8 = npt.NDArray[np.uint8]
+I64 = npt.NDArray[np.int64]
+
+BLANK_ROW = 0
+"""The row that stands for no record: black, without a person, all of it ignored."""
+
+NETWORK_BYTES = 2 << 30
+NETWORK_BYTES_A_PIXEL = 4608
+"""What the network is left with by default: some bytes for its weights, their gradients, the optimizer and the
+libraries, and some for each pixel of a batch. The latter is what the activations of the largest of our networks take,
+U-Net of width 64 in 16 bits: 36 GB at batch 32 and side 512."""
+
+NETWORK_SHARE = 0.75
+"""But at most so much of what is free: smaller networks take a third of that."""
+
+
+class ResidentStore:
+    """Rows of decoded records on one device: `BLANK_ROW`, then records.
+
+    Attributes:
+        records: the rows; unset but for the blank one.
+        device: where they are.
+
+    Raises:
+        ValueError: the memory is not there.
+    """
+
+    def __init__(self, rows: int, side: int, device: torch.device) -> None:
+        self.device = device
+        try:
+            self.records = Records(
+                torch.empty((rows, side, side, 3), dtype=torch.uint8, device=device),
+                torch.empty((rows, side * side // 8), dtype=torch.uint8, device=device),
+                torch.empty((rows, side * side // 8), dtype=torch.uint8, device=device),
+            )
+        except RuntimeError as error:  # torch.OutOfMemoryError is one
+            raise ValueError(
+                f"{rows * row_bytes(side):,} bytes for {rows:,} resident samples are not free on {device}; set a "
+                "smaller resident_bytes, or use the native loader"
+            ) from error
+        for tensor, value in zip(self.records, (0, 0, 255), strict=True):
+            tensor[BLANK_ROW] = value
+        starts = np.array([tensor.data_ptr() for tensor in self.records])
+        strides = np.array([tensor.stride(0) for tensor in self.records])
+        self._places: I64 = starts + strides * np.arange(rows)[:, None]
+        self._places[BLANK_ROW] = BLANK
+
+    def on_host(self, first: int, count: int) -> tuple[U8, U8, U8]:
+        """Rows of a store on the CPU, to be filled: image `(N, S*S*3)`, packed person and ignore `(N, S*S/8)`."""
+        image, person, ignore = (tensor[first : first + count].view(count, -1).numpy() for tensor in self.records)
+        return image, person, ignore
+
+    def places(self, rows: I64) -> I64:
+        """`(N, 3)` addresses of the records of a store on the CPU, as `loader.kernels` take them."""
+        places: I64 = self._places[rows]
+        return places
+
+    def release(self) -> None:
+        """Give the memory back, whoever may still hold the store."""
+        self.records = Records(*(torch.empty(0, dtype=torch.uint8, device=self.device) for _ in self.records))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Residency:
+    """How much of a split is resident.
+
+    Attributes:
+        samples: of the split.
+        resident: how many of these, the first ones.
+        ring_rows: rows behind them, for samples that come and go.
+        row_bytes: of a decoded record.
+        budget: bytes that all rows may take.
+        device: where.
+    """
+
+    samples: int
+    resident: int
+    ring_rows: int
+    row_bytes: int
+    budget: int
+    device: str
+
+    @property
+    def rows(self) -> int:
+        """Of the store."""
+        return 1 + self.resident + self.ring_rows
+
+    @property
+    def bytes_for_all(self) -> int:
+        """What it takes to have every sample resident."""
+        return (1 + self.samples) * self.row_bytes
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A line, unless all samples are resident."""
+        if self.resident == self.samples:
+            return ()
+        return (
+            f"{self.resident:,} of {self.samples:,} samples are resident on {self.device}, the others are loaded when "
+            f"their turn comes: all would take {self.bytes_for_all:,} bytes, the budget is {self.budget:,}; set "
+            "resident_bytes if the network needs less, or make the cache with a smaller side",
+        )
+
+
+def row_bytes(side: int) -> int:
+    """Bytes of a decoded record: its image, and two packed planes."""
+    return side * side * 3 + 2 * (side * side // 8)
+
+
+def plan_residency(samples: int, side: int, budget: int, *, batch_size: int, batches: int, device: str) -> Residency:
+    """As many samples as fit; if these are not all, leave room for `batches` batches of others.
+
+    Args:
+        samples: of the split.
+        side: pixels.
+        budget: bytes.
+        batch_size: samples of a batch.
+        batches: how many are under way at a time.
+        device: name, for messages.
+
+    Raises:
+        ValueError: not even one batch could be resident.
+    """
+    size = row_bytes(side)
+    rows, ring_rows = max(budget, 0) // size - 1, batch_size * batches
+    if rows >= samples:
+        return Residency(samples=samples, resident=samples, ring_rows=0, row_bytes=size, budget=budget, device=device)
+    resident = rows - ring_rows
+    if resident < batch_size:
+        least = (1 + batch_size + ring_rows) * size
+        raise ValueError(
+            f"the resident loader may use {budget:,} bytes on {device}, and one batch of {batch_size} samples beside "
+            f"the {batches} under way takes {least:,}; set a larger resident_bytes, or use the native loader"
+        )
+    return Residency(
+        samples=samples, resident=resident, ring_rows=ring_rows, row_bytes=size, budget=budget, device=device
+    )
+
+
+def default_budget(device: torch.device, batch_size: int, side: int) -> int:
+    """Bytes that records may take: what is free on a device, less what the network will need."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, not in use
+    else:
+        free = psutil.virtual_memory().available
+    network = NETWORK_BYTES + NETWORK_BYTES_A_PIXEL * batch_size * side * side
+    return free - min(network, int(NETWORK_SHARE * free))
