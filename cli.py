@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 DEFAULT_COCO = Path("COCO")
 DEFAULT_CACHE = Path("data/cache")
 
+MOST_COLUMNS = 6
+"""Samples in the gallery of `batch --gallery`."""
+
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -101,6 +104,7 @@ _IMAGES_HELP = (
     "keypoints, or all."
 )
 _CONTENT_HELP = "Read the photos to find those that changed and kept their size."
+_LOADERS = click.Choice(["auto", "native", "dali", "resident"])
 _RULES = click.Choice(["person", "keypoints", "keypoints10", "all"])
 
 
@@ -364,18 +368,26 @@ def analyze(coco: Path | None, cache: Path | None, as_json: bool, category: str,
     show_default=True,
     help="How strongly to augment.",
 )
-@click.option(
-    "--loader", type=click.Choice(["auto", "native", "dali"]), default="auto", show_default=True, help="Which loader."
-)
+@click.option("--loader", type=_LOADERS, default="auto", show_default=True, help="Which loader.")
 @click.option("--seed", default=0, show_default=True, help="Of order and augmentation.")
 @click.option(
     "--picture", type=_FILE, default=Path("batch.png"), show_default=True, help="Where to draw the contact sheet."
 )
+@click.option(
+    "--gallery", is_flag=True, help="Draw what each augmentation level makes of the first few samples of --cache."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-def batch(cache: Path, coco: Path | None, picture: Path, as_json: bool, **options: Any) -> None:
+def batch(cache: Path, coco: Path | None, picture: Path, gallery: bool, as_json: bool, **options: Any) -> None:
     """What does a batch look like? Draws one, augmented, with its masks over it."""
-    from console.batch import batch_lines, draw_batch, draw_dataset_batch
+    from console.batch import batch_lines, draw_batch, draw_dataset_batch, draw_gallery
 
+    if gallery:
+        if coco:
+            raise click.UsageError("--gallery needs a --cache, not --coco; make one with `preprocess`")
+        del options["augment"]  # all of them
+        draw_gallery(cache, picture, **{**options, "batch_size": min(options["batch_size"], MOST_COLUMNS)})
+        click.echo(json.dumps({"picture": str(picture)}) if as_json else f"🖼️  Picture: {picture}")
+        return
     summary = draw_dataset_batch(coco, picture, **options) if coco else draw_batch(cache, picture, **options)
     if as_json:
         _show_json(summary)
@@ -412,7 +424,7 @@ def batch(cache: Path, coco: Path | None, picture: Path, as_json: bool, **option
 @click.option(
     "--augment", type=click.Choice(["none", "light", "heavy"]), help="How strongly to augment.  [default: light]"
 )
-@click.option("--loader", type=click.Choice(["auto", "native", "dali"]), help="Which loader.  [default: the profile's]")
+@click.option("--loader", type=_LOADERS, help="Which loader.  [default: the profile's]")
 @click.option(
     "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Of the convolutions.  [default: the profile's]"
 )
@@ -483,6 +495,14 @@ _SUITES = ("machine", "raster", "annotations", "preprocess", "stores", "verify",
 )
 @click.option("--seconds", type=float, help="Time for each measurement.")
 @click.option("--quick", is_flag=True, help="Fewer photos and shorter measurements: rough figures in two minutes.")
+@click.option("--peers", is_flag=True, help="Measure other libraries' loaders, too, on the same samples: 20 minutes.")
+@click.option(
+    "--peers-folder",
+    type=_FOLDER,
+    default=Path("data/peers"),
+    show_default=True,
+    help="Where their environments and datasets are kept, 20 GB.",
+)
 @click.option("--json", "json_file", type=_FILE, help="Write the report to this file, too.")
 @click.option("--markdown", "markdown_file", type=_FILE, help="Write its tables to this file, too.")
 def bench(

@@ -43,6 +43,9 @@ class BenchConfig:
         photos: of the dataset, that raster and preprocess work on; None: 600, or 64 when quick.
         megabytes: a cache built here is repeated up to this size, so that no processor cache holds it; None: 512, or
             128 when quick.
+        peers: let the suite `loader` measure other libraries on the same samples, too: see `bench.peers`. It measures
+            on caches of its own, made of the dataset.
+        peers_folder: where their environments and datasets are kept between runs.
     """
 
     coco: Path | None = None
@@ -60,6 +63,8 @@ class BenchConfig:
     seconds: float | None = None
     photos: int | None = None
     megabytes: int | None = None
+    peers: bool = False
+    peers_folder: Path = Path("data/peers")
 
     def __post_init__(self) -> None:
         unknown = [suite for suite in self.suites if suite not in SUITES]
@@ -174,6 +179,7 @@ class Setup:
             **dataclasses.asdict(config),
             "coco": str(config.coco) if config.coco else None,
             "cache": str(config.cache) if config.cache else None,
+            "peers_folder": str(config.peers_folder),
             "suites": list(config.suites),
             "profile": training.profile,
             "network": dataclasses.asdict(training.network),

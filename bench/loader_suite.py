@@ -12,7 +12,9 @@ from bench.baseline import CocoMasks, OnTheFly, plain_loader
 from bench.ceilings import copy_samples, crew, decode
 from bench.config import Setup
 from bench.feed import loader_config, pull
+from bench.loader_process import process_rows
 from bench.material import Material
+from bench.peers.suite import peer_suite
 from bench.report import Row
 from bench.timing import Work, measure_together
 from cache.reader import CacheReader
@@ -66,6 +68,9 @@ def loader_rows(setup: Setup, material: Material) -> Iterator[Row]:
         note="decodes, draws with pycocotools and resizes each sample anew; no augmentation",
         **rate,
     )
+    yield from process_rows(setup, material)
+    if setup.config.peers:
+        yield from peer_suite(setup, material)
 
 
 def _plain(setup: Setup, material: Material) -> Work:

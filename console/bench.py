@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from itertools import groupby
@@ -49,6 +50,7 @@ class BenchPrinter:
 
     def __init__(self) -> None:
         self._start = time.monotonic()
+        _show_steps()
 
     def on_suite(self, suite: Suite, number: int, total: int) -> None:
         """Say which."""
@@ -57,6 +59,16 @@ class BenchPrinter:
 
     def on_row(self, row: Row) -> None:
         """Nothing: the tables come at the end, when limits and ratios can be read beside each other."""
+
+
+def _show_steps() -> None:
+    """Let what takes long in a suite say on standard error what it does."""
+    log = logging.getLogger("bench")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("   %(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
 
 
 def show_report(report: BenchReport, console: Console | None = None) -> None:

@@ -24,14 +24,14 @@ FLAGS = {
     "quick": {"coco", "cache", "json"},
     "verify": {"coco", "cache", "json", "images", "category", "repair"},
     "analyze": {"coco", "cache", "json", "category", "picture"},
-    "batch": {"coco", "cache", "json", "split", "batch-size", "augment", "loader", "seed", "picture"},
+    "batch": {"coco", "cache", "json", "split", "batch-size", "augment", "loader", "seed", "picture", "gallery"},
     "train": {
         "cache", "out", "profile", "epochs", "batch-size", "lr", "weight-decay", "network", "width", "augment",
         "loader", "precision", "compile", "seed", "on-bad-record", "resume",
     },
     "bench": {
         "coco", "cache", "suite", "profile", "network", "width", "side", "batch-size", "precision", "compile",
-        "threads", "images", "seconds", "quick", "json", "markdown",
+        "threads", "images", "seconds", "quick", "json", "markdown", "peers", "peers-folder",
     },
 }  # fmt: skip
 

@@ -1,0 +1,140 @@
+"""FFCV: one file, read by compiled threads. In environment `ffcv`.
+
+As fast as it goes: random order and the system's page cache, as its guide advises for what fits in memory. Options:
+
+    planes    `packed`: as ours are stored, unpacked by an operation of the user's, which is how FFCV is extended. Or
+              `own`: its field for arrays, of which only one thread makes a batch.
+    chroma    `full`: the very JPEGs of our caches. `half`: its own encoder, which halves the resolution of colours.
+
+It decodes with the fast, less exact DCT of libjpeg-turbo (`TJFLAG_FASTDCT`) and its usual, smooth upsampling.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ffcv.fields import NDArrayField, RGBImageField, rgb_image  # type: ignore[import-not-found]
+from ffcv.fields.decoders import NDArrayDecoder, SimpleRGBImageDecoder  # type: ignore[import-not-found]
+from ffcv.loader import Loader, OrderOption  # type: ignore[import-not-found]
+from ffcv.pipeline.allocation_query import AllocationQuery  # type: ignore[import-not-found]
+from ffcv.pipeline.compiler import Compiler  # type: ignore[import-not-found]
+from ffcv.pipeline.operation import Operation  # type: ignore[import-not-found]
+from ffcv.transforms import ToTensor  # type: ignore[import-not-found]
+from ffcv.writer import DatasetWriter  # type: ignore[import-not-found]
+
+from bench.peers.feed import Batch, Feed
+from bench.peers.samples import Samples
+from bench.peers.task import Task
+
+U8 = npt.NDArray[np.uint8]
+
+QUALITY = 95
+"""Of its own encoder, as in our caches."""
+
+NAME = "samples.beton"
+PLANES = ("person", "ignore")
+
+
+class Unpack(Operation):  # type: ignore[misc]
+    """Eight pixels a byte, least significant bit first, to a byte a pixel."""
+
+    def declare_state_and_memory(self, before: Any) -> tuple[Any, Any]:
+        """The last axis grows to eight times its length."""
+        shape = (*before.shape[:-1], before.shape[-1] * 8)
+        return dataclasses.replace(before, shape=shape, jit_mode=True), AllocationQuery(shape, before.dtype)
+
+    def generate_code(self) -> Callable[..., Any]:
+        """For a batch, in all threads."""
+        each = Compiler.get_iterator()
+
+        def unpack(bits: U8, out: U8) -> U8:
+            for sample in each(bits.shape[0]):
+                source, target = bits[sample].reshape(-1), out[sample].reshape(-1)
+                for number in range(source.size):
+                    for bit in range(8):
+                        target[8 * number + bit] = (source[number] >> bit) & 1
+            return out[: bits.shape[0]]
+
+        unpack.is_parallel = True  # type: ignore[attr-defined]
+        return unpack
+
+
+class ParallelArrays(NDArrayDecoder):  # type: ignore[misc]
+    """Its decoder of arrays, in all threads."""
+
+    def generate_code(self) -> Callable[..., Any]:
+        """As it is, but said to be parallel."""
+        code: Callable[..., Any] = super().generate_code()
+        code.is_parallel = True  # type: ignore[attr-defined]
+        return code
+
+
+class WithJpeg(np.ndarray[Any, np.dtype[np.uint8]]):
+    """Pixels that bring the JPEG that is to be stored for them."""
+
+    jpeg: bytes
+
+
+class Indexed:
+    """The samples as FFCV's writer takes them: pixels, then planes."""
+
+    def __init__(self, samples: Samples, planes: str) -> None:
+        self._samples, self._planes = samples, planes
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, number: int) -> tuple[U8, ...]:
+        samples, number = self._samples, int(number)
+        pixels = samples.image(number).view(WithJpeg)
+        pixels.jpeg = samples.jpeg(number)
+        if self._planes == "own":
+            return (pixels, *samples.planes(number))
+        return pixels, np.frombuffer(samples.bits(number), np.uint8).reshape(2, samples.side, samples.side // 8)
+
+
+def write_dataset(task: Task, folder: Path) -> None:
+    """Write its file."""
+    if task.options.get("chroma") == "full":
+        rgb_image.encode_jpeg = lambda pixels, _quality: np.frombuffer(pixels.jpeg, np.uint8)
+    side, byte = task.side, np.dtype(np.uint8)
+    mode = "jpg" if task.codec == "jpeg" else "raw"
+    fields = {"image": RGBImageField(write_mode=mode, jpeg_quality=QUALITY)}
+    if task.options["planes"] == "own":
+        fields |= {name: NDArrayField(byte, (side, side)) for name in PLANES}
+    else:
+        fields["planes"] = NDArrayField(byte, (2, side, side // 8))
+    indexed = Indexed(Samples(task.folder, task.samples), task.options["planes"])
+    writer = DatasetWriter(str(folder / NAME), fields, num_workers=task.writers)
+    writer.from_indexed_dataset(indexed, chunksize=min(64, task.samples))
+
+
+@contextmanager
+def open_feed(task: Task) -> Iterator[Feed]:
+    """Its loader."""
+    pipelines = {"image": [SimpleRGBImageDecoder(), ToTensor()]}
+    if task.options["planes"] == "own":
+        pipelines |= {name: [NDArrayDecoder(), ToTensor()] for name in PLANES}
+    else:
+        pipelines["planes"] = [ParallelArrays(), Unpack(), ToTensor()]
+    loader = Loader(
+        str(task.path / NAME),
+        batch_size=task.batch_size,
+        num_workers=task.threads,
+        order=OrderOption.RANDOM,
+        os_cache=True,
+        drop_last=True,
+        pipelines=pipelines,
+    )
+
+    def packed() -> Iterator[Batch]:
+        for image, planes in loader:
+            yield image, planes[:, 0], planes[:, 1]
+
+    yield Feed((lambda: loader) if task.options["planes"] == "own" else packed, "ffcv 1.0.2")

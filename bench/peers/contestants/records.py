@@ -1,0 +1,93 @@
+"""A torch DataLoader over our own LMDB records, in our own environment. Option `level`: augments with OpenCV.
+
+That is how one augments without a loader like ours: `cv2.warpAffine` for the image (bilinear) and for both planes
+(nearest), then the colours; with the very parameters that our loaders draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import cv2
+import lmdb
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset
+
+from bench.peers.contestants.worker_loader import Tensors, as_it_is, empty_batch, worker_loader
+from bench.peers.feed import Feed
+from bench.peers.task import Task
+from cache.reader import CacheReader
+from loader.augment import LEVELS, Level, draw_parameters
+
+U8 = npt.NDArray[np.uint8]
+F32 = npt.NDArray[np.float32]
+
+IGNORED = 1
+"""What a plane `ignore` is outside."""
+
+DRAWN_EPOCHS = 4
+"""Parameters are drawn beforehand, for so many epochs: sample by sample, drawing would cost a tenth of the time."""
+
+
+class Records(Dataset[Tensors]):
+    """The samples of a raw cache, each augmented anew whenever it is taken; a batch at a time."""
+
+    def __init__(self, reader: CacheReader, level: Level) -> None:
+        self._reader, self._augmented, self._taken = reader, level != "none", 0
+        numbers = np.arange(len(reader))
+        side, config = reader.layout.side, LEVELS[level]
+        self._drawn = [draw_parameters(config, side, 0, epoch, numbers) for epoch in range(DRAWN_EPOCHS)]
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def __getitems__(self, numbers: list[int]) -> Tensors:
+        """Images `(N, S, S, 3)` and both planes `(N, S, S)`, uint8; twice as fast in process as sample by sample."""
+        shape = (len(numbers), self._reader.layout.side, self._reader.layout.side)
+        image, person, ignore = empty_batch(*shape, 3), empty_batch(*shape), empty_batch(*shape)
+        for number, *outs in zip(numbers, image.numpy(), person.numpy(), ignore.numpy(), strict=True):
+            self._fill(number, *outs)
+        return image, person, ignore
+
+    def _fill(self, number: int, image: U8, person: U8, ignore: U8) -> None:
+        layout, fields = self._reader.layout, self._reader.fields(number)
+        pixels = fields.image.reshape(image.shape)
+        planes = layout.unpack_plane(fields.person), layout.unpack_plane(fields.ignore)
+        if self._augmented:
+            self._taken += 1
+            drawn = self._drawn[self._taken // len(self) % DRAWN_EPOCHS]
+            warp(pixels, *planes, drawn.matrix[number], drawn.colour[number], out=(image, person, ignore))
+        else:
+            image[:], person[:], ignore[:] = pixels, *planes
+
+
+def warp(image: U8, person: U8, ignore: U8, matrix: F32, colour: F32, *, out: tuple[U8, U8, U8]) -> None:
+    """Augment a sample with OpenCV.
+
+    Args:
+        image: `(S, S, 3)`.
+        person, ignore: `(S, S)`.
+        matrix, colour: `(2, 3)` and `(3, 4)`, see `loader.augment.Parameters`.
+        out: the same three, filled.
+    """
+    size = image.shape[:2]
+    centred = matrix.astype(np.float64)
+    centred[:, 2] += centred[:, :2].sum(1) / 2 - 0.5  # OpenCV has the centres of pixels at whole numbers
+    inverse = cv2.WARP_INVERSE_MAP
+    warped = cv2.warpAffine(image, centred, size, flags=cv2.INTER_LINEAR | inverse)
+    cv2.transform(warped, colour, dst=out[0])  # a twentieth of the time that it takes NumPy
+    for plane, target, outside in ((person, out[1], 0), (ignore, out[2], IGNORED)):
+        cv2.warpAffine(plane, centred, size, dst=target, flags=cv2.INTER_NEAREST | inverse, borderValue=outside)
+
+
+@contextmanager
+def open_feed(task: Task) -> Iterator[Feed]:
+    """A DataLoader in worker processes, or in this one."""
+    cv2.setNumThreads(1)
+    with CacheReader(task.folder / "cache-raw", "train") as reader:
+        dataset = Records(reader, task.options.get("level", "none"))
+        loader = worker_loader(dataset, task.batch_size, task.threads, shuffle=True, collate_fn=as_it_is)
+        yield Feed(lambda: loader, f"torch {torch.__version__}, lmdb {lmdb.__version__}")
