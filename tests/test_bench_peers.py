@@ -1,202 +1,537 @@
-"""The contest of loaders: its protocol, its rows, what happens to who cannot take part; no other library is needed."""
+"""The peers suite without a peer: contestants that answer, crash and hang; rows made of answers; and our own ones."""
 
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import mmap
+import os
+import subprocess
 import sys
 import time
+from contextlib import ExitStack
+from importlib.util import find_spec
+from itertools import islice, repeat
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+import bench.peers
 from bench.config import BenchConfig, Setup
-from bench.material import open_material
-from bench.peers import environment
-from bench.peers.contest import Contest, Plan, Result, Score
+from bench.material import Material
+from bench.peers import contest as contest_module
+from bench.peers import environment as environment_module
+from bench.peers import player as player_module
+from bench.peers.content import ContentError, check_epoch
+from bench.peers.contest import Contest
 from bench.peers.contestant import Contestant, Group
+from bench.peers.contestants.records import warp
 from bench.peers.datasets import Datasets
-from bench.peers.environment import OWN, Environments
+from bench.peers.entrants import limit, ours
+from bench.peers.environment import OWN, RECIPES, Environments, Recipe
 from bench.peers.feed import Feed, Pump
+from bench.peers.plan import Plan
 from bench.peers.player import Answer, Introduction, PeerError, Player
 from bench.peers.roster import roster
 from bench.peers.rows import peer_rows
+from bench.peers.samples import Samples
+from bench.peers.score import Result, Score
+from bench.peers.suite import peer_suite
+from bench.peers.task import Task
 from bench.peers.usage import Usage, descendants, memory_bytes
+from bench.report import BenchError
+from loader.augment import LEVELS, draw_parameters
+from loader.batch import LoaderConfig
+from loader.loader import open_loader
+from loader.order import epoch_order
 from preprocess.synth import SynthConfig, make_dataset
 
-READY = '{"library": "fake 1", "samples": 8, "missing": 0, "extra": 0, "mean": 0.0, "largest": 0}'
-ANSWER = '{"samples": 100, "seconds": 0.5, "cpu": 0.4, "disk": 0, "memory": 5000000}'
-POLITE = f"print('{READY}', flush=True)\nfor line in sys.stdin: print('{ANSWER}', flush=True)"
-
-
-def play(program):
-    return Player([sys.executable, "-c", f"import sys, time\n{program}"], {"PATH": "/usr/bin"})
-
-
-def test_a_contestant_says_that_it_is_ready_and_answers_each_window():
-    with play(POLITE) as player:
-        assert player.wait_ready(20) == Introduction(library="fake 1", samples=8, missing=0, extra=0, mean=0, largest=0)
-        for _ in range(3):
-            assert player.measure(0.1, 20) == Answer(samples=100, seconds=0.5, cpu=0.4, disk=0, memory=5_000_000)
-
-
-@pytest.mark.parametrize(
-    ("program", "reason"),
-    [
-        ("raise RuntimeError('no such file')", "RuntimeError: no such file"),
-        ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
-        ("print('hello', flush=True)", "answered 'hello', which is no JSON"),
-        ("sys.exit(3)", "ended with status 3, without a word"),
-    ],
-)
-def test_who_fails_at_once_is_told_by_its_last_words(program, reason):
-    with play(program) as player, pytest.raises(PeerError) as raised:
-        player.wait_ready(20)
-    assert str(raised.value) == reason
-
-
-def test_who_hangs_is_left_and_ended_with_all_that_it_started():
-    program = "import subprocess\nsubprocess.Popen(['sleep', '60'])\ntime.sleep(60)"
-    with play(program) as player, pytest.raises(PeerError, match=r"did not answer within 1 s"):
-        player.wait_ready(1)
-    until = time.monotonic() + 5
-    while descendants() and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not any("sleep" in Path(f"/proc/{number}/cmdline").read_text() for number in descendants())
-
-
-def test_who_fails_later_is_told_too():
-    with play(f"print('{READY}', flush=True)\ninput()\nraise ValueError('worker died')") as player:
-        player.wait_ready(20)
-        with pytest.raises(PeerError, match="ValueError: worker died"):
-            player.measure(0.1, 20)
-
-
-def test_a_window_is_whole_batches_and_goes_on_where_the_last_ended():
-    seen = []
-
-    def epoch():
-        for number in range(12):
-            seen.append(number)
-            time.sleep(0.002)
-            yield 4
-
-    pump = Pump(Feed(epoch, "fake", lead=2))
-    window = pump.window(0.01)
-    assert window.samples % 4 == 0
-    assert window.seconds >= 0.01
-    first = len(seen)
-    pump.window(0.03)
-    assert seen[:12] == list(range(12))
-    assert seen[first] == first, "the second window did not begin an epoch of its own"
-    with pytest.raises(ValueError, match="no more than 20 batches"):
-        Pump(Feed(epoch, "fake", lead=20)).window(0.01)
-
-
-def test_usage_counts_what_was_worked():
-    before = Usage.now(descendants())
-    sum(number * number for number in range(2_000_000))
-    assert 0.01 < (Usage.now(descendants()) - before).cpu < 10
-    assert memory_bytes() > 10 << 20
-
-
-def score(name, seconds, **fields):
-    contestant = Contestant(name=name, module="none", threads=2, **fields)
-    answers = tuple(Answer(samples=100, seconds=s, cpu=0.4, disk=0, memory=5_000_000) for s in seconds)
-    said = Introduction(library="fake", samples=100, missing=0, extra=0, mean=0.3, largest=4)
-    return Score(contestant=contestant, introduction=said, answers=answers)
-
-
-def test_rows_give_rates_beside_limits_and_ratios_run_by_run():
-    scores = [
-        score("limit", (0.5, 0.6, 0.7)),
-        score("ours", (1.0, 1.2, 1.4), limit="limit"),
-        score("theirs", (2.0, 2.4, 5.6), limit="limit", rival="ours", check="close"),
-    ]
-    group = Group("g", (*tuple(each.contestant for each in scores), Contestant(name="late", module="none", threads=2)))
-    result = Result(group=group, scores={each.contestant.name: each for each in scores}, absent={"late": "no pip"})
-    rows = {row.name: row for row in peer_rows([result, result], "side 8")}
-    assert rows["ours"].value == pytest.approx(100 / 1.2)
-    assert rows["ours"].ratio == pytest.approx(0.5)
-    assert rows["ours"].limit_name == "limit"
-    assert rows["ours: times theirs"].value == pytest.approx(2.0)
-    assert rows["ours: times theirs"].p90 == pytest.approx(3.6)
-    assert rows["theirs: CPU"].value == pytest.approx(4.0)
-    assert rows["theirs: CPU"].unit == "s/1000"
-    assert rows["theirs: memory"].value == 5
-    assert "late is left out: no pip" in rows["limit"].note
-    assert "pixels differ by 0.30 grey levels on average, 4 at most" in rows["theirs"].note
-    assert "late" not in rows
-
-
-@pytest.mark.parametrize("threads", [1, 2, 16])
-def test_everyone_in_the_roster_has_its_limit_and_its_rival(threads):
-    groups = roster(threads, Path("coco"), 600)  # a group asserts that names are distinct and those named are there
-    names = {contestant.name for group in groups for contestant in group.contestants}
-    count = f"{threads} thread{'s' if threads > 1 else ''}"
-    for name in (f"native raw, {count}", f"resident JPEG light, {count}", f"FFCV raw, {count}", "FFCV JPEG, 1 thread"):
-        assert name in names
-
-
-def test_what_the_system_lacks_is_told_with_its_remedy_and_not_tried_twice(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(environment, "_has_package", lambda name: asked.append(name))
-    environments = Environments(tmp_path)
-    for _ in range(2):
-        with pytest.raises(PeerError, match=r"building it needs opencv4: apt-get install libopencv-dev"):
-            environments.python("ffcv")
-    assert asked == ["opencv4"]
-    assert environments.python(OWN) == Path(sys.executable)
-
-
-def test_an_environment_that_pip_cannot_make_is_a_reason(tmp_path, monkeypatch):
-    def fail(command, seconds):
-        raise PeerError(f"{command[1]} failed: ERROR: no network")
-
-    monkeypatch.setattr(environment, "_run", fail)
-    with pytest.raises(PeerError, match="failed: ERROR: no network"):
-        Environments(tmp_path).python("streams")
+SIDE, BATCH, RECORDS, PHOTOS = 64, 2, 40, 6
+MEBIBYTE = 1 << 20
+FOLDER = Path(bench.peers.__file__).parent
 
 
 @pytest.fixture(scope="module")
-def contest(tmp_path_factory):
-    """On 64 records of drawn people; other libraries' environments cannot be made."""
-    root = tmp_path_factory.mktemp("peers")
+def setup(tmp_path_factory):
+    root = tmp_path_factory.mktemp("coco")
     make_dataset(root / "coco", SynthConfig(images=8, val_fraction=0, long_side=(96, 128), empty_share=0))
-    setup = Setup.of(BenchConfig(coco=root / "coco", side=64, batch_size=2, threads=2, quick=True, seconds=0.1))
-    plan = Plan(side=64, batch_size=2, samples=64, window=0.02, rounds=2, threads=2)
-    with pytest.MonkeyPatch.context() as patch, open_material(setup) as material:
-        patch.setattr(environment, "_has_package", lambda name: False)
-        datasets = Datasets(root / "datasets", setup, material, plan.samples)
-        datasets.prepare()
-        yield Contest(plan, datasets, Environments(root / "environments")), setup, material
+    return Setup.of(
+        BenchConfig(
+            coco=root / "coco", profile="cpu", side=SIDE, batch_size=BATCH, threads=2, photos=PHOTOS, quick=True,
+            seconds=0.02, peers=True, peers_folder=root / "peers",
+        )
+    )  # fmt: skip
 
 
-def test_ours_and_the_limits_take_part_and_who_cannot_is_told(contest):
-    run, setup, material = contest
-    group = roster(setup.threads, material.coco, 8)[0]
-    chosen = (
-        "copying the same bytes, 2 threads",
-        "native raw, 2 threads",
-        "resident raw, 2 threads",
-        "FFCV raw, 2 threads",
-    )
-    result = run.run(Group("few", tuple(each for each in group.contestants if each.name in chosen)))
-    assert set(result.scores) == set(chosen[:3])
-    assert "building it needs" in result.absent["FFCV raw, 2 threads"]
-    for each in result.scores.values():
-        assert len(each.answers) == 2
-        assert all(answer.samples > 0 and answer.seconds > 0 for answer in each.answers)
-    ours = result.scores["native raw, 2 threads"].introduction
-    assert (ours.samples, ours.missing, ours.extra, ours.largest) == (64, 0, 0, 0)
-    rows = list(peer_rows([result], "tiny"))
-    assert {row.unit for row in rows} == {"samples/s", "s/1000", "MB"}
+@pytest.fixture(scope="module")
+def material(setup, tmp_path_factory):
+    return Material(setup, tmp_path_factory.mktemp("material"))
 
 
-def test_the_usual_way_of_augmenting_takes_part(contest):
-    run, _setup, material = contest
-    group = next(group for group in roster(2, material.coco, 8) if group.name == "raw, one by one")
-    wanted = [
-        each for each in group.contestants if "warpAffine" in each.name or each.name == "native raw light, 2 threads"
+@pytest.fixture(scope="module")
+def datasets(setup, material, tmp_path_factory):
+    made = Datasets(tmp_path_factory.mktemp("datasets"), setup, material, RECORDS)
+    made.prepare()
+    return made
+
+
+def task_for(datasets, contestant, **changes):
+    fields = {name: getattr(contestant, name) for name in ("module", "dataset", "threads", "codec", "check", "options")}
+    common = {"data": str(datasets.folder), "side": SIDE, "batch_size": BATCH, "samples": RECORDS, "writers": 1}
+    return Task(**{**fields, **common, **changes})
+
+
+# The clock
+
+
+def counting_feed(batches, lead=2, log=None):
+    def epoch():
+        if log is not None:
+            log.append("epoch")
+        yield from repeat(BATCH, batches)
+
+    return Feed(epoch, "none", lead)
+
+
+def test_a_window_counts_whole_batches_after_those_before_the_clock_and_stops_it_at_the_end_of_an_epoch():
+    log, pause = [], 0.05
+
+    def epoch():
+        log.append("epoch")
+        time.sleep(pause)  # what begins an epoch costs nothing
+        for _ in range(6):
+            time.sleep(0.002)
+            yield BATCH
+
+    found = Pump(Feed(epoch, "none", 2)).window(0.03)
+    assert 0.03 <= found.seconds < 0.03 + pause
+    assert found.samples % BATCH == 0
+    assert len(log) >= 3, "four batches of an epoch count, and fifteen are wanted"
+    assert found.samples / found.seconds < BATCH / 0.002
+
+
+def test_a_window_goes_on_where_the_last_one_ended():
+    log = []
+    pump = Pump(counting_feed(10**9, log=log))
+    assert pump.window(0.001).samples
+    assert pump.window(0.001).samples
+    assert log == ["epoch"]
+
+
+def test_an_epoch_without_batches_to_count_is_an_error():
+    with pytest.raises(ValueError, match="no more than 3 batches; use more samples"):
+        Pump(counting_feed(3, lead=3)).window(0.01)
+
+
+def test_an_iterator_that_has_ended_is_not_asked_again():
+    class Waits:
+        left = 4
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            assert self.left >= 0, "as FFCV's, it would wait for ever"
+            self.left -= 1
+            if self.left < 0:
+                raise StopIteration
+            return BATCH
+
+    assert Pump(Feed(Waits, "none", 1)).window(0.001).samples
+
+
+# What is used
+
+
+def test_time_of_children_counts_while_they_live_and_afterwards():
+    burn = "import time\nwhile time.process_time() < 0.1: pass\n"
+    child = subprocess.Popen([sys.executable, "-c", f"{burn}print(flush=True); input()"], stdin=-1, stdout=-1)
+    before = Usage.now([]).cpu
+    child.stdout.readline()
+    assert child.pid in descendants()
+    living = Usage.now([child.pid]).cpu - before
+    child.communicate(b"\n")
+    assert living >= 0.08
+    assert Usage.now([]).cpu - before >= 0.08
+
+
+def test_memory_counts_what_is_our_own_and_not_files(tmp_path):
+    (tmp_path / "file").write_bytes(bytes(64 * MEBIBYTE))
+    before = memory_bytes()
+    with (tmp_path / "file").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert sum(mapped[::4096]) == 0
+        assert memory_bytes() - before < 16 * MEBIBYTE
+    block = np.ones(64 * MEBIBYTE, np.uint8)
+    assert 48 * MEBIBYTE < memory_bytes() - before < 96 * MEBIBYTE
+    assert block[-1] == 1
+
+
+# What is delivered
+
+
+def batches_of(samples, order, *, spoil=None):
+    for first in range(0, len(order) - BATCH + 1, BATCH):
+        numbers = order[first : first + BATCH]
+        image = np.stack([samples.image(number) for number in numbers])
+        planes = np.stack([samples.planes(number) for number in numbers])
+        if spoil:
+            spoil(image, planes)
+        yield image.transpose(0, 3, 1, 2) if first % 4 else image, planes[:, 0], planes[:, 1, None]
+
+
+def checked(datasets, order=range(RECORDS), *, spoil=None, **changes):
+    samples = Samples(datasets.folder, RECORDS)
+    task = task_for(datasets, ours("native raw", 1), **changes)
+    return check_epoch(Feed(lambda: batches_of(samples, list(order), spoil=spoil), "none"), task)
+
+
+def test_an_epoch_is_compared_whatever_the_order_of_samples_and_axes(datasets):
+    found = checked(datasets, np.random.default_rng(0).permutation(RECORDS).tolist())
+    assert (found.samples, found.missing, found.extra, found.largest) == (RECORDS, 0, 0, 0)
+
+
+def test_what_comes_twice_or_not_at_all_is_counted(datasets):
+    found = checked(datasets, [*range(RECORDS - 2), 0, 1])
+    assert (found.samples, found.missing, found.extra) == (RECORDS, 2, 2)
+    assert checked(datasets, range(RECORDS - 4)).missing == 4
+
+
+def test_a_wrong_pixel_or_plane_is_an_error(datasets):
+    def pixel(image, _):
+        image[0, 0, 0, 0] ^= 1
+
+    def plane(_, planes):
+        planes[0, 0, 0, 0] ^= 1
+
+    def value(_, planes):
+        planes[0, 0] = 255
+
+    with pytest.raises(ContentError, match="off by"):
+        checked(datasets, spoil=pixel)
+    with pytest.raises(ContentError, match="planes that no record has"):
+        checked(datasets, spoil=plane)
+    with pytest.raises(ContentError, match="the value 255, not 0 and 1"):
+        checked(datasets, spoil=value)
+    with pytest.raises(ContentError, match="a batch has shapes"):
+        checked(datasets, batch_size=3)
+
+
+def test_what_is_to_be_close_may_be_off_a_little_and_says_how_much(datasets):
+    def slightly(image, _):
+        image += np.where(image < 255, 1, 0).astype(np.uint8)
+
+    def much(image, _):
+        image[:] = 255 - image
+
+    found = checked(datasets, spoil=slightly, check="close")
+    assert found.largest == 1
+    assert 0 < found.mean <= 1
+    with pytest.raises(ContentError, match="grey levels"):
+        checked(datasets, spoil=much, check="close")
+
+
+# Processes
+
+
+READY = {"library": "fake 1.0", "samples": 40, "missing": 0, "extra": 0, "mean": 0.0, "largest": 0}
+ANSWER = {"samples": 100, "seconds": 0.5, "cpu": 0.2, "disk": 0, "memory": 5_000_000}
+
+FAKE = f"""
+import json, sys, time
+command, module = sys.argv[1], json.loads(sys.argv[2])["module"]
+if module == "absent":
+    import a_library_that_is_not_there
+if module == "crash":
+    class OddError(Exception): pass
+    OddError.__module__ = "some.where"
+    try:
+        raise OddError("it broke")
+    finally:
+        import atexit
+        atexit.register(lambda: print("more after the traceback", file=sys.stderr))
+if module == "hang":
+    time.sleep(60)
+if command == "write":
+    open(sys.argv[3] + "/log", "a").write("written")
+    sys.exit(module == "unwritten")
+print({json.dumps(READY)!r} if module != "mumble" else "hello", flush=True)
+for number, line in enumerate(sys.stdin):
+    if module == "faint" and number == 1:
+        sys.exit("cannot go on")
+    print({json.dumps(ANSWER)!r}, flush=True)
+"""
+
+
+@pytest.fixture
+def fakes(monkeypatch, tmp_path, datasets):
+    """A contest whose contestants are fakes, by the name of their module."""
+    script = tmp_path / "fake.py"
+    script.write_text(FAKE)
+    monkeypatch.setattr(contest_module, "_LAUNCH", script)
+    monkeypatch.setattr(contest_module, "READY_SECONDS", 0.5)
+    monkeypatch.setattr(player_module, "CLOSING_SECONDS", 0.2)
+    kept = SimpleNamespace(folder=tmp_path / "data", make=datasets.__class__.make)
+    kept.folder.mkdir()
+    kept.make = lambda name, write: Datasets.make(kept, name, write)
+    plan = Plan(side=SIDE, batch_size=BATCH, samples=RECORDS, window=0.5, rounds=2, threads=1)
+    return Contest(plan, kept, Environments(tmp_path / "environments"))
+
+
+def fake(module, **fields):
+    return Contestant(name=module, module=module, threads=1, **fields)
+
+
+def test_whoever_fails_is_left_out_with_the_reason_and_the_others_go_on(fakes):
+    group = Group("fakes", tuple(map(fake, ("good", "absent", "crash", "hang", "mumble", "faint"))))
+    result = fakes.run(group)
+    assert result.scores.keys() == {"good"}
+    assert result.scores["good"].rates.values == (200.0, 200.0)
+    assert result.absent == {
+        "absent": "ModuleNotFoundError: No module named 'a_library_that_is_not_there'",
+        "crash": "OddError: it broke",
+        "hang": "did not answer within 0 s",
+        "mumble": "answered 'hello', which is no JSON",
+        "faint": "cannot go on",
+    }
+    assert not descendants(), "nobody is left running"
+
+
+def test_a_dataset_is_written_once_and_what_failed_is_not_tried_again(fakes, caplog):
+    group = Group("fakes", (fake("good", dataset="kept"), fake("unwritten", dataset="not")))
+    with caplog.at_level("INFO", logger="bench"):
+        fakes.prepare(group)
+        result = fakes.run(group)
+    assert result.scores.keys() == {"good"}
+    assert result.absent["unwritten"].startswith("its dataset could not be written: ended with status 1")
+    assert [record.getMessage() for record in caplog.records].count("writing the dataset kept") == 1
+    assert [record.getMessage() for record in caplog.records].count("writing the dataset not") == 1
+
+
+def test_what_a_process_started_ends_with_it(monkeypatch):
+    monkeypatch.setattr(player_module, "CLOSING_SECONDS", 0.1)
+    program = f"import os, time\nos.fork()\nprint({json.dumps(READY)!r}, flush=True)\ntime.sleep(60)"
+    with Player([sys.executable, "-c", program], os.environ) as player:
+        assert player.wait_ready(10).library == "fake 1.0"
+        assert len(descendants()) == 2
+    assert not descendants()
+    player.close()
+
+
+# Rows
+
+
+def scored(contestant, samples, cpu=0.5, memory=10**8, **said):
+    answers = tuple(Answer(samples=n, seconds=1.0, cpu=cpu, disk=0, memory=memory + n) for n in samples)
+    return Score(contestant=contestant, introduction=Introduction(**{**READY, **said}), answers=answers)
+
+
+def test_rows_are_rates_beside_their_limits_ratios_by_the_round_and_what_was_used():
+    copying, native = limit("raw", 2), ours("native raw", 2)
+    common = {"module": "fake", "threads": 2, "rival": native.name, "limit": copying.name}
+    other, lost = (Contestant(name=name, **common) for name in ("other", "lost"))
+    close = Contestant(name="close", note="a remark", check="close", **common)
+    group = Group("one", (copying, native, other, lost, close))
+    scores = {
+        copying.name: scored(copying, (4000, 2000, 1000)),
+        native.name: scored(native, (3000, 1500, 750)),
+        "other": scored(other, (1000, 750, 250), missing=3, extra=1),
+        "close": scored(close, (100, 100, 100), mean=0.5, largest=9),
+    }
+    again = Group("two", (copying, native))
+    results = [
+        Result(group=group, scores=scores, absent={"lost": "it is gone"}),
+        Result(group=again, scores={native.name: scored(native, (1, 1, 1))}, absent={copying.name: "ill"}),
     ]
-    wanted += [each for each in group.contestants if each.name == "copying the same bytes, 2 threads"]
-    result = run.run(Group("light", tuple(wanted)))
-    assert not result.absent
-    (times,) = [row for row in peer_rows([result], "tiny") if row.unit == "times"]
-    assert times.name.startswith("native raw light, 2 threads: times cv2.warpAffine")
+    rows = list(peer_rows(results, "side 64"))
+    found = {row.name: row for row in rows}
+    assert len(found) == len(rows), "names are distinct"
+    assert {row.suite for row in rows} == {"loader"}
+    assert found["native raw, 2 threads"].value == 1500, "from the group where it stands first"
+    assert found["native raw, 2 threads"].ratio == 0.75
+    assert found["native raw, 2 threads"].limit_name == "copying the same bytes, 2 threads"
+    assert found["copying the same bytes, 2 threads"].limit is None
+    times = found["native raw, 2 threads: times other"]
+    assert (times.value, times.unit, times.runs) == (3.0, "times", 3)
+    assert (times.p10, times.p90) == pytest.approx((2.2, 3.0))
+    cpu, memory = found["other: CPU"], found["other: memory"]
+    assert (cpu.value, cpu.unit) == (pytest.approx(1000 * 0.5 / 750), "s/1000")
+    assert (memory.value, memory.unit) == (pytest.approx(100.001), "MB")
+    assert "lost is left out: it is gone" in rows[0].note
+    assert "copying the same bytes, 2 threads is left out: ill" in rows[0].note
+    assert found["other"].note == "an epoch lacks 3 records and has 1 twice"
+    assert found["close"].note == "a remark; pixels differ by 0.50 grey levels on average, 9 at most"
+
+
+# Environments
+
+
+def test_a_missing_package_of_the_system_is_told_with_its_remedy(monkeypatch, tmp_path):
+    monkeypatch.setattr(environment_module, "_has_package", lambda name: False)
+    with pytest.raises(PeerError, match="needs opencv4: apt-get install libopencv-dev libturbojpeg0-dev pkg-config"):
+        Environments(tmp_path).python("ffcv")
+
+
+def test_an_environment_is_made_once_and_one_that_failed_is_not_tried_again(monkeypatch, tmp_path):
+    (tmp_path / "good.txt").write_text("")
+    (tmp_path / "bad.txt").write_text("this is no requirement\n")
+    monkeypatch.setattr(environment_module, "_REQUIREMENTS", tmp_path)
+    recipes = {name: Recipe(requirements=(f"{name}.txt",), alone="") for name in ("good", "bad")}
+    monkeypatch.setattr(environment_module, "RECIPES", recipes)
+    ran = []
+
+    def run(command, seconds):
+        ran.append(command[1:4])
+        if str(command[-1]).endswith("bad.txt"):
+            raise PeerError("pip failed")
+
+    monkeypatch.setattr(environment_module, "_run", run)
+    folder = tmp_path / "environments" / "good"
+    monkeypatch.setattr(environment_module.shutil, "rmtree", lambda *_, **__: folder.mkdir(parents=True, exist_ok=True))
+    environments = Environments(tmp_path / "environments")
+    assert environments.python(OWN) == Path(sys.executable)
+    assert environments.python("good") == folder / "bin" / "python"
+    assert len(ran) == 2, "venv and pip"
+    assert Environments(tmp_path / "environments").python("good")
+    assert len(ran) == 2, "it was there"
+    for _ in range(2):
+        with pytest.raises(PeerError, match="pip failed"):
+            environments.python("bad")
+    assert len(ran) == 4
+    (tmp_path / "good.txt").write_text("# other requirements")
+    environments.python("good")
+    assert len(ran) == 6
+
+
+def test_a_command_that_fails_says_its_first_error_and_one_that_lasts_is_ended():
+    with pytest.raises(PeerError, match="ERROR: no such thing"):
+        environment_module._run([sys.executable, "-c", "print('fine'); exit('ERROR: no such thing')"], 10)
+    with pytest.raises(PeerError, match="was not done after 0 s"):
+        environment_module._run([sys.executable, "-c", "import time; time.sleep(60)"], 0.1)
+
+
+def test_all_requirements_are_pinned():
+    names = {file for recipe in RECIPES.values() for file in (*recipe.requirements, recipe.alone)}
+    assert {path.name for path in (FOLDER / "requirements").iterdir()} == names
+    for name in names:
+        lines = (FOLDER / "requirements" / name).read_text().splitlines()
+        assert all(line.startswith("#") or line.count("==") == 1 for line in lines), name
+
+
+# The roster
+
+
+def test_the_roster_names_modules_that_are_there_and_environments_that_can_be_made(tmp_path):
+    for threads in (1, 2, 16):
+        groups = roster(threads, tmp_path, 600)
+        for contestant in (contestant for group in groups for contestant in group.contestants):
+            assert (FOLDER / "contestants" / f"{contestant.module}.py").exists(), contestant
+            assert contestant.environment in {OWN, *RECIPES}, contestant
+        modules = {contestant.module for group in groups for contestant in group.contestants}
+        unused = {"__init__", "decoding", "tars", "worker_loader"}
+        assert modules | unused == {path.stem for path in (FOLDER / "contestants").glob("*.py")}
+        native = "native raw light, 2 threads" if threads == 2 else None
+        rivals = {contestant.rival for group in groups for contestant in group.contestants}
+        assert native is None or native in rivals
+
+
+def test_what_runs_in_other_environments_imports_nothing_of_ours_but_what_runs_there():
+    foreign = [FOLDER / f"{name}.py" for name in ("launch", "play", "feed", "usage", "samples", "content", "task")]
+    peers = ("ffcv_beton", "webdataset_shards", "litdata_chunks", "mosaic_shards", "decoding", "worker_loader", "tars")
+    foreign += [FOLDER / "contestants" / f"{name}.py" for name in peers]
+    allowed = {".".join(["bench.peers", *path.relative_to(FOLDER).with_suffix("").parts]) for path in foreign}
+    ours_ = {"cache", "loader", "preprocess", "model", "train", "console", "cli", "bench"}
+    for path in foreign:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in names:
+                assert name.partition(".")[0] not in ours_ or name in allowed, f"{path.name} imports {name}"
+
+
+# Datasets and contestants of our own
+
+
+def test_datasets_are_made_once_of_the_photos_in_turn(datasets, setup, material, monkeypatch):
+    samples = Samples(datasets.folder, RECORDS)
+    assert (samples.photos, samples.side, len(samples)) == (PHOTOS, SIDE, RECORDS)
+    np.testing.assert_array_equal(samples.image(PHOTOS + 1), samples.image(1))
+    assert samples.encoded(1, "jpeg") == samples.jpeg(1 + 2 * PHOTOS)
+    assert sum(samples.key_counts().values()) == RECORDS
+    again = Datasets(datasets.folder.parent, setup, material, RECORDS)
+    assert again.folder == datasets.folder
+    monkeypatch.setattr(again, "_write_samples", lambda out: pytest.fail("they are there"))
+    again.prepare()
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
+    monkeypatch.setattr("bench.peers.datasets.SPACE", 10**6)
+    with pytest.raises(BenchError, match=r"needs .* GB, 0\.0 GB are free; delete"):
+        again.prepare()
+
+
+def own_contestants(material):
+    groups = roster(2, material.coco, PHOTOS)
+    found = {contestant.name: contestant for group in groups for contestant in group.contestants}
+    return [contestant for contestant in found.values() if contestant.environment == OWN]
+
+
+def test_every_contestant_of_our_own_delivers_the_samples(datasets, material, tmp_path):
+    taken = 0
+    for contestant in own_contestants(material):
+        if "dali" in contestant.name.lower() and not (find_spec("nvidia") and find_spec("nvidia.dali")):
+            continue
+        module = importlib.import_module(f"bench.peers.contestants.{contestant.module}")
+        task = task_for(datasets, contestant)
+        if contestant.dataset:
+            datasets.make(contestant.dataset, lambda out, module=module, task=task: module.write_dataset(task, out))
+        with ExitStack() as stack:
+            feed = stack.enter_context(module.open_feed(task))
+            found = check_epoch(feed, task)
+            if contestant.module != "limits":
+                assert found.samples == RECORDS, contestant.name
+                assert found.missing == found.extra == 0, contestant.name
+            window = Pump(feed).window(0.01)
+            assert window.samples > 0, contestant.name
+            assert window.cpu > 0 or contestant.threads != 1, contestant.name
+            taken += 1
+    assert taken >= 12
+
+
+def test_opencv_augments_as_our_loaders_do(datasets):
+    """The rival does the same work: planes agree but for pixels on an edge, images within resampling tolerance."""
+    config = LoaderConfig(
+        cache=datasets.folder / "cache-raw", batch_size=BATCH, backend="native", augment=LEVELS["light"], threads=1
+    )
+    drawn = draw_parameters(LEVELS["light"], SIDE, config.seed, 0, np.arange(RECORDS))
+    samples = Samples(datasets.folder, RECORDS)
+    order = epoch_order(RECORDS, config.seed, 0)
+    with open_loader(config) as loader:
+        for number, batch in enumerate(islice(loader, 8)):
+            for row, sample in enumerate(order[number * BATCH :][:BATCH].tolist()):
+                image, (person, ignore) = samples.image(sample), samples.planes(sample)
+                made = np.empty_like(image), np.empty_like(person), np.empty_like(ignore)
+                warp(image, person, ignore, drawn.matrix[sample], drawn.colour[sample], out=made)
+                for plane, target in zip(made[1:], (batch.person, batch.ignore), strict=True):
+                    assert (plane == target[row, 0].numpy()).mean() > 0.98
+                off = np.abs(made[0].astype(int) - batch.image[row].permute(1, 2, 0).numpy())
+                assert off.mean() < 2
+                assert np.quantile(off, 0.9) <= 4
+
+
+def test_the_suite_runs_contestants_in_processes_of_their_own(setup, material, monkeypatch, caplog):
+    group = Group(
+        "small",
+        (limit("raw", 1), ours("native raw", 1), Contestant(name="gone", module="no_such_module", threads=1)),
+    )
+    monkeypatch.setattr("bench.peers.suite.roster", lambda *_: (group,))
+    monkeypatch.setattr("bench.peers.suite.QUICK_SAMPLES", RECORDS)
+    with caplog.at_level("INFO", logger="bench"):
+        rows = {row.name: row for row in peer_suite(setup, material)}
+    assert {"copying the same bytes, 1 thread", "native raw, 1 thread", "native raw, 1 thread: CPU"} <= rows.keys()
+    assert rows["native raw, 1 thread"].runs == 3
+    assert rows["native raw, 1 thread"].setup == "side 64, batch 2, 40 records of 6 photos, page cache warm"
+    assert 20 < rows["native raw, 1 thread: memory"].value < 2000
+    note = next(iter(rows.values())).note
+    assert note.startswith("gone is left out: ModuleNotFoundError: No module named 'bench.peers.contestants.no_such")
+    assert "small: round 3 of 3" in caplog.text

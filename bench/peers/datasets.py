@@ -20,7 +20,6 @@ from cache.record import RecordLayout
 from cache.spec import CacheSpec
 from preprocess.build import build_cache
 
-
 GIGABYTE = 10**9
 
 VERSION = 1

@@ -39,12 +39,15 @@ def roster(threads: int, coco: Path, photos: int) -> tuple[Group, ...]:
                 ours("native raw light", threads),
                 Contestant(name=f"DataLoader over our LMDB, {count(threads, 'worker')}", module="records", **workers),
                 Contestant(name="DataLoader over our LMDB, in process", module="records", **workers | {"threads": 0}),
-                Contestant(
-                    name=f"cv2.warpAffine in DataLoader, {count(threads, 'worker')}",
-                    module="records",
-                    check="shape",
-                    options={"level": "light"},
-                    **workers | {"rival": titled("native raw light", threads)},
+                *(
+                    Contestant(
+                        name=f"cv2.warpAffine + {name} in DataLoader, {count(threads, 'worker')}",
+                        module="records",
+                        check="shape",
+                        options={"level": "light", "colours": colours},
+                        **workers | {"rival": titled("native raw light", threads)},
+                    )
+                    for name, colours in (("NumPy", "numpy"), ("cv2.transform", "opencv"))
                 ),
                 Contestant(
                     name=f"DataLoader on the fly, {count(threads, 'worker')}",

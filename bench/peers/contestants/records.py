@@ -1,7 +1,8 @@
-"""A torch DataLoader over our own LMDB records, in our own environment. Option `level`: augments with OpenCV.
+"""A torch DataLoader over our own LMDB records, in our own environment.
 
-That is how one augments without a loader like ours: `cv2.warpAffine` for the image (bilinear) and for both planes
-(nearest), then the colours; with the very parameters that our loaders draw.
+Option `level`: augments with OpenCV, which is how one does it without a loader like ours: `cv2.warpAffine` for the
+image (bilinear) and for both planes (nearest), then the colours, in `numpy` or in `opencv` as the option `colours`
+says; with the very parameters that our loaders draw.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ DRAWN_EPOCHS = 4
 class Records(Dataset[Tensors]):
     """The samples of a raw cache, each augmented anew whenever it is taken; a batch at a time."""
 
-    def __init__(self, reader: CacheReader, level: Level) -> None:
-        self._reader, self._augmented, self._taken = reader, level != "none", 0
+    def __init__(self, reader: CacheReader, level: Level, colours: str) -> None:
+        self._reader, self._augmented, self._taken, self._colours = reader, level != "none", 0, colours
         numbers = np.arange(len(reader))
         side, config = reader.layout.side, LEVELS[level]
         self._drawn = [draw_parameters(config, side, 0, epoch, numbers) for epoch in range(DRAWN_EPOCHS)]
@@ -59,18 +60,35 @@ class Records(Dataset[Tensors]):
         if self._augmented:
             self._taken += 1
             drawn = self._drawn[self._taken // len(self) % DRAWN_EPOCHS]
-            warp(pixels, *planes, drawn.matrix[number], drawn.colour[number], out=(image, person, ignore))
+            warp(
+                pixels,
+                *planes,
+                drawn.matrix[number],
+                drawn.colour[number],
+                colours=self._colours,
+                out=(image, person, ignore),
+            )
         else:
             image[:], person[:], ignore[:] = pixels, *planes
 
 
-def warp(image: U8, person: U8, ignore: U8, matrix: F32, colour: F32, *, out: tuple[U8, U8, U8]) -> None:
-    """Augment a sample with OpenCV.
+def warp(
+    image: U8,
+    person: U8,
+    ignore: U8,
+    matrix: F32,
+    colour: F32,
+    *,
+    colours: str = "opencv",
+    out: tuple[U8, U8, U8],
+) -> None:
+    """Augment a sample.
 
     Args:
         image: `(S, S, 3)`.
         person, ignore: `(S, S)`.
         matrix, colour: `(2, 3)` and `(3, 4)`, see `loader.augment.Parameters`.
+        colours: `numpy` or `opencv`: whose arithmetic maps them.
         out: the same three, filled.
     """
     size = image.shape[:2]
@@ -78,7 +96,11 @@ def warp(image: U8, person: U8, ignore: U8, matrix: F32, colour: F32, *, out: tu
     centred[:, 2] += centred[:, :2].sum(1) / 2 - 0.5  # OpenCV has the centres of pixels at whole numbers
     inverse = cv2.WARP_INVERSE_MAP
     warped = cv2.warpAffine(image, centred, size, flags=cv2.INTER_LINEAR | inverse)
-    cv2.transform(warped, colour, dst=out[0])  # a twentieth of the time that it takes NumPy
+    if colours == "numpy":
+        mapped = warped.astype(np.float32) @ colour[:, :3].T + colour[:, 3]
+        out[0][:] = np.clip(np.rint(mapped, out=mapped), 0, 255, out=mapped)
+    else:
+        cv2.transform(warped, colour, dst=out[0])
     for plane, target, outside in ((person, out[1], 0), (ignore, out[2], IGNORED)):
         cv2.warpAffine(plane, centred, size, dst=target, flags=cv2.INTER_NEAREST | inverse, borderValue=outside)
 
@@ -88,6 +110,6 @@ def open_feed(task: Task) -> Iterator[Feed]:
     """A DataLoader in worker processes, or in this one."""
     cv2.setNumThreads(1)
     with CacheReader(task.folder / "cache-raw", "train") as reader:
-        dataset = Records(reader, task.options.get("level", "none"))
+        dataset = Records(reader, task.options.get("level", "none"), task.options.get("colours", ""))
         loader = worker_loader(dataset, task.batch_size, task.threads, shuffle=True, collate_fn=as_it_is)
         yield Feed(lambda: loader, f"torch {torch.__version__}, lmdb {lmdb.__version__}")
