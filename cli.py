@@ -495,7 +495,9 @@ _SUITES = ("machine", "raster", "annotations", "preprocess", "stores", "verify",
 )
 @click.option("--seconds", type=float, help="Time for each measurement.")
 @click.option("--quick", is_flag=True, help="Fewer photos and shorter measurements: rough figures in two minutes.")
-@click.option("--peers", is_flag=True, help="Measure other libraries' loaders, too, on the same samples: 20 minutes.")
+@click.option(
+    "--peers", is_flag=True, help="Measure other libraries' loaders, too, on the same samples: a quarter of an hour."
+)
 @click.option(
     "--peers-folder",
     type=_FOLDER,

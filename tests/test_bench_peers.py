@@ -43,11 +43,13 @@ from bench.peers.suite import peer_suite
 from bench.peers.task import Task
 from bench.peers.usage import Usage, descendants, memory_bytes
 from bench.report import BenchError
+from cache.errors import CacheError
 from loader.augment import LEVELS, draw_parameters
 from loader.batch import LoaderConfig
 from loader.loader import open_loader
 from loader.order import epoch_order
 from preprocess.synth import SynthConfig, make_dataset
+from preprocess.workplace import lock_folder
 
 SIDE, BATCH, RECORDS, PHOTOS = 64, 2, 40, 6
 MEBIBYTE = 1 << 20
@@ -535,3 +537,9 @@ def test_the_suite_runs_contestants_in_processes_of_their_own(setup, material, m
     note = next(iter(rows.values())).note
     assert note.startswith("gone is left out: ModuleNotFoundError: No module named 'bench.peers.contestants.no_such")
     assert "small: round 3 of 3" in caplog.text
+
+
+def test_two_runs_do_not_share_a_folder(setup, material):
+    setup.config.peers_folder.mkdir(exist_ok=True)
+    with lock_folder(setup.config.peers_folder), pytest.raises(CacheError, match="by process"):
+        next(peer_suite(setup, material))

@@ -84,7 +84,7 @@ def _remarks(score: Score) -> list[str]:
         found.append(contestant.note)
     if said.missing or said.extra:
         found.append(f"an epoch lacks {said.missing} records and has {said.extra} twice")
-    if contestant.check == "close":
+    if said.largest:
         found.append(f"pixels differ by {said.mean:.2f} grey levels on average, {said.largest} at most")
     disk = sum(answer.disk for answer in score.answers)
     if disk > MEGABYTE:

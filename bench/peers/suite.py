@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 from bench.config import Setup
 from bench.material import Material
@@ -14,6 +15,7 @@ from bench.peers.plan import Plan
 from bench.peers.roster import roster
 from bench.peers.rows import peer_rows
 from bench.report import Row
+from preprocess.workplace import lock_folder
 
 SAMPLES, QUICK_SAMPLES = 4000, 512
 """Records of each dataset: raw ones are 2 GB at side 384, more than any processor's cache holds."""
@@ -25,8 +27,19 @@ _log = logging.getLogger(__name__)
 
 
 def peer_suite(setup: Setup, material: Material) -> Iterator[Row]:
-    """Rows of all contestants. What is set up lies in `BenchConfig.peers_folder` and stays for the next run."""
+    """Rows of all contestants. What is set up lies in `BenchConfig.peers_folder` and stays for the next run.
+
+    Raises:
+        CacheError: another run is at work there.
+        BenchError: the disk has no room for the datasets.
+    """
     root = setup.config.peers_folder
+    root.mkdir(parents=True, exist_ok=True)
+    with lock_folder(root):
+        yield from _rows(setup, material, root)
+
+
+def _rows(setup: Setup, material: Material, root: Path) -> Iterator[Row]:
     plan = Plan(
         side=setup.side,
         batch_size=setup.batch_size,
