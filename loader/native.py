@@ -15,6 +15,7 @@ import torch
 from loader.ahead import Making, make_ahead
 from loader.augment import draw_parameters
 from loader.batch import Batch, LoaderConfig
+from loader.buffers import host_buffer
 from loader.crew import Crew
 from loader.damage import RecordCheck
 from loader.kernels import BLANK, copy_records, unpack_planes
@@ -33,12 +34,9 @@ class _Slot:
     """Reused buffers of one batch: pinned when it goes to a GPU."""
 
     def __init__(self, batch_size: int, side: int, *, pinned: bool) -> None:
-        def buffer(*shape: int) -> torch.Tensor:
-            return torch.zeros((batch_size, *shape), dtype=torch.uint8, pin_memory=pinned)
-
-        image_NHWC = buffer(side, side, 3)
+        image_NHWC = host_buffer(batch_size, side, side, 3, pinned=pinned)
         self.image = image_NHWC.permute(0, 3, 1, 2)
-        self.person, self.ignore = buffer(1, side, side), buffer(1, side, side)
+        self.person, self.ignore = (host_buffer(batch_size, 1, side, side, pinned=pinned) for _ in range(2))
         self.rows: tuple[U8, U8, U8] = (
             image_NHWC.numpy().reshape(batch_size, -1),
             self.person.numpy().reshape(batch_size, -1),

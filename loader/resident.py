@@ -15,6 +15,7 @@ import torch
 from loader.ahead import Making, make_ahead
 from loader.augment import Parameters, draw_parameters
 from loader.batch import Batch, LoaderConfig
+from loader.buffers import host_buffer
 from loader.crew import Crew
 from loader.damage import RecordCheck
 from loader.kernels import copy_records
@@ -182,8 +183,7 @@ class ResidentSource:
     def _buffers(self) -> Pixels:
         """Of a batch on the CPU."""
         planes = self._config.batch_size, self._side, self._side
-        image = torch.zeros((*planes, 3), dtype=torch.uint8)
-        return image, torch.zeros(planes, dtype=torch.uint8), torch.zeros(planes, dtype=torch.uint8)
+        return host_buffer(*planes, 3), host_buffer(*planes), host_buffer(*planes)
 
     def close(self) -> None:
         """Stop the threads, give the memory back. See `BatchSource`."""
