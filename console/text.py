@@ -29,7 +29,9 @@ def count(number: int, noun: str) -> str:
 
 
 def figure(value: float) -> str:
-    """Three digits, or all of those before the point."""
+    """Three digits, or all of those before the point; two below 0.1."""
     if value == 0 or value >= 99.95:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+    if value >= 9.995:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if value >= 0.0995 else f"{value:.3f}"

@@ -50,10 +50,11 @@ def test_the_two_commands_are_targets(command):
     assert command.split()[1] in targets
 
 
-def test_the_tables_on_performance_are_those_of_the_results():
+@pytest.mark.parametrize("name", ["performance.md", "loaders.md"])
+def test_the_tables_of_a_page_are_those_of_its_results(name):
     from bench.report import BenchReport
     from console.markdown import markdown_tables
 
-    page = (ROOT / "docs" / "performance.md").read_text()
-    (name,) = re.findall(r"--json (\S+)", page)
-    assert page.endswith(markdown_tables(BenchReport.read(ROOT / name)))
+    page = (ROOT / "docs" / name).read_text()
+    (results,) = re.findall(r"--json (\S+)", page)
+    assert page.endswith(markdown_tables(BenchReport.read(ROOT / results)))
