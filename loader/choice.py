@@ -26,7 +26,7 @@ class Choice(NamedTuple):
 def choose_backend(config: LoaderConfig, reader: CacheReader) -> Choice:
     """The backend of a configuration; `auto` goes by the device, the size of the split and what memory is free."""
     if config.backend != "auto":
-        return Choice(config.backend, "asked for")
+        return Choice(config.backend, "as configured")
     if not config.device.startswith("cuda"):
         # JPEGs could be kept decoded in memory, but no network on a CPU is faster than decoding.
         return Choice("native", "the device is the CPU; threads read and augment faster than it can learn")

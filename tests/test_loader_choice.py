@@ -30,7 +30,7 @@ def test_on_a_cpu_it_is_native(cache):
 
 def test_what_is_asked_for_is_taken(cache):
     with open_loader(LoaderConfig(cache=cache, batch_size=2, backend="resident")) as loader:
-        assert str(loader.choice) == "resident (asked for)"
+        assert str(loader.choice) == "resident (as configured)"
 
 
 @pytest.mark.parametrize(
