@@ -166,9 +166,11 @@ def test_memory_counts_what_is_our_own_and_not_files(tmp_path):
     with (tmp_path / "file").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         assert sum(mapped[::4096]) == 0
         assert memory_bytes() - before < 16 * MEBIBYTE
-    block = np.ones(64 * MEBIBYTE, np.uint8)
-    assert 48 * MEBIBYTE < memory_bytes() - before < 96 * MEBIBYTE
-    assert block[-1] == 1
+    # Mapped, for an allocator might hand out memory that it had all along.
+    with mmap.mmap(-1, 64 * MEBIBYTE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as block:
+        for page in range(0, len(block), mmap.PAGESIZE):
+            block[page] = 1
+        assert 48 * MEBIBYTE < memory_bytes() - before < 96 * MEBIBYTE
 
 
 # What is delivered
@@ -273,8 +275,8 @@ def fakes(monkeypatch, tmp_path, datasets):
     script = tmp_path / "fake.py"
     script.write_text(FAKE)
     monkeypatch.setattr(contest_module, "_LAUNCH", script)
-    monkeypatch.setattr(contest_module, "READY_SECONDS", 0.5)
-    monkeypatch.setattr(player_module, "CLOSING_SECONDS", 0.2)
+    monkeypatch.setattr(contest_module, "READY_SECONDS", 3.0)
+    monkeypatch.setattr(player_module, "CLOSING_SECONDS", 1.0)
     kept = SimpleNamespace(folder=tmp_path / "data", make=datasets.__class__.make)
     kept.folder.mkdir()
     kept.make = lambda name, write: Datasets.make(kept, name, write)
@@ -287,6 +289,7 @@ def fake(module, **fields):
 
 
 def test_whoever_fails_is_left_out_with_the_reason_and_the_others_go_on(fakes):
+    others = set(descendants())  # that earlier tests' libraries keep
     group = Group("fakes", tuple(map(fake, ("good", "absent", "crash", "hang", "mumble", "faint"))))
     result = fakes.run(group)
     assert result.scores.keys() == {"good"}
@@ -294,11 +297,11 @@ def test_whoever_fails_is_left_out_with_the_reason_and_the_others_go_on(fakes):
     assert result.absent == {
         "absent": "ModuleNotFoundError: No module named 'a_library_that_is_not_there'",
         "crash": "OddError: it broke",
-        "hang": "did not answer within 0 s",
+        "hang": "did not answer within 3 s",
         "mumble": "answered 'hello', which is no JSON",
         "faint": "cannot go on",
     }
-    assert not descendants(), "nobody is left running"
+    assert set(descendants()) <= others, "nobody is left running"
 
 
 def test_a_dataset_is_written_once_and_what_failed_is_not_tried_again(fakes, caplog):
@@ -314,11 +317,12 @@ def test_a_dataset_is_written_once_and_what_failed_is_not_tried_again(fakes, cap
 
 def test_what_a_process_started_ends_with_it(monkeypatch):
     monkeypatch.setattr(player_module, "CLOSING_SECONDS", 0.1)
+    others = set(descendants())
     program = f"import os, time\nos.fork()\nprint({json.dumps(READY)!r}, flush=True)\ntime.sleep(60)"
     with Player([sys.executable, "-c", program], os.environ) as player:
         assert player.wait_ready(10).library == "fake 1.0"
-        assert len(descendants()) == 2
-    assert not descendants()
+        assert len(set(descendants()) - others) == 2
+    assert set(descendants()) <= others
     player.close()
 
 
