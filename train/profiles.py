@@ -48,7 +48,7 @@ _TENSOR_CORES = {
     "precision": "bf16 runs on tensor cores from sm_80 on and needs no loss scaling",
     "channels_last": "tensor cores take NHWC; NCHW would be transposed around every convolution",
     "compile": "fuses BatchNorm, ReLU and additions, which are bound by memory, into one pass each",
-    "loader": "DALI unpacks and augments on the GPU where it is installed, else CPU threads do",
+    "loader": "in the GPU's memory if the split fits, else through DALI where it is installed, else by CPU threads",
 }
 
 _PASCAL = {
