@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import simplejpeg
 import torch
 
 from loader.ahead import Making, make_ahead
@@ -97,7 +96,7 @@ class NativeSource:
         image, person, ignore = (buffer[rows] for buffer in making.slot.rows)
         if making.parameters is None:
             if self._layout.codec == "jpeg":
-                self._decode(samples, places, image)
+                self._map.decode(samples, places, image)
                 unpack_planes(places, person, ignore)
             else:
                 copy_records(places, image, person, ignore)
@@ -105,24 +104,10 @@ class NativeSource:
         matrix, colour = (values[rows] for values in making.parameters)
         if self._layout.codec == "jpeg":
             pixels = self._pixels(last - first)
-            self._decode(samples, places, pixels)
+            self._map.decode(samples, places, pixels)
             sound = places[:, IMAGE] != BLANK
             places[sound, IMAGE] = (pixels.ctypes.data + pixels.strides[0] * np.arange(len(pixels)))[sound]
         warp_records(places, self._layout.side, matrix, colour, image, person, ignore)
-
-    def _decode(self, samples: I64, places: I64, out: U8) -> None:
-        """Decode the JPEGs of `(N,)` samples straight into `(N, S*S*3)`; one that fails becomes `BLANK` in places."""
-        for row, sample in enumerate(samples.tolist()):
-            if self._stop.is_set():
-                return
-            if places[row, IMAGE] != BLANK:
-                try:
-                    simplejpeg.decode_jpeg(self._reader.fields(sample).image, "RGB", buffer=out[row])
-                    continue
-                except ValueError as error:
-                    self._map.forget(sample, error)
-                    places[row, IMAGE] = BLANK
-            out[row] = 0
 
     def _pixels(self, rows: int) -> U8:
         """Room of this thread's own for `(N, S*S*3)` decoded pixels."""

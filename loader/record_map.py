@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import simplejpeg
 
 from cache.errors import CacheError
 from loader.damage import RecordCheck, check_jpeg
@@ -14,6 +15,7 @@ from loader.kernels import BLANK
 if TYPE_CHECKING:
     from cache.reader import CacheReader
 
+U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 
 IMAGE, PERSON, IGNORE = 0, 1, 2
@@ -58,6 +60,22 @@ class RecordMap:
                 self._records.reject(sample, error)
         place: I64 = self._places[sample]
         return place
+
+    def decode(self, samples: I64, places: I64, out: U8) -> None:
+        """Decode the JPEGs of `(N,)` samples straight into `(N, S*S*3)`; one that fails becomes `BLANK` in places.
+
+        Raises:
+            CacheCorruptError: one fails and is not to be skipped.
+        """
+        for row, sample in enumerate(samples.tolist()):
+            if places[row, IMAGE] != BLANK:
+                try:
+                    simplejpeg.decode_jpeg(self._reader.fields(sample).image, "RGB", buffer=out[row])
+                    continue
+                except ValueError as error:
+                    self.forget(sample, error)
+                    places[row, IMAGE] = BLANK
+            out[row] = 0
 
     def forget(self, sample: int, error: Exception) -> None:
         """Reject a record that was found, but cannot be decoded.

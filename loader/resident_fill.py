@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import simplejpeg
 import torch
 
 from loader.damage import RecordCheck
@@ -86,7 +85,7 @@ class RecordFiller:
         image, person, ignore = target
         places = self._map.find(samples, count)
         if self._reader.layout.codec == "jpeg":
-            self._decode(samples, places, image)
+            self._map.decode(samples, places, image)
         else:
             copy_images(places, image)
         copy_packed_planes(places, person, ignore)
@@ -99,18 +98,6 @@ class RecordFiller:
                 uploaded = self._stream.record_event()
             uploaded.synchronize()
         return np.asarray(places[:, IMAGE] != BLANK)
-
-    def _decode(self, samples: I64, places: I64, out: U8) -> None:
-        """Decode JPEGs into `(N, S*S*3)`; one that fails becomes `BLANK` in places."""
-        for row, sample in enumerate(samples.tolist()):
-            if places[row, IMAGE] != BLANK:
-                try:
-                    simplejpeg.decode_jpeg(self._reader.fields(sample).image, "RGB", buffer=out[row])
-                    continue
-                except ValueError as error:
-                    self._map.forget(sample, error)
-                    places[row, IMAGE] = BLANK
-            out[row] = 0
 
     def _staging(self, count: int) -> tuple[U8, U8, U8]:
         """Pinned rows of this thread's own."""
