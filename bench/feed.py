@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -30,28 +29,30 @@ def loader_config(setup: Setup, cache: Path, backend: Backend, level: Level) -> 
 
 
 def pull(loader: Loader) -> Work:
-    """Take batches and throw them away: `PULLED_SAMPLES` a call. An item is a sample.
+    """Take batches and throw them away: `PULLED_SAMPLES` a call, each going on where the last one ended.
 
-    Nothing is made ahead when a call begins, and nothing goes on when it ends.
+    A run begins and ends in mid-flow, with as many batches being made ahead. An item is a sample.
     """
     batches = max(1, PULLED_SAMPLES // loader.config.batch_size)
+    flow: Iterator[Batch] = iter(())
+
+    def prepare() -> None:
+        nonlocal flow
+        flow = endless(loader)
+        _take(flow, loader.config.prefetch + 1)  # else the first ones would have been made before the clock starts
 
     def run() -> None:
-        left = batches
-        while left:
-            with closing(_epoch(loader)) as epoch:
-                for _ in islice(epoch, left):
-                    left -= 1
+        _take(flow, batches)
 
-    return Work(run=run, items=batches * loader.config.batch_size)
+    return Work(run=run, items=batches * loader.config.batch_size, prepare=prepare)
+
+
+def _take(flow: Iterator[Batch], batches: int) -> None:
+    for _ in islice(flow, batches):
+        pass
 
 
 def endless(loader: Loader) -> Generator[Batch]:
     """Epoch after epoch."""
     while True:
         yield from loader
-
-
-def _epoch(loader: Loader) -> Generator[Batch]:
-    # A generator, so that it can be closed: the loader's iterator only promises to be one.
-    yield from loader

@@ -110,7 +110,7 @@ class Feed:
             copy_images(places, slot.image.reshape(len(places), -1))
         else:
             slot.jpegs = [
-                self._black if empty else self._reader.fields(sample).image
+                self._black if empty else np.frombuffer(self._records.jpeg(sample), np.uint8)
                 for sample, empty in zip(plan.samples.tolist(), blank.tolist(), strict=True)
             ]
         copy_packed_planes(places, person, ignore)

@@ -14,7 +14,7 @@ import torch
 from loader.ahead import Making, make_ahead
 from loader.augment import draw_parameters
 from loader.batch import Batch, LoaderConfig
-from loader.buffers import host_buffer
+from loader.buffers import OFF_LINE, host_buffer
 from loader.crew import Crew
 from loader.damage import RecordCheck
 from loader.kernels import BLANK, copy_records, unpack_planes
@@ -32,8 +32,8 @@ I64 = npt.NDArray[np.int64]
 class _Slot:
     """Reused buffers of one batch: pinned when it goes to a GPU."""
 
-    def __init__(self, batch_size: int, side: int, *, pinned: bool) -> None:
-        image_NHWC = host_buffer(batch_size, side, side, 3, pinned=pinned)
+    def __init__(self, batch_size: int, side: int, *, pinned: bool, jpeg: bool) -> None:
+        image_NHWC = host_buffer(batch_size, side, side, 3, pinned=pinned, off=OFF_LINE if jpeg else 0)
         self.image = image_NHWC.permute(0, 3, 1, 2)
         self.person, self.ignore = (host_buffer(batch_size, 1, side, side, pinned=pinned) for _ in range(2))
         self.rows: tuple[U8, U8, U8] = (
@@ -61,8 +61,10 @@ class NativeSource:
         on_gpu = self._device.type == "cuda"
         threads = config.threads or os.cpu_count() or 1
         self._parts = min(config.batch_size, -(-threads // config.prefetch))
-        # One batch is with the caller, the others are being made.
-        self._ring = [_Slot(config.batch_size, self._layout.side, pinned=on_gpu) for _ in range(config.prefetch + 1)]
+        jpeg = self._layout.codec == "jpeg"
+        self._ring = [  # one batch is with the caller, the others are being made
+            _Slot(config.batch_size, self._layout.side, pinned=on_gpu, jpeg=jpeg) for _ in range(config.prefetch + 1)
+        ]
         self._stream = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]
         self._scratch = threading.local()
         self._stop = threading.Event()
@@ -113,7 +115,7 @@ class NativeSource:
         """Room of this thread's own for `(N, S*S*3)` decoded pixels."""
         pixels: U8 | None = getattr(self._scratch, "pixels", None)
         if pixels is None or len(pixels) < rows:
-            pixels = self._scratch.pixels = np.empty((rows, self._layout.image_bytes), np.uint8)
+            pixels = self._scratch.pixels = host_buffer(rows, self._layout.image_bytes, off=OFF_LINE).numpy()
         return pixels[:rows]
 
     def _hand_over(self, plan: BatchPlan, slot: _Slot) -> Batch:

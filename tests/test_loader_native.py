@@ -84,6 +84,15 @@ def test_an_epoch_is_the_samples_in_order(caches, kind, threads):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_only_jpegs_are_decoded_off_the_lines_of_the_caches(caches, kind):
+    """A decoder stores past the caches into rows that begin with a multiple of 32 bytes; copying is to do just that."""
+    with open_loader(LoaderConfig(cache=caches[kind], backend="native", batch_size=2)) as loader:
+        for batch in loader:
+            starts = {image.data_ptr() % 64 for image in batch.image}
+            assert all(start % 32 for start in starts) if kind[1] == "jpeg" else starts == {0}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("level", ["light", "heavy"])
 def test_augmented_batches_are_what_cv2_makes_of_the_parameters(caches, kind, level):
     config = LoaderConfig(cache=caches[kind], batch_size=11, augment=LEVELS[level], seed=9)
