@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from preprocess.raster import POLYGON, RLE
 from preprocess.segmentation import NO_SHAPE, Shape, UndrawableError, decode_segmentation
-from preprocess.segmentation_text import count_signs, read_segmentations
+from preprocess.segmentation_text import PADDING, count_signs, read_segmentations
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
@@ -32,7 +32,7 @@ class _Texts(NamedTuple):
     """JSON values, one behind the other.
 
     Attributes:
-        text: `(T,)` bytes.
+        text: `(T + PADDING,)` bytes.
         start: `(N,)` where each begins.
         size: `(N,)` bytes of each.
     """
@@ -44,7 +44,7 @@ class _Texts(NamedTuple):
     @classmethod
     def of(cls, values: Sequence[msgspec.Raw]) -> _Texts:
         size = np.fromiter(map(len, values), np.int64, len(values))
-        return cls(np.frombuffer(b"".join(values), np.uint8), np.cumsum(size) - size, size)
+        return cls(np.frombuffer(b"".join((*values, bytes(PADDING))), np.uint8), np.cumsum(size) - size, size)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

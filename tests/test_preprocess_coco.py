@@ -275,10 +275,13 @@ image = {
     images=st.lists(st.fixed_dictionaries(image), max_size=6, unique_by=lambda entry: entry["id"]),
     annotations=st.lists(st.fixed_dictionaries(person, optional=optional) | st.fixed_dictionaries(other), max_size=12),
     style=st.sampled_from([{}, {"indent": 2}, {"separators": (",", ":")}, {"indent": "\t", "ensure_ascii": False}]),
+    ids=st.sampled_from([range(10), range(-5, 5), [-(2**63), -1, 0, 1, 2, 3, 4, 5, 2**62, 2**63 - 1]]),
     seed=st.integers(0, 99),
 )
-def test_table_of_any_file_is_what_plain_json_gives(tmp_path_factory, images, annotations, style, seed):
+def test_table_of_any_file_is_what_plain_json_gives(tmp_path_factory, images, annotations, style, ids, seed):
     rng = random.Random(seed)
+    images = [{**entry, "id": ids[entry["id"]]} for entry in images]
+    annotations = [{**entry, "image_id": ids[entry["image_id"]]} for entry in annotations]
 
     def shuffled(entry):
         return dict(rng.sample(list(entry.items()), len(entry)))

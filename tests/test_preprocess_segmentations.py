@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 
 from preprocess import segmentations
 from preprocess.raster import POLYGON, RLE
-from preprocess.segmentation_text import count_signs, read_segmentations
+from preprocess.segmentation_text import PADDING, count_signs, read_segmentations
 from preprocess.segmentations import read_shapes
 
 HEIGHT, WIDTH = 20, 30
@@ -71,9 +71,19 @@ def test_a_number_among_ordinary_ones_is_that_of_json(number):
     assert bits(read([f"[[1,2,{number},4,5,6]]"]).xy) == bits([1, 2, float(json.loads(number)), 4, 5, 6])
 
 
+@pytest.mark.parametrize("sign", ["", "-"])
+@pytest.mark.parametrize("whole_digits", range(1, 9))
+def test_numbers_of_every_length_are_those_of_json(sign, whole_digits):
+    for decimals in range(10):
+        written = f"{sign}{'9876543210'[:whole_digits]}{'.' if decimals else ''}{'0123456789'[:decimals]}"
+        for after in ("", " ", "e0"):  # the kernel's word begins at the number, and ends beyond it
+            text = f"[[{written}{after},1,2,3,4,{written}{after}]]"
+            assert bits(read([text]).xy) == bits([float(written), 1, 2, 3, 4, float(written)]), text
+
+
 def is_ordinary(text):
     """Whether the kernel reads a segmentation by itself."""
-    characters = np.frombuffer(text.encode(), np.uint8)
+    characters = np.frombuffer(text.encode() + bytes(PADDING), np.uint8)
     room = np.array([0, characters.size])
     filled = np.empty(characters.size, np.int64), np.empty(characters.size), np.empty(characters.size, np.int64)
     ordinary = np.empty(1, np.bool_)
@@ -153,9 +163,9 @@ def test_anything_else_is_not(text):
     ],
 )
 def test_nothing_is_written_outside_of_the_room_that_the_signs_promise(text, room):
-    characters = np.frombuffer(text.encode(), np.uint8)
+    characters = np.frombuffer(text.encode() + bytes(PADDING), np.uint8)
     commas, brackets = np.empty(1, np.int64), np.empty(1, np.int64)
-    count_signs(characters, np.zeros(1, np.int64), np.array([characters.size]), commas, brackets)
+    count_signs(characters, np.zeros(1, np.int64), np.array([len(text)]), commas, brackets)
     code = text[0] == "{"
     promised = 1 if code else brackets[0] - 1, 0 if code else commas[0] + 1, commas[0] - 1 if code else 0
     assert tuple(np.maximum(promised, 0)) == room
