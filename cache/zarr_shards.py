@@ -16,7 +16,9 @@ from __future__ import annotations
 import math
 import mmap
 from contextlib import ExitStack
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import google_crc32c
 import numpy as np
@@ -24,6 +26,9 @@ import numpy as np
 from cache.atomic import sync_tree
 from cache.errors import REBUILD, CacheCorruptError, CacheWriteError
 from cache.record import U8, Fields, RecordLayout
+
+if TYPE_CHECKING:
+    from zarr.core.buffer import Buffer
 
 DIMENSIONS = {
     "image": ("sample", "y", "x", "channel"),
@@ -70,7 +75,7 @@ class ZarrWriter:
         try:
             with self._stack:
                 for file, name in zip(self._files, DIMENSIONS, strict=True):
-                    file.write(chunk_index(self._rows, math.prod(_chunk_shape(name, self._layout))))
+                    file.write(chunk_index(self._rows, math.prod(_chunk_shape(name, self._layout.side))))
             _write_metadata(self._path, self._layout, self._rows)
             sync_tree(self._path)
         except OSError as error:
@@ -114,9 +119,8 @@ def chunk_index(rows: int, chunk_bytes: int) -> bytes:
     return index.tobytes() + checksum.to_bytes(CHECKSUM_BYTES, "little")
 
 
-def _chunk_shape(name: str, layout: RecordLayout) -> tuple[int, ...]:
+def _chunk_shape(name: str, side: int) -> tuple[int, ...]:
     """Shape of one sample in an array."""
-    side = layout.side
     return (side, side, 3) if name == "image" else (side, side // 8)
 
 
@@ -131,7 +135,7 @@ def _map_chunks(group: Path, name: str, layout: RecordLayout) -> U8:
     Raises:
         ValueError: the file is not what `ZarrWriter` writes.
     """
-    path, chunk_bytes = _data_path(group, name), math.prod(_chunk_shape(name, layout))
+    path, chunk_bytes = _data_path(group, name), math.prod(_chunk_shape(name, layout.side))
     with path.open("rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     rows = (len(data) - CHECKSUM_BYTES) // (chunk_bytes + INDEX_BYTES)
@@ -141,20 +145,32 @@ def _map_chunks(group: Path, name: str, layout: RecordLayout) -> U8:
 
 
 def _write_metadata(path: Path, layout: RecordLayout, rows: int) -> None:
-    """Make a group of the three files. Zarr is slow to import, and readers do without it."""
+    """Make a group of the three files."""
+    for name, content in _metadata(layout.side, rows).items():
+        (path / name).write_bytes(content)
+
+
+@lru_cache(maxsize=8)
+def _metadata(side: int, rows: int) -> dict[str, bytes]:
+    """The files by which Zarr knows a group of so many samples, by their path in it.
+
+    The same for nearly all shards of a cache; zarr-python takes as long to make them as a shard's last three samples.
+    It is slow to import, too, and readers do without it.
+    """
     import zarr
 
     attributes = {
         "content": "person segmentation samples",
-        "side": layout.side,
+        "side": side,
         "image": "RGB",
         "planes": "8 pixels a byte, least significant bit first",
         "person": "annotated persons",
         "ignore": "crowds and padding, left out of loss and metrics",
     }
-    group = zarr.create_group(str(path), zarr_format=3, attributes=attributes)
+    files: dict[str, Buffer] = {}
+    group = zarr.create_group(zarr.storage.MemoryStore(files), zarr_format=3, attributes=attributes)
     for name, dimensions in DIMENSIONS.items():
-        shape = _chunk_shape(name, layout)
+        shape = _chunk_shape(name, side)
         group.create_array(
             name,
             shape=(rows, *shape),
@@ -165,3 +181,4 @@ def _write_metadata(path: Path, layout: RecordLayout, rows: int) -> None:
             chunk_key_encoding={"name": "default", "separator": "."},
             dimension_names=dimensions,
         )
+    return {name: content.to_bytes() for name, content in files.items()}
