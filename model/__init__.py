@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from model.base import SegmentationNetwork, check_side
+    from model.boundary import BoundaryScores, boundary_tolerance, count_boundary
     from model.loss import LOSSES, Loss, bce_dice
     from model.metrics import PixelCounts, Scores, count_pixels
     from model.network import NETWORKS, NetworkConfig, NetworkName, build_network
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LOSSES",
     "NETWORKS",
+    "BoundaryScores",
     "Loss",
     "NetworkConfig",
     "NetworkName",
@@ -21,13 +23,16 @@ __all__ = [
     "Scores",
     "SegmentationNetwork",
     "bce_dice",
+    "boundary_tolerance",
     "build_network",
     "check_side",
+    "count_boundary",
     "count_pixels",
 ]
 
 _HOMES = {
     "model.base": ("SegmentationNetwork", "check_side"),
+    "model.boundary": ("BoundaryScores", "boundary_tolerance", "count_boundary"),
     "model.loss": ("LOSSES", "Loss", "bce_dice"),
     "model.metrics": ("PixelCounts", "Scores", "count_pixels"),
     "model.network": ("NETWORKS", "NetworkConfig", "NetworkName", "build_network"),

@@ -1,4 +1,4 @@
-"""What training minimises.
+"""What training minimises: sums of the terms in `model.loss_terms`.
 
 Tensor suffixes: N images, 1 the person logit or plane, H and W pixels.
 """
@@ -9,18 +9,37 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-# Pixels added to both sides of the Dice fraction: no 0/0 where nobody is, and no effect where somebody is.
-DICE_SMOOTHING = 1.0
+from model.loss_terms import Term, cross_entropy, soft_dice, valid_pixels
+from model.loss_terms import focal as focal_term
 
 
 class Loss(Protocol):
-    """A loss: logits, and the two planes of a batch (uint8, 0 or 1), to a float32 scalar."""
+    """A loss: logits, and the two planes of a batch (uint8, 0 or 1), to a float32 scalar.
+
+    It is pooled over all valid pixels of the batch, as the metrics are, in fp32 whatever autocast says. Pixels whose
+    `ignore_N1HW` is not 0 count for nothing, and their logits (any float dtype) get a gradient of exactly zero, even
+    where a logit is not finite. When every pixel is ignored, the loss is 0, with zero gradients.
+    """
 
     def __call__(self, logits_N1HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor) -> Tensor:
-        """Give the mean loss over the pixels that are not ignored."""
+        """Give the loss over the pixels that are not ignored."""
         ...
+
+
+def bce(logits_N1HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor) -> Tensor:
+    """Binary cross-entropy; see `Loss`."""
+    return _sum(logits_N1HW, person_N1HW, ignore_N1HW, (1.0, cross_entropy))
+
+
+def dice(logits_N1HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor) -> Tensor:
+    """1 - soft Dice; see `Loss`."""
+    return _sum(logits_N1HW, person_N1HW, ignore_N1HW, (1.0, soft_dice))
+
+
+def focal(logits_N1HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor) -> Tensor:
+    """Focal loss with gamma 2 and, unlike the paper, alpha 0.5 (`model.loss_terms` says why); see `Loss`."""
+    return _sum(logits_N1HW, person_N1HW, ignore_N1HW, (1.0, focal_term))
 
 
 def bce_dice(
@@ -31,39 +50,37 @@ def bce_dice(
     bce_weight: float = 1.0,
     dice_weight: float = 1.0,
 ) -> Tensor:
-    """Binary cross-entropy plus soft Dice (Milletari et al. 2016, "V-Net"), in fp32 whatever autocast says.
+    """Binary cross-entropy times `bce_weight`, plus 1 - soft Dice times `dice_weight`; see `Loss`."""
+    return _sum(logits_N1HW, person_N1HW, ignore_N1HW, (bce_weight, cross_entropy), (dice_weight, soft_dice))
 
-    Both are pooled over all valid pixels of the batch, as the metrics are. Dice for each sample on its own would let
-    an image without a person (where one false pixel moves the loss from 0 to nearly 1) outweigh all others.
 
-    Args:
-        logits_N1HW: any float dtype.
-        person_N1HW: 1 where a person is, else 0.
-        ignore_N1HW: pixels other than 0 count in neither term, and their logits get a gradient of exactly zero, even
-            where a logit is not finite.
-        bce_weight: factor of the cross-entropy.
-        dice_weight: factor of `1 - Dice`.
+def focal_dice(
+    logits_N1HW: Tensor,
+    person_N1HW: Tensor,
+    ignore_N1HW: Tensor,
+    *,
+    focal_weight: float = 20.0,
+    dice_weight: float = 1.0,
+) -> Tensor:
+    """Focal loss times `focal_weight`, plus 1 - soft Dice times `dice_weight`; see `Loss`.
 
-    Returns:
-        A float32 scalar; 0 with zero gradients when every pixel is ignored.
+    20 to 1 is the mixture of Kirillov et al. 2023, "Segment anything": a focal loss is small by its nature, and at 1
+    to 1 it would be Dice alone.
     """
-    assert logits_N1HW.shape == person_N1HW.shape == ignore_N1HW.shape, "logits and planes must not broadcast"
+    return _sum(logits_N1HW, person_N1HW, ignore_N1HW, (focal_weight, focal_term), (dice_weight, soft_dice))
+
+
+def _sum(logits_N1HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor, *terms: tuple[float, Term]) -> Tensor:
+    """Give the weighted sum of the terms as `Loss` says."""
     with torch.autocast(device_type=logits_N1HW.device.type, enabled=False):
-        valid_N1HW = ignore_N1HW == 0
-        # Filling the logit, not the loss, keeps the gradient zero where 0 * inf would make it NaN.
-        logits_N1HW = logits_N1HW.float().masked_fill(~valid_N1HW, 0.0)
-        weight_N1HW = valid_N1HW.float()
-        person_N1HW = person_N1HW.float() * weight_N1HW
-
-        # The stable form, max(x, 0) - x * y + log(1 + exp(-|x|)), holds for logits of any size.
-        bce_sum = F.binary_cross_entropy_with_logits(logits_N1HW, person_N1HW, weight_N1HW, reduction="sum")
-        bce = bce_sum / weight_N1HW.sum().clamp(min=1.0)
-
-        probability_N1HW = logits_N1HW.sigmoid() * weight_N1HW
-        overlap = (probability_N1HW * person_N1HW).sum()
-        total = probability_N1HW.sum() + person_N1HW.sum()
-        dice = (2 * overlap + DICE_SMOOTHING) / (total + DICE_SMOOTHING)
-        return bce_weight * bce + dice_weight * (1 - dice)
+        pixels = valid_pixels(logits_N1HW, person_N1HW, ignore_N1HW)
+        return torch.stack([weight * term(*pixels) for weight, term in terms]).sum()
 
 
-LOSSES: dict[str, Loss] = {"bce_dice": bce_dice}
+LOSSES: dict[str, Loss] = {
+    "bce": bce,
+    "bce_dice": bce_dice,
+    "dice": dice,
+    "focal": focal,
+    "focal_dice": focal_dice,
+}

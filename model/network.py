@@ -7,11 +7,12 @@ from typing import Literal, Protocol
 
 import torch
 
+from model.attention_unet import AttentionUNet
 from model.base import SegmentationNetwork
 from model.resunet import ResUNet
 from model.unet import UNet
 
-NetworkName = Literal["unet", "resunet"]
+NetworkName = Literal["unet", "attention_unet", "resunet"]
 
 
 class NetworkBuilder(Protocol):
@@ -22,7 +23,11 @@ class NetworkBuilder(Protocol):
         ...
 
 
-NETWORKS: dict[NetworkName, NetworkBuilder] = {"unet": UNet, "resunet": ResUNet}
+NETWORKS: dict[NetworkName, NetworkBuilder] = {
+    "unet": UNet,
+    "attention_unet": AttentionUNet,
+    "resunet": ResUNet,
+}
 
 
 @dataclass(frozen=True, kw_only=True)

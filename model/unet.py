@@ -1,6 +1,7 @@
 """The classic U-Net.
 
-Tensor suffixes: N images, 4 normalised RGB and zeros, C channels, H and W pixels.
+Tensor suffixes: N images, 4 normalised RGB and zeros, C channels, H and W pixels of a level, h and w those of the level
+below.
 """
 
 from __future__ import annotations
@@ -50,6 +51,16 @@ class UNet(SegmentationNetwork):
                 x_NCHW = F.max_pool2d(x_NCHW, 2)
             x_NCHW = block(x_NCHW)
         x_NCHW = self.dropout(x_NCHW)
-        for up, block in zip(self.up, self.decoder, strict=True):
-            x_NCHW = block(concat(up(x_NCHW), skips.pop()))
+        for step, (up, block) in enumerate(zip(self.up, self.decoder, strict=True)):
+            x_NCHW = block(concat(up(x_NCHW), self.skip(step, skips.pop(), x_NCHW)))
         return x_NCHW
+
+    def skip(self, step: int, skip_NCHW: Tensor, below_NChw: Tensor) -> Tensor:
+        """Give what joins the decoder at its `step` (0 is the deepest): here the encoder's features as they are.
+
+        Args:
+            step: counts the decoder's levels from the deepest.
+            skip_NCHW: the encoder's features of this level.
+            below_NChw: what the decoder made of the level below, half as high and wide, with twice the channels.
+        """
+        return skip_NCHW

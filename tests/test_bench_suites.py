@@ -29,7 +29,7 @@ from cache.reader import CacheReader
 from cache.spec import CacheSpec
 from loader.batch import LoaderConfig
 from loader.loader import open_loader
-from model.network import NetworkConfig
+from model.network import NETWORKS, NetworkConfig
 from preprocess.build import BuildConfig, build_cache
 from preprocess.sample import native_planes
 from preprocess.sources import read_split
@@ -274,7 +274,7 @@ def test_flops_are_those_of_the_convolutions():
         pixels = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
         counted += 2 * module.weight.numel() * pixels.shape[2] * pixels.shape[3]
 
-    for name in ("unet", "resunet"):
+    for name in NETWORKS:
         from model.network import build_network
 
         counted = 0

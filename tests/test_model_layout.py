@@ -145,7 +145,7 @@ def train_step(network: nn.Module, image_N3HW: Tensor, autocast: bool = False) -
     return logits_N1HW.detach(), weight.grad
 
 
-@pytest.mark.parametrize(("name", "autocast"), [("unet", False), ("resunet", True)])
+@pytest.mark.parametrize(("name", "autocast"), [("unet", False), ("attention_unet", False), ("resunet", True)])
 def test_compiles_as_one_graph(name, autocast):
     torch.compiler.reset()
     logits_N1HW, gradient = train_step(network_of(name), image_of(), autocast)

@@ -22,6 +22,7 @@ from model import (
     build_network,
     check_side,
 )
+from model.attention_unet import AttentionGate
 from model.base import IMAGENET_MEAN, IMAGENET_STD, PERSON_PRIOR, Normalise
 from model.blocks import ResidualBlock
 
@@ -83,7 +84,7 @@ def test_config_is_frozen_and_keyword_only():
         ({"width": 0}, "width=0 is not a positive multiple of 8; use 8 or more"),
         ({"width": -8}, "width=-8 is not a positive multiple of 8; use 8 or more"),
         ({"width": 5}, "width=5 is not a positive multiple of 8; use 8 or more"),
-        ({"name": "segnet"}, "network name='segnet' is unknown; use one of: resunet, unet"),
+        ({"name": "segnet"}, "network name='segnet' is unknown; use one of: attention_unet, resunet, unet"),
         ({"dropout": 1.0}, r"dropout=1.0 is not in \[0, 1\); use 0 to turn it off"),
         ({"dropout": -0.1}, r"dropout=-0.1 is not in \[0, 1\)"),
     ],
@@ -93,7 +94,7 @@ def test_config_says_what_is_wrong(settings, words):
         NetworkConfig(**settings)
 
 
-@pytest.mark.parametrize(("name", "stride"), [("unet", 16), ("resunet", 32)])
+@pytest.mark.parametrize(("name", "stride"), [("unet", 16), ("attention_unet", 16), ("resunet", 32)])
 def test_sides(name, stride):
     network = on_meta(name, 8)
     assert network.stride == stride
@@ -132,6 +133,8 @@ def test_logits_have_the_size_of_the_image(name, width, shape):
     [
         ("unet", 64, 31.0, 96.0, 0.01),
         ("unet", 32, 7.8, 24.0, 0.01),
+        ("attention_unet", 64, 32.1, 97.6, 0.005),
+        ("attention_unet", 32, 8.0, 24.5, 0.005),
         ("resunet", 64, 16.5, 13.0, 0.05),
         ("resunet", 32, 4.1, 3.2, 0.05),
         ("resunet", 16, 1.0, 1.0, 0.05),
@@ -163,7 +166,9 @@ def test_channels_suit_tensor_cores(name, width):
     convs = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)]
     assert convs[0] is network.head
     assert convs[1].in_channels == 4
-    assert all(conv.out_channels % 8 == 0 for conv in convs[1:])
+    # A logit or a gate's share is a single number.
+    single = [network.head, *(module.share for module in network.modules() if isinstance(module, AttentionGate))]
+    assert all(conv.out_channels % 8 == 0 for conv in convs if conv not in single)
     assert all(conv.in_channels % 8 == 0 for conv in [network.head, *convs[2:]])
 
 

@@ -1,0 +1,90 @@
+"""What the losses are sums of: each term is 0 for a perfect prediction, and pooled over the valid pixels of a batch.
+
+All take what `valid_pixels` gives: three tensors of one float dtype, `weight_N1HW` being 1 where a pixel counts, else
+0; there `logits_N1HW` and `person_N1HW` are 0 too. Without any valid pixel a term is 0, and so are its gradients.
+
+Tensor suffixes: N images, 1 the person logit or plane, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+from torch.nn import functional as F
+
+# Pixels added to both sides of the Dice fraction: no 0/0 where nobody is, and no effect where somebody is.
+DICE_SMOOTHING = 1.0
+
+# How much less a pixel counts that is nearly right: the power of its error, as Lin et al. found it best.
+FOCAL_GAMMA = 2.0
+
+# The share of a person's pixel in the balance of the two classes. Lin et al. took 0.25, for boxes of which one in
+# thousands holds an object. It moves the probability at which a prediction tips over from a half to 1 - alpha, but the
+# metrics and `predict` cut at a half; and here about one pixel in five is a person. So the classes weigh the same.
+FOCAL_ALPHA = 0.5
+
+
+class Term(Protocol):
+    """A term of a loss: a scalar of the tensors' dtype."""
+
+    def __call__(self, logits_N1HW: Tensor, person_N1HW: Tensor, weight_N1HW: Tensor) -> Tensor:
+        """Give the term, pooled over the valid pixels."""
+        ...
+
+
+def valid_pixels(logits_N1HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Give float32 `logits_N1HW`, `person_N1HW` and `weight_N1HW`, all 0 where `ignore_N1HW` is not."""
+    assert logits_N1HW.shape == person_N1HW.shape == ignore_N1HW.shape, "logits and planes must not broadcast"
+    valid_N1HW = ignore_N1HW == 0
+    weight_N1HW = valid_N1HW.float()
+    # Filling the logit, not the loss, keeps the gradient zero where 0 * inf would make it NaN.
+    return logits_N1HW.float().masked_fill(~valid_N1HW, 0.0), person_N1HW.float() * weight_N1HW, weight_N1HW
+
+
+def cross_entropy(logits_N1HW: Tensor, person_N1HW: Tensor, weight_N1HW: Tensor) -> Tensor:
+    """Give the mean binary cross-entropy."""
+    # The stable form, max(x, 0) - x * y + log(1 + exp(-|x|)), holds for logits of any size.
+    bce_sum = F.binary_cross_entropy_with_logits(logits_N1HW, person_N1HW, weight_N1HW, reduction="sum")
+    return bce_sum / weight_N1HW.sum().clamp(min=1.0)
+
+
+def soft_dice(logits_N1HW: Tensor, person_N1HW: Tensor, weight_N1HW: Tensor) -> Tensor:
+    """Give 1 - soft Dice (Milletari et al. 2016, "V-Net").
+
+    It is one fraction for the whole batch. Dice for each sample on its own would let an image without a person (where
+    one false pixel moves the loss from 0 to nearly 1) outweigh all others.
+    """
+    probability_N1HW = logits_N1HW.sigmoid() * weight_N1HW
+    overlap = (probability_N1HW * person_N1HW).sum()
+    total = probability_N1HW.sum() + person_N1HW.sum()
+    return 1 - (2 * overlap + DICE_SMOOTHING) / (total + DICE_SMOOTHING)
+
+
+def focal(
+    logits_N1HW: Tensor,
+    person_N1HW: Tensor,
+    weight_N1HW: Tensor,
+    *,
+    gamma: float = FOCAL_GAMMA,
+    alpha: float = FOCAL_ALPHA,
+) -> Tensor:
+    """Give the mean focal loss (Lin et al. 2017, "Focal loss for dense object detection").
+
+    That is `-share * (1 - p) ** gamma * log(p)`, p being the probability that was given to what is there. Lin et al.
+    divide by the number of objects; that of the pixels is what the cross-entropy is divided by, too.
+
+    Args:
+        logits_N1HW: and the other two: see above.
+        person_N1HW: 0 or 1, nothing between.
+        weight_N1HW: 1 where a pixel counts.
+        gamma: power of the error; 0 leaves the cross-entropy.
+        alpha: the share where a person is; where not, it is `1 - alpha`.
+    """
+    right_N1HW = logits_N1HW * (2 * person_N1HW - 1)  # the logit of p
+    share_N1HW = weight_N1HW * (alpha * person_N1HW + (1 - alpha) * (weight_N1HW - person_N1HW))
+    # log(1 - p) = -softplus(right) and log(p) = -softplus(-right) hold for logits of any size; and the exponential of
+    # the first has a gradient even at p = 1, where that of a power below 1 has none.
+    error_N1HW = (-gamma * F.softplus(right_N1HW)).exp()
+    focal_sum = (share_N1HW * error_N1HW * F.softplus(-right_N1HW)).sum()
+    return focal_sum / weight_N1HW.sum().clamp(min=1.0)
