@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT_COCO = Path("COCO")
 DEFAULT_CACHE = Path("data/cache")
+DEFAULT_RUN = Path("runs/latest")
 
 MOST_COLUMNS = 6
 """Samples in the gallery of `batch --gallery`."""
@@ -53,10 +54,19 @@ class FriendlyGroup(click.Group):
             sys.exit(1)
 
 
-@click.group(cls=FriendlyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=FriendlyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(package_name="maskcache", prog_name="maskcache")
-def main() -> None:
+@click.option("--yes", is_flag=True, help="Without a command: do not ask.")
+@click.pass_context
+def main(context: click.Context, yes: bool) -> None:
     """Train a person-segmentation U-Net on COCO from a precompiled mask cache.
+
+    \b
+    Without a command: verify COCO/, make data/cache unless it is there, ask once, train runs/latest.
 
     \b
     The road:  download COCO, then
@@ -65,12 +75,50 @@ def main() -> None:
       cli.py train --cache CACHE --profile auto     as often as you like, at memory speed
     Without COCO:  cli.py synth DIR makes a small dataset to try all of it.
     """
+    if context.invoked_subcommand is None:
+        _automatic(context, yes)
+    elif yes:
+        raise click.UsageError("--yes is for maskcache without a command")
+
+
+def _automatic(context: click.Context, yes: bool) -> None:
+    """The whole road, with the defaults of its commands."""
+    from train.folder import RunFolder
+    from train.profiles import profile
+
+    click.echo("Automatic mode: verify, preprocess, train. `cli.py --help` shows the single commands.\n")
+    cached, sound = (DEFAULT_CACHE / "index.json").exists(), True
+    resume = RunFolder(DEFAULT_RUN).last_model.exists()
+    if not cached:
+        context.invoke(quick, coco=DEFAULT_COCO)
+    try:
+        what = {"cache": DEFAULT_CACHE} if cached else {"coco": DEFAULT_COCO}
+        context.invoke(verify, log=DEFAULT_RUN / "logs", **what)
+    except SystemExit:
+        sound = False
+    if cached and not sound:
+        sys.exit(1)  # training would stop at the bad record; `verify` has said what to do
+    chosen = profile("auto")
+    plan = [] if cached else [f"preprocess {DEFAULT_COCO} at side {chosen.side} into {DEFAULT_CACHE}"]
+    plan.append(f"{'go on with the run in' if resume else 'train'} {DEFAULT_RUN} (profile {chosen.name})")
+    plan = plan if sound else ["leave out what is damaged", *plan]
+    question = " and ".join(plan)
+    question = f"{question[0].upper()}{question[1:]}?"
+    if not yes and not click.confirm(f"\n{question}", default=sound):
+        return
+    if not cached:
+        context.invoke(preprocess, coco=DEFAULT_COCO, out=DEFAULT_CACHE, side=chosen.side)
+    context.invoke(train, resume=resume)
 
 
 def _show_json(value: Any) -> None:
+    click.echo(_json(value))
+
+
+def _json(value: Any) -> str:
     import msgspec
 
-    click.echo(json.dumps(msgspec.to_builtins(value, enc_hook=str), indent=1))
+    return json.dumps(msgspec.to_builtins(value, enc_hook=str), indent=1)
 
 
 # ---------------------------------------------------------------------------------------------------- make data
@@ -263,7 +311,10 @@ def quick(coco: Path | None, cache: Path | None, as_json: bool) -> None:
 @click.option("--images", "rule", type=_RULES, default="person", show_default=True, help=_IMAGES_HELP)
 @click.option("--category", default="person", show_default=True, help="COCO category whose annotations are checked.")
 @click.option("--repair", is_flag=True, help="Make the damaged shards of --cache again, from --coco.")
-def verify(coco: Path | None, cache: Path | None, as_json: bool, rule: Any, category: str, repair: bool) -> None:
+@click.option("--log", type=_FOLDER, help="Write verification_<time>.log, as JSON, to this folder, too.")
+def verify(
+    coco: Path | None, cache: Path | None, as_json: bool, rule: Any, category: str, repair: bool, log: Path | None
+) -> None:
     """Is it sound? Decodes every image, or reads every record; tells the environment.
 
     With both --coco and --cache it also tells whether the cache is still what the dataset gives. With --repair it only
@@ -293,6 +344,9 @@ def verify(coco: Path | None, cache: Path | None, as_json: bool, rule: Any, cate
         with progress_bar("Verifying again", "samples") as update:
             found["damaged"], found["cache"] = found["cache"], verify_cache(cache, update, coco=coco)
     ok = all(found[name].sound for name in ("coco", "cache") if name in found)
+    if log:
+        log.mkdir(parents=True, exist_ok=True)
+        (log / f"verification_{time.strftime('%Y%m%d_%H%M%S')}.log").write_text(_json({"ok": ok, **found}) + "\n")
     if as_json:
         _show_json({"ok": ok, **found})
     else:
@@ -398,70 +452,134 @@ def batch(cache: Path, coco: Path | None, picture: Path, gallery: bool, as_json:
 # ---------------------------------------------------------------------------------------------------- train
 
 
+_NETWORKS = click.Choice(["unet", "attention_unet", "resunet"])
+_LOSSES = click.Choice(["bce_dice", "focal_dice", "bce", "dice", "focal"])
+_PRECISIONS = click.Choice(["fp32", "bf16", "fp16"])
+
+
 @main.command(short_help="Train a network on a cache.")
-@click.option("--cache", type=_FOLDER, default=DEFAULT_CACHE, show_default=True, help="The cache's folder.")
-@click.option(
-    "--out",
-    type=_FOLDER,
-    default=Path("runs/latest"),
-    show_default=True,
-    help="The run's folder: checkpoints, plots, log.",
-)
+@click.option("--cache", type=_FOLDER, help=f"The cache's folder.  [default: {DEFAULT_CACHE}]")
+@click.option("--out", type=_FOLDER, help=f"The run's folder: checkpoints, plots, log.  [default: {DEFAULT_RUN}]")
 @click.option(
     "--profile",
-    default="auto",
-    show_default=True,
-    help="rtx4090, rtx3080, gtx1080, gtx1060, h200, cpu, or auto: by the hardware.",
+    help="rtx4090, rtx3080, gtx1080, gtx1060, a100, h100, h200, cpu, or auto: by the hardware.  [default: auto]",
+)
+@click.option("--config", "file", type=_FILE, help="Settings from a TOML file, or from the config.json of a run.")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Any setting, also by the guide's name (num_epochs=50); may be repeated; goes before the file.",
 )
 @click.option("--epochs", type=int, help="Passes over the training images.  [default: 100]")
 @click.option("--batch-size", type=int, help="Images in a step.  [default: the profile's]")
-@click.option("--lr", "--learning-rate", "learning_rate", type=float, help="Peak learning rate.  [default: 1e-3]")
-@click.option("--weight-decay", type=float, help="Of AdamW.  [default: 1e-2]")
+@click.option("--accumulation", type=int, help="Steps whose gradients make one update.  [default: 1]")
+@click.option("--image-size", "side", type=int, help="Side that the cache must have, pixels.  [default: any]")
+@click.option("--optimizer", type=click.Choice(["adamw", "adam", "sgd"]), help="Which.  [default: adamw]")
 @click.option(
-    "--network", "network_name", type=click.Choice(["unet", "resunet"]), help="Which network.  [default: the profile's]"
+    "--lr", "--learning-rate", "learning_rate", type=float, help="Peak learning rate.  [default: 1e-3; sgd: 1e-2]"
 )
-@click.option("--width", type=int, help="Channels of its first level, a multiple of 8.  [default: the profile's]")
+@click.option("--weight-decay", type=float, help="Of the kernels.  [default: 1e-2; adam: 1e-6; sgd: 1e-4]")
+@click.option("--momentum", type=float, help="Of sgd.  [default: 0.9]")
+@click.option(
+    "--scheduler",
+    type=click.Choice(["cosine_annealing", "plateau", "none"]),
+    help="Of the learning rate, after a warm-up.  [default: cosine_annealing]",
+)
+@click.option("--network", "--model", "network_name", type=_NETWORKS, help="Which network.  [default: the profile's]")
+@click.option(
+    "--width", "network_width", type=int, help="Channels of its first level, a multiple of 8.  [default: the profile's]"
+)
+@click.option("--dropout", "network_dropout", type=float, help="Of its deepest features.  [default: 0]")
+@click.option("--loss", type=_LOSSES, help="Which loss.  [default: bce_dice]")
+@click.option(
+    "--average", "--ema", "average", type=float, help="Share that a running average of the weights keeps; 0: none."
+)
+@click.option("--patience", type=int, help="End after so many epochs without a better IoU; 0 never does.  [default: 0]")
 @click.option(
     "--augment", type=click.Choice(["none", "light", "heavy"]), help="How strongly to augment.  [default: light]"
 )
 @click.option("--loader", type=_LOADERS, help="Which loader.  [default: the profile's]")
+@click.option("--workers", "threads", type=int, help="CPU threads of each loader; 0 takes one a processor.")
+@click.option("--prefetch", type=int, help="Batches made ahead.  [default: 2]")
 @click.option(
-    "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Of the convolutions.  [default: the profile's]"
+    "--pin-memory/--no-pin-memory", default=None, help="Make them in locked memory, for a GPU.  [default: yes]"
 )
+@click.option("--precision", type=_PRECISIONS, help="Of the convolutions.  [default: the profile's]")
 @click.option(
     "--compile/--no-compile", "compile", default=None, help="Whether to use torch.compile.  [default: the profile's]"
 )
 @click.option("--seed", type=int, help="Of weights, order and augmentation.  [default: 0]")
+@click.option(
+    "--deterministic/--no-deterministic", default=None, help="Only kernels that give the same bits.  [default: no]"
+)
 @click.option(
     "--on-bad-record",
     type=click.Choice(["stop", "skip"]),
     help="Stop with its name, or leave it out of loss and scores and count it.  [default: stop]",
 )
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, from its very next batch.")
-def train(
-    cache: Path, out: Path, profile: str, resume: bool, network_name: str | None, width: int | None, **changes: Any
-) -> None:
+def train(file: Path | None, assignments: tuple[str, ...], resume: bool, **flags: Any) -> None:
     """Train a network on a cache.
 
-    Each epoch is validated and saved; Ctrl-C saves too, and --resume goes on as if nothing had happened.
+    Settings come from the profile, then --config, then --set, then the flags. Each epoch is validated and saved; Ctrl-C
+    saves too, and --resume goes on as if nothing had happened.
     """
     from console.train import TrainPrinter, end_lines
-    from train.config import TrainConfig
     from train.loop import fit
     from train.profiles import profile as find_profile
+    from train.ranks import Ranks
+    from train.settings import configure, read_settings
 
-    chosen = find_profile(profile)
-    network = _network(chosen.network, network_name, width)
-    given = {name: value for name, value in changes.items() if value is not None}
-    config = TrainConfig.from_profile(chosen, cache=cache, out=out, network=network, **given)
+    settings = read_settings(file, assignments)
+    settings |= {name.replace("network_", "network."): value for name, value in flags.items() if value is not None}
+    cache, out = Path(settings.pop("cache", DEFAULT_CACHE)), Path(settings.pop("out", DEFAULT_RUN))
+    config = configure(find_profile(settings.pop("profile", "auto")), settings, cache=cache, out=out)
     printer = TrainPrinter()
     try:
         result = fit(config, printer, resume=resume)
     finally:
         printer.close()
-    click.echo("\n".join(end_lines(result)))
+    if Ranks.found().first:
+        click.echo("\n".join(end_lines(result)))
     if result.interrupted:
         sys.exit(130)
+
+
+@main.command("eval", short_help="How good is a trained network?")
+@click.option("--checkpoint", type=_FILE, required=True, help="A best_model.pth or last_model.pth that training wrote.")
+@click.option("--cache", type=_FOLDER, help="Score this cache's images at its side.")
+@click.option("--coco", type=_FOLDER, help="Score this dataset's photos at their own size.")
+@click.option("--split", type=click.Choice(["val", "train"]), default="val", show_default=True, help="Which images.")
+@click.option("--out", type=_FOLDER, help="Folder for results and pictures.  [default: eval-SPLIT in the run's folder]")
+@click.option("--batch-size", default=0, show_default=True, help="Images predicted together; 0: as in training.")
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Where.  [default: a GPU if there is one]")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    help="Of the convolutions.  [default: as in training, if the device can do it]",
+)
+@click.option("--threads", default=0, show_default=True, help="CPU threads that read; 0 takes one a processor.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def evaluate(as_json: bool, **given: Any) -> None:
+    """How good is a trained network? Scores it on a split: give --cache, --coco or both.
+
+    A cache is scored at its side, as in training. Of a dataset the photos are predicted as a cache would have them,
+    and the answer is brought back to each photo's own size: what a user of the network gets.
+    """
+    from console.evaluate import eval_lines
+    from console.progress import progress_bar
+    from train.eval_config import EvalConfig
+    from train.evaluate import evaluate as run_evaluation
+
+    config = EvalConfig(**given)
+    with progress_bar("Evaluating") as update:
+        report = run_evaluation(config, update)
+    if as_json:
+        _show_json(report.to_dict())
+    else:
+        click.echo("\n".join(eval_lines(report)))
 
 
 # ---------------------------------------------------------------------------------------------------- measure
@@ -477,15 +595,11 @@ _SUITES = ("machine", "raster", "annotations", "preprocess", "stores", "verify",
     "--suite", "suites", type=click.Choice(_SUITES), multiple=True, help="Which; may be repeated.  [default: all]"
 )
 @click.option("--profile", default="auto", show_default=True, help="As in `train`: network, batch, side, precision.")
-@click.option(
-    "--network", "network_name", type=click.Choice(["unet", "resunet"]), help="Which network.  [default: the profile's]"
-)
+@click.option("--network", "network_name", type=_NETWORKS, help="Which network.  [default: the profile's]")
 @click.option("--width", type=int, help="Channels of its first level, a multiple of 8.  [default: the profile's]")
 @click.option("--side", type=int, help="Side of the images, pixels.  [default: the cache's, else the profile's]")
 @click.option("--batch-size", type=int, help="Images in a batch.  [default: the profile's]")
-@click.option(
-    "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Of the convolutions.  [default: the profile's]"
-)
+@click.option("--precision", type=_PRECISIONS, help="Of the convolutions.  [default: the profile's]")
 @click.option(
     "--compile/--no-compile", "compile", default=None, help="Whether to use torch.compile.  [default: the profile's]"
 )

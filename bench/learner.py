@@ -12,7 +12,8 @@ from bench.timing import Work
 from model.loss import LOSSES
 from train.config import TrainConfig
 from train.memory import keep_freed_memory
-from train.step import TrainStep, build_optimizer, prepare_network
+from train.optimizer import build_optimizer
+from train.step import TrainStep, prepare_network
 
 LEARNING_RATE = 1e-5
 """Small: what is learnt does not matter, but it must not blow up."""
@@ -23,7 +24,9 @@ def build_step(training: TrainConfig) -> TrainStep:
     if training.device == "cpu":
         keep_freed_memory()
     network = prepare_network(training.network, channels_last=training.channels_last, device=training.device)
-    optimizer = build_optimizer(network, learning_rate=LEARNING_RATE, weight_decay=training.weight_decay)
+    optimizer = build_optimizer(
+        network, learning_rate=LEARNING_RATE, weight_decay=training.decay, name=training.optimizer
+    )
     return TrainStep(
         network,
         optimizer,

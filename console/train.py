@@ -41,7 +41,13 @@ class TrainPrinter:
             f"   - Network: {config.network.name}, width {config.network.width}, "
             f"{info.parameters / 1e6:.1f} M parameters"
         )
-        print(f"   - Batch size: {config.batch_size}, learning rate: {config.learning_rate:g}, epochs: {config.epochs}")
+        accumulated = f" x {config.accumulation} accumulated" if config.accumulation > 1 else ""
+        print(f"   - Batch size: {config.batch_size}{accumulated}, epochs: {config.epochs}")
+        print(
+            f"   - Optimizer: {config.optimizer}, learning rate {config.peak:g} ({config.scheduler}), "
+            f"weight decay {config.decay:g}" + (f", average of weights {config.average:g}" if config.average else "")
+        )
+        print(f"   - Loss: {config.loss}, augmentation: {config.augment}")
         print(f"   - Device: {config.device}, {config.precision}, {layout}, {mode} (profile {config.profile})")
         print(f"   - Loader: {info.loader}")
         for note in info.notes:
@@ -82,7 +88,9 @@ def epoch_line(result: EpochResult) -> str:
         f"📈 Epoch {result.epoch}/{result.epochs}: "
         f"Train - Loss: {result.train_loss:.4f}, Acc: {result.train_accuracy:.4f} | "
         f"Val - Loss: {result.val_loss:.4f}, IoU: {result.val.iou:.4f}, Dice: {result.val.dice:.4f}, "
-        f"Acc: {result.val.accuracy:.4f} | "
+        f"Acc: {result.val.accuracy:.4f}"
+        + ("" if result.boundary_f is None else f", Boundary: {result.boundary_f:.4f}")
+        + " | "
         f"⏱️ {duration(result.seconds)}, {result.images_per_s:,.0f} images/s, data wait {result.wait_share:.1%}"
         + (" ★" if result.best else "")
     )
@@ -102,6 +110,8 @@ def end_lines(result: FitResult) -> list[str]:
     lines = [""]
     if result.interrupted:
         lines.append("⏸️  Stopped. Go on with the same command and --resume: the very next batch comes first.")
+    elif result.stopped_early:
+        lines.append(f"🎉 Training ended after epoch {len(result.epochs)}: the IoU does not rise any more.")
     else:
         lines.append("🎉 Training done!")
     if best:

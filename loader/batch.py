@@ -57,6 +57,7 @@ class LoaderConfig:
         seed: of the order and of the augmentation.
         threads: CPU threads; 0 takes one a processor.
         prefetch: batches made ahead.
+        pin_memory: where batches go to a GPU, make them in locked memory, from where it copies by itself.
         resident_bytes: memory of the device that `resident` may fill; 0 takes what is free, less what a network needs.
         on_bad_record: `stop` with an error that names it, or `skip` it: it is handed out as an ignored sample.
         rank, world: this process and the number of processes that share each global batch.
@@ -73,6 +74,7 @@ class LoaderConfig:
     seed: int = 0
     threads: int = 0
     prefetch: int = 2
+    pin_memory: bool = True
     resident_bytes: int = 0
     on_bad_record: OnBadRecord = "stop"
     rank: int = 0

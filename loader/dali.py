@@ -49,7 +49,7 @@ class DaliSource:
             raise ValueError(f"device={config.device!r} is not possible with the dali loader; use cuda or cpu")
         self._records = RecordCheck(reader, config.on_bad_record)
         self._map = RecordMap(reader, self._records)
-        self._feed = Feed(config, reader, self._map, pinned=self._on_gpu)
+        self._feed = Feed(config, reader, self._map, pinned=self._on_gpu and config.pin_memory)
         self._pipeline = self._build()
 
     def _build(self) -> Pipeline:

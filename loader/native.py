@@ -63,7 +63,8 @@ class NativeSource:
         self._parts = min(config.batch_size, -(-threads // config.prefetch))
         jpeg = self._layout.codec == "jpeg"
         self._ring = [  # one batch is with the caller, the others are being made
-            _Slot(config.batch_size, self._layout.side, pinned=on_gpu, jpeg=jpeg) for _ in range(config.prefetch + 1)
+            _Slot(config.batch_size, self._layout.side, pinned=on_gpu and config.pin_memory, jpeg=jpeg)
+            for _ in range(config.prefetch + 1)
         ]
         self._stream = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]
         self._scratch = threading.local()

@@ -1,5 +1,6 @@
 """The command line as its user meets it: flags, help, errors, exit codes."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -22,13 +23,16 @@ FLAGS = {
     },
     "diff": {"cache", "coco", "content", "json"},
     "quick": {"coco", "cache", "json"},
-    "verify": {"coco", "cache", "json", "images", "category", "repair"},
+    "verify": {"coco", "cache", "json", "images", "category", "repair", "log"},
     "analyze": {"coco", "cache", "json", "category", "picture"},
     "batch": {"coco", "cache", "json", "split", "batch-size", "augment", "loader", "seed", "picture", "gallery"},
     "train": {
-        "cache", "out", "profile", "epochs", "batch-size", "lr", "weight-decay", "network", "width", "augment",
-        "loader", "precision", "compile", "seed", "on-bad-record", "resume",
+        "cache", "out", "profile", "config", "set", "epochs", "batch-size", "accumulation", "image-size", "optimizer",
+        "lr", "weight-decay", "momentum", "scheduler", "network", "width", "dropout", "loss", "average", "patience",
+        "augment", "loader", "workers", "prefetch", "pin-memory", "precision", "compile", "seed", "deterministic",
+        "on-bad-record", "resume",
     },
+    "eval": {"checkpoint", "cache", "coco", "split", "out", "batch-size", "device", "precision", "threads", "json"},
     "bench": {
         "coco", "cache", "suite", "profile", "network", "width", "side", "batch-size", "precision", "compile",
         "threads", "images", "seconds", "quick", "json", "markdown", "peers", "peers-folder",
@@ -223,3 +227,101 @@ def test_training_end_to_end(made, tmp_path):
     second = run(*train, "--epochs", 2, "--batch-size", 8, "--resume")
     assert "Epoch 2/2" in second.stdout
     assert "Epoch 1/2" not in second.stdout
+
+
+def test_the_guides_names_reach_a_run(made, tmp_path):
+    root, _ = made
+    (tmp_path / "guide.toml").write_text(
+        'num_epochs = 9\nmodel_variant = "attention_unet"\nloss_function = "focal_dice"\n'
+    )
+    out = tmp_path / "run"
+    said = run(
+        *("train", "--cache", root / "cache", "--out", out, "--profile", "cpu", "--no-compile", "--width", 8),
+        *("--config", tmp_path / "guide.toml", "--set", "num_epochs=1", "--set", "gradient_accumulation=2"),
+        *("--batch-size", 4, "--optimizer", "sgd", "--scheduler", "plateau", "--ema", "0.9", "--patience", 3),
+    ).stdout
+    assert "Network: attention_unet, width 8" in said
+    assert "Batch size: 4 x 2 accumulated, epochs: 1" in said
+    assert "Optimizer: sgd, learning rate 0.01 (plateau), weight decay 0.0001, average of weights 0.9" in said
+    assert "Loss: focal_dice" in said
+    written = json.loads((out / "config.json").read_text())
+    assert (written["epochs"], written["patience"], written["network"]["name"]) == (1, 3, "attention_unet")
+    assert "is no setting; is it epochs?" in run("train", "--set", "epoch=3", "--cache", root, code=1).stderr
+    wrong = run("train", "--cache", root / "cache", "--profile", "cpu", "--image-size", 96, code=1).stderr
+    assert "side=96" in wrong
+    assert f"cli.py preprocess --side 96 --out {root / 'cache'}-96" in wrong
+
+
+def test_evaluating_what_was_trained(made, tmp_path):
+    root, _ = made
+    out = tmp_path / "run"
+    run(
+        "train",
+        "--cache",
+        root / "cache",
+        "--out",
+        out,
+        "--profile",
+        "cpu",
+        "--width",
+        8,
+        "--epochs",
+        1,
+        "--no-compile",
+    )
+    model = out / "checkpoints" / "best_model.pth"
+    said = run("eval", "--checkpoint", model, "--cache", root / "cache", "--coco", root / "coco").stdout
+    assert "IoU" in said
+    assert (out / "eval-val" / "metrics.json").is_file()
+    found = json.loads(run("eval", "--checkpoint", model, "--cache", root / "cache", "--json").stdout)
+    last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    assert json.dumps(last["val"]["iou"]) in json.dumps(found)
+
+
+def run_alone(folder, monkeypatch, *arguments, code=0, answer=None):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("train.profiles.PROFILES", {"auto": small})
+    result = CliRunner(catch_exceptions=False).invoke(main, arguments, input=answer)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def small():
+    from model.network import NetworkConfig
+    from train.profiles import cpu
+
+    chosen = dataclasses.replace(cpu(), side=64, network=NetworkConfig(width=8), compile=False, precision="fp32")
+    return dataclasses.replace(chosen, batch_size=8)
+
+
+def test_without_a_command_it_goes_the_whole_road(made, tmp_path, monkeypatch):
+    from train.loop import fit
+
+    def short(config, listener, *, resume):
+        return fit(dataclasses.replace(config, epochs=2 if resume else 1), listener, resume=resume)
+
+    monkeypatch.setattr("train.loop.fit", short)
+    shutil.copytree(made[0] / "coco", tmp_path / "COCO")
+    question = "Preprocess COCO at side 64 into data/cache and train runs/latest (profile cpu)? [Y/n]"
+    no = run_alone(tmp_path, monkeypatch, answer="n\n").stdout
+    assert "✅ COCO structure verified!" in no
+    assert question in no
+    assert not (tmp_path / "data").exists()
+    first = run_alone(tmp_path, monkeypatch, answer="\n").stdout
+    assert question in first
+    assert "Epoch 1/1" in first
+    assert (tmp_path / "runs" / "latest" / "checkpoints" / "best_model.pth").is_file()
+    second = run_alone(tmp_path, monkeypatch, "--yes").stdout
+    assert "✅ Cache is sound" in second
+    assert "[Y/n]" not in second
+    assert "Epoch 2/2" in second
+    logs = tmp_path / "runs" / "latest" / "logs"
+    assert [len(list(logs.glob(f"{kind}_*.log"))) for kind in ("training", "system")] == [2, 2]
+    assert [json.loads(log.read_text())["ok"] for log in logs.glob("verification_*.log")]
+
+
+def test_without_a_command_and_without_coco_it_says_what_is_missing(tmp_path, monkeypatch):
+    said = run_alone(tmp_path, monkeypatch, code=1).stdout
+    assert "❌" in said
+    assert "`cli.py --help` shows the single commands" in said
+    assert "--yes is for" in run("--yes", "quick", code=2).stderr

@@ -5,20 +5,34 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from model import NetworkConfig
 from train.config import FREE, TrainConfig, TrainConfigError
 from train.profiles import profile
-from train.schedule import learning_rate
+from train.schedule import learning_rate, plateau_factor
 
 BASE = TrainConfig(cache=Path("data/cache"), out=Path("runs/one"))
 
 
 def test_json_round_trip():
     config = dataclasses.replace(
-        BASE, network=NetworkConfig(name="unet", width=16, dropout=0.25), augment="heavy", precision="bf16", side=384
-    )
+        BASE, network=NetworkConfig(name="unet", width=16, dropout=0.25), augment="heavy", precision="bf16", side=384,
+        learning_rate=1e-4, weight_decay=0.0,
+    )  # fmt: skip
     assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_what_is_left_open_is_the_optimizers_own():
+    for optimizer, rate, decay in (("adamw", 1e-3, 1e-2), ("adam", 1e-3, 1e-6), ("sgd", 1e-2, 1e-4)):
+        config = dataclasses.replace(BASE, optimizer=optimizer)
+        assert (config.peak, config.decay) == (rate, decay)
+        written = config.resolved()
+        assert (written["learning_rate"], written["weight_decay"]) == (rate, decay)
+        assert TrainConfig.from_dict(written).differences(config) == []
+    given = dataclasses.replace(BASE, optimizer="sgd", learning_rate=0.5, weight_decay=0.0)
+    assert (given.peak, given.decay) == (0.5, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +44,13 @@ def test_json_round_trip():
         ({"learning_rate": math.nan}, "learning_rate=nan"),
         ({"weight_decay": -1.0}, "weight_decay=-1.0"),
         ({"warmup": 1.0}, "warmup=1.0"),
+        ({"average": 1.0}, "average=1.0"),
+        ({"momentum": -0.1}, "momentum=-0.1"),
+        ({"accumulation": 0}, "accumulation=0"),
+        ({"patience": -1}, "patience=-1"),
+        ({"prefetch": 0}, "prefetch=0"),
+        ({"optimizer": "lion"}, "adamw, adam, sgd"),
+        ({"scheduler": "step"}, "cosine_annealing, plateau, none"),
         ({"loss": "mse"}, "bce_dice"),
         ({"augment": "wild"}, "none, light, heavy"),
         ({"precision": "int8"}, "fp32, fp16, bf16"),
@@ -54,11 +75,14 @@ def test_every_field_but_the_free_ones_counts_as_a_difference():
         "network": NetworkConfig(width=8), "batch_size": 3, "learning_rate": 0.5, "weight_decay": 0.5, "warmup": 0.5,
         "clip": 9.0, "augment": "heavy", "seed": 7, "precision": "bf16", "channels_last": False, "compile": True,
         "device": "cuda", "loader": "dali", "profile": "h200", "cache": Path("x"), "out": Path("y"), "side": 64,
-        "epochs": 7, "threads": 7, "on_bad_record": "skip", "checkpoint_minutes": 7.0,
+        "epochs": 7, "threads": 7, "on_bad_record": "skip", "checkpoint_minutes": 7.0, "accumulation": 2,
+        "optimizer": "adam", "momentum": 0.5, "scheduler": "none", "average": 0.9, "patience": 3, "deterministic": True,
+        "prefetch": 5, "pin_memory": False, "loss": "focal", "world": 1,
     }  # fmt: skip
-    assert set(other) == {field.name for field in dataclasses.fields(TrainConfig)} - {"loss"}  # there is only one loss
+    assert set(other) == {field.name for field in dataclasses.fields(TrainConfig)}
     for name, value in other.items():
-        differences = BASE.differences(dataclasses.replace(BASE, **{name: value}))
+        open_values = {"learning_rate": BASE.peak, "weight_decay": BASE.decay} if name == "optimizer" else {}
+        differences = BASE.differences(dataclasses.replace(BASE, **{**open_values, name: value}))
         if name in FREE:
             assert differences == []
         else:
@@ -91,3 +115,19 @@ def test_schedule_is_torchs_warm_up_and_cosine():
 def test_schedule_of_very_short_runs_is_never_zero(steps, warmup):
     rates = [learning_rate(step, steps=steps, peak=1.0, warmup=warmup) for step in range(steps)]
     assert all(0 < rate <= 1 for rate in rates)
+
+
+@pytest.mark.parametrize("scheduler", ["plateau", "none"])
+def test_other_schedules_stay_at_the_peak(scheduler):
+    rates = [learning_rate(step, steps=20, peak=0.5, warmup=0.1, scheduler=scheduler) for step in range(20)]
+    assert rates == [0.25, *19 * [0.5]]
+
+
+@settings(derandomize=True, database=None, deadline=None, max_examples=200)
+@given(losses=st.lists(st.sampled_from([1.0, 0.99995, 0.9998, 0.9, 0.5, 1.5]) | st.floats(0, 2), max_size=60))
+def test_plateaus_are_those_of_torch(losses):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=5, threshold=1e-4, eps=0)
+    for number, loss in enumerate(losses):
+        assert plateau_factor(losses[:number]) == optimizer.param_groups[0]["lr"]
+        scheduler.step(loss)

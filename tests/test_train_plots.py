@@ -1,14 +1,16 @@
+import dataclasses
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
+import matplotlib
 import numpy as np
 import pytest
 
 from model import Scores
-from train.plots import plot_curves, plot_samples
+from train.plots import plot_confusion, plot_curves, plot_metrics, plot_samples
 from train.predictions import SamplePrediction, choose_samples
 from train.result import EpochResult, best_epoch
 
@@ -55,6 +57,31 @@ def test_curves_show_every_series(tmp_path, epochs):
     assert share_of(picture, (255, 255, 255)) > 0.5
 
 
+@pytest.mark.parametrize(("epochs", "boundary"), [(1, True), (2, True), (60, False)])
+def test_metrics_show_every_series(tmp_path, epochs, boundary):
+    results = [
+        dataclasses.replace(epoch_of(number, 0.9 * number / epochs), boundary_f=0.7 if boundary else None)
+        for number in range(1, epochs + 1)
+    ]
+    if boundary and epochs > 1:
+        results[0] = dataclasses.replace(results[0], boundary_f=None)  # of an older release
+    picture = read(plot_metrics(results, tmp_path / "plots" / "metrics_evolution.png"))
+    for colour in ((0, 114, 178), (0, 158, 115), (204, 121, 167), (86, 180, 233), (230, 159, 0)):
+        assert share_of(picture, colour) > 1e-5, f"no line or marker in {colour}"
+    assert (share_of(picture, (213, 94, 0)) > 1e-5) == boundary
+    assert share_of(picture, (255, 255, 255)) > 0.5
+
+
+@pytest.mark.parametrize("counts", [(900, 50, 100, 8950), (0, 0, 0, 10), (5, 0, 0, 0), (0, 3, 4, 0)])
+def test_confusion_is_the_darker_the_larger_the_share(tmp_path, counts):
+    tp, fp, fn, tn = counts
+    picture = read(plot_confusion(counts, tmp_path / "plots" / "confusion_matrix.png", title="val")).astype(int)
+    shares = [[tp / max(1, tp + fn), fn / max(1, tp + fn)], [fp / max(1, fp + tn), tn / max(1, fp + tn)]]
+    expected = (255 * np.array(matplotlib.colormaps["Blues"](np.array(shares)))[..., :3]).round().astype(int)
+    for colour in expected.reshape(-1, 3):
+        assert (np.abs(picture - colour).max(axis=2) < 3).mean() > 0.05, f"no cell in {colour}"
+
+
 def test_samples_show_hits_misses_and_inventions(tmp_path):
     picture = read(plot_samples([("worst", sample_of(0.1)), ("best", sample_of(0.9))], tmp_path / "samples.png"))
     # Over gray 120, the overlay's colours at 55 percent.
@@ -88,9 +115,9 @@ def test_the_earlier_of_equally_good_epochs_is_the_best():
 
 def test_drawing_touches_no_global_state_and_importing_loads_nothing(tmp_path):
     code = (
-        "import sys, pathlib, train.plots as plots\n"
+        "import sys, pathlib, train.plots, train.figure as figure\n"
         "assert not {'matplotlib', 'torch', 'numba'} & set(sys.modules), 'loaded at import'\n"
-        "plots._save(plots._figure(2, 2), pathlib.Path(sys.argv[1]))\n"
+        "figure.save_figure(figure.new_figure(2, 2), pathlib.Path(sys.argv[1]))\n"
         "assert 'matplotlib.pyplot' not in sys.modules, 'pyplot was loaded'\n"
     )
     done = subprocess.run(

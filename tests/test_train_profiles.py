@@ -66,8 +66,10 @@ def test_cpu_profile_follows_the_processor():
     ("hardware", "name", "precision", "batch"),
     [
         (with_gpu("H200", (9, 0), 139.8), "h200", "bf16", 64),
-        (with_gpu("H100", (9, 0), 79.2), "h200", "bf16", 32),
-        (with_gpu("A100 40GB", (8, 0), 39.4), "rtx4090", "bf16", 32),
+        (with_gpu("H100", (9, 0), 79.2), "h100", "bf16", 48),
+        (with_gpu("A100 80GB", (8, 0), 79.2), "a100", "bf16", 48),
+        (with_gpu("A100 40GB", (8, 0), 39.4), "a100", "bf16", 20),
+        (with_gpu("L40S", (8, 9), 44.4), "rtx4090", "bf16", 32),
         (with_gpu("RTX 4090", (8, 9), 23.5), "rtx4090", "bf16", 32),
         (with_gpu("RTX 3080", (8, 6), 9.6), "rtx3080", "bf16", 24),
         (with_gpu("RTX 3070", (8, 6), 7.8), "rtx3080", "bf16", 16),

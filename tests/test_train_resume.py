@@ -33,11 +33,11 @@ from train.config import TrainConfig
 
 record = Path(sys.argv[2]).open("a")
 step = train.loop.TrainStep.__call__
-def recording(self, image, person, ignore, rate):
+def recording(self, image, person, ignore, rate, **how):
     record.write(str(int(image.long().sum())) + "\\n")
     record.flush()
     time.sleep(0.1)  # long enough for the parent to kill it here
-    return step(self, image, person, ignore, rate)
+    return step(self, image, person, ignore, rate, **how)
 train.loop.TrainStep.__call__ = recording
 
 class Silent:
@@ -87,9 +87,9 @@ class Recorded:
         self.seen = []
         step = train.loop.TrainStep.__call__
 
-        def recording(this, image, person, ignore, rate):
+        def recording(this, image, person, ignore, rate, **how):
             self.seen.append(int(image.long().sum()))
-            return step(this, image, person, ignore, rate)
+            return step(this, image, person, ignore, rate, **how)
 
         monkeypatch.setattr(train.loop.TrainStep, "__call__", recording)
 
@@ -230,7 +230,7 @@ def test_a_failure_in_between_loses_nothing_before_it(config, whole, recorded, t
         patch.setattr(train.loop, "open_loader", broken)
         with pytest.raises(OSError, match="the disk is gone"):
             recorded.fit(config)
-    assert "the disk is gone" in next((tmp_path / "logs").iterdir()).read_text()
+    assert "the disk is gone" in next((tmp_path / "logs").glob("training_*")).read_text()
     result, after = recorded.fit(config, resume=True)
     assert after == whole[1][STEPS + 2 :]
     assert_same_end(whole[0], result)

@@ -11,7 +11,9 @@ from torchmetrics.classification import BinaryJaccardIndex
 
 from model import LOSSES, NetworkConfig, bce_dice
 from model.metrics import Scores
-from train.step import EvalStep, TrainStep, build_optimizer, prepare_network
+from train.average import WeightAverage
+from train.optimizer import build_optimizer
+from train.step import EvalStep, TrainStep, prepare_network
 
 SIDE, RATE = 64, 3e-3
 
@@ -96,6 +98,84 @@ def test_a_step_is_what_a_plain_loop_does(channels_last):
     counts = step.counts_4.tolist()
     assert sum(counts) == seen
     assert counts[0] + counts[3] == right
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
+def test_optimizers_are_torchs(name):
+    """Against torch's plain (not fused) ones, with the decay of each."""
+    network, plain = network_of(), network_of()
+    mine = build_optimizer(network, learning_rate=0.01, weight_decay=0.1, name=name, momentum=0.8)
+    kinds = {
+        "adamw": lambda groups: torch.optim.AdamW(groups, lr=0.01, foreach=False, fused=False),
+        "adam": lambda groups: torch.optim.Adam(groups, lr=0.01, foreach=False, fused=False),
+        "sgd": lambda groups: torch.optim.SGD(groups, lr=0.01, momentum=0.8, nesterov=True, foreach=False, fused=False),
+    }
+    theirs = kinds[name](
+        [
+            {"params": [one for one in plain.parameters() if one.ndim > 1], "weight_decay": 0.1},
+            {"params": [one for one in plain.parameters() if one.ndim <= 1], "weight_decay": 0.0},
+        ]
+    )
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        for one, other in zip(network.parameters(), plain.parameters(), strict=True):
+            noise = torch.randn(one.shape, generator=generator)
+            # In the weights' own memory format, as backward gives them: fused optimizers go by storage.
+            one.grad, other.grad = torch.empty_like(one).copy_(noise), torch.empty_like(other).copy_(noise)
+        mine.step()
+        theirs.step()
+    torch.testing.assert_close(weights_of(network), weights_of(plain), rtol=1e-5, atol=1e-6)
+
+
+def test_accumulated_batches_give_the_gradient_of_their_mean():
+    """The update of two batches is that of the mean of their gradients, clipped once."""
+    network, plain = network_of(), network_of()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    settings = {"precision": "fp32", "loss": bce_dice, "compile": None, "device": "cpu", "clip": 1e9}
+    step = TrainStep(network, optimizer, **settings)
+    first, second, third = batches_of(3)
+    start = weights_of(network)
+    step(*first, 1.0, batches=2, last=False)
+    assert torch.equal(weights_of(network), start)
+    with pytest.raises(AssertionError, match="gradients"):
+        step.state_dict()
+    step(*second, 1.0, batches=2)
+    plain.train()
+    losses = [bce_dice(plain(image), person, ignore) for image, person, ignore in (first, second)]
+    (sum(losses) / 2).backward()
+    gradient = torch.cat([parameter.grad.reshape(-1) for parameter in plain.parameters()])
+    torch.testing.assert_close(start - weights_of(network), gradient, rtol=1e-3, atol=1e-5)
+    before = weights_of(network)
+    step(*third, 0.5)  # what came before is forgotten
+    plain.load_state_dict(network.state_dict())
+    assert not torch.equal(weights_of(network), before)
+    assert int(step.counts_4.sum()) == sum(int((ignore == 0).sum()) for _, _, ignore in (first, second, third))
+
+
+def test_the_average_follows_the_weights_as_its_formula_says():
+    network, twin = network_of(), network_of(seed=1)
+    average = WeightAverage(twin, network, 0.5)
+    assert torch.equal(weights_of(twin), weights_of(network))
+    step = TrainStep(
+        network, build_optimizer(network, learning_rate=RATE, weight_decay=0.1), precision="fp32", loss=bce_dice,
+        compile=None, device="cpu", clip=1.0, average=average,
+    )  # fmt: skip
+    expected = {name: value.double().clone() for name, value in network.state_dict().items()}
+    for number, batch in enumerate(batches_of(12), 1):
+        step(*batch, RATE)
+        decay = min(0.5, (1 + number) / (10 + number))
+        for name, value in network.state_dict().items():
+            expected[name] = decay * expected[name] + (1 - decay) * value.double()
+    for name, value in twin.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value.double(), expected[name], rtol=1e-4, atol=1e-6)
+        else:
+            assert torch.equal(value, network.state_dict()[name]), name
+    other = WeightAverage(network_of(seed=2), network, 0.5)
+    other.load_state_dict(copy.deepcopy(average.state_dict()))
+    average.update()
+    other.update()
+    assert torch.equal(weights_of(other.network), weights_of(twin))
 
 
 def weights_of(network: nn.Module) -> Tensor:

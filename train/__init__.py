@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from train.checkpoint import CheckpointError, load_checkpoint, load_network
     from train.config import TrainConfig, TrainConfigError
+    from train.epoch import DivergedError
+    from train.eval_config import EvalConfig
     from train.hardware import Hardware, HardwareError, read_hardware
-    from train.loop import DivergedError, fit
+    from train.loop import fit
+    from train.optimizer import build_optimizer
     from train.profiles import PROFILES, Profile, profile
     from train.result import EpochResult, FitResult, Listener, StartInfo
-    from train.step import EvalStep, TrainStep, build_optimizer, prepare_network
+    from train.step import EvalStep, TrainStep, prepare_network
 
 __all__ = [
     "PROFILES",
     "CheckpointError",
     "DivergedError",
     "EpochResult",
+    "EvalConfig",
     "EvalStep",
     "FitResult",
     "Hardware",
@@ -42,10 +46,13 @@ _HOMES = {
     "train.checkpoint": ("CheckpointError", "load_checkpoint", "load_network"),
     "train.config": ("TrainConfig", "TrainConfigError"),
     "train.hardware": ("Hardware", "HardwareError", "read_hardware"),
-    "train.loop": ("DivergedError", "fit"),
+    "train.epoch": ("DivergedError",),
+    "train.eval_config": ("EvalConfig",),
+    "train.loop": ("fit",),
+    "train.optimizer": ("build_optimizer",),
     "train.profiles": ("PROFILES", "Profile", "profile"),
     "train.result": ("EpochResult", "FitResult", "Listener", "StartInfo"),
-    "train.step": ("EvalStep", "TrainStep", "build_optimizer", "prepare_network"),
+    "train.step": ("EvalStep", "TrainStep", "prepare_network"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

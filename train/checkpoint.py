@@ -6,6 +6,7 @@ A file is one `torch.save` of plain values and tensors, read with `weights_only=
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import pickle
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from cache.atomic import sync_directory
+from cache.atomic import sync_directory, write_atomically
 from model.base import SegmentationNetwork
 from model.network import build_network
 from train.config import TrainConfig
@@ -38,6 +39,7 @@ class Progress:
         step: steps done, over all epochs.
         loss_sum: of this epoch's steps.
         seconds, waited: spent in this epoch's training; of them, waiting for the loader.
+        warmup, warmup_steps: seconds before that, of first steps, and how many these are: one a process.
         skipped: images of this epoch's training left out because of a bad record.
     """
 
@@ -45,6 +47,8 @@ class Progress:
     loss_sum: float = 0.0
     seconds: float = 0.0
     waited: float = 0.0
+    warmup: float = 0.0
+    warmup_steps: int = 0
     skipped: int = 0
 
 
@@ -132,6 +136,22 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         raise CheckpointError(
             f"cannot write {path}: {error}; an earlier checkpoint there is still whole; free some space and resume"
         ) from error
+
+
+def save_weights(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint's weights as safetensors, with the network's configuration and the side as metadata.
+
+    Raises:
+        CheckpointError: the disk is full, or `path` cannot be written.
+    """
+    from safetensors.torch import save
+
+    tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.network.items()}
+    network = json.dumps(checkpoint.config.to_dict()["network"])
+    try:
+        write_atomically(path, save(tensors, {"kind": KIND, "network": network, "side": str(checkpoint.side)}))
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror}; free some space and resume") from error
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -14,6 +14,8 @@ from loader.batch import Backend
 from loader.damage import OnBadRecord
 from model.loss import LOSSES
 from model.network import NetworkConfig
+from train.optimizer import LEARNING_RATE, WEIGHT_DECAY, OptimizerName
+from train.schedule import Scheduler
 
 if TYPE_CHECKING:
     from train.profiles import Profile
@@ -21,7 +23,12 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "fp16", "bf16"]
 Device = Literal["cuda", "cpu"]
 
-FREE = frozenset({"profile", "cache", "out", "side", "epochs", "threads", "on_bad_record", "checkpoint_minutes"})
+FREE = frozenset(
+    {
+        *("world", "profile", "cache", "out", "side", "epochs", "patience", "threads", "prefetch", "pin_memory"),
+        *("on_bad_record", "checkpoint_minutes"),
+    }
+)
 """Fields that may change between a run and its continuation: they change no batch of a sound cache and no gradient. The
 cache may have moved (its fingerprint is compared instead), and `epochs` may be raised."""
 
@@ -40,22 +47,33 @@ class TrainConfig:
         profile: name of the profile that this came from, for messages.
         network: which network.
         epochs: passes over the training images.
-        batch_size: images in a step.
+        batch_size: images in a step, of each rank.
+        world: ranks, set by the run itself: see `train.ranks`.
+        accumulation: steps whose gradients make one update: what `batch_size * accumulation` images would give in one
+            step, but for BatchNorm, at the memory of `batch_size`.
         side: pixels that the profile was made for; the cache's own side is what counts. None: any.
-        learning_rate: its peak, after the warm-up.
-        weight_decay: of AdamW, on the kernels only. The guide's 1e-6 was meant for coupled decay; AdamW multiplies
-            weights by 1 - learning_rate * weight_decay each step, so 1e-6 would do nothing, and 1e-2 is the usual one.
+        optimizer: name in `train.optimizer`.
+        learning_rate: its peak, after the warm-up. None: the optimizer's own, see `train.optimizer.LEARNING_RATE`.
+        weight_decay: on the kernels only. None: the optimizer's own, see `train.optimizer.WEIGHT_DECAY`.
+        momentum: of `sgd`.
+        scheduler: of the learning rate, see `train.schedule`.
         warmup: share of all steps over which the learning rate rises.
         clip: largest norm of the gradient.
+        average: share that each update keeps of the running average of the weights, which is what is validated and
+            saved as the best; 0 takes the weights as they are. See `train.average`.
+        patience: epochs without a better validation IoU after which training ends; 0 never ends it early.
         loss: name in `model.LOSSES`.
         augment: level in `loader.LEVELS`.
         seed: of the starting weights, the order, the augmentation and the dropout.
+        deterministic: only take kernels that give the same bits each time; on a GPU they are slower.
         precision: of the convolutions; weights, loss and metrics are fp32.
         channels_last: NHWC weights and features instead of NCHW.
         compile: whether to use `torch.compile`.
         device: where to train.
         loader: backend of the loaders.
         threads: CPU threads of each loader; 0 takes one a processor.
+        prefetch: batches that are made ahead.
+        pin_memory: make them in locked memory, from where a GPU copies by itself.
         on_bad_record: of the loaders: `stop` with an error that names it, or `skip` and count it.
         checkpoint_minutes: a checkpoint within an epoch after so many minutes; 0 saves after each step.
     """
@@ -66,37 +84,63 @@ class TrainConfig:
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
     epochs: int = 100
     batch_size: int = 16
+    world: int = 1
+    accumulation: int = 1
     side: int | None = None
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
+    optimizer: OptimizerName = "adamw"
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    momentum: float = 0.9
+    scheduler: Scheduler = "cosine_annealing"
     warmup: float = 0.05
     clip: float = 1.0
+    average: float = 0.0
+    patience: int = 0
     loss: str = "bce_dice"
     augment: Level = "light"
     seed: int = 0
+    deterministic: bool = False
     precision: Precision = "fp32"
     channels_last: bool = True
     compile: bool = False
     device: Device = "cpu"
     loader: Backend = "auto"
     threads: int = 0
+    prefetch: int = 2
+    pin_memory: bool = True
     on_bad_record: OnBadRecord = "stop"
     checkpoint_minutes: float = 10.0
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0), ("threads", 0), ("checkpoint_minutes", 0)):
-            if getattr(self, name) < least:
-                raise TrainConfigError(f"{name}={getattr(self, name)} is below {least}; use {least} or more")
-        for name in ("learning_rate", "clip"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise TrainConfigError(f"{name}={getattr(self, name)} is not a positive number; try 1e-3")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise TrainConfigError(f"weight_decay={self.weight_decay} is negative; 1e-2 is the default, 0 turns it off")
-        if not 0 <= self.warmup < 1:
-            raise TrainConfigError(f"warmup={self.warmup} is not a share from 0 to below 1; 0.05 is the default")
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise TrainConfigError(f"{name}={getattr(self, name)!r} is not known; use one of {', '.join(known)}")
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise TrainConfigError(f"{name}={getattr(self, name)} is below {least}; use {least} or more")
+        for name, value in (("learning_rate", self.peak), ("clip", self.clip)):
+            if not 0 < value < float("inf"):
+                raise TrainConfigError(f"{name}={value} is not a positive number; try 1e-3")
+        if not 0 <= self.decay < float("inf"):
+            raise TrainConfigError(f"weight_decay={self.decay} is negative; 1e-2 is AdamW's default, 0 turns it off")
+        for name, usual in _SHARES.items():
+            if not 0 <= getattr(self, name) < 1:
+                raise TrainConfigError(f"{name}={getattr(self, name)} is not from 0 to below 1; {usual}")
+
+    @property
+    def images_an_update(self) -> int:
+        """Images whose gradients make one update of the weights."""
+        return self.batch_size * self.world * self.accumulation
+
+    @property
+    def peak(self) -> float:
+        """The learning rate after the warm-up."""
+        return LEARNING_RATE[self.optimizer] if self.learning_rate is None else self.learning_rate
+
+    @property
+    def decay(self) -> float:
+        """The weight decay."""
+        return WEIGHT_DECAY[self.optimizer] if self.weight_decay is None else self.weight_decay
 
     @classmethod
     def from_profile(cls, profile: Profile, *, cache: Path, out: Path, **changes: Any) -> TrainConfig:
@@ -112,6 +156,10 @@ class TrainConfig:
         values = dataclasses.asdict(self)
         return {**values, "cache": str(self.cache), "out": str(self.out)}
 
+    def resolved(self) -> dict[str, Any]:
+        """As `to_dict`, nothing left open."""
+        return {**self.to_dict(), "learning_rate": self.peak, "weight_decay": self.decay}
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """Undo `to_dict`.
@@ -126,7 +174,10 @@ class TrainConfig:
 
     def differences(self, other: TrainConfig) -> list[str]:
         """Fields that decide what a step does and in which `other` differs, as `name: mine, not theirs`."""
-        mine, theirs = self.to_dict(), other.to_dict()
+        # As many images in a step, shared out among more or fewer ranks, are the same step.
+        mine, theirs = (
+            {**config.resolved(), "batch_size": config.batch_size * config.world} for config in (self, other)
+        )
         return [
             f"{name}: {mine[name]}, not {theirs[name]}"
             for name in mine
@@ -135,10 +186,30 @@ class TrainConfig:
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
+    "optimizer": get_args(OptimizerName),
+    "scheduler": get_args(Scheduler),
     "loss": tuple(LOSSES),
     "augment": tuple(LEVELS),
     "precision": get_args(Precision),
     "device": get_args(Device),
     "loader": get_args(Backend),
     "on_bad_record": get_args(OnBadRecord),
+}
+
+_LEAST: dict[str, float] = {
+    "epochs": 1,
+    "batch_size": 1,
+    "world": 1,
+    "accumulation": 1,
+    "patience": 0,
+    "seed": 0,
+    "threads": 0,
+    "prefetch": 1,
+    "checkpoint_minutes": 0,
+}
+
+_SHARES = {
+    "momentum": "0.9 is the default",
+    "warmup": "0.05 of all steps is the default",
+    "average": "0.999 is usual, 0 turns it off",
 }

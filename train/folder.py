@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 import logging
-from collections.abc import Iterator
+import math
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from cache.atomic import write_atomically
 from loader.damage import BadRecord
@@ -27,6 +35,11 @@ class RunFolder:
     def best_model(self) -> Path:
         """The network of the epoch with the highest validation IoU, for use."""
         return self.root / "checkpoints" / "best_model.pth"
+
+    @property
+    def best_weights(self) -> Path:
+        """The same network's weights for other programs: safetensors, which runs no code when it is read."""
+        return self.root / "checkpoints" / "best_model.safetensors"
 
     @property
     def last_model(self) -> Path:
@@ -54,12 +67,45 @@ class RunFolder:
 
     def write_config(self, config: TrainConfig) -> None:
         """Write `config.json`."""
-        write_atomically(self.root / "config.json", json.dumps(config.to_dict(), indent=1).encode() + b"\n")
+        write_atomically(self.root / "config.json", json.dumps(config.resolved(), indent=1).encode() + b"\n")
+
+    def write_environment(self, environment: Mapping[str, str]) -> None:
+        """Write `environment.json`, and with how torch was built and what the driver says `logs/system_<time>.log`."""
+        write_atomically(self.root / "environment.json", json.dumps(dict(environment), indent=1).encode() + b"\n")
+        lines = [f"{name}: {text}" for name, text in environment.items()]
+        text = "\n".join([*lines, "", torch.__config__.show(), _driver()])
+        write_atomically(self.root / "logs" / f"system_{_now()}.log", text.encode())
 
     def write_metrics(self, results: list[EpochResult]) -> None:
-        """Write `metrics.jsonl`, one line an epoch; whole, so that a resumed run leaves no line twice."""
-        lines = [json.dumps({**dataclasses.asdict(result), "seconds": result.seconds}) for result in results]
+        """Write `metrics.jsonl` and `metrics.csv`, one line an epoch; whole, so that a resumed run repeats no line."""
+        rows = [{**dataclasses.asdict(result), "seconds": result.seconds} for result in results]
+        lines = [json.dumps(row) for row in rows]
         write_atomically(self.root / "metrics.jsonl", "".join(f"{line}\n" for line in lines).encode())
+        flat = [_flat(row) for row in rows]
+        table = io.StringIO()
+        writer = csv.DictWriter(table, list(flat[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(flat)
+        write_atomically(self.root / "metrics.csv", table.getvalue().encode())
+
+
+def _driver() -> str:
+    """What the GPUs' driver says, where there is one."""
+    try:
+        return subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=20, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return "no nvidia-smi"
+
+
+def _now() -> str:
+    return f"{datetime.now():%Y%m%d_%H%M%S_%f}"
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of scalars: `val.iou` becomes `val_iou`, the counts one column each."""
+    row = dict(row)
+    counts = dict(zip(("val_tp", "val_fp", "val_fn", "val_tn"), row.pop("val_counts"), strict=True))
+    return {**row, **{f"val_{name}": value for name, value in row.pop("val").items()}, **counts}
 
 
 class RunLog:
@@ -76,7 +122,7 @@ class RunLog:
         """See `Listener`."""
         for name, text in info.environment.items():
             self._logger.info("%s: %s", name, text)
-        self._logger.info("config: %s", json.dumps(info.config.to_dict()))
+        self._logger.info("config: %s", json.dumps(info.config.resolved()))
         self._logger.info(
             "train %d images, val %d, side %d; %s with %d parameters; %d steps an epoch, from step %d on",
             info.train_images,
@@ -97,8 +143,9 @@ class RunLog:
     def on_epoch(self, result: EpochResult) -> None:
         """See `Listener`."""
         self._logger.info(
-            "epoch %d/%d: train loss %.4f accuracy %.4f | val loss %.4f IoU %.4f Dice %.4f accuracy %.4f%s | "
-            "%.1f s + %.1f s | %.1f images/s, data wait %.1f %%, learning rate %.2e",
+            "epoch %d/%d: train loss %.4f accuracy %.4f | val loss %.4f IoU %.4f Dice %.4f accuracy %.4f "
+            "precision %.4f recall %.4f boundary F %.4f%s | %.1f s + %.1f s%s | %.1f images/s, data wait %.1f %%, "
+            "learning rate %.2e",
             result.epoch,
             result.epochs,
             result.train_loss,
@@ -107,9 +154,13 @@ class RunLog:
             result.val.iou,
             result.val.dice,
             result.val.accuracy,
+            result.val.precision,
+            result.val.recall,
+            math.nan if result.boundary_f is None else result.boundary_f,
             " (best)" if result.best else "",
             result.train_seconds,
             result.val_seconds,
+            f", first step {result.warmup_seconds:.1f} s" if result.warmup_seconds else "",
             result.images_per_s,
             100 * result.wait_share,
             result.learning_rate,
@@ -137,9 +188,10 @@ class RunLog:
 
 
 @contextmanager
-def open_log(folder: RunFolder) -> Iterator[RunLog]:
-    """Open a new log; an error that ends the run is its last line."""
-    log = RunLog(folder.root / "logs" / f"training_{datetime.now():%Y%m%d_%H%M%S_%f}.log")
+def open_log(folder: RunFolder, *, first: bool = True) -> Iterator[RunLog]:
+    """Open a new log; an error that ends the run is its last line. Only the first rank's is a file."""
+    name = f"training_{_now()}.log"
+    log = RunLog(folder.root / "logs" / name if first else Path(os.devnull))
     try:
         yield log
     except BaseException as error:

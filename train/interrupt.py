@@ -8,7 +8,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from train.ranks import ALONE, Ranks
+
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequest:
+    """Whether to stop, the same on all ranks.
+
+    Args:
+        asked: is set when this process is asked to.
+        ranks: of the run.
+        device: on which they speak to each other.
+    """
+
+    def __init__(self, asked: threading.Event, ranks: Ranks = ALONE, device: str = "cpu") -> None:
+        self._asked, self._ranks, self._device = asked, ranks, device
+        self._agreed = False
+
+    @property
+    def agreed(self) -> bool:
+        """What was agreed on last. One process alone always agrees with itself."""
+        return self._asked.is_set() if self._ranks.world == 1 else self._agreed
+
+    def agree(self) -> bool:
+        """Stop all ranks if one is asked to. All must call it, at the same place."""
+        self._agreed = self._ranks.any(self._asked.is_set(), self._device)
+        return self._agreed
 
 
 @contextmanager

@@ -51,8 +51,11 @@ class EpochResult:
         train_accuracy: share of pixels right, each seen with the weights of its step.
         val_loss: mean over the validation images.
         val: scores on the validation images.
+        val_counts: the pixels that these are of: true and false positives, false and true negatives.
+        boundary_f: F-score of the boundaries on the validation images, see `model.boundary`.
         learning_rate: of the last step.
         train_seconds: training alone, over all parts when the epoch was interrupted.
+        warmup_seconds: the first step, which compiles; not in `train_seconds`.
         val_seconds: validation.
         images_per_s: training images a second of `train_seconds`.
         wait_share: share of `train_seconds` in which training stood and asked the loader for the next batch. On a GPU,
@@ -74,11 +77,14 @@ class EpochResult:
     wait_share: float
     best: bool
     skipped: int = 0
+    val_counts: tuple[int, int, int, int] = (0, 0, 0, 0)
+    boundary_f: float | None = None
+    warmup_seconds: float = 0.0
 
     @property
     def seconds(self) -> float:
-        """Training and validation together."""
-        return self.train_seconds + self.val_seconds
+        """Warm-up, training and validation together."""
+        return self.warmup_seconds + self.train_seconds + self.val_seconds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,6 +95,7 @@ class FitResult:
         epochs: all epochs so far, those before a resume included.
         best: the one with the highest validation IoU, or None before the first epoch's end.
         interrupted: it was asked to stop; `fit(..., resume=True)` goes on from the very next batch.
+        stopped_early: it ended before its last epoch, for the score has not risen for `TrainConfig.patience` epochs.
         best_model, last_model, log: files; `best_model` is there once `best` is.
         plots: the pictures drawn.
         bad_records: the distinct ones that were skipped since this call began, train before val, by sample number.
@@ -101,6 +108,7 @@ class FitResult:
     last_model: Path
     log: Path
     plots: tuple[Path, ...]
+    stopped_early: bool = False
     bad_records: tuple[BadRecord, ...] = ()
 
 
@@ -118,6 +126,33 @@ class Listener(Protocol):
 
     def on_bad_records(self, found: tuple[BadRecord, ...], total: int) -> None:
         """In the epoch that is just done, `found` were skipped for the first time; distinct ones so far: `total`."""
+
+
+class Listeners:
+    """Tells several; those that are None are left out."""
+
+    def __init__(self, *listeners: Listener | None) -> None:
+        self._listeners = [listener for listener in listeners if listener is not None]
+
+    def on_start(self, info: StartInfo) -> None:
+        """See `Listener`."""
+        for listener in self._listeners:
+            listener.on_start(info)
+
+    def on_step(self, done: int, total: int, loss: float, images_per_s: float) -> None:
+        """See `Listener`."""
+        for listener in self._listeners:
+            listener.on_step(done, total, loss, images_per_s)
+
+    def on_epoch(self, result: EpochResult) -> None:
+        """See `Listener`."""
+        for listener in self._listeners:
+            listener.on_epoch(result)
+
+    def on_bad_records(self, found: tuple[BadRecord, ...], total: int) -> None:
+        """See `Listener`."""
+        for listener in self._listeners:
+            listener.on_bad_records(found, total)
 
 
 def best_epoch(results: list[EpochResult]) -> EpochResult | None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from model.base import SegmentationNetwork
+from model.boundary import count_boundary
 from model.loss import Loss
 from model.metrics import count_pixels
 from model.network import NetworkConfig, build_network
+from train.average import WeightAverage
 from train.config import Precision
+from train.ranks import ALONE, Ranks
 
 _AUTOCAST = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -23,37 +28,34 @@ def prepare_network(config: NetworkConfig, *, channels_last: bool, device: str) 
     return build_network(config, memory_format=memory_format).to(device)
 
 
-def build_optimizer(network: nn.Module, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """Give AdamW in its fused form (one kernel for all weights).
-
-    Only kernels decay: drawing a BatchNorm's gain or a bias towards zero makes nothing simpler.
-    """
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
-
-
 class _Forward(nn.Module):
     """Network, loss and pixel counts under autocast: what is compiled as one graph."""
 
-    def __init__(self, network: SegmentationNetwork, loss: Loss, precision: Precision, device: str) -> None:
+    def __init__(
+        self, network: SegmentationNetwork, loss: Loss, precision: Precision, device: str, tolerance: int = 0
+    ) -> None:
         super().__init__()
         self.network, self._loss = network, loss
         self._device, self._dtype = device, _AUTOCAST[precision]
         self._narrow = precision != "fp32"
+        self._tolerance = tolerance
 
-    def forward(self, image_N3HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the loss (float32 scalar) and `counts_4` (int64)."""
+    def forward(self, image_N3HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Give the loss (float32 scalar), `counts_4` and `boundary_4` (int64; the latter 0 without a tolerance)."""
         with torch.autocast(self._device, dtype=self._dtype, enabled=self._narrow):
             logits_N1HW = self.network(image_N3HW)
         loss = self._loss(logits_N1HW, person_N1HW, ignore_N1HW)
-        return loss, count_pixels(logits_N1HW.detach(), person_N1HW, ignore_N1HW)
+        detached_N1HW = logits_N1HW.detach()
+        counts_4 = count_pixels(detached_N1HW, person_N1HW, ignore_N1HW)
+        if not self._tolerance:
+            return loss, counts_4, torch.zeros_like(counts_4)
+        return loss, counts_4, count_boundary(detached_N1HW > 0, person_N1HW, ignore_N1HW, self._tolerance)
 
 
-def _compiled(forward: _Forward, backend: str | None) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+_Calls = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+
+
+def _compiled(forward: _Forward, backend: str | None) -> _Calls:
     # `dynamic=False`: every batch has the same shape, and a graph for just that shape is the fastest.
     return forward if backend is None else torch.compile(forward, backend=backend, fullgraph=True, dynamic=False)
 
@@ -63,6 +65,10 @@ class TrainStep:
 
     It never waits for the device: what it returns and counts stays there until somebody reads it.
 
+    Attributes:
+        counts_4: pixels so far: true and false positives, false and true negatives.
+        warm: whether it was called: the first call compiles, or looks for the fastest kernels.
+
     Args:
         network: on its device and in its memory format.
         optimizer: of the network's parameters.
@@ -71,6 +77,8 @@ class TrainStep:
         compile: backend of `torch.compile`, or None to run eagerly.
         device: `cuda` or `cpu`, the network's.
         clip: largest norm of the gradient over all parameters.
+        average: takes in each update, if there is one.
+        ranks: of the run: each learns from a batch of its own, the update is of the mean of their gradients.
     """
 
     def __init__(
@@ -83,38 +91,79 @@ class TrainStep:
         compile: str | None,
         device: str,
         clip: float,
+        average: WeightAverage | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.network, self.optimizer = network, optimizer
+        self.network, self.optimizer, self.average = network, optimizer, average
         self.counts_4 = torch.zeros(4, dtype=torch.int64, device=device)
         self._forward = _compiled(_Forward(network, loss, precision, device), compile)
+        self._parallel: DistributedDataParallel | None = None
+        if ranks.world > 1:
+            module = cast("nn.Module", self._forward)
+            gpu = [ranks.local] if device == "cuda" else None
+            self._forward = self._parallel = DistributedDataParallel(
+                module, device_ids=gpu, gradient_as_bucket_view=True
+            )
         self._scaler = torch.amp.GradScaler(device, enabled=precision == "fp16")
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._clip = clip
+        self._accumulated = False
+        self.warm = False
 
-    def __call__(self, image_N3HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor, learning_rate: float) -> Tensor:
-        """Learn from a batch (as `loader.Batch` has it) and give its loss: float32 scalar on the device."""
+    def __call__(
+        self,
+        image_N3HW: Tensor,
+        person_N1HW: Tensor,
+        ignore_N1HW: Tensor,
+        learning_rate: float,
+        *,
+        batches: int = 1,
+        last: bool = True,
+    ) -> Tensor:
+        """Learn from a batch (as `loader.Batch` has it) and give its loss: float32 scalar on the device.
+
+        Args:
+            image_N3HW: as person_N1HW and ignore_N1HW, of a batch.
+            person_N1HW: see above.
+            ignore_N1HW: see above.
+            learning_rate: of the update.
+            batches: whose gradients the update is the mean of.
+            last: whether this is the last one of them, after which the weights are updated.
+        """
         if not self.network.training:
             self.network.train()
+        if not self._accumulated:
+            self.optimizer.zero_grad(set_to_none=True)
+        # Gradients go from rank to rank while the last batch is on its way back.
+        with nullcontext() if last or self._parallel is None else self._parallel.no_sync():
+            loss, counts_4, _ = self._forward(image_N3HW, person_N1HW, ignore_N1HW)
+            self._scaler.scale(loss / batches if batches > 1 else loss).backward()  # type: ignore[no-untyped-call]
+        self.counts_4 += counts_4
+        self._accumulated, self.warm = not last, True
+        if last:
+            self._update(learning_rate)
+        return loss.detach()
+
+    def _update(self, learning_rate: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        self.optimizer.zero_grad(set_to_none=True)
-        loss, counts_4 = self._forward(image_N3HW, person_N1HW, ignore_N1HW)
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._scaler.unscale_(self.optimizer)  # before clipping: the limit is on the true gradient
         nn.utils.clip_grad_norm_(self._parameters, self._clip)
         self._scaler.step(self.optimizer)
         self._scaler.update()
-        self.counts_4 += counts_4
-        return loss.detach()
+        if self.average is not None:
+            self.average.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what the next step depends on. Its tensors are the live ones: save or copy them at once."""
+        """Give what the next update depends on. Its tensors are the live ones: save or copy them at once."""
+        assert not self._accumulated, "gradients of a part of an update are not kept"
         return {
             "network": self.network.state_dict(),
             # As it is, in the weights' memory format: a fused update walks weights and moments in storage order.
             "optimizer": self.optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "counts": self.counts_4,
+            "average": self.average and self.average.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -123,26 +172,38 @@ class TrainStep:
         self.optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         self.counts_4.copy_(state["counts"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
 
 
 class EvalStep:
-    """Forward and loss without gradients; pixel counts and loss add up on the device.
+    """Forward and loss without gradients; counts of pixels and of boundary pixels, and loss, add up on the device.
 
-    Args: as `TrainStep`.
+    Args: as `TrainStep`, and
+        tolerance: pixels within which boundaries match (see `model.boundary`); 0 leaves them out.
     """
 
     def __init__(
-        self, network: SegmentationNetwork, *, precision: Precision, loss: Loss, compile: str | None, device: str
+        self,
+        network: SegmentationNetwork,
+        *,
+        precision: Precision,
+        loss: Loss,
+        compile: str | None,
+        device: str,
+        tolerance: int = 0,
     ) -> None:
         self.network = network
         self.counts_4 = torch.zeros(4, dtype=torch.int64, device=device)
+        self.boundary_4 = torch.zeros_like(self.counts_4)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self.images = 0
-        self._forward = _compiled(_Forward(network, loss, precision, device), compile)
+        self._forward = _compiled(_Forward(network, loss, precision, device, tolerance), compile)
 
     def reset(self) -> None:
         """Forget what was counted."""
         self.counts_4.zero_()
+        self.boundary_4.zero_()
         self.loss_sum.zero_()
         self.images = 0
 
@@ -150,7 +211,8 @@ class EvalStep:
     def __call__(self, image_N3HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor, valid: int) -> None:
         """Count a batch of which the first `valid` images matter; the planes of the others are all `ignore`."""
         self.network.eval()
-        loss, counts_4 = self._forward(image_N3HW, person_N1HW, ignore_N1HW)
+        loss, counts_4, boundary_4 = self._forward(image_N3HW, person_N1HW, ignore_N1HW)
         self.counts_4 += counts_4
+        self.boundary_4 += boundary_4
         self.loss_sum += loss * valid  # a mean over pixels, weighted so that a filled-up batch counts for less
         self.images += valid

@@ -1,0 +1,226 @@
+"""What a run does with the settings that change how it learns: accumulation, averages, schedules, patience, room."""
+
+import csv
+import dataclasses
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+
+import train.loop
+from cache.spec import CacheSpec
+from model import NetworkConfig, build_network
+from preprocess.build import BuildConfig, build_cache
+from preprocess.synth import SynthConfig, make_dataset
+from train.checkpoint import load_checkpoint, load_network
+from train.config import TrainConfig
+from train.hardware import HardwareError
+from train.loop import fit
+from train.room import make_room, try_step
+
+STEPS = 5
+
+
+class Silent:
+    def on_start(self, info):
+        self.info = info
+
+    def on_step(self, done, total, loss, images_per_s):
+        pass
+
+    def on_epoch(self, result):
+        pass
+
+    def on_bad_records(self, found, total):
+        pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums then come in one order
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    make_dataset(root / "coco", SynthConfig(images=24, val_fraction=4 / 24, long_side=(96, 128)))
+    build_cache(BuildConfig(coco=root / "coco", out=root / "cache", spec=CacheSpec(side=64, images="all")))
+    return root / "cache"
+
+
+def config_of(cache, out, **changes):
+    values = {"network": NetworkConfig(width=8, dropout=0.2), "epochs": 3, "batch_size": 4, "loader": "native",
+              "threads": 1, "learning_rate": 3e-3}  # fmt: skip
+    return TrainConfig(cache=cache, out=out, **{**values, **changes})
+
+
+def weights(result, name="last_model"):
+    return load_checkpoint(getattr(result, name)).network
+
+
+class Updates:
+    """Keeps the arguments of each step."""
+
+    def __init__(self, monkeypatch):
+        self.seen = []
+        step = train.loop.TrainStep.__call__
+
+        def recording(this, image, person, ignore, rate, **how):
+            self.seen.append((rate, how["batches"], how["last"]))
+            return step(this, image, person, ignore, rate, **how)
+
+        monkeypatch.setattr(train.loop.TrainStep, "__call__", recording)
+
+
+def test_an_epoch_ends_with_an_update_of_what_is_left(cache, tmp_path, monkeypatch):
+    updates = Updates(monkeypatch)
+    fit(config_of(cache, tmp_path, epochs=1, accumulation=3, scheduler="none", warmup=0.0), Silent())
+    assert [(batches, last) for _, batches, last in updates.seen] == [
+        *[(3, False), (3, False), (3, True)],
+        *[(2, False), (2, True)],
+    ]
+    assert {rate for rate, _, _ in updates.seen} == {3e-3}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"accumulation": 2, "average": 0.9},
+        {"optimizer": "sgd", "scheduler": "plateau", "average": 0.9, "deterministic": True},
+    ],
+    ids=["accumulated", "plateau"],
+)
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(cache, tmp_path, changes, monkeypatch):
+    monkeypatch.setattr("train.schedule.PLATEAU_PATIENCE", 0)
+    config = config_of(cache, tmp_path / "whole", **changes)
+    whole = fit(config, Silent())
+
+    class Stopper(Silent):
+        def on_step(self, done, total, loss, images_per_s):
+            if done == 3:
+                raise KeyboardInterrupt
+
+    parted = dataclasses.replace(config, out=tmp_path / "parted", checkpoint_minutes=0)
+    with pytest.raises(KeyboardInterrupt):
+        fit(parted, Stopper())
+    reached = load_checkpoint(tmp_path / "parted" / "checkpoints" / "last_model.pth").continuation.progress.step
+    assert reached == 2, "a checkpoint is of an update"
+    result = fit(parted, Silent(), resume=True)
+    for name in ("last_model", "best_model"):
+        one, other = weights(whole, name), weights(result, name)
+        assert all(torch.equal(one[key], other[key]) for key in one), name
+    for mine, theirs in zip(whole.epochs, result.epochs, strict=True):
+        for name in ("train_loss", "val_loss", "val", "val_counts", "boundary_f", "learning_rate", "best"):
+            assert getattr(mine, name) == getattr(theirs, name), name
+
+
+def test_with_an_average_it_is_that_which_is_validated_and_saved(cache, tmp_path):
+    plain = fit(config_of(cache, tmp_path / "plain"), Silent())
+    averaged = fit(config_of(cache, tmp_path / "averaged", average=0.9), Silent())
+    one, other = weights(plain), weights(averaged)
+    assert all(torch.equal(one[name], other[name]) for name in one), "the average changes nothing in learning"
+    assert [epoch.train_loss for epoch in plain.epochs] == [epoch.train_loss for epoch in averaged.epochs]
+    assert plain.epochs[-1].val_loss != averaged.epochs[-1].val_loss
+    best = weights(averaged, "best_model")
+    assert averaged.best.epoch == len(averaged.epochs)
+    kept = load_checkpoint(averaged.last_model).continuation.step["average"]["network"]
+    assert all(torch.equal(best[name], kept[name]) for name in best)
+
+
+def test_it_ends_when_the_score_does_not_rise(cache, tmp_path, monkeypatch):
+    validations = []
+    real = train.loop.validate
+
+    def validate(*arguments):
+        found = real(*arguments)
+        validations.append(found)
+        iou = (0.5, 0.6, 0.4, 0.6, 0.9, 0.1, 0.1, 0.1)[len(validations) - 1]
+        return dataclasses.replace(found, scores=dataclasses.replace(found.scores, iou=iou))
+
+    monkeypatch.setattr(train.loop, "validate", validate)
+    config = config_of(cache, tmp_path, epochs=9, patience=2)
+    result = fit(config, Silent())
+    assert [epoch.val.iou for epoch in result.epochs] == [0.5, 0.6, 0.4, 0.6], "as good is no better"
+    assert (result.stopped_early, result.interrupted, result.best.epoch) == (True, False, 2)
+    assert "stopped early: no better IoU for 2 epochs" in result.log.read_text()
+    assert all(path.is_file() for path in result.plots)
+    more = fit(dataclasses.replace(config, patience=3), Silent(), resume=True)
+    assert [epoch.val.iou for epoch in more.epochs][4:] == [0.9, 0.1, 0.1, 0.1]
+    assert more.best.epoch == 5
+
+
+def test_deterministic_switches_are_put_back(cache, tmp_path, monkeypatch):
+    seen = []
+    real = train.loop.train_epoch
+
+    def spy(*arguments):
+        seen.append((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark))
+        return real(*arguments)
+
+    monkeypatch.setattr(train.loop, "train_epoch", spy)
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    for number, deterministic in enumerate((True, False)):
+        fit(config_of(cache, tmp_path / str(number), epochs=1, deterministic=deterministic), Silent())
+    assert seen == [(True, False), (False, True)]
+    assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark) == before
+
+
+def test_the_batch_is_halved_until_there_is_room(cache):
+    tried = []
+
+    def attempt(config, side):
+        tried.append((config.batch_size, config.accumulation, side))
+        if config.batch_size > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    config = config_of(cache, cache, batch_size=24, accumulation=2)
+    found, notes = make_room(config, 64, attempt=attempt)
+    assert tried == [(24, 2, 64), (12, 4, 64), (6, 8, 64), (3, 16, 64)]
+    assert found == dataclasses.replace(config, batch_size=3, accumulation=16)
+    (note,) = notes
+    assert "24 images does not fit" in note
+    assert "batch_size=3 with accumulation=16" in note
+    assert make_room(found, 64, attempt=attempt) == (found, ())
+
+
+def test_no_room_for_one_image_is_one_clear_line(cache):
+    def attempt(config, side):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(HardwareError, match="a step of one image at side 64; use a narrower network"):
+        make_room(config_of(cache, cache), 64, attempt=attempt)
+
+
+def test_a_step_can_be_tried_and_leaves_the_generator_to_the_run(cache):
+    try_step(config_of(cache, cache), 64)
+
+
+def test_a_run_goes_on_with_the_batch_that_there_was_room_for(cache, tmp_path):
+    config = config_of(cache, tmp_path, epochs=1, batch_size=2, accumulation=2)
+    fit(config, Silent())
+    listener = Silent()
+    fit(dataclasses.replace(config, batch_size=4, accumulation=1, epochs=2), listener, resume=True)
+    assert (listener.info.config.batch_size, listener.info.config.accumulation) == (2, 2)
+
+
+def test_what_a_run_leaves_for_others_to_read(cache, tmp_path):
+    result = fit(config_of(cache, tmp_path, epochs=2), Silent())
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["val_iou"]) for row in rows] == [epoch.val.iou for epoch in result.epochs]
+    assert [int(row["val_tp"]) for row in rows] == [epoch.val_counts[0] for epoch in result.epochs]
+    assert [float(row["boundary_f"]) for row in rows] == [epoch.boundary_f for epoch in result.epochs]
+    assert json.loads((tmp_path / "environment.json").read_text())["torch"] == torch.__version__
+    with safe_open(tmp_path / "checkpoints" / "best_model.safetensors", "pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    network = build_network(NetworkConfig(**json.loads(metadata["network"])))
+    network.load_state_dict(tensors)
+    assert metadata["side"] == "64"
+    expected, _ = load_network(result.best_model)
+    image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        assert torch.equal(network.eval()(image), expected(image))

@@ -1,0 +1,132 @@
+"""Settings from a file, from assignments and by the guide's names."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cache.errors import CacheError
+from cache.spec import CacheSpec
+from preprocess.build import BuildConfig, build_cache
+from preprocess.synth import SynthConfig, make_dataset
+from train.config import TrainConfig, TrainConfigError
+from train.profiles import profile
+from train.settings import configure, read_settings
+
+CACHE, OUT = Path("data/cache"), Path("runs/one")
+
+
+def configured(settings, name="rtx3080", cache=CACHE):
+    return configure(profile(name), settings, cache=cache, out=OUT)
+
+
+GUIDE = """
+batch_size = 8
+learning_rate = 5e-5
+weight_decay = 1e-4
+num_epochs = 50
+num_workers = 4
+pin_memory = false
+prefetch_factor = 3
+persistent_workers = true
+gradient_accumulation = 2
+mixed_precision = true
+dropout = 0.3
+early_stopping_patience = 10
+model_variant = "attention_unet"
+loss_function = "focal_dice"
+optimizer = "sgd"
+momentum = 0.8
+scheduler = "plateau"
+augmentation_level = "heavy"
+"""
+
+
+def test_every_name_of_the_guide_works(tmp_path):
+    path = tmp_path / "research.toml"
+    path.write_text(GUIDE)
+    config = configured(read_settings(path, []))
+    assert (config.network.name, config.network.width, config.network.dropout) == ("attention_unet", 64, 0.3)
+    expected = {
+        "batch_size": 8, "learning_rate": 5e-5, "weight_decay": 1e-4, "epochs": 50, "threads": 4, "pin_memory": False,
+        "prefetch": 3, "accumulation": 2, "precision": "bf16", "patience": 10, "loss": "focal_dice",
+        "optimizer": "sgd", "momentum": 0.8, "scheduler": "plateau", "augment": "heavy", "profile": "rtx3080",
+        "cache": CACHE, "out": OUT,
+    }  # fmt: skip
+    assert {name: getattr(config, name) for name in expected} == expected
+    again = tmp_path / "config.json"
+    again.write_text(json.dumps(config.resolved()))
+    settings = read_settings(again, [])
+    for name in ("cache", "out", "profile"):
+        settings.pop(name)
+    assert configured(settings).differences(config) == []
+
+
+def test_assignments_go_before_the_file(tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text('epochs = 3\n[network]\nname = "unet"\nwidth = 16\n')
+    settings = read_settings(path, ["num_epochs=7", "network.width=24", "loss=dice", "lr=1e-4", "deterministic=true"])
+    config = configured(settings)
+    assert (config.epochs, config.loss, config.learning_rate, config.deterministic) == (7, "dice", 1e-4, True)
+    assert (config.network.name, config.network.width) == ("unet", 24)
+
+
+@pytest.mark.parametrize(
+    ("name", "mixed", "precision"),
+    [("rtx3080", True, "bf16"), ("rtx3080", False, "fp32"), ("gtx1080", True, "bf16"), ("gtx1080", False, "fp32")],
+)
+def test_mixed_precision_is_the_profiles_format(name, mixed, precision):
+    assert configured({"mixed_precision": mixed}, name).precision == precision
+    assert configured({"mixed_precision": mixed, "precision": "fp16"}, name).precision == "fp16"
+
+
+@pytest.mark.parametrize(
+    ("assignments", "said"),
+    [
+        (["epoch=3"], r"'epoch' in --set is no setting; is it epochs\? All of them: .*batch_size"),
+        (["epochs"], "--set epochs has no value; write --set epochs="),
+        (["persistent_workers=false"], "persistent_workers cannot be turned off"),
+        (["epochs=many"], "epochs"),
+        (["epochs=0"], "epochs=0 is below 1"),
+        (["loss=hinge"], "loss='hinge' is not known; use one of"),
+        (["network.width=12"], "width=12 is not a positive multiple of 8"),
+    ],
+)
+def test_what_makes_no_sense_is_one_clear_line(assignments, said):
+    with pytest.raises(ValueError, match=said):
+        configured(read_settings(None, assignments))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("epochs = ", "is not TOML: "),
+        ("epochs = 3\nnum_epochs = 4", "sets epochs twice"),
+        ("[training]\nepochs = 3", "'training' in .* is no setting"),
+    ],
+)
+def test_a_bad_file_is_one_clear_line(tmp_path, text, said):
+    path = tmp_path / "a.toml"
+    path.write_text(text)
+    with pytest.raises(TrainConfigError, match=said):
+        read_settings(path, [])
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(TrainConfigError, match=r"cannot read none\.toml: No such file"):
+        read_settings(Path("none.toml"), [])
+
+
+def test_a_side_that_is_asked_for_must_be_the_caches(tmp_path):
+    make_dataset(tmp_path / "coco", SynthConfig(images=4, val_fraction=0.5, long_side=(64, 96), seed=0))
+    cache = tmp_path / "cache"
+    build_cache(BuildConfig(coco=tmp_path / "coco", out=cache, spec=CacheSpec(side=64, images="all")))
+    assert configured(read_settings(None, ["image_size=64"]), cache=cache).side == 64
+    with pytest.raises(TrainConfigError, match=r"side=96, but .* side 64; .*preprocess --side 96 --out"):
+        configured(read_settings(None, ["image_size=96"]), cache=cache)
+    with pytest.raises(CacheError):
+        configured({"side": 64}, cache=tmp_path / "none")
+
+
+def test_without_settings_it_is_the_profile():
+    assert configured({}) == TrainConfig.from_profile(profile("rtx3080"), cache=CACHE, out=OUT)

@@ -1,0 +1,107 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import train.tensorboard
+from model import Scores
+from train.config import TrainConfig
+from train.folder import RunFolder
+from train.result import EpochResult, StartInfo
+from train.tensorboard import MISSING, missing, open_tensorboard
+
+STEPS = 3
+
+
+def start_at(step):
+    return StartInfo(
+        config=TrainConfig(cache=Path("cache"), out=Path("run")), notes=(), environment={}, train_images=12,
+        val_images=4, side=64, loader="native", parameters=1, steps_per_epoch=STEPS, step=step,
+    )  # fmt: skip
+
+
+def epoch_of(number, **changes):
+    values = {"epochs": 9, "train_loss": 1 / number, "train_accuracy": 0.9, "val_loss": 2 / number,
+              "val": Scores.from_counts(6, 2, 2, 10), "learning_rate": 1e-3, "train_seconds": 1.0, "val_seconds": 0.1,
+              "images_per_s": 10.0 * number, "wait_share": 0.25, "best": False}  # fmt: skip
+    return EpochResult(epoch=number, **{**values, **changes})
+
+
+def run(root, step, epochs, more_steps=0):
+    """Write what a run tells that begins at `step`, ends some epochs, and is killed some steps later."""
+    with open_tensorboard(RunFolder(root), step) as board:
+        board.on_start(start_at(step))
+        done = step % STEPS
+        for number in epochs:
+            for at in range(done + 1, STEPS + 1):
+                board.on_step(at, STEPS, 100 * number + at, 5.0)
+            board.on_epoch(epoch_of(number, boundary_f=0.5))
+            done = 0
+        for at in range(done + 1, done + 1 + more_steps):
+            board.on_step(at, STEPS, -1.0, 5.0)
+
+
+def read(folder):
+    """Every curve, as pairs of step and value."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder)).Reload()
+    return {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_every_epoch_and_step_is_there(tmp_path):
+    pytest.importorskip("tensorboard")
+    run(tmp_path, 0, [1, 2])
+    curves = read(tmp_path / "tensorboard" / "epochs")
+    expected = {
+        "loss/train": [1, 0.5], "loss/val": [2, 1], "val/iou": [0.6] * 2, "val/dice": [0.75] * 2,
+        "val/accuracy": [0.8] * 2, "val/precision": [0.75] * 2, "val/recall": [0.75] * 2, "val/boundary_f": [0.5] * 2,
+        "learning_rate": [1e-3] * 2, "speed/images_per_s": [10, 20], "speed/data_wait_percent": [25] * 2,
+    }  # fmt: skip
+    assert set(curves) == set(expected)
+    for tag, values in expected.items():
+        assert [step for step, _ in curves[tag]] == [1, 2]
+        assert [value for _, value in curves[tag]] == pytest.approx(values), tag
+    steps = read(tmp_path / "tensorboard" / "steps")["loss/train"]
+    assert steps == [(1, 101), (2, 102), (3, 103), (4, 201), (5, 202), (6, 203)]
+
+
+def test_a_run_that_goes_on_repeats_nothing(tmp_path):
+    pytest.importorskip("tensorboard")
+    run(tmp_path, 0, [1, 2], more_steps=2)  # killed after 8 steps, the last checkpoint is of step 7
+    run(tmp_path, 7, [3])
+    run(tmp_path, 6, [3, 4])  # gone on with from an older copy of the checkpoint
+    for tag, curve in read(tmp_path / "tensorboard" / "epochs").items():
+        assert [step for step, _ in curve] == [1, 2, 3, 4], tag
+    steps = read(tmp_path / "tensorboard" / "steps")["loss/train"]
+    assert [step for step, _ in steps] == list(range(1, 13))
+    assert [value for _, value in steps[6:]] == [301, 302, 303, 401, 402, 403]
+
+
+def test_a_run_that_was_stopped_while_it_validated(tmp_path):
+    pytest.importorskip("tensorboard")
+    run(tmp_path, 0, [1], more_steps=STEPS)
+    with open_tensorboard(RunFolder(tmp_path), 2 * STEPS) as board:
+        board.on_start(start_at(2 * STEPS))
+        board.on_epoch(epoch_of(2))
+        board.on_step(1, STEPS, 7.0, 5.0)
+        board.on_epoch(epoch_of(3))
+    assert [step for step, _ in read(tmp_path / "tensorboard" / "epochs")["val/iou"]] == [1, 2, 3]
+    assert read(tmp_path / "tensorboard" / "steps")["loss/train"][-1] == (7, 7.0)
+
+
+def test_without_a_boundary_score_there_is_no_curve_of_it(tmp_path):
+    pytest.importorskip("tensorboard")
+    with open_tensorboard(RunFolder(tmp_path), 0) as board:
+        board.on_start(start_at(0))
+        board.on_epoch(dataclasses.replace(epoch_of(1), boundary_f=None))
+    assert "val/boundary_f" not in read(tmp_path / "tensorboard" / "epochs")
+
+
+def test_without_the_package_there_is_no_listener_but_a_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(train.tensorboard, "find_spec", lambda name: None)
+    with open_tensorboard(RunFolder(tmp_path), 0) as board:
+        assert board is None
+    assert missing() == MISSING
+    assert "pip install tensorboard" in MISSING
+    assert not list(tmp_path.iterdir())

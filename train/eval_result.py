@@ -1,0 +1,186 @@
+"""What an evaluation finds: counts of each image, and everything else derived from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any, Literal
+
+from cache.manifest import Rejection
+from model.boundary import BoundaryScores
+from model.metrics import Scores
+from train.targets import TARGETS
+
+Size = Literal["cache", "photo"]
+"""At which size prediction and truth are compared: the cache's side, or each photo's own."""
+
+Four = tuple[int, int, int, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageScore:
+    """One image.
+
+    Attributes:
+        number: of the sample in the cache, or of the row in the annotations.
+        image_id: COCO's.
+        height, width: at which it was compared, pixels.
+        counts: pixels: true positive, false positive, false negative, true negative.
+        boundary_counts: as `model.boundary.count_boundary` gives them.
+    """
+
+    number: int
+    image_id: int
+    height: int
+    width: int
+    counts: Four
+    boundary_counts: Four
+
+    @property
+    def scores(self) -> Scores:
+        """Of this image alone."""
+        return Scores.from_counts(*self.counts)
+
+    @property
+    def boundary(self) -> BoundaryScores:
+        """Of this image alone."""
+        return BoundaryScores.from_counts(*self.boundary_counts)
+
+    @property
+    def person_fraction(self) -> float:
+        """Share of persons in the pixels that count; 0 where none does."""
+        tp, _, fn, _ = self.counts
+        return (tp + fn) / max(1, sum(self.counts))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SizeReport:
+    """All images at one size.
+
+    Attributes:
+        size: which.
+        images: in the split's order.
+        loss: mean over the images, as training's validation has it; None at the photos' own size.
+        rejections: images that could not be read, and why.
+        seconds: that it took.
+    """
+
+    size: Size
+    images: tuple[ImageScore, ...]
+    loss: float | None
+    rejections: tuple[Rejection, ...]
+    seconds: float
+
+    @property
+    def counts(self) -> Four:
+        """Pixels of all images: true positive, false positive, false negative, true negative."""
+        return _sums([image.counts for image in self.images])
+
+    @property
+    def scores(self) -> Scores:
+        """Pooled over all pixels that count."""
+        return Scores.from_counts(*self.counts)
+
+    @property
+    def boundary(self) -> BoundaryScores:
+        """Pooled over all boundary pixels."""
+        return BoundaryScores.from_counts(*_sums([image.boundary_counts for image in self.images]))
+
+    @property
+    def with_persons(self) -> tuple[ImageScore, ...]:
+        """The images with a person in them: where nobody is, IoU is 1 or 0 and says little."""
+        return tuple(image for image in self.images if image.person_fraction)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values, fit for JSON, all but the images themselves."""
+        ious = [image.scores.iou for image in self.with_persons]
+        names = ("true_positive", "false_positive", "false_negative", "true_negative")
+        return {
+            "images": len(self.images),
+            "images_with_persons": len(ious),
+            **dataclasses.asdict(self.scores),
+            "boundary": dataclasses.asdict(self.boundary),
+            "loss": self.loss,
+            "pixels": dict(zip(names, self.counts, strict=True)),
+            "image_iou": {"mean": fmean(ious), "median": median(ious), "worst": min(ious)} if ious else None,
+            "rejected": [dataclasses.asdict(rejection) for rejection in self.rejections],
+            "seconds": self.seconds,
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalReport:
+    """A checkpoint's scores on a split.
+
+    Attributes:
+        checkpoint: what was evaluated.
+        network: name and size of its network, as `NetworkConfig` has them.
+        parameters: of the network.
+        trained_side: of the cache that it was trained on, pixels.
+        split: on which images.
+        cache, coco: where from; either may be None.
+        side, fit: of the square that the network saw.
+        device, precision, batch_size: how it ran.
+        environment: versions and devices.
+        notes: what is worth knowing, a sentence each.
+        sizes: one or two.
+        files: that were written.
+    """
+
+    checkpoint: Path
+    network: Mapping[str, Any]
+    parameters: int
+    trained_side: int
+    split: str
+    cache: Path | None
+    coco: Path | None
+    side: int
+    fit: str
+    device: str
+    precision: str
+    batch_size: int
+    environment: Mapping[str, str]
+    notes: tuple[str, ...]
+    sizes: tuple[SizeReport, ...]
+    files: tuple[Path, ...] = ()
+
+    @property
+    def foremost(self) -> SizeReport:
+        """The photos' own size, at which masks are used, if it is there."""
+        return self.sizes[-1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values, fit for JSON, all but the single images."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        paths = {name: values[name] and str(values[name]) for name in ("checkpoint", "cache", "coco")}
+        return {
+            **values,
+            **paths,
+            "network": dict(self.network),
+            "environment": dict(self.environment),
+            "notes": list(self.notes),
+            "targets": dict(TARGETS),
+            "sizes": {each.size: each.to_dict() for each in self.sizes},
+            "files": [str(path) for path in self.files],
+        }
+
+
+def choose_images(images: Sequence[ImageScore]) -> list[tuple[str, ImageScore]]:
+    """Choose three of the worst, two about the median and three of the best by IoU, with those words.
+
+    Images without a person come only when there is no other.
+    """
+    shown = [image for image in images if image.person_fraction] or images
+    ranked = sorted(shown, key=lambda image: image.scores.iou)
+    if len(ranked) <= 8:
+        return [("", image) for image in ranked]
+    middle = len(ranked) // 2
+    groups = (("worst", ranked[:3]), ("median", ranked[middle - 1 : middle + 1]), ("best", ranked[-3:]))
+    return [(word, image) for word, group in groups for image in group]
+
+
+def _sums(fours: Sequence[Four]) -> Four:
+    first, second, third, fourth = (sum(column) for column in zip(*fours, strict=True))
+    return first, second, third, fourth

@@ -1,0 +1,146 @@
+"""The settings of a run, from a file, from single assignments and from flags; by our names and by the guide's."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cache.index import CacheIndex
+from model.network import NetworkConfig
+from train.config import TrainConfig, TrainConfigError
+from train.profiles import Profile
+
+GUIDE: Mapping[str, str] = {
+    "num_epochs": "epochs",
+    "image_size": "side",
+    "num_workers": "threads",
+    "workers": "threads",
+    "prefetch_factor": "prefetch",
+    "gradient_accumulation": "accumulation",
+    "gradient_accumulation_steps": "accumulation",
+    "early_stopping_patience": "patience",
+    "model_variant": "network.name",
+    "width": "network.width",
+    "dropout": "network.dropout",
+    "loss_function": "loss",
+    "augmentation": "augment",
+    "augmentation_level": "augment",
+    "lr": "learning_rate",
+    "ema": "average",
+}
+"""Other names of settings, most of them the guide's."""
+
+MIXED = "mixed_precision"
+"""Of the guide: true is the profile's 16-bit format, or bf16 where it has none; false is fp32."""
+
+PERSISTENT = "persistent_workers"
+"""Of the guide: threads live as long as their loader, so it is always true."""
+
+_NETWORK = tuple(f"network.{field.name}" for field in dataclasses.fields(NetworkConfig))
+_KNOWN = {*(field.name for field in dataclasses.fields(TrainConfig)), *_NETWORK, MIXED, PERSISTENT} - {"network"}
+
+
+def read_settings(file: Path | None, assignments: Iterable[str]) -> dict[str, Any]:
+    """Read a file, and `key=value` on top of it.
+
+    Args:
+        file: TOML, or the `config.json` of a run.
+        assignments: values are TOML (`1e-4`, `true`, `"text"`), or else text as it is.
+
+    Returns:
+        Values by the names of `TrainConfig`, its network's as `network.width` and so on.
+
+    Raises:
+        TrainConfigError: the file is missing or malformed, or a name is not known.
+    """
+    settings = _named(_read_file(file), str(file)) if file else {}
+    for assignment in assignments:
+        name, sign, text = assignment.partition("=")
+        if not sign:
+            raise TrainConfigError(f"--set {assignment} has no value; write --set {name}=...")
+        settings |= _named({name.strip(): _value(text.strip())}, "--set")
+    return settings
+
+
+def configure(profile: Profile, settings: Mapping[str, Any], *, cache: Path, out: Path) -> TrainConfig:
+    """Give the configuration of a profile, with settings on top.
+
+    Args:
+        profile: fills what is not set.
+        settings: as `read_settings` gives them.
+        cache: the cache's folder.
+        out: the run's folder.
+
+    Raises:
+        TrainConfigError: a value is of the wrong type or out of its limits, or the cache has not the side that is set.
+    """
+    settings = dict(settings)
+    if settings.pop(PERSISTENT, True) is not True:
+        raise TrainConfigError(f"{PERSISTENT} cannot be turned off: threads live as long as their loader")
+    if (mixed := settings.pop(MIXED, None)) is not None:
+        narrow = profile.precision if profile.precision != "fp32" else "bf16"
+        settings.setdefault("precision", narrow if mixed else "fp32")
+    network = dataclasses.asdict(profile.network)
+    for name in [name for name in settings if name.startswith("network.")]:
+        network[name.removeprefix("network.")] = settings.pop(name)
+    values = dataclasses.asdict(TrainConfig.from_profile(profile, cache=cache, out=out))
+    paths = {"cache": str(cache), "out": str(out)}
+    if settings.get("side") is not None:
+        _check_side(cache, settings["side"])
+    return TrainConfig.from_dict({**values, **settings, **paths, "network": network, "profile": profile.name})
+
+
+def _check_side(cache: Path, side: int) -> None:
+    found = CacheIndex.load(cache).spec.side
+    if side != found:
+        raise TrainConfigError(
+            f"side={side}, but {cache} has images of side {found}; make another cache: "
+            f"cli.py preprocess --side {side} --out {cache}-{side}, or leave the side out"
+        )
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        document: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise TrainConfigError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise TrainConfigError(f"{path} is not {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from None
+    if not isinstance(document, dict):
+        raise TrainConfigError(f"{path} holds no settings by name")
+    if path.suffix == ".json":
+        document.pop("side", None)  # its profile's, which the cache need not have had
+    network = document.pop("network", {})
+    if not isinstance(network, dict):
+        network = {"name": network}
+    return {**document, **{f"network.{name}": value for name, value in network.items()}}
+
+
+def _named(values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The values by our names."""
+    found: dict[str, Any] = {}
+    for given, value in values.items():
+        name = GUIDE.get(given, "network.name" if given == "network" else given)
+        if name not in _KNOWN:
+            near = difflib.get_close_matches(given, [*_KNOWN, *GUIDE], n=1)
+            raise TrainConfigError(
+                f"{given!r} in {source} is no setting{f'; is it {near[0]}?' if near else ''} "
+                f"All of them: {', '.join(sorted(_KNOWN))}"
+            )
+        if name in found:
+            raise TrainConfigError(f"{source} sets {name} twice, as {given} and by another name; keep one")
+        found[name] = value
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
