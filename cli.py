@@ -86,7 +86,7 @@ def _automatic(context: click.Context, yes: bool) -> None:
     from train.folder import RunFolder
     from train.profiles import profile
 
-    click.echo("Automatic mode: verify, preprocess, train. `cli.py --help` shows the single commands.\n")
+    click.echo("Automatic mode, COCO/ to data/cache to runs/latest: `cli.py --help` shows the single commands.\n")
     cached, sound = (DEFAULT_CACHE / "index.json").exists(), True
     resume = RunFolder(DEFAULT_RUN).last_model.exists()
     if not cached:
@@ -470,7 +470,7 @@ _PRECISIONS = click.Choice(["fp32", "bf16", "fp16"])
     "assignments",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Any setting, also by the guide's name (num_epochs=50); may be repeated; goes before the file.",
+    help="Any setting, also by the guide's name (num_epochs=50); may be repeated; stronger than the file.",
 )
 @click.option("--epochs", type=int, help="Passes over the training images.  [default: 100]")
 @click.option("--batch-size", type=int, help="Images in a step.  [default: the profile's]")

@@ -11,6 +11,9 @@ from console.text import duration
 from loader.damage import BadRecord
 from train.result import EpochResult, FitResult, StartInfo
 
+NOTABLE_WARMUP = 3.0
+"""Seconds of the first step, as when it compiles, that are told."""
+
 NAMED_RECORDS = 3
 """Bad records that are named on the screen; the log names all."""
 
@@ -91,7 +94,8 @@ def epoch_line(result: EpochResult) -> str:
         f"Acc: {result.val.accuracy:.4f}"
         + ("" if result.boundary_f is None else f", Boundary: {result.boundary_f:.4f}")
         + " | "
-        f"⏱️ {duration(result.seconds)}, {result.images_per_s:,.0f} images/s, data wait {result.wait_share:.1%}"
+        + f"⏱️ {duration(result.seconds)}, {result.images_per_s:,.0f} images/s, data wait {result.wait_share:.1%}"
+        + (f", first step {duration(result.warmup_seconds)}" if result.warmup_seconds > NOTABLE_WARMUP else "")
         + (" ★" if result.best else "")
     )
 

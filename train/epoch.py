@@ -170,7 +170,7 @@ def validate(evaluate: EvalStep, loader: Loader, stop: StopRequest, ranks: Ranks
     """Pass over all validation images, each rank over its own, or give None when asked to stop."""
     started = perf_counter()
     skipped = 0
-    ranks.share_buffers(evaluate.network)
+    ranks.share(evaluate.network.buffers())  # BatchNorm's statistics: each rank has those of its own images
     evaluate.reset()
     for batch in loader:
         if stop.agreed:

@@ -56,8 +56,8 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
     if nothing had happened: the same batches in the same order and, on a CPU, eagerly, with as many threads, the same
     bits. Torch's global generator is seeded.
 
-    Started by `torchrun`, each rank learns from its slice of each global batch (DistributedDataParallel); the first one
-    writes and tells. A run on several ranks draws its dropout anew when it goes on.
+    Started by `torchrun`, each rank learns from its slice of each global batch, and the weights are updated by the mean
+    of their gradients; the first one writes and tells. A run on several ranks draws its dropout anew when it goes on.
 
     Args:
         config: what to train; everything is written below `config.out`.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 from train.hardware import HardwareError
 
@@ -62,6 +62,20 @@ class Ranks:
         finally:
             distributed.destroy_process_group()
 
+    def average(self, gradients: Sequence[Tensor]) -> None:
+        """Replace gradients by their means over all ranks: data parallelism, in one message after the backward pass.
+
+        `DistributedDataParallel` sends them while that pass is under way. But a compiled one gives all of them at its
+        end, and its reducer can hang a process that ends the group before it is gone.
+        """
+        if self.world > 1:
+            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+            distributed.all_reduce(flat)
+            flat /= self.world
+            parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+            for gradient, part in zip(gradients, parts, strict=True):
+                gradient.copy_(part.view(gradient.shape))  # whatever its memory format
+
     def sum(self, *tensors: Tensor) -> None:
         """Replace tensors by their sums over all ranks."""
         if self.world > 1:
@@ -76,11 +90,11 @@ class Ranks:
         distributed.all_reduce(count)
         return bool(count)
 
-    def share_buffers(self, network: nn.Module) -> None:
-        """Give all ranks the BatchNorm statistics of rank 0, which are those that it saves."""
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Give all ranks the tensors of rank 0."""
         if self.world > 1:
-            for buffer in network.buffers():
-                distributed.broadcast(buffer, 0)
+            for tensor in tensors:
+                distributed.broadcast(tensor.detach(), 0)
 
     def wait(self) -> None:
         """Until all ranks are here."""

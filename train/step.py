@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from model.base import SegmentationNetwork
 from model.boundary import count_boundary
@@ -52,10 +50,9 @@ class _Forward(nn.Module):
         return loss, counts_4, count_boundary(detached_N1HW > 0, person_N1HW, ignore_N1HW, self._tolerance)
 
 
-_Calls = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
-
-
-def _compiled(forward: _Forward, backend: str | None) -> _Calls:
+def _compiled(
+    forward: _Forward, backend: str | None
+) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
     # `dynamic=False`: every batch has the same shape, and a graph for just that shape is the fastest.
     return forward if backend is None else torch.compile(forward, backend=backend, fullgraph=True, dynamic=False)
 
@@ -97,13 +94,7 @@ class TrainStep:
         self.network, self.optimizer, self.average = network, optimizer, average
         self.counts_4 = torch.zeros(4, dtype=torch.int64, device=device)
         self._forward = _compiled(_Forward(network, loss, precision, device), compile)
-        self._parallel: DistributedDataParallel | None = None
-        if ranks.world > 1:
-            module = cast("nn.Module", self._forward)
-            gpu = [ranks.local] if device == "cuda" else None
-            self._forward = self._parallel = DistributedDataParallel(
-                module, device_ids=gpu, gradient_as_bucket_view=True
-            )
+        self._ranks = ranks
         self._scaler = torch.amp.GradScaler(device, enabled=precision == "fp16")
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._clip = clip
@@ -134,10 +125,8 @@ class TrainStep:
             self.network.train()
         if not self._accumulated:
             self.optimizer.zero_grad(set_to_none=True)
-        # Gradients go from rank to rank while the last batch is on its way back.
-        with nullcontext() if last or self._parallel is None else self._parallel.no_sync():
-            loss, counts_4, _ = self._forward(image_N3HW, person_N1HW, ignore_N1HW)
-            self._scaler.scale(loss / batches if batches > 1 else loss).backward()  # type: ignore[no-untyped-call]
+        loss, counts_4, _ = self._forward(image_N3HW, person_N1HW, ignore_N1HW)
+        self._scaler.scale(loss / batches if batches > 1 else loss).backward()  # type: ignore[no-untyped-call]
         self.counts_4 += counts_4
         self._accumulated, self.warm = not last, True
         if last:
@@ -147,6 +136,7 @@ class TrainStep:
     def _update(self, learning_rate: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
+        self._ranks.average([parameter.grad for parameter in self._parameters if parameter.grad is not None])
         self._scaler.unscale_(self.optimizer)  # before clipping: the limit is on the true gradient
         nn.utils.clip_grad_norm_(self._parameters, self._clip)
         self._scaler.step(self.optimizer)
