@@ -570,8 +570,8 @@ def evaluate(as_json: bool, **given: Any) -> None:
     """
     from console.evaluate import eval_lines
     from console.progress import progress_bar
-    from train.eval_config import EvalConfig
-    from train.evaluate import evaluate as run_evaluation
+    from train.evaluation.config import EvalConfig
+    from train.evaluation.run import evaluate as run_evaluation
 
     config = EvalConfig(**given)
     with progress_bar("Evaluating") as update:

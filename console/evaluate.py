@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from console.text import count, duration
-from train.eval_result import EvalReport, SizeReport
-from train.targets import TARGETS
+from train.evaluation.result import EvalReport, SizeReport
+from train.evaluation.targets import TARGETS
 
 SHOWN_REJECTIONS = 10
 

@@ -211,6 +211,7 @@ def test_what_a_run_leaves_for_others_to_read(cache, tmp_path):
     result = fit(config_of(cache, tmp_path, epochs=2), Silent())
     with (tmp_path / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
+    assert all(value and "{" not in value for row in rows for value in row.values())
     assert [float(row["val_iou"]) for row in rows] == [epoch.val.iou for epoch in result.epochs]
     assert [int(row["val_tp"]) for row in rows] == [epoch.val_counts[0] for epoch in result.epochs]
     assert [float(row["boundary_f"]) for row in rows] == [epoch.boundary_f for epoch in result.epochs]

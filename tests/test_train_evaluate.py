@@ -16,7 +16,7 @@ from torchmetrics.classification import (
     BinaryRecall,
 )
 
-import train.evaluate
+import train.evaluation.run
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
 from console.evaluate import eval_lines
@@ -27,8 +27,8 @@ from preprocess.build import BuildConfig, build_cache
 from preprocess.image import read_rgb
 from train.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from train.config import TrainConfig
-from train.eval_config import EvalConfig, EvalError
-from train.evaluate import evaluate
+from train.evaluation.config import EvalConfig, EvalError
+from train.evaluation.run import evaluate
 from train.hardware import HardwareError, read_hardware
 from train.loop import fit
 
@@ -65,13 +65,13 @@ def save(path, **changes):
 
 def use(monkeypatch, network, **changes):
     """Have a network in the place of the checkpoint's."""
-    before = train.evaluate.load_network
+    before = train.evaluation.run.load_network
 
     def load(path, *, device):
         _, values = before(path, device=device)
         return network.to(device), {**values, **changes}
 
-    monkeypatch.setattr(train.evaluate, "load_network", load)
+    monkeypatch.setattr(train.evaluation.run, "load_network", load)
 
 
 def planes_of(annotations, image):
@@ -316,7 +316,7 @@ def test_a_cache_of_another_dataset_is_noticed(coco, checkpoint, tmp_path, monke
 def test_precision_is_trainings_where_the_device_can_do_it(write_coco, tmp_path, monkeypatch):
     coco = write_coco(tmp_path / "coco", counts=(1, 2))
     monkeypatch.setattr(
-        train.evaluate, "read_hardware", lambda: dataclasses.replace(read_hardware(), gpu=None, cpu_bf16=False)
+        train.evaluation.run, "read_hardware", lambda: dataclasses.replace(read_hardware(), gpu=None, cpu_bf16=False)
     )
     for trained in ("fp32", "bf16", "fp16"):
         path = save(tmp_path / f"{trained}.pth", precision=trained, device="cpu", channels_last=trained != "fp32")

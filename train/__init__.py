@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from train.checkpoint import CheckpointError, load_checkpoint, load_network
     from train.config import TrainConfig, TrainConfigError
     from train.epoch import DivergedError
-    from train.eval_config import EvalConfig
+    from train.evaluation.config import EvalConfig
     from train.hardware import Hardware, HardwareError, read_hardware
     from train.loop import fit
     from train.optimizer import build_optimizer
@@ -47,7 +47,7 @@ _HOMES = {
     "train.config": ("TrainConfig", "TrainConfigError"),
     "train.hardware": ("Hardware", "HardwareError", "read_hardware"),
     "train.epoch": ("DivergedError",),
-    "train.eval_config": ("EvalConfig",),
+    "train.evaluation.config": ("EvalConfig",),
     "train.loop": ("fit",),
     "train.optimizer": ("build_optimizer",),
     "train.profiles": ("PROFILES", "Profile", "profile"),

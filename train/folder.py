@@ -103,9 +103,10 @@ def _now() -> str:
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
     """A row of scalars: `val.iou` becomes `val_iou`, the counts one column each."""
-    row = dict(row)
-    counts = dict(zip(("val_tp", "val_fp", "val_fn", "val_tn"), row.pop("val_counts"), strict=True))
-    return {**row, **{f"val_{name}": value for name, value in row.pop("val").items()}, **counts}
+    flat = dict(row)
+    scores, counts = flat.pop("val"), flat.pop("val_counts")
+    named = zip(("tp", "fp", "fn", "tn"), counts, strict=True)
+    return {**flat, **{f"val_{name}": value for name, value in [*scores.items(), *named]}}
 
 
 class RunLog:

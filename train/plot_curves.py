@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from train.evaluation.targets import TARGETS
 from train.figure import (
     BLUE,
     GREEN,
@@ -19,7 +20,6 @@ from train.figure import (
     save_figure,
     style_epochs,
 )
-from train.targets import TARGETS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cache.atomic import write_atomically
-from train.eval_config import EvalError
-from train.eval_images import EvalImages
-from train.eval_result import EvalReport, SizeReport, choose_images
+from train.evaluation.config import EvalError
+from train.evaluation.images import EvalImages
+from train.evaluation.result import EvalReport, SizeReport, choose_images
 from train.plots import plot_confusion, plot_samples
 
 _WORDS = {"cache": "at the cache's side", "photo": "at the photos' own size"}

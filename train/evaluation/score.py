@@ -10,9 +10,9 @@ import torch
 
 from model.boundary import boundary_tolerance, count_boundary
 from model.metrics import count_pixels
-from train.eval_config import EvalError
-from train.eval_images import EvalImages, Predicted
-from train.eval_result import ImageScore, SizeReport
+from train.evaluation.config import EvalError
+from train.evaluation.images import EvalImages, Predicted
+from train.evaluation.result import ImageScore, SizeReport
 
 
 def score_images(view: EvalImages, advance: Callable[[int], object]) -> SizeReport:

@@ -19,7 +19,7 @@ from loader.loader import Loader
 from model.base import SegmentationNetwork
 from model.loss import Loss
 from train.config import Precision
-from train.eval_result import Size
+from train.evaluation.result import Size
 from train.predictions import SamplePrediction
 
 _AUTOCAST = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

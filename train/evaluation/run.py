@@ -18,12 +18,12 @@ from model.loss import LOSSES
 from preprocess.sources import Split, read_split
 from train.checkpoint import load_network
 from train.config import Device, Precision, TrainConfig
-from train.eval_config import EvalConfig
-from train.eval_folder import write_report
-from train.eval_images import CacheImages, EvalImages, Predictor
-from train.eval_photos import PhotoImages
-from train.eval_result import EvalReport, SizeReport
-from train.eval_score import score_images
+from train.evaluation.config import EvalConfig
+from train.evaluation.folder import write_report
+from train.evaluation.images import CacheImages, EvalImages, Predictor
+from train.evaluation.photos import PhotoImages
+from train.evaluation.result import EvalReport, SizeReport
+from train.evaluation.score import score_images
 from train.hardware import Hardware, HardwareError, adapt, describe, read_hardware
 
 Advance = Callable[[int, int], None]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from cache.manifest import Rejection
 from model.boundary import BoundaryScores
 from model.metrics import Scores
-from train.targets import TARGETS
+from train.evaluation.targets import TARGETS
 
 Size = Literal["cache", "photo"]
 """At which size prediction and truth are compared: the cache's side, or each photo's own."""

@@ -1,0 +1,1 @@
+"""How good a trained network is: at a cache's side, and at the photos' own size."""
