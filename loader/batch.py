@@ -57,7 +57,8 @@ class LoaderConfig:
         seed: of the order and of the augmentation.
         threads: CPU threads; 0 takes one a processor.
         prefetch: batches made ahead.
-        pin_memory: where batches go to a GPU, make them in locked memory, from where it copies by itself.
+        pin_memory: where batches go to a GPU, make them in locked memory, from where it copies by itself. `resident`
+            always loads through such memory.
         resident_bytes: memory of the device that `resident` may fill; 0 takes what is free, less what a network needs.
         on_bad_record: `stop` with an error that names it, or `skip` it: it is handed out as an ignored sample.
         rank, world: this process and the number of processes that share each global batch.

@@ -18,6 +18,7 @@ def kernels(*, deterministic: bool) -> Iterator[None]:
     See https://docs.pytorch.org/docs/stable/notes/randomness.html
     """
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    deterministic = deterministic or before[0]  # who has asked for it already is not contradicted
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
     torch.use_deterministic_algorithms(deterministic)
