@@ -119,9 +119,8 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
             folder.write_environment(describe(hardware))
         ranks.wait()
         if not ranks.first:
-            torch.manual_seed(
-                config.seed + 1000003 * ranks.rank + progress.step
-            )  # another dropout than the first one's
+            # Another dropout than the first one's.
+            torch.manual_seed(config.seed + 1000003 * ranks.rank + progress.step)
         base = Checkpoint(config=config, fingerprint=fingerprint, side=train.side, results=(), network={})
 
         def save(progress: Progress) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,8 @@ import torch
 from loader.loader import Loader
 from model.base import SegmentationNetwork
 from model.metrics import Scores, count_pixels
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,9 +63,13 @@ def choose_samples(predictions: list[SamplePrediction]) -> list[tuple[str, Sampl
     Images without a person come only when there is no other: their IoU is either 0 or 1 and shows nothing.
     """
     shown = [one for one in predictions if (one.person & ~one.ignore).any()] or predictions
-    ranked = sorted(shown, key=lambda one: one.iou)
+    return pick(sorted(shown, key=lambda one: one.iou))
+
+
+def pick(ranked: Sequence[T]) -> list[tuple[str, T]]:
+    """Give the first three as worst, two about the median, the last three as best; all, if they are but eight."""
     if len(ranked) <= 8:
         return [("", one) for one in ranked]
     middle = len(ranked) // 2
-    worst, median, best = ranked[:3], ranked[middle - 1 : middle + 1], ranked[-3:]
-    return [(word, one) for word, group in (("worst", worst), ("median", median), ("best", best)) for one in group]
+    groups = (("worst", ranked[:3]), ("median", ranked[middle - 1 : middle + 1]), ("best", ranked[-3:]))
+    return [(word, one) for word, group in groups for one in group]

@@ -54,37 +54,36 @@ def make_room(
 def _fits(config: TrainConfig, side: int, attempt: Callable[[TrainConfig, int], None]) -> bool:
     try:
         attempt(config, side)
+        fits = True
     except torch.OutOfMemoryError:
-        return False
-    return True
+        fits = False
+    # Only here: until an error is forgotten, it holds everything that was in memory when it came.
+    gc.collect()
+    if config.device == "cuda":
+        torch.cuda.empty_cache()
+    return fits
 
 
 def try_step(config: TrainConfig, side: int) -> None:
-    """Do a step as a run of this configuration does, but eagerly, which takes the most memory; and give that back.
+    """Do a step as a run of this configuration does, but eagerly, which takes the most memory.
 
     Raises:
         torch.OutOfMemoryError: there is not enough.
     """
-    try:
-        network = prepare_network(config.network, channels_last=config.channels_last, device=config.device)
-        step = TrainStep(
-            network,
-            build_optimizer(network, learning_rate=1e-6, weight_decay=0.0, name=config.optimizer),
-            precision=config.precision,
-            loss=LOSSES[config.loss],
-            compile=None,
-            device=config.device,
-            clip=config.clip,
-        )
-        shape = config.batch_size, side, side
-        image_NHW3 = torch.zeros(*shape, 3, dtype=torch.uint8, device=config.device)
-        plane_N1HW = torch.zeros(shape[0], 1, side, side, dtype=torch.uint8, device=config.device)
-        for _ in range(2):  # the optimizer makes its moments in the first one
-            step(image_NHW3.permute(0, 3, 1, 2), plane_N1HW, plane_N1HW, 1e-6)
-        if config.device == "cuda":
-            torch.cuda.synchronize()
-    finally:
-        network = step = image_NHW3 = plane_N1HW = None  # type: ignore[assignment]
-        gc.collect()
-        if config.device == "cuda":
-            torch.cuda.empty_cache()
+    network = prepare_network(config.network, channels_last=config.channels_last, device=config.device)
+    step = TrainStep(
+        network,
+        build_optimizer(network, learning_rate=1e-6, weight_decay=0.0, name=config.optimizer),
+        precision=config.precision,
+        loss=LOSSES[config.loss],
+        compile=None,
+        device=config.device,
+        clip=config.clip,
+    )
+    images, device = config.batch_size, config.device
+    image_NHW3 = torch.zeros(images, side, side, 3, dtype=torch.uint8, device=device)
+    plane_N1HW = torch.zeros(images, 1, side, side, dtype=torch.uint8, device=device)
+    for _ in range(2):  # the optimizer makes its moments in the first one
+        step(image_NHW3.permute(0, 3, 1, 2), plane_N1HW, plane_N1HW, 1e-6)
+    if device == "cuda":
+        torch.cuda.synchronize()

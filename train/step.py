@@ -17,7 +17,7 @@ from train.average import WeightAverage
 from train.config import Precision
 from train.ranks import ALONE, Ranks
 
-_AUTOCAST = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def prepare_network(config: NetworkConfig, *, channels_last: bool, device: str) -> SegmentationNetwork:
@@ -34,7 +34,7 @@ class _Forward(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self._loss = network, loss
-        self._device, self._dtype = device, _AUTOCAST[precision]
+        self._device, self._dtype = device, DTYPES[precision]
         self._narrow = precision != "fp32"
         self._tolerance = tolerance
 

@@ -21,8 +21,7 @@ from model.loss import Loss
 from train.config import Precision
 from train.evaluation.result import Size
 from train.predictions import SamplePrediction
-
-_AUTOCAST = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+from train.step import DTYPES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,7 +63,7 @@ class Predictor:
 
     def __init__(self, network: SegmentationNetwork, precision: Precision, device: str) -> None:
         self.network, self.device = network.eval(), device
-        self._dtype, self._narrow = _AUTOCAST[precision], precision != "fp32"
+        self._dtype, self._narrow = DTYPES[precision], precision != "fp32"
 
     @torch.no_grad()
     def __call__(self, image_N3SS: Tensor) -> Tensor:

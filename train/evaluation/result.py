@@ -12,6 +12,7 @@ from cache.manifest import Rejection
 from model.boundary import BoundaryScores
 from model.metrics import Scores
 from train.evaluation.targets import TARGETS
+from train.predictions import pick
 
 Size = Literal["cache", "photo"]
 """At which size prediction and truth are compared: the cache's side, or each photo's own."""
@@ -173,12 +174,7 @@ def choose_images(images: Sequence[ImageScore]) -> list[tuple[str, ImageScore]]:
     Images without a person come only when there is no other.
     """
     shown = [image for image in images if image.person_fraction] or images
-    ranked = sorted(shown, key=lambda image: image.scores.iou)
-    if len(ranked) <= 8:
-        return [("", image) for image in ranked]
-    middle = len(ranked) // 2
-    groups = (("worst", ranked[:3]), ("median", ranked[middle - 1 : middle + 1]), ("best", ranked[-3:]))
-    return [(word, image) for word, group in groups for image in group]
+    return pick(sorted(shown, key=lambda image: image.scores.iou))
 
 
 def _sums(fours: Sequence[Four]) -> Four:
