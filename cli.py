@@ -491,6 +491,17 @@ _PRECISIONS = click.Choice(["fp32", "bf16", "fp16"])
 @click.option(
     "--width", "network_width", type=int, help="Channels of its first level, a multiple of 8.  [default: the profile's]"
 )
+@click.option(
+    "--encoder",
+    "network_encoder",
+    metavar="timm:NAME",
+    help="An encoder of timm's for --network unet, with pretrained weights; needs the extra [timm].  [default: none]",
+)
+@click.option(
+    "--encoder-weights",
+    metavar="auto|none|FILE",
+    help="Download them, or go on without if that fails; start from scratch; or a file.  [default: auto]",
+)
 @click.option("--dropout", "network_dropout", type=float, help="Of its deepest features.  [default: 0]")
 @click.option("--loss", type=_LOSSES, help="Which loss.  [default: bce_dice]")
 @click.option(

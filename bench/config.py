@@ -165,7 +165,7 @@ class Setup:
     @property
     def network(self) -> str:
         """The network in words, as rows give it."""
-        return f"{self.training.network.name} {self.training.network.width}"
+        return str(self.training.network)
 
     @property
     def synchronise(self) -> Callable[[], object]:

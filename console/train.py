@@ -40,8 +40,9 @@ class TrainPrinter:
         print()
         print("📊 Configuration:")
         print(f"   - Cache: {config.cache} ({info.train_images:,} train, {info.val_images:,} val, side {info.side})")
+        encoder = f"encoder {config.network.encoder}, " if config.network.encoder else ""
         print(
-            f"   - Network: {config.network.name}, width {config.network.width}, "
+            f"   - Network: {config.network.name}, {encoder}width {config.network.width}, "
             f"{info.parameters / 1e6:.1f} M parameters"
         )
         accumulated = f" x {config.accumulation} accumulated" if config.accumulation > 1 else ""

@@ -6,7 +6,7 @@ Tensor suffixes: N images, 3 RGB, 4 RGB and one channel of zeros, 1 the person l
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,26 +26,34 @@ class Normalise(nn.Module):
 
     Tensor cores want channel counts that are multiples of 4 or 8, hence the fourth channel. It costs the first
     convolution 9 weights per output channel (out of 36) that only ever see zeros.
+
+    Args:
+        mean: of each channel, as a fraction of full intensity.
+        std: the same of its standard deviation.
+        padded: whether to add the fourth channel; pretrained weights have no place for it.
     """
 
     scale_1311: Tensor
     shift_1311: Tensor
 
-    def __init__(self) -> None:
+    def __init__(
+        self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD, *, padded: bool = True
+    ) -> None:
         super().__init__()
         self.memory_format = torch.contiguous_format
-        mean_1311 = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
-        std_1311 = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
+        self._padded = padded
+        mean_1311 = torch.tensor(mean).view(1, 3, 1, 1)
+        std_1311 = torch.tensor(std).view(1, 3, 1, 1)
         # Saved with the weights: a checkpoint then says itself how its input was scaled.
         self.register_buffer("scale_1311", 1 / (255 * std_1311))
         self.register_buffer("shift_1311", mean_1311 / std_1311)
 
     def forward(self, image_N3HW: Tensor) -> Tensor:
-        """Give `image_N4HW` in the dtype of the buffers; a network under autocast then narrows it at its first conv."""
+        """Give `image_N4HW`, or `image_N3HW`, in the dtype of the buffers; under autocast the first conv narrows it."""
         # No copy when the image already has this layout, as the loaders' batches do.
         image_N3HW = image_N3HW.contiguous(memory_format=self.memory_format)
         image_N3HW = image_N3HW.to(self.scale_1311.dtype) * self.scale_1311 - self.shift_1311
-        return F.pad(image_N3HW, (0, 0, 0, 0, 0, 1))
+        return F.pad(image_N3HW, (0, 0, 0, 0, 0, 1)) if self._padded else image_N3HW
 
 
 class SegmentationNetwork(nn.Module, ABC):
@@ -53,14 +61,27 @@ class SegmentationNetwork(nn.Module, ABC):
 
     Subclasses say their `stride` and compute `features`; normalisation, the 1x1 head and the check of the side are
     here.
+
+    Args:
+        head_width: channels of the features.
+        mean: as std and padded, see `Normalise`.
+        std: see above.
+        padded: see above.
     """
 
-    stride: ClassVar[int]
+    stride: int
     """Height and width must be multiples of this many pixels."""
 
-    def __init__(self, head_width: int) -> None:
+    def __init__(
+        self,
+        head_width: int,
+        *,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        padded: bool = True,
+    ) -> None:
         super().__init__()
-        self.normalise = Normalise()
+        self.normalise = Normalise(mean, std, padded=padded)
         self.head = nn.Conv2d(head_width, 1, kernel_size=1)
 
     @abstractmethod

@@ -9,6 +9,7 @@ import torch
 
 from model.attention_unet import AttentionUNet
 from model.base import SegmentationNetwork
+from model.encoder_unet import PREFIX, EncoderUNet
 from model.resunet import ResUNet
 from model.unet import UNet
 
@@ -35,7 +36,8 @@ class NetworkConfig:
     """A network by name and size.
 
     Raises:
-        ValueError: for an unknown name, a width that is no positive multiple of 8, or a dropout outside [0, 1).
+        ValueError: for an unknown name, a width that is no positive multiple of 8, a dropout outside [0, 1), or an
+            encoder that is not `timm:...` of a `unet`.
     """
 
     name: NetworkName = "resunet"
@@ -43,6 +45,8 @@ class NetworkConfig:
     """Channels of the first level; the deeper ones are multiples of it. Tensor cores want a multiple of 8."""
     dropout: float = 0.0
     """Probability that a channel of the deepest features is zeroed in training."""
+    encoder: str | None = None
+    """`timm:` and a name: a `unet` on that encoder of timm's, see `model.encoder_unet`."""
 
     def __post_init__(self) -> None:
         if self.name not in NETWORKS:
@@ -53,6 +57,16 @@ class NetworkConfig:
             raise ValueError(f"width={self.width} is not a positive multiple of 8; use {remedy}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} is not in [0, 1); use 0 to turn it off, or 0.1 to 0.5")
+        if self.encoder is None:
+            return
+        if not self.encoder.startswith(PREFIX) or self.encoder == PREFIX:
+            raise ValueError(f"encoder={self.encoder!r} does not begin with {PREFIX}; use one as {PREFIX}resnet34")
+        if self.name != "unet":
+            raise ValueError(f"encoder={self.encoder!r} is for network unet, not {self.name}; add --network unet")
+
+    def __str__(self) -> str:
+        """As `unet 32`, or `unet 32 on timm:resnet34`."""
+        return f"{self.name} {self.width}" + (f" on {self.encoder}" if self.encoder else "")
 
 
 def build_network(
@@ -61,8 +75,16 @@ def build_network(
     """Make the network on the default device, fp32, its weights and features in `memory_format`.
 
     `torch.channels_last` suits tensor cores and CPUs; `torch.contiguous_format` (NCHW) suits GPUs before Volta. Either
-    takes the same images and the same `state_dict`. Build the optimizer after this, not before.
+    takes the same images and the same `state_dict`. Build the optimizer after this, not before. An encoder of timm's
+    has no pretrained weights yet.
+
+    Raises:
+        EncoderError: see `model.encoder_unet.EncoderUNet`.
     """
-    network = NETWORKS[config.name](width=config.width, dropout=config.dropout)
+    network: SegmentationNetwork
+    if config.encoder:
+        network = EncoderUNet(config.encoder, width=config.width, dropout=config.dropout)
+    else:
+        network = NETWORKS[config.name](width=config.width, dropout=config.dropout)
     network.set_memory_format(memory_format)
     return network

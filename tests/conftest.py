@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -68,3 +69,21 @@ def _write_coco(root, counts=(12, 5), seed=0):
 
 def _polygon(rng, height, width):
     return [(rng.uniform(-0.1, 1.1, (6, 2)) * [width, height]).round(2).reshape(-1).tolist()]
+
+
+@pytest.fixture(scope="session")
+def timm():
+    """Return the package timm, or skip the test.
+
+    PyPI's torchvision is built for CUDA: beside a torch for the CPU its operators are missing, and importing it fails.
+    Nothing here calls them, so it is enough to declare those that it asks for.
+    """
+    if find_spec("timm") is None:
+        pytest.skip("no timm; pip install -e '.[timm]'")
+    torch = pytest.importorskip("torch")
+    operators = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        if torch.version.cuda is None and not hasattr(torch.ops.torchvision, name):
+            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    yield pytest.importorskip("timm")
+    operators._destroy()

@@ -28,8 +28,9 @@ FLAGS = {
     "batch": {"coco", "cache", "json", "split", "batch-size", "augment", "loader", "seed", "picture", "gallery"},
     "train": {
         "cache", "out", "profile", "config", "set", "epochs", "batch-size", "accumulation", "image-size", "optimizer",
-        "lr", "weight-decay", "momentum", "scheduler", "network", "width", "dropout", "loss", "average", "patience",
-        "augment", "loader", "workers", "prefetch", "pin-memory", "precision", "compile", "seed", "deterministic",
+        "lr", "weight-decay", "momentum", "scheduler", "network", "width", "encoder", "encoder-weights", "dropout",
+        "loss", "average", "patience", "augment",
+        "loader", "workers", "prefetch", "pin-memory", "precision", "compile", "seed", "deterministic",
         "on-bad-record", "resume",
     },
     "eval": {"checkpoint", "cache", "coco", "split", "out", "batch-size", "device", "precision", "threads", "json"},

@@ -17,6 +17,7 @@ from train.checkpoint import load_checkpoint, load_network
 from train.config import TrainConfig
 from train.hardware import HardwareError
 from train.loop import fit
+from train.ranks import Ranks
 from train.room import make_room, try_step
 
 STEPS = 5
@@ -225,3 +226,46 @@ def test_what_a_run_leaves_for_others_to_read(cache, tmp_path):
     image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     with torch.no_grad():
         assert torch.equal(network.eval()(image), expected(image))
+
+
+def test_a_run_on_an_encoder_starts_with_its_weights_and_goes_on_without_them(timm, cache, tmp_path):
+    torch.manual_seed(7)
+    model = timm.create_model("test_resnet", pretrained=False)
+    file = tmp_path / "weights.pth"
+    torch.save(model.state_dict(), file)
+    network = NetworkConfig(name="unet", width=8, encoder="timm:test_resnet")
+    config = config_of(cache, tmp_path / "run", network=network, encoder_weights=str(file), epochs=1, average=0.9,
+                       warmup=0.0, learning_rate=1e-12, weight_decay=0.0)  # fmt: skip
+    told = Silent()
+    fit(config, told)
+    assert f"encoder timm:test_resnet starts with the weights of {file}" in told.info.notes
+    # Hardly moved, and the average of the weights began with them, too.
+    saved, mine = torch.load(file), load_checkpoint(tmp_path / "run/checkpoints/best_model.pth").network
+    kernels = [name for name, value in saved.items() if value.ndim == 4]
+    assert kernels
+    for name in kernels:
+        torch.testing.assert_close(mine[f"encoder.{name}"], saved[name], rtol=0, atol=1e-8)
+
+    file.unlink()  # neither going on nor using it takes the file again
+    fit(dataclasses.replace(config, epochs=2), told, resume=True)
+    assert not any("starts" in note for note in told.info.notes)
+    loaded, _ = load_network(tmp_path / "run/checkpoints/best_model.pth")
+    assert loaded.encoder_name == "timm:test_resnet"
+    with safe_open(tmp_path / "run/checkpoints/best_model.safetensors", "pt") as weights_file:
+        assert json.loads(weights_file.metadata()["network"])["encoder"] == "timm:test_resnet"
+
+
+def test_all_ranks_get_the_tensors_of_the_first(monkeypatch):
+    """What is sent is contiguous, whatever the memory format of the weights."""
+    kernel = torch.zeros(8, 4, 3, 3).to(memory_format=torch.channels_last)
+    count = torch.zeros((), dtype=torch.int64)
+
+    def broadcast(tensor, source):
+        assert tensor.is_contiguous()
+        assert source == 0
+        tensor += torch.arange(tensor.numel()).view(tensor.shape)
+
+    monkeypatch.setattr("torch.distributed.broadcast", broadcast)
+    Ranks(rank=1, world=2).share([kernel, count])
+    assert torch.equal(kernel, torch.arange(288.0).view(8, 4, 3, 3))
+    assert kernel.is_contiguous(memory_format=torch.channels_last)

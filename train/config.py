@@ -26,7 +26,7 @@ Device = Literal["cuda", "cpu"]
 FREE = frozenset(
     {
         *("world", "profile", "cache", "out", "side", "epochs", "patience", "threads", "prefetch", "pin_memory"),
-        *("on_bad_record", "checkpoint_minutes"),
+        *("on_bad_record", "checkpoint_minutes", "encoder_weights"),
     }
 )
 """Fields that may change between a run and its continuation: they change no batch of a sound cache and no gradient. The
@@ -46,6 +46,7 @@ class TrainConfig:
         out: the run's folder.
         profile: name of the profile that this came from, for messages.
         network: which network.
+        encoder_weights: that an encoder of timm's starts with: `auto`, `none` or a file, see `model.encoder_weights`.
         epochs: passes over the training images.
         batch_size: images in a step, of each rank.
         world: ranks, set by the run itself: see `train.ranks`.
@@ -82,6 +83,7 @@ class TrainConfig:
     out: Path
     profile: str = "cpu"
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
+    encoder_weights: str = "auto"
     epochs: int = 100
     batch_size: int = 16
     world: int = 1

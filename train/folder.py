@@ -125,11 +125,11 @@ class RunLog:
             self._logger.info("%s: %s", name, text)
         self._logger.info("config: %s", json.dumps(info.config.resolved()))
         self._logger.info(
-            "train %d images, val %d, side %d; %s with %d parameters; %d steps an epoch, from step %d on",
+            "train %d images, val %d, side %d; network %s with %d parameters; %d steps an epoch, from step %d on",
             info.train_images,
             info.val_images,
             info.side,
-            info.config.network.name,
+            info.config.network,
             info.parameters,
             info.steps_per_epoch,
             info.step,

@@ -13,8 +13,10 @@ from loader.augment import LEVELS
 from loader.batch import LoaderConfig
 from loader.damage import BadRecord
 from loader.loader import Loader, open_loader
-from model.base import check_side
+from model.base import SegmentationNetwork, check_side
 from model.boundary import boundary_tolerance
+from model.encoder_unet import EncoderUNet
+from model.encoder_weights import start_encoder
 from model.loss import LOSSES
 from train.average import WeightAverage
 from train.checkpoint import (
@@ -69,6 +71,7 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
         CheckpointError: `config.out` holds a run and `resume` is not set; or none, or another one, and it is set; or
             saving failed.
         HardwareError: see `train.hardware.adapt`; or the GPU's memory cannot hold a step.
+        EncoderError: see `model.encoder_unet.EncoderUNet` and `model.encoder_weights.start_encoder`.
         ValueError: the network cannot take the cache's side.
         DivergedError: the loss is no longer a number; the last checkpoint is from before that.
     """
@@ -93,7 +96,11 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
         val = stack.enter_context(open_loader(_loader_config(config, "val", ranks)))
         stop = StopRequest(stack.enter_context(stop_requests()), ranks, config.device)
         torch.manual_seed(config.seed)
-        step, evaluate = _make_steps(config, train.side, ranks)
+        network = prepare_network(config.network, channels_last=config.channels_last, device=config.device)
+        check_side(network, train.side, name="the cache's side")
+        if isinstance(network, EncoderUNet) and not saved:
+            notes += _start_encoder(network, config.encoder_weights, ranks)
+        step, evaluate = _make_steps(config, network, train.side, ranks)
 
         fingerprint = train.reader.index.fingerprint
         results, progress = list[EpochResult](), Progress()
@@ -220,11 +227,18 @@ def _loader_config(config: TrainConfig, split: str, ranks: Ranks) -> LoaderConfi
     )
 
 
-def _make_steps(config: TrainConfig, side: int, ranks: Ranks) -> tuple[TrainStep, EvalStep]:
+def _start_encoder(network: EncoderUNet, weights: str, ranks: Ranks) -> tuple[str, ...]:
+    """Pretrained weights, the same on all ranks: they may have come over the network to the first alone."""
+    note = start_encoder(network, weights) if ranks.first else ""
+    ranks.share(network.encoder.state_dict().values())
+    return (note,)
+
+
+def _make_steps(
+    config: TrainConfig, network: SegmentationNetwork, side: int, ranks: Ranks
+) -> tuple[TrainStep, EvalStep]:
     """The step that trains, and the one that validates: the average of the weights, if there is one."""
-    layout, device = config.channels_last, config.device
-    network = prepare_network(config.network, channels_last=layout, device=device)
-    check_side(network, side, name="the cache's side")
+    device = config.device
     optimizer = build_optimizer(
         network,
         learning_rate=config.peak,
@@ -235,7 +249,7 @@ def _make_steps(config: TrainConfig, side: int, ranks: Ranks) -> tuple[TrainStep
     average = None
     if config.average:
         state = torch.get_rng_state()
-        twin = prepare_network(config.network, channels_last=layout, device=device)
+        twin = prepare_network(config.network, channels_last=config.channels_last, device=device)
         torch.set_rng_state(state)  # a run draws the same dropout with an average as without
         average = WeightAverage(twin, network, config.average)
     precision, loss, backend = config.precision, LOSSES[config.loss], "inductor" if config.compile else None

@@ -94,7 +94,9 @@ class Ranks:
         """Give all ranks the tensors of rank 0."""
         if self.world > 1:
             for tensor in tensors:
-                distributed.broadcast(tensor.detach(), 0)
+                flat = tensor.detach().contiguous()  # what is sent must be, and the weights may be channels_last
+                distributed.broadcast(flat, 0)
+                tensor.detach().copy_(flat)
 
     def wait(self) -> None:
         """Until all ranks are here."""

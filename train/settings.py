@@ -27,6 +27,7 @@ GUIDE: Mapping[str, str] = {
     "model_variant": "network.name",
     "width": "network.width",
     "dropout": "network.dropout",
+    "encoder": "network.encoder",
     "loss_function": "loss",
     "augmentation": "augment",
     "augmentation_level": "augment",

@@ -1,0 +1,92 @@
+"""Pretrained weights for the encoder of an `EncoderUNet`, from timm's hub or from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.encoder_unet import PREFIX, EncoderError, EncoderUNet
+
+AUTO, NONE = "auto", "none"
+"""Download them, or go on without; start from scratch. Anything else is a file."""
+
+
+def start_encoder(network: EncoderUNet, weights: str) -> str:
+    """Put pretrained weights into a network's encoder, if they can be had, and give a line that says what it has.
+
+    Args:
+        network: a new one.
+        weights: `auto`, `none` or a file with a `state_dict` by timm's names, .safetensors or as torch saves it.
+
+    Raises:
+        EncoderError: the file cannot be read, or is not of this encoder.
+    """
+    encoder = network.encoder_name
+    if weights == NONE:
+        return f"encoder {encoder} starts from scratch, as --encoder-weights none wants it"
+    if weights != AUTO:
+        _take(network, _read(Path(weights), encoder), weights)
+        return f"encoder {encoder} starts with the weights of {weights}"
+    try:
+        state, source = _download(encoder)
+    except Exception as error:  # of the hub, the network, the disk, or for want of weights
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return (
+            f"encoder {encoder} starts from scratch, for its weights could not be had ({reason[:200]}); "
+            "--encoder-weights FILE takes them from a file"
+        )
+    _take(network, state, source)
+    return f"encoder {encoder} starts with pretrained weights, {source}"
+
+
+def _download(encoder: str) -> tuple[Mapping[str, Tensor], str]:
+    """As timm keeps them for the next time, below ~/.cache; and their name."""
+    import timm
+
+    with torch.random.fork_rng():  # whoever trains draws the same numbers, with weights or without
+        donor: Any = timm.create_model(encoder.removeprefix(PREFIX), pretrained=True, features_only=True)
+    source = donor.pretrained_cfg
+    return donor.state_dict(), f"{source['architecture']}.{source['tag']}" if source.get("tag") else encoder
+
+
+def _read(path: Path, encoder: str) -> Mapping[str, Tensor]:
+    from timm.models import load_state_dict
+
+    try:
+        state: Mapping[str, Tensor] = load_state_dict(str(path), device="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise EncoderError(f"encoder_weights={path} does not exist; use auto, none or a file") from None
+    except Exception as error:  # each format has its own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise EncoderError(
+            f"encoder_weights={path} holds no weights ({reason[:120]}); use a state_dict of {encoder}, "
+            ".safetensors or as torch.save writes it"
+        ) from None
+    return state
+
+
+def _take(network: EncoderUNet, state: Mapping[str, Tensor], source: str) -> None:
+    """Fill every tensor of the encoder, or raise; what the file has beyond (a classifier) is left alone."""
+    encoder, mine = network.encoder_name, network.encoder.state_dict()
+    # Where timm takes a network apart to get at its features, `stages.0` becomes `stages_0`.
+    given = {name.replace(".", "_"): value for name, value in state.items() if isinstance(value, Tensor)}
+    found = {name: given.get(name.replace(".", "_")) for name in mine}
+    needed = [name for name in mine if not name.endswith("num_batches_tracked")]  # not in files of old
+    missing = [name for name in needed if found[name] is None]
+    remedy = f"use a file by timm's names, as timm.create_model({encoder.removeprefix(PREFIX)!r}).state_dict() has them"
+    if missing:
+        raise EncoderError(
+            f"{source} lacks {len(missing)} of the {len(needed)} tensors of encoder {encoder}, first {missing[0]!r}; "
+            + remedy
+        )
+    for name in needed:
+        shape, wanted = tuple(found[name].shape), tuple(mine[name].shape)  # type: ignore[union-attr]  # none is missing
+        if shape != wanted:
+            raise EncoderError(
+                f"{source} has {name!r} of shape {shape}, and encoder {encoder} wants {wanted}; {remedy}"
+            )
+    network.encoder.load_state_dict({name: mine[name] if value is None else value for name, value in found.items()})

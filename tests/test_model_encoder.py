@@ -1,0 +1,235 @@
+"""A U-Net on timm's encoders, and their weights; against timm itself.
+
+Tensor suffixes: N images, 3 RGB, 1 the person logit or plane, H and W pixels.
+"""
+
+import dataclasses
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from model import EncoderError, NetworkConfig, bce_dice, build_network, start_encoder
+from model.blocks import concat
+
+PYRAMIDS = ["test_resnet", "test_efficientnet", "test_convnext", "test_byobnet"]
+"""timm's own test models: the last two begin at a quarter of the size, or have no stem that is a plain convolution."""
+
+pytestmark = pytest.mark.usefixtures("timm")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def network_of(encoder="test_resnet", **settings):
+    torch.manual_seed(0)
+    return build_network(NetworkConfig(name="unet", width=8, encoder=f"timm:{encoder}", **settings))
+
+
+def image_of(height=64, width=96, count=2):
+    generator = torch.Generator().manual_seed(1)
+    shape = (count, height, width, 3)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).permute(0, 3, 1, 2)
+
+
+def classifier_of(timm, encoder="test_resnet", seed=7):
+    """A model of timm's with weights of its own, its BatchNorms' statistics too."""
+    torch.manual_seed(seed)
+    model = timm.create_model(encoder, pretrained=False)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.running_mean, std=0.1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model.eval()
+
+
+@pytest.mark.parametrize("encoder", PYRAMIDS)
+def test_logits_have_the_size_of_the_image_and_gradients_reach_everything(encoder):
+    network = network_of(encoder, dropout=0.1)
+    image_N3HW = image_of()
+    logits_N1HW = network(image_N3HW)
+    assert logits_N1HW.shape == (2, 1, 64, 96)
+    person_N1HW = (image_N3HW[:, :1] > 128).to(torch.uint8)
+    bce_dice(logits_N1HW, person_N1HW, torch.zeros_like(person_N1HW)).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("encoder", PYRAMIDS)
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_features_are_in_the_memory_format_wherever_they_join(encoder, memory_format, monkeypatch):
+    joined = []
+
+    def watching(up_NCHW, skip_NCHW):
+        joined.append(up_NCHW.is_contiguous(memory_format=memory_format))
+        joined.append(skip_NCHW.is_contiguous(memory_format=memory_format))
+        return concat(up_NCHW, skip_NCHW)
+
+    monkeypatch.setattr("model.encoder_unet.concat", watching)
+    network = network_of(encoder)
+    network.set_memory_format(memory_format)
+    network(image_of())
+    assert len(joined) == 2 * (4 if encoder == "test_convnext" else 5)
+    assert all(joined)
+
+
+@pytest.mark.parametrize("encoder", ["test_resnet", "test_convnext"])
+def test_it_compiles_as_one_graph(encoder):
+    network = network_of(encoder).eval()
+    compiled = torch.compile(network, backend="eager", fullgraph=True, dynamic=False)
+    assert torch.equal(compiled(image_of()), network(image_of()))
+
+
+@pytest.mark.parametrize("encoder", PYRAMIDS)
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_with_weights_of_a_file_it_sees_what_timm_sees(timm, tmp_path, encoder, suffix):
+    """The oracle is the classifier that the weights are of, on the image as timm's own transform normalises it."""
+    classifier = classifier_of(timm, encoder)
+    path = tmp_path / f"weights{suffix}"
+    save_file(classifier.state_dict(), path) if suffix == ".safetensors" else torch.save(classifier.state_dict(), path)
+    network = network_of(encoder).eval()
+    note = start_encoder(network, str(path))
+    assert note == f"encoder timm:{encoder} starts with the weights of {path}"
+
+    image_N3HW = image_of(96, 96)
+    data = timm.data.resolve_data_config({}, model=classifier)
+    mean_311, std_311 = (torch.tensor(data[name]).view(3, 1, 1) for name in ("mean", "std"))
+    _, expected = classifier.forward_intermediates((image_N3HW / 255 - mean_311) / std_311)
+    seen = network._encode(network.normalise(image_N3HW))
+    assert len(seen) == len(expected)
+    for mine, theirs in zip(seen, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_the_rest_of_the_network_is_the_same_with_weights_and_without(timm, tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save(classifier_of(timm).state_dict(), path)
+    with_weights, without = network_of(), network_of()
+    state = torch.get_rng_state()
+    start_encoder(with_weights, str(path))
+    assert torch.equal(torch.get_rng_state(), state)
+    changed = {
+        name
+        for (name, mine), theirs in zip(with_weights.state_dict().items(), without.state_dict().values(), strict=True)
+        if not torch.equal(mine, theirs)
+    }
+    assert changed
+    assert all(name.startswith("encoder.") for name in changed)
+
+
+def test_weights_come_from_the_hub(timm, monkeypatch):
+    """Everything but the download: what timm does with what came."""
+    classifier = classifier_of(timm, "test_convnext")
+    asked = []
+
+    def load(hub, *more, **options):
+        asked.append(hub)
+        return dict(classifier.state_dict())
+
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", load)
+    network = network_of("test_convnext")
+    state = torch.get_rng_state()
+    note = start_encoder(network, "auto")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert note == "encoder timm:test_convnext starts with pretrained weights, test_convnext.r160_in1k"
+    assert asked == ["timm/test_convnext.r160_in1k"]
+    stem = network.encoder.state_dict()["stem_0.weight"]
+    assert torch.equal(stem, classifier.state_dict()["stem.0.weight"])
+
+
+@pytest.mark.parametrize("encoder", ["test_resnet", "lcnet_035"])
+def test_without_a_network_it_starts_from_scratch_and_says_so(encoder, monkeypatch):
+    """The second one has no weights that could be downloaded."""
+
+    def unreachable(*arguments, **options):
+        raise OSError("Name or service not known\nand a page of advice")
+
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", unreachable)
+    network = network_of(encoder)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    note = start_encoder(network, "auto")
+    assert "starts from scratch, for its weights could not be had (" in note
+    assert "--encoder-weights FILE" in note
+    assert "\n" not in note
+    if encoder == "test_resnet":
+        assert "(Name or service not known)" in note
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert "as --encoder-weights none wants it" in start_encoder(network, "none")
+
+
+def test_a_wrong_file_is_refused_and_changes_nothing(timm, tmp_path):
+    network = network_of()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+
+    def refused(words, state=None, path=tmp_path / "weights.pth"):
+        if state is not None:
+            torch.save(state, path)
+        with pytest.raises(EncoderError, match=words):
+            start_encoder(network, str(path))
+        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+    right = classifier_of(timm).state_dict()
+    refused("does not exist; use auto, none or a file", path=tmp_path / "nowhere.pth")
+    (tmp_path / "text.pth").write_text("no weights")
+    refused("text.pth holds no weights", path=tmp_path / "text.pth")
+    refused(r"lacks \d+ of the \d+ tensors of encoder timm:test_resnet, first 'conv1.0.weight'; use a file by timm's",
+            classifier_of(timm, "test_efficientnet").state_dict())  # fmt: skip
+    last = [name for name in right if name.startswith("layer4")][-2]
+    refused("lacks 1 of the", {name: value for name, value in right.items() if name != last})
+    refused(rf"has '{last}' of shape \(1,\), and encoder", {**right, last: torch.zeros(1)})
+    torch.save({"state_dict": {name: value for name, value in right.items() if "num_batches" not in name}},
+               tmp_path / "old.pth")  # fmt: skip
+    start_encoder(network, str(tmp_path / "old.pth"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"encoder": "resnet18"}, "encoder='resnet18' does not begin with timm:; use one as timm:resnet34"),
+        ({"encoder": "timm:"}, "does not begin with timm:"),
+        ({"name": "resunet"}, "encoder='timm:test_resnet' is for network unet, not resunet; add --network unet"),
+        ({"encoder": "timm:resnet34x"}, r"is not known to timm [\d.]+; is it .*timm:resnet34"),
+        (
+            {"encoder": "timm:test_vit"},
+            r"does not halve images .* \(its features are at 1/16, 1/16, 1/16\); use a conv",
+        ),
+        ({"encoder": "timm:test_maxvit"}, "does not halve images of any size step by step"),
+    ],
+)
+def test_what_cannot_be_an_encoder_is_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        build_network(NetworkConfig(**{"name": "unet", "width": 8, "encoder": "timm:test_resnet", **settings}))
+
+
+def test_without_timm_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(
+        EncoderError, match=r"needs the package timm, which is not installed: pip install -e '.\[timm\]'"
+    ):
+        network_of()
+
+
+def test_beside_another_torchvision_it_says_what_to_do(monkeypatch):
+    class Broken:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name == "timm":
+                raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.delitem(sys.modules, "timm")
+    monkeypatch.setattr(sys, "meta_path", [Broken, *sys.meta_path])
+    with pytest.raises(EncoderError, match=r"built for another torch than .*: install both from one place"):
+        network_of()
+
+
+def test_the_name_of_a_network_says_its_encoder():
+    config = NetworkConfig(name="unet", width=8, encoder="timm:test_resnet")
+    assert str(config) == "unet 8 on timm:test_resnet"
+    assert str(dataclasses.replace(config, encoder=None)) == "unet 8"
