@@ -530,6 +530,9 @@ _PRECISIONS = click.Choice(["fp32", "bf16", "fp16"])
     type=click.Choice(["stop", "skip"]),
     help="Stop with its name, or leave it out of loss and scores and count it.  [default: stop]",
 )
+@click.option(
+    "--wandb", metavar="PROJECT", help="Send scalars to this project at Weights & Biases, too; needs the extra [wandb]."
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, from its very next batch.")
 def train(file: Path | None, assignments: tuple[str, ...], resume: bool, **flags: Any) -> None:
     """Train a network on a cache.

@@ -31,7 +31,7 @@ FLAGS = {
         "lr", "weight-decay", "momentum", "scheduler", "network", "width", "encoder", "encoder-weights", "dropout",
         "loss", "average", "patience", "augment",
         "loader", "workers", "prefetch", "pin-memory", "precision", "compile", "seed", "deterministic",
-        "on-bad-record", "resume",
+        "on-bad-record", "wandb", "resume",
     },
     "eval": {"checkpoint", "cache", "coco", "split", "out", "batch-size", "device", "precision", "threads", "json"},
     "bench": {

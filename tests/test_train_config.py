@@ -77,7 +77,7 @@ def test_every_field_but_the_free_ones_counts_as_a_difference():
         "device": "cuda", "loader": "dali", "profile": "h200", "cache": Path("x"), "out": Path("y"), "side": 64,
         "epochs": 7, "threads": 7, "on_bad_record": "skip", "checkpoint_minutes": 7.0, "accumulation": 2,
         "optimizer": "adam", "momentum": 0.5, "scheduler": "none", "average": 0.9, "patience": 3, "deterministic": True,
-        "prefetch": 5, "pin_memory": False, "loss": "focal", "world": 1, "encoder_weights": "none",
+        "prefetch": 5, "pin_memory": False, "loss": "focal", "world": 1, "encoder_weights": "none", "wandb": "p",
     }  # fmt: skip
     assert set(other) == {field.name for field in dataclasses.fields(TrainConfig)}
     for name, value in other.items():

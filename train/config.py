@@ -26,7 +26,7 @@ Device = Literal["cuda", "cpu"]
 FREE = frozenset(
     {
         *("world", "profile", "cache", "out", "side", "epochs", "patience", "threads", "prefetch", "pin_memory"),
-        *("on_bad_record", "checkpoint_minutes", "encoder_weights"),
+        *("on_bad_record", "checkpoint_minutes", "encoder_weights", "wandb"),
     }
 )
 """Fields that may change between a run and its continuation: they change no batch of a sound cache and no gradient. The
@@ -76,6 +76,7 @@ class TrainConfig:
         prefetch: batches that are made ahead.
         pin_memory: make them in locked memory, from where a GPU copies by itself.
         on_bad_record: of the loaders: `stop` with an error that names it, or `skip` and count it.
+        wandb: project at Weights & Biases that is told of the run; empty: none.
         checkpoint_minutes: a checkpoint within an epoch after so many minutes; 0 saves after each step.
     """
 
@@ -111,6 +112,7 @@ class TrainConfig:
     prefetch: int = 2
     pin_memory: bool = True
     on_bad_record: OnBadRecord = "stop"
+    wandb: str = ""
     checkpoint_minutes: float = 10.0
 
     def __post_init__(self) -> None:

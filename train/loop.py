@@ -46,6 +46,7 @@ from train.result import EpochResult, FitResult, Listener, Listeners, StartInfo,
 from train.room import make_room
 from train.step import EvalStep, TrainStep, prepare_network
 from train.tensorboard import missing, open_tensorboard
+from train.wandb_run import open_wandb
 
 PICTURED_SAMPLES = 96
 """Validation images among which those of `sample_predictions.png` are chosen."""
@@ -144,7 +145,9 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
         with open_log(folder, first=ranks.first) as log, ExitStack() as boards:
             everyone = Listeners()
             if ranks.first:
-                everyone = Listeners(log, boards.enter_context(open_tensorboard(folder, progress.step)), listener)
+                board = boards.enter_context(open_tensorboard(folder, progress.step))
+                project = boards.enter_context(open_wandb(folder, config.wandb, progress.step))
+                everyone = Listeners(log, board, project, listener)
             start = StartInfo(
                 config=config,
                 notes=notes,

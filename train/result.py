@@ -86,6 +86,23 @@ class EpochResult:
         """Warm-up, training and validation together."""
         return self.warmup_seconds + self.train_seconds + self.val_seconds
 
+    def scalars(self) -> dict[str, float]:
+        """Give what is drawn over the epochs, by name; what was not measured is left out."""
+        values = {
+            "loss/train": self.train_loss,
+            "loss/val": self.val_loss,
+            "val/iou": self.val.iou,
+            "val/dice": self.val.dice,
+            "val/accuracy": self.val.accuracy,
+            "val/precision": self.val.precision,
+            "val/recall": self.val.recall,
+            "val/boundary_f": self.boundary_f,
+            "learning_rate": self.learning_rate,
+            "speed/images_per_s": self.images_per_s,
+            "speed/data_wait_percent": 100 * self.wait_share,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FitResult:

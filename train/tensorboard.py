@@ -55,22 +55,8 @@ class TensorBoard:
         """See `Listener`."""
         assert self._epochs is not None, "on_start comes first"
         assert self._steps is not None
-        scalars = {
-            "loss/train": result.train_loss,
-            "loss/val": result.val_loss,
-            "val/iou": result.val.iou,
-            "val/dice": result.val.dice,
-            "val/accuracy": result.val.accuracy,
-            "val/precision": result.val.precision,
-            "val/recall": result.val.recall,
-            "val/boundary_f": result.boundary_f,
-            "learning_rate": result.learning_rate,
-            "speed/images_per_s": result.images_per_s,
-            "speed/data_wait_percent": 100 * result.wait_share,
-        }
-        for name, value in scalars.items():
-            if value is not None:
-                self._epochs.add_scalar(name, value, result.epoch)
+        for name, value in result.scalars().items():
+            self._epochs.add_scalar(name, value, result.epoch)
         self._before = result.epoch * self._steps_per_epoch
         for writer in (self._epochs, self._steps):
             writer.flush()  # whoever looks sees whole epochs

@@ -1,0 +1,127 @@
+"""Runs at Weights & Biases: with the package itself where it is installed, else with one that keeps what it is told."""
+
+import dataclasses
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from cache.spec import CacheSpec
+from model import NetworkConfig
+from preprocess.build import BuildConfig, build_cache
+from preprocess.synth import SynthConfig, make_dataset
+from train.config import TrainConfig, TrainConfigError
+from train.loop import fit
+
+
+class Silent:
+    def on_start(self, info):
+        pass
+
+    def on_step(self, done, total, loss, images_per_s):
+        pass
+
+    def on_epoch(self, result):
+        pass
+
+    def on_bad_records(self, found, total):
+        pass
+
+
+class Kept:
+    """As much of the package as is used."""
+
+    class errors:  # noqa: N801  # by its name
+        class Error(Exception):
+            pass
+
+    def __init__(self):
+        self.asked, self.logged, self.axes, self.config, self.summary, self.finished = [], [], {}, {}, {}, 0
+
+    def init(self, **asked):
+        self.asked.append(asked)
+        return self
+
+    def define_metric(self, name, step_metric=None):
+        self.axes[name] = step_metric
+
+    @property
+    def config(self):
+        return SimpleNamespace(update=lambda values, allow_val_change: self._config.update(values))
+
+    @config.setter
+    def config(self, values):
+        self._config = values
+
+    def log(self, values):
+        self.logged.append(values)
+
+    def finish(self):
+        self.finished += 1
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    make_dataset(root / "coco", SynthConfig(images=24, val_fraction=4 / 24, long_side=(96, 128)))
+    build_cache(BuildConfig(coco=root / "coco", out=root / "cache", spec=CacheSpec(side=64, images="all")))
+    return TrainConfig(cache=root / "cache", out=root / "run", network=NetworkConfig(width=8), epochs=2, batch_size=4,
+                       loader="native", threads=1, wandb="people")  # fmt: skip
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    package = Kept()
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    return package
+
+
+def test_it_is_told_the_configuration_every_epoch_and_every_step_read(config, tmp_path, kept):
+    config = dataclasses.replace(config, out=tmp_path / "night")
+    result = fit(config, Silent())
+    (asked,) = kept.asked
+    assert (asked["project"], asked["name"], asked["dir"]) == ("people", "night", str(config.out))
+    assert kept._config["network"]["width"] == 8
+    assert kept._config["learning_rate"] == 1e-3
+    epochs = [values for values in kept.logged if "epoch" in values]
+    assert [values["epoch"] for values in epochs] == [1, 2]
+    for values, epoch in zip(epochs, result.epochs, strict=True):
+        assert values["epochs/val/iou"] == epoch.val.iou
+        assert values["epochs/loss/train"] == epoch.train_loss
+    steps = [values["step"] for values in kept.logged if "step" in values]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 10, "five steps an epoch, counted over both"
+    assert kept.axes == {"epoch": None, "step": None, "epochs/*": "epoch", "steps/*": "step"}
+    assert kept.summary["best/iou"] == result.best.val.iou
+    assert kept.finished == 1
+
+    fit(dataclasses.replace(config, epochs=3), Silent(), resume=True)
+    assert kept.asked[1]["id"] == asked["id"], "the same run there"
+    assert kept.logged[-1]["epoch"] == 3
+    assert [values["step"] for values in kept.logged if "step" in values][-1] == 15
+
+
+def test_what_it_cannot_do_is_said_and_nothing_is_in_the_way_afterwards(config, tmp_path, monkeypatch, kept):
+    config = dataclasses.replace(config, out=tmp_path / "run", epochs=1)
+
+    def refused(**asked):
+        raise kept.errors.Error("No API key configured.\nUse `wandb login`")
+
+    monkeypatch.setattr(kept, "init", refused)
+    with pytest.raises(
+        TrainConfigError, match=r"wandb='people' cannot start \(No API key configured.\); `wandb login`"
+    ):
+        fit(config, Silent())
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(TrainConfigError, match=r"needs the package wandb, .*: pip install -e '.\[wandb\]'"):
+        fit(config, Silent())
+    fit(dataclasses.replace(config, wandb=""), Silent())
+
+
+def test_the_package_itself_takes_it(config, tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="no wandb; pip install -e '.[wandb]'")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    fit(dataclasses.replace(config, out=tmp_path / "run"), Silent())
+    (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
+    assert any(folder.glob("*.wandb"))
