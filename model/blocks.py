@@ -91,6 +91,8 @@ def concat(up_NCHW: Tensor, skip_NCHW: Tensor) -> Tensor:
 
     `torch.cat` takes mixed formats without a word and answers in NCHW, which slows down every convolution after it.
     """
+    if up_NCHW.shape[2:] == (2, 2) and skip_NCHW.is_contiguous(memory_format=torch.channels_last):
+        up_NCHW = up_NCHW.contiguous(memory_format=torch.channels_last)  # of one pixel, torch cannot tell the format
     assert up_NCHW.is_contiguous(memory_format=torch.channels_last) == skip_NCHW.is_contiguous(
         memory_format=torch.channels_last
     ), f"mixed memory formats: strides {up_NCHW.stride()} and {skip_NCHW.stride()}"

@@ -119,7 +119,7 @@ def test_a_bad_side_names_the_nearest_good_ones():
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("width", [8, 24])
-@pytest.mark.parametrize("shape", [(1, 64, 64), (2, 64, 96)])
+@pytest.mark.parametrize("shape", [(1, 64, 64), (2, 64, 96), (2, 32, 32)])
 def test_logits_have_the_size_of_the_image(name, width, shape):
     count, height, width_of_image = shape
     image_N3HW = torch.randint(0, 256, (count, 3, height, width_of_image), dtype=torch.uint8)
