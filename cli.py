@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from cache.spec import CacheSpec
@@ -599,14 +600,29 @@ def evaluate(as_json: bool, **given: Any) -> None:
 # ---------------------------------------------------------------------------------------------------- measure
 
 
-_SUITES = ("machine", "raster", "annotations", "preprocess", "stores", "verify", "loader", "model", "epoch")
+_SUITES = (
+    "machine",
+    "raster",
+    "annotations",
+    "preprocess",
+    "stores",
+    "verify",
+    "loader",
+    "convolutions",
+    "model",
+    "epoch",
+)
 
 
 @main.command(short_help="How fast is each stage, against its physical limit?")
 @click.option("--coco", type=_FOLDER, help="Measure on this dataset.  [default: drawn people]")
 @click.option("--cache", type=_FOLDER, help="Load from this cache.  [default: a temporary one]")
 @click.option(
-    "--suite", "suites", type=click.Choice(_SUITES), multiple=True, help="Which; may be repeated.  [default: all]"
+    "--suite",
+    "suites",
+    type=click.Choice(_SUITES),
+    multiple=True,
+    help="Which; may be repeated.  [default: all but convolutions]",
 )
 @click.option("--profile", default="auto", show_default=True, help="As in `train`: network, batch, side, precision.")
 @click.option("--network", "network_name", type=_NETWORKS, help="Which network.  [default: the profile's]")
@@ -633,25 +649,52 @@ _SUITES = ("machine", "raster", "annotations", "preprocess", "stores", "verify",
     show_default=True,
     help="Where their environments and datasets are kept, 20 GB.",
 )
-@click.option("--json", "json_file", type=_FILE, help="Write the report to this file, too.")
+@click.option(
+    "--compare",
+    nargs=2,
+    type=_FILE,
+    metavar="BEFORE AFTER",
+    help="Measure nothing: compare two reports that --json wrote.",
+)
+@click.option(
+    "--max-regression",
+    type=float,
+    metavar="PERCENT",
+    help="With --compare: exit code 1 if a row got worse by more than this, and clear of the spread.",
+)
+@click.option("--json", "json_file", type=_FILE, help="Write the report, or the comparison, to this file, too.")
 @click.option("--markdown", "markdown_file", type=_FILE, help="Write its tables to this file, too.")
+@click.option("--html", "html_file", type=_FILE, help="Write it as a page with charts to this file, too.")
+@click.option("--plot", "plot_file", type=_FILE, help="Draw minutes per epoch by hardware, a .png or .svg.")
 def bench(
     network_name: str | None,
     width: int | None,
     suites: tuple[Any, ...],
+    compare: tuple[Path, Path] | None,
+    max_regression: float | None,
     json_file: Path | None,
     markdown_file: Path | None,
+    html_file: Path | None,
+    plot_file: Path | None,
     **given: Any,
 ) -> None:
     """Measure every stage on this machine, each beside what the hardware could do.
 
     Ends with the minutes of an epoch here, beside the figures that the guide promises for other hardware.
     """
+    if compare:
+        _compare(*compare, max_regression, json_file)
+        return
+    if max_regression is not None:
+        raise click.UsageError("--max-regression needs --compare BEFORE AFTER")
     from bench.config import BenchConfig
     from bench.suites import run_suites
     from console.bench import BenchPrinter, show_report
+    from console.tier_chart import check_picture, draw_tiers
     from train.profiles import profile as find_profile
 
+    if plot_file:
+        check_picture(plot_file)
     values = {name: value for name, value in given.items() if value is not None}
     if network_name or width is not None:
         values["network"] = _network(find_profile(given["profile"]).network, network_name, width)
@@ -669,6 +712,84 @@ def bench(
         markdown_file.parent.mkdir(parents=True, exist_ok=True)
         markdown_file.write_text(markdown_tables(report))
         click.echo(f"📝 Tables: {markdown_file}")
+    if html_file:
+        from console.html import html_page
+
+        html_file.parent.mkdir(parents=True, exist_ok=True)
+        html_file.write_text(html_page(report), encoding="utf-8")
+        click.echo(f"📝 Page: {html_file}")
+    if plot_file:
+        click.echo(f"🖼️  Picture: {draw_tiers(report.rows, plot_file)}")
+
+
+def _compare(before: Path, after: Path, max_regression: float | None, json_file: Path | None) -> None:
+    """Two reports instead of a measurement."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        given = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+        if given and parameter.name not in ("compare", "max_regression", "json_file"):
+            raise click.UsageError(f"--compare measures nothing; leave out {parameter.opts[0]}")
+    from bench.compare import compare_files
+    from console.compare import show_comparison
+
+    comparison = compare_files(before, after, max_regression=max_regression)
+    show_comparison(comparison)
+    if json_file:
+        comparison.write(json_file)
+        click.echo(f"📝 Comparison: {json_file}")
+    if comparison.regressions:
+        sys.exit(1)
+
+
+@main.command(short_help="How long would an epoch take on that card? Nothing is measured.")
+@click.option("--gpu", metavar="NAME", help='As "RTX 4090"; of one that is not listed, just a name for the next three.')
+@click.option("--peak", type=float, help="TFLOP/s of its tensor cores in 16 bits, added up in fp32 (or of fp32).")
+@click.option("--bandwidth", type=float, help="Of its memory, GB/s.")
+@click.option("--memory", type=float, help="GB.")
+@click.option("--network", "--model", "network_name", type=_NETWORKS, help="Which network.  [default: the profile's]")
+@click.option("--width", type=int, help="Channels of its first level, a multiple of 8.  [default: the profile's]")
+@click.option("--side", type=int, help="Side of the images, pixels.  [default: the profile's]")
+@click.option("--batch-size", "--batch", "batch_size", type=int, help="Images in a step.  [default: the profile's]")
+@click.option("--precision", type=_PRECISIONS, help="Of the convolutions.  [default: 16 bits with tensor cores]")
+@click.option(
+    "--compile/--no-compile", "compile", default=None, help="Whether by torch.compile.  [default: with tensor cores]"
+)
+@click.option("--images", default=45174, show_default=True, help="Images of an epoch.")
+@click.option("--check", is_flag=True, help="Also predict each measured row from the others, and tell the errors.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def estimate(
+    gpu: str | None, network_name: str | None, width: int | None, check: bool, as_json: bool, **given: Any
+) -> None:
+    """How long would an epoch take on that card, and does the batch fit? A range; nothing is measured.
+
+    The network's operations are counted one by one; each takes as long as its arithmetic or its memory traffic,
+    whichever is longer. How near to the peak convolutions come is taken from rows that somebody measured.
+    """
+    from bench.calibration import calibrations, leave_one_out
+    from bench.tier_estimates import card_of, estimate_profile, profile_of
+    from console.estimate import check_lines, estimate_dict, estimate_lines
+
+    known = calibrations()
+    checks = leave_one_out(known) if check else []
+    if not (gpu or given["peak"]):
+        if not check:
+            raise click.UsageError('Give --gpu "RTX 4090" or another card, or its --peak, --bandwidth and --memory')
+        click.echo("\n".join(check_lines(checks)))
+        return
+    card = card_of(gpu, given.pop("peak"), given.pop("bandwidth"), given.pop("memory"), given["precision"])
+    images = given.pop("images")
+    profile = profile_of(card, **{name: value for name, value in given.items() if value is not None})
+    network = _network(profile.network, network_name, width)
+    found = estimate_profile(profile, network, card, known)
+    if as_json:
+        errors = [{"name": one.row.name, "measured": one.row.images_per_s, "error": one.error} for one in checks]
+        _show_json({**estimate_dict(card, network, found, images), **({"checks": errors} if check else {})})
+        return
+    mode = "compiled" if profile.compile else "eager"
+    shape = f"side {profile.side}, batch {profile.batch_size}, {profile.precision} {mode}"
+    click.echo("\n".join(estimate_lines(card, shape, network, found, images)))
+    if check:
+        click.echo("\n".join(["", *check_lines(checks)]))
 
 
 def _network(base: NetworkConfig, name: Any, width: int | None) -> NetworkConfig:

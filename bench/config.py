@@ -17,8 +17,12 @@ from train.config import Precision, TrainConfig
 from train.hardware import Hardware, adapt, read_hardware
 from train.profiles import profile as find_profile
 
-Suite = Literal["machine", "raster", "annotations", "preprocess", "stores", "verify", "loader", "model", "epoch"]
+Suite = Literal[
+    "machine", "raster", "annotations", "preprocess", "stores", "verify", "loader", "convolutions", "model", "epoch"
+]
 SUITES: tuple[Suite, ...] = get_args(Suite)
+USUAL_SUITES: tuple[Suite, ...] = tuple(suite for suite in SUITES if suite != "convolutions")
+"""Those that run unless others are asked for: the convolutions one by one take minutes, and interest few."""
 
 GUIDE_IMAGES = 45_174
 """Images in an epoch of the guide's table."""
@@ -50,7 +54,7 @@ class BenchConfig:
 
     coco: Path | None = None
     cache: Path | None = None
-    suites: tuple[Suite, ...] = SUITES
+    suites: tuple[Suite, ...] = USUAL_SUITES
     images: int = GUIDE_IMAGES
     profile: str = "auto"
     network: NetworkConfig | None = None

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from bench.annotations_suite import annotation_rows
+from bench.calibration import calibrations
 from bench.config import BenchConfig, Setup, Suite
+from bench.convolutions import convolution_rows
 from bench.epoch_suite import epoch_rows
 from bench.hardware import describe_machine
 from bench.loader_suite import loader_rows
@@ -17,6 +19,7 @@ from bench.preprocess_suite import preprocess_rows
 from bench.raster_suite import raster_rows
 from bench.report import BenchReport, Row
 from bench.store_suite import store_rows
+from bench.tier_estimates import card_rows, processor_rows
 from bench.tiers import guide_rows, machine_row, stored_rows
 from bench.verify_suite import verify_rows
 
@@ -28,6 +31,7 @@ _ROWS: dict[Suite, Callable[[Setup, Material], Iterator[Row]]] = {
     "stores": store_rows,
     "verify": verify_rows,
     "loader": loader_rows,
+    "convolutions": convolution_rows,
     "model": model_rows,
     "epoch": epoch_rows,
 }
@@ -46,7 +50,7 @@ class Listener(Protocol):
 def run_suites(config: BenchConfig, listener: Listener) -> BenchReport:
     """Measure. Whatever has to be made for it lies in a temporary folder that is gone afterwards.
 
-    With the suite `epoch` the report ends with the table of tiers.
+    With the suite `epoch` the report ends with the table of tiers: promised, measured and estimated.
 
     Raises:
         BenchError: the side asked for is not the cache's.
@@ -70,5 +74,8 @@ def run_suites(config: BenchConfig, listener: Listener) -> BenchReport:
     if "epoch" in config.suites:
         own = machine_row(setup, machine, rows)
         for row in (*guide_rows(), *stored_rows(), *([own] if own else [])):
+            keep(row)
+        known = calibrations()
+        for row in (*card_rows(known), *processor_rows(setup, machine, rows, known)):
             keep(row)
     return BenchReport(environment=machine, config=setup.to_dict(), rows=tuple(rows))

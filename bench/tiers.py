@@ -1,4 +1,4 @@
-"""Minutes per epoch by hardware: what the guide promises, beside what was measured. Nothing is estimated here."""
+"""Minutes per epoch by hardware: what the guide promises, and what was measured. See also `bench.tier_estimates`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
+from bench.calibration import RESULTS
 from bench.config import GUIDE_IMAGES, Setup
 from bench.epoch_suite import BOTH
 from bench.hardware import Machine
 from bench.report import BenchReport, Row
-
-RESULTS = Path(__file__).parent / "results"
-"""Reports of other machines, as `cli.py bench --json` writes them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,7 @@ TITLES = {
     "stores": "STORES: records to disk and back",
     "verify": "VERIFY: a cache against its checksums",
     "loader": "LOADER: a cache to batches",
+    "convolutions": "CONVOLUTIONS: each shape of the network, on its own",
     "model": "MODEL: the network alone, on random data",
     "epoch": "EPOCH: loader and network together",
     "tiers": "TIERS: minutes per epoch of 45,174 images",
@@ -42,7 +43,7 @@ _COMPARISONS = (
 )
 """Said when no epoch was measured."""
 
-GUIDE_MARK = "guide (not measured)"
+TIERS_NOTE = "est.: nobody has measured it, see `estimate`. The guide promises; its U-Net's width it does not say."
 
 
 class BenchPrinter:
@@ -86,6 +87,7 @@ def show_report(report: BenchReport, console: Console | None = None) -> None:
         out.print(f"\n📊 {TITLES.get(suite, suite)}", style="bold", markup=False, highlight=False)
         if suite == "tiers":
             out.print(_tier_table(rows))
+            out.print(f"   Note: {TIERS_NOTE}", style="dim", markup=False, highlight=False)
             continue
         for number, (setup, group) in enumerate(groupby(rows, key=lambda row: row.setup)):
             members = list(group)
@@ -134,23 +136,29 @@ def _table(rows: list[Row], *, header: bool) -> Table:
     table.add_column("of it", width=6, justify="right")
     for row in rows:
         limit = f"{figure(row.limit)} {row.limit_name}" if row.limit is not None else ""
-        table.add_row(row.name, _value(row), _spread(row), limit, _ratio(row))
+        table.add_row(row.name, value_text(row), spread_text(row), limit, _ratio(row))
     return table
 
 
 def _tier_table(rows: list[Row]) -> Table:
+    """The promise is a column; what is measured stands out."""
+    promised = {row.name: row for row in rows if row.kind == "guide"}
     table = _bare_table(header=True)
     table.add_column("profile", width=8)
-    table.add_column("model, side, batch, where", width=44)
-    table.add_column("minutes", width=8, justify="right")
-    table.add_column("p10 to p90", width=11, justify="right")
+    table.add_column("model, side, batch, where", width=39)
+    table.add_column("minutes", width=9, justify="right")
+    table.add_column("range", width=9, justify="right")
+    table.add_column("guide", width=5, justify="right")
     table.add_column("how known", width=22)
     for row in rows:
-        how = {"guide": GUIDE_MARK, "measured": f"measured, {row.note}", "estimated": f"est. {row.note}"}[row.kind]
-        value = f"~{row.value:g}" if row.kind == "guide" else figure(row.value)
+        profile = row.name.partition(",")[0]  # what follows is the network, or the file, which `how` tells
+        if row.kind == "guide":
+            continue
+        promise = f"~{promised[profile].value:g}" if profile in promised else ""
+        how = f"measured, {row.note}" if row.kind == "measured" else row.note
+        value = figure(row.value) if row.kind == "measured" else f"est. {figure(row.value)}"
         style = "green" if row.kind == "measured" else "dim"
-        profile = row.name.partition(",")[0]  # what follows is the file, which `how` tells
-        table.add_row(profile, row.setup, value, _spread(row), how, style=style)
+        table.add_row(profile, row.setup, value, spread_text(row), promise, how, style=style)
     return table
 
 
@@ -160,12 +168,15 @@ def _bare_table(*, header: bool) -> Table:
     return Table(box=None, show_header=header, header_style="underline", padding=(0, 0, 0, 1), pad_edge=True)
 
 
-def _value(row: Row) -> str:
-    mark = {"measured": "", "guide": "~", "estimated": "est. "}[row.kind]
-    return f"{mark}{figure(row.value)} {row.unit}"
+def value_text(row: Row) -> str:
+    """A median with its unit, marked unless it was measured: `10.0 s`, `~8 min`, `est. 7.42 min`."""
+    if row.kind == "guide":
+        return f"~{row.value:g} {row.unit}"
+    return f"{'est. ' if row.kind == 'estimated' else ''}{figure(row.value)} {row.unit}"
 
 
-def _spread(row: Row) -> str:
+def spread_text(row: Row) -> str:
+    """From p10 to p90; empty where there was no run."""
     return f"{figure(row.p10)}–{figure(row.p90)}" if row.p10 is not None and row.p90 is not None else ""
 
 

@@ -14,9 +14,11 @@ import pytest
 import torch
 from torch import nn
 
+from bench import tier_estimates
 from bench.baseline import CocoMasks, OnTheFly
 from bench.ceilings import clear_planes, copy_memory, copy_samples, crew, decode, multiply_matrices, read_disk
-from bench.config import SUITES, BenchConfig, Setup
+from bench.config import USUAL_SUITES, BenchConfig, Setup
+from bench.convolutions import shapes_of
 from bench.feed import loader_config, pull
 from bench.flops import count_flops
 from bench.material import open_material
@@ -109,6 +111,7 @@ def run(coco, small_limits, tmp_path_factory):
     before = own_threads(), cv2.getNumThreads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(folder))
+        patch.setattr(tier_estimates, "NETWORKS", tier_estimates.NETWORKS[:1])  # each takes seconds
         report = run_suites(BenchConfig(coco=coco, **TINY), heard)
         left = list(folder.glob("maskcache-bench-*"))
     after = own_threads(), cv2.getNumThreads()
@@ -117,12 +120,12 @@ def run(coco, small_limits, tmp_path_factory):
 
 def test_all_suites_give_finite_rows_in_their_units(run):
     report = run[0]
-    assert list(dict.fromkeys(row.suite for row in report.rows)) == [*SUITES, "tiers"]
+    assert list(dict.fromkeys(row.suite for row in report.rows)) == [*USUAL_SUITES, "tiers"]
     for row in report.rows:
         assert math.isfinite(row.value), row
         assert row.value > 0 or row.unit in ("%", "pixels"), row
         assert row.unit in UNITS[row.suite], row
-        assert row.kind == ("guide" if row.suite == "tiers" and not row.runs else "measured"), row
+        assert row.kind == "measured" if row.runs else row.suite == "tiers", row
         if row.kind == "measured":
             assert row.p10 <= row.value <= row.p90, row
         if row.limit is not None:
@@ -132,8 +135,28 @@ def test_all_suites_give_finite_rows_in_their_units(run):
     assert len(names) == len(set(names))
 
 
+def test_tiers_are_promised_measured_and_estimated(run):
+    tiers = [row for row in run[0].rows if row.suite == "tiers"]
+    assert {row.kind for row in tiers} == {"guide", "measured", "estimated"}
+    estimated = {row.name for row in tiers if row.kind == "estimated"}
+    assert estimated >= {"rtx4090, unet 64", "h200, unet 64", "cpu, unet 64"}
+
+
+def test_convolutions_are_those_of_the_network(small_limits):
+    network = NetworkConfig(name="unet", width=8)
+    shapes = shapes_of(network, 64)
+    assert sum(count * shape.flops for shape, count in shapes.items()) == count_flops(network, 64, backward=False)
+    assert {shape.transposed for shape in shapes} == {True, False}
+    config = BenchConfig(**{**TINY, "suites": ("convolutions",), "network": network, "seconds": 0.01})
+    rows = run_suites(config, Heard()).rows
+    assert len(rows) == 3 * len(shapes)
+    assert all(row.value > 0 and row.limit > 0 and row.unit == "GFLOP/s" for row in rows)
+    shares = {row.name.partition(":")[0]: float(row.setup.partition(", ")[2].partition("%")[0]) for row in rows}
+    assert sum(shares.values()) == pytest.approx(100, abs=0.1 * len(shares))
+
+
 def test_each_suite_has_a_limit(run):
-    limits = {suite: {row.limit_name for row in run[0].rows if row.suite == suite} - {""} for suite in SUITES}
+    limits = {suite: {row.limit_name for row in run[0].rows if row.suite == suite} - {""} for suite in USUAL_SUITES}
     assert limits["raster"] == {f"overwriting {what}" for what in ("the plane", "the packed plane", "both planes")}
     assert limits["annotations"] == {"copying the file from the page cache", "the file, and the table"}
     assert limits["preprocess"] == {"cv2.imdecode + INTER_AREA", "decoding alone"}
@@ -163,13 +186,13 @@ def test_rows_agree_with_each_other(run):
 def test_the_configuration_says_what_ran(run):
     config = run[0].config
     assert (config["side"], config["batch_size"], config["threads"], config["device"]) == (64, 2, 2, "cpu")
-    assert config["network"] == {"name": "resunet", "width": 8, "dropout": 0.0}
+    assert config["network"] == {"name": "resunet", "width": 8, "dropout": 0.0, "encoder": None}
     assert config["precision"] in ("fp32", "bf16")
 
 
 def test_the_listener_hears_everything(run):
     report, heard = run[:2]
-    assert heard.suites == [(suite, number, len(SUITES)) for number, suite in enumerate(SUITES, 1)]
+    assert heard.suites == [(suite, number, len(USUAL_SUITES)) for number, suite in enumerate(USUAL_SUITES, 1)]
     assert heard.rows == list(report.rows)
 
 

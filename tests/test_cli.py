@@ -34,9 +34,14 @@ FLAGS = {
         "on-bad-record", "wandb", "resume",
     },
     "eval": {"checkpoint", "cache", "coco", "split", "out", "batch-size", "device", "precision", "threads", "json"},
+    "estimate": {
+        "gpu", "peak", "bandwidth", "memory", "network", "width", "side", "batch-size", "precision", "compile",
+        "images", "check", "json",
+    },
     "bench": {
         "coco", "cache", "suite", "profile", "network", "width", "side", "batch-size", "precision", "compile",
-        "threads", "images", "seconds", "quick", "json", "markdown", "peers", "peers-folder",
+        "threads", "images", "seconds", "quick", "json", "markdown", "html", "plot", "peers", "peers-folder",
+        "compare", "max-regression",
     },
 }  # fmt: skip
 

@@ -74,7 +74,7 @@ def rtx4090() -> Profile:
         threads=12,
         device="cuda",
         reasons={
-            "network": "its activations take 13 GB at this batch and side; those of unet 64 would take 36 of 24 GB",
+            "network": "a step takes about 9 GB at this batch and side; of unet 64 it would take 33 of 24 GB",
             **_TENSOR_CORES,
         },
     )
@@ -89,7 +89,7 @@ def rtx3080() -> Profile:
         side=384,
         threads=8,
         reasons={
-            "network": "its activations take 6 GB at this batch and side; those of unet 64 would take 15 of 10 GB",
+            "network": "a step takes about 4 GB at this batch and side; of unet 64 it would take 14 of 10 GB",
             **_TENSOR_CORES,
         },
     )
@@ -140,7 +140,7 @@ def h200() -> Profile:
         side=512,
         threads=16,
         reasons={
-            "network": "room for the classic 31 M U-Net: its activations take 73 of 141 GB at this batch and side",
+            "network": "room for the classic 31 M U-Net: a step takes about 64 of 141 GB at this batch and side",
             **_TENSOR_CORES,
         },
     )
@@ -153,7 +153,7 @@ def h100() -> Profile:
         name="h100",
         batch_size=48,
         reasons={
-            "network": "room for the classic 31 M U-Net: its activations take 55 of 80 GB at this batch and side",
+            "network": "room for the classic 31 M U-Net: a step takes about 48 of 80 GB at this batch and side",
             **_TENSOR_CORES,
         },
     )

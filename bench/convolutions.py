@@ -1,0 +1,147 @@
+"""Every convolution of a network on its own, forward and both ways back: which shapes the hardware is good at."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from itertools import cycle
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.ceilings import multiply_matrices
+from bench.config import Setup
+from bench.learner import describe
+from bench.material import Material
+from bench.report import Row
+from bench.timing import Work, measure_together
+from model.network import NetworkConfig, build_network
+from train.step import DTYPES
+
+ROTATED_BYTES = 64 << 20
+"""Features are taken from as many buffers in turn as fill this: more than processor caches hold."""
+
+MOST_BUFFERS = 32
+
+PASSES = ("forward", "data gradient", "weight gradient")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, order=True)
+class Shape:
+    """A convolution and what it is given.
+
+    Attributes:
+        height, width: of the features that come in.
+        channels, filters: in and out.
+        kernel, stride: pixels.
+        transposed: whether it enlarges.
+    """
+
+    height: int
+    width: int
+    channels: int
+    filters: int
+    kernel: int
+    stride: int
+    transposed: bool
+
+    def __str__(self) -> str:
+        """As `3x3, 64 to 128, at 32x32`."""
+        how = f" up by {self.stride}" if self.transposed else f" by {self.stride}" if self.stride > 1 else ""
+        return f"{self.kernel}x{self.kernel}{how}, {self.channels} to {self.filters}, at {self.height}x{self.width}"
+
+    @property
+    def flops(self) -> int:
+        """Of one pass over one image; a multiplication and an addition are two."""
+        pixels = (
+            self.height * self.width
+            if self.transposed
+            else -(-self.height // self.stride) * -(-self.width // self.stride)
+        )
+        return 2 * pixels * self.channels * self.filters * self.kernel**2
+
+
+def shapes_of(config: NetworkConfig, side: int) -> dict[Shape, int]:
+    """The convolutions of a network and how often it has each, the largest images first."""
+    found: dict[Shape, int] = {}
+
+    def see(module: nn.Module, given: tuple[Tensor, ...], _out: Tensor) -> None:
+        assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
+        shape = Shape(
+            height=given[0].shape[2],
+            width=given[0].shape[3],
+            channels=module.in_channels,
+            filters=module.out_channels,
+            kernel=module.kernel_size[0],
+            stride=module.stride[0],
+            transposed=isinstance(module, nn.ConvTranspose2d),
+        )
+        found[shape] = found.get(shape, 0) + 1
+
+    with torch.device("meta"):
+        network = build_network(config)
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.groups == 1:
+                module.register_forward_hook(see)
+        network(torch.empty(1, 3, side, side, dtype=torch.uint8))
+    return dict(sorted(found.items(), reverse=True))
+
+
+def convolution_rows(setup: Setup, _material: Material) -> Iterator[Row]:
+    """GFLOP/s of each shape and pass, and what share of the step's arithmetic it is."""
+    training = setup.training
+    shapes = shapes_of(training.network, setup.side)
+    total = 3 * sum(count * shape.flops for shape, count in shapes.items())
+    for shape, count in shapes.items():
+        works = {name: convolve(shape, name, setup) for name in PASSES}
+        works["limit"] = multiply_matrices(training.precision, setup.device)
+        found = measure_together(works, seconds=setup.seconds / 4, rounds=setup.rounds, synchronise=setup.synchronise)
+        for name in PASSES:
+            yield Row.measured(
+                found[name].each(functools.partial(_gflops, shape.flops)),
+                suite="convolutions",
+                name=f"{shape}: {name}",
+                setup=f"{count} in {setup.network}, {100 * count * 3 * shape.flops / total:.1f}% of its arithmetic; "
+                f"batch {setup.batch_size}, {describe(training)}",
+                unit="GFLOP/s",
+                limit=found["limit"].median / 1e9,
+                limit_name=f"matrix product, {training.precision}",
+            )
+
+
+def _gflops(flops: int, rate: float) -> float:
+    return rate * flops / 1e9
+
+
+def convolve(shape: Shape, which: str, setup: Setup) -> Work:
+    """One pass of a convolution over a batch of random features; an item is an image."""
+    dtype, count = DTYPES[setup.training.precision], setup.batch_size
+    layout = torch.channels_last if setup.training.channels_last else torch.contiguous_format
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*size: int) -> Tensor:
+        value = torch.randn(size, generator=generator)
+        return value.to(setup.device, dtype).contiguous(memory_format=layout)
+
+    small = count * shape.channels * shape.height * shape.width * dtype.itemsize
+    buffers = max(2, min(MOST_BUFFERS, ROTATED_BYTES // small))
+    features = [draw(count, shape.channels, shape.height, shape.width) for _ in range(buffers)]
+    kernel = (shape.channels, shape.filters) if shape.transposed else (shape.filters, shape.channels)
+    weight = draw(*kernel, shape.kernel, shape.kernel)
+    padding = 0 if shape.transposed else shape.kernel // 2
+    tail: tuple[Any, ...] = ([shape.stride] * 2, [padding] * 2, [1, 1], shape.transposed, [0, 0], 1)
+    forward = torch.ops.aten.convolution.default
+    backward = torch.ops.aten.convolution_backward.default
+    turn = cycle(range(buffers))
+    if which == "forward":
+        return Work(run=lambda: forward(features[next(turn)], weight, None, *tail), items=count)
+    gradients = [torch.randn_like(forward(feature, weight, None, *tail)) for feature in features]
+    mask = [which == "data gradient", which == "weight gradient", False]
+
+    def run() -> None:
+        one = next(turn)
+        backward(gradients[one], features[one], weight, None, *tail, mask)
+
+    return Work(run=run, items=count)

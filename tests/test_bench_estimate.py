@@ -1,0 +1,319 @@
+"""What is counted of a network, and the times that are made of it."""
+
+import dataclasses
+import json
+import math
+import re
+
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import nn
+
+from bench.calibration import (
+    CPU_OVERHEAD,
+    OTHERWISE,
+    Calibration,
+    calibrations,
+    efficiency_of,
+    leave_one_out,
+    measured_roof,
+)
+from bench.cards import CARDS, Card, find_card
+from bench.census import Census, Operation, count_step, take_census
+from bench.estimate import estimate_step
+from bench.flops import count_flops
+from bench.published import PUBLISHED, count_valid_unet
+from bench.report import BenchError, Row
+from bench.roofline import COPIED, Roof, implied_efficiency, memory_bound_share, step_seconds
+from bench.tier_estimates import NETWORKS, card_rows, estimate_profile
+from cli import main
+from model import LOSSES, NetworkConfig, build_network
+from train.profiles import PROFILES
+
+SMALL = NetworkConfig(name="resunet", width=8)
+
+
+def operation(flops=0, read=0, written=0, kind="other", name="x"):
+    return Operation(name=name, kind=kind, flops=flops, read=read, written=written)
+
+
+def census_of(*operations, images=4):
+    return Census(images=images, operations=operations, parameters=0, saved=0, largest=0)
+
+
+# ------------------------------------------------------------------------------------------------------- census
+
+
+@pytest.mark.parametrize(
+    "network", [SMALL, NetworkConfig(name="unet", width=8), NetworkConfig(name="attention_unet", width=8)]
+)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_flops_are_those_of_torchs_own_counter(network, precision):
+    census = take_census(network, side=64, batch_size=3, precision=precision)
+    assert census.flops == 3 * count_flops(network, 64, backward=True)
+    assert census.parameters == sum(parameter.numel() for parameter in build_network(network).parameters())
+
+
+def test_the_published_network_has_the_arithmetic_that_its_makers_say():
+    """NVIDIA: 301 GFLOP forward for an image of 572 pixels."""
+    census = count_valid_unet(8, "fp16")
+    forward = sum(one.flops for one in census.operations if one.name == "convolution")
+    assert forward / 8 / 1e9 == pytest.approx(301, rel=0.002)
+    assert census.parameters / 1e6 == pytest.approx(31, rel=0.01)
+
+
+def test_traffic_of_a_layer_is_what_one_counts_by_hand():
+    """A convolution of 8 by 8 channels on 2 images of 16 pixels, BatchNorm, ReLU; then the way back."""
+    features, weights, channel = 4 * 2 * 8 * 16 * 16, 4 * 8 * 8 * 9, 4 * 8
+
+    def step(network, fake):
+        image = fake((2, 8, 16, 16), torch.float32).requires_grad_(True)
+        return network(image).sum()
+
+    def build():
+        return nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+
+    census = count_step(build, step, 2)
+    found = {one.name: one for one in census.operations}
+    flops = 2 * 2 * 16 * 16 * 8 * 8 * 9
+    for name, read, written in (
+        ("convolution", features + weights, features),
+        ("convolution, data gradient", features + weights, features),
+        ("convolution, weight gradient", 2 * features, weights),
+    ):
+        assert (found[name].flops, found[name].read, found[name].written) == (flops, read, written), name
+    # Statistics and normalising go over the features once each; so do the two sums of the way back and its result.
+    assert found["native_batch_norm"].read == pytest.approx(2 * features, abs=12 * channel)
+    assert found["native_batch_norm_backward"].read == pytest.approx(4 * features, abs=12 * channel)
+    assert (found["relu_"].read, found["relu_"].written) == (features, features)
+    assert (found["threshold_backward"].read, found["threshold_backward"].written) == (2 * features, features)
+    parameters = 4 * (8 * 8 * 9 + 2 * 8)
+    assert (found["adamw"].read, found["adamw"].written) == (4 * parameters, 3 * parameters)
+    # The image, what BatchNorm is given, what ReLU made, and a few numbers a channel.
+    assert census.saved == pytest.approx(3 * features, abs=4 * channel)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_is_saved_is_what_a_real_step_saves(precision):
+    """The oracle is autograd at work on real tensors."""
+    network = build_network(SMALL)
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    saved, alive = {}, []
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            saved[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    image = torch.zeros(2, 64, 64, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+    plane = torch.zeros(2, 1, 64, 64, dtype=torch.uint8)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+            logits = network(image)
+        LOSSES["bce_dice"](logits, plane, plane)
+    census = take_census(SMALL, side=64, batch_size=2, precision=precision)
+    assert census.saved == pytest.approx(sum(saved.values()), rel=0.02)
+
+
+def test_traffic_grows_with_the_batch_and_halves_in_16_bits():
+    one, two = (take_census(SMALL, side=64, batch_size=size, precision="fp32") for size in (2, 4))
+    narrow = take_census(SMALL, side=64, batch_size=4, precision="bf16")
+
+    def convolutions(census):
+        return sum(one.bytes for one in census.operations if one.kind == "convolution")
+
+    weights = 3 * 4 * sum(p.numel() for p in build_network(SMALL).parameters() if p.ndim == 4)
+    assert convolutions(two) - weights == pytest.approx(2 * (convolutions(one) - weights), rel=0.01)
+    assert convolutions(narrow) == pytest.approx(convolutions(two) / 2, rel=0.01)
+
+
+# ------------------------------------------------------------------------------------------------------- roofline
+
+
+def test_each_operation_takes_the_longer_of_arithmetic_and_traffic():
+    roof = Roof(peak=100.0, bandwidth=10.0, compiled=False)
+    arithmetic, traffic = operation(flops=100, read=1), operation(flops=1, read=50, written=35)
+    assert step_seconds(census_of(arithmetic, traffic), roof, 0.5) == pytest.approx(100 / 50 + 85 / (COPIED * 10))
+    assert memory_bound_share(census_of(arithmetic, traffic), roof, 0.5) == pytest.approx(10 / 12)
+    overhead = dataclasses.replace(roof, overhead=0.25)
+    assert step_seconds(census_of(arithmetic, traffic), overhead, 0.5) == pytest.approx(12.5)
+
+
+def test_compiled_pointwise_operations_cost_nothing_but_a_relus_mask():
+    relu = operation(read=85, written=85, kind="pointwise", name="relu_")
+    mask = operation(read=170, written=85, kind="pointwise", name="threshold_backward")
+    roof = Roof(peak=1.0, bandwidth=10.0, compiled=True)
+    assert step_seconds(census_of(relu), roof, 1) == 0
+    assert step_seconds(census_of(mask), roof, 1) == pytest.approx(10)
+    assert step_seconds(census_of(relu, mask), dataclasses.replace(roof, compiled=False), 1) == pytest.approx(50)
+
+
+@pytest.mark.parametrize("efficiency", [0.05, 0.4, 1.2])
+def test_the_efficiency_of_a_time_gives_that_time(efficiency):
+    census = take_census(SMALL, side=64, batch_size=2, precision="fp32")
+    roof = Roof(peak=1e9, bandwidth=1e10, compiled=False, overhead=1e-6)
+    seconds = step_seconds(census, roof, efficiency)
+    found = implied_efficiency(census, roof, seconds)
+    assert found == pytest.approx(efficiency, rel=1e-6)
+    assert implied_efficiency(census, roof, seconds / 1e4) is None
+
+
+# ------------------------------------------------------------------------------------------------------- cards
+
+
+@pytest.mark.parametrize("name", ["RTX 4090", "rtx4090", "NVIDIA GeForce RTX 4090", "geforce-rtx-4090"])
+def test_cards_are_found_however_they_are_spelled(name):
+    assert find_card(name) is CARDS[0]
+
+
+def test_every_profile_of_a_card_has_one():
+    assert {card.profile for card in CARDS} - {""} == set(PROFILES) - {"cpu", "auto"}
+
+
+def test_an_unknown_card_and_a_card_that_cannot_are_refused():
+    with pytest.raises(BenchError, match=r"gpu='RTX 4099' is not listed \(near it: RTX 4090.*--peak TFLOP/s"):
+        find_card("RTX 4099")
+    with pytest.raises(BenchError, match="precision=bf16, but GTX 1080 has no tensor cores; use fp32"):
+        find_card("GTX 1080").peak("bf16")
+    with pytest.raises(BenchError, match="bandwidth=0 is not a positive number of GB/s"):
+        Card(name="x", memory=1, bandwidth=0, fp32=1, narrow=None)
+
+
+# ------------------------------------------------------------------------------------------------------- calibration
+
+
+def calibration(name, seconds, *, kind="tensor cores", family="unet", machine="a", flops=100):
+    roof = Roof(peak=100.0, bandwidth=1e9, compiled=True)
+    return Calibration(name=name, source="", kind=kind, family=family, machine=machine, seconds=seconds, roof=roof,
+                       count=lambda: census_of(operation(flops=flops, read=1)))  # fmt: skip
+
+
+def test_rows_of_the_same_machine_then_of_the_same_network_count_alone():
+    rows = [
+        calibration("a unet", 2.0),  # efficiency 0.5
+        calibration("a resunet", 5.0, family="resunet"),  # 0.2
+        calibration("b resunet", 1.25, family="resunet", machine="b"),  # 0.8
+        calibration("fp32", 1.0, kind="fp32 on a GPU"),
+    ]
+    assert efficiency_of(rows, "tensor cores", "resunet", "a").rows == ("a resunet",)
+    assert efficiency_of(rows, "tensor cores", "attention_unet", "a").rows == ("a unet", "a resunet")
+    found = efficiency_of(rows, "tensor cores", "resunet", "c")
+    assert found.rows == ("a resunet", "b resunet")
+    assert (found.low, found.middle, found.high) == pytest.approx((0.2, 0.4, 0.8))
+    alone = efficiency_of(rows, "tensor cores", "unet", "a")
+    assert (alone.low, alone.high) == pytest.approx((0.5 / (1 + OTHERWISE), 0.5 * (1 + OTHERWISE)))
+    assert efficiency_of(rows, "bf16 on a CPU", "unet", "a") is None
+
+
+def test_each_row_is_predicted_from_the_others_alone():
+    rows = [calibration("one", 2.0, machine="x"), calibration("two", 4.0, machine="y"),
+            calibration("alone", 1.0, kind="bf16 on a CPU")]  # fmt: skip
+    one, two, alone = leave_one_out(rows)
+    assert one.error == pytest.approx(-0.5)
+    assert two.error == pytest.approx(1.0)
+    assert alone.error is None
+    assert one.low < one.predicted < one.high
+
+
+def test_the_published_rows_predict_each_other_within_a_quarter():
+    checks = [check for check in leave_one_out(calibrations()) if check.row.family == "published"]
+    assert len(checks) == len(PUBLISHED)
+    assert all(abs(check.error) < 0.25 for check in checks if check.error is not None)
+    assert sum(check.error is None for check in checks) == 1
+
+
+def test_a_processors_roof_is_what_was_measured_of_it():
+    rows = [
+        Row(suite="machine", name="matrix product, bf16", setup="cpu", value=700, unit="GFLOP/s"),
+        Row(suite="machine", name="memory copy, 1 thread", setup="", value=12, unit="GB/s"),
+        Row(suite="machine", name="memory copy, 2 threads", setup="", value=14, unit="GB/s"),
+    ]
+    roof = measured_roof(rows, "bf16", compiled=False)
+    assert roof == Roof(peak=7e11, bandwidth=28e9, compiled=False, overhead=CPU_OVERHEAD)
+    assert measured_roof(rows, "fp32", compiled=False) is None
+
+
+# ------------------------------------------------------------------------------------------------------- estimates
+
+
+def test_an_estimate_is_a_range_around_what_the_rows_say():
+    census = census_of(operation(flops=1000, read=1))
+    roof = Roof(peak=100.0, bandwidth=1e9, compiled=True)
+    rows = [calibration("slow", 5.0, machine="x"), calibration("fast", 1.25, machine="y")]
+    found = estimate_step(census, roof, "tensor cores", "unet", "z", rows)
+    assert (found.low, found.images_per_s, found.high) == pytest.approx((4 * 0.02, 4 * 0.04, 4 * 0.08))
+    assert found.utilisation == pytest.approx(0.4)
+    middle, best, worst = found.minutes(60)
+    assert best < middle < worst
+    assert middle == pytest.approx(1 / (4 * 0.04))
+    with pytest.raises(BenchError, match="no measured row is of bf16 on a CPU"):
+        estimate_step(census, roof, "bf16 on a CPU", "unet", "z", rows)
+
+
+def test_every_tier_has_every_network_and_no_estimate_looks_measured(monkeypatch):
+    assert {str(network) for network in NETWORKS} >= {"unet 64", "unet 32", "attention_unet 64", "resunet 64"}
+    monkeypatch.setattr("bench.tier_estimates.NETWORKS", NETWORKS[:1])  # each takes seconds
+    rows = list(card_rows(calibrations()))
+    assert len(rows) == 7
+    assert len({row.name for row in rows}) == len(rows)
+    for row in rows:
+        assert row.kind == "estimated"
+        assert row.runs == 0
+        assert row.p10 < row.value < row.p90
+        assert math.isfinite(row.value)
+    by_name = {row.name: row for row in rows}
+    assert by_name["rtx4090, unet 64"].note == "too large: 33 of 24 GB"
+    assert by_name["h100, unet 64"].note == "48 of 80 GB"
+    assert by_name["h100, unet 64"].value < by_name["a100, unet 64"].value
+
+
+@pytest.mark.parametrize("name", sorted(set(PROFILES) - {"cpu", "auto"}))
+def test_what_profiles_say_of_memory_is_what_is_counted(name):
+    """`about 9 GB`, and of unet 64 `33 of 24 GB`."""
+    profile, card = PROFILES[name](), next(card for card in CARDS if card.profile == name)
+    reason = profile.reasons["network"]
+    said = [int(text) for text in re.findall(r"(?:about|would take) (\d+)", reason)]
+    if not said:
+        assert "minutes" in reason
+        return
+    networks = [profile.network, NetworkConfig(name="unet", width=64)][: len(said)]
+    needed = [estimate_profile(profile, network, card).memory for network in networks]
+    assert said == [round(value) for value in needed]
+    assert needed[0] < card.memory
+
+
+def test_the_command_answers_and_says_that_it_is_an_estimate():
+    run = CliRunner().invoke
+    arguments = ["--gpu", "RTX 4090", "--model", "unet", "--width", "32", "--side", "512", "--batch", "32"]
+    said = run(main, ["estimate", *arguments], catch_exceptions=False).output
+    assert "ESTIMATE (nobody has measured this): unet 32 on RTX 4090, side 512, batch 32, bf16 compiled" in said
+    assert len(re.findall(r"est\. [\d.,]+", said)) == 3
+    assert "UNet_Medical, A100-40, fp16" in said
+    found = json.loads(run(main, ["estimate", *arguments, "--images", "1000", "--check", "--json"]).output)
+    assert found["kind"] == "estimated"
+    assert found["minutes"]["best"] < found["minutes"]["estimate"] < found["minutes"]["worst"]
+    assert found["minutes"]["estimate"] == pytest.approx(1000 / found["images_per_s"]["estimate"] / 60)
+    assert found["memory_gb"]["fits"] is True
+    assert {check["name"] for check in found["checks"]} >= set(found["calibration"])
+
+
+def test_the_command_takes_a_card_by_its_figures():
+    run = CliRunner().invoke
+    figures = ["--peak", "165", "--bandwidth", "1008", "--memory", "24"]
+    shape = ["--model", "unet", "--width", "8", "--side", "64", "--batch", "4", "--json"]
+    listed = json.loads(run(main, ["estimate", "--gpu", "RTX 4090", *shape]).output)
+    given = json.loads(run(main, ["estimate", "--gpu", "mine", *figures, *shape]).output)
+    assert given["minutes"] == listed["minutes"]
+    for arguments, words in (
+        (["--gpu", "mine", *figures[:4]], "needs all of --peak TFLOP/s, --bandwidth GB/s and --memory GB"),
+        (["--gpu", "GTX 1080", "--precision", "bf16"], "has no tensor cores; use fp32"),
+        (["--gpu", "T4", "--side", "250"], "is not a multiple of 32; use 224 or 256"),
+        (["--gpu", "T4", "--batch", "0"], "batch_size=0 is below 1"),
+        ([], "Give --gpu"),
+    ):
+        failed = run(main, ["estimate", *arguments])
+        assert failed.exit_code != 0
+        assert words in failed.output + failed.stderr, arguments
