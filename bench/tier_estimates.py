@@ -93,46 +93,41 @@ def card_rows(rows: Sequence[Calibration]) -> Iterator[Row]:
         profile = find_profile(card.profile)
         for network in NETWORKS:
             estimate = estimate_profile(profile, network, card, rows)
-            room = (
-                f"{estimate.memory:.0f} of {card.memory:g} GB"
-                if estimate.fits(card.memory)
-                else f"too large: {estimate.memory:.0f} of {card.memory:g} GB"
+            yield _row(
+                profile.name,
+                f"{network}, side {profile.side}, batch {profile.batch_size}, {profile.precision}"
+                + ("" if estimate.fits(card.memory) else ", too large"),
+                network,
+                estimate,
+                f"{estimate.memory:.0f} of {card.memory:g} GB",
             )
-            yield _row(profile.name, network, profile.side, profile.batch_size, profile.precision, estimate, room)
 
 
 def processor_rows(
     setup: Setup, machine: Machine, measured: Sequence[Row], rows: Sequence[Calibration]
 ) -> Iterator[Row]:
-    """This machine's processor with every network, if the suite `machine` was measured."""
+    """This machine's processor with every network and its own, if the suite `machine` was measured."""
     training = setup.training
     roof = measured_roof(measured, training.precision, compiled=training.compile)
     if training.device != "cpu" or roof is None:
         return
-    for network in NETWORKS:
+    for network in dict.fromkeys((*NETWORKS, training.network)):
         census = take_census(network, side=setup.side, batch_size=setup.batch_size, precision=training.precision)
         kind = kind_of(training.precision, "cpu")
         try:
             estimate = estimate_step(census, roof, kind, network.name, machine.processor, rows)
         except BenchError:  # nobody has measured such a processor
             return
-        yield _row("cpu", network, setup.side, setup.batch_size, training.precision, estimate, "this machine")
+        shape = f"{network}, {setup.shape}, {training.precision}"
+        yield _row("cpu", shape, network, estimate, "this machine")
 
 
-def _row(
-    name: str,
-    network: NetworkConfig,
-    side: int,
-    batch_size: int,
-    precision: str,
-    found: Estimate,
-    note: str,
-) -> Row:
+def _row(name: str, setup: str, network: NetworkConfig, found: Estimate, note: str) -> Row:
     middle, best, worst = found.minutes(GUIDE_IMAGES)
     return Row(
         suite="tiers",
         name=f"{name}, {network}",
-        setup=f"{network}, side {side}, batch {batch_size}, {precision}",
+        setup=setup,
         value=middle,
         unit="min",
         p10=best,

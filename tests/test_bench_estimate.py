@@ -265,8 +265,10 @@ def test_every_tier_has_every_network_and_no_estimate_looks_measured(monkeypatch
         assert row.p10 < row.value < row.p90
         assert math.isfinite(row.value)
     by_name = {row.name: row for row in rows}
-    assert by_name["rtx4090, unet 64"].note == "too large: 33 of 24 GB"
+    assert by_name["rtx4090, unet 64"].note == "33 of 24 GB"
+    assert by_name["rtx4090, unet 64"].setup == "unet 64, side 512, batch 32, bf16, too large"
     assert by_name["h100, unet 64"].note == "48 of 80 GB"
+    assert not by_name["h100, unet 64"].setup.endswith("too large")
     assert by_name["h100, unet 64"].value < by_name["a100, unet 64"].value
 
 
