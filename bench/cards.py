@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 
 from bench.report import BenchError
 from train.config import Precision
@@ -69,13 +70,18 @@ CARDS = (
 """GPUs by NVIDIA's data sheets and architecture papers: SXM modules of A100, V100, H100 and H200, boost clocks."""
 
 
+_SAYS_NOTHING = re.compile(r"nvidia|geforce|tesla|gpu|gb|sxm\d?|hbm\d?\w?")
+
+
 def find_card(name: str) -> Card:
-    """Give a card by its name, however it is spaced or prefixed.
+    """Give a card by its name, however it is spaced or prefixed, and with its memory or without, as drivers say it.
 
     Raises:
         BenchError: it is not listed; the message tells how to describe it.
     """
-    known = {_plain(card.name): card for card in CARDS}
+    # Those with their memory first: none may hide a card of just that name.
+    known = {f"{_plain(card.name)}{card.memory:g}": card for card in CARDS}
+    known |= {_plain(card.name): card for card in CARDS}
     if _plain(name) in known:
         return known[_plain(name)]
     near = difflib.get_close_matches(_plain(name), known, n=3, cutoff=0.5)
@@ -86,6 +92,7 @@ def find_card(name: str) -> Card:
 
 
 def _plain(name: str) -> str:
-    """Lower case, without spaces, hyphens and the maker's words."""
+    """Lower case, without spaces, hyphens, the maker's words, the socket and the kind of memory; `80gb` is `80`."""
     words = name.lower().replace("-", " ").replace("_", " ").split()
-    return "".join(word for word in words if word not in ("nvidia", "geforce", "tesla", "gpu", "sxm", "gb"))
+    kept = (re.sub(r"^(\d+)gb$", r"\1", word) for word in words if not _SAYS_NOTHING.fullmatch(word))
+    return "".join(kept)

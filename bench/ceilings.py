@@ -129,24 +129,39 @@ def multiply_matrices(precision: str, device: str, size: int | None = None) -> W
     return Work(run=lambda: torch.mm(a, b, out=out), items=2 * size**3)
 
 
+def copy_tensor(source: str, target: str, size: int) -> Work:
+    """Copy `size` bytes by torch, from device to device or on one; an item is a byte copied. A GPU's host is locked."""
+    locked = source != target
+    from_T = torch.ones(size, dtype=torch.uint8, device=source, pin_memory=locked and source == "cpu")
+    to_T = torch.zeros(size, dtype=torch.uint8, device=target)
+    return Work(run=lambda: to_T.copy_(from_T, non_blocking=True), items=size)
+
+
+def can_forget() -> bool:
+    """Whether the system can be asked to forget a file."""
+    return hasattr(os, "posix_fadvise")
+
+
+def forget(path: Path) -> None:
+    """Drop a file from the page cache. A disk may well remember it in a cache of its own."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def read_disk(folder: Path, size: int) -> Work | None:
     """Read a file of `size` random bytes after the system was asked to forget it; an item is a byte.
 
-    The file stays in `folder`. None where a system cannot be asked. A disk may well remember it in a cache of its own.
+    The file stays in `folder`. None where a system cannot be asked.
     """
-    if not hasattr(os, "posix_fadvise"):
+    if not can_forget():
         return None
     path, block = folder / "disk.bin", 1 << 22
     path.write_bytes(np.random.default_rng(0).bytes(size))
 
-    def forget() -> None:
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
     def run() -> None:
         buffer = bytearray(block)
-        forget()
+        forget(path)
         with path.open("rb", buffering=0) as file:
             while file.readinto(buffer):
                 pass

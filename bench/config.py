@@ -18,7 +18,17 @@ from train.hardware import Hardware, adapt, read_hardware
 from train.profiles import profile as find_profile
 
 Suite = Literal[
-    "machine", "raster", "annotations", "preprocess", "stores", "verify", "loader", "convolutions", "model", "epoch"
+    "machine",
+    "raster",
+    "annotations",
+    "preprocess",
+    "stores",
+    "verify",
+    "loader",
+    "convolutions",
+    "stages",
+    "model",
+    "epoch",
 ]
 SUITES: tuple[Suite, ...] = get_args(Suite)
 USUAL_SUITES: tuple[Suite, ...] = tuple(suite for suite in SUITES if suite != "convolutions")
@@ -43,7 +53,8 @@ class BenchConfig:
         batch_size: instead of the profile's.
         threads: of loaders, preprocessing and limits; 0 takes one a processor.
         quick: a first impression in less than a minute on two cores instead of figures to quote.
-        seconds: about how long each thing is measured; None: 2, or 0.4 when quick.
+        seconds: about how long each thing is measured; None: 2, or 0.4 when quick. Training takes up to ten times as
+            long, see `bench.epoch_plan`.
         photos: of the dataset, that raster and preprocess work on; None: 600, or 64 when quick.
         megabytes: a cache built here is repeated up to this size, so that no processor cache holds it; None: 512, or
             128 when quick.

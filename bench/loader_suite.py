@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from bench.baseline import CocoMasks, OnTheFly, plain_loader
@@ -51,7 +52,7 @@ def loader_rows(setup: Setup, material: Material) -> Iterator[Row]:
         for name, (backend, level) in zip(names, variants, strict=True):
             config = loader_config(setup, material.cache, backend, level)
             works[name] = pull(stack.enter_context(open_loader(config)))
-        works["limit"], limit_name = _limit(stack.enter_context(crew(setup.threads)), setup, material)
+        works["limit"], limit_name = loading_limit(stack.enter_context(crew(setup.threads)), setup, material.cache)
         found = measure_together(works, seconds=setup.seconds, rounds=setup.rounds, synchronise=setup.synchronise)
     described = f"{setup.shape}, {setup.threads} threads, {material.cache_name}"
     common: dict[str, Any] = {"suite": "loader", "setup": described}
@@ -88,13 +89,13 @@ def _plain(setup: Setup, material: Material) -> Work:
     return Work(run=run, items=samples)
 
 
-def _limit(pool: ThreadPoolExecutor, setup: Setup, material: Material) -> tuple[Work, str]:
+def loading_limit(pool: ThreadPoolExecutor, setup: Setup, cache: Path) -> tuple[Work, str]:
     """What a loader of this cache cannot beat, and what that is."""
-    with CacheReader(material.cache, "train") as reader:
+    with CacheReader(cache, "train") as reader:
         if reader.layout.codec == "jpeg":
             step = -(-len(reader) // DECODED_SAMPLES)
             jpegs = [reader.layout.split(reader.record(n)).image.tobytes() for n in range(0, len(reader), step)]
             return decode(pool, jpegs), "decoding the same JPEGs"
         samples = max(1, min(len(reader), MOST_COPIED // reader.layout.image_bytes))
-    ring = setup.batch_size * (LoaderConfig(cache=material.cache).prefetch + 1)
+    ring = setup.batch_size * (LoaderConfig(cache=cache).prefetch + 1)
     return copy_samples(pool, setup.threads, setup.side, samples, ring), "copying the same bytes"

@@ -14,13 +14,16 @@ from bench.config import Setup
 from bench.replica import repeat_cache
 from cache.index import CacheIndex
 from cache.record import RecordLayout
-from cache.spec import CacheSpec
+from cache.spec import CacheSpec, Codec
 from preprocess.build import BuildConfig, build_cache
 from preprocess.sources import Split, read_split
 from preprocess.synth import SynthConfig, make_dataset
 
 PHOTO_SIDE = (560, 640)
 """Pixels of the long side of drawn photos, near COCO's."""
+
+LEAST_BATCHES = 4
+"""In a cache that is made of few photos."""
 
 
 class Material:
@@ -77,6 +80,18 @@ class Material:
             return small
         repeat_cache(small, large, samples)
         shutil.rmtree(small)
+        return large
+
+    def cache_of(self, codec: Codec) -> Path:
+        """A cache of raw pixels, or of JPEGs: `cache` if it is one, else a small one that is made of the photos."""
+        if CacheIndex.load(self.cache).spec.codec == codec:
+            return self.cache
+        small, large = self.folder / f"small-{codec}", self.folder / codec
+        if not large.exists():
+            build_cache(self.build_config(small, CacheSpec(side=self._setup.side, codec=codec)))
+            samples = CacheIndex.load(small).splits["train"].samples
+            repeat_cache(small, large, max(samples, LEAST_BATCHES * self._setup.batch_size))
+            shutil.rmtree(small)
         return large
 
     @cached_property

@@ -18,6 +18,7 @@ from bench.model_suite import model_rows
 from bench.preprocess_suite import preprocess_rows
 from bench.raster_suite import raster_rows
 from bench.report import BenchReport, Row
+from bench.stage_suite import stage_rows
 from bench.store_suite import store_rows
 from bench.tier_estimates import card_rows, processor_rows
 from bench.tiers import guide_rows, machine_row, stored_rows
@@ -32,6 +33,7 @@ _ROWS: dict[Suite, Callable[[Setup, Material], Iterator[Row]]] = {
     "verify": verify_rows,
     "loader": loader_rows,
     "convolutions": convolution_rows,
+    "stages": stage_rows,
     "model": model_rows,
     "epoch": epoch_rows,
 }

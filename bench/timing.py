@@ -11,6 +11,9 @@ import numpy as np
 MOST_CALLS = 100_000
 """Calls in one run, whatever the time: a clock that stands still must not make it endless."""
 
+LEAST_LEFT = 0.01
+"""Share of a time that is left when a part of it is taken out."""
+
 
 def nothing() -> None:
     """Do nothing: for work that needs no preparation, and devices that need no waiting for."""
@@ -24,11 +27,14 @@ class Work:
         run: one call of it.
         items: what one call does, in the unit of the rate: images, bytes, operations.
         prepare: called before each timed run, outside of it.
+        calls: in a run; 0 leaves them to the time. With a number of its own it is not called before its runs either, to
+            warm up: whoever knows the number has done that.
     """
 
     run: Callable[[], object]
     items: float
     prepare: Callable[[], object] = nothing
+    calls: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +73,14 @@ class Rates:
     def over(self, other: Rates) -> Rates:
         """How many times as fast as `other`, run by run: both must come from the same `measure_together`."""
         return Rates(tuple(mine / theirs for mine, theirs in zip(self.values, other.values, strict=True)))
+
+    def without(self, part: Rates) -> Rates:
+        """The rates of what is left when a part of the work is taken out of it, run by run, as in `over`.
+
+        Where chance leaves nothing, or less, a `LEAST_LEFT` of the time is left.
+        """
+        pairs = zip(self.values, part.values, strict=True)
+        return Rates(tuple(1 / max(1 / whole - 1 / its, LEAST_LEFT / whole) for whole, its in pairs))
 
 
 def measure(
@@ -114,14 +128,16 @@ def measure_together(
         synchronise()
         return max(clock() - start, 1e-9)
 
-    for work in works.values():
+    open_ended = {name: work for name, work in works.items() if not work.calls}
+    for work in open_ended.values():
         run(work, 1)
-    once = {name: run(work, 1) for name, work in works.items()}
-    calls = {name: max(1, min(MOST_CALLS, round(seconds / rounds / once[name]))) for name in works}
+    once = {name: run(work, 1) for name, work in open_ended.items()}
+    calls = {name: work.calls for name, work in works.items()}
+    calls |= {name: max(1, min(MOST_CALLS, round(seconds / rounds / spent))) for name, spent in once.items()}
     values: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds):
         for name, work in works.items():
-            known = number == 0 and calls[name] == 1
+            known = number == 0 and calls[name] == 1 and name in once
             spent = once[name] if known else run(work, calls[name])
             values[name].append(calls[name] * work.items / spent)
     return {name: Rates(tuple(found)) for name, found in values.items()}

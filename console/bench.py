@@ -8,10 +8,11 @@ import time
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from bench.epoch_suite import BOTH, LOADER, MINUTES, STEP, WAIT
+from bench.epoch_suite import LOADER, MINUTES, STEP, WAIT
 from bench.loader_suite import NATIVE
 from bench.loader_suite import TIMES as LOADER_TIMES
 from bench.raster_suite import TIMES as RASTER_TIMES
+from bench.stage_suite import AUGMENT, BACKWARD, COPY, DECODE, FORWARD, READ, UPDATE
 from console.text import duration, figure
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ TITLES = {
     "verify": "VERIFY: a cache against its checksums",
     "loader": "LOADER: a cache to batches",
     "convolutions": "CONVOLUTIONS: each shape of the network, on its own",
+    "stages": "STAGES: all of the way, each part alone",
     "model": "MODEL: the network alone, on random data",
     "epoch": "EPOCH: loader and network together",
     "tiers": "TIERS: minutes per epoch of 45,174 images",
@@ -102,28 +104,42 @@ def show_report(report: BenchReport, console: Console | None = None) -> None:
 
 def conclusions(report: BenchReport) -> list[str]:
     """What matters, in a sentence or two; what was not measured is not spoken of."""
-    loader, step, both = (report.find("epoch", name) for name in (LOADER, STEP, BOTH))
     minutes, wait = report.find("epoch", MINUTES), report.find("epoch", WAIT)
-    lines = []
-    if loader and step and both:
-        if loader.value >= step.value:
-            times = figure(loader.value / step.value)
-            lines.append(f"The network is the bottleneck: the loader alone could feed {times} of these.")
-        else:
-            times = figure(step.value / loader.value)
-            lines.append(f"The loader is the bottleneck: the network alone could take {times} times as many images.")
+    lines = _bottleneck(report)
     if minutes and wait:
         config = report.config
+        how = "; extrapolated" if "extrapolated" in minutes.note else ""
         lines.append(
             f"An epoch of {config['images']:,} images takes about {duration(60 * minutes.value)} here "
             f"({config['network']['name']} {config['network']['width']}, side {config['side']}, batch "
-            f"{config['batch_size']}; extrapolated), {wait.value:.1f}% of it waiting for data."
+            f"{config['batch_size']}{how}), {wait.value:.1f}% of it waiting for data."
         )
     for suite, name, sentence in _COMPARISONS:
         row = report.find(suite, name)
         if row and not minutes:
             lines.append(sentence.format(figure(row.value)))
     return lines
+
+
+def _bottleneck(report: BenchReport) -> list[str]:
+    """Who waits for whom, by the suite `epoch`, else by the stages; and which stages it is because of."""
+    found = [report.find("epoch", name) for name in (LOADER, STEP)]
+    loader, step = (row.value if row else 0.0 for row in found)
+    stages = {row.name: row.value for row in report.rows if row.suite == "stages"}
+    parts = {name: 1 / stages[name] for name in (FORWARD, BACKWARD, UPDATE) if name in stages}
+    who = "the loader"
+    if not all(found) and parts and AUGMENT in stages:
+        loader, step, who = stages[AUGMENT], 1 / sum(parts.values()), "augmenting"
+    if not loader or not step:
+        return []
+    if loader < step:
+        slow = [name for name in (READ, DECODE, COPY, AUGMENT) if stages.get(name, step) < step]
+        which = f"; slower even alone: {', '.join(slow)}" if slow else ""
+        times = figure(step / loader)
+        return [f"The loader is the bottleneck: the network alone could take {times} times as many images{which}."]
+    slowest = max(parts, key=parts.__getitem__, default=None)
+    share = f"; {slowest} takes {100 * parts[slowest] / sum(parts.values()):.0f}% of a step" if slowest else ""
+    return [f"The network is the bottleneck: {who} alone could feed {figure(loader / step)} of these{share}."]
 
 
 def _table(rows: list[Row], *, header: bool) -> Table:

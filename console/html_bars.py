@@ -14,6 +14,9 @@ from console.text import figure
 LESS_IS_BETTER = ("s", "min", "MB")
 """Units of which the limit is the least there could be, not the most."""
 
+FIRST = "stages"
+"""The suite that shows all of the way at once."""
+
 WORDS: dict[Kind, str] = {"measured": "measured", "estimated": "est.", "guide": "promised, not measured"}
 
 
@@ -35,9 +38,10 @@ def percent(share: float) -> str:
 
 
 def bars(rows: Iterable[Row]) -> str:
-    """A list of bars for each suite and setup, of the rows that have a limit; empty if there are none."""
+    """A list of bars for each suite and setup, of the rows that have a limit, `FIRST` first; else empty."""
     parts = []
-    for suite, found in groupby((row for row in rows if row.limit is not None), key=lambda row: row.suite):
+    limited = sorted((row for row in rows if row.limit is not None), key=lambda row: row.suite != FIRST)
+    for suite, found in groupby(limited, key=lambda row: row.suite):
         parts.append(f"<section>\n<h3>{escape(TITLES.get(suite, suite))}</h3>")
         for setup, group in groupby(found, key=lambda row: row.setup):
             parts.append(f'<h4>{escape(setup)}</h4>\n<ul class="bars">')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import re
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,16 @@ from torch import nn
 
 from bench import tier_estimates
 from bench.baseline import CocoMasks, OnTheFly
-from bench.ceilings import clear_planes, copy_memory, copy_samples, crew, decode, multiply_matrices, read_disk
+from bench.ceilings import (
+    clear_planes,
+    copy_memory,
+    copy_samples,
+    copy_tensor,
+    crew,
+    decode,
+    multiply_matrices,
+    read_disk,
+)
 from bench.config import USUAL_SUITES, BenchConfig, Setup
 from bench.convolutions import shapes_of
 from bench.feed import loader_config, pull
@@ -57,8 +67,9 @@ UNITS = {
     "stores": {"samples/s"},
     "verify": {"GB/s"},
     "loader": {"samples/s", "times", "s", "MB"},
-    "model": {"images/s", "GFLOP/s", "times"},
-    "epoch": {"images/s", "%", "min"},
+    "stages": {"images/s"},
+    "model": {"images/s", "%", "times"},
+    "epoch": {"images/s", "%", "s", "MB", "min"},
     "tiers": {"min"},
 }
 
@@ -95,6 +106,8 @@ def small_limits():
         patch.setattr("bench.ceilings.GEMM_SIZE", {"cpu": 64})
         patch.setattr("bench.machine_suite.DISK_BYTES", 1 << 20)
         patch.setattr("bench.machine_suite.COPY_BYTES", 1 << 20)
+        patch.setattr("bench.stage_suite.READ_BYTES", 1 << 20)
+        patch.setattr("bench.stage_suite.COPIED_BYTES", 1 << 20)
         patch.setattr("bench.annotations_suite.QUICK_SCALE", 0.005)
         patch.setattr("bench.preprocess_suite.QUICK_MEMORY_IMAGES", (5, 10))
         patch.setattr("bench.verify_suite.CAT_BYTES", 1 << 20)
@@ -170,9 +183,11 @@ def test_each_suite_has_a_limit(run):
 
 def test_rows_agree_with_each_other(run):
     report = run[0]
-    rate = report.find("model", "training step (profile)").value
-    arithmetic = report.find("model", "training step (profile), FLOP").value
-    assert arithmetic == pytest.approx(rate * count_flops(NetworkConfig(width=8), 64, backward=True) / 1e9)
+    for name, precision in (("profile", report.config["precision"]), ("plain torch", "fp32")):
+        step, share = report.find("model", f"training step ({name})"), report.find("model", f"MFU ({name})")
+        assert step.limit_name == share.limit_name == f"matrix product, {precision}"
+        assert share.p10 / 2 < 100 * step.ratio < 2 * share.p90  # medians of ratios and ratio of medians
+        assert share.limit == 100
     together = report.find("epoch", "loader and training step")
     alone = [report.find("epoch", name).value for name in ("loader alone", "training step alone")]
     assert together.limit == min(alone)
@@ -180,6 +195,12 @@ def test_rows_agree_with_each_other(run):
     assert minutes.value == pytest.approx(1000 / together.value / 60, rel=0.3)  # medians of rates and of their inverses
     assert minutes.ratio == pytest.approx(minutes.value / (1000 / min(alone) / 60))
     assert 0 <= report.find("epoch", "data wait").value <= 100
+    hidden = report.find("epoch", "overlap")
+    assert hidden.runs == together.runs
+    assert hidden.p10 / 2 < 100 * together.ratio < 2 * hidden.p90
+    assert report.find("epoch", "peak memory").value > 50, "MB: torch alone takes more"
+    assert re.search(r"; windows, \d+ steps: --seconds [\d.]+ for 200$", together.note)
+    assert minutes.note.startswith("1,000 images, extrapolated")
     assert report.find("tiers", "cpu").value == pytest.approx(45_174 / together.value / 60)
 
 
@@ -320,6 +341,7 @@ def test_limits_do_what_they_count(tmp_path):
             (copy_samples(pool, 2, side=32, samples=7, ring=3), 7),
             (clear_planes([(4, 8), (2, 2)], 2), 2),
             (multiply_matrices("fp32", "cpu", size=16), 2 * 16**3),
+            (copy_tensor("cpu", "cpu", 77), 77),
             (read_disk(tmp_path, 5000), 5000),
         ):
             work.run()

@@ -79,6 +79,14 @@ def test_things_are_measured_in_turn():
     assert found["a"].over(found["b"]).median == 2
 
 
+def test_work_that_says_how_many_calls_make_a_run_is_called_in_its_runs_only():
+    clock = Clock()
+    work = clock.work([1, 2, 3, 4, 5, 6], items=10, calls=2)
+    found = measure_together({"its own": work, "other": clock.work([1])}, seconds=3, rounds=3, clock=clock)
+    assert found["its own"].values == (20 / 3, 20 / 7, 20 / 11)
+    assert found["other"].values == (1, 1, 1)
+
+
 def test_preparing_takes_no_time_and_waiting_for_the_device_does():
     clock, events = Clock(), []
 

@@ -121,19 +121,29 @@ class TrainStep:
             batches: whose gradients the update is the mean of.
             last: whether this is the last one of them, after which the weights are updated.
         """
+        loss, counts_4 = self.forward(image_N3HW, person_N1HW, ignore_N1HW)
+        self.backward(loss / batches if batches > 1 else loss)
+        self.counts_4 += counts_4
+        self._accumulated, self.warm = not last, True
+        if last:
+            self.update(learning_rate)
+        return loss.detach()
+
+    def forward(self, image_N3HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor) -> tuple[Tensor, Tensor]:
+        """The first part: give the loss, and `counts_4` of this batch. Forgets the gradients of the last update."""
         if not self.network.training:
             self.network.train()
         if not self._accumulated:
             self.optimizer.zero_grad(set_to_none=True)
         loss, counts_4, _ = self._forward(image_N3HW, person_N1HW, ignore_N1HW)
-        self._scaler.scale(loss / batches if batches > 1 else loss).backward()  # type: ignore[no-untyped-call]
-        self.counts_4 += counts_4
-        self._accumulated, self.warm = not last, True
-        if last:
-            self._update(learning_rate)
-        return loss.detach()
+        return loss, counts_4
 
-    def _update(self, learning_rate: float) -> None:
+    def backward(self, loss: Tensor) -> None:
+        """The second part: add to the gradients."""
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def update(self, learning_rate: float) -> None:
+        """The last part: clip the gradients, and change the weights by them."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self._ranks.average([parameter.grad for parameter in self._parameters if parameter.grad is not None])
