@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from console.text import duration, size
+
 LINE_EVERY = 10.0
 """Seconds between lines where there is no terminal to redraw."""
 
@@ -14,7 +16,7 @@ def progress_bar(label: str, unit: str = "images", *, transient: bool = False) -
     """Show how far something is, with its rate and the time left, on standard error.
 
     Yields a function to call with (done, total). Without a terminal it prints a line now and then. A `transient` bar
-    goes away when it is done.
+    goes away when it is done. With the unit `bytes` it tells them as `1.4 GB`.
     """
     if sys.stderr.isatty():
         with _terminal_bar(label, unit, transient=transient) as update:
@@ -31,12 +33,17 @@ def _terminal_bar(label: str, unit: str, *, transient: bool) -> Iterator[Callabl
 
     class Rate(TextColumn):
         def render(self, task: Task) -> Text:
-            return Text(f"{task.speed or 0:,.0f} {unit}/s")
+            speed = task.speed or 0
+            return Text(f"{size(int(speed))}/s" if unit == "bytes" else f"{speed:,.0f} {unit}/s")
+
+    class Amount(TextColumn):
+        def render(self, task: Task) -> Text:
+            return Text(_amount(int(task.completed), int(task.total or 0), unit))
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        Amount(""),
         Rate(""),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
@@ -57,7 +64,16 @@ def _line_printer(label: str, unit: str) -> Callable[[int, int], None]:
             return
         last = now
         rate = (done - first) / (now - start) if now > start else 0.0
-        left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
-        print(f"{label}: {done:,}/{total:,} {unit}, {rate:,.0f}/s{left}", file=sys.stderr, flush=True)
+        seconds = (total - done) / rate if rate and done < total else 0
+        if unit == "bytes":
+            left = f", {duration(seconds)} left" if seconds else ""
+            print(f"{label}: {_amount(done, total, unit)}, {size(int(rate))}/s{left}", file=sys.stderr, flush=True)
+        else:
+            left = f", {seconds:.0f} s left" if seconds else ""
+            print(f"{label}: {done:,}/{total:,} {unit}, {rate:,.0f}/s{left}", file=sys.stderr, flush=True)
 
     return update
+
+
+def _amount(done: int, total: int, unit: str) -> str:
+    return f"{size(done)} of {size(total)}" if unit == "bytes" else f"{done:,}/{total:,}"

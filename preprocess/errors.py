@@ -4,3 +4,7 @@ class DatasetError(ValueError):
 
 class ImageError(ValueError):
     """An image file that cannot be used; the message is the reason that `rejected.jsonl` gives."""
+
+
+class DownloadError(ValueError):
+    """A download that cannot go on; the message names what is wrong and what to do. What is there is kept."""

@@ -47,16 +47,15 @@ class Check:
 def check_structure(coco: Path, splits: tuple[str, ...] = ("train", "val")) -> list[Check]:
     """Whether a folder has the parts of COCO 2017 that `preprocess` reads, in the order in which one would look."""
     if not coco.is_dir():
-        return [
-            _bad("root", coco, f"{coco} is not a folder; point --coco at the one that holds annotations/{_hint(coco)}")
-        ]
+        remedy = f"point --coco at the one that holds annotations/, or fetch COCO with `download --dir {coco}`"
+        return [_bad("root", coco, f"{coco} is not a folder; {remedy}{_hint(coco)}")]
     checks = [_good("root", coco)]
     folder = coco / "annotations"
     if folder.is_dir():
         checks.append(_good("annotations", folder))
         checks += [_check_annotation_file(coco, split) for split in splits]
     else:
-        remedy = f"unpack annotations_trainval2017.zip in {coco}{_hint(coco)}"
+        remedy = f"unpack annotations_trainval2017.zip in {coco}, or let `download --dir {coco}` do it{_hint(coco)}"
         checks.append(_bad("annotations", folder, f"{folder} is missing; {remedy}"))
     return checks + [_check_images(coco / SPLIT_FOLDERS[split], split) for split in splits]
 
@@ -82,13 +81,16 @@ def _check_annotation_file(coco: Path, split: str) -> Check:
 
 def _check_images(folder: Path, split: str) -> Check:
     if not folder.is_dir():
-        return _bad("images", folder, f"{folder} is missing; unpack {folder.name}.zip in {folder.parent}", split)
+        return _bad("images", folder, f"{folder} is missing; {_remedy(folder)}", split)
     with os.scandir(folder) as entries:
         count = sum(entry.name.lower().endswith(IMAGE_SUFFIXES) for entry in entries)
     if not count:
-        problem = f"{folder} holds no image; unpack {folder.name}.zip in {folder.parent}"
-        return _bad("images", folder, problem, split, 0)
+        return _bad("images", folder, f"{folder} holds no image; {_remedy(folder)}", split, 0)
     return _good("images", folder, split, count)
+
+
+def _remedy(folder: Path) -> str:
+    return f"unpack {folder.name}.zip in {folder.parent}, or let `download --dir {folder.parent}` do it"
 
 
 def _hint(coco: Path) -> str:

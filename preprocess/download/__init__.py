@@ -1,0 +1,1 @@
+"""COCO 2017 from its server, or from a mirror: fetched in parts, checked, unpacked."""

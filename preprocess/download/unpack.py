@@ -1,0 +1,133 @@
+"""An archive's members, each of them whole in its folder or not there."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+import stat
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from zipfile import BadZipFile, ZipFile, ZipInfo
+
+from preprocess.download.archives import Archive
+from preprocess.errors import DownloadError
+
+_TEMPORARY = ".unpacking.tmp"
+_BLOCK = 4096
+_DAMAGES = (BadZipFile, zlib.error, struct.error, EOFError, ValueError, NotImplementedError)
+"""What `zipfile` raises for bytes that are no sound archive."""
+
+
+class ArchiveError(Exception):
+    """An archive that is damaged, or holds what it should not."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Unpacked:
+    """What `unpack` wrote; `kept` files were there already, in the right size."""
+
+    files: int
+    bytes: int
+    kept: int
+
+
+def unpack(archive: Archive, path: Path, root: Path, update: Callable[[int, int], None]) -> Unpacked:
+    """Unpack a zip file into the one folder that it may hold. All names are looked at before the first is written.
+
+    A file takes its name once its CRC-32 is right; the last of them only when the others are on disk, so that a folder
+    that counts as whole is whole, even after a power cut.
+
+    Args:
+        archive: what `path` is.
+        path: the zip file.
+        root: the dataset's folder.
+        update: called with (bytes done, bytes in all).
+
+    Raises:
+        ArchiveError: the archive is damaged, or has a member that is no plain file of its folder.
+        DownloadError: there is no room, or a file cannot be written.
+    """
+    folder = root / archive.folder
+    try:
+        with ZipFile(path) as source:
+            members = _members(archive, path.name, source)
+            missing = [info for info in members if not _there(folder / _leaf(info), info)]
+            _check_space(root, missing)
+            folder.mkdir(exist_ok=True)
+            total, written = sum(info.file_size for info in members), sum(info.file_size for info in missing)
+            done = total - written
+            update(done, total)
+            for info in missing:
+                _extract(source, info, folder / _TEMPORARY)
+                if info is missing[-1]:
+                    os.sync()  # a call a file would take longer than the unpacking
+                (folder / _TEMPORARY).replace(folder / _leaf(info))
+                done += info.file_size
+                update(done, total)
+    except _DAMAGES as error:
+        if isinstance(error, DownloadError):
+            raise
+        raise ArchiveError(f"{path.name} is damaged: {error}") from None
+    except OSError as error:
+        raise DownloadError(
+            f"cannot unpack {path} to {folder}: {error.strerror}; mend that and run the same command again, "
+            "it goes on from there"
+        ) from None
+    return Unpacked(files=len(missing), bytes=written, kept=len(members) - len(missing))
+
+
+def _members(archive: Archive, name: str, source: ZipFile) -> list[ZipInfo]:
+    """The files of an archive that is as it should be."""
+    members: dict[str, ZipInfo] = {}
+    for info in source.infolist():
+        mode = stat.S_IFMT(info.external_attr >> 16)
+        if info.filename == f"{archive.folder}/" and mode in (0, stat.S_IFDIR):
+            continue
+        # Neither '..' nor an absolute path, another folder or a name of ours gets past this.
+        if not re.fullmatch(rf"{archive.folder}/\w[\w.-]*", info.orig_filename, re.ASCII):
+            raise ArchiveError(f"{name} holds {info.orig_filename!r}, which is no file of {archive.folder}/")
+        if mode not in (0, stat.S_IFREG):
+            raise ArchiveError(f"{name} holds {info.filename!r}, which is a link or a device, not a file")
+        if info.filename in members:
+            raise ArchiveError(f"{name} holds {info.filename!r} twice")
+        if info.flag_bits & 1:
+            raise ArchiveError(f"{name} holds {info.filename!r} encrypted")
+        members[info.filename] = info
+    if not members or (archive.images and len(members) != archive.images):
+        raise ArchiveError(f"{name} holds {len(members):,} files, not {archive.images or 'any annotations':,}")
+    return list(members.values())
+
+
+def _extract(source: ZipFile, info: ZipInfo, temporary: Path) -> None:
+    temporary.unlink(missing_ok=True)  # of a run that was killed
+    try:
+        with source.open(info) as member, temporary.open("xb") as file:
+            shutil.copyfileobj(member, file, 1 << 20)  # at its end zipfile compares the CRC-32
+            size = file.tell()
+        if size != info.file_size:
+            raise BadZipFile(f"{info.filename!r} has {size:,} bytes, not {info.file_size:,}")
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _check_space(root: Path, missing: list[ZipInfo]) -> None:
+    need = sum(-(-info.file_size // _BLOCK) * _BLOCK for info in missing)
+    have = shutil.disk_usage(root).free
+    if need > have:
+        raise DownloadError(
+            f"{len(missing):,} files need {need:,} bytes and {root} has {have:,} free; free some space and run the "
+            "same command again, it goes on from there"
+        )
+
+
+def _leaf(info: ZipInfo) -> str:
+    return info.filename.rpartition("/")[2]
+
+
+def _there(path: Path, info: ZipInfo) -> bool:
+    return path.is_file() and path.stat().st_size == info.file_size
