@@ -16,12 +16,10 @@ from torch import Tensor
 from cache.manifest import Rejection
 from loader.batch import Batch
 from loader.loader import Loader
-from model.base import SegmentationNetwork
 from model.loss import Loss
-from train.config import Precision
 from train.evaluation.result import Size
 from train.predictions import SamplePrediction
-from train.step import DTYPES
+from train.predictor import Predictor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,21 +54,6 @@ class Predicted:
             probability=self.probability[0, 0].cpu().numpy().copy(),
             iou=iou,
         )
-
-
-class Predictor:
-    """A network, and the precision in which it predicts."""
-
-    def __init__(self, network: SegmentationNetwork, precision: Precision, device: str) -> None:
-        self.network, self.device = network.eval(), device
-        self._dtype, self._narrow = DTYPES[precision], precision != "fp32"
-
-    @torch.no_grad()
-    def __call__(self, image_N3SS: Tensor) -> Tensor:
-        """Give `logits_N1SS` (float32) of uint8 RGB images, both on the device."""
-        with torch.autocast(self.device, dtype=self._dtype, enabled=self._narrow):
-            logits_N1SS: Tensor = self.network(image_N3SS)
-        return logits_N1SS.float()
 
 
 class EvalImages(Protocol):

@@ -22,8 +22,9 @@ from preprocess.geometry import FitBox, fit_box, place_image, restore_mask
 from preprocess.image import read_rgb
 from preprocess.sample import native_planes
 from preprocess.sources import Split
-from train.evaluation.images import Predicted, Predictor
+from train.evaluation.images import Predicted
 from train.evaluation.result import Size
+from train.predictor import Predictor
 
 U8 = npt.NDArray[np.uint8]
 

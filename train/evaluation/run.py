@@ -17,14 +17,15 @@ from model.base import check_side
 from model.loss import LOSSES
 from preprocess.sources import Split, read_split
 from train.checkpoint import load_network
-from train.config import Device, Precision, TrainConfig
+from train.config import Device, TrainConfig
 from train.evaluation.config import EvalConfig
 from train.evaluation.folder import write_report
-from train.evaluation.images import CacheImages, EvalImages, Predictor
+from train.evaluation.images import CacheImages, EvalImages
 from train.evaluation.photos import PhotoImages
 from train.evaluation.result import EvalReport, SizeReport
 from train.evaluation.score import score_images
-from train.hardware import Hardware, HardwareError, adapt, describe, read_hardware
+from train.hardware import HardwareError, describe, read_hardware
+from train.predictor import Predictor, choose_device, choose_precision
 
 Advance = Callable[[int, int], None]
 """Called with (images done, images in all), over all sizes."""
@@ -44,15 +45,13 @@ def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
         ValueError: the network cannot take the cache's side.
     """
     hardware = read_hardware()
-    device = config.device or ("cuda" if hardware.gpu else "cpu")
-    if device == "cuda" and hardware.gpu is None:
-        raise HardwareError("device=cuda wants a CUDA device and this machine offers none; use --device cpu")
+    device = choose_device(config.device, hardware)
     network, values = load_network(config.checkpoint, device=device)
     trained = TrainConfig.from_dict(values)
     if not trained.channels_last:
         network.set_memory_format(torch.contiguous_format)
     trained_side = int(values["side"])
-    precision, notes = _precision(config, trained, device, hardware)
+    precision, notes = choose_precision(config.precision, trained, device, hardware)
     predictor = Predictor(network, precision, device)
     batch_size = config.batch_size or trained.batch_size
 
@@ -100,23 +99,6 @@ def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
             sizes=tuple(sizes),
         )
         return write_report(report, views[-1], config.folder)
-
-
-def _precision(
-    config: EvalConfig, trained: TrainConfig, device: Device, hardware: Hardware
-) -> tuple[Precision, tuple[str, ...]]:
-    """The precision to predict in, and a line if it is not training's."""
-    wanted = config.precision or trained.precision
-    if device == "cpu" and wanted == "bf16" and not config.precision and not hardware.cpu_bf16:
-        return "fp32", ("trained in bf16, evaluated in fp32: this processor has no bf16",)
-    try:
-        adapt(dataclasses.replace(trained, device=device, precision=wanted, compile=False), hardware)
-    except HardwareError:
-        if config.precision:
-            raise
-        adapt(dataclasses.replace(trained, device=device, precision="fp32", compile=False), hardware)
-        return "fp32", (f"trained in {wanted}, evaluated in fp32: the {device} of this machine has no {wanted}",)
-    return wanted, ()
 
 
 def _loader_config(config: EvalConfig, cache: Path, device: Device, batch_size: int) -> LoaderConfig:

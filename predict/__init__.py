@@ -1,0 +1,1 @@
+"""Photos without their backgrounds: files in, a trained network's masks applied, files out."""

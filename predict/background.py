@@ -1,0 +1,134 @@
+"""What a composite has behind its persons: a colour, the photo itself blurred, or a picture.
+
+Suffixes: H and W pixels, 3 RGB, 1 one channel.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import ImageColor
+
+from predict.config import PredictError
+from predict.photo import decode_photo, quiet_pillow
+from preprocess.errors import ImageError
+from preprocess.image import read_file
+
+U8 = npt.NDArray[np.uint8]
+
+BLUR = 2.0
+"""Usual radius of `blur`, as a percentage of the photo's diagonal."""
+
+MOST_BLUR = 50.0
+
+STRIP = 256
+"""Rows that are composed at a time, in 16 bits."""
+
+
+class Background(Protocol):
+    """Something to stand before."""
+
+    def behind(self, image_HW3: U8, alpha_HW: U8) -> U8:
+        """Give the `(H, W, 3)` pixels that lie behind a photo's persons, whose mask is `alpha_HW`."""
+
+
+class Colour(NamedTuple):
+    """One colour everywhere."""
+
+    rgb: tuple[int, int, int]
+
+    def behind(self, image_HW3: U8, alpha_HW: U8) -> U8:
+        """See `Background`."""
+        return np.broadcast_to(np.array(self.rgb, np.uint8), image_HW3.shape)
+
+
+class Blur(NamedTuple):
+    """The photo's own background through a Gaussian, whose sigma is `percent` of the diagonal.
+
+    Each pixel is weighted by how much of it is background: persons leave no halo of their colours around them.
+    """
+
+    percent: float
+
+    def behind(self, image_HW3: U8, alpha_HW: U8) -> U8:
+        """See `Background`."""
+        height, width = alpha_HW.shape
+        sigma = self.percent / 100 * math.hypot(height, width)
+        # At a size at which sigma is 4 pixels nothing of it is lost, and it takes no longer the larger it is.
+        shrink = max(1.0, sigma / 4)
+        small = max(1, round(width / shrink)), max(1, round(height / shrink))
+        weight_HW = 255 - cv2.resize(alpha_HW, small, interpolation=cv2.INTER_AREA).astype(np.float32)
+        weight_HW1 = np.maximum(weight_HW, 0.5)[..., None]  # where there is only person, something has to be there
+        colour_HW3 = cv2.resize(image_HW3, small, interpolation=cv2.INTER_AREA).astype(np.float32)
+        both_HW4 = np.concatenate((colour_HW3 * weight_HW1, weight_HW1), axis=2)
+        both_HW4 = cv2.GaussianBlur(both_HW4, (0, 0), sigma / shrink, borderType=cv2.BORDER_REPLICATE)
+        blurred_HW3 = np.rint(both_HW4[..., :3] / both_HW4[..., 3:]).clip(0, 255).astype(np.uint8)
+        return np.asarray(cv2.resize(blurred_HW3, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+class Picture(NamedTuple):
+    """A picture, scaled until it covers the photo; what stands over is cut off on both sides alike."""
+
+    pixels: U8
+
+    def behind(self, image_HW3: U8, alpha_HW: U8) -> U8:
+        """See `Background`."""
+        height, width = alpha_HW.shape
+        own_height, own_width = self.pixels.shape[:2]
+        scale = max(height / own_height, width / own_width)
+        rows, columns = min(own_height, round(height / scale)), min(own_width, round(width / scale))
+        top, left = (own_height - rows) // 2, (own_width - columns) // 2
+        part = self.pixels[top : top + max(1, rows), left : left + max(1, columns)]
+        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        return np.asarray(cv2.resize(part, (width, height), interpolation=interpolation), np.uint8)
+
+
+def parse_background(text: str) -> Background:
+    """Read `#rrggbb`, a CSS name, `blur`, `blur:PERCENT` or the path of a picture.
+
+    Raises:
+        PredictError: it is none of these, or the picture cannot be read.
+    """
+    kind, _, rest = text.partition(":")
+    if kind == "blur":
+        try:
+            percent = float(rest) if rest else BLUR
+        except ValueError:
+            percent = math.nan
+        if not 0 < percent <= MOST_BLUR:
+            raise PredictError(
+                f"background={text} wants a percentage of the diagonal, up to {MOST_BLUR:g}; use blur or blur:{BLUR:g}"
+            )
+        return Blur(percent)
+    try:
+        red, green, blue = ImageColor.getrgb(text)[:3]
+    except ValueError:
+        pass
+    else:
+        return Colour((red, green, blue))
+    if not Path(text).is_file():
+        raise PredictError(
+            f"background={text} is neither a colour nor a file; use #rrggbb, a CSS name such as white, "
+            "blur, blur:PERCENT, or the path of a picture"
+        )
+    try:
+        with quiet_pillow():
+            return Picture(decode_photo(read_file(Path(text))).pixels)
+    except ImageError as error:
+        raise PredictError(f"background={text} cannot be used: {error}; take another picture") from None
+
+
+def compose(image_HW3: U8, alpha_HW: U8, background_HW3: U8) -> U8:
+    """Lay a photo over a background: to the nearest, as straight alpha has it."""
+    composed_HW3 = np.empty_like(image_HW3)
+    for top in range(0, len(image_HW3), STRIP):
+        rows = slice(top, top + STRIP)
+        alpha_HW1 = alpha_HW[rows, :, None].astype(np.uint16)
+        mixed_HW3 = image_HW3[rows] * alpha_HW1 + background_HW3[rows] * (255 - alpha_HW1)
+        composed_HW3[rows] = (mixed_HW3 + 127) // 255  # at most 255 * 255 + 127, which 16 bits hold
+    return composed_HW3

@@ -1,0 +1,85 @@
+"""What is to become of which photos."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal, get_args
+
+from train.config import Device, Precision
+
+Kind = Literal["cutout", "mask", "composite"]
+Format = Literal["png", "jpeg"]
+
+STANDARD = "-"
+"""The name of standard input, or output."""
+
+
+class PredictError(ValueError):
+    """What was asked for cannot be done, or a result cannot be written; the message names value, limit and remedy."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Which photos, by which network, into what.
+
+    Attributes:
+        model: a `best_model.pth` or `last_model.pth`.
+        inputs: files, folders, patterns, or `-` for one image on standard input.
+        out: folder of the results; `-` for one image on standard output.
+        kind: `cutout`: the photo with the mask as its alpha; `mask`: the mask alone; `composite`: the persons before
+            another background.
+        background: of a composite, see `predict.background`.
+        format: of the files; only a composite can be a JPEG.
+        hard: a mask of 0 and 255 instead of the probability.
+        threshold: probability above which a pixel counts as a person: for `hard`, and for the coverage that is told.
+        refine: draw the mask's edges along the photo's, see `predict.refine`.
+        overwrite: make results anew that are there already.
+        side: of the square that the network sees, pixels; None: as in training.
+        batch_size: photos that are predicted together, at most; 0: as in training.
+        device: None takes a GPU if there is one.
+        precision: of the convolutions; None: as in training if the device can do it, else fp32.
+        threads: CPU threads that read and write; 0 takes one a processor.
+    """
+
+    model: Path
+    inputs: tuple[str, ...]
+    out: Path
+    kind: Kind = "cutout"
+    background: str | None = None
+    format: Format = "png"
+    hard: bool = False
+    threshold: float = 0.5
+    refine: bool = False
+    overwrite: bool = False
+    side: int | None = None
+    batch_size: int = 0
+    device: Device | None = None
+    precision: Precision | None = None
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in (("kind", get_args(Kind)), ("format", get_args(Format))):
+            if getattr(self, name) not in known:
+                raise PredictError(f"{name}={getattr(self, name)!r} is not known; use {' or '.join(known)}")
+        if self.kind == "composite" and self.background is None:
+            raise PredictError("a composite wants a background; name a --background: a colour, blur or a picture")
+        if self.kind != "composite" and self.background is not None:
+            raise PredictError(f"a {self.kind} has no background={self.background}; leave out --as {self.kind}")
+        if self.format == "jpeg" and self.kind != "composite":
+            raise PredictError(f"a JPEG cannot hold a {self.kind}; use --format png, or name a --background")
+        if not 0 < self.threshold < 1:
+            raise PredictError(f"threshold={self.threshold} is not between 0 and 1; 0.5 is the usual one")
+        for name in ("batch_size", "threads"):
+            if getattr(self, name) < 0:
+                raise PredictError(f"{name}={getattr(self, name)} is negative; 0 leaves the choice to the program")
+
+    @property
+    def to_standard_output(self) -> bool:
+        """Whether the result goes there, and no file is written."""
+        return str(self.out) == STANDARD
+
+    @property
+    def suffix(self) -> str:
+        """Of the files that are written."""
+        return ".jpg" if self.format == "jpeg" else ".png"

@@ -1,0 +1,152 @@
+"""Photos of any usual kind, as the network and its user want them: upright, RGB, 8 bits."""
+
+from __future__ import annotations
+
+import functools
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from preprocess.errors import ImageError
+
+U8 = npt.NDArray[np.uint8]
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif"})
+"""By which photos are known in a folder."""
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # no other of Pillow's decoders is let near foreign bytes
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class Photo(NamedTuple):
+    """A photo's pixels.
+
+    Attributes:
+        pixels: `(H, W, 3)` uint8 RGB, upright.
+        profile: the ICC profile that says what these numbers look like, where the file has one.
+    """
+
+    pixels: U8
+    profile: bytes | None
+
+
+def count_pixels(path: Path) -> int:
+    """Give a photo's height times width by reading just the head of its file.
+
+    Raises:
+        ImageError: see `decode_photo`; or the file is missing or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            image = _open(file)
+            return image.width * image.height
+    except OSError as error:
+        raise ImageError(f"the image file cannot be read: {error.strerror}") from None
+
+
+def decode_photo(data: bytes) -> Photo:
+    """Decode the bytes of an image file; of several pictures in one the first.
+
+    It is turned as its EXIF says. Grey, palette and CMYK become RGB, 16 bits become 8 (the upper ones); what is
+    transparent lies on white.
+
+    Raises:
+        ImageError: it is no image of a known format, damaged, or larger than Pillow's limit.
+    """
+    image = _open(io.BytesIO(data))
+    try:
+        image.load()
+        profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "P") else None
+        return Photo(np.array(_to_rgb(_upright(image))), profile)
+    except ImageError:
+        raise
+    except Exception as error:  # whatever a decoder makes of damaged bytes: Pillow promises no kind of error
+        raise ImageError(f"the image is damaged: {_first_line(error)}") from None
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Keep Pillow from warning of what is an error here, or of no concern. Not to be nested in threads."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
+def _open(file: BinaryIO) -> Image.Image:
+    """Read the head of an image file."""
+    if not file.read(1):
+        raise ImageError("the image file is empty")
+    file.seek(0)
+    try:
+        image = Image.open(file, formats=_formats())
+    except UnidentifiedImageError:
+        file.seek(0)
+        head = file.read(12)
+        if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS and "HEIF" not in _formats():
+            raise ImageError(
+                "it is a HEIC photo, which wants the package pillow-heif; pip install -e '.[heic]'"
+            ) from None
+        raise ImageError(f"it is not a {', '.join(_formats()[:-1])} or {_formats()[-1]} image") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"it has more than twice Pillow's limit of {Image.MAX_IMAGE_PIXELS:,} pixels") from None
+    except Exception as error:
+        raise ImageError(f"the image is damaged: {_first_line(error)}") from None
+    if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        raise ImageError(
+            f"it has {image.width} x {image.height} pixels, more than Pillow's limit of {Image.MAX_IMAGE_PIXELS:,}; "
+            "shrink it first"
+        )
+    return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As `ImageOps.exif_transpose`, but that this also writes the EXIF anew, and fails at what it cannot write."""
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        deep = np.asarray(image)
+        if deep.min(initial=0) < 0 or deep.max(initial=0) > 0xFFFF:
+            raise ImageError("its pixels are 32-bit numbers, of which no range is known; convert it to 8 or 16 bits")
+        image = Image.fromarray((deep >> 8).astype(np.uint8))
+    elif image.mode == "F":
+        raise ImageError("its pixels are floating-point numbers, of which no range is known; convert it to 8 bits")
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    page = Image.new("RGBA", image.size, "white")
+    page.alpha_composite(image.convert("RGBA"))
+    return page.convert("RGB")
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that are read, HEIF among them if its package is there."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return _FORMATS
+    pillow_heif.register_heif_opener()
+    return (*_FORMATS, "HEIF")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

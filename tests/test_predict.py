@@ -1,0 +1,484 @@
+"""From files to files: where the mask lies, what is written, what is refused."""
+
+import io
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import weakref
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image, ImageOps
+
+import predict.pipeline
+import predict.run
+import predict.worker
+from cli import main
+from model import NetworkConfig, SegmentationNetwork, build_network
+from predict.config import PredictConfig, PredictError
+from predict.plan import plan_jobs
+from predict.run import predict as run_prediction
+from train.checkpoint import Checkpoint, load_network, save_checkpoint
+from train.config import TrainConfig
+from train.hardware import HardwareError
+
+ROOT = Path(__file__).resolve().parents[1]
+SIDE = 96
+
+
+class Painted(SegmentationNetwork):
+    """Says that bright pixels are persons."""
+
+    stride = 32
+
+    def __init__(self, threshold=127.5, slope=1.0):
+        super().__init__(8)
+        self._threshold, self._slope = threshold, slope
+
+    def features(self, image_N4HW):
+        raise AssertionError("not needed")
+
+    def forward(self, image_N3HW):
+        return (image_N3HW[:, 1:2].float() - self._threshold) * self._slope
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A network that was never trained."""
+    path = tmp_path_factory.mktemp("run") / "best_model.pth"
+    config = TrainConfig(cache=path, out=path, network=NetworkConfig(width=8), batch_size=4)
+    weights = build_network(config.network).state_dict()
+    save_checkpoint(path, Checkpoint(config=config, fingerprint="", side=SIDE, results=(), network=weights))
+    return path
+
+
+@pytest.fixture
+def painted(monkeypatch):
+    """Have `Painted` in the place of the checkpoint's network."""
+
+    def use(**values):
+        def load(path, *, device):
+            return Painted(**values).to(device), load_network(path, device=device)[1]
+
+        monkeypatch.setattr(predict.run, "load_network", load)
+
+    use()
+    return use
+
+
+def make(model, inputs, out, advance=None, **values):
+    config = PredictConfig(model=model, inputs=tuple(map(str, inputs)), out=out, **{"threads": 2, **values})
+    return run_prediction(config, plan_jobs(config), advance)
+
+
+def run(*arguments, code=0, data=None):
+    result = CliRunner(catch_exceptions=False).invoke(main, ["predict", *map(str, arguments)], input=data)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def block(height=60, width=84):
+    """Dark, with a person of light off the middle."""
+    pixels = np.full((height, width, 3), 20, np.uint8)
+    pixels[height // 10 : height // 2, width // 8 : width // 3] = 235
+    return pixels
+
+
+def noise(height, width, seed=0):
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def photos(folder, count, **sizes):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        height, width = (40 + 13 * (number % 5), 50 + 17 * (number % 7))
+        Image.fromarray(noise(height, width, number)).save(folder / f"{number:03d}.png")
+    return folder
+
+
+def expected_probability(pixels, network, side=SIDE):
+    """The way there and back, by OpenCV alone."""
+    height, width = pixels.shape[:2]
+    scale = side / max(height, width)
+    inner = max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5))
+    left, top = (side - inner[0]) // 2, (side - inner[1]) // 2
+    shrinks = inner[0] <= width and inner[1] <= height
+    small = cv2.resize(pixels, inner, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    square = np.zeros((side, side, 3), np.uint8)
+    square[top : top + inner[1], left : left + inner[0]] = small
+    with torch.no_grad():
+        soft = network(torch.from_numpy(square).permute(2, 0, 1)[None]).sigmoid().numpy()[0, 0]
+    return cv2.resize(
+        np.ascontiguousarray(soft[top : top + inner[1], left : left + inner[0]]),
+        (width, height),
+        interpolation=cv2.INTER_LINEAR,
+    )
+
+
+def write_kinds(folder):
+    """The same upright photo in every format and mode, and stored in all eight ways."""
+    folder.mkdir()
+    rgb = Image.fromarray(block())
+    for suffix, modes in {
+        "jpg": ("RGB", "L", "CMYK"),
+        "png": ("RGB", "L", "P", "RGBA", "LA"),
+        "webp": ("RGB", "RGBA"),
+        "bmp": ("RGB", "L", "P"),
+        "tif": ("RGB", "L", "CMYK", "RGBA", "P"),
+    }.items():
+        for mode in modes:
+            rgb.convert(mode).save(folder / f"{suffix}-{mode}.{suffix}")
+    cv2.imwrite(str(folder / "png-16.png"), block()[..., 0].astype(np.uint16) * 256)
+    cv2.imwrite(str(folder / "tif-16.tif"), block()[..., 0].astype(np.uint16) * 256)
+    clear = rgb.convert("RGBA")
+    clear.putalpha(Image.fromarray(np.where(block()[..., 0] > 100, 0, 255).astype(np.uint8)))
+    clear.save(folder / "png-clear.png")  # where it is transparent it is white
+    back = (1, 2, 3, 4, 5, 8, 7, 6)  # what undoes each turn
+    for orientation, suffix in itertools.product(range(1, 9), ("jpg", "png", "tif", "webp")):
+        exif, undo = Image.Exif(), Image.Exif()
+        exif[0x0112], undo[0x0112] = orientation, back[orientation - 1]
+        buffer = io.BytesIO()
+        rgb.save(buffer, "PNG", exif=undo)
+        stored = ImageOps.exif_transpose(Image.open(buffer))
+        stored.save(folder / f"turned-{orientation}-{suffix}.{suffix}", exif=exif)
+
+
+def test_the_mask_lies_where_the_person_is_in_photos_of_every_kind(model, painted, tmp_path):
+    write_kinds(tmp_path / "photos")
+    report = make(model, [tmp_path / "photos"], tmp_path / "out")
+    assert [photo.reason for photo in report.photos] == [None] * len(report.photos)
+    assert report.count("done") == len(list((tmp_path / "out").iterdir())) == 20 + 1 + 32
+    truth = block()[..., 0] > 100
+    for photo in report.photos:
+        made = Image.open(photo.output)
+        assert (made.mode, made.size) == ("RGBA", (84, 60)) == ("RGBA", (photo.width, photo.height))
+        alpha = np.asarray(made)[..., 3]
+        assert np.mean((alpha > 127) != truth) < 0.01, photo.input
+        assert np.abs(alpha / 255 - truth).mean() < 0.02, photo.input
+        assert photo.coverage == pytest.approx(100 * truth.mean(), abs=1)
+        colours = np.asarray(made)[..., :3]
+        assert (colours[alpha == 0] == 0).all(), "the background is gone"
+        assert np.median(colours[truth & (alpha == 255)]) in range(232, 256)
+
+
+@pytest.mark.parametrize("side", [None, 64, 320])
+def test_probabilities_are_those_of_opencv(model, painted, tmp_path, side):
+    painted(threshold=120.0, slope=0.03)
+    folder = photos(tmp_path / "photos", 9)
+    Image.fromarray(noise(3, 400)).save(folder / "wide.png")
+    Image.fromarray(noise(1, 1)).save(folder / "dot.png")
+    report = make(model, [folder], tmp_path / "out", kind="mask", side=side)
+    for photo in report.photos:
+        pixels = np.asarray(Image.open(photo.input))
+        expected = expected_probability(pixels, Painted(120.0, 0.03), side or SIDE)
+        made = np.asarray(Image.open(photo.output))
+        assert made.dtype == np.uint8
+        assert np.abs(made - 255 * expected).max() <= (2.5 if side == 64 else 0.51), photo.input  # a grey level
+        assert photo.coverage == pytest.approx(100 * (expected > 0.5).mean(), abs=2)
+    assert report.notes == (() if side is None else (f"the network was trained at side 96 and sees side {side} here",))
+
+
+def test_a_batch_of_many_sizes_is_each_by_itself(model, tmp_path):
+    folder = photos(tmp_path / "photos", 11)
+    together = make(model, [folder], tmp_path / "a", batch_size=8, kind="mask")
+    for photo in together.photos:
+        make(model, [photo.input], tmp_path / "b", batch_size=1, threads=1, kind="mask")
+        one, other = (np.asarray(Image.open(tmp_path / at / Path(photo.output).name)).astype(int) for at in "ab")
+        assert np.abs(one - other).max() <= 1
+        assert one.std() > 0
+
+
+def test_every_kind_of_result(model, painted, tmp_path):
+    painted(threshold=120.0, slope=0.2)
+    photo = tmp_path / "photo.png"
+    Image.fromarray(noise(90, 70)).save(photo, icc_profile=b"profile" * 40)
+    pixels, soft = noise(90, 70).astype(float), expected_probability(noise(90, 70), Painted(120.0, 0.2))
+
+    def made(name="photo.png", **values):
+        make(model, [photo], tmp_path / "out", overwrite=True, **values)
+        return Image.open(tmp_path / "out" / name)
+
+    hard = np.asarray(made(kind="mask", hard=True))
+    assert set(np.unique(hard)) == {0, 255}
+    assert np.mean((hard > 0) != (soft > 0.5)) < 0.01
+    strict = np.asarray(made(kind="mask", hard=True, threshold=0.9))
+    assert np.mean((strict > 0) != (soft > 0.9)) < 0.01
+    assert strict.mean() < hard.mean()
+    cutout = made()
+    assert cutout.info["icc_profile"] == b"profile" * 40
+    assert "icc_profile" not in made(kind="mask").info
+    seen = np.asarray(cutout)[..., 3] > 0
+    np.testing.assert_array_equal(np.asarray(cutout)[seen][:, :3], noise(90, 70)[seen])
+    red = np.asarray(made(kind="composite", background="red"))
+    alpha = np.rint(255 * soft)[..., None] / 255
+    assert np.abs(red - (pixels * alpha + np.array((255, 0, 0)) * (1 - alpha))).max() <= 2
+    jpeg = made("photo.jpg", kind="composite", background="#ff0000", format="jpeg")
+    assert jpeg.format == "JPEG"
+    assert jpeg.info["icc_profile"] == b"profile" * 40
+    assert np.abs(np.asarray(jpeg).astype(float) - red).mean() < 3
+    blurred = np.asarray(made(kind="composite", background="blur:5"))
+    assert np.abs(blurred - pixels)[soft > 0.999].max() <= 1
+    Image.fromarray(np.full((10, 10, 3), (0, 0, 255), np.uint8)).save(tmp_path / "blue.png")
+    blue = np.asarray(made(kind="composite", background=str(tmp_path / "blue.png")))
+    assert (blue[soft < 0.001] == (0, 0, 255)).all()
+    refined = np.asarray(made(kind="mask", refine=True)).astype(float)
+    assert 0 < np.abs(refined - 255 * soft).mean() < 20
+
+
+def test_predictions_are_those_of_eval(model, coco_people, tmp_path):
+    from cache.spec import CacheSpec
+    from preprocess.sources import read_split
+    from train.evaluation.photos import PhotoImages
+    from train.predictor import Predictor
+
+    spec = CacheSpec(side=SIDE)
+    split = read_split(coco_people, "val", spec)
+    network, _ = load_network(model)
+    rows = split.rows[:6]
+    names = [split.folder / split.table.file_name[row] for row in rows]
+    report = make(model, names, tmp_path / "out", kind="mask", precision="fp32", batch_size=6)
+    with PhotoImages(split, spec, Predictor(network, "fp32", "cpu"), batch_size=1, threads=1) as images:
+        for row, photo in zip(rows, report.photos, strict=True):
+            probability = images.one(row).probability[0, 0].numpy()
+            assert np.abs(np.asarray(Image.open(photo.output)) - 255 * probability).max() < 0.51
+            assert photo.coverage == pytest.approx(100 * (probability > 0.5).mean(), abs=0.1)
+
+
+def test_folders_patterns_and_single_files(model, painted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        "in/a.png",
+        "in/deep/er/b.PNG",
+        "in/deep/c.tif",
+        "in/.hidden.png",
+        "in/out/old.png",
+        "x/odd.dat",
+        "x/[1].png",
+    ):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(block()).save(name, format="PNG")
+    Path("in/notes.txt").write_text("no photo")
+
+    def outputs(*inputs, out="in/out"):
+        config = PredictConfig(model=model, inputs=inputs, out=Path(out))
+        return [str(job.output) for job in plan_jobs(config).jobs]
+
+    assert outputs("in") == ["in/out/a.png", "in/out/deep/c.png", "in/out/deep/er/b.png"]
+    assert outputs("in", out="out")[-1] == "out/out/old.png"
+    assert outputs("in/**/*.[pt]*", out="out") == [
+        "out/a.png",
+        "out/c.png",
+        "out/notes.png",
+        "out/old.png",
+    ]
+    assert outputs("x/odd.dat", "x/[1].png", "x/odd.dat", "./x/odd.dat", out="o") == ["o/odd.png", "o/[1].png"]
+    assert outputs("x*", out="o") == ["o/[1].png"]
+    assert outputs("-", out="o") == ["o/stdin.png"]
+    make(model, ["in"], Path("in/out"))
+    assert sorted(map(str, Path("in/out").rglob("*.png"))) == [
+        *("in/out/a.png", "in/out/deep/c.png", "in/out/deep/er/b.png", "in/out/old.png")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.jpg", "--out", "o"], "none.jpg does not exist"),
+        (["none/*.jpg", "--out", "o"], "no file is called none/*.jpg"),
+        (["empty", "--out", "o"], "empty holds no photo"),
+        (["a.png", "a.bmp", "--out", "o"], "a.png and a.bmp would both give o/a.png"),
+        (["in", "a.png", "--out", "o"], "in/a.png and a.png would both give o/a.png"),
+        (["a.png", "--out", ".", "--overwrite"], "a.png is itself an input and is never overwritten"),
+        (["a.bmp", "--out", ".", "--background", "a.png", "--overwrite"], "a.png is itself an input"),
+        (["a.png", "--out", "b.png"], "out=b.png is to be a folder"),
+        (["a.png", "in", "--out", "-"], "standard output holds one result, and there are 2 photos"),
+        (["-", "-", "--out", "o"], "there is one standard input"),
+        (["a.png", "--out", "-", "--json"], "name a folder with --out"),
+        (["a.png", "--out", "o", "--as", "composite"], "a composite wants a background"),
+        (["a.png", "--out", "o", "--as", "mask", "--background", "red"], "leave out --as mask"),
+        (["a.png", "--out", "o", "--format", "jpeg"], "a JPEG cannot hold a cutout"),
+        (["a.png", "--out", "o", "--background", "rde"], "background=rde is neither a colour nor a file"),
+        (["a.png", "--out", "o", "--threshold", "50"], "threshold=50.0 is not between 0 and 1"),
+        (["a.png", "--out", "o", "--threads", "-1"], "threads=-1 is negative"),
+        (["--out", "o"], "Missing argument"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_done(model, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("in").mkdir()
+    for name in ("a.png", "a.bmp", "in/a.png"):
+        Image.fromarray(block()).save(name)
+    before = {path: path.read_bytes() for path in Path().rglob("*.*")}
+    assert message in run(*arguments, "--model", model, code=2).stderr
+    assert {path: path.read_bytes() for path in Path().rglob("*.*")} == before
+
+
+def test_what_the_machine_or_the_network_cannot_do_is_an_error(model, tmp_path, monkeypatch):
+    Image.fromarray(block()).save(tmp_path / "a.png")
+    arguments = [tmp_path / "a.png", "--model", model, "--out", tmp_path / "o"]
+    if not torch.cuda.is_available():
+        assert "device=cuda wants a CUDA device" in run(*arguments, "--device", "cuda", code=1).stderr
+        with pytest.raises(HardwareError):
+            make(model, [tmp_path / "a.png"], tmp_path / "o", device="cuda")
+    assert "precision=fp16 is for GPUs" in run(*arguments, "--device", "cpu", "--precision", "fp16", code=1).stderr
+    assert "side=100 is not a multiple" in run(*arguments, "--side", 100, code=1).stderr
+    arguments[2] = tmp_path / "a.png"
+    assert "is not a whole checkpoint" in run(*arguments, code=1).stderr
+    assert not (tmp_path / "o").exists()
+
+
+def test_bad_files_are_told_and_left_out(model, painted, tmp_path):
+    folder = photos(tmp_path / "photos", 5)
+    (folder / "cut.jpg").write_bytes(cv2.imencode(".jpg", noise(90, 90))[1].tobytes()[:900])
+    (folder / "none.jpg").write_bytes(b"")
+    (folder / "text.png").write_text("no image")
+    (folder / "000.png").rename(folder / "zzz.png")
+    arguments = [folder, "--model", model, "--batch-size", 2, "--threads", 2]
+    said = run(*arguments, "--out", tmp_path / "a", code=1)
+    assert "⚠️  3 photos left out:" in said.stdout
+    for name, reason in (("cut.jpg", "damaged"), ("none.jpg", "empty"), ("text.png", "not a JPEG")):
+        (line,) = [line for line in said.stdout.splitlines() if name in line]
+        assert reason in line
+    last = said.stdout.splitlines()[-1]
+    assert last.startswith("❌ 5 done, 3 rejected in ")
+    assert "images/s" in last
+    assert last.endswith(f"cutouts in {tmp_path / 'a'}")
+    assert "Predicting: 8/8 images" in said.stderr
+    document = json.loads(run(*arguments, "--out", tmp_path / "b", "--json", code=1).stdout)
+    assert [document[name] for name in ("done", "skipped", "rejected")] == [5, 0, 3]
+    assert document["images_per_s"] == pytest.approx(5 / document["seconds"])
+    assert [Path(photo["input"]).name for photo in document["photos"]] == sorted(path.name for path in folder.iterdir())
+    for photo in document["photos"]:
+        if photo["status"] == "rejected":
+            assert photo["output"] is None
+            assert photo["reason"]
+            continue
+        made = Image.open(photo["output"])
+        assert made.size == (photo["width"], photo["height"]) == Image.open(photo["input"]).size
+        share = 100 * (np.asarray(made)[..., 3] > 127).mean()
+        assert photo["coverage"] == pytest.approx(share, abs=0.5)
+        assert 0 < photo["seconds"] < 60
+        assert photo["scores"] == {}
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {path.name for path in (tmp_path / "a").iterdir()}
+
+
+def test_what_is_there_is_left_alone_unless_asked(model, painted, tmp_path):
+    folder = photos(tmp_path / "photos", 3)
+    make(model, [folder], tmp_path / "out")
+    for name in ("000.png", "002.png"):
+        (tmp_path / "out" / name).write_bytes(b"mine")
+    (tmp_path / "out" / "001.png").unlink()
+    said = run(folder, "--model", model, "--out", tmp_path / "out").stdout
+    assert "2 results there already, --overwrite" in said
+    assert "✅ 1 done, 0 rejected, 2 skipped" in said
+    assert (tmp_path / "out" / "000.png").read_bytes() == b"mine"
+    report = make(model, [folder], tmp_path / "out")
+    assert [photo.status for photo in report.photos] == ["skipped"] * 3
+    assert report.images_per_s == 0
+    run(folder, "--model", model, "--out", tmp_path / "out", "--overwrite")
+    assert Image.open(tmp_path / "out" / "000.png").mode == "RGBA"
+
+
+def test_standard_input_and_output(model, painted, tmp_path):
+    buffer = io.BytesIO()
+    Image.fromarray(block()).save(buffer, "JPEG")
+    done = run("-", "--model", model, "--out", "-", data=buffer.getvalue())
+    made = Image.open(io.BytesIO(done.stdout_bytes))
+    assert (made.format, made.mode, made.size) == ("PNG", "RGBA", (84, 60))
+    assert "✅ 1 done" in done.stderr
+    run("-", "--model", model, "--out", tmp_path, "--as", "mask", data=buffer.getvalue())
+    assert Image.open(tmp_path / "stdin.png").mode == "L"
+    bad = run("-", "--model", model, "--out", "-", data=b"bad", code=1)
+    assert bad.stdout_bytes == b""
+    assert "-: it is not a JPEG" in bad.stderr
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_memory_is_that_of_three_groups(model, painted, tmp_path, monkeypatch, threads):
+    folder = photos(tmp_path / "photos", 40)
+    alive, most, lock = set(), [0], threading.Lock()
+    decode = predict.worker.decode_photo
+
+    def counted(data):
+        photo = decode(data)
+        with lock:
+            alive.add(key := id(photo.pixels))
+            most[0] = max(most[0], len(alive))
+        weakref.finalize(photo.pixels, alive.discard, key)
+        return photo
+
+    monkeypatch.setattr(predict.worker, "decode_photo", counted)
+    make(model, [folder], tmp_path / "a", batch_size=4, threads=threads)
+    late = threads - 1  # a thread lets go of what it did a moment after it is known to be done
+    assert 4 < most[0] <= 3 * 4 + late
+    most[0] = 0
+    monkeypatch.setattr(predict.pipeline, "GROUP_PIXELS", 100)  # then each photo is a group
+    report = make(model, [folder], tmp_path / "b", batch_size=4, threads=threads)
+    assert report.count("done") == 40
+    assert most[0] <= 3 + late
+
+
+def test_progress_is_told_in_order(model, painted, tmp_path):
+    told = []
+    report = make(
+        model, [photos(tmp_path / "photos", 7)], tmp_path / "out", lambda *now: told.append(now), batch_size=3
+    )
+    assert told == [(done, 7) for done in range(1, 8)]
+    assert [Path(photo.input).stem for photo in report.photos] == [f"{number:03d}" for number in range(7)]
+
+
+def test_killed_halfway_it_leaves_whole_results_only(model, tmp_path):
+    folder = photos(tmp_path / "photos", 12)
+    code = (
+        "import os, signal, sys, itertools\n"
+        "from pathlib import Path\n"
+        "replace, times = Path.replace, itertools.count(1)\n"
+        "def dying(self, target):\n"
+        "    if next(times) == 6: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return replace(self, target)\n"
+        "Path.replace = dying\n"
+        "import cli; cli.main()\n"
+    )
+    arguments = ["predict", folder, "--model", model, "--out", tmp_path / "out", "--batch-size", 2, "--threads", 2]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, capture_output=True, check=False
+    )
+    assert done.returncode == -9, done.stderr
+    whole = [path for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")]
+    assert len(whole) == 5
+    for path in whole:
+        Image.open(path).load()
+    report = make(model, [folder], tmp_path / "out")
+    assert (report.count("done"), report.count("skipped")) == (7, 5)
+    assert len(list((tmp_path / "out").iterdir())) == 12, "what was half written is gone"
+
+
+def test_a_full_disk_is_an_error_that_leaves_nothing_by_half(model, painted, tmp_path, monkeypatch):
+    def full(path, data):
+        path.with_name(f".{path.name}.tmp").write_bytes(data[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(predict.worker, "write_atomically", full)
+    with pytest.raises(PredictError, match="No space left on device; free some space"):
+        make(model, [photos(tmp_path / "photos", 9)], tmp_path / "out", batch_size=2)
+    assert list((tmp_path / "out").iterdir()) == []
+    assert threading.active_count() < 20
+    shutil.rmtree(tmp_path / "out")
