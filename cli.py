@@ -24,6 +24,9 @@ DEFAULT_COCO = Path("COCO")
 DEFAULT_CACHE = Path("data/cache")
 DEFAULT_RUN = Path("runs/latest")
 
+_KEPT = {"preprocess": "Finished shards are", "download": "What is there is", "predict": "What is done is"}
+"""What Ctrl-C leaves, by command."""
+
 MOST_COLUMNS = 6
 """Samples in the gallery of `batch --gallery`."""
 
@@ -43,10 +46,8 @@ class FriendlyGroup(click.Group):
         try:
             return super().invoke(context)
         except KeyboardInterrupt:
-            kept = context.invoked_subcommand == "preprocess"
-            click.echo(
-                "\nStopped." + (" Finished shards are kept: the same command goes on." if kept else ""), err=True
-            )
+            kept = _KEPT.get(context.invoked_subcommand or "")
+            click.echo("\nStopped." + (f" {kept} kept: the same command goes on." if kept else ""), err=True)
             sys.exit(130)
         except (ValueError, OSError) as error:
             if os.environ.get("MASKCACHE_TRACEBACK"):
@@ -70,7 +71,8 @@ def main(context: click.Context, yes: bool) -> None:
     Without a command: verify COCO/, make data/cache unless it is there, ask once, train runs/latest.
 
     \b
-    The road:  download COCO, then
+    The road:
+      cli.py download --dir COCO                    once: 20 GB, unless COCO is there
       cli.py quick --coco COCO                      is everything there?
       cli.py preprocess --coco COCO --out CACHE     once: decode, rasterize, resize, pack
       cli.py train --cache CACHE --profile auto     as often as you like, at memory speed
@@ -123,6 +125,41 @@ def _json(value: Any) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------- make data
+
+
+@main.command(short_help="Fetch COCO 2017, or what is missing of it.")
+@click.option("--dir", "root", type=_FOLDER, default=DEFAULT_COCO, show_default=True, help="Where to put it.")
+@click.option(
+    "--split",
+    "splits",
+    type=click.Choice(["train", "val"]),
+    multiple=True,
+    default=["train", "val"],
+    help="Only this one; may be repeated.  [default: both]",
+)
+@click.option("--keep-archives", is_flag=True, help="Move the zip files there, too; else they go once unpacked.")
+@click.option("--base-url", help="Of a mirror with the same files.  [default: http://images.cocodataset.org]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def download(root: Path, splits: tuple[str, ...], keep_archives: bool, base_url: str | None, as_json: bool) -> None:
+    """Fetch COCO 2017, or what is missing of it: annotations, val2017 and train2017, 20 GB; 40 GB while unpacking.
+
+    May be stopped at any time: the same command goes on with the next byte. Sizes, hashes and checksums are compared
+    with COCO's. Images and annotations that are there are left alone; so is a zip file of COCO's beside them, which is
+    unpacked instead of fetched.
+    """
+    from console.download import DownloadPrinter, download_lines
+    from preprocess.download.archives import BASE_URL
+    from preprocess.download.coco import download_coco
+    from preprocess.download.config import DownloadConfig
+
+    config = DownloadConfig(
+        root=root, splits=splits, keep_archives=keep_archives, base_url=BASE_URL if base_url is None else base_url
+    )
+    report = download_coco(config, DownloadPrinter(config))
+    if as_json:
+        _show_json(report)
+    else:
+        click.echo("\n".join(download_lines(report)))
 
 
 @main.command(short_help="Make a small dataset of drawn people, COCO layout.")
@@ -597,6 +634,72 @@ def evaluate(as_json: bool, **given: Any) -> None:
         click.echo("\n".join(eval_lines(report)))
 
 
+# ---------------------------------------------------------------------------------------------------- use
+
+
+@main.command(short_help="Remove backgrounds: photos in, cutouts, masks or composites out.")
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.option("--model", type=_FILE, required=True, help="A best_model.pth or last_model.pth that training wrote.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder of the results; - for standard output."
+)
+@click.option(
+    "--as",
+    "kind",
+    type=click.Choice(["cutout", "mask", "composite"]),
+    help="The photo with the mask as its alpha, the mask alone, or before a --background.  [default: cutout]",
+)
+@click.option(
+    "--background",
+    metavar="WHAT",
+    help="Of a composite: #rrggbb, a CSS name, blur, blur:PERCENT (of the diagonal), or a picture.",
+)
+@click.option(
+    "--format", type=click.Choice(["png", "jpeg"]), default="png", show_default=True, help="jpeg: composites."
+)
+@click.option("--hard", is_flag=True, help="A mask of 0 and 255 instead of the probability.")
+@click.option(
+    "--threshold", default=0.5, show_default=True, help="Above it a pixel is a person, for --hard and the coverage."
+)
+@click.option("--refine", is_flag=True, help="Draw the mask's edges along the photo's, by a guided filter.")
+@click.option("--overwrite", is_flag=True, help="Make results anew that are there already.  [default: skip them]")
+@click.option("--side", type=int, help="Of the square that the network sees, pixels.  [default: as in training]")
+@click.option("--batch-size", default=0, show_default=True, help="Photos predicted together; 0: as in training.")
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Where.  [default: a GPU if there is one]")
+@click.option(
+    "--precision", type=_PRECISIONS, help="Of the convolutions.  [default: as in training, if the device can do it]"
+)
+@click.option("--threads", default=0, show_default=True, help="CPU threads that read and write; 0: one a processor.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def predict(kind: Any, as_json: bool, **given: Any) -> None:
+    """Remove the backgrounds of photos: files, folders, "patterns", or - for standard input.
+
+    Each result has its photo's size, upright, and is called as its photo is; sub-folders of a folder are kept. Exits
+    with 1 if a photo had to be left out.
+    """
+    from console.predict import predict_lines
+    from console.progress import progress_bar
+    from predict.config import PredictConfig, PredictError
+    from predict.plan import plan_jobs
+    from predict.run import predict as run_prediction
+
+    try:
+        config = PredictConfig(kind=kind or ("composite" if given["background"] else "cutout"), **given)
+        plan = plan_jobs(config)
+    except PredictError as error:
+        raise click.UsageError(str(error)) from None
+    if as_json and config.to_standard_output:
+        raise click.UsageError("standard output can hold the result or --json; name a folder with --out")
+    with progress_bar("Predicting") as update:
+        report = run_prediction(config, plan, update)
+    if as_json:
+        _show_json(report.to_dict())
+    else:
+        click.echo("\n".join(predict_lines(report)), err=config.to_standard_output)
+    if report.count("rejected"):
+        sys.exit(1)
+
+
 # ---------------------------------------------------------------------------------------------------- measure
 
 
@@ -609,6 +712,7 @@ _SUITES = (
     "verify",
     "loader",
     "convolutions",
+    "stages",
     "model",
     "epoch",
 )

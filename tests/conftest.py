@@ -10,6 +10,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+
+# PyPI's torchvision is built for CUDA: beside a torch for the CPU its operators are missing, and whatever imports it
+# (timm; torchmetrics, if it is there) fails. Nothing here calls them, so it is enough to declare those it asks for.
+if torch.version.cuda is None and find_spec("torchvision"):
+    _OPERATORS = torch.library.Library("torchvision", "FRAGMENT")
+    for _name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, _name):
+            _OPERATORS.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
 def _dataset(name: str) -> Path:
@@ -73,17 +82,5 @@ def _polygon(rng, height, width):
 
 @pytest.fixture(scope="session")
 def timm():
-    """Return the package timm, or skip the test.
-
-    PyPI's torchvision is built for CUDA: beside a torch for the CPU its operators are missing, and importing it fails.
-    Nothing here calls them, so it is enough to declare those that it asks for.
-    """
-    if find_spec("timm") is None:
-        pytest.skip("no timm; pip install -e '.[timm]'")
-    torch = pytest.importorskip("torch")
-    operators = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        if torch.version.cuda is None and not hasattr(torch.ops.torchvision, name):
-            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    yield pytest.importorskip("timm")
-    operators._destroy()
+    """Return the package timm, or skip the test."""
+    return pytest.importorskip("timm", reason="no timm; pip install -e '.[timm]'")

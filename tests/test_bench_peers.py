@@ -318,7 +318,7 @@ def test_a_dataset_is_written_once_and_what_failed_is_not_tried_again(fakes, cap
 def test_what_a_process_started_ends_with_it(monkeypatch):
     monkeypatch.setattr(player_module, "CLOSING_SECONDS", 0.1)
     others = set(descendants())
-    program = f"import os, time\nos.fork()\nprint({json.dumps(READY)!r}, flush=True)\ntime.sleep(60)"
+    program = f"import os, time\nif os.fork(): print({json.dumps(READY)!r}, flush=True)\ntime.sleep(60)"
     with Player([sys.executable, "-c", program], os.environ) as player:
         assert player.wait_ready(10).library == "fake 1.0"
         assert len(set(descendants()) - others) == 2
@@ -448,7 +448,7 @@ def test_what_runs_in_other_environments_imports_nothing_of_ours_but_what_runs_t
     peers = ("ffcv_beton", "webdataset_shards", "litdata_chunks", "mosaic_shards", "decoding", "worker_loader", "tars")
     foreign += [FOLDER / "contestants" / f"{name}.py" for name in peers]
     allowed = {".".join(["bench.peers", *path.relative_to(FOLDER).with_suffix("").parts]) for path in foreign}
-    ours_ = {"cache", "loader", "preprocess", "model", "train", "console", "cli", "bench"}
+    ours_ = {"cache", "loader", "preprocess", "model", "train", "console", "cli", "bench", "predict"}
     for path in foreign:
         for node in ast.walk(ast.parse(path.read_text())):
             names = [node.module] if isinstance(node, ast.ImportFrom) else []

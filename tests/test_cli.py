@@ -16,6 +16,7 @@ from cli import main
 ROOT = Path(__file__).resolve().parents[1]
 
 FLAGS = {
+    "download": {"dir", "split", "keep-archives", "base-url", "json"},
     "synth": {"directory", "images", "seed"},
     "preprocess": {
         "coco", "out", "side", "fit", "image-codec", "store", "images", "crowd", "splits", "category", "limit",
@@ -34,6 +35,10 @@ FLAGS = {
         "on-bad-record", "wandb", "resume",
     },
     "eval": {"checkpoint", "cache", "coco", "split", "out", "batch-size", "device", "precision", "threads", "json"},
+    "predict": {
+        "inputs", "model", "out", "as", "background", "format", "hard", "threshold", "refine", "overwrite", "side",
+        "batch-size", "device", "precision", "threads", "json",
+    },
     "estimate": {
         "gpu", "peak", "bandwidth", "memory", "network", "width", "side", "batch-size", "precision", "compile",
         "images", "check", "json",
@@ -68,7 +73,7 @@ def test_help_loads_nothing_heavy(arguments):
     assert done.stdout.endswith("loaded []\n")
 
 
-@pytest.mark.parametrize("package", ["cache", "preprocess", "loader", "model", "train", "bench", "console"])
+@pytest.mark.parametrize("package", ["cache", "preprocess", "loader", "model", "train", "bench", "predict", "console"])
 def test_packages_are_those_of_this_folder(package):
     module = __import__(package)
     assert Path(module.__file__).parents[1] == ROOT
