@@ -184,7 +184,7 @@ def cpu(hardware: Hardware | None = None) -> Profile:
             if narrow
             else "this processor does not multiply bf16 in hardware; emulating it would be slower",
             "channels_last": "oneDNN's layout: measured 1.2 to 1.5 times as fast as NCHW in fp32",
-            "compile": "measured no faster but with AMX (1.1 to 1.3 times), and compiling takes a minute: --compile for long runs",
+            "compile": "measured no faster but with AMX (1.1 to 1.3 times), for a minute at the start: try --compile",
         },
     )
 
