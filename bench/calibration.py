@@ -65,7 +65,7 @@ class Calibration:
         """Measured."""
         return self.count().images / self.seconds
 
-    @property
+    @functools.cached_property  # found by bisection, and asked for by each estimate
     def efficiency(self) -> float | None:
         """Share of the peak that its convolutions reached; None if memory explains it all."""
         return implied_efficiency(self.count(), self.roof, self.seconds)
@@ -132,7 +132,7 @@ def calibrations(folder: Path = RESULTS) -> list[Calibration]:
             machine=rate.card.name,
             seconds=rate.batch_size / rate.images_per_s,
             roof=Roof(peak=rate.card.peak(rate.precision), bandwidth=1e9 * rate.card.bandwidth, compiled=True),
-            count=functools.partial(rate.census),
+            count=rate.census,
         )
         for rate in PUBLISHED
     ]
@@ -198,7 +198,7 @@ def _of_report(path: Path) -> list[Calibration]:
                 machine=_card_name(machine.gpus[0].name) if machine.gpus else machine.processor,
                 seconds=images / row.value,
                 roof=roof,
-                count=functools.partial(_census, network, side, images, precision),
+                count=functools.partial(take_census, network, side=side, batch_size=images, precision=precision),
             )
         )
     return found
@@ -230,8 +230,3 @@ def measured_roof(rows: Sequence[Any], precision: Precision, *, compiled: bool) 
         return None
     # Each byte copied is read and written.
     return Roof(peak=1e9 * peak, bandwidth=2e9 * max(copies), compiled=compiled, overhead=CPU_OVERHEAD)
-
-
-@functools.cache
-def _census(network: NetworkConfig, side: int, images: int, precision: Precision) -> Census:
-    return take_census(network, side=side, batch_size=images, precision=precision)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -85,6 +86,7 @@ class Census:
         return 16 * self.parameters + self.saved + self.largest
 
 
+@cache
 def take_census(config: NetworkConfig, *, side: int, batch_size: int, precision: Precision) -> Census:
     """Count a step of one of our networks, with `bce_dice` and AdamW.
 
@@ -96,9 +98,9 @@ def take_census(config: NetworkConfig, *, side: int, batch_size: int, precision:
     """
     loss = LOSSES["bce_dice"]
 
-    def step(network: nn.Module, fake: Callable[..., Tensor]) -> Tensor:
-        image_N3SS = fake((batch_size, side, side, 3), torch.uint8).permute(0, 3, 1, 2)
-        plane_N1SS = fake((batch_size, 1, side, side), torch.uint8)
+    def step(network: nn.Module) -> Tensor:
+        image_N3SS = torch.empty(batch_size, side, side, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+        plane_N1SS = torch.empty(batch_size, 1, side, side, dtype=torch.uint8)
         with torch.autocast("cpu", dtype=DTYPES[precision], enabled=precision != "fp32"):
             logits_N1SS = network(image_N3SS)
         return loss(logits_N1SS, plane_N1SS, plane_N1SS)
@@ -106,14 +108,12 @@ def take_census(config: NetworkConfig, *, side: int, batch_size: int, precision:
     return count_step(lambda: build_network(config), step, batch_size)
 
 
-def count_step(
-    build: Callable[[], nn.Module], step: Callable[[nn.Module, Callable[..., Tensor]], Tensor], images: int
-) -> Census:
+def count_step(build: Callable[[], nn.Module], step: Callable[[nn.Module], Tensor], images: int) -> Census:
     """Count a step of any network.
 
     Args:
         build: makes the network.
-        step: gives the loss of that network; its second argument makes a tensor of a shape and a dtype.
+        step: gives the loss of that network; the tensors that it makes have no data.
         images: in the batch.
     """
     with torch.device("meta"):
@@ -128,7 +128,7 @@ def count_step(
         saved = _Saved(parameters)
         with _Recorder() as recorder:
             with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
-                loss = step(network, lambda shape, dtype: torch.empty(shape, dtype=dtype))
+                loss = step(network)
             loss.backward()  # type: ignore[no-untyped-call]
     count = sum(parameter.numel() for parameter in parameters)
     return Census(

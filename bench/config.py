@@ -52,7 +52,7 @@ class BenchConfig:
         side: pixels; None takes the cache's, else the profile's.
         batch_size: instead of the profile's.
         threads: of loaders, preprocessing and limits; 0 takes one a processor.
-        quick: a first impression in less than a minute on two cores instead of figures to quote.
+        quick: a first impression in about a minute on two cores instead of figures to quote.
         seconds: about how long each thing is measured; None: 2, or 0.4 when quick. Training takes up to ten times as
             long, see `bench.epoch_plan`.
         photos: of the dataset, that raster and preprocess work on; None: 600, or 64 when quick.

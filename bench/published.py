@@ -87,7 +87,7 @@ def _pair(before: int, after: int) -> nn.Sequential:
 def count_valid_unet(batch_size: int, precision: Precision, side: int = 572) -> Census:
     """Count a step of `ValidUNet`."""
 
-    def step(network: nn.Module, fake: object) -> Tensor:
+    def step(network: nn.Module) -> Tensor:
         image = torch.empty(batch_size, 1, side, side).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", dtype=DTYPES[precision], enabled=precision != "fp32"):
             logits = network(image)

@@ -10,8 +10,8 @@
       "setup": "side 384",    under which conditions
       "value": 31000.0,       the median
       "unit": "samples/s",    images/s, samples/s, annotations/s, GB/s, GFLOP/s, s, MB, pixels, times, %, min
-      "p10": 30000.0,         a tenth of the runs gave less; null where there was no run
-      "p90": 31500.0,         a tenth gave more; null likewise
+      "p10": 30000.0,         a tenth of the runs gave less; of an estimate the low end; null otherwise
+      "p90": 31500.0,         a tenth gave more; the high end; null likewise
       "runs": 9,              runs that the median is of; 0 where nothing was measured
       "limit": 40000.0,       what this machine could do at best, in the same unit; null where there is no such thing
       "limit_name": "copying the same bytes",  what that is; empty likewise

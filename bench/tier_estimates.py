@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from bench.calibration import Calibration, calibrations, kind_of, measured_roof
+from bench.calibration import Calibration, kind_of, measured_roof
 from bench.cards import CARDS, Card, find_card
 from bench.census import take_census
 from bench.config import GUIDE_IMAGES, Setup
@@ -28,9 +28,7 @@ NETWORKS = (
 """Of each tier. The guide does not say how wide its U-Net is."""
 
 
-def estimate_profile(
-    profile: Profile, network: NetworkConfig, card: Card, rows: Sequence[Calibration] | None = None
-) -> Estimate:
+def estimate_profile(profile: Profile, network: NetworkConfig, card: Card, rows: Sequence[Calibration]) -> Estimate:
     """Estimate a network's step at a profile's batch, side and precision, on a card.
 
     Raises:
@@ -39,8 +37,7 @@ def estimate_profile(
     precision = profile.precision
     roof = Roof(peak=card.peak(precision), bandwidth=1e9 * card.bandwidth, compiled=profile.compile)
     census = take_census(network, side=profile.side, batch_size=profile.batch_size, precision=precision)
-    known = calibrations() if rows is None else rows
-    return estimate_step(census, roof, kind_of(precision, "cuda"), network.name, card.name, known)
+    return estimate_step(census, roof, kind_of(precision, "cuda"), network.name, card.name, rows)
 
 
 def card_of(

@@ -14,11 +14,9 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import islice
 from time import perf_counter
 
-import cv2
 import numpy as np
 import torch
 
@@ -27,6 +25,7 @@ from predict.plan import Job
 from predict.result import PhotoResult
 from predict.worker import ReadPhoto, Worker
 from preprocess.errors import ImageError
+from preprocess.image import opencv_threads
 from train.predictor import Predictor
 
 GROUP_PIXELS = 1 << 25
@@ -59,7 +58,7 @@ class Pipeline:
         reading: deque[_Reading] = deque()
         writing: deque[_Writing] = deque()
         # The photos are the unit of parallel work: OpenCV's own threads would only get in the way.
-        with _opencv_threads(1), ThreadPoolExecutor(self.threads, thread_name_prefix="predict") as pool:
+        with opencv_threads(1), ThreadPoolExecutor(self.threads, thread_name_prefix="predict") as pool:
             try:
                 for group in self._groups(jobs, pool):
                     reading.append([pool.submit(self._worker.read, job) for job in group])
@@ -122,13 +121,3 @@ def _pixels(job: Job) -> int:
 def _results(writing: _Writing) -> Iterator[PhotoResult]:
     for one in writing:
         yield one if isinstance(one, PhotoResult) else one.result()
-
-
-@contextmanager
-def _opencv_threads(number: int) -> Iterator[None]:
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(number)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)

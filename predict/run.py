@@ -14,10 +14,8 @@ from predict.pipeline import Pipeline
 from predict.plan import Plan
 from predict.result import PhotoResult, PredictReport
 from predict.worker import Worker
-from train.checkpoint import load_network
-from train.config import TrainConfig
-from train.hardware import HardwareError, read_hardware
-from train.predictor import Predictor, choose_device, choose_precision
+from train.hardware import HardwareError
+from train.predictor import load_predictor
 
 Advance = Callable[[int, int], None]
 """Called with (photos done, photos to do)."""
@@ -32,22 +30,16 @@ def predict(config: PredictConfig, plan: Plan, advance: Advance | None = None) -
         PredictError: a result cannot be written.
         ValueError: the network cannot take the side.
     """
-    hardware = read_hardware()
-    device = choose_device(config.device, hardware)
-    network, values = load_network(config.model, device=device)
-    trained = TrainConfig.from_dict(values)
-    if not trained.channels_last:
-        network.set_memory_format(torch.contiguous_format)
-    trained_side = int(values["side"])
-    side = trained_side if config.side is None else config.side
-    check_side(network, side)
-    precision, notes = choose_precision(config.precision, trained, device, hardware)
-    if side != trained_side:
-        notes += (f"the network was trained at side {trained_side} and sees side {side} here",)
-    batch_size = config.batch_size or trained.batch_size
+    trained = load_predictor(config.model, config.device, config.precision)
+    side = trained.side if config.side is None else config.side
+    notes = trained.notes
+    check_side(trained.predictor.network, side)
+    if side != trained.side:
+        notes += (f"the network was trained at side {trained.side} and sees side {side} here",)
+    batch_size = config.batch_size or trained.config.batch_size
     pipeline = Pipeline(
         Worker(config, plan.background, side),
-        Predictor(network, precision, device),
+        trained.predictor,
         batch_size=batch_size,
         threads=config.threads,
     )
@@ -63,8 +55,8 @@ def predict(config: PredictConfig, plan: Plan, advance: Advance | None = None) -
         model=config.model,
         out=config.out,
         kind=config.kind,
-        device=device,
-        precision=precision,
+        device=trained.predictor.device,
+        precision=trained.precision,
         side=side,
         batch_size=batch_size,
         threads=pipeline.threads,

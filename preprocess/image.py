@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -67,3 +69,14 @@ def encode_jpeg(image_HW3: U8, quality: int) -> U8:
     """Encode `(H, W, 3)` RGB as a JPEG without chroma subsampling (4:4:4); returns its `(n,)` bytes."""
     data = simplejpeg.encode_jpeg(np.ascontiguousarray(image_HW3), quality, "RGB", "444")
     return np.frombuffer(data, np.uint8)
+
+
+@contextmanager
+def opencv_threads(number: int) -> Iterator[None]:
+    """Within the block, OpenCV uses so many threads in all of the process; 1 where images are the parallel work."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(number)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)

@@ -14,15 +14,13 @@ import dataclasses
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
 from cache.index import ShardInfo
@@ -31,7 +29,7 @@ from cache.record import U8, RecordLayout
 from cache.shards import ShardDraft
 from cache.spec import CacheSpec
 from preprocess.errors import ImageError
-from preprocess.image import read_file
+from preprocess.image import opencv_threads, read_file
 from preprocess.plan import PlannedShard, SplitPlan
 from preprocess.sample import make_record
 from preprocess.sources import Split, content_digest
@@ -113,7 +111,7 @@ def make_shards(
         job.plan.shards[job.number] = dataclasses.replace(job.shard, manifest=manifest)
 
     with (
-        _opencv_threads(1),  # the workers are the parallelism; OpenCV's own threads would only fight with them
+        opencv_threads(1),  # the workers are the parallelism; OpenCV's own threads would only fight with them
         ThreadPoolExecutor(1, thread_name_prefix="preprocess-closer") as closer,
         ThreadPoolExecutor(workers, thread_name_prefix="preprocess") as pool,
     ):
@@ -164,13 +162,3 @@ def _manifest(job: Job, shard: ShardInfo, outcomes: list[_Outcome]) -> ShardMani
         samples=tuple(outcome.sample for outcome in outcomes if not outcome.reason),
         rejections=rejections,
     )
-
-
-@contextmanager
-def _opencv_threads(number: int) -> Iterator[None]:
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(number)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)

@@ -67,8 +67,8 @@ def test_traffic_of_a_layer_is_what_one_counts_by_hand():
     """A convolution of 8 by 8 channels on 2 images of 16 pixels, BatchNorm, ReLU; then the way back."""
     features, weights, channel = 4 * 2 * 8 * 16 * 16, 4 * 8 * 8 * 9, 4 * 8
 
-    def step(network, fake):
-        image = fake((2, 8, 16, 16), torch.float32).requires_grad_(True)
+    def step(network):
+        image = torch.empty(2, 8, 16, 16, requires_grad=True)
         return network(image).sum()
 
     def build():
@@ -282,7 +282,7 @@ def test_what_profiles_say_of_memory_is_what_is_counted(name):
         assert "minutes" in reason
         return
     networks = [profile.network, NetworkConfig(name="unet", width=64)][: len(said)]
-    needed = [estimate_profile(profile, network, card).memory for network in networks]
+    needed = [estimate_profile(profile, network, card, calibrations()).memory for network in networks]
     assert said == [round(value) for value in needed]
     assert needed[0] < card.memory
 

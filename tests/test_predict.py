@@ -18,8 +18,8 @@ from click.testing import CliRunner
 from PIL import Image, ImageOps
 
 import predict.pipeline
-import predict.run
 import predict.worker
+import train.predictor
 from cli import main
 from model import NetworkConfig, SegmentationNetwork, build_network
 from predict.config import PredictConfig, PredictError
@@ -75,7 +75,7 @@ def painted(monkeypatch):
         def load(path, *, device):
             return Painted(**values).to(device), load_network(path, device=device)[1]
 
-        monkeypatch.setattr(predict.run, "load_network", load)
+        monkeypatch.setattr(train.predictor, "load_network", load)
 
     use()
     return use

@@ -16,7 +16,7 @@ from torchmetrics.classification import (
     BinaryRecall,
 )
 
-import train.evaluation.run
+import train.predictor
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
 from console.evaluate import eval_lines
@@ -65,13 +65,13 @@ def save(path, **changes):
 
 def use(monkeypatch, network, **changes):
     """Have a network in the place of the checkpoint's."""
-    before = train.evaluation.run.load_network
+    before = train.predictor.load_network
 
     def load(path, *, device):
         _, values = before(path, device=device)
         return network.to(device), {**values, **changes}
 
-    monkeypatch.setattr(train.evaluation.run, "load_network", load)
+    monkeypatch.setattr(train.predictor, "load_network", load)
 
 
 def planes_of(annotations, image):
@@ -316,7 +316,7 @@ def test_a_cache_of_another_dataset_is_noticed(coco, checkpoint, tmp_path, monke
 def test_precision_is_trainings_where_the_device_can_do_it(write_coco, tmp_path, monkeypatch):
     coco = write_coco(tmp_path / "coco", counts=(1, 2))
     monkeypatch.setattr(
-        train.evaluation.run, "read_hardware", lambda: dataclasses.replace(read_hardware(), gpu=None, cpu_bf16=False)
+        train.predictor, "read_hardware", lambda: dataclasses.replace(read_hardware(), gpu=None, cpu_bf16=False)
     )
     for trained in ("fp32", "bf16", "fp16"):
         path = save(tmp_path / f"{trained}.pth", precision=trained, device="cpu", channels_last=trained != "fp32")

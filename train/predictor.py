@@ -6,20 +6,22 @@ Tensor suffixes: N images, 3 RGB, 1 logit, S side.
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from model.base import SegmentationNetwork
+from train.checkpoint import load_network
 from train.config import Device, Precision, TrainConfig
-from train.hardware import Hardware, HardwareError, adapt
+from train.hardware import Hardware, HardwareError, adapt, read_hardware
 from train.step import DTYPES
 
 
 class Predictor:
     """A network, and the precision in which it predicts."""
 
-    def __init__(self, network: SegmentationNetwork, precision: Precision, device: str) -> None:
+    def __init__(self, network: SegmentationNetwork, precision: Precision, device: Device) -> None:
         self.network, self.device = network.eval(), device
         self._dtype, self._narrow = DTYPES[precision], precision != "fp32"
 
@@ -29,6 +31,48 @@ class Predictor:
         with torch.autocast(self.device, dtype=self._dtype, enabled=self._narrow):
             logits_N1SS: Tensor = self.network(image_N3SS)
         return logits_N1SS.float()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A checkpoint, ready to predict.
+
+    Attributes:
+        predictor: its network, on its device and in its memory format.
+        config: of the run that trained it.
+        side: of the cache that it was trained on, pixels.
+        precision: in which it predicts.
+        notes: a line if that is neither what was wanted nor training's.
+    """
+
+    predictor: Predictor
+    config: TrainConfig
+    side: int
+    precision: Precision
+    notes: tuple[str, ...]
+
+
+def load_predictor(path: Path, wanted: Device | None, precision: Precision | None) -> Trained:
+    """Load a checkpoint to predict with.
+
+    Args:
+        path: of the checkpoint.
+        wanted: device; None: a GPU if there is one.
+        precision: of the convolutions; None: training's, if the device can do it.
+
+    Raises:
+        CheckpointError: see `load_network`.
+        HardwareError: the device or the precision that was asked for is not to be had.
+    """
+    hardware = read_hardware()
+    device = choose_device(wanted, hardware)
+    network, values = load_network(path, device=device)
+    config = TrainConfig.from_dict(values)
+    if not config.channels_last:
+        network.set_memory_format(torch.contiguous_format)
+    chosen, notes = choose_precision(precision, config, device, hardware)
+    predictor = Predictor(network, chosen, device)
+    return Trained(predictor=predictor, config=config, side=int(values["side"]), precision=chosen, notes=notes)
 
 
 def choose_device(wanted: Device | None, hardware: Hardware) -> Device:

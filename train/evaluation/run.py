@@ -16,8 +16,7 @@ from loader.loader import Loader, open_loader
 from model.base import check_side
 from model.loss import LOSSES
 from preprocess.sources import Split, read_split
-from train.checkpoint import load_network
-from train.config import Device, TrainConfig
+from train.config import Device
 from train.evaluation.config import EvalConfig
 from train.evaluation.folder import write_report
 from train.evaluation.images import CacheImages, EvalImages
@@ -25,7 +24,7 @@ from train.evaluation.photos import PhotoImages
 from train.evaluation.result import EvalReport, SizeReport
 from train.evaluation.score import score_images
 from train.hardware import HardwareError, describe, read_hardware
-from train.predictor import Predictor, choose_device, choose_precision
+from train.predictor import load_predictor
 
 Advance = Callable[[int, int], None]
 """Called with (images done, images in all), over all sizes."""
@@ -44,32 +43,26 @@ def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
         HardwareError: the device or the precision that was asked for is not to be had, or its memory is too small.
         ValueError: the network cannot take the cache's side.
     """
-    hardware = read_hardware()
-    device = choose_device(config.device, hardware)
-    network, values = load_network(config.checkpoint, device=device)
-    trained = TrainConfig.from_dict(values)
-    if not trained.channels_last:
-        network.set_memory_format(torch.contiguous_format)
-    trained_side = int(values["side"])
-    precision, notes = choose_precision(config.precision, trained, device, hardware)
-    predictor = Predictor(network, precision, device)
-    batch_size = config.batch_size or trained.batch_size
+    trained = load_predictor(config.checkpoint, config.device, config.precision)
+    predictor, notes = trained.predictor, trained.notes
+    device = predictor.device
+    batch_size = config.batch_size or trained.config.batch_size
 
     with ExitStack() as stack:
         views: list[EvalImages] = []
-        spec, loader = CacheSpec(side=trained_side), None
+        spec, loader = CacheSpec(side=trained.side), None
         if config.cache:
             loader = stack.enter_context(open_loader(_loader_config(config, config.cache, device, batch_size)))
             spec = loader.reader.index.spec
-            views.append(CacheImages(loader, predictor, LOSSES[trained.loss]))
-            check_side(network, spec.side, name="the cache's side")
+            views.append(CacheImages(loader, predictor, LOSSES[trained.config.loss]))
+            check_side(predictor.network, spec.side, name="the cache's side")
         if config.coco:
             split = read_split(config.coco, config.split, spec)
             photos = PhotoImages(split, spec, predictor, batch_size=batch_size, threads=config.threads)
             views.append(stack.enter_context(photos))
             notes += _strangers(loader, split, config)
-        if spec.side != trained_side:
-            notes += (f"the network was trained at side {trained_side} and sees side {spec.side} here",)
+        if spec.side != trained.side:
+            notes += (f"the network was trained at side {trained.side} and sees side {spec.side} here",)
         total = sum(len(view) for view in views)
         sizes = list[SizeReport]()
         try:
@@ -83,18 +76,18 @@ def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
             ) from error
         report = EvalReport(
             checkpoint=config.checkpoint,
-            network=dataclasses.asdict(trained.network),
-            parameters=sum(parameter.numel() for parameter in network.parameters()),
-            trained_side=trained_side,
+            network=dataclasses.asdict(trained.config.network),
+            parameters=sum(parameter.numel() for parameter in predictor.network.parameters()),
+            trained_side=trained.side,
             split=config.split,
             cache=config.cache,
             coco=config.coco,
             side=spec.side,
             fit=spec.fit,
             device=device,
-            precision=precision,
+            precision=trained.precision,
             batch_size=batch_size,
-            environment=describe(hardware),
+            environment=describe(read_hardware()),
             notes=notes,
             sizes=tuple(sizes),
         )
