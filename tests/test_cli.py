@@ -73,7 +73,9 @@ def test_help_loads_nothing_heavy(arguments):
     assert done.stdout.endswith("loaded []\n")
 
 
-@pytest.mark.parametrize("package", ["cache", "preprocess", "loader", "model", "train", "bench", "predict", "console"])
+@pytest.mark.parametrize(
+    "package", ["cache", "preprocess", "loader", "model", "train", "bench", "predict", "console", "commands"]
+)
 def test_packages_are_those_of_this_folder(package):
     module = __import__(package)
     assert Path(module.__file__).parents[1] == ROOT

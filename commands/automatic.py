@@ -1,0 +1,43 @@
+"""`cli.py` without a command: the whole road, with the defaults of its commands."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from commands.options import DEFAULT_CACHE, DEFAULT_COCO, DEFAULT_RUN
+from commands.preprocess import preprocess
+from commands.quick import quick
+from commands.train import train
+from commands.verify import verify
+
+
+def automatic(context: click.Context, *, yes: bool) -> None:
+    """Verify, preprocess unless there is a cache, ask unless `yes`, train or go on."""
+    from train.folder import RunFolder
+    from train.profiles import profile
+
+    click.echo("Automatic mode, COCO/ to data/cache to runs/latest: `cli.py --help` shows the single commands.\n")
+    cached, sound = (DEFAULT_CACHE / "index.json").exists(), True
+    resume = RunFolder(DEFAULT_RUN).last_model.exists()
+    if not cached:
+        context.invoke(quick, coco=DEFAULT_COCO)
+    try:
+        what = {"cache": DEFAULT_CACHE} if cached else {"coco": DEFAULT_COCO}
+        context.invoke(verify, log=DEFAULT_RUN / "logs", **what)
+    except SystemExit:
+        sound = False
+    if cached and not sound:
+        sys.exit(1)  # training would stop at the bad record; `verify` has said what to do
+    chosen = profile("auto")
+    plan = [] if cached else [f"preprocess {DEFAULT_COCO} at side {chosen.side} into {DEFAULT_CACHE}"]
+    plan.append(f"{'go on with the run in' if resume else 'train'} {DEFAULT_RUN} (profile {chosen.name})")
+    plan = plan if sound else ["leave out what is damaged", *plan]
+    question = " and ".join(plan)
+    question = f"{question[0].upper()}{question[1:]}?"
+    if not yes and not click.confirm(f"\n{question}", default=sound):
+        return
+    if not cached:
+        context.invoke(preprocess, coco=DEFAULT_COCO, out=DEFAULT_CACHE, side=chosen.side)
+    context.invoke(train, resume=resume)

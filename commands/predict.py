@@ -1,0 +1,75 @@
+"""`cli.py predict`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from commands.options import FILE, PRECISIONS
+from commands.output import show_json
+
+
+@click.command(short_help="Remove backgrounds: photos in, cutouts, masks or composites out.")
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.option("--model", type=FILE, required=True, help="A best_model.pth or last_model.pth that training wrote.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder of the results; - for standard output."
+)
+@click.option(
+    "--as",
+    "kind",
+    type=click.Choice(["cutout", "mask", "composite"]),
+    help="The photo with the mask as its alpha, the mask alone, or before a --background.  [default: cutout]",
+)
+@click.option(
+    "--background",
+    metavar="WHAT",
+    help="Of a composite: #rrggbb, a CSS name, blur, blur:PERCENT (of the diagonal), or a picture.",
+)
+@click.option(
+    "--format", type=click.Choice(["png", "jpeg"]), default="png", show_default=True, help="jpeg: composites."
+)
+@click.option("--hard", is_flag=True, help="A mask of 0 and 255 instead of the probability.")
+@click.option(
+    "--threshold", default=0.5, show_default=True, help="Above it a pixel is a person, for --hard and the coverage."
+)
+@click.option("--refine", is_flag=True, help="Draw the mask's edges along the photo's, by a guided filter.")
+@click.option("--overwrite", is_flag=True, help="Make results anew that are there already.  [default: skip them]")
+@click.option("--side", type=int, help="Of the square that the network sees, pixels.  [default: as in training]")
+@click.option("--batch-size", default=0, show_default=True, help="Photos predicted together; 0: as in training.")
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Where.  [default: a GPU if there is one]")
+@click.option(
+    "--precision", type=PRECISIONS, help="Of the convolutions.  [default: as in training, if the device can do it]"
+)
+@click.option("--threads", default=0, show_default=True, help="CPU threads that read and write; 0: one a processor.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def predict(kind: Any, as_json: bool, **given: Any) -> None:
+    """Remove the backgrounds of photos: files, folders, "patterns", or - for standard input.
+
+    Each result has its photo's size, upright, and is called as its photo is; sub-folders of a folder are kept. Exits
+    with 1 if a photo had to be left out.
+    """
+    from console.predict import predict_lines
+    from console.progress import progress_bar
+    from predict.config import PredictConfig, PredictError
+    from predict.plan import plan_jobs
+    from predict.run import predict as run_prediction
+
+    try:
+        config = PredictConfig(kind=kind or ("composite" if given["background"] else "cutout"), **given)
+        plan = plan_jobs(config)
+    except PredictError as error:
+        raise click.UsageError(str(error)) from None
+    if as_json and config.to_standard_output:
+        raise click.UsageError("standard output can hold the result or --json; name a folder with --out")
+    with progress_bar("Predicting") as update:
+        report = run_prediction(config, plan, update)
+    if as_json:
+        show_json(report.to_dict())
+    else:
+        click.echo("\n".join(predict_lines(report)), err=config.to_standard_output)
+    if report.count("rejected"):
+        sys.exit(1)
