@@ -30,6 +30,7 @@ from cache.shards import ShardDraft
 from cache.spec import CacheSpec
 from preprocess.errors import ImageError
 from preprocess.image import opencv_threads, read_file
+from preprocess.interrupt import deferred_interrupt
 from preprocess.plan import PlannedShard, SplitPlan
 from preprocess.sample import make_record
 from preprocess.sources import Split, content_digest
@@ -111,6 +112,7 @@ def make_shards(
         job.plan.shards[job.number] = dataclasses.replace(job.shard, manifest=manifest)
 
     with (
+        deferred_interrupt() as check_interrupt,  # so that every file that was opened is known, and tidied up
         opencv_threads(1),  # the workers are the parallelism; OpenCV's own threads would only fight with them
         ThreadPoolExecutor(1, thread_name_prefix="preprocess-closer") as closer,
         ThreadPoolExecutor(workers, thread_name_prefix="preprocess") as pool,
@@ -133,12 +135,14 @@ def make_shards(
                     ahead.extend(pool.submit(make, *image) for image in islice(images, 1))
                     outcomes.append(outcome)
                     on_image()
+                    check_interrupt()
                 closing.append(closer.submit(finish, job, draft, outcomes))
                 draft = None  # from here on the closer's
                 if len(closing) > MOST_CLOSING:
                     closing.popleft().result()
             while closing:
                 closing.popleft().result()
+                check_interrupt()
         finally:
             stop.set()
             if draft is not None:

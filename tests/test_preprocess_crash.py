@@ -1,5 +1,6 @@
 """Builds that are killed, interrupted, run twice at once or run out of disk: what is left, and that it is of use."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from cache.errors import CacheError
 from cache.integrity import check_split
 from cache.reader import CacheReader
+from cache.shards import ShardDraft
 from cache.spec import CacheSpec
 from preprocess.build import BuildConfig, build_cache
 
@@ -33,6 +35,7 @@ sys.path.insert(0, {str(Path.cwd())!r})
 if {limit}:
     resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 from pathlib import Path
+from cache.shards import ShardDraft
 from cache.spec import CacheSpec
 from preprocess.build import BuildConfig, build_cache
 import preprocess.digest, preprocess.pipeline
@@ -117,6 +120,30 @@ def test_ctrl_c_stops_within_two_seconds_says_how_to_resume_and_is_resumed(tmp_p
     assert not list(tmp_path.rglob("*.tmp"))
     report = build_cache(BuildConfig(coco=coco, out=out, spec=CacheSpec(side=384, limit=0), auto_codec=True))
     assert report.resumed >= 128
+
+
+@pytest.mark.parametrize("moment", ["__init__", "append", "finish"])
+@pytest.mark.parametrize("store", ["lmdb", "zarr"])
+def test_ctrl_c_in_the_middle_of_a_step_leaves_no_unfinished_shard(tmp_path, store, moment, write_coco, monkeypatch):
+    coco, out = write_coco(tmp_path / "coco"), tmp_path / "cache"
+    step, calls = getattr(ShardDraft, moment), itertools.count()
+
+    def interrupted(self, *arguments):
+        result = step(self, *arguments)
+        if next(calls) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardDraft, moment, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            build(coco, out, store)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert not list(out.rglob("*.tmp"))
+    report = build(coco, out, store)
+    assert report.written > 0
+    with CacheReader(out, "train") as reader:
+        assert list(check_split(reader)) == []
 
 
 def test_two_builds_at_once(tmp_path, write_coco):
