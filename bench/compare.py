@@ -57,6 +57,10 @@ LOWER_UNITS = frozenset({"s", "s/1000", "min", "MB", "pixels"})
 LOWER_NAMES = {"%": WAIT, "times": "wall time, times "}
 """Less is better, whatever the unit says, where this is in the name."""
 
+BETWEEN_RUNS = 0.05
+"""What one run of all the suites differs by from the next, whatever the spread within them says: memory lies elsewhere,
+the machine is warmer, a neighbour busier. Of two runs' medians on two cores, see docs/performance.md."""
+
 SAME = 0.01
 """Ratios that are no farther from 1 than this are the same where no spread says more."""
 
@@ -103,8 +107,8 @@ class Pair:
 
     `worse` is in percent of `before`: a rate that halves is worse by 50, a time that doubles by 100.
 
-    The verdict is `faster` or `slower` where all of the spread lies on that side of 1, else `same`. Without a spread
-    the ratio alone decides, and is the same up to `SAME`.
+    The verdict is `faster` or `slower` where all of the spread lies on that side of 1, and farther off than
+    `BETWEEN_RUNS`, else `same`. Without a spread the ratio alone decides, and is the same up to `SAME`.
     """
 
     suite: str
@@ -126,7 +130,7 @@ class Pair:
         """Compare two rows of the same key."""
         ratio, spread = _over(after.value, before.value), _spread(before, after)
         low, high = spread or (ratio, ratio)
-        margin = 0.0 if spread else SAME
+        margin = BETWEEN_RUNS if spread else SAME
         verdict: Verdict = "same"
         if low > 1 + margin:
             verdict = "faster" if better == "higher" else "slower"

@@ -29,14 +29,14 @@ from preprocess.errors import ImageError
 from preprocess.sample import make_record
 from preprocess.sources import Split, read_split
 
-MOST_ROUNDS = 5
+MOST_ROUNDS = 3
 """A build takes seconds: long enough not to need as many runs as the others."""
 
-REPEATED = 4
+REPEATED = 3
 """Each photo is taken so many times: what a build begins and ends with, and the last sync, then weigh as they do on
 a few thousand photos and not as on a few hundred."""
 
-MEMORY_IMAGES = (100, 10_000)
+MEMORY_IMAGES = (100, 5_000)
 QUICK_MEMORY_IMAGES = (50, 500)
 
 _BUILD = f"""

@@ -30,7 +30,7 @@ I64 = npt.NDArray[np.int64]
 TIMES = "{}: times pycocotools"
 """Name of a row, for `bytes` and for `bits`."""
 
-FUZZ_POLYGONS, FUZZ_QUICK = 100_000, 2_000
+FUZZ_POLYGONS, FUZZ_QUICK = 40_000, 2_000
 """How many are compared."""
 
 _PLANE, _PACKED, _BOTH = "overwriting the plane", "overwriting the packed plane", "overwriting both planes"

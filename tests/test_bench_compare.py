@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from bench.compare import HIGHER_UNITS, LOWER_UNITS, Pair, better_of, compare_files
+from bench.compare import BETWEEN_RUNS, HIGHER_UNITS, LOWER_UNITS, Pair, better_of, compare_files
 from bench.epoch_suite import WAIT
 from bench.hardware import Gpu, Machine
 from bench.report import BenchError, BenchReport, Row
@@ -147,6 +147,13 @@ def test_the_spread_is_as_wide_as_both_rows_allow():
     found = pair_of(before, after)
     assert (found.ratio, found.low, found.high) == (0.9, 88 / 110, 96 / 80)
     assert (found.worse, found.verdict) == (10.0, "same")
+
+
+def test_a_steady_row_that_moved_no_farther_than_runs_differ_is_the_same():
+    before, small = about(100.0, spread=0.001), 1 - BETWEEN_RUNS
+    assert pair_of(before, about(100 * (small + 0.01), spread=0.001), 0.0).verdict == "same"
+    assert pair_of(before, about(100 * (small - 0.01), spread=0.001), 0.0).verdict == "slower"
+    assert pair_of(before, about(100 * (1 + BETWEEN_RUNS + 0.01), spread=0.001)).verdict == "faster"
 
 
 @pytest.mark.parametrize(
@@ -316,7 +323,7 @@ def test_the_last_lines_count_and_name_the_worst(compared):
     before += [row(0.0, name="differing", unit="pixels"), about(100.0, name="memory", unit="MB")]
     after = [about(100.0 - 10 * number, name=f"rate {number}") for number in range(8)]
     after += [row(2.0, name="differing", unit="pixels"), about(50.0, name="memory", unit="MB")]
-    count = "➡️  Of 10 rows 8 got slower or worse, 1 faster or better; 1 stayed the same within the spread."
+    count = "➡️  Of 10 rows 7 got slower or worse, 1 faster or better; 2 stayed the same within the spread."
     assert conclusions(compared(before, after)) == [count]
     assert conclusions(compared(before, after, max_regression=15.0)) == [
         count,
