@@ -21,8 +21,8 @@ class EvalConfig:
     Attributes:
         checkpoint: a `best_model.pth` or `last_model.pth`.
         cache: score its images at its side. Its spec says what `coco` is compared with, too.
-        coco: score this dataset's photos at their own size; without a cache as a cache of the checkpoint's side with
-            the usual values would have them.
+        coco: score this dataset's photos at their own size; without a cache as a cache of the checkpoint's side and
+            fit, and the usual values, would have them.
         split: `val` or `train`.
         out: folder for what is written; None: `eval-<split>` in the run's folder.
         batch_size: images that are predicted together; 0: as in training.

@@ -17,6 +17,7 @@ from cache.manifest import Rejection
 from loader.batch import Batch
 from loader.loader import Loader
 from model.loss import Loss
+from train.config import Device
 from train.evaluation.result import Size
 from train.predictions import SamplePrediction
 from train.predictor import Predictor
@@ -61,11 +62,13 @@ class EvalImages(Protocol):
 
     Attributes:
         size: which.
+        device: of the tensors.
         loss: mean over the images of the latest pass, or None.
         rejections: of the latest pass.
     """
 
     size: Size
+    device: Device
     loss: float | None
     rejections: Sequence[Rejection]
 
@@ -93,6 +96,7 @@ class CacheImages:
     def __init__(self, loader: Loader, predictor: Predictor, loss: Loss) -> None:
         self.loss: float | None = None
         self.rejections: Sequence[Rejection] = ()
+        self.device = predictor.device
         self._loader, self._predictor, self._loss = loader, predictor, loss
 
     def __len__(self) -> int:

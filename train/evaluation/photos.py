@@ -69,6 +69,7 @@ class PhotoImages:
         self, split: Split, spec: CacheSpec, predictor: Predictor, *, batch_size: int, threads: int = 0
     ) -> None:
         self.rejections: Sequence[Rejection] = ()
+        self.device = predictor.device
         self._split, self._spec, self._predictor = split, spec, predictor
         self._batch_size = batch_size
         self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="eval-photos")

@@ -12,6 +12,7 @@ from cache.manifest import Rejection
 from model.boundary import BoundaryScores
 from model.metrics import Scores
 from train.evaluation.targets import TARGETS
+from train.evaluation.thresholds import ThresholdScore
 from train.predictions import pick
 
 Size = Literal["cache", "photo"]
@@ -63,6 +64,7 @@ class SizeReport:
     Attributes:
         size: which.
         images: in the split's order.
+        best_threshold: the probability that would have divided persons from others better than a half, in hindsight.
         loss: mean over the images, as training's validation has it; None at the photos' own size.
         rejections: images that could not be read, and why.
         seconds: that it took.
@@ -70,6 +72,7 @@ class SizeReport:
 
     size: Size
     images: tuple[ImageScore, ...]
+    best_threshold: ThresholdScore
     loss: float | None
     rejections: tuple[Rejection, ...]
     seconds: float
@@ -103,6 +106,7 @@ class SizeReport:
             "images_with_persons": len(ious),
             **dataclasses.asdict(self.scores),
             "boundary": dataclasses.asdict(self.boundary),
+            "best_threshold": dataclasses.asdict(self.best_threshold),
             "loss": self.loss,
             "pixels": dict(zip(names, self.counts, strict=True)),
             "image_iou": {"mean": fmean(ious), "median": median(ious), "worst": min(ious)} if ious else None,

@@ -50,7 +50,7 @@ def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
 
     with ExitStack() as stack:
         views: list[EvalImages] = []
-        spec, loader = CacheSpec(side=trained.side), None
+        spec, loader = CacheSpec(side=trained.side, fit=trained.fit), None
         if config.cache:
             loader = stack.enter_context(open_loader(_loader_config(config, config.cache, device, batch_size)))
             spec = loader.reader.index.spec
@@ -63,6 +63,8 @@ def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
             notes += _strangers(loader, split, config)
         if spec.side != trained.side:
             notes += (f"the network was trained at side {trained.side} and sees side {spec.side} here",)
+        if spec.fit != trained.fit:
+            notes += (f"the network was trained on a {trained.fit} cache and sees {spec.fit} here",)
         total = sum(len(view) for view in views)
         sizes = list[SizeReport]()
         try:

@@ -13,6 +13,7 @@ from model.metrics import count_pixels
 from train.evaluation.config import EvalError
 from train.evaluation.images import EvalImages, Predicted
 from train.evaluation.result import ImageScore, SizeReport
+from train.evaluation.thresholds import ThresholdCounts
 
 
 def score_images(view: EvalImages, advance: Callable[[int], object]) -> SizeReport:
@@ -23,9 +24,12 @@ def score_images(view: EvalImages, advance: Callable[[int], object]) -> SizeRepo
     """
     started = perf_counter()
     images: list[ImageScore] = []
+    thresholds = ThresholdCounts(view.device)
     for batch in view.batches():
         with _one_thread():
             images += _score_batch(batch)
+            for one in batch:
+                thresholds.update(one.probability, one.person, one.ignore)
         advance(len(images) + len(view.rejections))
     if not images:
         reason = view.rejections[-1].reason if view.rejections else "there is none"
@@ -34,6 +38,7 @@ def score_images(view: EvalImages, advance: Callable[[int], object]) -> SizeRepo
     return SizeReport(
         size=view.size,
         images=tuple(images),
+        best_threshold=thresholds.best(),
         loss=view.loss,
         rejections=tuple(view.rejections),
         seconds=perf_counter() - started,
