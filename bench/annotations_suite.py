@@ -1,4 +1,4 @@
-"""An annotation file half of COCO's size to arrays: our reader, pycocotools, plain json, and merely copying the bytes."""
+"""An annotation file half of COCO's size to arrays: our reader, pycocotools, plain json, and copying the bytes."""
 
 from __future__ import annotations
 

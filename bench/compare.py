@@ -52,10 +52,11 @@ Verdict = Literal["faster", "slower", "same"]
 
 HIGHER_UNITS = frozenset({"images/s", "samples/s", "annotations/s", "GB/s", "GFLOP/s", "times", "%"})
 """More is better. `times` are those of the rate of something else, `%` those of a limit."""
-LOWER_UNITS = frozenset({"s", "s/1000", "min", "MB", "pixels"})
-"""Less is better. `s/1000` are CPU-seconds for 1000 samples; `pixels` differ from what they should be."""
-LOWER_NAMES = {"%": WAIT, "times": "wall time, times "}
-"""Less is better, whatever the unit says, where this is in the name."""
+LOWER_UNITS = frozenset({"s", "s/1000", "min", "MB", "pixels", "shards"})
+"""Less is better. `s/1000` are CPU-seconds for 1000 samples; `pixels` differ from what they should be, `shards`
+are needed at a time."""
+LOWER_NAMES = {"%": (WAIT, "pairs of one shard"), "times": ("wall time, times ",)}
+"""Less is better, whatever the unit says, where one of these is in the name."""
 
 BETWEEN_RUNS = 0.05
 """What one run of all the suites differs by from the next, whatever the spread within them says: memory lies elsewhere,
@@ -221,8 +222,7 @@ def compare_files(before: Path, after: Path, *, max_regression: float | None = N
 
 def better_of(row: Row) -> Better | None:
     """Whether more or less of a row is better; None where its unit is not known."""
-    lower_name = LOWER_NAMES.get(row.unit)
-    if row.unit in LOWER_UNITS or (lower_name and lower_name in row.name):
+    if row.unit in LOWER_UNITS or any(name in row.name for name in LOWER_NAMES.get(row.unit, ())):
         return "lower"
     return "higher" if row.unit in HIGHER_UNITS else None
 

@@ -9,7 +9,7 @@
       "name": "native, raw",  what; the same in every run, so that two reports can be compared
       "setup": "side 384",    under which conditions
       "value": 31000.0,       the median
-      "unit": "samples/s",    images/s, samples/s, annotations/s, GB/s, GFLOP/s, s, MB, pixels, times, %, min
+      "unit": "samples/s",    images/s, samples/s, annotations/s, GB/s, GFLOP/s, s, MB, pixels, times, shards, %, min
       "p10": 30000.0,         a tenth of the runs gave less; of an estimate the low end; null otherwise
       "p90": 31500.0,         a tenth gave more; the high end; null likewise
       "runs": 9,              runs that the median is of; 0 where nothing was measured
