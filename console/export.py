@@ -1,0 +1,83 @@
+"""What `export` says."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from console.language import _, message
+from console.sentences import translated
+from console.text import count, duration, size
+from export.config import FILES, Format
+from export.report import CHECKPOINT, ExportReport
+from export.run import Step
+
+_STEPS: dict[Step, str] = {
+    "trace": message("Following the network through images of any size"),
+    "write": message("Writing {file}"),
+    "compare": message("Comparing {file} with the checkpoint"),
+    "measure": message("Measuring how long an answer takes"),
+}
+_RUNTIMES: dict[str, str] = {
+    CHECKPOINT: message("checkpoint, eager"),
+    "onnx": message("ONNX, ONNX Runtime"),
+    "program": message("torch.export program"),
+}
+
+
+class ExportPrinter:
+    """Says on standard error which step begins: some take a while."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def __call__(self, step: Step, kind: Format | None) -> None:
+        """Print a line; see `export.run.Tell`."""
+        words = _(_STEPS[step]).format(file=FILES[kind] if kind else "")
+        seconds = duration(time.monotonic() - self._start)
+        print(_("⏱️  {step} (after {time})").format(step=words, time=seconds), file=sys.stderr, flush=True)
+
+
+def export_lines(report: ExportReport) -> list[str]:
+    """What was exported, how near it is, how fast it is, and the files."""
+    title = _("📦 EXPORT OF {checkpoint}").format(checkpoint=report.model)
+    network = _("   - Network: {network}, {parameters:.1f} M parameters, trained at side {side}").format(
+        network=report.network, parameters=report.parameters / 1e6, side=report.trained_side
+    )
+    sizes = _("   - Images: any number, uint8 RGB; height and width multiples of {stride}, {least} or more").format(
+        stride=report.stride, least=report.least
+    )
+    lines = [title, "=" * (len(title) + title.startswith("📦")), "", _("📊 Configuration:"), network, sizes]
+    lines += [_("   - Note: {note}").format(note=translated(note)) for note in report.notes]
+    lines += ["", *_difference_lines(report), "", *_latency_lines(report)]
+    for file in report.files:
+        lines.append(_("   💾 Model: {path} ({size})").format(path=file.path, size=size(file.bytes)))
+    return [*lines, _("   📝 Card: {path}").format(path=report.card)]
+
+
+def _difference_lines(report: ExportReport) -> list[str]:
+    line = _(
+        "   - {file}: {largest:.1e} at most, {mean:.1e} on average; {decided:.4f} % of the pixels decided otherwise"
+    )
+    return [
+        _("🔍 Probabilities beside those of the checkpoint in fp32:"),
+        *(
+            line.format(
+                file=file.path.name,
+                largest=file.difference.largest,
+                mean=file.difference.mean,
+                decided=100 * file.difference.decisions,
+            )
+            for file in report.files
+        ),
+    ]
+
+
+def _latency_lines(report: ExportReport) -> list[str]:
+    if not report.latency:
+        return []
+    head = _("⏱️  One image of side {side}, {threads}, milliseconds (p10 to p90):")
+    lines = [head.format(side=report.side, threads=count(report.threads, "thread"))]
+    for name, each in report.latency.items():
+        lines.append(f"   - {_(_RUNTIMES[name])}: {each.median:.1f} ({each.p10:.1f}..{each.p90:.1f})")
+    return [*lines, ""]

@@ -1,0 +1,68 @@
+"""What is to be exported, and how."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal, get_args
+
+Format = Literal["onnx", "program"]
+FormatChoice = Literal["onnx", "program", "all"]
+
+FILES: dict[Format, str] = {"onnx": "model.onnx", "program": "model.pt2"}
+CARD = "README.md"
+
+OPSETS = range(18, 24)
+"""ONNX operator sets: torch's exporter writes 18 and converts to later ones; it knows none after 23."""
+
+
+class ExportError(ValueError):
+    """A network cannot be exported; the message names the value, the limit and the remedy."""
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what a library says of its error: some go on for pages."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Which network, into what.
+
+    Attributes:
+        model: a `best_model.pth` or `last_model.pth`.
+        out: folder of `model.onnx`, `model.pt2` and `README.md`.
+        format: `onnx`, `program` (of `torch.export`), or `all`.
+        opset: of ONNX.
+        side: at which the files are compared with the checkpoint and timed, pixels; None: as in training.
+        threads: of each contestant while it is timed; 0: as torch takes them.
+        latency: whether to time them.
+        overwrite: put new files in the place of those that are there.
+    """
+
+    model: Path
+    out: Path
+    format: FormatChoice = "all"
+    opset: int = OPSETS.start
+    side: int | None = None
+    threads: int = 0
+    latency: bool = True
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.format not in get_args(FormatChoice):
+            raise ExportError(f"format={self.format!r} is not known; use {', '.join(FILES)} or all")
+        if self.opset not in OPSETS:
+            raise ExportError(f"opset={self.opset} is not within {OPSETS[0]}..{OPSETS[-1]}; {OPSETS[0]} is the default")
+        if self.threads < 0:
+            raise ExportError(f"threads={self.threads} is negative; 0 leaves the choice to torch")
+
+    @property
+    def formats(self) -> tuple[Format, ...]:
+        """Those that are asked for."""
+        return tuple(each for each in FILES if self.format in (each, "all"))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The files that will be written, the card last."""
+        return (*(FILES[each] for each in self.formats), CARD)

@@ -1,0 +1,107 @@
+"""From a checkpoint to its files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import torch
+
+from export.card import write_card
+from export.config import CARD, FILES, ExportConfig, Format
+from export.files import write_onnx, write_program
+from export.folder import check_free, commit, older_files, workplace
+from export.latency import Latency, measure, torch_threads
+from export.metadata import file_digest, metadata
+from export.network import check_least_side, normalisation, trace
+from export.parity import batches, check, compare
+from export.record import read_record
+from export.report import CHECKPOINT, ExportedFile, ExportReport
+from export.runtime import answer_of, check_packages, load_file, refuses_other_sizes, running, versions
+from model.base import check_side
+from train.checkpoint import load_checkpoint
+from train.hardware import describe, read_hardware
+from train.predictor import load_predictor
+
+Step = Literal["trace", "write", "compare", "measure"]
+Tell = Callable[[Step, Format | None], object]
+"""Called when a step begins, with the format that it is of."""
+
+
+def export(config: ExportConfig, tell: Tell | None = None) -> ExportReport:
+    """Write a checkpoint's network for other programs, and a model card beside.
+
+    Each file is read back and compared with the checkpoint's network in fp32 before anything appears in `config.out`.
+
+    Raises:
+        CheckpointError, EncoderError: see `train.checkpoint.load_network`.
+        ExportError: a package is missing; a file would be written over, or cannot be written; the network cannot be
+            exported, or what was exported answers otherwise.
+        ValueError: the network cannot take the side.
+    """
+    say = tell or (lambda *_: None)
+    check_packages(config)
+    check_free(config)
+    saved = load_checkpoint(config.model)
+    predictor = load_predictor(config.model, "cpu", "fp32").predictor
+    network = predictor.network
+    side = saved.side if config.side is None else config.side
+    check_least_side(network, side)
+    check_side(network, side)
+    record = read_record(config.model, saved)
+    normalised = normalisation(network)
+    values = metadata(network, normalised, saved, file_digest(config.model))
+    threads = config.threads or torch.get_num_threads()
+
+    with workplace(config.out) as place, torch_threads(threads):
+        say("trace", None)
+        program = trace(network)
+        reference = answer_of(predictor)
+        answers, files = {CHECKPOINT: reference}, list[ExportedFile]()
+        for kind in config.formats:
+            path = place / FILES[kind]
+            say("write", kind)
+            if kind == "onnx":
+                write_onnx(program, path, opset=config.opset, metadata=values)
+            else:
+                write_program(program, path, values)
+            say("compare", kind)
+            with running(kind):
+                answer = answers[kind] = load_file(path, kind, threads)
+                difference = compare(answer, reference, side, network.stride)
+            check(difference, kind)
+            files.append(
+                ExportedFile(
+                    format=kind,
+                    path=config.out / path.name,
+                    bytes=path.stat().st_size,
+                    difference=difference,
+                    refuses_other_sizes=refuses_other_sizes(answer, network.stride),
+                )
+            )
+        latency: dict[str, Latency] = {}
+        if config.latency:
+            say("measure", None)
+            image_13SS = next(batches(side, network.stride))
+            latency = measure({name: partial(answer, image_13SS) for name, answer in answers.items()})
+        report = ExportReport(
+            model=config.model,
+            network=str(saved.config.network),
+            parameters=sum(parameter.numel() for parameter in network.parameters()),
+            stride=network.stride,
+            normalisation=normalised,
+            trained_side=saved.side,
+            side=side,
+            opset=config.opset if "onnx" in config.formats else None,
+            metadata=values,
+            files=tuple(files),
+            card=config.out / CARD,
+            latency=latency,
+            threads=threads,
+            environment={"processor": describe(read_hardware())["processor"], **versions()},
+            notes=(*record.notes, *older_files(config)),
+        )
+        (place / CARD).write_text(write_card(report, record), encoding="utf-8")
+        commit(place, config.out, config.names)
+    return report
