@@ -9,7 +9,6 @@ import mmap
 import os
 import subprocess
 import sys
-import time
 from contextlib import ExitStack
 from importlib.util import find_spec
 from itertools import islice, repeat
@@ -98,21 +97,21 @@ def counting_feed(batches, lead=2, log=None):
     return Feed(epoch, "none", lead)
 
 
-def test_a_window_counts_whole_batches_after_those_before_the_clock_and_stops_it_at_the_end_of_an_epoch():
-    log, pause = [], 0.05
+def test_a_window_counts_whole_batches_after_those_before_the_clock_and_stops_it_at_the_end_of_an_epoch(monkeypatch):
+    log, now = [], [0.0]
+    monkeypatch.setattr("bench.peers.feed.perf_counter", lambda: now[0])
 
     def epoch():
         log.append("epoch")
-        time.sleep(pause)  # what begins an epoch costs nothing
+        now[0] += 50  # what begins an epoch costs nothing
         for _ in range(6):
-            time.sleep(0.002)
+            now[0] += 2
             yield BATCH
 
-    found = Pump(Feed(epoch, "none", 2)).window(0.03)
-    assert 0.03 <= found.seconds < 0.03 + pause
-    assert found.samples % BATCH == 0
-    assert len(log) >= 3, "four batches of an epoch count, and fifteen are wanted"
-    assert found.samples / found.seconds < BATCH / 0.002
+    found = Pump(Feed(epoch, "none", 2)).window(29)
+    assert found.seconds == 30  # 15 batches, of the 4 of each epoch that come after two
+    assert found.samples == 15 * BATCH
+    assert len(log) == 4
 
 
 def test_a_window_goes_on_where_the_last_one_ended():

@@ -86,9 +86,8 @@ class Heard:
 
 
 def own_threads():
-    """Threads but the main one and those that Zarr keeps for good."""
-    names = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
-    return [name for name in names if not name.startswith(("zarr_io", "asyncio_"))]
+    """Threads but those that Zarr keeps for good. Earlier tests of the same process may have left some."""
+    return {thread for thread in threading.enumerate() if not thread.name.startswith(("zarr_io", "asyncio_"))}
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +219,7 @@ def test_the_listener_hears_everything(run):
 def test_nothing_is_left_behind(run):
     _, _, left, before, after = run
     assert left == []
-    assert before[0] == after[0] == []
+    assert after[0] <= before[0]
     assert after[1] == before[1]
     assert not multiprocessing.active_children()
 
@@ -252,10 +251,11 @@ def test_a_given_cache_is_used_as_it_is(coco, small_limits, tmp_path, codec):
 
 def test_a_failure_leaves_nothing_behind(coco, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = own_threads()
     with pytest.raises(CacheError, match="fewer than one batch"):
         run_suites(BenchConfig(coco=coco, suites=("loader",), **{**TINY, "batch_size": 200}), Heard())
     assert list(tmp_path.glob("maskcache-bench-*")) == []
-    assert own_threads() == []
+    assert own_threads() <= before
 
 
 def test_the_baseline_draws_the_same_planes(coco):
