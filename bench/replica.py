@@ -21,7 +21,7 @@ def repeat_dataset(split: Split, out: Path, images: int) -> None:
 
     The photos are links to the split's files.
     """
-    document = json.loads(split.annotations.read_bytes())
+    document = json.loads(Path(split.annotations).read_bytes())
     entries = {image["id"]: image for image in document["images"]}
     owned: dict[int, list[dict[str, Any]]] = {}
     for annotation in document["annotations"]:
@@ -33,7 +33,7 @@ def repeat_dataset(split: Split, out: Path, images: int) -> None:
         row = split.rows[number % len(split.rows)]
         image = entries[int(split.table.image_id[row])]
         name = f"{number:012d}{Path(image['file_name']).suffix}"
-        (out / "train2017" / name).symlink_to((split.folder / image["file_name"]).resolve())
+        (out / "train2017" / name).symlink_to(Path(split.folder / image["file_name"]).resolve())
         repeated["images"].append({**image, "id": number, "file_name": name})
         for annotation in owned.get(image["id"], []):
             repeated["annotations"].append({**annotation, "id": len(repeated["annotations"]), "image_id": number})

@@ -27,3 +27,7 @@ class CacheCorruptError(CacheError):
 
 class CacheWriteError(CacheError):
     """A shard could not be written: a full disk, missing permission, or a store that gave up."""
+
+
+class StorageError(CacheError):
+    """Object storage cannot be read or written; the message names the URL, the attempts and the remedy."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import msgspec
 import numpy as np
@@ -15,6 +15,7 @@ import xxhash
 from cache.atomic import write_atomically
 from cache.errors import GO_ON, REBUILD, CacheCorruptError, CacheMissingError, CacheVersionError
 from cache.spec import FORMAT_VERSION, CacheSpec
+from cache.storage import read_bytes
 
 INDEX_NAME = "index.json"
 SAMPLES_NAME = "samples.npy"
@@ -95,22 +96,24 @@ class CacheIndex:
 
     def save(self, root: Path) -> None:
         """Commit the cache: from here on it exists."""
-        body = dataclasses.asdict(self)
-        document = {"format_version": FORMAT_VERSION, "checksum": _digest(body), "index": body}
-        write_atomically(root / INDEX_NAME, json.dumps(document, indent=1).encode() + b"\n")
+        write_atomically(root / INDEX_NAME, encode_index(self))
 
     @classmethod
-    def load(cls, root: Path) -> CacheIndex:
+    def load(cls, root: PurePath) -> CacheIndex:
         """Read and check `index.json`.
 
+        Args:
+            root: the cache's folder, or its `StorageUrl`.
+
         Raises:
+            StorageError: object storage cannot be read.
             CacheMissingError: no index, hence no cache.
             CacheVersionError: a format version that this release does not know.
             CacheCorruptError: the file is not what was written.
         """
         path = root / INDEX_NAME
         try:
-            text = path.read_bytes()
+            text = read_bytes(path)
         except (FileNotFoundError, NotADirectoryError):
             raise CacheMissingError(
                 f"{root} holds no finished cache ({INDEX_NAME} is missing); "
@@ -134,6 +137,13 @@ class CacheIndex:
             raise CacheCorruptError(f"{path} is not a cache index ({error}); {GO_ON}") from None
 
 
+def encode_index(index: CacheIndex) -> bytes:
+    """The bytes of `index.json`."""
+    body = dataclasses.asdict(index)
+    document = {"format_version": FORMAT_VERSION, "checksum": _digest(body), "index": body}
+    return json.dumps(document, indent=1).encode() + b"\n"
+
+
 def _digest(body: object) -> str:
     return xxhash.xxh3_128_hexdigest(json.dumps(body, sort_keys=True).encode())
 
@@ -146,17 +156,27 @@ def encode_table(table: SampleTable) -> tuple[bytes, str]:
     return data, xxhash.xxh3_128_hexdigest(data)
 
 
-def load_table(root: Path, split: str, info: SplitInfo) -> SampleTable:
+def load_table(root: PurePath, split: str, info: SplitInfo) -> SampleTable:
     """Read `<root>/<split>/samples.npy` and check it against the index.
 
     Raises:
+        StorageError: object storage cannot be read.
         CacheCorruptError: it is missing or is not what the index says.
     """
     path = root / split / SAMPLES_NAME
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except FileNotFoundError:
         raise CacheCorruptError(f"{path} is missing though the index names it; {REBUILD}") from None
+    return decode_table(data, path, info)
+
+
+def decode_table(data: bytes, path: PurePath, info: SplitInfo) -> SampleTable:
+    """Undo `encode_table`.
+
+    Raises:
+        CacheCorruptError: the bytes, which were read at `path`, are not what the index says.
+    """
     if xxhash.xxh3_128_hexdigest(data) != info.table_checksum:
         raise CacheCorruptError(f"{path} was changed after it was written (its checksum differs); {REBUILD}")
     table: SampleTable = np.load(io.BytesIO(data))

@@ -61,7 +61,7 @@ def check_split(
             samples = (reader.samples["shard"] == number).nonzero()[0].tolist()
             if damage:
                 yield damage
-                if (reader.root / damage.where).exists():
+                if (reader.directory / damage.shard).exists():
                     yield from _check_records_apart(reader, samples)
             if damage := check_manifest(reader, shards[number]):
                 yield damage
@@ -73,7 +73,7 @@ def check_split(
 
 def check_shard(reader: CacheReader, info: ShardInfo) -> Damage | None:
     """Compare all bytes of a shard with the index, without opening it."""
-    path = reader.root / reader.split / info.name
+    path = reader.directory / info.name
     damage = partial(Damage, where=f"{reader.split}/{info.name}", split=reader.split, shard=info.name)
     if not path.exists():
         return damage(what="the shard is missing")
@@ -90,7 +90,7 @@ def check_shard(reader: CacheReader, info: ShardInfo) -> Damage | None:
 
 def check_manifest(reader: CacheReader, info: ShardInfo) -> Damage | None:
     """Compare the manifest of a shard with its own checksum, and with the index."""
-    path = manifest_path(reader.root / reader.split, info.name)
+    path = manifest_path(reader.directory, info.name)
     damage = partial(Damage, where=f"{reader.split}/{path.name}", split=reader.split, shard=info.name)
     try:
         manifest = ShardManifest.load(path)

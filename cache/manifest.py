@@ -7,16 +7,18 @@ would give, and which images were left out of it. The first line is the checksum
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import Any, NamedTuple
+from pathlib import PurePath
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 import xxhash
 
-from cache.atomic import write_atomically
+from cache import files
 from cache.errors import REBUILD, CacheCorruptError
 from cache.index import SAMPLE_DTYPE, SampleTable, ShardInfo
+
+Folder = TypeVar("Folder", bound=PurePath)
 
 COLUMNS = tuple(name for name in SAMPLE_DTYPE.names or () if name not in ("shard", "row"))
 """Columns of the sample table that a shard knows before it has its place among the others."""
@@ -74,23 +76,39 @@ class ShardManifest:
         table["shard"], table["row"] = shard, np.arange(len(table))
         return table
 
-    def save(self, directory: Path) -> None:
-        """Say that the shard is finished: it must be durable by now."""
+    def save(self, directory: PurePath) -> None:
+        """Say that the shard is finished: it must be durable by now.
+
+        Raises:
+            StorageError: object storage cannot be written.
+        """
         body = msgspec.json.encode(self)
         digest = xxhash.xxh3_128_hexdigest(body).encode()
-        write_atomically(manifest_path(directory, self.shard.name), digest + b"\n" + body + b"\n")
+        files.write(manifest_path(directory, self.shard.name), digest + b"\n" + body + b"\n")
 
     @classmethod
-    def load(cls, path: Path) -> ShardManifest:
+    def load(cls, path: PurePath) -> ShardManifest:
         """Read and check a manifest.
 
         Raises:
             CacheCorruptError: it is missing, or not what was written.
+            StorageError: object storage cannot be read.
         """
         try:
-            digest, body, _ = path.read_bytes().split(b"\n")
+            data = files.read(path)
         except FileNotFoundError:
             raise CacheCorruptError(f"{path} is missing; {REBUILD}") from None
+        return cls.decode(data, path)
+
+    @classmethod
+    def decode(cls, data: bytes, path: PurePath) -> ShardManifest:
+        """Check the bytes of a manifest that were read at `path`.
+
+        Raises:
+            CacheCorruptError: they are not what was written.
+        """
+        try:
+            digest, body, _ = data.split(b"\n")
         except ValueError:
             raise CacheCorruptError(f"{path} is no shard manifest; {REBUILD}") from None
         if xxhash.xxh3_128_hexdigest(body).encode() != digest:
@@ -101,6 +119,6 @@ class ShardManifest:
             raise CacheCorruptError(f"{path} is no manifest of this release ({error}); {REBUILD}") from None
 
 
-def manifest_path(directory: Path, shard: str) -> Path:
+def manifest_path(directory: Folder, shard: str) -> Folder:
     """Where the manifest of a shard lies, by the shard's name."""
-    return directory / Path(shard).with_suffix(".json")
+    return directory / PurePath(shard).with_suffix(".json")

@@ -1,13 +1,23 @@
 from __future__ import annotations
 
 import resource
-from pathlib import Path
+import threading
+from collections.abc import Callable, Container, Sequence
+from pathlib import Path, PurePath
 from typing import Any, Self
 
+import numpy as np
+
 from cache.errors import REBUILD, CacheCorruptError, CacheError
+from cache.fetched_shards import FetchedShards
 from cache.index import CacheIndex, SampleTable, load_table
+from cache.place import StorageUrl, place
 from cache.record import U8, Fields, RecordLayout
+from cache.shard_folder import FolderConfig, ShardFolder
+from cache.shard_store import ShardStore
 from cache.shards import ShardReader, open_reader
+from cache.storage import Storage
+from cache.zarr_ranges import ZarrRanges
 
 FILES_A_SHARD = 3
 """Files of a shard that stay open: three with Zarr, one with LMDB."""
@@ -22,48 +32,147 @@ class CacheReader:
     Shards are opened when first needed, once a process: the reader may be pickled and sent to another one, and several
     threads may share it. It is not meant to be shared with a forked child after a record was read.
 
+    Those of a cache in object storage are fetched when first needed, and stay until they are let go; or their records
+    are read where they are, which takes three requests each, and nothing is kept.
+
+    Attributes:
+        root: the cache's folder, or its `StorageUrl`.
+        stop: ends fetching, and waiting for it, with `StoppedError` as long as it is set.
+        store: from where shards are fetched; None if they are on this machine.
+
+    Args:
+        root: see above.
+        split: `train` or `val`.
+        folder: where fetched shards are kept.
+        in_place: read records of Zarr shards in object storage where they are.
+
     Raises:
         CacheError: the cache is missing, of another version or corrupt, or has no such split.
     """
 
-    def __init__(self, root: Path | str, split: str) -> None:
-        self.root, self.split = Path(root), split
+    def __init__(
+        self, root: PurePath | str, split: str, folder: FolderConfig | None = None, *, in_place: bool = False
+    ) -> None:
+        self.root, self.split, self.in_place = place(root), split, in_place
+        self._folder = folder or FolderConfig()
         self.index = CacheIndex.load(self.root)
         if split not in self.index.splits:
             raise CacheError(f"{root} has no split {split!r}; it has {', '.join(self.index.splits)}")
         self.info = self.index.splits[split]
         self.layout = RecordLayout.of(self.index.spec)
-        self.samples: SampleTable = load_table(self.root, split, self.info)
+        if in_place and not (isinstance(self.root, StorageUrl) and self.index.spec.store == "zarr"):
+            raise CacheError(
+                f"{root} is {'in object storage' if isinstance(self.root, StorageUrl) else 'on this machine'} with "
+                f"{self.index.spec.store} shards; only Zarr shards in object storage can be read in place: leave "
+                "--in-place out"
+            )
+        self._set_up()
+        self.samples: SampleTable = (
+            self.store.table(self.info) if self.store else load_table(self.root, split, self.info)
+        )
+
+    def _set_up(self) -> None:
+        """What is of this process."""
+        self.stop = threading.Event()
+        self.store: ShardStore | None = None
         self._shards: dict[int, ShardReader] = {}
+        self._fetched: FetchedShards | None = None
+        self._ranges: ZarrRanges | None = None
+        self._watchers: list[Callable[[int], None]] = []
+        if isinstance(self.root, StorageUrl):
+            storage = Storage(StorageUrl(self.root / self.split), stop=self.stop)
+            self.store = ShardStore(storage, ShardFolder(self._folder, self.stop), self.stop)
+            if self.in_place:
+                self._ranges = ZarrRanges(storage, self.info.shards, self.layout)
+            else:
+                kind = self.index.spec.store
+                self._fetched = FetchedShards(self.store, self.info.shards, kind, self.layout, self.stop)
 
     def __len__(self) -> int:
         return len(self.samples)
 
+    @property
+    def fetches(self) -> bool:
+        """Whether its shards come when they are needed, and may be let go."""
+        return self._fetched is not None
+
+    @property
+    def directory(self) -> Path:
+        """The split's folder, of a cache that is on this machine."""
+        assert isinstance(self.root, Path), f"{self.root} is not on this machine"
+        return self.root / self.split
+
     def record(self, sample: int) -> U8:
-        """The bytes of a sample's record, read only: a view, valid until `close`, or a copy where they lie apart."""
+        """The bytes of a sample's record, read only: a view, valid until its shard is let go, or a copy where they
+        lie apart."""
+        if self._ranges:
+            return np.concatenate(self.fields(sample))
         place = self.samples[sample]
         return self._shard(int(place["shard"])).record(int(place["row"]))
 
     def fields(self, sample: int) -> Fields:
-        """The parts of a sample's record without a copy: views, read only, valid until `close`."""
+        """The parts of a sample's record without a copy: views, read only, valid until its shard is let go."""
+        if self._ranges:
+            return self.fields_of([sample])[0]
         place = self.samples[sample]
         return self._shard(int(place["shard"])).fields(int(place["row"]))
+
+    def fields_of(self, samples: Sequence[int]) -> list[Fields]:
+        """The parts of several samples' records: of those that are read in place, all at the same time."""
+        if not self._ranges:
+            return [self.fields(sample) for sample in samples]
+        places = self.samples[list(samples)]
+        return self._ranges.read(list(zip(places["shard"].tolist(), places["row"].tolist(), strict=True)))
 
     def open_shards(self) -> None:
         """Open all shards now: else one that is missing is found when one of its records is needed.
 
+        Of those in object storage it is only seen that they are there, in their sizes.
+
         Raises:
             CacheCorruptError: a shard is missing, cut, or cannot be opened.
+            StorageError: they cannot be listed.
         """
+        if self.store:
+            self.store.check_sizes(self.info.shards)
+            return
         for number in range(len(self.info.shards)):
             self._shard(number)
 
-    def _shard(self, number: int) -> ShardReader:
+    def bring(self, shard: int, given_up: Container[int] = ()) -> None:
+        """Have a shard at hand, by its number: fetched, if need be, and opened.
+
+        Args:
+            shard: its number.
+            given_up: see `FetchedShards.get`.
+
+        Raises:
+            CacheError: it cannot be fetched or opened.
+            StoppedError: `stop` is set, or the shard is given up.
+        """
+        self._shard(shard, given_up)
+
+    def let_go(self, shard: int) -> None:
+        """Close a shard, by its number: what was given out of it must not be used any more. It may be brought again."""
+        for watcher in self._watchers:
+            watcher(shard)
+        if self._fetched:
+            self._fetched.let_go(shard)
+        elif opened := self._shards.pop(shard, None):
+            opened.close()
+
+    def watch(self, watcher: Callable[[int], None]) -> None:
+        """Have `watcher` called with the number of each shard that is let go, before it is closed."""
+        self._watchers.append(watcher)
+
+    def _shard(self, number: int, given_up: Container[int] = ()) -> ShardReader:
+        if self._fetched:
+            return self._fetched.get(number, given_up)
         shard = self._shards.get(number)
         if shard is None:
             _allow_open_files(FILES_A_SHARD * len(self.info.shards) + OTHER_FILES)
             info = self.info.shards[number]
-            path = self.root / self.split / info.name
+            path = self.directory / info.name
             if path.is_file() and path.stat().st_size != info.bytes:  # LMDB would read past the end of a cut file
                 raise CacheCorruptError(f"{path} has {path.stat().st_size:,} bytes, not {info.bytes:,}; {REBUILD}")
             opened = open_reader(self.index.spec.store, path, self.layout)
@@ -74,6 +183,8 @@ class CacheReader:
 
     def close(self) -> None:
         """Close the shards; views that were given out become invalid."""
+        if self._fetched:
+            self._fetched.close()
         for shard in self._shards.values():
             shard.close()
         self._shards.clear()
@@ -85,7 +196,12 @@ class CacheReader:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_shards": {}}
+        own = ("_shards", "_fetched", "_ranges", "_watchers", "store", "stop")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._set_up()
 
 
 def _allow_open_files(count: int) -> None:

@@ -125,8 +125,18 @@ def _chunk_shape(name: str, side: int) -> tuple[int, ...]:
 
 
 def _data_path(group: Path, name: str) -> Path:
-    """Where an array's data lies: it is the only one in the outer grid of chunks."""
-    return group / name / ".".join(["c", *("0" for _ in DIMENSIONS[name])])
+    return group / _data_name(name)
+
+
+def _data_name(name: str) -> str:
+    """Where an array's data lies in its group: it is the only one in the outer grid of chunks."""
+    return f"{name}/{'.'.join(['c', *('0' for _ in DIMENSIONS[name])])}"
+
+
+def chunk_ranges(row: int, side: int) -> list[tuple[str, int, int]]:
+    """Where the parts of a record lie: of each the file in the group, its first byte, and the one after its last."""
+    sizes = {name: math.prod(_chunk_shape(name, side)) for name in DIMENSIONS}
+    return [(_data_name(name), row * size, (row + 1) * size) for name, size in sizes.items()]
 
 
 def _map_chunks(group: Path, name: str, layout: RecordLayout) -> U8:

@@ -2,20 +2,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Generator, Iterable
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from cache.shard_folder import FolderConfig
 from loader.augment import LEVELS, AugmentConfig
 from loader.damage import BadRecord, OnBadRecord
-from loader.order import BatchPlan
+from loader.order import BatchPlan, Order
 
 if TYPE_CHECKING:
     import torch
 
 Backend = Literal["auto", "native", "dali", "resident"]
+
+WINDOW = 16
+"""Shards in a window of the windowed order, unless somebody asks for more or fewer."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,13 +50,19 @@ class LoaderConfig:
     """How to turn one split of a cache into batches.
 
     Attributes:
-        cache: the cache's folder.
+        cache: the cache's folder, or its `cache.place.StorageUrl`.
         split: `train` or `val`.
         batch_size: samples in a batch of this rank.
         backend: `native` (CPU threads), `dali`, `resident` (decoded once, in the device's memory), or `auto`.
         device: torch device on which batches are wanted.
         augment: what to do to the samples; see `loader.augment.LEVELS`.
         shuffle: a new random order each epoch, else the cache's own.
+        order: of what is shuffled: `global`, over all samples, or `windowed`, which needs few shards at a time; see
+            `loader.order`. `auto` is windowed for a cache in object storage, else global.
+        window: shards whose samples are mixed by the windowed order.
+        ahead: shards in object storage that are fetched before their turn.
+        folder: where fetched shards are kept.
+        in_place: read records of Zarr shards where they are, instead of fetching whole shards.
         drop_last: drop a ragged last batch (training), else fill it up with ignored samples (validation).
         seed: of the order and of the augmentation.
         threads: CPU threads; 0 takes one a processor.
@@ -64,13 +74,18 @@ class LoaderConfig:
         rank, world: this process and the number of processes that share each global batch.
     """
 
-    cache: Path
+    cache: PurePath
     split: str = "train"
     batch_size: int = 16
     backend: Backend = "auto"
     device: str = "cpu"
     augment: AugmentConfig = LEVELS["none"]
     shuffle: bool = True
+    order: Order = "auto"
+    window: int = WINDOW
+    ahead: int = 4
+    folder: FolderConfig = dataclasses.field(default_factory=FolderConfig)
+    in_place: bool = False
     drop_last: bool = True
     seed: int = 0
     threads: int = 0
@@ -83,13 +98,15 @@ class LoaderConfig:
 
     def __post_init__(self) -> None:
         limits = {"batch_size": 1, "threads": 0, "prefetch": 1, "world": 1, "seed": 0, "resident_bytes": 0}
-        for name, least in limits.items():
+        for name, least in (limits | {"window": 1, "ahead": 0}).items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} is below {least}")
         if not 0 <= self.rank < self.world:
             raise ValueError(f"rank={self.rank} is not within 0..{self.world - 1}")
         if self.backend not in get_args(Backend):
             raise ValueError(f"loader {self.backend!r} is not known; use one of {', '.join(get_args(Backend))}")
+        if self.order not in get_args(Order):
+            raise ValueError(f"order={self.order!r} is not known; use one of {', '.join(get_args(Order))}")
         if self.on_bad_record not in get_args(OnBadRecord):
             raise ValueError(
                 f"on_bad_record={self.on_bad_record!r} is not known; use one of {', '.join(get_args(OnBadRecord))}"
@@ -114,6 +131,9 @@ class BatchSource(Protocol):
     @property
     def notes(self) -> tuple[str, ...]:
         """See above."""
+
+    def reads(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which of `(N,)` samples are read from their shards when a batch of them is made."""
 
     def run(self, plans: Iterable[BatchPlan]) -> Generator[Batch]:
         """Make the batches; the caller may stop early and call again."""

@@ -30,12 +30,16 @@ class Crew:
         """Have a job done by the next free thread; `done` is told when it is."""
         self._jobs.put((job, done))
 
-    def close(self) -> None:
-        """Let jobs that were given be done, and end the threads. May be called again."""
+    def close(self, seconds: float | None = None) -> None:
+        """Let jobs that were given be done, and end the threads. May be called again.
+
+        Args:
+            seconds: to wait for each thread; without it as long as it takes.
+        """
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
-            thread.join()
+            thread.join(seconds)
         self._threads.clear()
 
 

@@ -7,6 +7,8 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import simplejpeg
 import torch
 from torch.utils.dlpack import from_dlpack
@@ -57,6 +59,10 @@ class DaliSource:
         if self._on_gpu:
             device_id = torch.cuda.current_device() if self._device.index is None else self._device.index
         return build_pipeline(self._dali, self._feed, self._config, self._reader.layout, device_id=device_id)
+
+    def reads(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """All of them. See `BatchSource`."""
+        return np.ones(len(samples), np.bool_)
 
     def run(self, plans: Iterable[BatchPlan]) -> Generator[Batch]:
         """Make the planned batches. See `BatchSource`.

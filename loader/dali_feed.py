@@ -110,10 +110,15 @@ class Feed:
             copy_images(places, slot.image.reshape(len(places), -1))
         else:
             slot.jpegs = [
-                self._black if empty else np.frombuffer(self._records.jpeg(sample), np.uint8)
+                self._black if empty else self._jpeg(sample)
                 for sample, empty in zip(plan.samples.tolist(), blank.tolist(), strict=True)
             ]
         copy_packed_planes(places, person, ignore)
+
+    def _jpeg(self, sample: int) -> U8:
+        """The bytes of a JPEG; copied where its shard may go before DALI has read them."""
+        jpeg = np.frombuffer(self._records.jpeg(sample), np.uint8)
+        return jpeg.copy() if self._reader.fetches else jpeg
 
 
 def _black_jpeg(side: int) -> U8:

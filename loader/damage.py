@@ -53,15 +53,21 @@ class RecordCheck:
         """Whether a sample was rejected before, and need not be read again."""
         return sample in self._bad
 
-    def check(self, sample: int) -> None:
+    def check(self, sample: int, record: U8 | None = None) -> None:
         """Compare a record with its checksum, once: raw pixels take longer to hash than to copy.
+
+        Args:
+            sample: whose it is.
+            record: its bytes if they were read just now, over a network: these are compared each time.
 
         Raises:
             CacheCorruptError: they differ.
         """
-        if self._sound[sample]:
-            return
-        if checksum(self._reader.record(sample)) != int(self._reader.samples["checksum"][sample]):
+        if record is None:
+            if self._sound[sample]:
+                return
+            record = self._reader.record(sample)
+        if checksum(record) != int(self._reader.samples["checksum"][sample]):
             raise CacheCorruptError("its checksum differs")
         self._sound[sample] = 1
 

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
 from typing import Self
+
+import numpy as np
 
 from cache.errors import CacheError
 from cache.reader import CacheReader
 from loader.batch import Batch, BatchSource, LoaderConfig, LoaderState
 from loader.choice import Choice, Chosen, choose_backend
 from loader.damage import BadRecord
-from loader.order import epoch_order, plan_epoch, steps_in_epoch
+from loader.order import I64, BatchPlan, epoch_order, plan_epoch, resolve_order, steps_in_epoch, windowed_order
+from loader.shard_flow import open_flow
 
 
 class Loader:
@@ -30,6 +33,7 @@ class Loader:
         self._source = source
         self._state = LoaderState()
         self._bad: dict[int, BadRecord] = {}
+        self._flow = open_flow(config, reader, early=config.prefetch + 1)
 
     @property
     def global_batch(self) -> int:
@@ -56,9 +60,8 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         config, start = self.config, self._state
-        order = epoch_order(len(self.reader), config.seed, start.epoch, shuffle=config.shuffle)
-        plans = plan_epoch(
-            order,
+        plans: Iterable[BatchPlan] = plan_epoch(
+            self._order(start.epoch),
             epoch=start.epoch,
             batch_size=config.batch_size,
             rank=config.rank,
@@ -66,12 +69,32 @@ class Loader:
             consumed=start.consumed,
             drop_last=config.drop_last,
         )
-        with closing(self._source.run(plans)) as batches:
-            for number, batch in enumerate(batches, start.consumed // self.global_batch + 1):
-                self._state = LoaderState(start.epoch, number * self.global_batch)
+        with ExitStack() as stack:
+            done = None
+            if self._flow:
+                plans = list(plans)
+                done = stack.enter_context(self._flow.follow([self._shards_of(plan) for plan in plans]))
+            # Closed before the flow lets shards go: until then its threads may be reading them.
+            batches = stack.enter_context(closing(self._source.run(plans)))
+            first = start.consumed // self.global_batch
+            for step, batch in enumerate(batches):
+                if done:
+                    done(step)
+                self._state = LoaderState(start.epoch, (first + step + 1) * self.global_batch)
                 self._bad.update((record.sample, record) for record in batch.skipped)
                 yield batch
         self._state = LoaderState(start.epoch + 1)
+
+    def _order(self, epoch: int) -> I64:
+        config, samples = self.config, self.reader.samples
+        if config.shuffle and resolve_order(config.order, config.cache, in_place=config.in_place) == "windowed":
+            return windowed_order(samples["shard"], config.seed, epoch, window=config.window)
+        return epoch_order(len(samples), config.seed, epoch, shuffle=config.shuffle)
+
+    def _shards_of(self, plan: BatchPlan) -> I64:
+        """The shards that a batch is read from."""
+        samples = plan.samples[: plan.valid]
+        return np.unique(self.reader.samples["shard"][samples[self._source.reads(samples)]])
 
     def state_dict(self) -> dict[str, int]:
         """The position after the batch that was handed out last."""
@@ -93,7 +116,10 @@ class Loader:
 
     def close(self) -> None:
         """Stop the threads and close the cache; batches handed out become invalid."""
+        self.reader.stop.set()
         self._source.close()
+        if self._flow:
+            self._flow.close()
         self.reader.close()
 
     def __enter__(self) -> Self:
@@ -111,7 +137,7 @@ def open_loader(config: LoaderConfig) -> Loader:
             fewer samples than a batch that must not be ragged.
         ValueError: the backend is not installed.
     """
-    reader = CacheReader(config.cache, config.split)
+    reader = CacheReader(config.cache, config.split, config.folder, in_place=config.in_place)
     try:
         reader.open_shards()
         choice = choose_backend(config, reader)

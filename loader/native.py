@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 
 class _Slot:
@@ -68,8 +69,12 @@ class NativeSource:
         ]
         self._stream = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]
         self._scratch = threading.local()
-        self._stop = threading.Event()
+        self._stop = reader.stop  # it ends the waiting for shards, too
         self._crew = Crew(threads, "loader")
+
+    def reads(self, samples: I64) -> Bools:
+        """All of them. See `BatchSource`."""
+        return np.ones(len(samples), np.bool_)
 
     def run(self, plans: Iterable[BatchPlan]) -> Generator[Batch]:
         """Make the planned batches. See `BatchSource`."""

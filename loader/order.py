@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import PurePath
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from cache.place import is_url
+
 I64 = npt.NDArray[np.int64]
+
+Order = Literal["auto", "global", "windowed"]
+
+
+def resolve_order(order: Order, cache: PurePath, *, in_place: bool = False) -> Order:
+    """What `auto` stands for: an order that respects locality where whole shards have to be fetched."""
+    return order if order != "auto" else "windowed" if is_url(cache) and not in_place else "global"
 
 
 def epoch_order(samples: int, seed: int, epoch: int, *, shuffle: bool = True) -> I64:
@@ -17,6 +28,28 @@ def epoch_order(samples: int, seed: int, epoch: int, *, shuffle: bool = True) ->
         return np.arange(samples, dtype=np.int64)
     generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
     return generator.permutation(samples).astype(np.int64, copy=False)
+
+
+def windowed_order(shard_of: I64, seed: int, epoch: int, *, window: int) -> I64:
+    """`(samples,)` the sample numbers of an epoch, shuffled so that only about `window` shards are needed at a time.
+
+    The shards come in a random order, and each sample at a random place within half a window before or behind the
+    middle of its shard: so samples of `window` shards are mixed, and the window moves on by one shard at a time. At
+    either end, where half of it would be empty, it is folded back. A window of all shards gives `epoch_order`.
+
+    Args:
+        shard_of: `(samples,)` shard of each sample, from 0 on.
+        seed, epoch: on which, with these, the permutation depends, and on nothing else.
+        window: shards; 1 or more.
+    """
+    shards = int(shard_of.max(initial=-1)) + 1
+    if window >= shards:
+        return epoch_order(len(shard_of), seed, epoch)
+    generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+    place = generator.permutation(shards)[shard_of] + 0.5
+    place += window * (generator.random(len(shard_of)) - 0.5)
+    place = shards - np.abs(shards - np.abs(place))
+    return np.argsort(place, kind="stable").astype(np.int64, copy=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -32,13 +33,18 @@ class RecordMap:
     """The addresses of a split's records, as far as they have been asked for.
 
     Threads may share it as long as no two of them ask for the same sample at a time. Addresses are valid until the
-    reader is closed.
+    reader lets go of the shard, or is closed.
     """
 
     def __init__(self, reader: CacheReader, records: RecordCheck) -> None:
         self._reader, self._records = reader, records
         self._places = np.full((len(reader), 3), BLANK, np.int64)
         self._image_bytes = np.zeros(len(reader), np.int64)
+        self._own = threading.local()
+        reader.watch(self._forget_shard)
+
+    def _forget_shard(self, shard: int) -> None:
+        self._places[self._reader.samples["shard"] == shard] = BLANK
 
     def find(self, samples: I64, valid: int) -> I64:
         """`(N, 3)` addresses of image (raw pixels or a JPEG), packed person and packed ignore of `(N,)` samples.
@@ -48,6 +54,8 @@ class RecordMap:
         Raises:
             CacheCorruptError: a record is bad and not to be skipped.
         """
+        if self._reader.in_place:
+            return self._read(samples, valid)
         places = self._places[samples]
         places[valid:] = BLANK
         if not places[:valid, IMAGE].all():
@@ -55,7 +63,24 @@ class RecordMap:
                 places[row] = self._look_up(int(samples[row]))
         return places
 
+    def _read(self, samples: I64, valid: int) -> I64:
+        """As `find`, of records that are read here and now: they stay until the thread asks for the next ones."""
+        places = np.full((len(samples), 3), BLANK, np.int64)
+        rows = [row for row, sample in enumerate(samples[:valid].tolist()) if not self._records.is_bad(sample)]
+        self._own.records = read = self._reader.fields_of(samples[rows].tolist())
+        for row, fields in zip(rows, read, strict=True):
+            sample = int(samples[row])
+            try:
+                self._records.check(sample, np.concatenate(fields))
+                places[row] = [field.ctypes.data for field in fields]
+            except CacheError as error:
+                self._records.reject(sample, error)
+        return places
+
     def _look_up(self, sample: int) -> I64:
+        if self._reader.fetches:
+            # Before the rest, for a shard that cannot be had is more than a bad record, and no reason to skip one.
+            self._reader.bring(int(self._reader.samples["shard"][sample]))
         if not self._records.is_bad(sample):
             try:
                 fields = self._reader.fields(sample)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Generator, Iterable
 from contextlib import closing
 from functools import partial
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from cache.reader import CacheReader
 
 I64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 ELSEWHERE = -1
 """Row of a sample that is not resident."""
@@ -98,7 +98,7 @@ class ResidentSource:
         threads, resident = config.threads or os.cpu_count() or 1, self.residency.resident
         self._store = ResidentStore(self.residency.rows, self._side, self._device)
         self._records = RecordCheck(reader, config.on_bad_record)
-        self._filler = RecordFiller(reader, self._records, self._store)
+        self._filler = RecordFiller(config, reader, self._records, self._store)
         self._rows = np.full(len(reader), ELSEWHERE, np.int64)
         self._rows[:resident] = self._filler.fill_first(resident, threads)
         self._sample = None if method == "kernels" else TorchSampler(self._store, compiled=method == "compiled")
@@ -109,7 +109,7 @@ class ResidentSource:
             for number in range(batches)
         ]
         self._parts = min(config.batch_size, -(-threads // config.prefetch))
-        self._stop = threading.Event()
+        self._stop = reader.stop  # it ends the waiting for shards, too
         idle = self._sample is not None and resident == len(reader)
         self._crew = Crew(0 if idle else threads, "loader")
         self.load_seconds = perf_counter() - start
@@ -118,6 +118,10 @@ class ResidentSource:
     def notes(self) -> tuple[str, ...]:
         """What is worth knowing of how it runs."""
         return self.residency.notes
+
+    def reads(self, samples: I64) -> Bools:
+        """Those that are not resident. See `BatchSource`."""
+        return np.asarray(self._rows[samples] == ELSEWHERE)
 
     def run(self, plans: Iterable[BatchPlan]) -> Generator[Batch]:
         """Make the planned batches. See `BatchSource`."""

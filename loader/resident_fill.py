@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from loader.batch import LoaderConfig
 from loader.damage import RecordCheck
 from loader.kernels import BLANK, copy_images, copy_packed_planes
 from loader.record_map import IMAGE, RecordMap
 from loader.resident_store import BLANK_ROW, ResidentStore
+from loader.shard_flow import open_flow
 
 if TYPE_CHECKING:
     from cache.reader import CacheReader
@@ -33,8 +38,8 @@ class RecordFiller:
     uploads, so that one thread decodes while another one's block crosses the bus.
     """
 
-    def __init__(self, reader: CacheReader, records: RecordCheck, store: ResidentStore) -> None:
-        self._reader, self._store = reader, store
+    def __init__(self, config: LoaderConfig, reader: CacheReader, records: RecordCheck, store: ResidentStore) -> None:
+        self._config, self._reader, self._store = config, reader, store
         self._map = RecordMap(reader, records)
         self._own = threading.local()
         on_gpu = store.device.type == "cuda"
@@ -56,15 +61,30 @@ class RecordFiller:
         rows = np.arange(1, count + 1)
         threads = threads if self._stream is None else max(2, threads)
 
-        def load(first: int) -> None:
-            samples = np.arange(first, min(first + BLOCK, count))
-            sound = self.fill(samples, first + 1)
+        def load(block: range) -> None:
+            samples = np.array(block)
+            sound = self.fill(samples, block.start + 1)
             rows[samples[~sound]] = BLANK_ROW
 
         with ThreadPoolExecutor(threads, thread_name_prefix="loader-fill") as pool:
-            for _ in pool.map(load, range(0, count, BLOCK)):  # cancels what is left if one fails
-                pass
+            for group in self._groups(count):
+                blocks = [group[first : first + BLOCK] for first in range(0, len(group), BLOCK)]
+                for _ in pool.map(load, blocks):  # cancels what is left if one fails
+                    pass
         return rows
+
+    def _groups(self, count: int) -> Iterator[range]:
+        """The first samples, those of one shard at a time if shards are fetched: the next ones come meanwhile."""
+        flow = open_flow(self._config, self._reader, early=0)
+        if not flow:
+            yield range(count)
+            return
+        shard_of = self._reader.samples["shard"][:count]
+        edges = [0, *(np.flatnonzero(np.diff(shard_of)) + 1).tolist(), count]
+        with closing(flow), flow.follow([shard_of[first : first + 1] for first in edges[:-1]]) as done:
+            for step, (first, end) in enumerate(pairwise(edges)):
+                yield range(first, end)
+                done(step)
 
     def fill(self, samples: I64, first: int, after: torch.cuda.Event | None = None) -> Bools:
         """Load `(N,)` samples into rows from `first` on.

@@ -41,6 +41,7 @@ def checkpoint_of(seed: int = 0, *, channels_last: bool = True, whole: bool = Tr
         config=CONFIG,
         fingerprint="f" * 64,
         side=64,
+        fit="stretch",
         results=(RESULT,),
         network=network.state_dict(),
         continuation=continuation if whole else None,
@@ -70,12 +71,20 @@ def test_a_network_is_ready_for_use_whatever_it_was_trained_in(tmp_path, channel
     save_checkpoint(tmp_path / "best.pth", saved)
     network, config = load_network(tmp_path / "best.pth")
     assert not network.training
-    assert config == {**CONFIG.to_dict(), "side": 64}
+    assert config == {**CONFIG.to_dict(), "side": 64, "fit": "stretch"}
     original = build_network(CONFIG.network, memory_format=torch.contiguous_format)
     original.load_state_dict(saved.network)
     image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     with torch.no_grad():
         torch.testing.assert_close(network(image), original.eval()(image), rtol=1e-4, atol=1e-4)
+
+
+def test_a_checkpoint_of_before_there_was_a_fit_is_of_a_letterbox(tmp_path):
+    save_checkpoint(tmp_path / "old.pth", checkpoint_of(whole=False))
+    document = torch.load(tmp_path / "old.pth", weights_only=True)
+    del document["fit"]
+    torch.save(document, tmp_path / "old.pth")
+    assert load_network(tmp_path / "old.pth")[1]["fit"] == "letterbox"
 
 
 class FullDisk:
@@ -125,9 +134,23 @@ class Evil:
         (lambda path: truncated(path), "not a whole checkpoint"),
         (lambda path: changed(path, "version", 99), "version 99; this release reads version 1"),
         (lambda path: changed(path, "results", "none"), "lacks what a checkpoint has"),
+        (lambda path: changed(path, "fit", "squeeze"), "lacks what a checkpoint has"),
         (lambda path: changed(path, "network", {}), "does not fit the network"),
     ],
-    ids=["missing", "folder", "empty", "other", "dict", "tensor", "code", "truncated", "version", "field", "weights"],
+    ids=[
+        "missing",
+        "folder",
+        "empty",
+        "other",
+        "dict",
+        "tensor",
+        "code",
+        "truncated",
+        "version",
+        "field",
+        "fit",
+        "weights",
+    ],
 )
 def test_wrong_files_get_one_clear_line(tmp_path, make, said):
     path = tmp_path / "model.pth"

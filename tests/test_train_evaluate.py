@@ -131,6 +131,8 @@ def test_whoever_knows_the_truth_scores_nearly_one_at_both_sizes(coco, checkpoin
     assert report.sizes[0].loss < 0.1
     assert report.sizes[1].loss is None
     assert "trained at side 64 and sees side 256" in report.notes[0]
+    other = "the network was trained on a letterbox cache and sees stretch here"
+    assert report.notes[1:] == ((other,) if fit == "stretch" else ())
 
 
 def test_pooled_scores_at_the_caches_side_are_torchmetrics(coco, checkpoint, tmp_path, monkeypatch):
@@ -224,6 +226,22 @@ def test_of_a_trained_network_it_says_what_training_said(coco, tmp_path, write_c
     assert at_side.loss == pytest.approx(result.best.val_loss, rel=1e-5)
     assert report.notes == ()
     assert {path.parent for path in report.files} == {tmp_path / "run" / "eval-val"}
+
+
+def test_photos_are_laid_out_as_those_of_training_were(coco, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.loop._draw", lambda *_: ())
+    for name in ("plot_confusion", "plot_samples"):
+        monkeypatch.setattr(f"train.evaluation.folder.{name}", lambda *_, **__: None)
+    spec = CacheSpec(side=SIDE, fit="stretch")
+    build_cache(BuildConfig(coco=coco, out=tmp_path / "cache", spec=spec, workers=2))
+    config = TrainConfig(cache=tmp_path / "cache", out=tmp_path / "run", network=NetworkConfig(width=8), epochs=1,
+                         batch_size=1, loader="native", threads=1)  # fmt: skip
+    model = fit(config, Silent()).best_model
+    alone = evaluate(EvalConfig(checkpoint=model, coco=coco, threads=1))
+    beside = evaluate(EvalConfig(checkpoint=model, cache=tmp_path / "cache", coco=coco, threads=1))
+    assert alone.fit == "stretch"
+    assert alone.sizes[0].images == beside.sizes[1].images
+    assert beside.notes == ()
 
 
 class Silent:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from cache.atomic import sync_directory, write_atomically
+from cache.spec import Fit
 from model.base import SegmentationNetwork
 from model.network import build_network
 from train.config import TrainConfig
@@ -77,6 +78,7 @@ class Checkpoint:
         config: of the run.
         fingerprint: of the cache that it was trained on.
         side: of that cache, in pixels.
+        fit: of that cache: how its photos lie in the square.
         results: the epochs that are done.
         network: the network's `state_dict`; contiguous (NCHW) on disk.
         continuation: where to go on; None in a file that is only for use.
@@ -87,6 +89,7 @@ class Checkpoint:
     side: int
     results: tuple[EpochResult, ...]
     network: dict[str, Tensor]
+    fit: Fit = "letterbox"
     continuation: Continuation | None = None
 
 
@@ -117,6 +120,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "config": checkpoint.config.to_dict(),
         "fingerprint": checkpoint.fingerprint,
         "side": checkpoint.side,
+        "fit": checkpoint.fit,
         "results": [dataclasses.asdict(result) for result in checkpoint.results],
         "network": {name: value.detach().cpu().contiguous() for name, value in checkpoint.network.items()},
     }
@@ -139,7 +143,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def save_weights(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint's weights as safetensors, with the network's configuration and the side as metadata.
+    """Write a checkpoint's weights as safetensors, with the network's configuration, side and fit as metadata.
 
     Raises:
         CheckpointError: the disk is full, or `path` cannot be written.
@@ -148,8 +152,9 @@ def save_weights(path: Path, checkpoint: Checkpoint) -> None:
 
     tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.network.items()}
     network = json.dumps(checkpoint.config.to_dict()["network"])
+    metadata = {"kind": KIND, "network": network, "side": str(checkpoint.side), "fit": checkpoint.fit}
     try:
-        write_atomically(path, save(tensors, {"kind": KIND, "network": network, "side": str(checkpoint.side)}))
+        write_atomically(path, save(tensors, metadata))
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror}; free some space and resume") from error
 
@@ -184,6 +189,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             config=TrainConfig.from_dict(document["config"]),
             fingerprint=document["fingerprint"],
             side=document["side"],
+            fit=msgspec.convert(document.get("fit", "letterbox"), Fit),  # the first releases' files have none
             results=msgspec.convert(document["results"], tuple[EpochResult, ...]),
             network=document["network"],
             continuation=_continuation(document.get("continuation")),
@@ -225,7 +231,7 @@ def check_resumable(path: Path, saved: Checkpoint, config: TrainConfig, fingerpr
 def load_network(path: Path, *, device: str = "cpu") -> tuple[SegmentationNetwork, dict[str, Any]]:
     """Give the network of a checkpoint, in eval mode, channels_last, on `device`; and the run's configuration.
 
-    The configuration is `TrainConfig.to_dict()`, and `side` the pixels of the cache that it was trained on.
+    The configuration is `TrainConfig.to_dict()`, with `side` and `fit` of the cache that it was trained on.
 
     Raises:
         CheckpointError: see `load_checkpoint`; or the weights don't fit the network that the configuration names.
@@ -239,4 +245,4 @@ def load_network(path: Path, *, device: str = "cpu") -> tuple[SegmentationNetwor
             f"{path} does not fit the network {saved.config.network} that it names ({str(error).splitlines()[0]}); "
             "use the release that wrote it"
         ) from None
-    return network.to(device).eval(), {**saved.config.to_dict(), "side": saved.side}
+    return network.to(device).eval(), {**saved.config.to_dict(), "side": saved.side, "fit": saved.fit}

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
+from cache.place import place
+from cache.shard_folder import FolderConfig
 from loader.augment import LEVELS, Level
-from loader.batch import Backend
+from loader.batch import WINDOW, Backend
 from loader.damage import OnBadRecord
+from loader.order import Order, resolve_order
 from model.loss import LOSSES
 from model.network import NetworkConfig
 from train.optimizer import LEARNING_RATE, WEIGHT_DECAY, OptimizerName
@@ -27,6 +30,7 @@ FREE = frozenset(
     {
         *("world", "profile", "cache", "out", "side", "epochs", "patience", "threads", "prefetch", "pin_memory"),
         *("on_bad_record", "checkpoint_minutes", "encoder_weights", "wandb"),
+        *("global_batch", "ahead", "cache_dir", "cache_size", "in_place"),
     }
 )
 """Fields that may change between a run and its continuation: they change no batch of a sound cache and no gradient. The
@@ -42,13 +46,15 @@ class TrainConfig:
     """A training run: what, how, and where on.
 
     Attributes:
-        cache: the cache's folder, with the splits `train` and `val`.
+        cache: the cache's folder, or its `StorageUrl`, with the splits `train` and `val`.
         out: the run's folder.
         profile: name of the profile that this came from, for messages.
         network: which network.
         encoder_weights: that an encoder of timm's starts with: `auto`, `none` or a file, see `model.encoder_weights`.
         epochs: passes over the training images.
         batch_size: images in a step, of each rank.
+        global_batch: images in a step of all ranks, which share them out evenly: `batch_size` is then set by the run
+            itself, and the run does not depend on the number of ranks. 0 leaves `batch_size` as it is.
         world: ranks, set by the run itself: see `train.ranks`.
         accumulation: steps whose gradients make one update: what `batch_size * accumulation` images would give in one
             step, but for BatchNorm, at the memory of `batch_size`.
@@ -75,18 +81,26 @@ class TrainConfig:
         threads: CPU threads of each loader; 0 takes one a processor.
         prefetch: batches that are made ahead.
         pin_memory: make them in locked memory, from where a GPU copies by itself.
+        order: of the training images, see `loader.order`: `global`, `windowed`, or `auto`: windowed for a cache
+            in object storage.
+        window: shards whose images are mixed by the windowed order.
+        ahead: shards in object storage that are fetched before their turn.
+        cache_dir: where fetched shards are kept; None: see `cache.shard_folder.FolderConfig`.
+        cache_size: bytes that they may take there; 0: likewise.
+        in_place: read Zarr shards in object storage where they are, instead of fetching them whole.
         on_bad_record: of the loaders: `stop` with an error that names it, or `skip` and count it.
         wandb: project at Weights & Biases that is told of the run; empty: none.
         checkpoint_minutes: a checkpoint within an epoch after so many minutes; 0 saves after each step.
     """
 
-    cache: Path
+    cache: PurePath
     out: Path
     profile: str = "cpu"
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
     encoder_weights: str = "auto"
     epochs: int = 100
     batch_size: int = 16
+    global_batch: int = 0
     world: int = 1
     accumulation: int = 1
     side: int | None = None
@@ -111,6 +125,12 @@ class TrainConfig:
     threads: int = 0
     prefetch: int = 2
     pin_memory: bool = True
+    order: Order = "auto"
+    window: int = WINDOW
+    ahead: int = 4
+    cache_dir: Path | None = None
+    cache_size: int = 0
+    in_place: bool = False
     on_bad_record: OnBadRecord = "stop"
     wandb: str = ""
     checkpoint_minutes: float = 10.0
@@ -137,6 +157,32 @@ class TrainConfig:
         return self.batch_size * self.world * self.accumulation
 
     @property
+    def folder(self) -> FolderConfig:
+        """Where fetched shards are kept."""
+        return FolderConfig(folder=self.cache_dir, size=self.cache_size)
+
+    @property
+    def resolved_order(self) -> Order:
+        """The order of the training images, nothing left open."""
+        return resolve_order(self.order, self.cache, in_place=self.in_place)
+
+    def shared_out(self, world: int) -> TrainConfig:
+        """The configuration of a run of so many ranks.
+
+        Raises:
+            TrainConfigError: they cannot share `global_batch` evenly.
+        """
+        if not self.global_batch:
+            return dataclasses.replace(self, world=world)
+        if self.global_batch % world:
+            even = self.global_batch // world * world or world
+            raise TrainConfigError(
+                f"global_batch={self.global_batch} cannot be shared out evenly among {world} ranks; use "
+                f"{even} or {even + world}, or another number of ranks"
+            )
+        return dataclasses.replace(self, world=world, batch_size=self.global_batch // world)
+
+    @property
     def peak(self) -> float:
         """The learning rate after the warm-up."""
         return LEARNING_RATE[self.optimizer] if self.learning_rate is None else self.learning_rate
@@ -147,7 +193,7 @@ class TrainConfig:
         return WEIGHT_DECAY[self.optimizer] if self.weight_decay is None else self.weight_decay
 
     @classmethod
-    def from_profile(cls, profile: Profile, *, cache: Path, out: Path, **changes: Any) -> TrainConfig:
+    def from_profile(cls, profile: Profile, *, cache: PurePath, out: Path, **changes: Any) -> TrainConfig:
         """Give the configuration of a profile, with `changes` (fields of this class) on top."""
         taken = {field.name for field in dataclasses.fields(cls)} & {
             field.name for field in dataclasses.fields(profile)
@@ -158,11 +204,13 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Give plain values, fit for JSON."""
         values = dataclasses.asdict(self)
-        return {**values, "cache": str(self.cache), "out": str(self.out)}
+        cache_dir = None if self.cache_dir is None else str(self.cache_dir)
+        return {**values, "cache": str(self.cache), "out": str(self.out), "cache_dir": cache_dir}
 
     def resolved(self) -> dict[str, Any]:
         """As `to_dict`, nothing left open."""
-        return {**self.to_dict(), "learning_rate": self.peak, "weight_decay": self.decay}
+        decided = {"learning_rate": self.peak, "weight_decay": self.decay, "order": self.resolved_order}
+        return {**self.to_dict(), **decided}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
@@ -172,7 +220,7 @@ class TrainConfig:
             TrainConfigError: a field is of the wrong type or out of its limits.
         """
         try:
-            return msgspec.convert(dict(values), cls, dec_hook=lambda kind, value: kind(value))
+            return msgspec.convert(dict(values), cls, dec_hook=_path)
         except msgspec.ValidationError as error:
             raise TrainConfigError(f"this is not a training configuration: {error}") from None
 
@@ -182,11 +230,18 @@ class TrainConfig:
         mine, theirs = (
             {**config.resolved(), "batch_size": config.batch_size * config.world} for config in (self, other)
         )
+        if mine["order"] == theirs["order"] == "global":
+            theirs["window"] = mine["window"]
         return [
             f"{name}: {mine[name]}, not {theirs[name]}"
             for name in mine
             if name not in FREE and mine[name] != theirs[name]
         ]
+
+
+def _path(kind: type, value: Any) -> Any:
+    """A path from its text, for msgspec."""
+    return place(value) if kind is PurePath else kind(value)
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -197,13 +252,18 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "precision": get_args(Precision),
     "device": get_args(Device),
     "loader": get_args(Backend),
+    "order": get_args(Order),
     "on_bad_record": get_args(OnBadRecord),
 }
 
 _LEAST: dict[str, float] = {
     "epochs": 1,
     "batch_size": 1,
+    "global_batch": 0,
     "world": 1,
+    "window": 1,
+    "ahead": 0,
+    "cache_size": 0,
     "accumulation": 1,
     "patience": 0,
     "seed": 0,

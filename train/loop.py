@@ -31,9 +31,9 @@ from train.checkpoint import (
     save_checkpoint,
     save_weights,
 )
-from train.config import TrainConfig
+from train.config import TrainConfig, TrainConfigError
 from train.epoch import summarise, train_epoch, validate
-from train.folder import RunFolder, open_log
+from train.folder import RunFolder, RunLog, open_log
 from train.hardware import HardwareError, adapt, describe, read_hardware
 from train.interrupt import StopRequest, stop_requests
 from train.memory import keep_freed_memory
@@ -82,11 +82,12 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
         keep_freed_memory()
     folder = RunFolder(config.out)
     ranks = Ranks.found()
-    config = dataclasses.replace(config, world=ranks.world)
-    saved = load_checkpoint(folder.last_model) if resume else None
     with ExitStack() as stack:
         stack.enter_context(kernels(deterministic=config.deterministic))
         stack.enter_context(ranks.joined(config.device))
+        config = config.shared_out(ranks.world)
+        # Only the first rank's machine need have the run's folder.
+        saved = ranks.from_first(lambda: load_checkpoint(folder.last_model)) if resume else None
         if saved and (saved.config.world, saved.config.images_an_update) == (ranks.world, config.images_an_update):
             parts = saved.config.batch_size, saved.config.accumulation  # as room was found for when it began
             config = dataclasses.replace(config, batch_size=parts[0], accumulation=parts[1])
@@ -103,7 +104,7 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
             notes += _start_encoder(network, config.encoder_weights, ranks)
         step, evaluate = _make_steps(config, network, train.side, ranks)
 
-        fingerprint = train.reader.index.fingerprint
+        fingerprint = _common_fingerprint(config, train, ranks)
         results, progress = list[EpochResult](), Progress()
         told = set[BadRecord]()
         if saved:
@@ -129,7 +130,14 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
         if not ranks.first:
             # Another dropout than the first one's.
             torch.manual_seed(config.seed + 1000003 * ranks.rank + progress.step)
-        base = Checkpoint(config=config, fingerprint=fingerprint, side=train.side, results=(), network={})
+        base = Checkpoint(
+            config=config,
+            fingerprint=fingerprint,
+            side=train.side,
+            fit=train.reader.index.spec.fit,
+            results=(),
+            network={},
+        )
 
         def save(progress: Progress) -> None:
             if not ranks.first:
@@ -181,6 +189,8 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
                     if ranks.first:
                         folder.write_metrics(results)
                     everyone.on_epoch(result)
+                    for loader in (train, val):
+                        _note_transfers(log, loader)
                     bad = train.bad_records + val.bad_records
                     if found := tuple(record for record in bad if record not in told):
                         everyone.on_bad_records(found, len(bad))
@@ -209,6 +219,32 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
     )
 
 
+def _common_fingerprint(config: TrainConfig, train: Loader, ranks: Ranks) -> str:
+    """The cache's fingerprint.
+
+    Raises:
+        TrainConfigError: this rank's cache is not that of the first one.
+    """
+    mine = train.reader.index.fingerprint
+    if ranks.from_first(lambda: mine) != mine:
+        raise TrainConfigError(
+            f"{config.cache} is not the same cache as on rank 0 (another fingerprint); copy that one to this machine, "
+            "or train all ranks from one URL"
+        )
+    return mine
+
+
+def _note_transfers(log: RunLog, loader: Loader) -> None:
+    """Say in the log what a loader of object storage has fetched so far, and what trouble there was."""
+    store = loader.reader.store
+    if store:
+        repeats = store.storage.repeats
+        trouble = f", {repeats} requests repeated, the last one because {store.storage.trouble}" if repeats else ""
+        log.note(
+            f"{loader.config.split}: {store.fetched} shards, {store.fetched_bytes / 1e6:.1f} MB fetched so far{trouble}"
+        )
+
+
 def _loader_config(config: TrainConfig, split: str, ranks: Ranks) -> LoaderConfig:
     training = split == "train"
     return LoaderConfig(
@@ -219,6 +255,11 @@ def _loader_config(config: TrainConfig, split: str, ranks: Ranks) -> LoaderConfi
         device=config.device,
         augment=LEVELS[config.augment if training else "none"],
         shuffle=training,
+        order=config.order,
+        window=config.window,
+        ahead=config.ahead,
+        folder=config.folder,
+        in_place=config.in_place,
         drop_last=training,
         seed=config.seed,
         threads=config.threads,

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cache.spec import Fit
 from model.base import SegmentationNetwork
 from train.checkpoint import load_network
 from train.config import Device, Precision, TrainConfig
@@ -40,7 +41,7 @@ class Trained:
     Attributes:
         predictor: its network, on its device and in its memory format.
         config: of the run that trained it.
-        side: of the cache that it was trained on, pixels.
+        side, fit: of the cache that it was trained on; the side in pixels.
         precision: in which it predicts.
         notes: a line if that is neither what was wanted nor training's.
     """
@@ -48,6 +49,7 @@ class Trained:
     predictor: Predictor
     config: TrainConfig
     side: int
+    fit: Fit
     precision: Precision
     notes: tuple[str, ...]
 
@@ -72,7 +74,14 @@ def load_predictor(path: Path, wanted: Device | None, precision: Precision | Non
         network.set_memory_format(torch.contiguous_format)
     chosen, notes = choose_precision(precision, config, device, hardware)
     predictor = Predictor(network, chosen, device)
-    return Trained(predictor=predictor, config=config, side=int(values["side"]), precision=chosen, notes=notes)
+    return Trained(
+        predictor=predictor,
+        config=config,
+        side=int(values["side"]),
+        fit=values["fit"],
+        precision=chosen,
+        notes=notes,
+    )
 
 
 def choose_device(wanted: Device | None, hardware: Hardware) -> Device:

@@ -4,13 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed.rendezvous import rendezvous
 
 from train.hardware import HardwareError
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+
+PATIENCE = timedelta(minutes=10)
+"""How long ranks wait for one that says nothing, as when it compiles, or fetches from a store that has trouble."""
+
+FAILURE = "maskcache/failure"
+"""Where ranks leave in torchrun's store why the run ends; the first one that does is the one that is heard."""
+
+Value = TypeVar("Value")
+
+
+class RankError(ValueError):
+    """A rank cannot go on, which ends the run; the message names the rank and the reason."""
+
+
+class RankLostError(ValueError):
+    """Another rank has gone without a word."""
+
+
+class ToldError(ValueError):
+    """The run ends for a reason that another rank of this machine has told."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,16 +47,18 @@ class Ranks:
         rank: its number. Number 0 writes files and tells how it goes.
         world: how many there are.
         local: its number on this machine: that of its GPU.
+        machine: the number of its machine.
     """
 
     rank: int = 0
     world: int = 1
     local: int = 0
+    machine: int = 0
 
     @classmethod
     def found(cls, environment: Mapping[str, str] = os.environ) -> Ranks:
         """As `torchrun` says it in environment variables; alone without it."""
-        names = {"rank": "RANK", "world": "WORLD_SIZE", "local": "LOCAL_RANK"}
+        names = {"rank": "RANK", "world": "WORLD_SIZE", "local": "LOCAL_RANK", "machine": "GROUP_RANK"}
         return cls(**{field: int(environment[name]) for field, name in names.items() if name in environment})
 
     @property
@@ -42,8 +70,12 @@ class Ranks:
     def joined(self, device: str) -> Iterator[None]:
         """Within the block, ranks can speak to each other, and `cuda` is this rank's GPU.
 
+        An error of one rank ends all of them: on each machine one rank tells it.
+
         Raises:
             HardwareError: this machine has fewer GPUs than ranks.
+            RankError: instead of a `ValueError` or `OSError` in the block, and when another rank has gone.
+            ToldError: likewise, if another rank of this machine tells it.
         """
         if self.world == 1:
             yield
@@ -55,12 +87,34 @@ class Ranks:
                     f"torchrun --nproc-per-node {max(1, torch.cuda.device_count())}"
                 )
             torch.cuda.set_device(self.local)
-        distributed.init_process_group("nccl" if device == "cuda" else "gloo", rank=self.rank, world_size=self.world)
+        backend = "nccl" if device == "cuda" else "gloo"
+        with _speaking():
+            store, _, _ = next(rendezvous("env://", self.rank, self.world, timeout=PATIENCE))
+            distributed.init_process_group(
+                backend, store=store, rank=self.rank, world_size=self.world, timeout=PATIENCE
+            )
         try:
             yield
             self.wait()  # who leaves early takes away what others may still be reading
+        except Exception as error:
+            told = self._told(store, error)
+            if isinstance(error, ValueError | OSError):
+                raise told from error
+            raise
         finally:
             distributed.destroy_process_group()
+
+    def _told(self, store: Store, error: Exception) -> ValueError:
+        """Leave to the others why this rank ends; give the error that is to say so here."""
+        reason = f"rank {self.rank} of {self.world}: {error}"
+        lost = isinstance(error, RankLostError)
+        with suppress(RuntimeError):  # the store is gone when torchrun is
+            heard = store.compare_set(FAILURE, "", reason).decode()
+            # The first rank of each machine that gets here tells what was said first.
+            if store.compare_set(f"{FAILURE}/{self.machine}", "", str(self.rank)) != str(self.rank).encode():
+                return ToldError(heard)
+            reason = heard if lost else reason
+        return RankError(reason)
 
     def average(self, gradients: Sequence[Tensor]) -> None:
         """Replace gradients by their means over all ranks: data parallelism, in one message after the backward pass.
@@ -70,7 +124,8 @@ class Ranks:
         """
         if self.world > 1:
             flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-            distributed.all_reduce(flat)
+            with _speaking():
+                distributed.all_reduce(flat)
             flat /= self.world
             parts = torch.split(flat, [gradient.numel() for gradient in gradients])
             for gradient, part in zip(gradients, parts, strict=True):
@@ -80,14 +135,16 @@ class Ranks:
         """Replace tensors by their sums over all ranks."""
         if self.world > 1:
             for tensor in tensors:
-                distributed.all_reduce(tensor)
+                with _speaking():
+                    distributed.all_reduce(tensor)
 
     def any(self, flag: bool, device: str) -> bool:
         """Whether it is true on any rank. All must ask."""
         if self.world == 1:
             return flag
         count = torch.tensor(int(flag), device=device)
-        distributed.all_reduce(count)
+        with _speaking():
+            distributed.all_reduce(count)
         return bool(count)
 
     def share(self, tensors: Iterable[Tensor]) -> None:
@@ -95,14 +152,49 @@ class Ranks:
         if self.world > 1:
             for tensor in tensors:
                 flat = tensor.detach().contiguous()  # what is sent must be, and the weights may be channels_last
-                distributed.broadcast(flat, 0)
+                with _speaking():
+                    distributed.broadcast(flat, 0)
                 tensor.detach().copy_(flat)
 
     def wait(self) -> None:
         """Until all ranks are here."""
         if self.world > 1:
-            distributed.barrier()
+            with _speaking():
+                distributed.barrier()
+
+    def from_first(self, make: Callable[[], Value]) -> Value:
+        """What rank 0 makes, on all ranks; its `ValueError` as well."""
+        if self.world == 1:
+            return make()
+        told: list[Value | ValueError | None] = [None]
+        if self.first:
+            try:
+                told = [make()]
+            except ValueError as error:
+                told = [error]
+        with _speaking():
+            distributed.broadcast_object_list(told, 0)
+        if isinstance(told[0], ValueError):
+            raise told[0]
+        return cast(Value, told[0])
 
 
 ALONE = Ranks()
 """One process."""
+
+
+@contextmanager
+def _speaking() -> Iterator[None]:
+    """What the library says when another rank is gone, as an error of ours.
+
+    Raises:
+        RankLostError: instead of a `RuntimeError` in the block.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0].partition(" This is typically caused")[0].rstrip(".")
+        raise RankLostError(
+            f"another rank has ended without a word, or its machine has ({reason}); see what torchrun says below, then "
+            "go on with the same command and --resume"
+        ) from error

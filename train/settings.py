@@ -7,10 +7,11 @@ import difflib
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from cache.index import CacheIndex
+from cache.shard_folder import parse_size
 from model.network import NetworkConfig
 from train.config import TrainConfig, TrainConfigError
 from train.profiles import Profile
@@ -68,13 +69,13 @@ def read_settings(file: Path | None, assignments: Iterable[str]) -> dict[str, An
     return settings
 
 
-def configure(profile: Profile, settings: Mapping[str, Any], *, cache: Path, out: Path) -> TrainConfig:
+def configure(profile: Profile, settings: Mapping[str, Any], *, cache: PurePath, out: Path) -> TrainConfig:
     """Give the configuration of a profile, with settings on top.
 
     Args:
         profile: fills what is not set.
         settings: as `read_settings` gives them.
-        cache: the cache's folder.
+        cache: the cache's folder, or its `StorageUrl`.
         out: the run's folder.
 
     Raises:
@@ -86,6 +87,8 @@ def configure(profile: Profile, settings: Mapping[str, Any], *, cache: Path, out
     if (mixed := settings.pop(MIXED, None)) is not None:
         narrow = profile.precision if profile.precision != "fp32" else "bf16"
         settings.setdefault("precision", narrow if mixed else "fp32")
+    if isinstance(settings.get("cache_size"), str):
+        settings["cache_size"] = parse_size(settings["cache_size"])
     network = dataclasses.asdict(profile.network)
     for name in [name for name in settings if name.startswith("network.")]:
         network[name.removeprefix("network.")] = settings.pop(name)
@@ -96,7 +99,7 @@ def configure(profile: Profile, settings: Mapping[str, Any], *, cache: Path, out
     return TrainConfig.from_dict({**values, **settings, **paths, "network": network, "profile": profile.name})
 
 
-def _check_side(cache: Path, side: int) -> None:
+def _check_side(cache: PurePath, side: int) -> None:
     found = CacheIndex.load(cache).spec.side
     if side != found:
         raise TrainConfigError(

@@ -1,0 +1,165 @@
+"""Files by their place: a path of this machine, or a `StorageUrl`. All that a build needs of either."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path, PurePath
+
+from cache.atomic import sync_directory, write_atomically
+from cache.errors import StorageError
+from cache.place import StorageUrl
+from cache.shards import remove as remove_local
+from cache.shards import shard_files
+from cache.storage import Storage
+
+AT_ONCE = 16
+"""Requests to object storage that are under way at a time: most of one is waiting for its answer."""
+
+
+def read(path: PurePath) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        StorageError: object storage cannot be read.
+    """
+    if isinstance(path, StorageUrl):
+        storage, name = _storage(path)
+        return storage.read(name)
+    return Path(path).read_bytes()
+
+
+def read_all(paths: Iterable[PurePath]) -> list[bytes | None]:
+    """The bytes of files, in their order; None for one that is not there. Raises like `read`."""
+
+    def read_one(path: PurePath) -> bytes | None:
+        with suppress(FileNotFoundError):
+            return read(path)
+        return None
+
+    wanted = list(paths)
+    if not any(isinstance(path, StorageUrl) for path in wanted):
+        return [read_one(path) for path in wanted]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(read_one, wanted))
+
+
+def fetch(path: StorageUrl, to: Path) -> None:
+    """Copy a file to this machine. Raises like `read`, and `OSError` if `to` cannot be written."""
+    storage, name = _storage(path)
+    storage.fetch(name, to)
+
+
+def write(path: PurePath, data: bytes) -> None:
+    """Write a file that is either whole or not there, over what may be there.
+
+    Raises:
+        StorageError: object storage cannot be written.
+        OSError: the disk cannot.
+    """
+    if isinstance(path, StorageUrl):
+        storage, name = _storage(path)
+        storage.write(name, data)
+    else:
+        write_atomically(Path(path), data)
+
+
+def create(path: StorageUrl, data: bytes) -> bool:
+    """Write a file unless there is one; whether it was written.
+
+    Raises:
+        StorageError: object storage cannot be written.
+    """
+    storage, name = _storage(path)
+    return storage.create(name, data)
+
+
+def upload(source: Path, to: StorageUrl) -> None:
+    """Copy a file of this machine, or all files of a folder, to object storage, over what may be there.
+
+    Raises:
+        StorageError: object storage cannot be written.
+    """
+    for file in shard_files(source):
+        storage, name = _storage(to if file == source else to / file.relative_to(source).as_posix())
+        storage.upload(file, name)
+
+
+def move(source: PurePath, to: PurePath) -> None:
+    """Rename a file or folder within one storage, or one disk, over what may be at `to`.
+
+    In object storage it is copied there, file by file, and removed.
+
+    Raises:
+        StorageError: object storage fails.
+        FileNotFoundError: there is no such file.
+    """
+    if isinstance(source, StorageUrl):
+        storage, name = _storage(source)
+        _, target = _storage(to)
+        for file in storage.sizes(name) or {"": 0}:
+            storage.copy(f"{name}/{file}" if file else name, f"{target}/{file}" if file else target)
+        storage.remove(name)
+    else:
+        remove(to)
+        Path(source).rename(to)
+        sync_directory(Path(to).parent)
+
+
+def remove(path: PurePath) -> None:
+    """Delete a file, or a folder with all that is in it, if it is there.
+
+    Raises:
+        StorageError: object storage fails.
+    """
+    if isinstance(path, StorageUrl):
+        storage, name = _storage(path)
+        assert name, "never all of a bucket"
+        storage.remove(name)
+    else:
+        remove_local(Path(path))
+
+
+def names(folder: PurePath) -> list[str]:
+    """What is in a folder, sorted; nothing if it is not there.
+
+    Raises:
+        StorageError: object storage cannot be listed.
+    """
+    if isinstance(folder, StorageUrl):
+        storage, name = _storage(folder)
+        return storage.names(name)
+    return sorted(path.name for path in Path(folder).iterdir()) if Path(folder).is_dir() else []
+
+
+def sizes(folder: PurePath) -> dict[str, int]:
+    """Bytes of all files below a folder, by their names relative to it; nothing if it is not there.
+
+    Raises:
+        StorageError: object storage cannot be listed.
+    """
+    if isinstance(folder, StorageUrl):
+        storage, name = _storage(folder)
+        return storage.sizes(name)
+    root = Path(folder)
+    return {file.relative_to(root).as_posix(): file.stat().st_size for file in shard_files(root) if file.is_file()}
+
+
+def _storage(url: PurePath) -> tuple[Storage, str]:
+    """The storage that a URL is in, and its name there.
+
+    Raises:
+        StorageError: it names no bucket.
+    """
+    if len(url.parts) < 2:
+        raise StorageError(f"{url} names no bucket; use s3://BUCKET/FOLDER")
+    scheme, bucket, *rest = url.parts
+    return _bucket(f"{scheme}//{bucket}"), "/".join(rest)
+
+
+@lru_cache(maxsize=16)
+def _bucket(url: str) -> Storage:
+    return Storage(StorageUrl(url))  # which keeps its connections

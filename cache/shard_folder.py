@@ -1,0 +1,202 @@
+"""A folder of bounded size for what is fetched from object storage, shared by all processes of a machine.
+
+    <name>         a shard or a sample table, named by its checksum
+    <name>.lock    locked while that is fetched (by one) or read (by any number); its text is the bytes that it takes,
+                   its time that of the last use
+    .<name>.tmp    what is on its way; only whoever has the lock for itself touches it
+    room           locked by whoever counts and removes
+
+What a killed process leaves behind is overwritten or removed, and never read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cache.errors import CacheError
+from cache.file_lock import POLL, locked, try_lock
+from cache.shards import remove
+from cache.storage import StoppedError
+
+ROOM_SECONDS = 120.0
+"""How long to wait for others to let go of something before the folder counts as too small."""
+
+FREE_SHARE = 0.5
+"""Of the disk's free bytes, which the folder may take unless it is told otherwise."""
+
+LOCK = ".lock"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FolderConfig:
+    """Where things are kept, and how much of them.
+
+    Attributes:
+        folder: None takes `$MASKCACHE_CACHE_DIR`, else `maskcache` in the user's folder for caches.
+        size: bytes that it may hold; 0 takes half of what is free there, and what it holds already.
+    """
+
+    folder: Path | None = None
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            raise CacheError(f"cache_size={self.size} is negative; 0 takes half of what is free on the disk")
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        if self.folder is not None:
+            return self.folder
+        if named := os.environ.get("MASKCACHE_CACHE_DIR"):
+            return Path(named)
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maskcache"
+
+
+def parse_size(text: str) -> int:
+    """Bytes, from `50GB`, `800 MB`, `1.5TB` or a plain number; units are decimal, `GiB` and so on are binary.
+
+    Raises:
+        CacheError: it is none of that.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*(?:([kmgt])(i?)b?|b|bytes)?\s*", text.lower())
+    if not found:
+        raise CacheError(f"{text!r} is no size; write it as 50GB or 800MB")
+    number, unit, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** (" kmgt".index(unit) if unit else 0))
+
+
+class ShardFolder:
+    """Counts what is in the folder, and removes what was not used for longest. Threads may share it.
+
+    Attributes:
+        path: of the folder.
+        limit: bytes that it may hold.
+
+    Args:
+        config: see above.
+        stop: ends waiting with `StoppedError`, once it is set.
+
+    Raises:
+        CacheError: the folder cannot be made.
+    """
+
+    def __init__(self, config: FolderConfig, stop: threading.Event) -> None:
+        self.path, self._stop = config.path, stop
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self.path).free
+            self.limit = config.size or int(FREE_SHARE * free) + sum(size for _, size, _ in self._entries())
+            with locked(self.path / "room", stop):
+                self._remove_others("", 0)  # it may have been allowed more before
+        except OSError as error:
+            raise CacheError(
+                f"cannot use {self.path} for fetched shards: {error.strerror}; choose another --cache-dir"
+            ) from None
+
+    def lock_of(self, name: str) -> Path:
+        """The lock of what has this name."""
+        return self.path / f"{name}{LOCK}"
+
+    def temporary(self, name: str) -> Path:
+        """Where it is while it is on its way."""
+        return self.path / f".{name}.tmp"
+
+    def reserve(self, name: str, size: int, own: int, held: int) -> None:
+        """Make room for what is about to be fetched, and count it from now on.
+
+        Args:
+            name: of it.
+            size: bytes.
+            own: handle of its lock, which this process has for itself.
+            held: bytes that this process keeps in use meanwhile.
+
+        Raises:
+            CacheError: so much is in use that there is no room.
+            StoppedError: it was asked to stop.
+        """
+        begun = time.monotonic()
+        while True:
+            with locked(self.path / "room", self._stop):
+                left = self._remove_others(name, size)
+                if left + size <= self.limit:
+                    _write(own, size)
+                    return
+            if held + size > self.limit or time.monotonic() - begun > ROOM_SECONDS:
+                raise CacheError(
+                    f"{self.path} may hold {self.limit:,} bytes; {left:,} of them are in use, and {size:,} more are "
+                    f"needed; use a --cache-size of {left + size:,} or more, or another --cache-dir"
+                )
+            if self._stop.wait(5 * POLL):
+                raise StoppedError(name)
+
+    def _remove_others(self, name: str, size: int) -> int:
+        """Remove what is in nobody's use until there is room, the longest unused first; give the bytes that stay."""
+        entries = [entry for entry in self._entries() if entry[0] != name]
+        left = sum(entry[1] for entry in entries)
+        for other, taken, _ in sorted(entries, key=lambda entry: entry[2]):
+            if left + size <= self.limit:
+                break
+            left -= taken if self._remove(other) else 0
+        return left
+
+    def _remove(self, name: str) -> bool:
+        """Remove something unless it is in use. Only one process does so at a time."""
+        lock = self.lock_of(name)
+        handle = os.open(lock, os.O_RDWR)
+        try:
+            if not try_lock(handle):
+                return False
+            remove(self.path / name)
+            remove(self.temporary(name))
+            lock.unlink()  # last: until then it is counted
+            return True
+        finally:
+            os.close(handle)
+
+    def _entries(self) -> list[tuple[str, int, float]]:
+        """Name, bytes and last use of all that is there or on its way."""
+        found = []
+        for lock in self.path.glob(f"*{LOCK}"):
+            with suppress(FileNotFoundError):  # it was just removed
+                found.append((lock.name.removesuffix(LOCK), int(lock.read_text() or 0), lock.stat().st_mtime))
+        return found
+
+    def give_up(self, name: str, own: int) -> None:
+        """Remove what is there of something that could not be fetched."""
+        remove(self.temporary(name))
+        _write(own, 0)
+
+    @contextmanager
+    def trouble_told(self) -> Iterator[None]:
+        """Turn an error of the folder's disk into one that says what to do.
+
+        Raises:
+            CacheError: instead of any `OSError` in the block.
+        """
+        try:
+            yield
+        except OSError as error:
+            raise CacheError(
+                f"cannot use {self.path} for fetched shards: {error.strerror or error}; free some space, or choose a "
+                "smaller --cache-size or another --cache-dir"
+            ) from error
+
+
+def mark_used(lock: int) -> None:
+    """Note in a lock that what it locks is used now. The kernel's own clock for files may stand still for 10 ms."""
+    now = time.time_ns()
+    os.utime(lock, ns=(now, now))
+
+
+def _write(lock: int, size: int) -> None:
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, str(size).encode(), 0)

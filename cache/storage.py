@@ -1,0 +1,338 @@
+"""Object storage through fsspec: the only file that knows it. A request that fails is repeated, so many times at most.
+
+What a user has set up for the protocol's own client holds here: credentials, region and server are those of
+`AWS_PROFILE`, `AWS_ENDPOINT_URL`, `~/.aws/config` and so on, or of fsspec's own `FSSPEC_S3_...` variables.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path, PurePath
+from typing import Any, TypeVar
+
+from cache.errors import StorageError
+from cache.place import StorageUrl
+
+PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+"""What fsspec needs for a protocol, as pip names it."""
+
+OWN_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
+"""Errors of the disk to which something is fetched: another request mends none of them."""
+
+VARIABLES = ("AWS_", "FSSPEC_")
+"""How the environment variables begin by which clients are set up."""
+
+Result = TypeVar("Result")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How often a failed request is repeated.
+
+    Attributes:
+        attempts: in all.
+        pause: seconds before the second one; doubled each time, with jitter.
+        longest: seconds that no pause exceeds.
+        seconds: after the first attempt, beyond which no other one begins.
+    """
+
+    attempts: int = 8
+    pause: float = 0.5
+    longest: float = 20.0
+    seconds: float = 180.0
+
+
+class StoppedError(Exception):
+    """A transfer was given up because whoever wanted it wants it no more."""
+
+
+class Storage:
+    """The files below a URL. Threads may share it; it may be sent to another process.
+
+    Names are relative to the URL, with `/` between folders. A file is whole once it is there: object stores show an
+    object when all of it was sent.
+
+    Attributes:
+        root: the URL.
+        repeats: requests that failed and were repeated, so far, in this process.
+        trouble: why the latest of them failed.
+
+    Args:
+        root: see above.
+        patience: with failing requests.
+        stop: ends transfers and pauses with `StoppedError` once it is set.
+    """
+
+    def __init__(
+        self, root: StorageUrl, patience: Patience | None = None, *, stop: threading.Event | None = None
+    ) -> None:
+        self.root, self._patience = root, patience or Patience()
+        self._stop = stop or threading.Event()
+        self._lock = threading.Lock()
+        self._opened: tuple[int, Any, str] | None = None
+        self.repeats, self.trouble = 0, ""
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file.
+
+        Raises:
+            FileNotFoundError: there is none.
+            StorageError: it cannot be read.
+        """
+        data: bytes = self._do("read", name, lambda system, path: system.cat_file(path))
+        return data
+
+    def fetch(self, name: str, to: Path) -> None:
+        """Copy a file to this machine, over what may be at `to`; by half if it fails.
+
+        Raises:
+            FileNotFoundError: there is none.
+            StorageError: it cannot be read.
+            OSError: the disk is full, or `to` cannot be written otherwise.
+        """
+        self._do("read", name, lambda system, path: system.get_file(path, str(to), callback=self._watch()))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Store a file, over what may be there.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        self._send(name, lambda system, path: system.pipe_file(path, data))
+
+    def upload(self, source: Path, name: str) -> None:
+        """Store a copy of a local file, over what may be there.
+
+        Raises:
+            StorageError: it cannot be written.
+            OSError: `source` cannot be read.
+        """
+        with source.open("rb"):  # else a source that is missing could not be told from a bucket that is
+            self._send(name, lambda system, path: system.put_file(str(source), path, callback=self._watch()))
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Store a file unless there is another one of this name; whether it is there now.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+
+        def put(system: Any, path: str) -> bool:
+            try:
+                system.pipe_file(path, data, mode="create")
+            except FileExistsError:  # which an attempt before may have made, whose answer was lost
+                found: bytes = system.cat_file(path)
+                return found == data
+            return True
+
+        return self._send(name, put)
+
+    def copy(self, name: str, to: str) -> None:
+        """Copy a file within the storage, over what may be at `to`.
+
+        Raises:
+            FileNotFoundError: there is none.
+            StorageError: it cannot be copied.
+        """
+        self._do("copied", name, lambda system, path: system.cp_file(path, path.removesuffix(name) + to))
+
+    def _send(self, name: str, request: Callable[[Any, str], Result]) -> Result:
+        try:
+            return self._do("written", name, request)
+        except FileNotFoundError as error:
+            raise StorageError(
+                f"{self.root / name} cannot be written: {_reason(error)}; make the bucket, or check its name"
+            ) from error
+
+    def remove(self, name: str) -> None:
+        """Remove a file, or all files below a folder; what is not there is removed already.
+
+        Raises:
+            StorageError: it cannot be removed.
+        """
+        try:
+            self._do("removed", name, lambda system, path: system.rm(path, recursive=True))
+        except FileNotFoundError:
+            return
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """Bytes of each file below a folder, by its name relative to that folder; empty if there is no such folder.
+
+        Raises:
+            StorageError: they cannot be listed.
+        """
+
+        def find(system: Any, path: str) -> dict[str, int]:
+            start = len(path.rstrip("/")) + 1
+            found = system.find(path, detail=True)
+            return {name[start:]: int(entry["size"]) for name, entry in found.items() if len(name) > start}
+
+        try:
+            return self._do("listed", folder, find)
+        except FileNotFoundError:
+            return {}
+
+    def names(self, folder: str = "") -> list[str]:
+        """The files and folders in a folder, without what is in those; empty if there is no such folder.
+
+        Raises:
+            StorageError: they cannot be listed.
+        """
+
+        def listed(system: Any, path: str) -> list[str]:
+            return sorted(entry.rstrip("/").rpartition("/")[2] for entry in system.ls(path, detail=False))
+
+        try:
+            return self._do("listed", folder, listed)
+        except FileNotFoundError:
+            return []
+
+    def read_ranges(self, ranges: list[tuple[str, int, int]]) -> list[bytes]:
+        """Parts of files, at the same time: of each (name, first byte, byte after the last).
+
+        Raises:
+            FileNotFoundError: one of the files is not there.
+            StorageError: one cannot be read.
+        """
+        if not ranges:
+            return []
+        found: dict[int, bytes] = {}
+
+        def read(system: Any, path: str) -> list[bytes]:
+            wanted = [number for number in range(len(ranges)) if number not in found]
+            names, starts, ends = zip(*(ranges[number] for number in wanted), strict=True)
+            paths = [f"{path}/{name}" for name in names]
+            answers = system.cat_ranges(paths, list(starts), list(ends), on_error="return")
+            # Those that came are not asked for again: of many at a time one or another would fail each time.
+            failures = []
+            for number, answer in zip(wanted, answers, strict=True):
+                if isinstance(answer, BaseException):
+                    failures.append(answer)
+                else:
+                    found[number] = answer
+            for failure in sorted(failures, key=lambda each: not isinstance(each, FileNotFoundError)):
+                raise failure
+            return [found[number] for number in range(len(ranges))]
+
+        return self._do("read", "", read)
+
+    def _do(self, done: str, name: str, request: Callable[[Any, str], Result]) -> Result:
+        """The result of a request, repeated while it fails for a reason that may pass."""
+        url = str(self.root / name) if name else str(self.root)
+        system, root = self._open()
+        path = f"{root.rstrip('/')}/{name}" if name else root
+        begun, pause = time.monotonic(), self._patience.pause
+        for attempt in range(1, self._patience.attempts + 1):
+            if self._stop.is_set():
+                raise StoppedError(url)
+            try:
+                return request(system, path)
+            except (FileNotFoundError, StoppedError):
+                raise
+            except Exception as error:  # each protocol's client has its own
+                if isinstance(error, OSError) and error.errno in OWN_DISK:
+                    raise
+                reason = _reason(error)
+                if remedy := _lasting(error):
+                    raise StorageError(f"{url} cannot be {done}: {reason}; {remedy}") from error
+                spent = time.monotonic() - begun
+                if attempt == self._patience.attempts or spent + pause > self._patience.seconds:
+                    raise StorageError(
+                        f"{url} cannot be {done}: {reason} ({attempt} attempts in {spent:.0f} s); check the network "
+                        "and the server, then run the same command again"
+                    ) from error
+            with self._lock:
+                self.repeats += 1
+                self.trouble = f"{url}: {reason}"
+            self._stop.wait(pause * random.uniform(0.5, 1.0))  # not all ranks at the same moment
+            pause = min(2 * pause, self._patience.longest)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _open(self) -> tuple[Any, str]:
+        """fsspec's file system, and the URL as a path of it; opened when first needed, anew in a forked child."""
+        with self._lock:
+            if self._opened is None or self._opened[0] != os.getpid():
+                variables = tuple(sorted(item for item in os.environ.items() if item[0].startswith(VARIABLES)))
+                system = _connect("/".join(str(self.root).split("/")[:3]), os.getpid(), variables)
+                self._opened = os.getpid(), system, str(system._strip_protocol(str(self.root)))
+            return self._opened[1], self._opened[2]
+
+    def _watch(self) -> Any:
+        """fsspec's callback of a transfer: it ends one that is to stop."""
+        from fsspec.callbacks import Callback
+
+        def check(*_: object, **__: object) -> None:
+            if self._stop.is_set():
+                raise StoppedError(str(self.root))
+
+        return Callback(hooks={"stop": check})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"root": self.root, "_patience": self._patience}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["root"], state["_patience"])  # type: ignore[misc]
+
+
+def read_bytes(path: PurePath) -> bytes:
+    """The bytes of a file, on this machine or in object storage.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: there is none.
+        StorageError: object storage cannot be read.
+    """
+    if isinstance(path, StorageUrl):
+        return Storage(StorageUrl(path.parent)).read(path.name)
+    return Path(path).read_bytes()
+
+
+@lru_cache(maxsize=16)
+def _connect(root: str, _process: int, _variables: tuple[tuple[str, str], ...]) -> Any:
+    """fsspec's file system for the URL of a bucket; one for all who ask, for it takes a while to make.
+
+    Raises:
+        StorageError: a package is missing, or the protocol is not known.
+    """
+    package = PACKAGES.get(root.partition(":")[0])
+    install = f"pip install -e '.[cloud]'{f' {package}' if package not in (None, 's3fs') else ''}"
+    try:
+        from fsspec.config import conf
+        from fsspec.core import url_to_fs
+
+        options: dict[str, Any] = {}
+        if package == "s3fs":  # botocore below it would repeat each request four times before it says that it failed
+            own = conf.get("s3", {}).get("config_kwargs", {})
+            options["config_kwargs"] = {**own, "retries": {"total_max_attempts": 1}}
+        # What others write meanwhile must be seen, and an instance of our own may be told to leave repeating to us.
+        system, _ = url_to_fs(root, use_listings_cache=False, skip_instance_cache=True, **options)
+    except ImportError as error:
+        raise StorageError(f"{root} needs a package that is not installed ({error}): {install}") from None
+    except ValueError as error:
+        raise StorageError(f"{root} cannot be opened: {error}; use s3://BUCKET/FOLDER, or a folder") from None
+    if hasattr(system, "retries"):
+        system.retries = 1
+    return system
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text[:300] if text else type(error).__name__
+
+
+def _lasting(error: Exception) -> str:
+    """What to do about an error that another attempt would meet again; empty if it may pass."""
+    if isinstance(error, ImportError):
+        return "pip install -e '.[cloud]'"
+    if isinstance(error, PermissionError) or "Credential" in type(error).__name__:
+        return (
+            "give credentials with the right to it (for s3: AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY; for a server that is not Amazon's, AWS_ENDPOINT_URL)"
+        )
+    return ""
