@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from commands.options import CONTENT_HELP, DEFAULT_CACHE, DEFAULT_COCO, FOLDER, IMAGES_HELP, RULES
+from commands.options import CACHE, CONTENT_HELP, DEFAULT_CACHE, DEFAULT_COCO, IMAGES_HELP, RULES
 
 if TYPE_CHECKING:
     from cache.spec import CacheSpec
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 @click.command(short_help="Build the cache from COCO, once.")
 @click.option(
     "--coco",
-    type=FOLDER,
+    type=CACHE,
     default=DEFAULT_COCO,
     show_default=True,
-    help="Folder with annotations/, train2017/, val2017/.",
+    help="Folder with annotations/, train2017/, val2017/; or a URL, s3://BUCKET/FOLDER.",
 )
-@click.option("--out", type=FOLDER, default=DEFAULT_CACHE, show_default=True, help="The cache's folder.")
+@click.option(
+    "--out", type=CACHE, default=DEFAULT_CACHE, show_default=True, help="The cache's folder, or s3://BUCKET/FOLDER."
+)
 @click.option("--side", default=384, show_default=True, help="Side of the square images, pixels; a multiple of 32.")
 @click.option(
     "--fit",
@@ -58,16 +60,28 @@ if TYPE_CHECKING:
 @click.option(
     "--limit", default=0, show_default=True, help="Take only so many images of each split, evenly over it; 0 takes all."
 )
-@click.option("--workers", default=0, show_default=True, help="Threads; 0 takes one a processor.")
+@click.option(
+    "--workers",
+    default=0,
+    show_default=True,
+    help="Threads; 0 takes one a processor. With --cluster: threads that make one shard; 0 takes one.",
+)
+@click.option(
+    "--cluster",
+    metavar="ADDRESS",
+    help="Make the shards on the workers of a Dask cluster: tcp://HOST:8786, where `dask scheduler` listens, or "
+    "local:N for N processes of this machine.",
+)
 @click.option("--force", is_flag=True, help="Build anew: replace a cache that is damaged or made otherwise.")
 @click.option("--content", is_flag=True, help=CONTENT_HELP)
 @click.option("--strict", is_flag=True, help="A rejected image is an error: the cache is not finished.")
 def preprocess(
-    coco: Path,
-    out: Path,
+    coco: PurePath,
+    out: PurePath,
     image_codec: str,
     splits: str,
     workers: int,
+    cluster: str | None,
     force: bool,
     content: bool,
     strict: bool,
@@ -79,8 +93,10 @@ def preprocess(
     annotations have changed.
     """
     from console.build import build_lines
+    from console.language import _
     from console.progress import progress_bar
     from preprocess.build import BuildConfig, build_cache
+    from preprocess.cluster.address import ClusterAddress
 
     config = BuildConfig(
         coco=coco,
@@ -89,12 +105,13 @@ def preprocess(
         auto_codec=image_codec == "auto",
         splits=tuple(name.strip() for name in splits.split(",")),
         workers=workers,
+        cluster=ClusterAddress(cluster) if cluster else None,
         force=force,
         content=content,
         strict=strict,
     )
     start = time.perf_counter()
-    with progress_bar("Preprocessing") as update:
+    with progress_bar(_("Preprocessing")) as update:
         report = build_cache(config, update)
     click.echo("\n".join(build_lines(report, out, time.perf_counter() - start)))
 

@@ -5,20 +5,24 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from itertools import chain
-from pathlib import Path
+from pathlib import PurePath
 
 import psutil
 
-from cache.errors import CacheError, CacheStaleError
+from cache import files
+from cache.errors import CacheStaleError
 from cache.index import INDEX_NAME, CacheIndex
 from cache.manifest import Rejection
+from cache.place import StorageUrl
 from cache.spec import CacheSpec
 from preprocess.changes import SplitChanges, compare_split
+from preprocess.cluster.address import ClusterAddress
 from preprocess.commit import commit, tables_sound
 from preprocess.errors import DatasetError
 from preprocess.pipeline import Job, make_shards
 from preprocess.plan import SplitPlan, plan_split
 from preprocess.sources import SPLIT_FOLDERS, Split, read_split
+from preprocess.upload import forget_stale, make_and_send_shards
 from preprocess.workplace import (
     check_owner,
     check_space,
@@ -26,6 +30,7 @@ from preprocess.workplace import (
     committed_index,
     has_shards,
     lock_folder,
+    make_folder,
     resolve_codec,
 )
 
@@ -41,24 +46,26 @@ class BuildConfig:
     """What to build, from what.
 
     Attributes:
-        coco: folder that holds `annotations/`, `train2017/`, `val2017/`.
-        out: the cache's folder.
+        coco: folder that holds `annotations/`, `train2017/`, `val2017/`; a `Path` or a `StorageUrl`.
+        out: the cache's folder; likewise.
         spec: the cache's specification.
         auto_codec: choose between raw and JPEG by the size of memory, whatever the spec says.
         splits: which of `train` and `val`.
-        workers: threads; 0 takes one a processor.
+        workers: threads; 0 takes one a processor. On a cluster: threads that make one shard; 0 takes one.
+        cluster: where shards are made: in this process, or on a Dask cluster (see `preprocess.cluster.address`).
         force: build anew whatever cache is there, be it damaged or of something else; an unfinished build of the same
             is still gone on with.
         content: tell changed images by their bytes, not only by their sizes.
         strict: a rejected image, or an annotation without an image, is an error.
     """
 
-    coco: Path
-    out: Path
+    coco: PurePath
+    out: PurePath
     spec: CacheSpec
     auto_codec: bool = False
     splits: tuple[str, ...] = ("train", "val")
     workers: int = 0
+    cluster: ClusterAddress | None = None
     force: bool = False
     content: bool = False
     strict: bool = False
@@ -66,6 +73,9 @@ class BuildConfig:
     def __post_init__(self) -> None:
         if self.workers < 0:
             raise DatasetError(f"workers={self.workers} is negative; 0 takes one a processor")
+        for place in (self.coco, self.out):
+            if isinstance(place, StorageUrl) and len(place.parts) < 2:
+                raise DatasetError(f"{place.scheme}:// names no bucket; use {place.scheme}://BUCKET/FOLDER")
         unknown = [split for split in self.splits if split not in SPLIT_FOLDERS]
         if unknown or not self.splits:
             raise DatasetError(f"splits={self.splits} is not known; use {' and '.join(SPLIT_FOLDERS)}")
@@ -104,11 +114,10 @@ def build_cache(config: BuildConfig, progress: Progress | None = None) -> BuildR
         CacheStaleError: `out` holds a cache of another spec, or what is left of one, and `force` is not set.
         CacheError: `out` is not a place for a cache, is in use by another build, or lacks the space.
         CacheWriteError: writing failed; finished shards stay and the next run goes on from them.
+        ClusterError: the cluster cannot be used, or a shard has killed its workers; likewise.
+        StorageError: object storage fails; likewise.
     """
-    try:
-        config.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CacheError(f"cannot create {config.out}: {error.strerror}; choose another --out") from None
+    make_folder(config.out)
     with lock_folder(config.out):
         check_owner(config.out)
         splits = [read_split(config.coco, name, config.spec, content=config.content) for name in config.splits]
@@ -149,7 +158,7 @@ def _take_over(config: BuildConfig) -> CacheIndex | None:
     """The index of the cache that is there; None if there is none, or `force` has removed it."""
     if not config.force:
         return committed_index(config.out)
-    if (config.out / INDEX_NAME).exists():
+    if INDEX_NAME in files.names(config.out):
         clear(config.out)
     return None
 
@@ -185,20 +194,30 @@ def _make(config: BuildConfig, spec: CacheSpec, plans: list[SplitPlan], progress
     jobs = []
     for plan in plans:
         directory = config.out / plan.split.name
-        directory.mkdir(exist_ok=True)
+        make_folder(directory)
         jobs += [Job(plan, number, directory) for number, shard in enumerate(plan.shards) if not shard.manifest]
     total = sum(len(plan.split.rows) for plan in plans)
     done = total - sum(len(job.shard.rows) for job in jobs)
 
-    def on_image() -> None:
+    def on_images(count: int = 1) -> None:
         nonlocal done
-        done += 1
+        done += count
         if progress:
             progress(done, total)
 
     if done and progress:
         progress(done, total)  # at once: the rate is that of the work to come
-    make_shards(jobs, spec, config.workers, on_image)
+    in_cloud = isinstance(config.out, StorageUrl)
+    if in_cloud:
+        forget_stale(jobs)
+    if config.cluster and jobs:
+        from preprocess.cluster.engine import make_shards_on_cluster
+
+        make_shards_on_cluster(jobs, spec, config.cluster, config.workers, on_images)
+    elif in_cloud:
+        make_and_send_shards(jobs, spec, config.workers, on_images)
+    else:
+        make_shards(jobs, spec, config.workers, on_images)
 
 
 def _refuse_rejections(config: BuildConfig, plans: list[SplitPlan]) -> None:

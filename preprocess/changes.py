@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
+from pathlib import PurePath
 
 from cache.index import CacheIndex
-from preprocess.plan import SplitPlan, is_there, plan_split, read_manifests
+from preprocess.plan import SplitPlan, plan_split, read_manifests, shards_there
 from preprocess.sources import read_split
 
 
@@ -49,7 +49,7 @@ class SplitChanges:
         return bool(self.new or self.gone or self.photos or self.annotations)
 
 
-def find_changes(cache: Path, coco: Path, *, content: bool = False) -> list[SplitChanges]:
+def find_changes(cache: PurePath, coco: PurePath, *, content: bool = False) -> list[SplitChanges]:
     """Compare a finished cache with a dataset, by the rules in the cache's own spec. Writes nothing.
 
     Args:
@@ -69,7 +69,7 @@ def find_changes(cache: Path, coco: Path, *, content: bool = False) -> list[Spli
     return changes
 
 
-def compare_split(cache: Path, index: CacheIndex, plan: SplitPlan) -> SplitChanges:
+def compare_split(cache: PurePath, index: CacheIndex, plan: SplitPlan) -> SplitChanges:
     """Compare what a finished cache holds of a split with what it should."""
     split = plan.split
     shards = index.splits[split.name].shards
@@ -77,6 +77,7 @@ def compare_split(cache: Path, index: CacheIndex, plan: SplitPlan) -> SplitChang
     was = {source.image_id: source for manifest in manifests for source in manifest.sources}
     now = {source.image_id: source for source in split.sources}
     both = [(was[image_id], source) for image_id, source in now.items() if image_id in was]
+    there = shards_there(cache / split.name)
     kept = {manifest.shard.name for manifest in plan.manifests}
     unread = len(shards) - len(manifests)
     return SplitChanges(
@@ -91,7 +92,7 @@ def compare_split(cache: Path, index: CacheIndex, plan: SplitPlan) -> SplitChang
             or (new.content and old.content != new.content)
         ),
         annotations=tuple(new.file_name for old, new in both if old.annotations != new.annotations),
-        damaged=unread + sum(not is_there(cache / split.name, manifest) for manifest in manifests),
+        damaged=unread + sum(there.get(each.shard.name) != each.shard.bytes for each in manifests),
         shards=len(plan.shards),
         stale_shards=len(plan.missing),
         stale_images=sum(len(shard.rows) for shard in plan.missing),

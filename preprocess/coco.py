@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import NamedTuple
+from operator import attrgetter
+from pathlib import PurePath
+from tempfile import gettempdir
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.document import read_document
+from cache import files
+from preprocess.document import Annotations, Images, read_document
+from preprocess.drawables import Drawables, by_image
 from preprocess.errors import DatasetError
 from preprocess.segmentations import read_shapes
 
 I64 = npt.NDArray[np.int64]
 
+Folder = TypeVar("Folder", bound=PurePath)
 
 _OTHER_TASKS = ("captions_", "panoptic_")
 
@@ -79,7 +84,7 @@ class PersonTable:
         return np.repeat(np.arange(len(self)), np.diff(self.first))
 
 
-def annotation_file(root: Path, split: str) -> Path:
+def annotation_file(root: Folder, split: str) -> Folder:
     """Where the annotations of a split are: `person_keypoints_*`, else `instances_*`, else the only other file of it.
 
     Args:
@@ -88,19 +93,19 @@ def annotation_file(root: Path, split: str) -> Path:
 
     Raises:
         DatasetError: none is there, or several of unknown names.
+        StorageError: object storage cannot be listed.
     """
     folder = root / "annotations"
+    names = [name for name in files.names(folder) if name.endswith(f"_{split}.json")]
     for family in ("person_keypoints", "instances"):
-        path = folder / f"{family}_{split}.json"
-        if path.is_file():
-            return path
-    # COCO's own other files tell nothing of shapes.
-    others = [path for path in sorted(folder.glob(f"*_{split}.json")) if not path.name.startswith(_OTHER_TASKS)]
+        if (name := f"{family}_{split}.json") in names:
+            return folder / name
+    others = [name for name in names if not name.startswith(_OTHER_TASKS)]  # COCO's own; they tell nothing of shapes
     if len(others) == 1:
-        return others[0]
+        return folder / others[0]
     if others:
         raise DatasetError(
-            f"{folder} has {len(others)} files for {split} ({', '.join(path.name for path in others[:3])}); "
+            f"{folder} has {len(others)} files for {split} ({', '.join(others[:3])}); "
             f"name the one to be read instances_{split}.json"
         )
     raise DatasetError(
@@ -109,37 +114,58 @@ def annotation_file(root: Path, split: str) -> Path:
     )
 
 
-def load_persons(path: Path, category: str = "person") -> PersonTable:
+def load_persons(path: PurePath, category: str = "person") -> PersonTable:
     """Read a COCO annotation file.
+
+    One longer than `preprocess.document.ONE_PIECE` is read in pieces, and the arrays of annotations lie on disk: the
+    system's folder for such files needs twice the file's size. What is in memory grows with the number of images alone.
 
     Annotations that cannot be drawn (no shape, an RLE that does not fill its image, a coordinate that is none, an
     unknown image) are left out and named in `problems`. What the file says of other categories is not looked at.
 
     Raises:
-        DatasetError: the file is missing, is no JSON (with the byte), is no COCO file, or lacks the category.
+        DatasetError: the file is missing, is no JSON (with the byte), is no COCO file, or lacks the category; or there
+            is no room on that disk.
     """
-    images, persons = read_document(path, category)
+    images, pieces = read_document(path, category)
     if repeated := len(images.id) - len(np.unique(images.id)):
         raise DatasetError(f"{path} names {repeated} image ids twice; ids must be unique")
+    problems: list[Problem] = []
+    try:
+        drawables = by_image(_read_piece(images, persons, problems) for persons in pieces)
+    except OSError as error:
+        raise DatasetError(
+            f"{path} is too long for memory and is kept in {gettempdir()} while it is needed, which cannot be "
+            f"written: {error.strerror}; name another folder in TMPDIR"
+        ) from None
+    values = drawables._asdict()
+    return PersonTable(
+        image_id=images.id,
+        file_name=images.file_name,
+        height=images.height,
+        width=images.width,
+        first=np.searchsorted(values.pop("row"), np.arange(len(images.id) + 1)),
+        **values,
+        problems=tuple(sorted(problems, key=attrgetter("image"))),
+    )
 
+
+def _read_piece(images: Images, persons: Annotations, problems: list[Problem]) -> Drawables:
+    """What can be drawn of some annotations, by image; the others go to `problems`."""
     row = _find(persons.image_id, images.id)
-    problems = [
-        Problem(-1, int(persons.id[lost]), f"its image {persons.image_id[lost]} is not in the file")
-        for lost in np.flatnonzero(row < 0)
+    lost = np.flatnonzero(row < 0)
+    problems += [
+        Problem(-1, int(persons.id[at]), f"its image {persons.image_id[at]} is not in the file") for at in lost
     ]
-    order = np.argsort(row, kind="stable")[len(problems) :]  # by image, and within an image as in the file
+    order = np.argsort(row, kind="stable")[len(lost) :]  # by image, and within an image as in the file
     row = row[order]
     segmentations = [persons.segmentation[at] for at in order.tolist()]
     shapes = read_shapes(segmentations, images.height[row], images.width[row])
     problems += [Problem(int(row[at]), int(persons.id[order[at]]), reason) for at, reason in shapes.reasons.items()]
     drawable = shapes.parts > 0
     kept = order[drawable]
-    return PersonTable(
-        image_id=images.id,
-        file_name=images.file_name,
-        height=images.height,
-        width=images.width,
-        first=np.searchsorted(row[drawable], np.arange(len(images.id) + 1)),
+    return Drawables(
+        row=row[drawable],
         annotation_id=persons.id[kept],
         iscrowd=(persons.iscrowd[kept] != 0).astype(np.uint8),
         keypoints=persons.num_keypoints[kept],
@@ -150,7 +176,6 @@ def load_persons(path: Path, category: str = "person") -> PersonTable:
         length=shapes.length,
         xy=shapes.xy,
         counts=shapes.counts,
-        problems=tuple(problems),
     )
 
 

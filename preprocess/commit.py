@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import PurePath
 
 import msgspec
 import numpy as np
 import xxhash
 
-from cache.atomic import write_atomically
+from cache import files
 from cache.errors import CacheCorruptError
 from cache.index import (
     INDEX_NAME,
@@ -20,6 +20,7 @@ from cache.index import (
     CacheIndex,
     SourceInfo,
     SplitInfo,
+    encode_index,
     encode_table,
     load_table,
 )
@@ -29,8 +30,11 @@ from preprocess.errors import DatasetError
 from preprocess.plan import SplitPlan
 from preprocess.workplace import sweep
 
+TOOLS = ("numpy", "opencv-python-headless", "simplejpeg", "lmdb", "zarr")
+"""Packages by whose versions records may differ; the index names them."""
 
-def commit(out: Path, spec: CacheSpec, plans: list[SplitPlan], before: CacheIndex | None) -> CacheIndex:
+
+def commit(out: PurePath, spec: CacheSpec, plans: list[SplitPlan], before: CacheIndex | None) -> CacheIndex:
     """Write the sample tables, the rejections and, last, the index; then clear away what is no longer of the cache.
 
     Args:
@@ -41,23 +45,24 @@ def commit(out: Path, spec: CacheSpec, plans: list[SplitPlan], before: CacheInde
 
     Raises:
         DatasetError: a split has no sample.
+        StorageError: object storage cannot be written.
     """
     infos = dict(before.splits) if before else {}
     tables: dict[str, bytes] = {}
     for plan in plans:
         infos[plan.split.name], tables[plan.split.name] = _split_info(plan)
     sources = json.dumps({name: dataclasses.asdict(infos[name].source) for name in sorted(infos)})
-    tools = {name: version(name) for name in ("numpy", "opencv-python-headless", "simplejpeg", "lmdb", "zarr")}
+    tools = {name: version(name) for name in TOOLS}
     index = CacheIndex(spec=spec, fingerprint=spec.fingerprint(sources), tools=tools, splits=infos)
     # An index must never name other tables than those that are there. Killed from here on, the next run finds every
     # shard finished and ends here again.
-    (out / INDEX_NAME).unlink(missing_ok=True)
+    files.remove(out / INDEX_NAME)
     for plan in plans:
         directory = out / plan.split.name
-        write_atomically(directory / SAMPLES_NAME, tables[plan.split.name])
+        files.write(directory / SAMPLES_NAME, tables[plan.split.name])
         lines = b"".join(msgspec.json.encode(rejection) + b"\n" for rejection in plan.rejections)
-        write_atomically(directory / REJECTED_NAME, lines)
-    index.save(out)
+        files.write(directory / REJECTED_NAME, lines)
+    files.write(out / INDEX_NAME, encode_index(index))
     for plan in plans:
         names = {shard.name for shard in infos[plan.split.name].shards}
         manifests = {manifest_path(out, name).name for name in names}
@@ -90,7 +95,7 @@ def _split_info(plan: SplitPlan) -> tuple[SplitInfo, bytes]:
     return info, data
 
 
-def tables_sound(out: Path, index: CacheIndex) -> bool:
+def tables_sound(out: PurePath, index: CacheIndex) -> bool:
     """Whether the sample tables are what the index says."""
     try:
         for name, info in index.splits.items():

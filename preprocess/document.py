@@ -5,16 +5,27 @@ from __future__ import annotations
 import math
 import mmap
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
-from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from cache import files
+from cache.place import StorageUrl
 from preprocess.errors import DatasetError
+from preprocess.json_array import array_pieces
+
+ONE_PIECE = 512 << 20
+"""Bytes of the longest file that is read in one go: any of COCO's."""
+
+PIECE = 64 << 20
+"""Bytes of longer ones that are read at a time; reading takes about five times as much memory."""
 
 I64 = npt.NDArray[np.int64]
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -44,10 +55,24 @@ class _Category(msgspec.Struct):
     name: str
 
 
-class _Document(msgspec.Struct):
-    images: list[_Image]
+class _Annotations(msgspec.Struct):
     annotations: list[_Annotation]
+
+
+class _Document(_Annotations):
+    images: list[_Image]
     categories: list[_Category]
+
+
+class _Frame(msgspec.Struct):
+    """A document whose annotations are yet to be read."""
+
+    images: list[_Image]
+    annotations: msgspec.Raw
+    categories: list[_Category]
+
+
+_Content = TypeVar("_Content", _Document, _Frame, _Annotations)
 
 
 class Images(NamedTuple):
@@ -70,31 +95,47 @@ class Annotations(NamedTuple):
     segmentation: list[msgspec.Raw]
 
 
-def read_document(path: Path, category: str) -> tuple[Images, Annotations]:
+def read_document(path: PurePath, category: str) -> tuple[Images, Iterator[Annotations]]:
     """Read a COCO annotation file, without an object for any number of its segmentations.
 
-    The file is mapped, not copied.
+    The file is mapped, not copied. One in object storage is fetched to a file of this machine before.
 
     Args:
         path: of the file.
         category: whose annotations are read.
 
+    Returns:
+        The images, and the annotations in the order of the file: all at once, or of a long file in pieces, of which
+        none should be kept.
+
     Raises:
-        DatasetError: the file is missing, is no JSON (with the byte), is no COCO file, or lacks the category.
+        DatasetError: the file is missing, is no JSON (with the byte), is no COCO file, or lacks the category. Of an
+            annotation that is none, reading its piece tells.
     """
-    document = _decode(path)
+    data = _open(path)
+    document: _Document | _Frame
+    if len(data) <= ONE_PIECE:
+        document = _parse(data, path, _Document)
+        pieces = iter([document.annotations])
+    else:
+        document = _parse(data, path, _Frame)
+        pieces = _read_pieces(document.annotations, path)
     wanted = {entry.id for entry in document.categories if entry.name == category}
     if not wanted:
         names = ", ".join(entry.name for entry in document.categories[:8]) or "none"
         raise DatasetError(f"{path} has no category {category!r}; its categories are: {names}")
     images = document.images
-    found = [annotation for annotation in document.annotations if annotation.category_id in wanted]
     return Images(
         id=_column(images, "id"),
         file_name=tuple(image.file_name for image in images),
         height=_column(images, "height"),
         width=_column(images, "width"),
-    ), Annotations(
+    ), (_columns(piece, wanted) for piece in pieces)
+
+
+def _columns(annotations: list[_Annotation], wanted: set[int]) -> Annotations:
+    found = [annotation for annotation in annotations if annotation.category_id in wanted]
+    return Annotations(
         id=_column(found, "id"),
         image_id=_column(found, "image_id"),
         iscrowd=_column(found, "iscrowd"),
@@ -108,15 +149,32 @@ def _column(entries: Sequence[msgspec.Struct], field: str, dtype: npt.DTypeLike 
     return np.fromiter(map(attrgetter(field), entries), dtype, len(entries))
 
 
-def _decode(path: Path) -> _Document:
+def _read_pieces(annotations: msgspec.Raw, path: PurePath) -> Iterator[list[_Annotation]]:
+    """The elements of a JSON array, so many at a time."""
+    text = np.frombuffer(annotations, np.uint8)
+    if text[0] != ord("["):
+        _parse(b'{"annotations":%b}' % bytes(text[:64]), path, _Annotations)  # which raises
+    before = 0
+    for piece in array_pieces(text, PIECE):
+        found = _parse(b'{"annotations":[%b]}' % piece.tobytes(), path, _Annotations, before).annotations
+        before += len(found)
+        yield found
+
+
+def _open(path: PurePath) -> mmap.mmap | bytes:
     try:
-        data = _map(path)
+        return _map(path)
     except FileNotFoundError:
         raise DatasetError(f"{path} is missing; unpack annotations_trainval2017.zip beside the images") from None
+
+
+def _parse(data: mmap.mmap | bytes, path: PurePath, content: type[_Content], before: int = 0) -> _Content:
+    """Parse a document, or a piece of one that has so many annotations before those of the piece."""
     try:
-        return msgspec.json.decode(data, type=_Document)
+        return msgspec.json.decode(data, type=content)
     except msgspec.ValidationError as error:
-        raise DatasetError(f"{path} is not a COCO annotation file: {error}") from None
+        told = re.sub(r"(?<=\$\.annotations\[)\d+", lambda number: str(before + int(number[0])), str(error))
+        raise DatasetError(f"{path} is not a COCO annotation file: {told}") from None
     except RecursionError:
         raise DatasetError(f"{path} is not a COCO annotation file: it holds lists within lists without end") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -125,9 +183,14 @@ def _decode(path: Path) -> _Document:
         ) from None
 
 
-def _map(path: Path) -> mmap.mmap | bytes:
+def _map(path: PurePath) -> mmap.mmap | bytes:
     """The content of a file without a copy, for as long as anything refers to it."""
-    with path.open("rb") as file:
+    if isinstance(path, StorageUrl):
+        with TemporaryDirectory(prefix="maskcache-") as folder:
+            here = Path(folder) / path.name
+            files.fetch(path, here)
+            return _map(here)  # and stays mapped without a name
+    with Path(path).open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
             return b""  # which cannot be mapped
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -8,3 +8,11 @@ class ImageError(ValueError):
 
 class DownloadError(ValueError):
     """A download that cannot go on; the message names what is wrong and what to do. What is there is kept."""
+
+
+class QualityError(ValueError):
+    """What quality cannot be judged by; the message names the value, the limit and the remedy."""
+
+
+class ClusterError(ValueError):
+    """Something about a cluster of workers that its user can mend; finished shards are kept."""

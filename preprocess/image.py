@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import PurePath
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
+from cache import files
 from preprocess.errors import ImageError
 
 U8 = npt.NDArray[np.uint8]
@@ -18,19 +19,20 @@ U8 = npt.NDArray[np.uint8]
 _JPEG_START = b"\xff\xd8\xff"
 
 
-def read_rgb(path: Path) -> U8:
+def read_rgb(path: PurePath) -> U8:
     """Read and decode an image file. See `read_file` and `decode_rgb`."""
     return decode_rgb(read_file(path))
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: PurePath) -> bytes:
     """Read the bytes of an image file.
 
     Raises:
         ImageError: it is missing, unreadable or empty.
+        StorageError: it is in object storage, which cannot be read. That says nothing of the image.
     """
     try:
-        data = path.read_bytes()
+        data = files.read(path)
     except FileNotFoundError:
         raise ImageError("the image file is missing") from None
     except OSError as error:

@@ -16,15 +16,18 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from cache.files import AT_ONCE
 from cache.index import ShardInfo
 from cache.manifest import COLUMNS, ImageSource, Rejection, ShardManifest
+from cache.place import StorageUrl
 from cache.record import U8, RecordLayout
 from cache.shards import ShardDraft
 from cache.spec import CacheSpec
@@ -35,8 +38,8 @@ from preprocess.plan import PlannedShard, SplitPlan
 from preprocess.sample import make_record
 from preprocess.sources import Split, content_digest
 
-MOST_CLOSING = 2
-"""Full shards that may wait for the disk: more would only hide that it is the slower."""
+CLOSING_AHEAD = 1
+"""Full shards that may wait for a closer: more would only hide that the disk is the slower."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Job:
 
     plan: SplitPlan
     number: int
-    directory: Path
+    directory: PurePath
 
     @property
     def shard(self) -> PlannedShard:
@@ -61,40 +64,52 @@ class _Outcome(NamedTuple):
     reason: str
 
 
+def enter(job: Job, manifest: ShardManifest) -> None:
+    """Say that a shard is finished, on disk and in its plan."""
+    manifest.save(job.directory)
+    job.plan.shards[job.number] = dataclasses.replace(job.shard, manifest=manifest)
+
+
 def make_shards(
     jobs: list[Job],
     spec: CacheSpec,
     workers: int,
     on_image: Callable[[], None],
+    on_shard: Callable[[Job, ShardManifest], None] = enter,
+    closers: int = 1,
 ) -> None:
     """Make shards one after the other, with all threads at work on the images of the next ones.
 
-    Each finished shard is entered in its plan. Whatever goes wrong, no thread and no unfinished file is left; finished
-    shards stay.
+    Whatever goes wrong, no thread and no unfinished file is left; finished shards stay.
 
     Args:
         jobs: what to make, in this order.
         spec: of the cache.
         workers: threads that make records; 0 takes one a processor.
         on_image: called after each image, from the calling thread.
+        on_shard: called with each finished shard, by a closer.
+        closers: threads that make full shards durable.
 
     Raises:
         CacheWriteError: writing failed.
+        StorageError: photos are in object storage, which cannot be read.
     """
     layout = RecordLayout.of(spec)
     workers = workers or os.cpu_count() or 1
     window = 8 * workers  # so that one large photo, or a slow disk, does not keep the others waiting
+    if any(isinstance(job.plan.split.folder, StorageUrl) for job in jobs):
+        window = max(window, 2 * AT_ONCE)
     buffers: SimpleQueue[U8] = SimpleQueue()
     for _ in range(window):
         buffers.put(np.empty(layout.most_bytes, np.uint8))
     stop = threading.Event()
 
-    def make(split: Split, row: int, source: ImageSource) -> tuple[_Outcome, U8, U8 | None]:
+    def make(split: Split, row: int, source: ImageSource, read: Callable[[], bytes]) -> tuple[_Outcome, U8, U8 | None]:
         if stop.is_set():
             raise InterruptedError
         buffer = buffers.get()  # as many as images under way: there is one
         try:
-            data = read_file(split.folder / source.file_name)
+            data = read()
             source = source._replace(content=content_digest(data))
             record, entry = make_record(spec, layout, split, row, data, buffer)
         except ImageError as error:
@@ -107,25 +122,31 @@ def make_shards(
         except BaseException:
             draft.give_up()
             raise
-        manifest = _manifest(job, shard, outcomes)
-        manifest.save(job.directory)
-        job.plan.shards[job.number] = dataclasses.replace(job.shard, manifest=manifest)
+        on_shard(job, _manifest(job, shard, outcomes))
 
     with (
         deferred_interrupt() as check_interrupt,  # so that every file that was opened is known, and tidied up
         opencv_threads(1),  # the workers are the parallelism; OpenCV's own threads would only fight with them
-        ThreadPoolExecutor(1, thread_name_prefix="preprocess-closer") as closer,
+        ThreadPoolExecutor(AT_ONCE, thread_name_prefix="preprocess-reader") as readers,
+        ThreadPoolExecutor(closers, thread_name_prefix="preprocess-closer") as closer,
         ThreadPoolExecutor(workers, thread_name_prefix="preprocess") as pool,
     ):
+
+        def reader(path: PurePath) -> Callable[[], bytes]:
+            """What gives a file's bytes: at once from a disk, and asked for beforehand from far away."""
+            return readers.submit(read_file, path).result if isinstance(path, StorageUrl) else partial(read_file, path)
+
         images = (
-            (job.plan.split, *image) for job in jobs for image in zip(job.shard.rows, job.shard.sources, strict=True)
+            (job.plan.split, row, source, reader(job.plan.split.folder / source.file_name))
+            for job in jobs
+            for row, source in zip(job.shard.rows, job.shard.sources, strict=True)
         )
         ahead = deque(pool.submit(make, *image) for image in islice(images, window - 1))
         closing: deque[Future[None]] = deque()
         draft = None
         try:
             for job in jobs:
-                draft = ShardDraft(job.directory, job.shard.name, spec.store, layout, len(job.shard.rows))
+                draft = ShardDraft(Path(job.directory), job.shard.name, spec.store, layout, len(job.shard.rows))
                 outcomes = []
                 for _ in job.shard.rows:
                     outcome, buffer, record = ahead.popleft().result()
@@ -138,13 +159,14 @@ def make_shards(
                     check_interrupt()
                 closing.append(closer.submit(finish, job, draft, outcomes))
                 draft = None  # from here on the closer's
-                if len(closing) > MOST_CLOSING:
+                if len(closing) > closers + CLOSING_AHEAD:
                     closing.popleft().result()
             while closing:
                 closing.popleft().result()
                 check_interrupt()
         finally:
             stop.set()
+            readers.shutdown(wait=False, cancel_futures=True)
             if draft is not None:
                 draft.give_up()
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from itertools import count, pairwise
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import msgspec
 import xxhash
 
+from cache import files
 from cache.errors import CacheCorruptError
 from cache.index import CacheIndex
 from cache.manifest import ImageSource, Rejection, ShardManifest, manifest_path
-from cache.shards import describe, shard_bytes, shard_name
+from cache.place import StorageUrl
+from cache.shards import describe, shard_name
 from cache.spec import CacheSpec
 from preprocess.sources import Split
 
@@ -92,7 +94,7 @@ def shard_key(spec: CacheSpec, sources: Sequence[ImageSource]) -> str:
     return xxhash.xxh3_128_hexdigest(msgspec.json.encode([spec.record_fingerprint(), known]))
 
 
-def plan_split(out: Path, spec: CacheSpec, split: Split, index: CacheIndex | None) -> SplitPlan:
+def plan_split(out: PurePath, spec: CacheSpec, split: Split, index: CacheIndex | None) -> SplitPlan:
     """Cut a split into shards, and find those that are already there.
 
     Shards that the index names are taken at their word and size, as readers do; those that an interrupted build left
@@ -124,39 +126,55 @@ def plan_split(out: Path, spec: CacheSpec, split: Split, index: CacheIndex | Non
     return SplitPlan(split, _name(planned, taken, spec))
 
 
-def read_manifests(out: Path, index: CacheIndex, split: str) -> list[ShardManifest]:
+def read_manifests(out: PurePath, index: CacheIndex, split: str) -> list[ShardManifest]:
     """The manifests of a finished cache's split, in the order of its shards; those that are damaged are left out."""
-    manifests = []
-    for info in index.splits[split].shards:
-        try:
-            manifest = ShardManifest.load(manifest_path(out / split, info.name))
-        except CacheCorruptError:
-            continue
-        if manifest.shard == info:
-            manifests.append(manifest)
-    return manifests
+    shards = index.splits[split].shards
+    found = _load([manifest_path(out / split, info.name) for info in shards])
+    return [manifest for manifest, info in zip(found, shards, strict=True) if manifest and manifest.shard == info]
 
 
-def _manifests(directory: Path, committed: set[str]) -> list[ShardManifest]:
+def shards_there(directory: PurePath) -> dict[str, int]:
+    """Bytes of each shard, and of whatever else there is, in a folder."""
+    totals: dict[str, int] = {}
+    for name, size in files.sizes(directory).items():
+        top = name.partition("/")[0]
+        totals[top] = totals.get(top, 0) + size
+    return totals
+
+
+def _manifests(directory: PurePath, committed: set[str]) -> list[ShardManifest]:
     """The finished shards in a folder."""
-    manifests = []
-    for path in sorted(directory.glob("*.json")):
+    there = shards_there(directory)
+    found = _load([directory / name for name in sorted(there) if name.endswith(".json")])
+    return [
+        manifest
+        for manifest in found
+        if manifest
+        and there.get(manifest.shard.name) == manifest.shard.bytes
+        and (manifest.shard.name in committed or _is_as_written(directory, manifest))
+    ]
+
+
+def _load(paths: list[PurePath]) -> list[ShardManifest | None]:
+    """The manifests of these paths; None for one that is missing or damaged."""
+    manifests: list[ShardManifest | None] = []
+    for path, data in zip(paths, files.read_all(paths), strict=True):
         try:
-            manifest = ShardManifest.load(path)
+            manifests.append(ShardManifest.decode(data, path) if data else None)
         except CacheCorruptError:
-            continue
-        shard = manifest.shard
-        if is_there(directory, manifest) and (
-            shard.name in committed or describe(directory / shard.name, shard.rows).checksum == shard.checksum
-        ):
-            manifests.append(manifest)
+            manifests.append(None)
     return manifests
 
 
-def is_there(directory: Path, manifest: ShardManifest) -> bool:
-    """Whether a manifest's shard is in the folder, in the right size."""
-    path = directory / manifest.shard.name
-    return path.exists() and shard_bytes(path) == manifest.shard.bytes
+def _is_as_written(directory: PurePath, manifest: ShardManifest) -> bool:
+    """Whether a shard that no index names has the bytes that were written.
+
+    In object storage nothing is there in part, nor is anything lost in a power cut: it need not be fetched to see.
+    """
+    if isinstance(directory, StorageUrl):
+        return True
+    shard = manifest.shard
+    return describe(Path(directory / shard.name), shard.rows).checksum == shard.checksum
 
 
 def _same_content(manifest: ShardManifest, content: dict[int, int]) -> bool:
@@ -166,7 +184,7 @@ def _same_content(manifest: ShardManifest, content: dict[int, int]) -> bool:
 
 def _name(planned: list[PlannedShard], taken: set[str], spec: CacheSpec) -> list[PlannedShard]:
     """Name the shards that have to be made: by their place if that is free, else with numbers above all others."""
-    numbers = count(max([len(planned), *(int(Path(name).stem) + 1 for name in taken if name)]))
+    numbers = count(max([len(planned), *(int(PurePath(name).stem) + 1 for name in taken if name)]))
     named = []
     for place, shard in enumerate(planned):
         if not shard.manifest:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import PurePath
 
+from cache import files
 from cache.errors import CacheStaleError
 from cache.index import CacheIndex
 from cache.integrity import Damage
@@ -14,7 +15,7 @@ from preprocess.changes import find_changes, stale_reasons
 
 
 def repair_cache(
-    cache: Path, coco: Path, damages: Iterable[Damage], progress: Progress | None = None, *, workers: int = 0
+    cache: PurePath, coco: PurePath, damages: Iterable[Damage], progress: Progress | None = None, *, workers: int = 0
 ) -> BuildReport:
     """Make what `verify_cache` found damaged again, from the dataset that the cache was made from.
 
@@ -38,6 +39,6 @@ def repair_cache(
             "bring it up to date with `preprocess`, then repair it"
         )
     for split, shard in {(damage.split, damage.shard) for damage in damages if damage.shard}:
-        manifest_path(cache / split, shard).unlink(missing_ok=True)  # without it a shard counts as not finished
+        files.remove(manifest_path(cache / split, shard))  # without it a shard counts as not finished
     config = BuildConfig(coco=coco, out=cache, spec=index.spec, splits=tuple(index.splits), workers=workers)
     return build_cache(config, progress)

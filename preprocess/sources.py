@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePath
 
 import numpy as np
 import xxhash
 
+from cache import files
 from cache.manifest import ImageSource
+from cache.place import StorageUrl
 from cache.spec import CacheSpec
 from preprocess.coco import PersonTable, annotation_file, load_persons
 from preprocess.digest import annotation_digests
@@ -36,27 +39,29 @@ class Split:
     """
 
     name: str
-    folder: Path
+    folder: PurePath
     table: PersonTable
     rows: list[int]
     sources: list[ImageSource]
-    annotations: Path
+    annotations: PurePath
     problems: dict[int, str]
     orphans: tuple[str, ...]
 
 
-def read_split(coco: Path, name: str, spec: CacheSpec, *, content: bool = False) -> Split:
+def read_split(coco: PurePath, name: str, spec: CacheSpec, *, content: bool = False) -> Split:
     """Read a split's annotations and pick the images that the spec's rule and limit select.
 
     With `content` the images are read, too, and known by their bytes and not only by their names and sizes.
 
     Raises:
         DatasetError: files or folders are missing or unreadable, or no image is selected.
+        StorageError: the dataset is in object storage, which cannot be read.
     """
     source_name = SPLIT_FOLDERS[name]
     folder = coco / source_name
     annotations = annotation_file(coco, source_name)
-    if not folder.is_dir():
+    present = _file_sizes(folder)
+    if present is None:
         raise DatasetError(f"{folder} is missing; unpack {source_name}.zip in {coco}")
     table = load_persons(annotations, spec.category)
     rows = np.flatnonzero(select_images(table, spec.images)).tolist()
@@ -77,7 +82,7 @@ def read_split(coco: Path, name: str, spec: CacheSpec, *, content: bool = False)
         folder=folder,
         table=table,
         rows=rows,
-        sources=_image_sources(folder, table, rows, problems, content=content),
+        sources=_image_sources(folder, present, table, rows, problems, content=content),
         annotations=annotations,
         problems=problems,
         orphans=tuple(orphans),
@@ -89,11 +94,39 @@ def content_digest(data: bytes) -> int:
     return xxhash.xxh3_64_intdigest(data)
 
 
+def _file_sizes(folder: PurePath) -> dict[str, int] | None:
+    """Bytes of each file in a folder; None if there is no such folder."""
+    if isinstance(folder, StorageUrl):
+        return files.sizes(folder) or None
+    try:
+        with os.scandir(folder) as entries:  # far cheaper than asking for the files one by one
+            return {entry.name: entry.stat().st_size for entry in entries}
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _contents(folder: PurePath, names: list[str]) -> dict[str, int]:
+    """Digests of files, by their names."""
+
+    def digest(name: str) -> int:
+        return content_digest(files.read(folder / name))
+
+    if not isinstance(folder, StorageUrl):
+        return {name: digest(name) for name in names}
+    with ThreadPoolExecutor(files.AT_ONCE) as pool:
+        return dict(zip(names, pool.map(digest, names), strict=True))
+
+
 def _image_sources(
-    folder: Path, table: PersonTable, rows: list[int], problems: dict[int, str], *, content: bool
+    folder: PurePath,
+    sizes: dict[str, int],
+    table: PersonTable,
+    rows: list[int],
+    problems: dict[int, str],
+    *,
+    content: bool,
 ) -> list[ImageSource]:
-    with os.scandir(folder) as entries:  # far cheaper than asking for the files one by one
-        sizes = {entry.name: entry.stat().st_size for entry in entries}
+    contents = _contents(folder, [name for row in rows if (name := table.file_name[row]) in sizes]) if content else {}
     digests = annotation_digests(table, np.array(rows, np.int64)).tolist()
     sources = []
     for row, digest in zip(rows, digests, strict=True):
@@ -105,7 +138,7 @@ def _image_sources(
                 file_name=name,
                 file_bytes=sizes.get(name, -1),
                 annotations=digest ^ xxhash.xxh3_64_intdigest(problem.encode()) if problem else digest,
-                content=content_digest((folder / name).read_bytes()) if content and name in sizes else 0,
+                content=contents.get(name, 0),
             )
         )
     return sources

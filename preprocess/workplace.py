@@ -8,13 +8,15 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 
+from cache import files
 from cache.errors import CacheCorruptError, CacheError, CacheMissingError
 from cache.index import INDEX_NAME, CacheIndex
+from cache.place import StorageUrl
 from cache.record import RecordLayout
-from cache.shards import remove
 from cache.spec import CacheSpec
+from preprocess.cloud_lock import lock_url
 from preprocess.sources import SPLIT_FOLDERS
 
 LOCK_NAME = "build.lock"
@@ -23,14 +25,33 @@ JPEG_BYTES_A_PIXEL = 0.45
 """Quality 95 without subsampling, in LMDB: measured on 740 of COCO's photos at side 384. For estimates of space."""
 
 
+def make_folder(out: PurePath) -> None:
+    """Make the folder of a cache, if it is not there; object storage has none to make.
+
+    Raises:
+        CacheError: it cannot be made.
+    """
+    if isinstance(out, StorageUrl):
+        return
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CacheError(f"cannot create {out}: {error.strerror}; choose another --out") from None
+
+
 @contextmanager
-def lock_folder(out: Path) -> Iterator[None]:
+def lock_folder(out: PurePath) -> Iterator[None]:
     """One build at a time in a folder; the kernel lets go of the lock when its holder dies.
 
     Raises:
         CacheError: the folder cannot be written in, or another process holds the lock.
+        StorageError: it is in object storage, which cannot be written.
     """
-    path = out / LOCK_NAME
+    if isinstance(out, StorageUrl):
+        with lock_url(out / LOCK_NAME):
+            yield
+        return
+    path = Path(out / LOCK_NAME)
     while True:
         try:
             file = path.open("a+")
@@ -39,9 +60,8 @@ def lock_folder(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
             file.close()
+            holder = lock_holder(out) or "unknown"
             raise CacheError(f"{out} is being built by process {holder}; wait for it, or stop it") from None
         if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
             break
@@ -56,7 +76,15 @@ def lock_folder(out: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def committed_index(out: Path) -> CacheIndex | None:
+def lock_holder(out: PurePath) -> str:
+    """What the lock of a folder says of its holder; empty where there is none."""
+    try:
+        return files.read(out / LOCK_NAME).decode().strip()
+    except OSError:
+        return ""
+
+
+def committed_index(out: PurePath) -> CacheIndex | None:
     """The index of the finished cache in a folder; None where there is none, or a damaged one.
 
     Raises:
@@ -68,35 +96,34 @@ def committed_index(out: Path) -> CacheIndex | None:
         return None
 
 
-def check_owner(out: Path) -> None:
+def check_owner(out: PurePath) -> None:
     """Refuse a folder that holds other things than a cache.
 
     Raises:
         CacheError: it does.
     """
-    foreign = {path.name for path in out.iterdir()} - {LOCK_NAME, INDEX_NAME, *SPLIT_FOLDERS}
+    foreign = set(files.names(out)) - {LOCK_NAME, INDEX_NAME, *SPLIT_FOLDERS}
     if foreign:
         raise CacheError(f"{out} holds other things ({sorted(foreign)[0]}); give --out a folder of its own")
 
 
-def has_shards(out: Path) -> bool:
+def has_shards(out: PurePath) -> bool:
     """Whether a folder holds finished shards, whatever of."""
-    return any(out.glob("*/*.json"))
+    return any(name.endswith(".json") for split in SPLIT_FOLDERS for name in files.names(out / split))
 
 
-def clear(out: Path) -> None:
+def clear(out: PurePath) -> None:
     """Remove a cache, finished or not."""
-    (out / INDEX_NAME).unlink(missing_ok=True)  # first: from here on there is no cache
+    files.remove(out / INDEX_NAME)  # first: from here on there is no cache
     for name in SPLIT_FOLDERS:
-        if (out / name).exists():
-            shutil.rmtree(out / name)
+        files.remove(out / name)
 
 
-def sweep(directory: Path, keep: set[str]) -> None:
+def sweep(directory: PurePath, keep: set[str]) -> None:
     """Remove everything from a split's folder that its cache does not consist of."""
-    for path in directory.iterdir():
-        if path.name not in keep:
-            remove(path)
+    for name in files.names(directory):
+        if name not in keep:
+            files.remove(directory / name)
 
 
 def resolve_codec(spec: CacheSpec, images: int, memory: int) -> CacheSpec:
@@ -113,7 +140,7 @@ def estimate_bytes(spec: CacheSpec, images: int) -> int:
     return images * (int(spec.side**2 * JPEG_BYTES_A_PIXEL) + 2 * layout.plane_bytes)
 
 
-def check_space(out: Path, spec: CacheSpec, images: int) -> None:
+def check_space(out: PurePath, spec: CacheSpec, images: int) -> None:
     """Refuse to begin what cannot end.
 
     Args:
@@ -122,8 +149,10 @@ def check_space(out: Path, spec: CacheSpec, images: int) -> None:
         images: that have to be written.
 
     Raises:
-        CacheError: the estimate exceeds the free space.
+        CacheError: the estimate exceeds the free space. Object storage is believed to have enough.
     """
+    if isinstance(out, StorageUrl):
+        return
     need, have = estimate_bytes(spec, images), shutil.disk_usage(out).free
     if need > have:
         raise CacheError(

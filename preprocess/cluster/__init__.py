@@ -1,0 +1,1 @@
+"""The shards of a build on the workers of a Dask cluster."""

@@ -1,0 +1,134 @@
+"""A connection to a Dask cluster: one that is there, or one of this machine's processes for as long as it is needed."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from preprocess.cluster.address import LOCAL, ClusterAddress
+from preprocess.cluster.environment import check_environment, environment
+from preprocess.errors import ClusterError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+CONNECT_SECONDS = 10
+"""So long a scheduler may take to answer."""
+
+WORKER_SECONDS = 60
+"""So long a cluster may be without a worker."""
+
+
+_LEAN = {
+    # Would look a hundred times a second at what each thread is doing.
+    "distributed.worker.profile.enabled": False,
+    # Would have the allocator give the memory of each photo back to the system: a third more time for everything.
+    "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": "1"},
+}
+"""What Dask does unasked, and is to leave be in processes that only make shards."""
+
+
+@contextmanager
+def open_client(address: ClusterAddress) -> Iterator[Client]:
+    """A client of a cluster that has at least one worker, all of them like this process.
+
+    Raises:
+        ClusterError: no `distributed`, no scheduler, no worker, or one of other versions.
+    """
+    try:
+        from distributed.utils import silence_logging_cmgr
+    except ModuleNotFoundError:
+        raise ClusterError("--cluster needs Dask: pip install -c constraints.txt -e '.[cluster]'") from None
+    # What it has to say of a lost worker or connection is either mended or becomes an error of ours.
+    with silence_logging_cmgr(logging.CRITICAL + 1):
+        if address.local_processes:
+            with _local_cluster(address.local_processes) as client:
+                yield client
+        else:
+            with _remote_cluster(address) as client:
+                yield client
+
+
+@contextmanager
+def _remote_cluster(address: ClusterAddress) -> Iterator[Client]:
+    from distributed import Client, Security
+
+    if address.encrypted and not Security().get_connection_args("client").get("ssl_context"):
+        raise ClusterError(
+            f"{address.text} needs certificates; name them in Dask's configuration (distributed.comm.tls), or use tcp://"
+        )
+    try:
+        client = Client(address.text, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ClusterError(
+            f"no scheduler answers at {address.text} ({error}); start one with `dask scheduler`, "
+            "and workers with `dask worker ADDRESS`"
+        ) from None
+    with client:
+        _wait_for_worker(client, address)
+        check_workers(client)
+        yield client
+
+
+@contextmanager
+def _local_cluster(processes: int) -> Iterator[Client]:
+    import dask
+    from distributed import Client, LocalCluster
+
+    from preprocess.cluster.interrupt import IgnoreInterrupt
+
+    with dask.config.set(_LEAN):
+        try:
+            cluster = LocalCluster(
+                n_workers=processes,
+                threads_per_worker=max(1, (os.cpu_count() or 1) // processes),
+                dashboard_address="127.0.0.1:0",
+                memory_limit=0,  # what fits without Dask fits with it
+                silence_logs=logging.CRITICAL + 1,
+            )
+        except (OSError, RuntimeError) as error:
+            raise ClusterError(
+                f"the {processes} processes of {LOCAL}{processes} do not start ({error}); give it fewer, or leave "
+                '--cluster out; a script that calls build_cache has to do so under `if __name__ == "__main__":`'
+            ) from error
+        with cluster, Client(cluster, set_as_default=False) as client:
+            client.register_plugin(IgnoreInterrupt())
+            yield client
+
+
+def _wait_for_worker(client: Client, address: ClusterAddress) -> None:
+    try:
+        client.wait_for_workers(1, timeout=WORKER_SECONDS)
+    except TimeoutError:
+        raise no_worker(address) from None
+
+
+def no_worker(address: ClusterAddress) -> ClusterError:
+    """The error that nobody is there to work."""
+    return ClusterError(
+        f"{address.text} has had no worker for {WORKER_SECONDS} s; start some with `dask worker {address.text}`, "
+        "then run it again: finished shards are kept"
+    )
+
+
+_INSTALL = "install it there: pip install -c constraints.txt -e '.[cluster]'"
+
+
+def check_workers(client: Client) -> None:
+    """Compare versions with all workers that are there now; those that come later are looked at with each task.
+
+    Raises:
+        ClusterError: one differs, or it or the scheduler, through which tasks go, has no maskcache.
+    """
+    here = environment()
+    try:
+        client.run_on_scheduler(environment)
+    except Exception as error:
+        raise ClusterError(f"the scheduler cannot run maskcache ({error}); {_INSTALL}") from None
+    for worker, there in client.run(environment, on_error="return").items():
+        if isinstance(there, Exception):
+            raise ClusterError(f"worker {worker} cannot run maskcache ({there}); {_INSTALL}")
+        check_environment(here, worker, there)

@@ -1,0 +1,211 @@
+"""Shards as tasks of a Dask cluster: it places them, and gives those of a lost worker to another.
+
+client    cut out a shard's part of the annotations, submit it     as many as the workers have threads
+worker    make the shard under a name of its own                   `task.make_shard`
+client    rename it, write its manifest                            the only one to do so
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path, PurePath
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cache import files
+from cache.errors import StorageError
+from cache.manifest import ShardManifest
+from cache.place import StorageUrl
+from cache.spec import CacheSpec
+from preprocess.cluster.address import ClusterAddress
+from preprocess.cluster.client import WORKER_SECONDS, no_worker, open_client
+from preprocess.cluster.environment import environment
+from preprocess.cluster.task import ShardTask, attempt_pattern, make_shard
+from preprocess.errors import ClusterError
+from preprocess.interrupt import deferred_interrupt
+from preprocess.pipeline import Job, enter
+from preprocess.split_part import split_part
+from preprocess.workplace import lock_holder
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+LOOK_SECONDS = 0.5
+"""How often to look for Ctrl-C and for new or lost workers while nothing comes in."""
+
+RESULT_SECONDS = 10
+"""So long a manifest, which is small, may take to come; then its worker is gone and Dask makes it anew."""
+
+
+def make_shards_on_cluster(
+    jobs: list[Job],
+    spec: CacheSpec,
+    address: ClusterAddress,
+    threads: int,
+    on_images: Callable[[int], None],
+) -> None:
+    """Make shards on the workers of a cluster, and enter each in its plan. Finished shards stay, whatever goes wrong.
+
+    Args:
+        jobs: what to make; all workers see photos and shards at the same paths, or URLs.
+        spec: of the cache.
+        address: of the cluster.
+        threads: that make the records of one shard; 0 takes one. A worker makes as many shards at a time as it has
+            threads.
+        on_images: called with the number of a shard's images when it is finished, from the calling thread.
+
+    Raises:
+        ClusterError: the cluster cannot be used, is lost, or a shard has killed several workers.
+        CacheWriteError: writing failed.
+        StorageError: photos or shards are in object storage, which fails.
+    """
+    build = uuid.uuid4().hex[:12]
+    with _tidied(jobs, build), deferred_interrupt() as check_interrupt, open_client(address) as client:
+        run = _Run(client, address, check_interrupt)
+        try:
+            for job, manifest in run.results(jobs, lambda job: _task(job, spec, max(1, threads), build)):
+                _adopt(job, manifest)
+                on_images(len(job.shard.rows))
+        finally:
+            run.cancel()
+
+
+def _task(job: Job, spec: CacheSpec, threads: int, build: str) -> ShardTask:
+    part = split_part(job.plan.split, job.shard.rows, job.shard.sources)
+    return ShardTask(
+        environment=environment(),
+        holder=lock_holder(job.directory.parent),
+        split=dataclasses.replace(part, folder=_absolute(part.folder)),
+        directory=_absolute(job.directory),
+        name=job.shard.name,
+        key=job.shard.key,
+        spec=spec,
+        threads=threads,
+        build=build,
+    )
+
+
+def _absolute(place: PurePath) -> PurePath:
+    """A folder as a worker finds it, whatever folder that was started in."""
+    return place if isinstance(place, StorageUrl) else Path(place).absolute()
+
+
+def _adopt(job: Job, manifest: ShardManifest) -> None:
+    """Make a worker's shard the cache's."""
+    files.move(job.directory / manifest.shard.name, job.directory / job.shard.name)
+    enter(job, dataclasses.replace(manifest, shard=dataclasses.replace(manifest.shard, name=job.shard.name)))
+
+
+@contextmanager
+def _tidied(jobs: list[Job], build: str) -> Iterator[None]:
+    """Remove afterwards what attempts have left that came to nothing.
+
+    A worker that is still at it leaves its own; that is no part of the cache, and the end of the next build removes it.
+    """
+    try:
+        yield
+    except StorageError:
+        raise  # it would only fail once more
+    except BaseException:
+        _tidy(jobs, build)
+        raise
+    _tidy(jobs, build)
+
+
+def _tidy(jobs: list[Job], build: str) -> None:
+    for directory in {job.directory for job in jobs}:
+        for name in files.names(directory):
+            if fnmatch(name, attempt_pattern(build)):
+                files.remove(directory / name)
+
+
+class _Run:
+    """Keeps a cluster supplied with tasks."""
+
+    def __init__(self, client: Client, address: ClusterAddress, check_interrupt: Callable[[], None]) -> None:
+        self._client, self._address, self._check_interrupt = client, address, check_interrupt
+        self._done: SimpleQueue[Future[bytes]] = SimpleQueue()
+        self._under_way: dict[Future[bytes], Job] = {}
+        self._slots = 0
+        self._looked = self._staffed = float("-inf")
+
+    def results(self, jobs: list[Job], task: Callable[[Job], ShardTask]) -> Iterator[tuple[Job, ShardManifest]]:
+        """Each job with the manifest of its shard, as they are finished."""
+        rest = iter(jobs)
+        while True:
+            self._look()
+            self._supply(rest, task)
+            if not self._under_way:
+                return
+            try:
+                future = self._done.get(timeout=LOOK_SECONDS)
+            except Empty:
+                continue
+            manifest = self._manifest(future)
+            if manifest:
+                job = self._under_way.pop(future)
+                self._supply(rest, task)  # before the caller takes its time
+                yield job, manifest
+
+    def cancel(self) -> None:
+        """Take back what is not done yet."""
+        if self._under_way and self._client.status == "running":
+            self._client.cancel(list(self._under_way), force=True)
+
+    def _supply(self, rest: Iterator[Job], task: Callable[[Job], ShardTask]) -> None:
+        """Give each thread of a worker its task.
+
+        Not one more: it would lie with a worker, hold its images' outlines, and be blamed where that worker dies.
+        """
+        while len(self._under_way) < max(1, self._slots) and (job := next(rest, None)):
+            self._submit(job, task(job))
+
+    def _submit(self, job: Job, task: ShardTask) -> None:
+        key = f"{job.plan.split.name}/{job.shard.name}-{task.build}"
+        future = self._client.submit(make_shard, task, key=key, pure=False)
+        self._under_way[future] = job
+        future.add_done_callback(self._done.put)
+
+    def _look(self) -> None:
+        """Look for Ctrl-C; now and then, how many threads there are."""
+        self._check_interrupt()
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        self._slots = sum(self._client.nthreads().values())
+        if self._slots:
+            self._staffed = now
+        elif now - self._staffed > WORKER_SECONDS:
+            raise no_worker(self._address)
+
+    def _manifest(self, future: Future[bytes]) -> ShardManifest | None:
+        """What a task has come to; None if its result is lost with its worker and will come again."""
+        from distributed import KilledWorker
+
+        job = self._under_way[future]
+        if future.status in ("cancelled", "lost"):
+            raise ClusterError(
+                f"the connection to the scheduler of {self._address.text} is lost; see its log, "
+                "then run the same command again: finished shards are kept"
+            )
+        try:
+            return msgspec.json.decode(future.result(timeout=RESULT_SECONDS), type=ShardManifest)
+        except TimeoutError:
+            self._done.put(future)
+            return None
+        except KilledWorker as error:
+            shard, images = job.shard, job.shard.sources
+            raise ClusterError(
+                f"shard {job.plan.split.name}/{shard.name} ({images[0].file_name} to {images[-1].file_name}) has lost "
+                f"{error.allowed_failures + 1} workers, the last at {error.last_worker.address}: they ran out of "
+                "memory, or a photo of it crashes them; see the workers' logs, take that photo out or give them more "
+                "memory, and run it again: finished shards are kept"
+            ) from None

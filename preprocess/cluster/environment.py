@@ -1,0 +1,51 @@
+"""What has to be the same on the client and on every worker, so that all shards of a cache are of one kind."""
+
+from __future__ import annotations
+
+import platform
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+
+from cache.spec import FORMAT_VERSION
+from preprocess.commit import TOOLS
+from preprocess.errors import ClusterError
+
+Environment = dict[str, str]
+"""Versions, by what they are of."""
+
+
+@lru_cache(maxsize=1)
+def environment() -> Environment:
+    """Of the process that asks."""
+    python = ".".join(platform.python_version_tuple()[:2])
+    return {
+        "the cache format": str(FORMAT_VERSION),
+        "Python": python,
+        **{name: _version(name) for name in ("maskcache", *TOOLS)},
+    }
+
+
+def check_environment(here: Environment, worker: str, there: Environment) -> None:
+    """Compare the client's versions with a worker's.
+
+    Raises:
+        ClusterError: they differ; the message names all that do.
+    """
+    names = sorted({*here, *there}, key=str.lower)
+    wrong = [
+        f"{name} is {there.get(name, 'missing')}, here {here.get(name, 'missing')}"
+        for name in names
+        if here.get(name) != there.get(name)
+    ]
+    if wrong:
+        raise ClusterError(
+            f"worker {worker} runs other versions: {'; '.join(wrong)}; "
+            "install the same maskcache there, with the same constraints.txt, and start the worker again"
+        )
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,119 @@
+"""What a worker does: one shard, under a name of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import uuid
+from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
+
+import cv2
+import msgspec
+from distributed import get_worker
+
+from cache import files
+from cache.errors import CacheError
+from cache.manifest import ShardManifest
+from cache.place import StorageUrl
+from cache.spec import CacheSpec
+from preprocess.cluster.environment import Environment, check_environment, environment
+from preprocess.errors import ClusterError, DatasetError
+from preprocess.pipeline import Job, make_shards
+from preprocess.plan import PlannedShard, SplitPlan
+from preprocess.sources import Split
+from preprocess.workplace import lock_holder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """A shard to be made, with all that has to be known for it.
+
+    Attributes:
+        environment: of the client.
+        holder: of the lock on the cache's folder, as the client sees it.
+        split: the shard's part of one.
+        directory: of the split's shards.
+        name: of the shard, when it is the cache's.
+        key: see `preprocess.plan.PlannedShard`.
+        spec: of the cache.
+        threads: that make records.
+        build: a word that all temporary names of a build have in common.
+    """
+
+    environment: Environment
+    holder: str
+    split: Split
+    directory: PurePath
+    name: str
+    key: str
+    spec: CacheSpec
+    threads: int
+    build: str
+
+
+def attempt_pattern(build: str) -> str:
+    """What all names match that shards of a build have before they are the cache's."""
+    return f".*.{build}.*"
+
+
+def make_shard(task: ShardTask) -> bytes:
+    """Make a shard; its manifest, encoded, has a name that no other attempt at it will have.
+
+    Only the client gives a shard its place. So it does not matter how often it is made, or that a worker that was
+    believed dead finishes it once more.
+
+    Raises:
+        ClusterError: this worker is not like the client, or does not see the same files.
+        CacheError, DatasetError: as in a build on one machine.
+    """
+    worker = socket.gethostname()
+    check_environment(task.environment, worker, environment())
+    try:
+        _check_files(task)
+        return msgspec.json.encode(_make(task))
+    except (CacheError, ClusterError, DatasetError) as error:
+        raise type(error)(f"worker {worker}: {error}") from None
+
+
+def _check_files(task: ShardTask) -> None:
+    """Without this, a worker that lacks the photos would reject them all."""
+    out, folder = task.directory.parent, task.split.folder
+    if lock_holder(out) != task.holder:
+        raise ClusterError(f"{out} is not the folder here that it is on the client; {_SHARE}")
+    if isinstance(folder, StorageUrl):
+        return
+    seen = next((source for source in task.split.sources if source.file_bytes >= 0), None)
+    if seen and not Path(folder / seen.file_name).is_file():
+        raise ClusterError(f"{folder / seen.file_name} is not here, though the client sees it; {_SHARE}")
+
+
+_SHARE = "all workers need the dataset and --out at the same paths on a file system that they share, or by URL"
+
+
+def _make(task: ShardTask) -> ShardManifest:
+    """Make the shard in its place, or on this machine's disk and send it there."""
+    if not isinstance(task.directory, StorageUrl):
+        return _make_in(Path(task.directory), task)
+    with TemporaryDirectory(dir=get_worker().local_directory) as scratch:  # Dask tidies up behind a killed worker
+        manifest = _make_in(Path(scratch), task)
+        name = manifest.shard.name
+        files.upload(Path(scratch) / name, task.directory / name)
+    return manifest
+
+
+def _make_in(directory: Path, task: ShardTask) -> ShardManifest:
+    name = f".{task.name}.{task.build}.{uuid.uuid4().hex[:12]}"
+    sources = tuple(task.split.sources)
+    shard = PlannedShard(name=name, key=task.key, rows=task.split.rows, sources=sources, manifest=None)
+    made = []
+    # Stays so: tasks run side by side in one process, and each would set it back while another is at work.
+    cv2.setNumThreads(1)
+    make_shards(
+        [Job(SplitPlan(task.split, [shard]), 0, directory)],
+        task.spec,
+        task.threads,
+        on_image=lambda: None,
+        on_shard=lambda _, manifest: made.append(manifest),
+    )
+    return made[0]

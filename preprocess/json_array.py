@@ -1,0 +1,47 @@
+"""A JSON array in pieces: where its elements may be parted, without a look at what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+U8 = npt.NDArray[np.uint8]
+
+_OPEN, _CLOSE, _OPEN_OBJECT, _CLOSE_OBJECT, _COMMA, _QUOTE, _BACKSLASH = b'[]{},"\\'
+
+
+def array_pieces(text: U8, least: int) -> Iterator[U8]:
+    """The elements of an array, and the commas between them, in pieces of at least so many bytes, but the last.
+
+    Args:
+        text: the array with its brackets, without white space around it. A parser has let it through.
+        least: see above.
+    """
+    end, last = 0, len(text) - 1
+    while end < last:
+        begin = end + 1
+        end = _find_comma(text, begin, begin + least, last)
+        yield text[begin:end]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _find_comma(text: U8, at: int, least: int, last: int) -> int:
+    """Where the first comma between elements is from `least` on; `last` if there is none. An element begins at `at`."""
+    depth = 0
+    while at < last:
+        character = text[at]
+        if character == _QUOTE:
+            at += 1
+            while text[at] != _QUOTE:
+                at += 2 if text[at] == _BACKSLASH else 1
+        elif character in (_OPEN, _OPEN_OBJECT):
+            depth += 1
+        elif character in (_CLOSE, _CLOSE_OBJECT):
+            depth -= 1
+        elif character == _COMMA and depth == 0 and at >= least:
+            return at
+        at += 1
+    return last

@@ -1,0 +1,141 @@
+"""Scoring a dataset or a cache, photos side by side. Memory is that of the photos under way."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from cache.manifest import Rejection
+from cache.reader import CacheReader
+from cache.spec import CacheSpec
+from preprocess.coco import PersonTable
+from preprocess.errors import DatasetError, ImageError
+from preprocess.geometry import FitBox
+from preprocess.image import decode_rgb, opencv_threads, read_rgb
+from preprocess.quality import NAMES, QualityScores, quality_scores
+from preprocess.sample import native_planes
+from preprocess.select import sum_per_image
+from preprocess.sources import SPLIT_FOLDERS
+from preprocess.survey import QualitySurvey, SurveyConfig
+
+Progress = Callable[[int, int], None]
+"""Called with (photos done, photos to do)."""
+
+
+def survey_dataset(
+    coco: Path, split: str, table: PersonTable, config: SurveyConfig, progress: Progress | None = None
+) -> QualitySurvey:
+    """Score the photos of a split with the union of their annotated persons. Crowd regions count nowhere.
+
+    Args:
+        coco: the folder that holds the split's folder.
+        split: `train` or `val`.
+        table: its annotations.
+        config: what to score.
+        progress: called from the calling thread after each photo.
+
+    Raises:
+        DatasetError: the split's folder is missing.
+    """
+    folder = coco / SPLIT_FOLDERS[split]
+    if not folder.is_dir():
+        raise DatasetError(f"{folder} is missing; unpack {folder.name}.zip in {coco}")
+    problems = {problem.image: problem for problem in reversed(table.problems)}
+    spec = CacheSpec(side=384)  # only its rule for crowds counts here
+
+    def score(row: int) -> QualityScores:
+        if row in problems:
+            raise ImageError(f"annotation {problems[row].annotation}: {problems[row].reason}")
+        image = read_rgb(folder / table.file_name[row])
+        height, width = image.shape[:2]
+        expected = int(table.height[row]), int(table.width[row])
+        if (height, width) != expected:
+            raise ImageError(
+                f"the image is {width} x {height} pixels, its JSON entry says {expected[1]} x {expected[0]}"
+            )
+        return quality_scores(image, *native_planes(table, row, spec), side=config.side)
+
+    rows = np.flatnonzero(sum_per_image(table, (table.iscrowd == 0).astype(np.int64))).tolist()
+    chosen = _evenly(rows, config.limit)
+    images = [(int(table.image_id[row]), table.file_name[row]) for row in chosen]
+    return _survey(split, images, chosen, score, config, photos=len(rows), progress=progress)
+
+
+def survey_cache(reader: CacheReader, config: SurveyConfig, progress: Progress | None = None) -> QualitySurvey:
+    """Score the samples of a split of a cache, at its side and without the padding. See `survey_dataset`.
+
+    Raises:
+        CacheError: a shard is missing or damaged.
+    """
+    side, layout = reader.layout.side, reader.layout
+
+    def score(sample: int) -> QualityScores:
+        fields, entry = reader.fields(sample), reader.samples[sample]
+        rows, columns = FitBox(*(int(entry[name]) for name in ("box_x", "box_y", "box_width", "box_height"))).slices
+        raw = layout.codec == "raw"
+        image = fields.image.reshape(side, side, 3) if raw else decode_rgb(fields.image.tobytes())
+        person, ignore = (layout.unpack_plane(plane)[rows, columns] for plane in (fields.person, fields.ignore))
+        return quality_scores(image[rows, columns], person, ignore, side=side)
+
+    samples = np.flatnonzero(reader.samples["persons"]).tolist()
+    chosen = _evenly(samples, config.limit)
+    images = [(image_id, f"image {image_id}") for image_id in reader.samples["image_id"][chosen].tolist()]
+    config = dataclasses.replace(config, side=side)
+    return _survey(reader.split, images, chosen, score, config, photos=len(samples), progress=progress)
+
+
+def _evenly(rows: list[int], limit: int) -> list[int]:
+    """As many as `limit`, evenly over all; all if it is 0."""
+    if not 0 < limit < len(rows):
+        return rows
+    return [rows[at * len(rows) // limit] for at in range(limit)]
+
+
+def _survey(
+    split: str,
+    images: Sequence[tuple[int, str]],
+    rows: Sequence[int],
+    score: Callable[[int], QualityScores],
+    config: SurveyConfig,
+    *,
+    photos: int,
+    progress: Progress | None,
+) -> QualitySurvey:
+    """Score rows side by side; `images` are their ids and names."""
+
+    def scored(row: int) -> QualityScores | str:
+        try:
+            return score(row)
+        except ImageError as error:
+            return str(error)
+
+    names, found, rejections = list[str](), list[list[float]](), list[Rejection]()
+    with (
+        opencv_threads(1),  # the photos are the parallel work
+        ThreadPoolExecutor(config.workers or os.cpu_count() or 1, thread_name_prefix="survey") as pool,
+    ):
+        try:
+            for done, ((image_id, name), result) in enumerate(zip(images, pool.map(scored, rows), strict=True), 1):
+                if isinstance(result, str):
+                    rejections.append(Rejection(split=split, image_id=image_id, file_name=name, reason=result))
+                else:
+                    names.append(name)
+                    found.append(list(result.to_dict().values()))
+                if progress:
+                    progress(done, len(rows))
+        finally:
+            pool.shutdown(cancel_futures=True)  # so that an interrupt need not wait for all the rest
+    return QualitySurvey(
+        split=split,
+        side=config.side,
+        thresholds=config.thresholds,
+        photos=photos,
+        names=tuple(names),
+        scores=np.array(found, np.float64).reshape(-1, len(NAMES)),
+        rejections=tuple(rejections),
+    )
