@@ -352,3 +352,20 @@ def test_a_part_of_a_split_says_what_the_split_says(tmp_path, write_coco):
                 native_planes(part.table, number, spec), native_planes(split.table, row, spec), strict=True
             ):
                 np.testing.assert_array_equal(mine, theirs)
+
+
+def test_shards_get_their_place_side_by_side(monkeypatch):
+    """Object storage takes its time to copy one: if they waited for each other, so would all workers."""
+    together = threading.Barrier(4, timeout=20)
+    monkeypatch.setattr(engine, "_adopt", lambda job, manifest: together.wait())
+    made = [(f"job {number}", "manifest") for number in range(4)]
+    assert list(engine._adopted(iter(made))) == [job for job, _ in made]
+
+
+def test_a_shard_that_gets_no_place_ends_the_build(monkeypatch):
+    def refuse(job, manifest):
+        raise CacheWriteError("the disk is full")
+
+    monkeypatch.setattr(engine, "_adopt", refuse)
+    with pytest.raises(CacheWriteError, match="full"):
+        list(engine._adopted(iter([("job", "manifest")])))

@@ -10,7 +10,9 @@ from __future__ import annotations
 import dataclasses
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
@@ -35,10 +37,15 @@ from preprocess.split_part import split_part
 from preprocess.workplace import lock_holder
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future as AdoptedFuture
+
     from distributed import Client, Future
 
 LOOK_SECONDS = 0.5
 """How often to look for Ctrl-C and for new or lost workers while nothing comes in."""
+
+ADOPTERS = 16
+"""Shards that the client gives their place at a time."""
 
 RESULT_SECONDS = 10
 """So long a manifest, which is small, may take to come; then its worker is gone and Dask makes it anew."""
@@ -70,8 +77,7 @@ def make_shards_on_cluster(
     with _tidied(jobs, build), deferred_interrupt() as check_interrupt, open_client(address) as client:
         run = _Run(client, address, check_interrupt)
         try:
-            for job, manifest in run.results(jobs, lambda job: _task(job, spec, max(1, threads), build)):
-                _adopt(job, manifest)
+            for job in _adopted(run.results(jobs, lambda job: _task(job, spec, max(1, threads), build))):
                 on_images(len(job.shard.rows))
         finally:
             run.cancel()
@@ -97,8 +103,24 @@ def _absolute(place: PurePath) -> PurePath:
     return place if isinstance(place, StorageUrl) else Path(place).absolute()
 
 
+def _adopted(made: Iterator[tuple[Job, ShardManifest]]) -> Iterator[Job]:
+    """Make workers' shards the cache's, a few at a time: object storage takes its time to copy one."""
+    waiting: deque[tuple[Job, AdoptedFuture[None]]] = deque()
+    with ThreadPoolExecutor(ADOPTERS, thread_name_prefix="adopt") as pool:
+        for job, manifest in made:
+            waiting.append((job, pool.submit(_adopt, job, manifest)))
+            while waiting and (len(waiting) > ADOPTERS or waiting[0][1].done()):
+                yield _adopted_job(*waiting.popleft())
+        while waiting:
+            yield _adopted_job(*waiting.popleft())
+
+
+def _adopted_job(job: Job, adopted: AdoptedFuture[None]) -> Job:
+    adopted.result()
+    return job
+
+
 def _adopt(job: Job, manifest: ShardManifest) -> None:
-    """Make a worker's shard the cache's."""
     files.move(job.directory / manifest.shard.name, job.directory / job.shard.name)
     enter(job, dataclasses.replace(manifest, shard=dataclasses.replace(manifest.shard, name=job.shard.name)))
 
