@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import mmap
-import os
 from pathlib import Path, PurePath
 
 import msgspec
@@ -164,28 +162,19 @@ def encode_table(table: SampleTable) -> tuple[bytes, str]:
 def load_table(root: PurePath, split: str, info: SplitInfo) -> SampleTable:
     """Read `<root>/<split>/samples.npy` and check it against the index.
 
-    On this machine the file is mapped: all ranks share one copy of it, and closing is the collector's.
-
     Raises:
         StorageError: object storage cannot be read.
         CacheCorruptError: it is missing or is not what the index says.
     """
     path = root / split / SAMPLES_NAME
     try:
-        data = _map(path) if isinstance(path, Path) else read_bytes(path)
+        data = read_bytes(path)
     except FileNotFoundError:
         raise CacheCorruptError(f"{path} is missing though the index names it; {REBUILD}") from None
     return decode_table(data, path, info)
 
 
-def _map(path: Path) -> bytes | mmap.mmap:
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return b""  # which cannot be mapped
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def decode_table(data: bytes | mmap.mmap, path: PurePath, info: SplitInfo) -> SampleTable:
+def decode_table(data: bytes, path: PurePath, info: SplitInfo) -> SampleTable:
     """Undo `encode_table`, without a copy: the table is read only.
 
     Raises:
