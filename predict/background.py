@@ -123,6 +123,15 @@ def parse_background(text: str) -> Background:
         raise PredictError(f"background={text} cannot be used: {error}; take another picture") from None
 
 
+def remove_background(image_HW3: U8, alpha_HW: U8, background: Background | None) -> U8:
+    """Give a photo's persons before another background, `(H, W, 3)`; or before none, `(H, W, 4)` RGBA."""
+    if background:
+        return compose(image_HW3, alpha_HW, background.behind(image_HW3, alpha_HW))
+    # Where nothing is seen nothing is kept: the background is gone, not hidden, and the file is smaller.
+    shown_HW3 = cv2.bitwise_and(image_HW3, image_HW3, mask=alpha_HW)
+    return np.dstack((shown_HW3, alpha_HW))
+
+
 def compose(image_HW3: U8, alpha_HW: U8, background_HW3: U8) -> U8:
     """Lay a photo over a background: to the nearest, as straight alpha has it."""
     composed_HW3 = np.empty_like(image_HW3)

@@ -6,10 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import Literal, get_args
 
+from preprocess.quality import QualityThresholds
 from train.config import Device, Precision
 
 Kind = Literal["cutout", "mask", "composite"]
 Format = Literal["png", "jpeg"]
+VideoFormat = Literal["webm", "mov"]
+Status = Literal["done", "skipped", "rejected"]
 
 STANDARD = "-"
 """The name of standard input, or output."""
@@ -31,6 +34,8 @@ class PredictConfig:
             another background.
         background: of a composite, see `predict.background`.
         format: of the files; only a composite can be a JPEG.
+        video_format: of a video's cutout: VP9 with alpha in a WebM, or ProRes 4444 in a MOV.
+        smooth: of videos: weight of the frames before where nothing moves, 0 to below 1; 0 is none.
         hard: a mask of 0 and 255 instead of the probability.
         threshold: probability above which a pixel counts as a person: for `hard`, and for the coverage that is told.
         refine: draw the mask's edges along the photo's, see `predict.refine`.
@@ -40,6 +45,7 @@ class PredictConfig:
         device: None takes a GPU if there is one.
         precision: of the convolutions; None: as in training if the device can do it, else fp32.
         threads: CPU threads that read and write; 0 takes one a processor.
+        quality: what the scores of a result are to reach.
     """
 
     model: Path
@@ -48,6 +54,8 @@ class PredictConfig:
     kind: Kind = "cutout"
     background: str | None = None
     format: Format = "png"
+    video_format: VideoFormat = "webm"
+    smooth: float = 0.8
     hard: bool = False
     threshold: float = 0.5
     refine: bool = False
@@ -57,9 +65,11 @@ class PredictConfig:
     device: Device | None = None
     precision: Precision | None = None
     threads: int = 0
+    quality: QualityThresholds = dataclasses.field(default_factory=QualityThresholds)
 
     def __post_init__(self) -> None:
-        for name, known in (("kind", get_args(Kind)), ("format", get_args(Format))):
+        choices = {"kind": get_args(Kind), "format": get_args(Format), "video_format": get_args(VideoFormat)}
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise PredictError(f"{name}={getattr(self, name)!r} is not known; use {' or '.join(known)}")
         if self.kind == "composite" and self.background is None:
@@ -70,6 +80,8 @@ class PredictConfig:
             raise PredictError(f"a JPEG cannot hold a {self.kind}; use --format png, or name a --background")
         if not 0 < self.threshold < 1:
             raise PredictError(f"threshold={self.threshold} is not between 0 and 1; 0.5 is the usual one")
+        if not 0 <= self.smooth < 1:
+            raise PredictError(f"smooth={self.smooth} is not in 0 to below 1; 0 smooths nothing, 0.8 is the usual one")
         for name in ("batch_size", "threads"):
             if getattr(self, name) < 0:
                 raise PredictError(f"{name}={getattr(self, name)} is negative; 0 leaves the choice to the program")

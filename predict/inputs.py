@@ -1,4 +1,4 @@
-"""Which photos are meant by files, folders and patterns."""
+"""Which photos and videos are meant by files, folders and patterns."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from predict.config import STANDARD, PredictError
 from predict.photo import SUFFIXES
+from predict.video.format import VIDEO_SUFFIXES
 
 
 class Input(NamedTuple):
-    """A photo to read.
+    """A photo or video to read.
 
     Attributes:
         path: of its file; None is standard input.
@@ -24,7 +25,7 @@ class Input(NamedTuple):
 
 
 def find_inputs(names: Sequence[str], out: Path) -> list[Input]:
-    """Give all photos in the order in which they are named, each once; those of a folder by path.
+    """Give all photos and videos in the order in which they are named, each once; those of a folder by path.
 
     Of a folder what has a known suffix counts, hidden files and what is beneath `out` do not. A file that is named, or
     meant by a pattern, is taken whatever its suffix.
@@ -63,15 +64,15 @@ def _photos(name: str, out: Path) -> Iterator[Input]:
 
 def _folder(folder: Path, out: Path) -> Iterator[Input]:
     beneath = folder.resolve() in out.parents  # results of an earlier call are no photos
-    empty = True
+    empty, known = True, SUFFIXES | VIDEO_SUFFIXES
     for path in sorted(folder.rglob("*")):
         place = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in place.parts)
-        if path.suffix.lower() not in SUFFIXES or hidden or not path.is_file():
+        if path.suffix.lower() not in known or hidden or not path.is_file():
             continue
         if beneath and out in path.resolve().parents:
             continue
         empty = False
         yield Input(path, place)
     if empty:
-        raise PredictError(f"{folder} holds no photo; known are {', '.join(sorted(SUFFIXES))}")
+        raise PredictError(f"{folder} holds no photo and no video; known are {', '.join(sorted(known))}")

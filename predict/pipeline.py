@@ -17,19 +17,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from time import perf_counter
 
-import numpy as np
-import torch
-
 from predict.photo import count_pixels
 from predict.plan import Job
 from predict.result import PhotoResult
+from predict.square import find_persons, shared_processors
 from predict.worker import ReadPhoto, Worker
 from preprocess.errors import ImageError
 from preprocess.image import opencv_threads
 from train.predictor import Predictor
 
 GROUP_PIXELS = 1 << 25
-"""Three such groups take 0.3 GB as RGB. With photos of 48 Mpx the whole program took 1.8 GB, with `--refine` 2.1 GB."""
+"""Three such groups take 0.3 GB as RGB. With photos of 48 Mpx the whole program took 1.8 GB."""
 
 _Reading = list[Future[ReadPhoto | PhotoResult]]
 _Writing = list[Future[PhotoResult] | PhotoResult]
@@ -58,7 +56,11 @@ class Pipeline:
         reading: deque[_Reading] = deque()
         writing: deque[_Writing] = deque()
         # The photos are the unit of parallel work: OpenCV's own threads would only get in the way.
-        with opencv_threads(1), ThreadPoolExecutor(self.threads, thread_name_prefix="predict") as pool:
+        with (
+            opencv_threads(1),
+            shared_processors(self._predictor),
+            ThreadPoolExecutor(self.threads, thread_name_prefix="predict") as pool,
+        ):
             try:
                 for group in self._groups(jobs, pool):
                     reading.append([pool.submit(self._worker.read, job) for job in group])
@@ -95,19 +97,12 @@ class Pipeline:
         found = [future.result() for future in reading]
         photos = [one for one in found if isinstance(one, ReadPhoto)]
         started = perf_counter()
-        probabilities_NSS = iter(self._probabilities(photos))
+        probabilities_NSS = iter(find_persons(self._predictor, [photo.square for photo in photos]))
         each = (perf_counter() - started) / max(1, len(photos))
         return [
             pool.submit(self._worker.write, one, next(probabilities_NSS), each) if isinstance(one, ReadPhoto) else one
             for one in found
         ]
-
-    def _probabilities(self, photos: list[ReadPhoto]) -> list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
-        if not photos:
-            return []
-        squares_NSS3 = torch.from_numpy(np.stack([photo.square for photo in photos]))
-        logits_N1SS = self._predictor(squares_NSS3.to(self._predictor.device).permute(0, 3, 1, 2))
-        return list(logits_N1SS.sigmoid()[:, 0].cpu().numpy())
 
 
 def _pixels(job: Job) -> int:

@@ -1,15 +1,15 @@
-"""What has become of the photos."""
+"""What has become of the photos and videos."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from predict.config import STANDARD, Kind
-
-Status = Literal["done", "skipped", "rejected"]
+from predict.config import STANDARD, Kind, Status
+from predict.video.result import VideoResult
+from preprocess.quality import QualityThresholds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,8 @@ class PhotoResult:
         coverage: share of persons, in percent.
         seconds: spent on it: reading, its part of the network's time, writing.
         reason: why it was rejected.
-        scores: how good the mask seems to be, by name; empty where nothing judges it.
+        scores: of the photo and its mask, by name, 0 to 100; empty if it is not done. See `preprocess.quality`, and
+            `predict.certainty`, which has no threshold.
     """
 
     input: str
@@ -53,7 +54,9 @@ class PredictReport:
         device, precision, side, batch_size, threads: how it ran.
         notes: what is worth knowing, a sentence each.
         photos: in the order in which they were named.
+        videos: likewise.
         seconds: from the first photo to the last, without loading the network.
+        quality: what the scores of a result are to reach.
     """
 
     model: Path
@@ -67,6 +70,8 @@ class PredictReport:
     notes: tuple[str, ...]
     photos: tuple[PhotoResult, ...]
     seconds: float
+    quality: QualityThresholds = dataclasses.field(default_factory=QualityThresholds)
+    videos: tuple[VideoResult, ...] = ()
 
     @property
     def to_standard_output(self) -> bool:
@@ -74,13 +79,14 @@ class PredictReport:
         return str(self.out) == STANDARD
 
     def count(self, status: Status) -> int:
-        """How many photos came to this."""
-        return sum(photo.status == status for photo in self.photos)
+        """How many photos and videos came to this."""
+        statuses = [photo.status for photo in self.photos] + [video.status for video in self.videos]
+        return statuses.count(status)
 
     @property
     def images_per_s(self) -> float:
         """Photos that were done in a second."""
-        return self.count("done") / self.seconds if self.seconds else 0.0
+        return sum(photo.status == "done" for photo in self.photos) / self.seconds if self.seconds else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values, fit for JSON."""
@@ -94,5 +100,11 @@ class PredictReport:
             "skipped": self.count("skipped"),
             "rejected": self.count("rejected"),
             "images_per_s": self.images_per_s,
-            "photos": [photo.to_dict() for photo in self.photos],
+            "quality": dataclasses.asdict(self.quality),
+            "photos": [{**photo.to_dict(), "below": self._below(photo)} for photo in self.photos],
+            "videos": [video.to_dict() for video in self.videos],
         }
+
+    def _below(self, photo: PhotoResult) -> list[str]:
+        """Names of the scores that are below their thresholds."""
+        return list(self.quality.missed_by(photo.scores)) if photo.scores else []

@@ -1,8 +1,9 @@
-"""Photos in, results out."""
+"""Photos and videos in, results out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 
 import torch
@@ -11,18 +12,24 @@ from model.base import check_side
 from predict.config import PredictConfig
 from predict.photo import quiet_pillow
 from predict.pipeline import Pipeline
-from predict.plan import Plan
+from predict.plan import Job, Plan
 from predict.result import PhotoResult, PredictReport
+from predict.video.result import VideoResult
 from predict.worker import Worker
 from train.hardware import HardwareError
-from train.predictor import load_predictor
+from train.predictor import Trained, load_predictor
 
 Advance = Callable[[int, int], None]
-"""Called with (photos done, photos to do)."""
+"""Called with (photos done, photos to do), or with frames."""
+
+Watch = Callable[[Job], AbstractContextManager[Advance]]
+"""Called for each video; what it gives is told how many of the video's frames are done."""
 
 
-def predict(config: PredictConfig, plan: Plan, advance: Advance | None = None) -> PredictReport:
-    """Do what was planned. A photo that cannot be read is left out, and told with its reason.
+def predict(
+    config: PredictConfig, plan: Plan, advance: Advance | None = None, watch: Watch | None = None
+) -> PredictReport:
+    """Do what was planned: the photos, then the videos. What cannot be read is left out, and told with its reason.
 
     Raises:
         CheckpointError: see `load_network`.
@@ -38,14 +45,16 @@ def predict(config: PredictConfig, plan: Plan, advance: Advance | None = None) -
         notes += (f"the network was trained at side {trained.side} and sees side {side} here",)
     batch_size = config.batch_size or trained.config.batch_size
     pipeline = Pipeline(
-        Worker(config, plan.background, side),
+        Worker(config, plan.background, side, trained.fit),
         trained.predictor,
         batch_size=batch_size,
         threads=config.threads,
     )
     started = perf_counter()
     try:
-        made = _collect(pipeline, plan, advance)
+        photos = _collect(pipeline, plan, advance)
+        seconds = perf_counter() - started
+        videos = tuple(_videos(config, plan, watch, trained, side, batch_size)) if plan.videos else ()
     except torch.OutOfMemoryError as error:
         raise HardwareError(
             f"the GPU's memory cannot hold batch_size={batch_size} at side {side}; "
@@ -61,8 +70,10 @@ def predict(config: PredictConfig, plan: Plan, advance: Advance | None = None) -
         batch_size=batch_size,
         threads=pipeline.threads,
         notes=notes,
-        photos=made,
-        seconds=perf_counter() - started,
+        photos=photos,
+        videos=videos,
+        seconds=seconds,
+        quality=config.quality,
     )
 
 
@@ -80,3 +91,19 @@ def _collect(pipeline: Pipeline, plan: Plan, advance: Advance | None) -> tuple[P
         PhotoResult(input=job.name, output=str(job.output), status="skipped") if job.skip else next(results)
         for job in plan.jobs
     )
+
+
+def _videos(
+    config: PredictConfig, plan: Plan, watch: Watch | None, trained: Trained, side: int, batch_size: int
+) -> Iterator[VideoResult]:
+    from predict.video.pipeline import VideoPipeline  # wants the optional package av
+
+    pipeline = VideoPipeline(
+        config, plan.background, trained.predictor, side=side, fit=trained.fit, batch_size=batch_size
+    )
+    for job in plan.videos:
+        if job.skip:
+            yield VideoResult(input=job.name, output=str(job.output), status="skipped")
+            continue
+        with watch(job) if watch else nullcontext() as advance:
+            yield pipeline.run(job, advance)

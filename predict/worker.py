@@ -10,21 +10,23 @@ from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from cache.atomic import write_atomically
-from predict.background import Background, compose
+from cache.spec import Fit
+from predict.background import Background, remove_background
+from predict.certainty import certainty
 from predict.config import STANDARD, PredictConfig, PredictError
 from predict.encode import encode
+from predict.mask import draw_mask
 from predict.photo import Photo, decode_photo
 from predict.plan import Job
-from predict.refine import refine
 from predict.result import PhotoResult
+from predict.square import Square, fit_square
 from preprocess.errors import ImageError
-from preprocess.geometry import FitBox, fit_box, place_image, restore_mask
 from preprocess.image import read_file
+from preprocess.quality import quality_scores
 
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
@@ -36,15 +38,13 @@ class ReadPhoto(NamedTuple):
     Attributes:
         job: what it is for.
         photo: its pixels.
-        square: `(S, S, 3)`, what the network sees of it.
-        box: where in the square the photo is.
+        square: what the network sees of it.
         seconds: that it took.
     """
 
     job: Job
     photo: Photo
-    square: U8
-    box: FitBox
+    square: Square
     seconds: float
 
 
@@ -54,11 +54,11 @@ class Worker:
     Args:
         config: what to make.
         background: of composites.
-        side: of the network's square.
+        side, fit: of the network's square.
     """
 
-    def __init__(self, config: PredictConfig, background: Background | None, side: int) -> None:
-        self._config, self._background, self._side = config, background, side
+    def __init__(self, config: PredictConfig, background: Background | None, side: int, fit: Fit) -> None:
+        self._config, self._background, self._side, self._fit = config, background, side, fit
 
     def read(self, job: Job) -> ReadPhoto | PhotoResult:
         """Read, decode and fit a photo; give its rejection if that cannot be."""
@@ -68,11 +68,8 @@ class Worker:
         except ImageError as error:
             seconds = perf_counter() - started
             return PhotoResult(input=job.name, output=None, status="rejected", reason=str(error), seconds=seconds)
-        height, width = photo.pixels.shape[:2]
-        box = fit_box(height, width, self._side, "letterbox")
-        square_SS3 = np.empty((self._side, self._side, 3), np.uint8)
-        place_image(photo.pixels, box, square_SS3)
-        return ReadPhoto(job, photo, square_SS3, box, perf_counter() - started)
+        square = fit_square(photo.pixels, self._side, self._fit)
+        return ReadPhoto(job, photo, square, perf_counter() - started)
 
     def write(self, read: ReadPhoto, probability_SS: F32, seconds: float) -> PhotoResult:
         """Bring the network's answer back to the photo's size, and write the result; `seconds` were the network's.
@@ -83,24 +80,28 @@ class Worker:
         started = perf_counter()
         job, (pixels_HW3, profile) = read.job, read.photo
         height, width = pixels_HW3.shape[:2]
-        probability_HW = restore_mask(probability_SS, read.box, height, width)
-        if self._config.refine:
-            probability_HW = refine(probability_HW, pixels_HW3)
-        person_HW = probability_HW > self._config.threshold
-        coverage = 100 * int(np.count_nonzero(person_HW)) / person_HW.size
-        opaque_HW = person_HW.view(np.uint8) if self._config.hard else probability_HW
-        alpha_HW = np.asarray(cv2.convertScaleAbs(opaque_HW, alpha=255), np.uint8)  # to the nearest
-        del probability_HW, person_HW, opaque_HW
-        data = encode(self._result(pixels_HW3, alpha_HW), self._config.format, profile if self._keeps_colours else None)
+        mask = draw_mask(
+            probability_SS,
+            read.square.box,
+            pixels_HW3,
+            refined=self._config.refine,
+            hard=self._config.hard,
+            threshold=self._config.threshold,
+        )
+        result = self._result(pixels_HW3, mask.alpha)
+        data = encode(result, self._config.format, profile if self._keeps_colours else None)
         _write(job.output, data)
+        scores = quality_scores(pixels_HW3, mask.person, side=self._side)
+        sure = certainty(probability_SS[read.square.box.slices], self._config.threshold)
         return PhotoResult(
             input=job.name,
             output=STANDARD if job.output is None else str(job.output),
             status="done",
             width=width,
             height=height,
-            coverage=coverage,
+            coverage=mask.coverage,
             seconds=read.seconds + seconds + perf_counter() - started,
+            scores={**scores.to_dict(), "certainty": sure},
         )
 
     @property
@@ -110,11 +111,7 @@ class Worker:
     def _result(self, pixels_HW3: U8, alpha_HW: U8) -> U8:
         if self._config.kind == "mask":
             return alpha_HW
-        if self._background:
-            return compose(pixels_HW3, alpha_HW, self._background.behind(pixels_HW3, alpha_HW))
-        # Where nothing is seen nothing is kept: the background is gone, not hidden, and the file is smaller.
-        shown_HW3 = cv2.bitwise_and(pixels_HW3, pixels_HW3, mask=alpha_HW)
-        return np.dstack((shown_HW3, alpha_HW))
+        return remove_background(pixels_HW3, alpha_HW, self._background)
 
 
 def _write(output: Path | None, data: bytes) -> None:

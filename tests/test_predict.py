@@ -22,15 +22,19 @@ import predict.worker
 import train.predictor
 from cli import main
 from model import NetworkConfig, SegmentationNetwork, build_network
+from predict.certainty import certainty
 from predict.config import PredictConfig, PredictError
 from predict.plan import plan_jobs
 from predict.run import predict as run_prediction
+from preprocess.quality import quality_scores
 from train.checkpoint import Checkpoint, load_network, save_checkpoint
 from train.config import TrainConfig
 from train.hardware import HardwareError
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 96
+GUIDE = {"coverage": 15, "contrast": 60, "edge": 50, "resolution": 70}
+"""Its thresholds of the quality scores."""
 
 
 class Painted(SegmentationNetwork):
@@ -61,9 +65,13 @@ def _one_thread():
 def model(tmp_path_factory):
     """A network that was never trained."""
     path = tmp_path_factory.mktemp("run") / "best_model.pth"
+    return save_model(path)
+
+
+def save_model(path, **values):
     config = TrainConfig(cache=path, out=path, network=NetworkConfig(width=8), batch_size=4)
     weights = build_network(config.network).state_dict()
-    save_checkpoint(path, Checkpoint(config=config, fingerprint="", side=SIDE, results=(), network=weights))
+    save_checkpoint(path, Checkpoint(config=config, fingerprint="", side=SIDE, results=(), network=weights, **values))
     return path
 
 
@@ -113,11 +121,12 @@ def photos(folder, count, **sizes):
     return folder
 
 
-def expected_probability(pixels, network, side=SIDE):
+def expected_probability(pixels, network, side=SIDE, fit="letterbox"):
     """The way there and back, by OpenCV alone."""
     height, width = pixels.shape[:2]
     scale = side / max(height, width)
     inner = max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5))
+    inner = (side, side) if fit == "stretch" else inner
     left, top = (side - inner[0]) // 2, (side - inner[1]) // 2
     shrinks = inner[0] <= width and inner[1] <= height
     small = cv2.resize(pixels, inner, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
@@ -193,6 +202,19 @@ def test_probabilities_are_those_of_opencv(model, painted, tmp_path, side):
         assert np.abs(made - 255 * expected).max() <= (2.5 if side == 64 else 0.51), photo.input  # a grey level
         assert photo.coverage == pytest.approx(100 * (expected > 0.5).mean(), abs=2)
     assert report.notes == (() if side is None else (f"the network was trained at side 96 and sees side {side} here",))
+
+
+def test_photos_are_laid_into_the_square_as_in_training(painted, tmp_path):
+    painted(threshold=120.0, slope=0.03)
+    model = save_model(tmp_path / "stretched.pth", fit="stretch")
+    Image.fromarray(noise(90, 200)).save(tmp_path / "wide.png")
+    make(model, [tmp_path / "wide.png"], tmp_path / "out", kind="mask")
+    made = np.asarray(Image.open(tmp_path / "out" / "wide.png")).astype(float)
+    stretched, boxed = (
+        255 * expected_probability(noise(90, 200), Painted(120.0, 0.03), fit=fit) for fit in ("stretch", "letterbox")
+    )
+    assert np.abs(made - stretched).max() <= 1
+    assert np.abs(made - boxed).max() > 5
 
 
 def test_a_batch_of_many_sizes_is_each_by_itself(model, tmp_path):
@@ -331,6 +353,14 @@ def test_what_cannot_be_is_said_before_anything_is_done(model, tmp_path, monkeyp
     assert {path: path.read_bytes() for path in Path().rglob("*.*")} == before
 
 
+def test_a_video_without_its_package_is_refused_before_anything_is_done(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("predict.plan.find_spec", lambda _name: None)
+    (tmp_path / "walk.mp4").write_bytes(b"")
+    said = run(tmp_path / "walk.mp4", "--model", model, "--out", tmp_path / "out", code=2).stderr
+    assert "walk.mp4 is a video, which wants the package av; pip install -e '.[video]'" in said.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_the_machine_or_the_network_cannot_do_is_an_error(model, tmp_path, monkeypatch):
     Image.fromarray(block()).save(tmp_path / "a.png")
     arguments = [tmp_path / "a.png", "--model", model, "--out", tmp_path / "o"]
@@ -376,7 +406,10 @@ def test_bad_files_are_told_and_left_out(model, painted, tmp_path):
         share = 100 * (np.asarray(made)[..., 3] > 127).mean()
         assert photo["coverage"] == pytest.approx(share, abs=0.5)
         assert 0 < photo["seconds"] < 60
-        assert photo["scores"] == {}
+        scores = quality_scores(np.asarray(Image.open(photo["input"])), np.asarray(made)[..., 3] > 127, side=SIDE)
+        assert photo["scores"].pop("certainty") > 0
+        assert photo["scores"] == pytest.approx(scores.to_dict(), abs=3)
+        assert photo["below"] == [name for name, least in GUIDE.items() if photo["scores"][name] < least]
     assert {path.name for path in (tmp_path / "b").iterdir()} == {path.name for path in (tmp_path / "a").iterdir()}
 
 
@@ -443,6 +476,43 @@ def test_progress_is_told_in_order(model, painted, tmp_path):
     )
     assert told == [(done, 7) for done in range(1, 8)]
     assert [Path(photo.input).stem for photo in report.photos] == [f"{number:03d}" for number in range(7)]
+
+
+def test_a_result_has_the_scores_of_its_photo_and_mask(model, painted, tmp_path):
+    painted(slope=1.0)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.fromarray(block()).save(folder / "block.png")
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(folder / "nobody.png")
+    report = make(model, [folder], tmp_path / "out")
+    person = block()[..., 1] > 127
+    found, nobody = (dict(photo.scores) for photo in report.photos)
+    assert found.pop("certainty") > 90
+    assert found == pytest.approx(quality_scores(block(), person, side=SIDE).to_dict(), abs=4)
+    assert report.photos[0].scores["coverage"] == report.photos[0].coverage
+    assert found["contrast"] > 95
+    assert set(nobody.values()) == {0}
+    said = run(folder, "--model", model, "--out", tmp_path / "said").stdout.splitlines()
+    (line,) = [line for line in said if "Quality" in line]
+    counts = "(coverage 2, contrast 1, edge 1, resolution 1)"
+    assert line == f"   - Quality: 2 of 2 photos below a threshold {counts}; --json has the scores"
+    nothing = ["--min-coverage", 0, "--min-contrast", 0, "--min-edge", 0, "--min-resolution", 0]
+    said = run(folder, "--model", model, "--out", tmp_path / "easy", *nothing).stdout.splitlines()
+    assert "   - Quality: 2 photos, none below a threshold" in said
+    again = run(folder, "--model", model, "--out", tmp_path / "easy").stdout
+    assert "Quality" not in again, "what is skipped has no scores"
+
+
+def test_certainty_is_the_iou_to_be_expected():
+    """By drawing many persons of these probabilities."""
+    rng = np.random.default_rng(0)
+    probability = rng.uniform(0, 1, (60, 80)).astype(np.float32) ** 3
+    mask = probability > 0.4
+    drawn = rng.uniform(0, 1, (300, 60, 80)) < probability
+    common, either = (drawn & mask).sum((1, 2)).mean(), (drawn | mask).sum((1, 2)).mean()
+    assert certainty(probability, 0.4) == pytest.approx(100 * common / either, rel=0.01)
+    assert certainty(np.zeros((3, 4), np.float32), 0.5) == 0
+    assert certainty(np.ones((3, 4), np.float32), 0.5) == 100
 
 
 def test_killed_halfway_it_leaves_whole_results_only(model, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import predict.refine
-from predict.refine import LEAST_EPS, guided_filter, refine
+from predict.refine import LEAST_EPS, fit_lines, refine
 
 
 def by_definition(guide, mask, radius, eps):
@@ -52,17 +52,37 @@ def test_it_is_what_the_paper_defines(radius, eps):
     guide = image.astype(np.float32) / 255
     expected = by_definition(guide, mask, radius, eps)
     assert np.ptp(expected) > 0.5
-    np.testing.assert_allclose(guided_filter(guide, mask, radius, eps), expected, atol=2e-4)
+    np.testing.assert_allclose(filtered(guide, mask, radius, eps), expected, atol=2e-4)
 
 
-@pytest.mark.parametrize("tile", [16, 37, 64])
-def test_tiles_change_nothing(tile, monkeypatch):
+def filtered(guide, mask, radius, eps):
+    slopes, offset = fit_lines(cv2.split(guide), mask, radius, eps)
+    return sum(slope * colour for slope, colour in zip(slopes, cv2.split(guide), strict=True)) + offset
+
+
+def test_where_the_network_is_in_doubt_it_is_the_filter_and_where_it_is_sure_nothing():
     image, mask, _ = scene(101, 83)
-    radius = 3 / math.hypot(101, 83)
-    whole = guided_filter(image.astype(np.float32) / 255, mask, 3, 1e-4).clip(0, 1)
-    monkeypatch.setattr(predict.refine, "TILE", tile)
-    monkeypatch.setattr(predict.refine, "FLAT", 0.0)
-    np.testing.assert_allclose(refine(mask, image, radius=radius), whole, atol=1e-4)
+    expected = filtered(image.astype(np.float32) / 255, mask, 3, 1e-4).clip(0, 1)
+    doubt = 1 - (2 * mask - 1) ** 2
+    refined = refine(mask, image, radius=3 / math.hypot(101, 83))
+    np.testing.assert_allclose(refined, (1 - doubt) * mask + doubt * expected, atol=1e-4)
+    sure = (mask < 1e-6) | (mask > 1 - 1e-6)
+    assert sure.mean() > 0.5
+    np.testing.assert_allclose(refined[sure], mask[sure], atol=1e-5)
+
+
+@pytest.mark.parametrize("strip", [16, 37, 1000])
+@pytest.mark.parametrize("radius", [3, 30])
+def test_a_smaller_photo_gives_nearly_the_same(radius, strip, monkeypatch):
+    image, mask, disk = scene(203, 166)
+    radius /= math.hypot(203, 166)
+    monkeypatch.setattr(predict.refine, "WINDOW", 1000)
+    whole = refine(mask, image, radius=radius)
+    monkeypatch.setattr(predict.refine, "WINDOW", 8)
+    monkeypatch.setattr(predict.refine, "STRIP", strip)
+    fast = refine(mask, image, radius=radius)
+    assert np.abs(fast - whole).mean() < 0.002
+    assert np.count_nonzero((fast > 0.5) != (whole > 0.5)) <= 0.1 * np.count_nonzero((mask > 0.5) != disk)
 
 
 def test_edges_move_to_the_photos_and_the_rest_stays():

@@ -1,0 +1,48 @@
+"""The web page: `streamlit run app.py`. Photos in, persons without their backgrounds out, on this machine alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+try:
+    import streamlit as st
+    from streamlit.runtime.scriptrunner import get_script_run_ctx
+except ImportError:
+    sys.exit("error: the page wants the package streamlit; pip install -e '.[app]'")
+if get_script_run_ctx(suppress_warning=True) is None:
+    sys.exit("error: the page wants a server; streamlit run app.py")
+
+from webpage.choices import choose_finish
+from webpage.downloads import offer_downloads
+from webpage.header import show_header
+from webpage.intake import take_photos
+from webpage.network import open_network
+from webpage.scores import show_scores
+from webpage.session import see_photos
+from webpage.stage import choose_photo, show_photo
+
+
+def show_page() -> None:
+    """One run of the page, from top to bottom: the server makes one whenever a widget is used."""
+    path = show_header(Path.cwd())
+    trained = open_network(path)
+    if trained is None:
+        return
+    uploads = take_photos()
+    photos = see_photos(uploads, trained)
+    if not photos:
+        return
+    with st.container(key="work"):
+        left, right = st.columns([5, 3], gap="large")
+    with left:
+        photo = choose_photo(photos)
+    with right:
+        finish = choose_finish()
+        offer_downloads(photo, photos, finish)
+    with left:
+        scores = show_photo(photo, finish, trained.side)
+    show_scores(scores)
+
+
+show_page()

@@ -1,0 +1,1 @@
+"""Videos without their backgrounds, frame by frame."""

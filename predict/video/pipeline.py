@@ -1,0 +1,219 @@
+"""A video on its way, so that the network waits for none: all four stages are at work at a time, on one group each.
+
+    reader    decode, fit                  the next group of frames
+    caller    ask the network, smooth      this group
+    workers   restore, refine, compose     the group before, a frame at a time
+    encoder   encode, write                the one before that, in order
+
+Memory is that of these groups and of what decoder and encoder hold back, whatever the length. A group is as many frames
+as the network takes at once, or as have `GROUP_PIXELS` together.
+
+Suffixes: S side.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from statistics import fmean
+from time import perf_counter
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from av import Packet, VideoFrame
+
+from cache.spec import Fit
+from predict.background import Background, Picture, remove_background
+from predict.config import PredictConfig
+from predict.mask import draw_mask
+from predict.pipeline import GROUP_PIXELS
+from predict.plan import Job
+from predict.square import F32, Square, find_persons, fit_square, shared_processors
+from predict.video.errors import VideoError
+from predict.video.format import choose_encoding
+from predict.video.result import VideoResult
+from predict.video.sink import VideoSink, open_sink
+from predict.video.smoothing import Smoother
+from predict.video.source import Frame, SoundPacket, VideoSource
+from preprocess.image import opencv_threads
+from train.predictor import Predictor
+
+Advance = Callable[[int, int], None]
+"""Called with (frames done, frames to do)."""
+
+_MOST_PACKETS = 1000
+"""Of sound in a group: where the video ends long before it, its packets would have no end."""
+
+
+class Shot(NamedTuple):
+    """A frame, and what the network sees of it."""
+
+    frame: Frame
+    square: Square
+
+
+class Drawn(NamedTuple):
+    """A picture that is ready to be encoded, and the share of persons in it, in percent."""
+
+    picture: VideoFrame
+    coverage: float
+
+
+Read: TypeAlias = "list[Shot | SoundPacket]"
+Drawing: TypeAlias = "list[Future[Drawn] | SoundPacket]"
+
+
+class VideoPipeline:
+    """Takes videos through the network.
+
+    Args:
+        config: what to make.
+        background: of composites.
+        predictor: the network.
+        side, fit: of its square.
+        batch_size: frames that it takes at once, at most.
+    """
+
+    def __init__(
+        self,
+        config: PredictConfig,
+        background: Background | None,
+        predictor: Predictor,
+        *,
+        side: int,
+        fit: Fit,
+        batch_size: int,
+    ) -> None:
+        self._config, self._background, self._predictor = config, background, predictor
+        self._side, self._fit, self._batch_size = side, fit, batch_size
+        self._threads = config.threads or os.cpu_count() or 1
+        self._encoding = choose_encoding(config.kind, config.video_format)
+
+    def run(self, job: Job, advance: Advance | None = None) -> VideoResult:
+        """Make one video; give its rejection if that cannot be.
+
+        Raises:
+            PredictError: the result cannot be written. No half of it is left.
+        """
+        assert job.source, "a video is never on standard input"
+        assert job.output, "nor its result on standard output"
+        started, coverages = perf_counter(), list[float]()
+        try:
+            with VideoSource(job.source, threads=self._config.threads) as source:
+                with open_sink(job.output, self._encoding, source, threads=self._config.threads) as sink:
+                    for written in self._written(source, sink):
+                        coverages += written
+                        if advance:
+                            advance(len(coverages), max(len(coverages), source.frames))
+                return VideoResult(
+                    input=job.name,
+                    output=str(job.output),
+                    status="done",
+                    width=source.width,
+                    height=source.height,
+                    frames=len(coverages),
+                    fps=float(source.rate),
+                    coverage=fmean(coverages),
+                    seconds=perf_counter() - started,
+                    notes=self._notes(sink),
+                )
+        except VideoError as error:
+            seconds = perf_counter() - started
+            return VideoResult(input=job.name, output=None, status="rejected", reason=str(error), seconds=seconds)
+
+    def _written(self, source: VideoSource, sink: VideoSink) -> Iterator[list[float]]:
+        """Do it, and give the coverage of each group's frames when they are written."""
+        groups, smoother = self._groups(source), Smoother(self._config.smooth)
+        background, writing = self._fitted_background(source), deque[Future[list[float]]]()
+        # The frames are the unit of parallel work: OpenCV's own threads would only get in the way.
+        with (
+            opencv_threads(1),
+            shared_processors(self._predictor),
+            _pool(1) as reader,
+            _pool(self._threads) as workers,
+            _pool(1) as writer,
+        ):
+            try:
+                reading = reader.submit(next, groups, None)
+                while group := reading.result():
+                    reading = reader.submit(next, groups, None)
+                    shots = [item for item in group if isinstance(item, Shot)]
+                    answers = iter(find_persons(self._predictor, [shot.square for shot in shots]))
+                    drawing: Drawing = []
+                    for item in group:
+                        if isinstance(item, Packet):
+                            drawing.append(item)
+                            continue
+                        probability_SS = smoother.smooth(next(answers), item.square)
+                        drawing.append(workers.submit(self._draw, item, probability_SS, background, sink))
+                    writing.append(writer.submit(_write, drawing, sink))
+                    if len(writing) > 1:
+                        yield writing.popleft().result()
+                while writing:
+                    yield writing.popleft().result()
+            finally:
+                for pool in (reader, workers, writer):
+                    pool.shutdown(cancel_futures=True)
+
+    def _groups(self, source: VideoSource) -> Iterator[Read]:
+        """Frames, as many together as the network and memory take, and the sound between them."""
+        size = max(1, min(self._batch_size, GROUP_PIXELS // (source.width * source.height)))
+        group: Read = []
+        shots = 0
+        for item in source.items():
+            if isinstance(item, Frame):
+                shots += 1
+                group.append(Shot(item, fit_square(item.pixels, self._side, self._fit)))
+            else:
+                group.append(item)
+            if shots == size or len(group) == size + _MOST_PACKETS:
+                yield group
+                group, shots = [], 0
+        if group:
+            yield group
+
+    def _draw(self, shot: Shot, probability_SS: F32, background: Background | None, sink: VideoSink) -> Drawn:
+        config, pixels_HW3 = self._config, shot.frame.pixels
+        mask = draw_mask(
+            probability_SS,
+            shot.square.box,
+            pixels_HW3,
+            refined=config.refine,
+            hard=config.hard,
+            threshold=config.threshold,
+        )
+        is_mask = config.kind == "mask"
+        picture = mask.alpha if is_mask else remove_background(pixels_HW3, mask.alpha, background)
+        return Drawn(sink.draw(picture, shot.frame), mask.coverage)
+
+    def _fitted_background(self, source: VideoSource) -> Background | None:
+        """As it is, but a picture is brought to the video's size once, not for each frame."""
+        if not isinstance(self._background, Picture):
+            return self._background
+        alpha_HW = np.zeros((source.height, source.width), np.uint8)
+        return Picture(self._background.behind(np.dstack([alpha_HW] * 3), alpha_HW))
+
+    def _notes(self, sink: VideoSink) -> tuple[str, ...]:
+        if not sink.left_out:
+            return ()
+        remedy = "; --video-format mov can" if self._encoding.suffix == ".webm" else ""
+        return (f"its sound ({', '.join(sink.left_out)}) is left out: {self._encoding.suffix} cannot hold it{remedy}",)
+
+
+def _write(drawing: Drawing, sink: VideoSink) -> list[float]:
+    """Write a group in order, each picture when it is drawn; give their coverages."""
+    coverages = list[float]()
+    for item in drawing:
+        if isinstance(item, Packet):
+            sink.copy(item)
+        else:
+            picture, coverage = item.result()
+            sink.write(picture)
+            coverages.append(coverage)
+    return coverages
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="video")

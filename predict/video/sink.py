@@ -1,0 +1,149 @@
+"""A video as it is written: under a temporary name until it is whole.
+
+Suffixes: H and W pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+from av import AudioStream, VideoFrame, VideoStream
+from av.container import OutputContainer
+from av.video.reformatter import ColorRange
+
+from cache.atomic import sync_directory
+from predict.config import PredictError
+from predict.video.colours import GREY
+from predict.video.errors import VideoError, said
+from predict.video.format import Encoding
+from predict.video.source import Frame, SoundPacket, VideoSource
+
+U8 = npt.NDArray[np.uint8]
+
+
+class VideoSink:
+    """Takes the pictures made of a source's frames, in their order; see `open_sink`.
+
+    Attributes:
+        left_out: kinds of sound that a file of this format cannot hold.
+
+    Args:
+        container: the file.
+        encoding: of the video.
+        source: whose frames and sound are to come.
+        threads: that encode; 0 leaves the choice to the encoder.
+
+    Raises:
+        VideoError: the encoder cannot take the source's size.
+    """
+
+    def __init__(self, container: OutputContainer, encoding: Encoding, source: VideoSource, *, threads: int) -> None:
+        self._container, self._encoding, self._time_base = container, encoding, source.time_base
+        self._colours = source.colours if encoding.colour else GREY
+        stream = container.add_stream(encoding.codec, rate=source.rate, options=dict(encoding.options))
+        assert isinstance(stream, VideoStream)
+        self._stream, context = stream, stream.codec_context
+        self._beyond = -source.height % encoding.multiple[0], -source.width % encoding.multiple[1]
+        context.height, context.width = source.height + self._beyond[0], source.width + self._beyond[1]
+        context.pix_fmt, context.time_base = encoding.pixels, source.time_base
+        context.colorspace, context.color_range = self._colours.matrix, ColorRange.MPEG
+        context.color_primaries, context.color_trc = self._colours.primaries, self._colours.transfer
+        context.thread_count = threads
+        self._sound: dict[int, AudioStream] = {}
+        self.left_out = self._add_sound(source.sound) if encoding.colour else ()
+        try:
+            context.open()
+        except av.FFmpegError as error:
+            size = f"{source.width} x {source.height}"
+            raise VideoError(f"{encoding.codec} cannot encode its {size} pixels: {said(error)}") from None
+
+    def draw(self, pixels: U8, frame: Frame) -> VideoFrame:
+        """Give a picture as the encoder wants it; may be called in many threads at a time.
+
+        Where the encoder wants even numbers of pixels, the last row or column is there twice.
+
+        Args:
+            pixels: `(H, W)` grey, `(H, W, 3)` RGB or `(H, W, 4)` RGBA.
+            frame: whose time it gets.
+        """
+        if any(self._beyond):
+            below, right = self._beyond
+            pixels = np.asarray(cv2.copyMakeBorder(pixels, 0, below, 0, right, cv2.BORDER_REPLICATE), np.uint8)
+        drawn = self._colours.to_frame(pixels, self._encoding.pixels)
+        drawn.pts, drawn.duration, drawn.time_base = frame.start, frame.duration, self._time_base
+        return drawn
+
+    def write(self, frame: VideoFrame | None) -> None:
+        """Encode the next frame; after the last one None, and those that the encoder still holds come out.
+
+        Raises:
+            VideoError: it cannot be encoded.
+            av.FFmpegError: the file cannot be written.
+        """
+        try:
+            packets = self._stream.encode(frame)
+        except av.FFmpegError as error:
+            raise VideoError(f"{self._encoding.codec} cannot encode it: {said(error)}") from None
+        self._container.mux(packets)
+
+    def copy(self, packet: SoundPacket) -> None:
+        """Take a packet of sound as it is, if the file can hold it.
+
+        Raises:
+            av.FFmpegError: the file cannot be written.
+        """
+        if stream := self._sound.get(packet.stream.index):
+            packet.stream = stream
+            self._container.mux(packet)
+
+    def _add_sound(self, streams: Sequence[AudioStream]) -> tuple[str, ...]:
+        left_out = []
+        for stream in streams:
+            try:
+                self._sound[stream.index] = self._container.add_stream_from_template(stream)
+            except ValueError:
+                left_out.append(stream.codec_context.name if stream.codec_context else "unknown")
+        return tuple(dict.fromkeys(left_out))
+
+
+@contextmanager
+def open_sink(path: Path, encoding: Encoding, source: VideoSource, *, threads: int = 0) -> Iterator[VideoSink]:
+    """Open a file to write into; at the end of the block it is whole, and after an error nothing is there.
+
+    Raises:
+        PredictError: it cannot be written.
+        VideoError: the encoder cannot take the source's size.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        container = av.open(str(temporary), "w", format=encoding.container)
+        try:
+            sink = VideoSink(container, encoding, source, threads=threads)
+            yield sink
+            sink.write(None)
+            container.close()
+        except BaseException:
+            with suppress(av.FFmpegError):
+                container.close()
+            raise
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_directory(path.parent)
+    except BaseException as error:
+        with suppress(OSError):  # where it cannot be written it can often not be removed either, and is not there
+            temporary.unlink()
+        if isinstance(error, (av.FFmpegError, OSError)):
+            reason = said(error) if isinstance(error, av.FFmpegError) else error.strerror
+            raise PredictError(
+                f"cannot write {path}: {reason}; free some space or choose another --out: what is done is kept"
+            ) from error
+        raise

@@ -1,0 +1,184 @@
+"""A video as it is read: upright frames with their time stamps, and the packets of its sound.
+
+Suffixes: H and W pixels, 3 RGB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self, TypeAlias
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+from av import AudioStream, Packet, VideoFrame, VideoStream
+from av.container import InputContainer
+from av.stream import Disposition, Stream
+
+from predict.video.colours import read_colours
+from predict.video.errors import VideoError, said
+from predict.video.extent import Extent
+
+U8 = npt.NDArray[np.uint8]
+SoundPacket: TypeAlias = "Packet[Stream]"
+
+_SQUARE = Fraction(1)
+"""Width of a pixel by its height."""
+
+_TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
+"""By quarters of a turn, against the clock."""
+
+
+class Frame(NamedTuple):
+    """One picture of a video.
+
+    Attributes:
+        pixels: `(H, W, 3)` uint8 RGB, upright; all frames have the size of the first.
+        start: when it is shown, in units of the video's `time_base`; they go up. The file starts at 0.
+        duration: how long, in the same units; 0 where the file does not say it.
+    """
+
+    pixels: U8
+    start: int
+    duration: int
+
+
+class VideoSource:
+    """A file with a video in it; to be used in a `with` statement.
+
+    Attributes:
+        width, height: of the upright frames, pixels; where the file's are no squares, they are stretched to squares.
+        frames: how many are to be expected: by the header, or by duration and rate; 0 where neither is known.
+        rate: frames a second, on average.
+        time_base: unit of the frames' time stamps, seconds.
+        colours: what the numbers look like.
+        sound: the streams whose packets come along.
+
+    Args:
+        path: of the file.
+        threads: that decode; 0 leaves the choice to FFmpeg.
+
+    Raises:
+        VideoError: it cannot be read, or has no video in it.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 0) -> None:
+        try:
+            self._container = av.open(str(path), "r", metadata_errors="replace")
+        except av.FFmpegError as error:
+            raise VideoError(f"it is no video, or its head is damaged: {said(error)}") from None
+        try:
+            self._stream = _find_video(self._container)
+            self._stream.codec_context.thread_type = "AUTO"
+            self._stream.codec_context.thread_count = threads
+            self.rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
+            self.time_base = self._stream.time_base or 1 / self.rate
+            self.sound: tuple[AudioStream, ...] = self._container.streams.audio
+            self._decoded = self._decode()
+            self._ahead = self._read_ahead()
+            self._set_up(self._ahead[-1])
+        except BaseException:
+            self._container.close()
+            raise
+
+    def _set_up(self, first: VideoFrame | SoundPacket) -> None:
+        """Take what holds for all frames from the first one."""
+        assert isinstance(first, VideoFrame)
+        self.colours = read_colours(first)
+        aspect = self._stream.sample_aspect_ratio or _SQUARE
+        self._size = round(first.width * max(_SQUARE, aspect)), round(first.height * max(_SQUARE, 1 / aspect))
+        self._quarters = round(first.rotation / 90) % 4
+        self.width, self.height = reversed(self._size) if self._quarters % 2 else self._size
+        seconds = Fraction(self._container.duration or 0, av.time_base)
+        self.frames = self._stream.frames or round(seconds * self.rate)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._decoded.close()
+        self._container.close()
+
+    def items(self) -> Iterator[Frame | SoundPacket]:
+        """Give the frames in the order in which they are shown, and packets of sound as they come; once.
+
+        Raises:
+            VideoError: what follows is damaged, or is missing.
+        """
+        # A file may begin at any time, as a cut recording does. Where its sound begins before 0 it stays there.
+        begin = Fraction(max(0, self._container.start_time or 0), av.time_base)
+        shift, step, last = round(begin / self.time_base), max(1, round(1 / self.rate / self.time_base)), -1
+        for item in chain(self._ahead, self._decoded):
+            if isinstance(item, Packet):
+                yield _moved(item, begin)
+                continue
+            start = last + step if item.pts is None else item.pts - shift
+            last = max(start, last + 1) if last >= 0 else start
+            pixels_HW3 = self.colours.to_rgb(item, *self._size)
+            if self._quarters:
+                pixels_HW3 = np.asarray(cv2.rotate(pixels_HW3, _TURNS[self._quarters]), np.uint8)
+            yield Frame(pixels_HW3, last, item.duration)
+
+    def _read_ahead(self) -> list[VideoFrame | SoundPacket]:
+        ahead: list[VideoFrame | SoundPacket] = []
+        for item in self._decoded:
+            ahead.append(item)
+            if isinstance(item, VideoFrame):
+                return ahead
+        raise VideoError("no frame of its video can be decoded")
+
+    def _decode(self) -> Generator[VideoFrame | SoundPacket, None, None]:
+        extent, frames = Extent(self._container, self._stream, self.rate), 0
+        try:
+            for packet in self._container.demux():
+                extent.see(packet)
+                if packet.stream in self.sound and packet.size:
+                    yield packet
+                if packet.stream is not self._stream:
+                    continue
+                for frame in self._frames_of(packet, begun=frames > 0):
+                    if frame.is_corrupt or packet.is_corrupt:
+                        raise VideoError(f"it is damaged at {float(frame.time or 0):.1f} s")
+                    frames += 1
+                    yield frame
+        except av.FFmpegError as error:
+            raise VideoError(f"it is damaged after {float(frames / self.rate):.1f} s: {said(error)}") from None
+        extent.check(frames, self.rate)
+
+    def _frames_of(self, packet: Packet[Stream], *, begun: bool) -> list[VideoFrame]:
+        try:
+            return self._stream.decode(packet)
+        except av.InvalidDataError:
+            if begun:
+                raise
+            return []  # a recording that was cut begins amidst pictures, whose beginning is not there
+
+
+def _find_video(container: InputContainer) -> VideoStream:
+    """The first video that is one: a song's cover is a video to FFmpeg, too.
+
+    Raises:
+        VideoError: there is none.
+    """
+    for stream in container.streams.video:
+        if stream.codec_context is None:
+            raise VideoError("its video is of a kind that FFmpeg cannot decode here")
+        if not stream.disposition & Disposition.attached_pic:
+            return stream
+    others = sorted({"a cover" if stream.type == "video" else stream.type for stream in container.streams})
+    raise VideoError(f"it has no video in it, only {', '.join(others)}" if others else "its head is cut off")
+
+
+def _moved(packet: SoundPacket, begin: Fraction) -> SoundPacket:
+    """A packet of a file that begins at `begin` seconds, as if it began at 0."""
+    shift = round(begin / packet.time_base)
+    packet.pts = None if packet.pts is None else packet.pts - shift
+    packet.dts = None if packet.dts is None else packet.dts - shift
+    return packet

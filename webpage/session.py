@@ -1,0 +1,67 @@
+"""What a session keeps: its photos, each seen once by the network that is chosen, and its background."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import streamlit as st
+
+from predict.background import Picture
+from predict.photo import decode_photo
+from preprocess.errors import ImageError
+from train.predictor import Trained
+from webpage.language import _, translated
+from webpage.photo import SeenPhoto, Upload, see
+
+
+def see_photos(uploads: Sequence[Upload], trained: Trained) -> list[SeenPhoto]:
+    """Show those photos to the network that it has not seen yet, and forget those that are gone.
+
+    Files that are no photos are told on the page, and left out.
+    """
+    state = st.session_state
+    before: dict[str, SeenPhoto | ImageError] = state.get("seen", {})
+    if state.get("seen by") is not trained:
+        before = {}
+    seen = {upload.key: before[upload.key] for upload in uploads if upload.key in before}
+    # Kept from now on: who uses a widget meanwhile stops this run, and the next one goes on from here.
+    state["seen"], state["seen by"] = seen, trained
+    waiting = [upload for upload in uploads if upload.key not in seen]
+    bar = st.empty()
+    for number, upload in enumerate(waiting):
+        text = _("{name}: {number} of {total}").format(name=upload.name, number=number + 1, total=len(waiting))
+        bar.progress(number / len(waiting), literal(text))
+        try:
+            seen[upload.key] = see(upload, trained)
+        except ImageError as error:
+            seen[upload.key] = error
+    bar.empty()
+    for upload in uploads:
+        outcome = seen[upload.key]
+        if isinstance(outcome, ImageError):
+            show_unreadable(upload.name, outcome)
+    return [photo for photo in (seen[upload.key] for upload in uploads) if isinstance(photo, SeenPhoto)]
+
+
+def show_unreadable(name: str, error: ImageError) -> None:
+    """Say that a file is no picture, and why."""
+    text = _("{name} cannot be read: {reason}").format(name=name, reason=translated(error))
+    st.error(literal(text), icon=":material/broken_image:")
+
+
+def literal(text: str) -> str:
+    """Markdown that shows a text as it is: a file may be called anything."""
+    return re.sub(r"([!-/:-@[-`{-~])", r"\\\1", text)
+
+
+def read_picture(upload: Upload) -> Picture:
+    """Decode a picture for the background, once for all runs of the page.
+
+    Raises:
+        ImageError: see `predict.photo.decode_photo`.
+    """
+    state = st.session_state
+    if state.get("picture key") != upload.key:
+        state["picture pixels"], state["picture key"] = decode_photo(upload.data).pixels, upload.key
+    return Picture(state["picture pixels"])
