@@ -127,7 +127,7 @@ class Evil:
         (lambda path: None, "does not exist"),
         (lambda path: path.mkdir(), "not a whole checkpoint"),
         (lambda path: path.write_bytes(b""), "not a whole checkpoint"),
-        (lambda path: path.write_bytes(b"hello, I am a JPEG"), "not a whole checkpoint"),
+        (lambda path: path.write_bytes(b"hello, I am a JPEG"), "not a whole checkpoint .it is of another kind.; use"),
         (lambda path: torch.save({"weights": torch.zeros(3)}, path), "no checkpoint of a training run"),
         (lambda path: torch.save(torch.zeros(3), path), "no checkpoint of a training run"),
         (lambda path: torch.save({"kind": Evil()}, path), "not a whole checkpoint"),

@@ -170,10 +170,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist; train first, or check the path") from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()
+        reason = str(error).strip().partition("\n")[0][:120]
+        if not any(map(str.isalpha, reason)):  # a byte that its reader did not know
+            reason = "it is of another kind"
         raise CheckpointError(
-            f"{path} is not a whole checkpoint ({reason[0][:120] if reason else type(error).__name__}); "
-            "use a best_model.pth or last_model.pth that training wrote"
+            f"{path} is not a whole checkpoint ({reason}); use a best_model.pth or last_model.pth that training wrote"
         ) from None
     if not isinstance(document, dict) or document.get("kind") != KIND:
         raise CheckpointError(
