@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+
+from console.language import _, chosen, speaking
 
 try:
     import streamlit as st
     from streamlit.runtime.scriptrunner import get_script_run_ctx
 except ImportError:
-    sys.exit("error: the page wants the package streamlit; pip install -e '.[app]'")
+    with speaking(chosen((), os.environ)):
+        sys.exit(_("error: the page wants the package streamlit; pip install -e '.[app]'"))
 if get_script_run_ctx(suppress_warning=True) is None:
-    sys.exit("error: the page wants a server; streamlit run app.py")
+    with speaking(chosen((), os.environ)):
+        sys.exit(_("error: the page wants a server; streamlit run app.py"))
 
 from webpage.choices import choose_finish
 from webpage.downloads import offer_downloads

@@ -15,6 +15,7 @@ from commands.diff import diff
 from commands.download import download
 from commands.estimate import estimate
 from commands.evaluate import evaluate
+from commands.export import export
 from commands.group import FriendlyGroup
 from commands.predict import predict
 from commands.preprocess import preprocess
@@ -22,6 +23,7 @@ from commands.quick import quick
 from commands.synth import synth
 from commands.train import train
 from commands.verify import verify
+from console.language import _
 
 
 @click.group(
@@ -49,14 +51,14 @@ def main(context: click.Context, yes: bool) -> None:
     if context.invoked_subcommand is None:
         automatic(context, yes=yes)
     elif yes:
-        raise click.UsageError("--yes is for maskcache without a command")
+        raise click.UsageError(_("--yes is for maskcache without a command"))
 
 
 ROAD = (
     *(download, synth, preprocess, diff),  # make data
     *(quick, verify, analyze, batch),  # look at it
     *(train, evaluate),
-    predict,
+    *(predict, export),
     *(bench, estimate),  # measure
 )
 """In the order in which a user meets them."""

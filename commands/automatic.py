@@ -11,6 +11,8 @@ from commands.preprocess import preprocess
 from commands.quick import quick
 from commands.train import train
 from commands.verify import verify
+from console.confirm import confirmed
+from console.language import _
 
 
 def automatic(context: click.Context, *, yes: bool) -> None:
@@ -18,7 +20,8 @@ def automatic(context: click.Context, *, yes: bool) -> None:
     from train.folder import RunFolder
     from train.profiles import profile
 
-    click.echo("Automatic mode, COCO/ to data/cache to runs/latest: `cli.py --help` shows the single commands.\n")
+    said = _("Automatic mode, COCO/ to data/cache to runs/latest: `cli.py --help` shows the single commands.")
+    click.echo(f"{said}\n")
     cached, sound = (DEFAULT_CACHE / "index.json").exists(), True
     resume = RunFolder(DEFAULT_RUN).last_model.exists()
     if not cached:
@@ -31,12 +34,15 @@ def automatic(context: click.Context, *, yes: bool) -> None:
     if cached and not sound:
         sys.exit(1)  # training would stop at the bad record; `verify` has said what to do
     chosen = profile("auto")
-    plan = [] if cached else [f"preprocess {DEFAULT_COCO} at side {chosen.side} into {DEFAULT_CACHE}"]
-    plan.append(f"{'go on with the run in' if resume else 'train'} {DEFAULT_RUN} (profile {chosen.name})")
-    plan = plan if sound else ["leave out what is damaged", *plan]
-    question = " and ".join(plan)
-    question = f"{question[0].upper()}{question[1:]}?"
-    if not yes and not click.confirm(f"\n{question}", default=sound):
+    plan = [] if sound else [_("leave out what is damaged")]
+    if not cached:
+        said = _("preprocess {coco} at side {side} into {cache}")
+        plan.append(said.format(coco=DEFAULT_COCO, side=chosen.side, cache=DEFAULT_CACHE))
+    said = _("go on with the run in {run} (profile {profile})") if resume else _("train {run} (profile {profile})")
+    plan.append(said.format(run=DEFAULT_RUN, profile=chosen.name))
+    question = f" {_('and')} ".join(plan)
+    question = _("{question}?").format(question=f"{question[0].upper()}{question[1:]}")
+    if not yes and not confirmed(f"\n{question}", default=sound):
         return
     if not cached:
         context.invoke(preprocess, coco=DEFAULT_COCO, out=DEFAULT_CACHE, side=chosen.side)

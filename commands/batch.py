@@ -10,6 +10,7 @@ import click
 
 from commands.options import DEFAULT_CACHE, FILE, FOLDER, LOADERS
 from commands.output import show_json
+from console.language import _
 
 MOST_COLUMNS = 6
 """Samples in the gallery of `batch --gallery`."""
@@ -46,10 +47,11 @@ def batch(cache: Path, coco: Path | None, picture: Path, gallery: bool, as_json:
 
     if gallery:
         if coco:
-            raise click.UsageError("--gallery needs a --cache, not --coco; make one with `preprocess`")
+            raise click.UsageError(_("--gallery needs a --cache, not --coco; make one with `preprocess`"))
         del options["augment"]  # all of them
         draw_gallery(cache, picture, **{**options, "batch_size": min(options["batch_size"], MOST_COLUMNS)})
-        click.echo(json.dumps({"picture": str(picture)}) if as_json else f"🖼️  Picture: {picture}")
+        said = _("🖼️  Picture: {path}").format(path=picture)
+        click.echo(json.dumps({"picture": str(picture)}) if as_json else said)
         return
     summary = draw_dataset_batch(coco, picture, **options) if coco else draw_batch(cache, picture, **options)
     if as_json:

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from commands.options import FILE, FOLDER, NETWORKS, PRECISIONS, network_of
+from console.language import _
 
 _SUITES = (
     "machine",
@@ -23,6 +24,7 @@ _SUITES = (
     "stages",
     "model",
     "epoch",
+    "scale",
 )
 
 
@@ -34,7 +36,7 @@ _SUITES = (
     "suites",
     type=click.Choice(_SUITES),
     multiple=True,
-    help="Which; may be repeated.  [default: all but convolutions]",
+    help="Which; may be repeated.  [default: all but convolutions and scale]",
 )
 @click.option("--profile", default="auto", show_default=True, help="As in `train`: network, batch, side, precision.")
 @click.option("--network", "network_name", type=NETWORKS, help="Which network.  [default: the profile's]")
@@ -98,7 +100,7 @@ def bench(
         _compare(*compare, max_regression, json_file)
         return
     if max_regression is not None:
-        raise click.UsageError("--max-regression needs --compare BEFORE AFTER")
+        raise click.UsageError(_("--max-regression needs --compare BEFORE AFTER"))
     from bench.config import BenchConfig
     from bench.suites import run_suites
     from console.bench import BenchPrinter, show_report
@@ -117,21 +119,21 @@ def bench(
     if json_file:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         report.write(json_file)
-        click.echo(f"📝 Report: {json_file}")
+        click.echo(_("📝 Report: {path}").format(path=json_file))
     if markdown_file:
         from console.markdown import markdown_tables
 
         markdown_file.parent.mkdir(parents=True, exist_ok=True)
         markdown_file.write_text(markdown_tables(report))
-        click.echo(f"📝 Tables: {markdown_file}")
+        click.echo(_("📝 Tables: {path}").format(path=markdown_file))
     if html_file:
         from console.html import html_page
 
         html_file.parent.mkdir(parents=True, exist_ok=True)
         html_file.write_text(html_page(report), encoding="utf-8")
-        click.echo(f"📝 Page: {html_file}")
+        click.echo(_("📝 Page: {path}").format(path=html_file))
     if plot_file:
-        click.echo(f"🖼️  Picture: {draw_tiers(report.rows, plot_file)}")
+        click.echo(_("🖼️  Picture: {path}").format(path=draw_tiers(report.rows, plot_file)))
 
 
 def _compare(before: Path, after: Path, max_regression: float | None, json_file: Path | None) -> None:
@@ -139,8 +141,9 @@ def _compare(before: Path, after: Path, max_regression: float | None, json_file:
     context = click.get_current_context()
     for parameter in context.command.params:
         given = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
-        if given and parameter.name not in ("compare", "max_regression", "json_file"):
-            raise click.UsageError(f"--compare measures nothing; leave out {parameter.opts[0]}")
+        if given and parameter.name not in ("compare", "max_regression", "json_file", "lang"):
+            said = _("--compare measures nothing; leave out {option}")
+            raise click.UsageError(said.format(option=parameter.opts[0]))
     from bench.compare import compare_files
     from console.compare import show_comparison
 
@@ -148,6 +151,6 @@ def _compare(before: Path, after: Path, max_regression: float | None, json_file:
     show_comparison(comparison)
     if json_file:
         comparison.write(json_file)
-        click.echo(f"📝 Comparison: {json_file}")
+        click.echo(_("📝 Comparison: {path}").format(path=json_file))
     if comparison.regressions:
         sys.exit(1)

@@ -8,6 +8,7 @@ import click
 
 from commands.options import NETWORKS, PRECISIONS, network_of
 from commands.output import show_json
+from console.language import _
 
 
 @click.command(short_help="How long would an epoch take on that card? Nothing is measured.")
@@ -42,7 +43,7 @@ def estimate(
     checks = leave_one_out(known) if check else []
     if not (gpu or given["peak"]):
         if not check:
-            raise click.UsageError('Give --gpu "RTX 4090" or another card, or its --peak, --bandwidth and --memory')
+            raise click.UsageError(_('Give --gpu "RTX 4090" or another card, or its --peak, --bandwidth and --memory'))
         click.echo("\n".join(check_lines(checks)))
         return
     card = card_of(gpu, given.pop("peak"), given.pop("bandwidth"), given.pop("memory"), given["precision"])
@@ -54,8 +55,12 @@ def estimate(
         errors = [{"name": one.row.name, "measured": one.row.images_per_s, "error": one.error} for one in checks]
         show_json({**estimate_dict(card, network, found, images), **({"checks": errors} if check else {})})
         return
-    mode = "compiled" if profile.compile else "eager"
-    shape = f"side {profile.side}, batch {profile.batch_size}, {profile.precision} {mode}"
+    shape = _("side {side}, batch {batch_size}, {precision} {mode}").format(
+        side=profile.side,
+        batch_size=profile.batch_size,
+        precision=profile.precision,
+        mode=_("compiled") if profile.compile else _("eager"),
+    )
     click.echo("\n".join(estimate_lines(card, shape, network, found, images)))
     if check:
         click.echo("\n".join(["", *check_lines(checks)]))

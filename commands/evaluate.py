@@ -32,12 +32,13 @@ def evaluate(as_json: bool, **given: Any) -> None:
     and the answer is brought back to each photo's own size: what a user of the network gets.
     """
     from console.evaluate import eval_lines
+    from console.language import _
     from console.progress import progress_bar
     from train.evaluation.config import EvalConfig
     from train.evaluation.run import evaluate as run_evaluation
 
     config = EvalConfig(**given)
-    with progress_bar("Evaluating") as update:
+    with progress_bar(_("Evaluating")) as update:
         report = run_evaluation(config, update)
     if as_json:
         show_json(report.to_dict())

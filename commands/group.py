@@ -1,23 +1,78 @@
-"""The group of all commands: their order, their errors, Ctrl-C."""
+"""The group of all commands: their order, their language, their errors, Ctrl-C."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Any
 
 import click
 
-_KEPT = {"preprocess": "Finished shards are", "download": "What is there is", "predict": "What is done is"}
+from commands.spoken import SpokenContext, SpokenError, language_option
+from console.language import (
+    ENGLISH,
+    LANGUAGES,
+    VARIABLE,
+    _,
+    chosen,
+    language,
+    message,
+    of_locale,
+    speaking,
+    use,
+)
+from console.marks import shows_marks
+from console.sentences import translated
+
+_KEPT = {
+    "preprocess": message("Finished shards are kept: the same command goes on."),
+    "download": message("What is there is kept: the same command goes on."),
+    "predict": message("What is done is kept: the same command goes on."),
+}
 """What Ctrl-C leaves, by command."""
 
 
 class FriendlyGroup(click.Group):
     """Turns the errors that a user can mend into one line; `MASKCACHE_TRACEBACK=1` shows where they come from."""
 
+    context_class = SpokenContext
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.params.append(language_option())
+
+    def add_command(self, command: click.Command, name: str | None = None) -> None:
+        """Take a command, and let it speak."""
+        command.context_class = SpokenContext
+        command.params.append(language_option())
+        super().add_command(command, name)
+
     def list_commands(self, _context: click.Context) -> list[str]:
         """In the order of the road, not of the alphabet."""
         return list(self.commands)
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Parse the command line and run; the language ends with it."""
+        with speaking():
+            return super().main(*arguments, **options)
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> click.Context:
+        """Choose the language, then parse."""
+        wanted, marks = chosen(args, os.environ), shows_marks(sys.stdout, os.environ)
+        use(wanted if wanted in LANGUAGES else of_locale(os.environ), marks=marks)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # a sign that cannot be shown is no reason to stop
+        if wanted not in LANGUAGES:
+            said = _("{variable}={value!r} is no language of maskcache; use {languages}")
+            raise click.UsageError(
+                said.format(variable=VARIABLE, value=wanted, languages=f" {_('or')} ".join(LANGUAGES))
+            )
+        try:
+            return super().make_context(info_name, args, *more, **extra)
+        except click.UsageError as error:
+            raise _spoken(error) from None
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""
@@ -25,10 +80,16 @@ class FriendlyGroup(click.Group):
             return super().invoke(context)
         except KeyboardInterrupt:
             kept = _KEPT.get(context.invoked_subcommand or "")
-            click.echo("\nStopped." + (f" {kept} kept: the same command goes on." if kept else ""), err=True)
+            click.echo("\n" + " ".join([_("Stopped."), *([_(kept)] if kept else [])]), err=True)
             sys.exit(130)
+        except click.UsageError as error:
+            raise _spoken(error) from None
         except (ValueError, OSError) as error:
             if os.environ.get("MASKCACHE_TRACEBACK"):
                 raise
-            click.echo(f"error: {error}", err=True)
+            click.echo(_("error: {error}").format(error=translated(str(error))), err=True)
             sys.exit(1)
+
+
+def _spoken(error: click.UsageError) -> click.UsageError:
+    return error if language() == ENGLISH else SpokenError(error)

@@ -16,12 +16,13 @@ from commands.options import FOLDER
 def synth(directory: Path, images: int, seed: int) -> None:
     """Make a procedural dataset of people in the COCO layout."""
     from console.build import synth_lines
+    from console.language import _
     from console.progress import progress_bar
     from preprocess.synth import SynthConfig, make_dataset
 
     config = SynthConfig(images=images, seed=seed)
     done = 0
-    with progress_bar("Drawing") as update:
+    with progress_bar(_("Drawing")) as update:
 
         def advance(count: int) -> None:
             nonlocal done

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from commands.options import DEFAULT_CACHE, DEFAULT_RUN, FILE, FOLDER, LOADERS, LOSSES, NETWORKS, PRECISIONS
+from commands.options import CACHE, DEFAULT_CACHE, DEFAULT_RUN, FILE, FOLDER, LOADERS, LOSSES, NETWORKS, PRECISIONS
 
 
 @click.command(short_help="Train a network on a cache.")
-@click.option("--cache", type=FOLDER, help=f"The cache's folder.  [default: {DEFAULT_CACHE}]")
+@click.option("--cache", type=CACHE, help=f"The cache's folder, or s3://BUCKET/FOLDER.  [default: {DEFAULT_CACHE}]")
 @click.option("--out", type=FOLDER, help=f"The run's folder: checkpoints, plots, log.  [default: {DEFAULT_RUN}]")
 @click.option(
     "--profile",
@@ -27,7 +27,10 @@ from commands.options import DEFAULT_CACHE, DEFAULT_RUN, FILE, FOLDER, LOADERS, 
     help="Any setting, also by the guide's name (num_epochs=50); may be repeated; stronger than the file.",
 )
 @click.option("--epochs", type=int, help="Passes over the training images.  [default: 100]")
-@click.option("--batch-size", type=int, help="Images in a step.  [default: the profile's]")
+@click.option("--batch-size", type=int, help="Images in a step, of each rank.  [default: the profile's]")
+@click.option(
+    "--global-batch", type=int, help="Images in a step of all ranks, instead of --batch-size.  [default: their sum]"
+)
 @click.option("--accumulation", type=int, help="Steps whose gradients make one update.  [default: 1]")
 @click.option("--image-size", "side", type=int, help="Side that the cache must have, pixels.  [default: any]")
 @click.option("--optimizer", type=click.Choice(["adamw", "adam", "sgd"]), help="Which.  [default: adamw]")
@@ -71,6 +74,15 @@ from commands.options import DEFAULT_CACHE, DEFAULT_RUN, FILE, FOLDER, LOADERS, 
 @click.option(
     "--pin-memory/--no-pin-memory", default=None, help="Make them in locked memory, for a GPU.  [default: yes]"
 )
+@click.option(
+    "--order",
+    type=click.Choice(["auto", "global", "windowed"]),
+    help="Shuffle over all images, or so that few shards are needed at a time; auto: windowed for a URL.",
+)
+@click.option("--window", type=int, help="Shards that the windowed order mixes.  [default: 16]")
+@click.option("--cache-dir", type=FOLDER, help="Where shards of a URL are kept.  [default: $MASKCACHE_CACHE_DIR]")
+@click.option("--cache-size", metavar="SIZE", help="How much they may take, as 50GB.  [default: half of what is free]")
+@click.option("--in-place", is_flag=True, default=None, help="Read Zarr shards of a URL where they are.")
 @click.option("--precision", type=PRECISIONS, help="Of the convolutions.  [default: the profile's]")
 @click.option(
     "--compile/--no-compile", "compile", default=None, help="Whether to use torch.compile.  [default: the profile's]"
@@ -94,19 +106,22 @@ def train(file: Path | None, assignments: tuple[str, ...], resume: bool, **flags
     Settings come from the profile, then --config, then --set, then the flags. Each epoch is validated and saved; Ctrl-C
     saves too, and --resume goes on as if nothing had happened.
     """
+    from cache.place import place
     from console.train import TrainPrinter, end_lines
     from train.loop import fit
     from train.profiles import profile as find_profile
-    from train.ranks import Ranks
+    from train.ranks import Ranks, ToldError
     from train.settings import configure, read_settings
 
     settings = read_settings(file, assignments)
     settings |= {name.replace("network_", "network."): value for name, value in flags.items() if value is not None}
-    cache, out = Path(settings.pop("cache", DEFAULT_CACHE)), Path(settings.pop("out", DEFAULT_RUN))
+    cache, out = place(settings.pop("cache", DEFAULT_CACHE)), Path(settings.pop("out", DEFAULT_RUN))
     config = configure(find_profile(settings.pop("profile", "auto")), settings, cache=cache, out=out)
     printer = TrainPrinter()
     try:
         result = fit(config, printer, resume=resume)
+    except ToldError:
+        sys.exit(1)
     finally:
         printer.close()
     if Ranks.found().first:

@@ -30,25 +30,26 @@ def verify(
     from bench.hardware import describe_machine
     from console.build import repair_lines
     from console.inspect import show_cache, show_dataset, show_machine
+    from console.language import _
     from console.progress import progress_bar
     from preprocess.cache_soundness import verify_cache
     from preprocess.repair import repair_cache
     from preprocess.soundness import verify_dataset
 
     if repair and not (coco and cache):
-        raise click.UsageError("--repair needs --cache, and --coco to make the damaged shards from")
+        raise click.UsageError(_("--repair needs --cache, and --coco to make the damaged shards from"))
     dataset = coco if coco or cache else DEFAULT_COCO
     found: dict[str, Any] = {"machine": describe_machine(cache or dataset)}
     if dataset and not repair:
-        with progress_bar("Verifying") as update:
+        with progress_bar(_("Verifying")) as update:
             found["coco"] = verify_dataset(dataset, rule, category, update)
     if cache:
-        with progress_bar("Verifying", "samples") as update:
+        with progress_bar(_("Verifying"), "samples") as update:
             found["cache"] = verify_cache(cache, update, coco=coco)
     if repair and cache and coco and found["cache"].damages:
-        with progress_bar("Repairing") as update:
+        with progress_bar(_("Repairing")) as update:
             found["repaired"] = repair_cache(cache, coco, found["cache"].damages, update)
-        with progress_bar("Verifying again", "samples") as update:
+        with progress_bar(_("Verifying again"), "samples") as update:
             found["damaged"], found["cache"] = found["cache"], verify_cache(cache, update, coco=coco)
     ok = all(found[name].sound for name in ("coco", "cache") if name in found)
     if log:

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.spec import CacheSpec
+from console.language import _
+from console.sentences import translated
 from loader.augment import LEVELS
 from loader.batch import LoaderConfig
 from loader.gallery import augmentation_gallery
@@ -81,7 +83,7 @@ def draw_gallery(cache: Path, picture: Path, *, split: str, batch_size: int, loa
 def _write(picture: Path, sheet: npt.NDArray[np.uint8]) -> None:
     picture.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(picture), sheet[:, :, ::-1]):
-        raise OSError(f"cannot write {picture}; choose another --picture")
+        raise OSError(_("cannot write {path}; choose another --picture").format(path=picture))
 
 
 def draw_dataset_batch(coco: Path, picture: Path, *, split: str, batch_size: int, **options: Any) -> BatchSummary:
@@ -95,10 +97,14 @@ def draw_dataset_batch(coco: Path, picture: Path, *, split: str, batch_size: int
 
 def batch_lines(summary: BatchSummary) -> list[str]:
     """A batch in words."""
+    first = _("   Loader: {loader}, first batch after {seconds:.2f} s")
+    share = _("   Person: {person:.1%} of the pixels that count; ignored: {ignored:.1%}")
     return [
-        f"✅ One batch of {summary.source}: images {summary.shape} uint8, channels_last",
-        f"   Loader: {summary.loader}, first batch after {summary.first_batch_seconds:.2f} s",
-        f"   Person: {summary.person_fraction:.1%} of the pixels that count; ignored: {summary.ignore_fraction:.1%}",
-        f"   COCO images: {', '.join(map(str, summary.image_ids))}",
-        f"🖼️  Picture: {summary.picture}",
+        _("✅ One batch of {source}: images {shape} uint8, channels_last").format(
+            source=summary.source, shape=summary.shape
+        ),
+        first.format(loader=translated(summary.loader), seconds=summary.first_batch_seconds),
+        share.format(person=summary.person_fraction, ignored=summary.ignore_fraction),
+        _("   COCO images: {ids}").format(ids=", ".join(map(str, summary.image_ids))),
+        _("🖼️  Picture: {path}").format(path=summary.picture),
     ]

@@ -13,6 +13,8 @@ from bench.loader_suite import NATIVE
 from bench.loader_suite import TIMES as LOADER_TIMES
 from bench.raster_suite import TIMES as RASTER_TIMES
 from bench.stage_suite import AUGMENT, BACKWARD, COPY, DECODE, FORWARD, READ, UPDATE
+from console.language import _, message
+from console.sentences import translated
 from console.text import duration, figure
 
 if TYPE_CHECKING:
@@ -26,26 +28,43 @@ WIDTH = 100
 """Columns where there is no terminal that says how many it has."""
 
 TITLES = {
-    "machine": "MACHINE: what it could do at best",
-    "raster": "RASTER: polygons to planes",
-    "annotations": "ANNOTATIONS: JSON to flat arrays",
-    "preprocess": "PREPROCESS: photos to a cache",
-    "stores": "STORES: records to disk and back",
-    "verify": "VERIFY: a cache against its checksums",
-    "loader": "LOADER: a cache to batches",
-    "convolutions": "CONVOLUTIONS: each shape of the network, on its own",
-    "stages": "STAGES: all of the way, each part alone",
-    "model": "MODEL: the network alone, on random data",
-    "epoch": "EPOCH: loader and network together",
-    "tiers": "TIERS: minutes per epoch of 45,174 images",
+    "machine": message("MACHINE: what it could do at best"),
+    "raster": message("RASTER: polygons to planes"),
+    "annotations": message("ANNOTATIONS: JSON to flat arrays"),
+    "preprocess": message("PREPROCESS: photos to a cache"),
+    "stores": message("STORES: records to disk and back"),
+    "verify": message("VERIFY: a cache against its checksums"),
+    "loader": message("LOADER: a cache to batches"),
+    "convolutions": message("CONVOLUTIONS: each shape of the network, on its own"),
+    "stages": message("STAGES: all of the way, each part alone"),
+    "model": message("MODEL: the network alone, on random data"),
+    "epoch": message("EPOCH: loader and network together"),
+    "scale": message("SCALE: what grows with the dataset"),
+    "tiers": message("TIERS: minutes per epoch of 45,174 images"),
 }
 _COMPARISONS = (
-    ("raster", RASTER_TIMES.format("bytes"), "Masks are drawn {} times as fast as by pycocotools."),
-    ("loader", LOADER_TIMES.format(NATIVE), "Batches come {} times as fast as from a DataLoader that makes them anew."),
+    ("raster", RASTER_TIMES.format("bytes"), message("Masks are drawn {times} times as fast as by pycocotools.")),
+    (
+        "loader",
+        LOADER_TIMES.format(NATIVE),
+        message("Batches come {times} times as fast as from a DataLoader that makes them anew."),
+    ),
 )
 """Said when no epoch was measured."""
 
-TIERS_NOTE = "est.: nobody has measured it, see `estimate`. The guide promises; its U-Net's width it does not say."
+UNITS = (
+    message("images/s"),
+    message("samples/s"),
+    message("annotations/s"),
+    message("times"),
+    message("pixels"),
+    message("shards"),
+)
+"""Of rows, where they are words."""
+
+TIERS_NOTE = message(
+    "est.: nobody has measured it, see `estimate`. The guide promises; its U-Net's width it does not say."
+)
 
 
 class BenchPrinter:
@@ -57,8 +76,10 @@ class BenchPrinter:
 
     def on_suite(self, suite: Suite, number: int, total: int) -> None:
         """Say which."""
-        seconds = time.monotonic() - self._start
-        print(f"⏱️  {number}/{total} {TITLES[suite]} (after {duration(seconds)})", file=sys.stderr, flush=True)
+        said = _("⏱️  {number}/{total} {suite} (after {time})").format(
+            number=number, total=total, suite=_(TITLES[suite]), time=duration(time.monotonic() - self._start)
+        )
+        print(said, file=sys.stderr, flush=True)
 
     def on_row(self, row: Row) -> None:
         """Nothing: the tables come at the end, when limits and ratios can be read beside each other."""
@@ -70,8 +91,14 @@ def _show_steps() -> None:
     if not log.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("   %(message)s"))
+        handler.addFilter(_translate_step)
         log.addHandler(handler)
         log.setLevel(logging.INFO)
+
+
+def _translate_step(record: logging.LogRecord) -> bool:
+    record.msg = translated(str(record.msg))
+    return True
 
 
 def show_report(report: BenchReport, console: Console | None = None) -> None:
@@ -81,25 +108,35 @@ def show_report(report: BenchReport, console: Console | None = None) -> None:
     out = console or (Console() if sys.stdout.isatty() else Console(width=WIDTH))
     machine = report.environment
     gpus = "".join(f", {gpu.name}" for gpu in machine.gpus)
-    out.print(f"=== BENCHMARK: {machine.processor}, {machine.cores} cores{gpus} ===", style="bold", markup=False)
+    title = _("=== BENCHMARK: {processor}, {cores} cores{gpus} ===")
+    out.print(title.format(processor=machine.processor, cores=machine.cores, gpus=gpus), style="bold", markup=False)
     for note in report.config.get("notes", ()):
-        out.print(f"   Note: {note}", markup=False, highlight=False)
+        out.print(_note(note), markup=False, highlight=False)
     for suite, found in groupby(report.rows, key=lambda row: row.suite):
         rows = list(found)
-        out.print(f"\n📊 {TITLES.get(suite, suite)}", style="bold", markup=False, highlight=False)
+        out.print(suite_line(suite), style="bold", markup=False, highlight=False)
         if suite == "tiers":
             out.print(_tier_table(rows))
-            out.print(f"   Note: {TIERS_NOTE}", style="dim", markup=False, highlight=False)
+            out.print(_("   Note: {note}").format(note=_(TIERS_NOTE)), style="dim", markup=False, highlight=False)
             continue
         for number, (setup, group) in enumerate(groupby(rows, key=lambda row: row.setup)):
             members = list(group)
-            out.print(f"   {setup}", style="dim", markup=False, highlight=False)
+            out.print(f"   {translated(setup)}", style="dim", markup=False, highlight=False)
             out.print(_table(members, header=number == 0))
             for note in dict.fromkeys(row.note for row in members if row.note):
-                out.print(f"   Note: {note}", style="dim", markup=False, highlight=False)
+                out.print(_note(note), style="dim", markup=False, highlight=False)
     out.print()
     for line in conclusions(report):
-        out.print(f"➡️  {line}", style="bold", markup=False, highlight=False)
+        out.print(_("➡️  {line}").format(line=line), style="bold", markup=False, highlight=False)
+
+
+def suite_line(suite: str) -> str:
+    """The title above a suite's tables."""
+    return "\n" + _("📊 {suite}").format(suite=_(TITLES.get(suite, suite)))
+
+
+def _note(note: object) -> str:
+    return _("   Note: {note}").format(note=translated(str(note)))
 
 
 def conclusions(report: BenchReport) -> list[str]:
@@ -108,16 +145,30 @@ def conclusions(report: BenchReport) -> list[str]:
     lines = _bottleneck(report)
     if minutes and wait:
         config = report.config
-        how = "; extrapolated" if "extrapolated" in minutes.note else ""
+        said = _(
+            "An epoch of {images:,} images takes about {time} here ({network} {width}, side {side}, "
+            "batch {batch_size}), {wait:.1f}% of it waiting for data."
+        )
+        if "extrapolated" in minutes.note:
+            said = _(
+                "An epoch of {images:,} images takes about {time} here ({network} {width}, side {side}, "
+                "batch {batch_size}; extrapolated), {wait:.1f}% of it waiting for data."
+            )
         lines.append(
-            f"An epoch of {config['images']:,} images takes about {duration(60 * minutes.value)} here "
-            f"({config['network']['name']} {config['network']['width']}, side {config['side']}, batch "
-            f"{config['batch_size']}{how}), {wait.value:.1f}% of it waiting for data."
+            said.format(
+                images=config["images"],
+                time=duration(60 * minutes.value),
+                network=config["network"]["name"],
+                width=config["network"]["width"],
+                side=config["side"],
+                batch_size=config["batch_size"],
+                wait=wait.value,
+            )
         )
     for suite, name, sentence in _COMPARISONS:
         row = report.find(suite, name)
         if row and not minutes:
-            lines.append(sentence.format(figure(row.value)))
+            lines.append(_(sentence).format(times=figure(row.value)))
     return lines
 
 
@@ -127,32 +178,36 @@ def _bottleneck(report: BenchReport) -> list[str]:
     loader, step = (row.value if row else 0.0 for row in found)
     stages = {row.name: row.value for row in report.rows if row.suite == "stages"}
     parts = {name: 1 / stages[name] for name in (FORWARD, BACKWARD, UPDATE) if name in stages}
-    who = "the loader"
+    said = _("The network is the bottleneck: the loader alone could feed {times} of these{more}.")
     if not all(found) and parts and AUGMENT in stages:
-        loader, step, who = stages[AUGMENT], 1 / sum(parts.values()), "augmenting"
+        loader, step = stages[AUGMENT], 1 / sum(parts.values())
+        said = _("The network is the bottleneck: augmenting alone could feed {times} of these{more}.")
     if not loader or not step:
         return []
     if loader < step:
-        slow = [name for name in (READ, DECODE, COPY, AUGMENT) if stages.get(name, step) < step]
-        which = f"; slower even alone: {', '.join(slow)}" if slow else ""
-        times = figure(step / loader)
-        return [f"The loader is the bottleneck: the network alone could take {times} times as many images{which}."]
+        slow = [translated(name) for name in (READ, DECODE, COPY, AUGMENT) if stages.get(name, step) < step]
+        more = _("; slower even alone: {stages}").format(stages=", ".join(slow)) if slow else ""
+        said = _("The loader is the bottleneck: the network alone could take {times} times as many images{more}.")
+        return [said.format(times=figure(step / loader), more=more)]
     slowest = max(parts, key=parts.__getitem__, default=None)
-    share = f"; {slowest} takes {100 * parts[slowest] / sum(parts.values()):.0f}% of a step" if slowest else ""
-    return [f"The network is the bottleneck: {who} alone could feed {figure(loader / step)} of these{share}."]
+    more = ""
+    if slowest:
+        share = 100 * parts[slowest] / sum(parts.values())
+        more = _("; {stage} takes {share:.0f}% of a step").format(stage=translated(slowest), share=share)
+    return [said.format(times=figure(loader / step), more=more)]
 
 
 def _table(rows: list[Row], *, header: bool) -> Table:
     """Rows of one setup. Widths are fixed, so that the tables of a suite stand below each other."""
     table = _bare_table(header=header)
-    table.add_column("what", width=31)
-    table.add_column("median", width=16, justify="right")
-    table.add_column("p10 to p90", width=15, justify="right")
-    table.add_column("limit", width=23)
-    table.add_column("of it", width=6, justify="right")
+    table.add_column(_("what"), width=31)
+    table.add_column(_("median"), width=16, justify="right")
+    table.add_column(_("p10 to p90"), width=15, justify="right")
+    table.add_column(_("limit"), width=23)
+    table.add_column(_("of it"), width=6, justify="right")
     for row in rows:
-        limit = f"{figure(row.limit)} {row.limit_name}" if row.limit is not None else ""
-        table.add_row(row.name, value_text(row), spread_text(row), limit, _ratio(row))
+        limit = f"{figure(row.limit)} {translated(row.limit_name)}" if row.limit is not None else ""
+        table.add_row(translated(row.name), value_text(row), spread_text(row), limit, _ratio(row))
     return table
 
 
@@ -160,21 +215,23 @@ def _tier_table(rows: list[Row]) -> Table:
     """The promise is a column; what is measured stands out."""
     promised = {row.name: row for row in rows if row.kind == "guide"}
     table = _bare_table(header=True)
-    table.add_column("profile", width=8)
-    table.add_column("model, side, batch, where", width=39)
-    table.add_column("minutes", width=9, justify="right")
-    table.add_column("range", width=9, justify="right")
-    table.add_column("guide", width=5, justify="right")
-    table.add_column("how known", width=22)
+    table.add_column(_("profile"), width=8)
+    table.add_column(_("model, side, batch, where"), width=39)
+    table.add_column(_("minutes"), width=9, justify="right")
+    table.add_column(_("range"), width=9, justify="right")
+    table.add_column(_("guide"), width=5, justify="right")
+    table.add_column(_("how known"), width=22)
     for row in rows:
         profile = row.name.partition(",")[0]  # what follows is the network, or the file, which `how` tells
         if row.kind == "guide":
             continue
         promise = f"~{promised[profile].value:g}" if profile in promised else ""
-        how = f"measured, {row.note}" if row.kind == "measured" else row.note
-        value = figure(row.value) if row.kind == "measured" else f"est. {figure(row.value)}"
-        style = "green" if row.kind == "measured" else "dim"
-        table.add_row(profile, row.setup, value, spread_text(row), promise, how, style=style)
+        how = translated(row.note)
+        value = _("est. {value}").format(value=figure(row.value))
+        style = "dim"
+        if row.kind == "measured":
+            how, value, style = _("measured, {note}").format(note=how), figure(row.value), "green"
+        table.add_row(profile, translated(row.setup), value, spread_text(row), promise, how, style=style)
     return table
 
 
@@ -187,8 +244,9 @@ def _bare_table(*, header: bool) -> Table:
 def value_text(row: Row) -> str:
     """A median with its unit, marked unless it was measured: `10.0 s`, `~8 min`, `est. 7.42 min`."""
     if row.kind == "guide":
-        return f"~{row.value:g} {row.unit}"
-    return f"{'est. ' if row.kind == 'estimated' else ''}{figure(row.value)} {row.unit}"
+        return f"~{row.value:g} {_(row.unit)}"
+    value = f"{figure(row.value)} {_(row.unit)}"
+    return _("est. {value}").format(value=value) if row.kind == "estimated" else value
 
 
 def spread_text(row: Row) -> str:

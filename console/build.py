@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
+from pathlib import PurePath
 
 from cache.spec import CacheSpec
+from console.language import _
+from console.sentences import translated
 from console.text import count, duration, size
 from preprocess.build import BuildReport
 from preprocess.changes import SplitChanges, stale_reasons
@@ -14,54 +16,86 @@ from preprocess.synth import SynthReport
 SHOWN_REJECTIONS = 10
 
 
-def build_lines(report: BuildReport, out: Path, seconds: float) -> list[str]:
+def build_lines(report: BuildReport, out: PurePath, seconds: float) -> list[str]:
     """The summary of a build: what was written, how fast, what was rejected and why."""
     index = report.index
     spec = index.spec
     lines = []
     if report.fresh:
-        lines.append(f"{out} is already complete and its sources have not changed: nothing to do.")
+        said = _("{cache} is already complete and its sources have not changed: nothing to do.")
+        lines.append(said.format(cache=out))
     else:
         for change in report.changes:
             lines += change_lines(change)
         rate = report.written / seconds if seconds else 0
-        resumed = f" ({report.resumed:,} images were already done)" if report.resumed else ""
-        lines.append(f"{report.written:,} images in {duration(seconds)}, {rate:,.0f} images/s{resumed}")
+        said = _("{images:,} images in {time}, {rate:,.0f} images/s")
+        resumed = _(" ({count:,} images were already done)").format(count=report.resumed) if report.resumed else ""
+        lines.append(said.format(images=report.written, time=duration(seconds), rate=rate) + resumed)
     for name, split in index.splits.items():
         total = sum(shard.bytes for shard in split.shards)
+        said = _("  {split}: {samples:,} samples, {rejected:,} rejected, {shards}, {size}; {category} of {file}")
         lines.append(
-            f"  {name}: {split.samples:,} samples, {split.rejected:,} rejected, "
-            f"{count(len(split.shards), 'shard')}, {size(total)}; {spec.category} of {split.source.annotations}"
+            said.format(
+                split=name,
+                samples=split.samples,
+                rejected=split.rejected,
+                shards=count(len(split.shards), "shard"),
+                size=size(total),
+                category=spec.category,
+                file=split.source.annotations,
+            )
         )
-    quality = f" quality {spec.jpeg_quality}" if spec.codec == "jpeg" else ""
-    lines.append(f"  side {spec.side}, {spec.fit}, {spec.codec}{quality} in {spec.store}, crowds: {spec.crowd}")
+    codec = _("{codec} quality {quality}") if spec.codec == "jpeg" else "{codec}"
+    lines.append(
+        _("  side {side}, {fit}, {codec} in {store}, crowds: {crowd}").format(
+            side=spec.side,
+            fit=spec.fit,
+            codec=codec.format(codec=spec.codec, quality=spec.jpeg_quality),
+            store=spec.store,
+            crowd=spec.crowd,
+        )
+    )
     lines += [
-        f"  rejected {each.split}/{each.file_name}: {each.reason}" for each in report.rejections[:SHOWN_REJECTIONS]
+        _("  rejected {split}/{file}: {reason}").format(
+            split=each.split, file=each.file_name, reason=translated(each.reason)
+        )
+        for each in report.rejections[:SHOWN_REJECTIONS]
     ]
     if len(report.rejections) > SHOWN_REJECTIONS:
         rest = len(report.rejections) - SHOWN_REJECTIONS
-        lines.append(f"  and {rest:,} more: see rejected.jsonl in {out}/train and {out}/val")
+        said = _("  and {count:,} more: see rejected.jsonl in {cache}/train and {cache}/val")
+        lines.append(said.format(count=rest, cache=out))
     return lines
 
 
 def change_lines(change: SplitChanges) -> list[str]:
     """How a split has changed since its cache was made, and what of the cache that concerns."""
     if change.none:
-        return [f"{change.split}: nothing has changed"]
-    lines = stale_reasons(change)
+        return [_("{split}: nothing has changed").format(split=change.split)]
+    lines = [translated(reason) for reason in stale_reasons(change)]
     if change.damaged:
-        lines.append(f"{change.split}: {count(change.damaged, 'shard')} missing or damaged")
-    made = f"{change.stale_shards:,} of {count(change.shards, 'shard')} ({count(change.stale_images, 'image')})"
-    return [*lines, f"{change.split}: {made} to be made, {change.shards - change.stale_shards:,} kept"]
+        said = _("{split}: {shards} missing or damaged")
+        lines.append(said.format(split=change.split, shards=count(change.damaged, "shard")))
+    said = _("{split}: {stale:,} of {shards} ({images}) to be made, {kept:,} kept")
+    return [
+        *lines,
+        said.format(
+            split=change.split,
+            stale=change.stale_shards,
+            shards=count(change.shards, "shard"),
+            images=count(change.stale_images, "image"),
+            kept=change.shards - change.stale_shards,
+        ),
+    ]
 
 
-def diff_lines(cache: Path, coco: Path, spec: CacheSpec, changes: list[SplitChanges]) -> list[str]:
+def diff_lines(cache: PurePath, coco: PurePath, spec: CacheSpec, changes: list[SplitChanges]) -> list[str]:
     """What `diff` says."""
     lines = [line for change in changes for line in change_lines(change)]
     if all(change.none for change in changes):
-        return [*lines, f"✅ {cache} is what {coco} gives"]
+        return [*lines, _("✅ {cache} is what {coco} gives").format(cache=cache, coco=coco)]
     command = " ".join(["cli.py preprocess", f"--coco {coco}", f"--out {cache}", *spec_flags(spec)])
-    return [*lines, f"❌ {cache} is stale; this brings it up to date:", f"   {command}"]
+    return [*lines, _("❌ {cache} is stale; this brings it up to date:").format(cache=cache), f"   {command}"]
 
 
 def spec_flags(spec: CacheSpec) -> list[str]:
@@ -74,15 +108,19 @@ def spec_flags(spec: CacheSpec) -> list[str]:
 def repair_lines(report: BuildReport) -> list[str]:
     """What `verify --repair` did."""
     shards = sum(change.stale_shards for change in report.changes)
-    return [f"🔧 Repaired: {count(shards, 'shard')} made again ({count(report.written, 'image')})"]
+    said = _("🔧 Repaired: {shards} made again ({images})")
+    return [said.format(shards=count(shards, "shard"), images=count(report.written, "image"))]
 
 
 def synth_lines(report: SynthReport) -> list[str]:
     """The summary of a synthetic dataset."""
     images = report.train_images + report.val_images
+    made = _("{folder}: {images:,} images in {time}, {size}")
+    persons = _("  {persons:,} persons on {share:.1%} of the pixels, {crowds:,} crowd regions")
     return [
-        f"{report.root}: {images:,} images in {duration(report.seconds)}, {size(report.bytes_written)}",
-        f"  train2017: {report.train_images:,}, val2017: {report.val_images:,}; "
-        f"without a person: {report.empty_images:,}",
-        f"  {report.persons:,} persons on {report.person_fraction:.1%} of the pixels, {report.crowds:,} crowd regions",
+        made.format(folder=report.root, images=images, time=duration(report.seconds), size=size(report.bytes_written)),
+        _("  train2017: {train:,}, val2017: {val:,}; without a person: {empty:,}").format(
+            train=report.train_images, val=report.val_images, empty=report.empty_images
+        ),
+        persons.format(persons=report.persons, share=report.person_fraction, crowds=report.crowds),
     ]

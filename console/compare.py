@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from console.bench import TITLES, WIDTH
+from console.bench import WIDTH, suite_line
+from console.language import _, message
+from console.sentences import translated
 from console.text import count, figure
 
 if TYPE_CHECKING:
@@ -23,7 +25,8 @@ MOST_NAMED = 5
 """Rows that the last line names."""
 
 _STYLES = {"faster": "green", "slower": "red", "same": ""}
-_WORDS = {"faster": "better", "slower": "worse", "same": "same"}
+_SPEED_WORDS = {"faster": message("faster"), "slower": message("slower"), "same": message("same")}
+_WORDS = {"faster": message("better"), "slower": message("worse"), "same": message("same")}
 """Verdicts on what has no speed."""
 _NO_SPEED = ("MB", "pixels", "%", "times")  # something may be faster, and yet fewer times as fast as another
 
@@ -33,18 +36,20 @@ def show_comparison(comparison: Comparison, console: Console | None = None) -> N
     from rich.console import Console
 
     out = console or (Console() if sys.stdout.isatty() else Console(width=WIDTH))
-    out.print("=== COMPARISON ===", style="bold")
-    out.print(f"   before: {comparison.before}\n   after:  {comparison.after}", markup=False, highlight=False)
+    out.print(_("=== COMPARISON ==="), style="bold")
+    files = _("   before: {before}\n   after:  {after}").format(before=comparison.before, after=comparison.after)
+    out.print(files, markup=False, highlight=False)
     for note in notes(comparison):
-        out.print(f"   Note: {note}", markup=False, highlight=False)
+        out.print(_("   Note: {note}").format(note=note), markup=False, highlight=False)
     for suite, found in groupby(comparison.pairs, key=lambda pair: pair.suite):
-        out.print(f"\n📊 {TITLES.get(suite, suite)}", style="bold", markup=False, highlight=False)
+        out.print(suite_line(suite), style="bold", markup=False, highlight=False)
         for number, (setup, group) in enumerate(groupby(found, key=lambda pair: pair.setup)):
-            out.print(f"   {setup}", style="dim", markup=False, highlight=False)
+            out.print(f"   {translated(setup)}", style="dim", markup=False, highlight=False)
             out.print(_table(list(group), header=number == 0))
     for path, rows in ((comparison.before, comparison.only_before), (comparison.after, comparison.only_after)):
         if rows:
-            out.print(f"\n📊 ONLY IN {path}: {count(len(rows), 'row')}", style="bold", markup=False, highlight=False)
+            title = _("📊 ONLY IN {path}: {rows}").format(path=path, rows=count(len(rows), "row"))
+            out.print(f"\n{title}", style="bold", markup=False, highlight=False)
             for line in _alone(rows):
                 out.print(f"   {line}", style="dim", markup=False, highlight=False)
     out.print()
@@ -55,30 +60,37 @@ def show_comparison(comparison: Comparison, console: Console | None = None) -> N
 def notes(comparison: Comparison) -> list[str]:
     """What makes the comparison doubtful."""
     lines = [
-        f"{found.what.replace('_', ' ')}: before {_said(found.before)}; after {_said(found.after)}"
+        _("{what}: before {before}; after {after}").format(
+            what=translated(found.what.replace("_", " ")), before=_said(found.before), after=_said(found.after)
+        )
         for found in comparison.differences
     ]
     if comparison.unknown_units:
         units = ", ".join(comparison.unknown_units)
-        lines.append(f"rows in {units} are left out: which way they are better is not known")
+        said = _("rows in {units} are left out: which way they are better is not known")
+        lines.append(said.format(units=units))
     return lines
 
 
 def conclusions(comparison: Comparison) -> list[str]:
     """How many rows got slower, faster or neither, and which of them by too much."""
     found, pairs = Counter(pair.verdict for pair in comparison.pairs), len(comparison.pairs)
-    lines = [
-        f"➡️  Of {count(pairs, 'row')} {found['slower']} got slower or worse, {found['faster']} faster or better; "
-        f"{found['same']} stayed the same within the spread."
-    ]
+    said = _(
+        "➡️  Of {rows} {slower} got slower or worse, {faster} faster or better; "
+        "{same} stayed the same within the spread."
+    )
+    counts = {verdict: found[verdict] for verdict in ("slower", "faster", "same")}
+    lines = [said.format(rows=count(pairs, "row"), **counts)]
     if comparison.max_regression is None:
         return lines
     limit, worst = f"{comparison.max_regression:g} %", comparison.regressions
     if not worst:
-        return [*lines, f"✅ None got worse by more than {limit}, clear of the spread."]
-    named = [f"{pair.suite}, {pair.name} ({_loss(pair)})" for pair in worst[:MOST_NAMED]]
-    more = [f"and {len(worst) - MOST_NAMED:,} more"] if len(worst) > MOST_NAMED else []
-    return [*lines, f"❌ {count(len(worst), 'row')} got worse by more than {limit}: {'; '.join([*named, *more])}"]
+        return [*lines, _("✅ None got worse by more than {limit}, clear of the spread.").format(limit=limit)]
+    named = [f"{pair.suite}, {translated(pair.name)} ({_loss(pair)})" for pair in worst[:MOST_NAMED]]
+    if len(worst) > MOST_NAMED:
+        named.append(_("and {count:,} more").format(count=len(worst) - MOST_NAMED))
+    said = _("❌ {rows} got worse by more than {limit}: {named}")
+    return [*lines, said.format(rows=count(len(worst), "row"), limit=limit, named="; ".join(named))]
 
 
 def _table(pairs: Sequence[Pair], *, header: bool) -> Table:
@@ -86,23 +98,23 @@ def _table(pairs: Sequence[Pair], *, header: bool) -> Table:
     from rich.table import Table
 
     table = Table(box=None, show_header=header, header_style="underline", padding=(0, 0, 0, 1), pad_edge=True)
-    table.add_column("what", width=34)
-    table.add_column("before", width=9, justify="right")
-    table.add_column("after", width=9, justify="right")
-    table.add_column("unit", width=13)
-    table.add_column("after / before", width=19)
-    table.add_column("verdict", width=9)
+    table.add_column(_("what"), width=34)
+    table.add_column(_("before"), width=9, justify="right")
+    table.add_column(_("after"), width=9, justify="right")
+    table.add_column(_("unit"), width=13)
+    table.add_column(_("after / before"), width=19)
+    table.add_column(_("verdict"), width=9)
     for pair in pairs:
-        word = _WORDS[pair.verdict] if pair.unit in _NO_SPEED else pair.verdict
-        mark = f"{word} ❌" if pair.regression else word
-        values = figure(pair.before), figure(pair.after), pair.unit, _ratio(pair)
-        table.add_row(pair.name, *values, mark, style=_STYLES[pair.verdict])
+        word = _((_WORDS if pair.unit in _NO_SPEED else _SPEED_WORDS)[pair.verdict])
+        mark = _("{verdict} ❌").format(verdict=word) if pair.regression else word
+        values = figure(pair.before), figure(pair.after), _(pair.unit), _ratio(pair)
+        table.add_row(translated(pair.name), *values, mark, style=_STYLES[pair.verdict])
     return table
 
 
 def _alone(rows: Sequence[Row]) -> Iterator[str]:
     for (suite, setup), group in groupby(rows, key=lambda row: (row.suite, row.setup)):
-        yield f"{suite}, {setup}: {'; '.join(row.name for row in group)}"
+        yield f"{suite}, {translated(setup)}: {'; '.join(translated(row.name) for row in group)}"
 
 
 def _ratio(pair: Pair) -> str:
@@ -117,10 +129,12 @@ def _bound(ratio: float) -> str:
 def _loss(pair: Pair) -> str:
     if math.isfinite(pair.worse):
         return f"{figure(pair.worse)} %"
-    return f"{figure(pair.before)} to {figure(pair.after)} {pair.unit}"
+    return _("{before} to {after} {unit}").format(
+        before=figure(pair.before), after=figure(pair.after), unit=_(pair.unit)
+    )
 
 
 def _said(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return ", ".join(map(str, value)) or "none"
-    return "none" if value is None else str(value)
+        return ", ".join(map(str, value)) or _("none")
+    return _("none") if value is None else str(value)

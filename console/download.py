@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+from console.language import _, message
 from console.progress import progress_bar
+from console.sentences import translated
 from console.text import count, duration, size
 from preprocess.download.archives import Archive
 from preprocess.download.config import STAGING, DownloadConfig
@@ -14,8 +16,21 @@ from preprocess.download.listener import Restart, Stage, Trouble
 from preprocess.download.plan import Item, Plan
 from preprocess.download.report import DownloadReport, Outcome
 
-_STAGES: dict[Stage, str] = {"fetch": "Fetching", "check": "Checking", "unpack": "Unpacking"}
-_SOURCES = {"staged": "is here, to be unpacked", "own": "is here, to be checked and unpacked"}
+_STAGES: dict[Stage, str] = {
+    "fetch": message("Fetching {archive}"),
+    "check": message("Checking {archive}"),
+    "unpack": message("Unpacking {archive}"),
+}
+_SOURCES = {
+    "staged": message("{archive}, is here, to be unpacked"),
+    "own": message("{archive}, is here, to be checked and unpacked"),
+}
+_RESTARTS = {
+    "ignored": message("⚠️  {archive} starts anew: the server cannot go on within a file"),
+    "refused": message("⚠️  {archive} starts anew: the server refuses to go on at {lost}"),
+    "changed": message("⚠️  {archive} starts anew: the file has changed on the server"),
+    "long": message("⚠️  {archive} starts anew: what is here, {lost}, is longer than COCO's"),
+}
 
 
 class DownloadPrinter:
@@ -26,33 +41,32 @@ class DownloadPrinter:
 
     def on_plan(self, plan: Plan) -> None:
         """Tell what will be fetched, and how much room it takes."""
-        _say(f"From {self._config.base_url} to {self._config.root}:")
+        _say(_("From {url} to {folder}:").format(url=self._config.base_url, folder=self._config.root))
         for item in plan.items:
             _say(f"  {_item_line(item)}")
-        kept = ", archives kept" if self._config.keep_archives else ""
-        _say(f"  takes about {size(plan.need)} on disk at most{kept}; {size(plan.free)} are free")
+        need = _("  takes about {need} on disk at most; {free} are free")
+        if self._config.keep_archives:
+            need = _("  takes about {need} on disk at most, archives kept; {free} are free")
+        _say(need.format(need=size(plan.need), free=size(plan.free)))
 
     def stage(self, stage: Stage, archive: Archive) -> AbstractContextManager[Callable[[int, int], None]]:
         """A bar, or a line now and then."""
-        return progress_bar(f"{_STAGES[stage]} {archive.name}", "bytes")
+        return progress_bar(_(_STAGES[stage]).format(archive=archive.name), "bytes")
 
     def on_trouble(self, trouble: Trouble) -> None:
         """Tell why the bar stands still."""
-        tries = f" ({trouble.failures} of {trouble.attempts} without progress)" if trouble.failures else ""
-        _say(
-            f"⚠️  {trouble.archive.name} at {size(trouble.position)}: {trouble.reason}; "
-            f"going on in {duration(trouble.delay)}{tries}"
+        said = _("⚠️  {archive} at {position}: {reason}; going on in {delay}").format(
+            archive=trouble.archive.name,
+            position=size(trouble.position),
+            reason=translated(trouble.reason),
+            delay=duration(trouble.delay),
         )
+        tries = _(" ({failures} of {attempts} without progress)") if trouble.failures else ""
+        _say(said + tries.format(failures=trouble.failures, attempts=trouble.attempts))
 
     def on_restart(self, restart: Restart) -> None:
         """Tell why the bar goes back."""
-        why = {
-            "ignored": "the server cannot go on within a file",
-            "refused": f"the server refuses to go on at {size(restart.lost)}",
-            "changed": "the file has changed on the server",
-            "long": f"what is here, {size(restart.lost)}, is longer than COCO's",
-        }
-        _say(f"⚠️  {restart.archive.name} starts anew: {why[restart.reason]}")
+        _say(_(_RESTARTS[restart.reason]).format(archive=restart.archive.name, lost=size(restart.lost)))
 
 
 def _say(line: str) -> None:
@@ -65,40 +79,46 @@ def _item_line(item: Item) -> str:
         return f"{archive.folder}: {_there(item.images)}"
     said = f"{archive.name}, {size(archive.bytes)}"
     if item.source != "server":
-        said += f", {_SOURCES[item.source]}"
+        said = _(_SOURCES[item.source]).format(archive=said)
     elif item.to_fetch < archive.bytes:
-        said += f", {size(archive.bytes - item.to_fetch)} of it are here"
-    images = f"; {item.images:,} of {count(archive.images, 'image')} are here" if item.images else ""
-    return f"{archive.folder}: {said}{images}"
+        here = size(archive.bytes - item.to_fetch)
+        said = _("{archive}, {here} of it are here").format(archive=said, here=here)
+    if item.images:
+        images = count(archive.images, "image")
+        said = _("{archive}; {here:,} of {images} are here").format(archive=said, here=item.images, images=images)
+    return f"{archive.folder}: {said}"
 
 
 def _there(images: int) -> str:
-    return f"all {count(images, 'image')} are there, left alone" if images else "there, left alone"
+    if not images:
+        return _("there, left alone")
+    return _("all {images} are there, left alone").format(images=count(images, "image"))
 
 
 def download_lines(report: DownloadReport) -> list[str]:
     """The summary of a download."""
     lines = [_outcome_line(outcome) for outcome in report.outcomes]
     if all(outcome.unpacked is None for outcome in report.outcomes):
-        head = f"✅ {report.root} is complete: nothing to do"
+        head = _("✅ {folder} is complete: nothing to do").format(folder=report.root)
     else:
         fetched = sum(outcome.fetched for outcome in report.outcomes)
-        head = f"✅ {report.root} is complete: {size(fetched)} fetched in {duration(report.seconds)}"
+        head = _("✅ {folder} is complete: {size} fetched in {time}").format(
+            folder=report.root, size=size(fetched), time=duration(report.seconds)
+        )
     if report.unfinished:
         rest = report.root / STAGING
-        lines.append(
-            f"   {rest} holds {size(report.unfinished)} of other downloads: delete it if you want none of them"
-        )
-    return [head, *lines, f"   Next: cli.py verify --coco {report.root}"]
+        said = _("   {folder} holds {size} of other downloads: delete it if you want none of them")
+        lines.append(said.format(folder=rest, size=size(report.unfinished)))
+    return [head, *lines, _("   Next: {command}").format(command=f"cli.py verify --coco {report.root}")]
 
 
 def _outcome_line(outcome: Outcome) -> str:
     done = outcome.unpacked
     if done is None:
         return f"   {outcome.folder}: {_there(outcome.images)}"
-    said = f"{count(done.files, 'file')} unpacked, {size(done.bytes)}"
+    said = _("{files} unpacked, {size}").format(files=count(done.files, "file"), size=size(done.bytes))
     if done.kept:
-        said += f"; {done.kept:,} were there"
+        said += _("; {count:,} were there").format(count=done.kept)
     if outcome.kept:
-        said += f"; archive: {outcome.kept}"
+        said += _("; archive: {path}").format(path=outcome.kept)
     return f"   {outcome.folder}: {said}"

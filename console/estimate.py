@@ -8,6 +8,8 @@ from typing import Any
 from bench.calibration import Check
 from bench.cards import Card
 from bench.estimate import Estimate
+from console.language import _
+from console.sentences import translated
 from console.text import figure
 from model.network import NetworkConfig
 
@@ -35,38 +37,58 @@ def estimate_lines(card: Card, shape: str, network: NetworkConfig, estimate: Est
     middle, best, worst = estimate.minutes(images)
     census, efficiency = estimate.census, estimate.efficiency
     gflop = census.flops / census.images / 1e9
-    room = "fits" if estimate.fits(card.memory) else "DOES NOT FIT: use a smaller batch (--batch-size), side or width"
-    if estimate.memory_bound > 0.5:
-        bound = (
-            f"memory, {100 * estimate.memory_bound:.0f}% of the time: a wider network would cost less than its share"
+    memory = _("   Memory: est. {needed} of {memory:g} GB; fits")
+    if not estimate.fits(card.memory):
+        memory = _(
+            "   Memory: est. {needed} of {memory:g} GB; DOES NOT FIT: use a smaller batch (--batch-size), side or width"
         )
-    else:
-        bound = f"arithmetic; memory takes {100 * estimate.memory_bound:.0f}% of the time"
+    bound = _("   Limited by arithmetic; memory takes {share:.0f}% of the time; {peak:.0f}% of the card's peak in all")
+    if estimate.memory_bound > 0.5:
+        bound = _(
+            "   Limited by memory, {share:.0f}% of the time: a wider network would cost less than its share; "
+            "{peak:.0f}% of the card's peak in all"
+        )
     return [
-        f"🔮 ESTIMATE (nobody has measured this): {network} on {card.name}, {shape}",
-        f"   Epoch of {images:,} images: est. {figure(middle)} minutes ({figure(best)} to {figure(worst)})",
-        f"   Rate: est. {figure(estimate.images_per_s)} images/s ({figure(estimate.low)} to {figure(estimate.high)}): "
-        "the loader has to feed as many",
-        f"   Memory: est. {figure(estimate.memory)} of {card.memory:g} GB; {room}",
-        f"   Limited by {bound}; {100 * estimate.utilisation:.0f}% of the card's peak in all",
-        f"   Counted: {figure(gflop)} GFLOP an image, {census.parameters / 1e6:.1f} M parameters, "
-        f"{len(census.operations)} kernels a step",
-        f"   Convolutions at {100 * efficiency.low:.0f} to {100 * efficiency.high:.0f}% of the peak, as measured of: "
-        + "; ".join(efficiency.rows),
+        _("🔮 ESTIMATE (nobody has measured this): {network} on {card}, {shape}").format(
+            network=translated(str(network)), card=translated(card.name), shape=shape
+        ),
+        _("   Epoch of {images:,} images: est. {minutes} minutes ({best} to {worst})").format(
+            images=images, minutes=figure(middle), best=figure(best), worst=figure(worst)
+        ),
+        _("   Rate: est. {rate} images/s ({low} to {high}): the loader has to feed as many").format(
+            rate=figure(estimate.images_per_s), low=figure(estimate.low), high=figure(estimate.high)
+        ),
+        memory.format(needed=figure(estimate.memory), memory=card.memory),
+        bound.format(share=100 * estimate.memory_bound, peak=100 * estimate.utilisation),
+        _("   Counted: {gflop} GFLOP an image, {parameters:.1f} M parameters, {kernels} kernels a step").format(
+            gflop=figure(gflop), parameters=census.parameters / 1e6, kernels=len(census.operations)
+        ),
+        _("   Convolutions at {low:.0f} to {high:.0f}% of the peak, as measured of: {rows}").format(
+            low=100 * efficiency.low,
+            high=100 * efficiency.high,
+            rows="; ".join(map(translated, efficiency.rows)),
+        ),
     ]
 
 
 def check_lines(checks: Sequence[Check]) -> list[str]:
     """How well each measured row is predicted by the others."""
-    lines = ["🔎 Each measured row, predicted from the others of its kind:"]
+    lines = [_("🔎 Each measured row, predicted from the others of its kind:")]
     for check in checks:
         row = check.row
         if check.predicted is None or check.error is None or check.low is None or check.high is None:
-            said = "the only one of its kind"
+            said = _("the only one of its kind")
         else:
-            said = (
-                f"est. {figure(check.predicted)} ({figure(check.low)} to {figure(check.high)}): "
-                f"{100 * check.error:+.0f}%"
+            said = _("est. {predicted} ({low} to {high}): {error:+.0f}%").format(
+                predicted=figure(check.predicted),
+                low=figure(check.low),
+                high=figure(check.high),
+                error=100 * check.error,
             )
-        lines.append(f"   {row.name} ({row.kind}): measured {figure(row.images_per_s)} images/s, {said}")
+        measured = _("   {name} ({kind}): measured {rate} images/s, {said}")
+        lines.append(
+            measured.format(
+                name=translated(row.name), kind=translated(row.kind), rate=figure(row.images_per_s), said=said
+            )
+        )
     return lines

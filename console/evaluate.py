@@ -2,92 +2,129 @@
 
 from __future__ import annotations
 
+from console.language import _, marks, message
+from console.sentences import translated
 from console.text import count, duration
 from train.evaluation.result import EvalReport, SizeReport
 from train.evaluation.targets import TARGETS
 
 SHOWN_REJECTIONS = 10
 
+WORTH_SAYING = 0.005
+"""IoU that another threshold must bring."""
+
+_MARKS = (message("❌"), message("✅"))
+"""Whether a score is what it should be."""
+
+_MARK_COLUMNS = 3
+"""A space and such a sign, which is two columns wide."""
+
 _ROWS = (
     ("iou", "IoU"),
     ("dice", "Dice"),
-    ("accuracy", "Accuracy"),
-    ("precision", "Precision"),
-    ("recall", "Recall"),
+    ("accuracy", message("Accuracy")),
+    ("precision", message("Precision")),
+    ("recall", message("Recall")),
 )
-_FILES = {"metrics.json": "📝 Report", "per_image.csv": "📝 Table"}
+_PICTURE = message("   🖼️  Picture: {path}")
+_FILES = {"metrics.json": message("   📝 Report: {path}"), "per_image.csv": message("   📝 Table: {path}")}
 
 
 def eval_lines(report: EvalReport) -> list[str]:
     """What was evaluated, the scores beside their targets, what was left out, and the files."""
     network, sizes = report.network, report.sizes
-    sources = [f"cache {report.cache}"] if report.cache else []
-    sources += [f"photos of {report.coco}"] if report.coco else []
+    sources = [_("cache {cache}").format(cache=report.cache)] if report.cache else []
+    sources += [_("photos of {coco}").format(coco=report.coco)] if report.coco else []
+    title = _("🔍 EVALUATION OF {checkpoint}").format(checkpoint=report.checkpoint)
+    images = _("   - Images: {split}, {sources}; the network sees side {side}, {fit}")
     lines = [
-        f"🔍 EVALUATION OF {report.checkpoint}",
-        "=" * (17 + len(str(report.checkpoint))),
+        title,
+        "=" * (len(title) + title.startswith("🔍")),  # two columns wide
         "",
-        "📊 Configuration:",
-        f"   - Network: {network['name']}, width {network['width']}, {report.parameters / 1e6:.1f} M parameters, "
-        f"trained at side {report.trained_side}",
-        f"   - Images: {report.split}, {' and '.join(sources)}; the network sees side {report.side}, {report.fit}",
-        f"   - Device: {report.device}, {report.precision}, batch size {report.batch_size}",
-        *(f"   - Note: {note}" for note in report.notes),
+        _("📊 Configuration:"),
+        _("   - Network: {name}, width {width}, {parameters:.1f} M parameters, trained at side {side}").format(
+            **network, parameters=report.parameters / 1e6, side=report.trained_side
+        ),
+        images.format(split=report.split, sources=f" {_('and')} ".join(sources), side=report.side, fit=report.fit),
+        _("   - Device: {device}, {precision}, batch size {batch_size}").format(
+            device=report.device, precision=report.precision, batch_size=report.batch_size
+        ),
+        *(_("   - Note: {note}").format(note=translated(note)) for note in report.notes),
         "",
-        "📈 Scores, pooled over all pixels that count:",
+        _("📈 Scores, pooled over all pixels that count:"),
         *_table(report),
         "",
         *(_images_line(report, size) for size in sizes),
+        *(_threshold_line(report, size) for size in sizes if _gain(size) >= WORTH_SAYING),
     ]
     for size in sizes:
         lines += _rejection_lines(size)
-    return [*lines, *(f"   {_FILES.get(path.name, '🖼️  Picture')}: {path}" for path in report.files)]
+    return [*lines, *(_(_FILES.get(path.name, _PICTURE)).format(path=path) for path in report.files)]
 
 
 def _table(report: EvalReport) -> list[str]:
     """A row for each score, a column for each size."""
     sizes = report.sizes
-    lines = [f"   {'':<11}" + "".join(f"{_name(report, size):>15}   " for size in sizes) + "  target"]
+    blank = " " * (_MARK_COLUMNS if marks() else 1 + max(len(_(mark)) for mark in _MARKS))
+    lines = [f"   {'':<11}" + "".join(f"{_name(report, size):>15}{blank}" for size in sizes) + f"  {_('target')}"]
     for field, label in _ROWS:
         target = TARGETS.get(field)
-        cells = "".join(_cell(getattr(size.scores, field), target) for size in sizes)
-        lines.append(f"   {label:<11}{cells}" + (f"  ≥ {target:.2f}" if target else ""))
-    lines.append(f"   {'Boundary F':<11}" + "".join(_cell(size.boundary.f) for size in sizes))
+        cells = "".join(_cell(getattr(size.scores, field), blank, target) for size in sizes)
+        lines.append(f"   {_(label):<11}{cells}" + (f"  ≥ {target:.2f}" if target else ""))
+    lines.append(f"   {_('Boundary F'):<11}" + "".join(_cell(size.boundary.f, blank) for size in sizes))
     if any(size.loss is not None for size in sizes):
-        lines.append(f"   {'Loss':<11}" + "".join(_cell(size.loss) for size in sizes))
+        lines.append(f"   {_('Loss'):<11}" + "".join(_cell(size.loss, blank) for size in sizes))
     return [line.rstrip() for line in lines]
 
 
 def _name(report: EvalReport, size: SizeReport) -> str:
-    return f"side {report.side}" if size.size == "cache" else "own size"
+    return _("side {side}").format(side=report.side) if size.size == "cache" else _("own size")
 
 
-def _cell(value: float | None, target: float | None = None) -> str:
-    """A number of 15 columns, and 3 for whether it is what it should be: such a sign is two columns wide."""
+def _cell(value: float | None, blank: str, target: float | None = None) -> str:
+    """A number of 15 columns, and as many as `blank` has for whether it is what it should be."""
     number = "-" if value is None else f"{value:.4f}"
-    mark = "   " if value is None or target is None else f" {'✅' if value >= target else '❌'}"
-    return f"{number:>15}{mark}"
+    if value is None or target is None:
+        return f"{number:>15}{blank}"
+    mark = f" {_(_MARKS[value >= target])}"
+    return f"{number:>15}{mark if marks() else mark.ljust(len(blank))}"
 
 
 def _images_line(report: EvalReport, size: SizeReport) -> str:
     rate = len(size.images) / size.seconds if size.seconds else 0
-    line = f"   - {_name(report, size)}: {count(len(size.images), 'image')} in {duration(size.seconds)} ({rate:,.0f}/s)"
+    line = _("   - {size}: {images} in {time} ({rate:,.0f}/s)").format(
+        size=_name(report, size), images=count(len(size.images), "image"), time=duration(size.seconds), rate=rate
+    )
     iou = size.to_dict()["image_iou"]
     if iou is None:
-        return f"{line}, none of them with a person"
+        return line + _(", none of them with a person")
     worst = min(size.with_persons, key=lambda image: image.scores.iou)
-    return (
-        f"{line}; IoU of single images: mean {iou['mean']:.4f}, median {iou['median']:.4f}, "
-        f"worst {iou['worst']:.4f} (image {worst.image_id})"
-    )
+    said = _("; IoU of single images: mean {mean:.4f}, median {median:.4f}, worst {worst:.4f} (image {image_id})")
+    return line + said.format(**iou, image_id=worst.image_id)
+
+
+def _gain(size: SizeReport) -> float:
+    """IoU that the best threshold would have brought."""
+    return size.best_threshold.iou - size.scores.iou
+
+
+def _threshold_line(report: EvalReport, size: SizeReport) -> str:
+    best = size.best_threshold
+    said = _("   - {size}: above a probability of {threshold:.2f} instead of 0.50 the IoU of these images is {iou:.4f}")
+    return said.format(size=_name(report, size), threshold=best.threshold, iou=best.iou)
 
 
 def _rejection_lines(size: SizeReport) -> list[str]:
     if not size.rejections:
         return []
     shown = size.rejections[:SHOWN_REJECTIONS]
-    lines = [f"   ⚠️  {count(len(size.rejections), 'image')} left out:"]
-    lines += [f"      {each.split}/{each.file_name} (image {each.image_id}): {each.reason}" for each in shown]
+    lines = [_("   ⚠️  {images} left out:").format(images=count(len(size.rejections), "image"))]
+    lines += [
+        _("      {split}/{file} (image {image_id}): {reason}").format(
+            split=each.split, file=translated(each.file_name), image_id=each.image_id, reason=translated(each.reason)
+        )
+        for each in shown
+    ]
     if len(size.rejections) > len(shown):
-        lines.append(f"      and {len(size.rejections) - len(shown):,} more: see metrics.json")
+        lines.append(_("      and {count:,} more: see metrics.json").format(count=len(size.rejections) - len(shown)))
     return lines

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from console.quality_panels import draw_scores
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
 
     from preprocess.analyze import Distributions
+    from preprocess.survey import QualitySurvey
 
 COLOURS = ("#1b7f79", "#e4803a", "#6a5acd", "#b0416d")
 INK, FAINT = "#2b2f33", "#d9dde0"
@@ -28,10 +31,13 @@ HEADROOM = 1.2
 """Height of a panel over its highest bar: room for the legend."""
 
 
-def draw_histograms(distributions: Sequence[Distributions], path: Path, title: str) -> None:
+def draw_histograms(
+    distributions: Sequence[Distributions], path: Path, title: str, surveys: Sequence[QualitySurvey] = ()
+) -> None:
     """Write a picture of two panels: persons per image, and how much of its image a person takes.
 
-    Splits are drawn over each other, each as a share of its own total, so that their shapes can be compared.
+    Splits are drawn over each other, each as a share of its own total, so that their shapes can be compared. With
+    surveys there are four more panels below: the quality scores.
 
     Raises:
         OSError: the picture cannot be written.
@@ -41,9 +47,14 @@ def draw_histograms(distributions: Sequence[Distributions], path: Path, title: s
 
     shown = [each for each in distributions if len(each.persons)]
     layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.12, wspace=0.04)
-    figure = Figure(figsize=(12, 4.9), dpi=120, facecolor="white", layout=layout)
+    rows = 2 if surveys else 1
+    figure = Figure(figsize=(12, 4.9 + 3.7 * (rows - 1)), dpi=120, facecolor="white", layout=layout)
     figure.suptitle(title, x=0.012, ha="left", fontsize=15, fontweight="bold", color=INK)
-    left, right = figure.subplots(1, 2)
+    grid = figure.add_gridspec(rows, 4, height_ratios=(4.9, 3.7)[:rows])
+    left, right = figure.add_subplot(grid[0, :2]), figure.add_subplot(grid[0, 2:])
+    if surveys:
+        panels = [figure.add_subplot(grid[1, column]) for column in range(4)]
+        draw_scores(panels, surveys, [COLOURS[number % len(COLOURS)] for number in range(len(surveys))])
     smallest = min((float(each.share.min()) for each in shown if len(each.share)), default=1.0)
     low = max(float(np.floor(np.log10(smallest))), np.log10(SMALLEST_SHARE))
     edges = np.logspace(low, 2, round(BINS_PER_DECADE * (2 - low)) + 1)

@@ -10,6 +10,7 @@ from console.bench import TITLES, conclusions
 from console.html_bars import WORDS, bars, swatch
 from console.html_style import STYLE
 from console.html_tables import tables
+from console.language import ENGLISH, speaking
 from console.text import size
 from console.tier_chart import tier_svg
 
@@ -24,7 +25,12 @@ the same, so it can be passed: an arrow says that the bar was cut off there.</p>
 
 
 def html_page(report: BenchReport) -> str:
-    """The whole page: machine, conclusions, each figure against its limit, minutes per epoch, all tables."""
+    """The whole page, in English: machine, conclusions, figures against their limits, minutes per epoch, tables."""
+    with speaking(ENGLISH):
+        return _page(report)
+
+
+def _page(report: BenchReport) -> str:
     machine = report.environment
     title = escape(f"{machine.processor}, {machine.cores} cores" + "".join(f", {gpu.name}" for gpu in machine.gpus))
     drawn, kinds = bars(report.rows), {row.kind for row in report.rows if row.limit is not None}

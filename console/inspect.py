@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from console.language import _, message
+from console.marks import plain
+from console.sentences import translated
 from console.text import count, size
 
 if TYPE_CHECKING:
@@ -19,142 +22,184 @@ if TYPE_CHECKING:
 SHOWN_FINDINGS = 20
 """More than these are only counted; `--json` gives all."""
 
-_SPLITS = {"train": "Training", "val": "Validation"}
 _STYLES = {"===": "bold", "❌": "red", "✅": "green"}
+_FOUND = {
+    "root": message("✅ Main folder found: {path}"),
+    "annotations": message("✅ Annotations folder found: {path}"),
+    "annotation_file/train": message("✅ Training annotations found: {path} ({size})"),
+    "annotation_file/val": message("✅ Validation annotations found: {path} ({size})"),
+    "images": message("✅ Folder {folder} found with {value:,} images"),
+    "index": message("✅ Cache index found: {path} (format {value})"),
+    "spec": message("✅ Side {value}, {note}"),
+    "samples/train": message("✅ Training samples: {value:,}"),
+    "samples/val": message("✅ Validation samples: {value:,}"),
+    "shards/train": message("✅ Training shards: {note}, {size}"),
+    "shards/val": message("✅ Validation shards: {note}, {size}"),
+}
+_ANNOTATIONS_READABLE = {
+    "train": message("✅ Training annotations readable: {file}, {images:,} images"),
+    "val": message("✅ Validation annotations readable: {file}, {images:,} images"),
+}
+_ANNOTATIONS_UNREADABLE = {
+    "train": message("❌ Training annotations cannot be read"),
+    "val": message("❌ Validation annotations cannot be read"),
+}
+_SPLITS = {"train": message("Training"), "val": message("Validation")}
 _LITTLE_SPACE = 20_000_000_000  # bytes; the guide's advice for COCO
 
 
 def show_structure(checks: Sequence[Check], console: Console | None = None) -> None:
     """Print what `quick` found, of a dataset or of a cache."""
     cached = checks[0].kind == "index"
-    lines = [f"=== QUICK {'CACHE' if cached else 'COCO STRUCTURE'} CHECK ===", ""]
+    lines = [_("=== QUICK CACHE CHECK ===") if cached else _("=== QUICK COCO STRUCTURE CHECK ==="), ""]
     lines += [_check_line(check) for check in checks]
     missing = sum(not check.ok for check in checks)
     lines.append("")
     if missing:
-        lines.append(f"❌ {count(missing, 'thing')} to mend before {'training' if cached else 'preprocessing'}")
+        said = _("❌ {things} to mend before training") if cached else _("❌ {things} to mend before preprocessing")
+        lines.append(said.format(things=count(missing, "thing")))
     elif cached:
-        lines += ["✅ Cache verified!", "   ✅ All its shards are there", "   ✅ Ready to train the model"]
+        lines += [_("✅ Cache verified!"), _("   ✅ All its shards are there"), _("   ✅ Ready to train the model")]
     else:
         lines += [
-            "✅ COCO structure verified!",
-            "   ✅ All the files needed are there",
-            "   ✅ Ready to preprocess",
+            _("✅ COCO structure verified!"),
+            _("   ✅ All the files needed are there"),
+            _("   ✅ Ready to preprocess"),
         ]
     _show(lines, console)
 
 
 def _check_line(check: Check) -> str:
     if not check.ok:
-        return f"❌ {check.problem}"
-    split, value = _SPLITS.get(check.split, check.split), check.value or 0
+        return _marked(translated(check.problem), good=False)
+    value = check.value or 0
     folder = check.path.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    said = {
-        "root": f"Main folder found: {check.path}",
-        "annotations": f"Annotations folder found: {check.path}",
-        "annotation_file": f"{split} annotations found: {check.path} ({size(value)})",
-        "images": f"Folder {folder} found with {value:,} images",
-        "index": f"Cache index found: {check.path} (format {value})",
-        "spec": f"Side {value}, {check.note}",
-        "samples": f"{split} samples: {value:,}",
-        "shards": f"{split} shards: {check.note}, {size(value)}",
-    }
-    return f"✅ {said[check.kind]}"
+    said = _FOUND.get(check.kind) or _FOUND[f"{check.kind}/{check.split}"]
+    return _(said).format(path=check.path, folder=folder, value=value, size=size(value), note=translated(check.note))
 
 
 def show_machine(machine: Machine, console: Console | None = None) -> None:
     """Print what `verify` says of the machine."""
     features = f" ({', '.join(machine.features)})" if machine.features else ""
     libraries = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
+    processor, memory = _("   - Processor: {name}, {cores}"), _("   - Memory: {total}, {free} free")
     lines = [
-        "🖥️ Environment:",
-        f"   - Processor: {machine.processor}, {count(machine.cores, 'core')}{features}",
-        f"   - Memory: {size(machine.memory_total)}, {size(machine.memory_free)} free",
-        f"   - System: {machine.system}, Python {machine.python}",
-        f"   - Libraries: {libraries}",
+        _("🖥️ Environment:"),
+        processor.format(name=machine.processor, cores=count(machine.cores, "core")) + features,
+        memory.format(total=size(machine.memory_total), free=size(machine.memory_free)),
+        _("   - System: {system}, Python {python}").format(system=machine.system, python=machine.python),
+        _("   - Libraries: {libraries}").format(libraries=libraries),
     ]
     for gpu in machine.gpus:
-        driver = f", driver {machine.driver}" if machine.driver else ""
-        lines.append(f"   - GPU: {gpu.name}, {size(gpu.memory)}, capability {gpu.capability}{driver}")
+        driver = _(", driver {driver}").format(driver=machine.driver) if machine.driver else ""
+        said = _("   - GPU: {name}, {memory}, capability {capability}")
+        lines.append(said.format(name=gpu.name, memory=size(gpu.memory), capability=gpu.capability) + driver)
     if not machine.gpus:
-        lines.append("   - GPU: none that torch can use; training runs on the CPU")
+        lines.append(_("   - GPU: none that torch can use; training runs on the CPU"))
     if machine.dali_devices is None:
-        lines.append("   - DALI: not installed")
+        lines.append(_("   - DALI: not installed"))
     else:
         lines.append(f"   - DALI: {count(machine.dali_devices, 'GPU')}")
-    lines.append(f"   - C++ compiler: {machine.compiler or 'none; the model runs without torch.compile on a CPU'}")
+    compiler = machine.compiler or _("none; the model runs without torch.compile on a CPU")
+    lines.append(_("   - C++ compiler: {compiler}").format(compiler=compiler))
     if machine.disk:
-        little = " ⚠️ little for the whole of COCO" if machine.disk.free < _LITTLE_SPACE else ""
-        lines.append(f"   - Disk of {machine.disk.path}: {size(machine.disk.free)} free{little}")
+        little = _(" ⚠️ little for the whole of COCO") if machine.disk.free < _LITTLE_SPACE else ""
+        disk = _("   - Disk of {path}: {free} free").format(path=machine.disk.path, free=size(machine.disk.free))
+        lines.append(disk + little)
     _show([*lines, ""], console)
 
 
 def show_dataset(soundness: DatasetSoundness, console: Console | None = None) -> None:
     """Print what `verify` found in a dataset."""
-    lines = [f"=== COMPLETE CHECK OF {soundness.coco} ===", ""]
+    lines = [_("=== COMPLETE CHECK OF {path} ===").format(path=soundness.coco), ""]
     wrong: dict[str, dict[str, int]] = {}
     for finding in soundness.findings:
         counts = wrong.setdefault(finding.split, {})
         counts[finding.kind] = counts.get(finding.kind, 0) + 1
-    verb = "are there, decode and have the size that the JSON says" if soundness.decoded else "are there"
+    images = _("{split}: {checked:,} of {selected:,} images ({rule} rule) are there")
+    if soundness.decoded:
+        images = _(
+            "{split}: {checked:,} of {selected:,} images ({rule} rule) are there, decode and have the size that the "
+            "JSON says"
+        )
     for split in soundness.splits:
         bad = wrong.get(split.split, {})
-        name = _SPLITS.get(split.split, split.split)
+        name = _(_SPLITS[split.split])
         if split.file:
-            lines.append(f"✅ {name} annotations readable: {split.file}, {split.images:,} images")
+            readable = _(_ANNOTATIONS_READABLE[split.split])
+            lines.append(readable.format(file=split.file, images=split.images))
             usable = split.annotations - bad.get("annotation", 0)
-            mark = "❌" if bad.get("annotation") else "✅"
-            lines.append(f"{mark} {name}: {usable:,} of {split.annotations:,} {soundness.category} annotations sound")
-            mark = "✅" if split.checked == split.selected else "❌"
-            lines.append(
-                f"{mark} {name}: {split.checked:,} of {split.selected:,} images ({soundness.rule} rule) {verb}"
-            )
+            said = _("{split}: {usable:,} of {annotations:,} {category} annotations sound")
+            counts = {"usable": usable, "annotations": split.annotations}
+            said = said.format(split=name, category=soundness.category, **counts)
+            lines.append(_marked(said, good=not bad.get("annotation")))
+            said = images.format(split=name, checked=split.checked, selected=split.selected, rule=soundness.rule)
+            lines.append(_marked(said, good=split.checked == split.selected))
         else:
-            lines.append(f"❌ {name} annotations cannot be read")
+            lines.append(_(_ANNOTATIONS_UNREADABLE[split.split]))
         if split.absent:
-            lines.append(f"   - {split.absent:,} more images are not there and not needed")
+            lines.append(_("   - {count:,} more images are not there and not needed").format(count=split.absent))
         if split.unlisted:
-            lines.append(f"   - {count(split.unlisted, 'file')} that the JSON does not name")
+            unlisted = count(split.unlisted, "file")
+            lines.append(_("   - {files} that the JSON does not name").format(files=unlisted))
     lines += ["", *_findings(_describe(soundness))]
-    _show([*lines, "✅ Dataset is sound" if soundness.sound else "❌ Dataset is not sound"], console)
+    _show([*lines, _("✅ Dataset is sound") if soundness.sound else _("❌ Dataset is not sound")], console)
+
+
+def _marked(said: str, *, good: bool) -> str:
+    return (_("✅ {found}") if good else _("❌ {found}")).format(found=said)
 
 
 def _describe(soundness: DatasetSoundness) -> list[str]:
     described = []
     for finding in soundness.findings:
-        annotation = f", annotation {finding.annotation_id}" if finding.annotation_id is not None else ""
-        image = f", image {finding.image_id}" if finding.image_id is not None else ""
-        described.append(f"{finding.split}/{finding.file}{image}{annotation}: {finding.reason}")
+        where = f"{finding.split}/{finding.file}"
+        if finding.image_id is not None:
+            where = _("{where}, image {image_id}").format(where=where, image_id=finding.image_id)
+        if finding.annotation_id is not None:
+            where = _("{where}, annotation {annotation_id}").format(where=where, annotation_id=finding.annotation_id)
+        described.append(f"{where}: {translated(finding.reason)}")
     return described
 
 
 def show_cache(soundness: CacheSoundness, console: Console | None = None) -> None:
     """Print what `verify` found in a cache."""
-    lines = [f"=== COMPLETE CHECK OF {soundness.cache} ===", ""]
+    lines = [_("=== COMPLETE CHECK OF {path} ===").format(path=soundness.cache), ""]
     spec = soundness.spec
     if spec:
-        lines.append(f"📦 Side {spec.side}, {spec.fit}, {spec.codec} in {spec.store}, images: {spec.images}")
+        said = _("📦 Side {side}, {fit}, {codec} in {store}, images: {images}")
+        lines.append(said.format(side=spec.side, fit=spec.fit, codec=spec.codec, store=spec.store, images=spec.images))
     for split in soundness.splits:
         bad = sum(damage.where.startswith(split.split) for damage in soundness.damages)
-        what = f"{split.samples:,} records in {count(split.shards, 'shard')} ({size(split.bytes)})"
-        rejected = f", {split.rejected:,} images were rejected" if split.rejected else ""
-        found = f"❌ {split.split}: {count(bad, 'damage')} among {what}" if bad else f"✅ {split.split}: {what} sound"
-        lines.append(found + rejected)
+        found = _("✅ {split}: {samples:,} records in {shards} ({size}) sound")
+        if bad:
+            found = _("❌ {split}: {damages} among {samples:,} records in {shards} ({size})")
+        found = found.format(
+            split=split.split,
+            damages=count(bad, "damage"),
+            samples=split.samples,
+            shards=count(split.shards, "shard"),
+            size=size(split.bytes),
+        )
+        if split.rejected:
+            found += _(", {count:,} images were rejected").format(count=split.rejected)
+        lines.append(found)
     if soundness.stale:
-        lines += [f"❌ It no longer agrees with the dataset: {reason}" for reason in soundness.stale]
-        lines.append("   The same `preprocess` again brings it up to date")
+        stale = _("❌ It no longer agrees with the dataset: {reason}")
+        lines += [stale.format(reason=translated(reason)) for reason in soundness.stale]
+        lines.append(_("   The same `preprocess` again brings it up to date"))
     elif soundness.stale is not None:
-        lines.append("✅ It agrees with the dataset")
-    lines += ["", *_findings(f"{damage.where}: {damage.what}" for damage in soundness.damages)]
-    _show([*lines, "✅ Cache is sound" if soundness.sound else "❌ Cache is not sound"], console)
+        lines.append(_("✅ It agrees with the dataset"))
+    lines += ["", *_findings(f"{translated(each.where)}: {translated(each.what)}" for each in soundness.damages)]
+    _show([*lines, _("✅ Cache is sound") if soundness.sound else _("❌ Cache is not sound")], console)
 
 
 def _findings(described: Iterable[str]) -> list[str]:
     """The first findings, and how many more there are."""
     found = list(described)
-    lines = [f"❌ {text}" for text in found[:SHOWN_FINDINGS]]
+    lines = [_marked(text, good=False) for text in found[:SHOWN_FINDINGS]]
     if len(found) > SHOWN_FINDINGS:
-        lines.append(f"   and {len(found) - SHOWN_FINDINGS:,} more; --json names them all")
+        lines.append(_("   and {count:,} more; --json names them all").format(count=len(found) - SHOWN_FINDINGS))
     return [*lines, ""] if lines else []
 
 
@@ -162,64 +207,73 @@ def show_statistics(statistics: Statistics, split: str, console: Console | None 
     """Print what `analyze` counted in a split of a dataset."""
     s = statistics
     lines = [
-        f"=== ANALYSIS OF COCO ANNOTATIONS: {split} ===",
+        _("=== ANALYSIS OF COCO ANNOTATIONS: {split} ===").format(split=split),
         "",
-        "📈 General statistics:",
-        f"   - Total images: {s.images:,}",
-        f"   - Total annotations: {s.annotations:,}",
-        f"   - Valid person annotations: {s.valid_persons:,}",
-        f"   - Images with valid persons: {s.images_with_valid_persons:,}",
-        f"   - Persons per image, mean: {s.persons_per_image_mean:.2f}",
-        f"   - Persons in one image, maximum: {s.persons_per_image_max:,}",
-        f"   - Crowd annotations: {s.crowds:,}",
+        _("📈 General statistics:"),
+        _("   - Total images: {count:,}").format(count=s.images),
+        _("   - Total annotations: {count:,}").format(count=s.annotations),
+        _("   - Valid person annotations: {count:,}").format(count=s.valid_persons),
+        _("   - Images with valid persons: {count:,}").format(count=s.images_with_valid_persons),
+        _("   - Persons per image, mean: {mean:.2f}").format(mean=s.persons_per_image_mean),
+        _("   - Persons in one image, maximum: {count:,}").format(count=s.persons_per_image_max),
+        _("   - Crowd annotations: {count:,}").format(count=s.crowds),
     ]
     if s.unreadable:
-        lines.append(f"   - Annotations that cannot be drawn: {s.unreadable:,} (`verify` names them)")
-    rule = "not a crowd and with a labelled keypoint" if s.by_keypoints else "not a crowd; the file has no keypoints"
-    lines.append(f"   - A person is valid when {rule}")
+        said = _("   - Annotations that cannot be drawn: {count:,} (`verify` names them)")
+        lines.append(said.format(count=s.unreadable))
+    if s.by_keypoints:
+        lines.append(_("   - A person is valid when not a crowd and with a labelled keypoint"))
+    else:
+        lines.append(_("   - A person is valid when not a crowd; the file has no keypoints"))
     if s.area:
         lines += [
             "",
-            "📏 Sizes of valid persons (area):",
-            f"   - Mean area: {s.area.mean:,.0f} pixels²",
-            f"   - Smallest area: {s.area.minimum:,.0f} pixels²",
-            f"   - Largest area: {s.area.maximum:,.0f} pixels²",
-            f"   - Median: {s.area.median:,.0f} pixels²",
+            _("📏 Sizes of valid persons (area):"),
+            _("   - Mean area: {area:,.0f} pixels²").format(area=s.area.mean),
+            _("   - Smallest area: {area:,.0f} pixels²").format(area=s.area.minimum),
+            _("   - Largest area: {area:,.0f} pixels²").format(area=s.area.maximum),
+            _("   - Median: {area:,.0f} pixels²").format(area=s.area.median),
         ]
-    lines += ["", "🗂️ Images by rule (--images):"]
+    lines += ["", _("🗂️ Images by rule (--images):")]
     lines += [f"   - {name}: {count:,}" for name, count in s.rules.items()]
     if s.width and s.height:
-        lines += ["", "🖼️ Image sizes:", *_size_lines(s.width, s.height)]
-    ready = "✅ Analysis done. Dataset ready for preprocessing." if s.rules["person"] else "❌ No image has a person."
+        lines += ["", _("🖼️ Image sizes:"), *_size_lines(s.width, s.height)]
+    ready = _("❌ No image has a person.")
+    if s.rules["person"]:
+        ready = _("✅ Analysis done. Dataset ready for preprocessing.")
     _show([*lines, "", ready, ""], console)
 
 
 def show_cache_statistics(statistics: CacheStatistics, console: Console | None = None) -> None:
     """Print what `analyze` counted in a split of a cache."""
     s, fraction = statistics, statistics.person_fraction
-    stored = f"{s.spec.codec} in {s.spec.store}"
+    stored = _("{codec} in {store}").format(codec=s.spec.codec, store=s.spec.store)
     quantiles = ", ".join(f"{100 * value:.1f}% ({percent}%)" for percent, value in s.person_fraction_quantiles.items())
     _show(
         [
-            f"=== ANALYSIS OF THE CACHE: {s.split} ===",
+            _("=== ANALYSIS OF THE CACHE: {split} ===").format(split=s.split),
             "",
-            "📈 General statistics:",
-            f"   - Samples: {s.samples:,} of side {s.spec.side}; {s.rejected:,} images rejected",
-            f"   - Persons: {s.persons:,}",
-            f"   - Persons per image, mean: {s.persons_per_image_mean:.2f}",
-            f"   - Persons in one image, maximum: {s.persons_per_image_max:,}",
-            f"   - Samples without a person: {s.without_person:,}",
+            _("📈 General statistics:"),
+            _("   - Samples: {samples:,} of side {side}; {rejected:,} images rejected").format(
+                samples=s.samples, side=s.spec.side, rejected=s.rejected
+            ),
+            _("   - Persons: {count:,}").format(count=s.persons),
+            _("   - Persons per image, mean: {mean:.2f}").format(mean=s.persons_per_image_mean),
+            _("   - Persons in one image, maximum: {count:,}").format(count=s.persons_per_image_max),
+            _("   - Samples without a person: {count:,}").format(count=s.without_person),
             "",
-            "📏 Person pixels, share of the image:",
-            f"   - Mean: {100 * fraction.mean:.1f}%",
-            f"   - Largest: {100 * fraction.maximum:.1f}%",
-            f"   - Quantiles: {quantiles}",
+            _("📏 Person pixels, share of the image:"),
+            _("   - Mean: {percent:.1f}%").format(percent=100 * fraction.mean),
+            _("   - Largest: {percent:.1f}%").format(percent=100 * fraction.maximum),
+            _("   - Quantiles: {quantiles}").format(quantiles=quantiles),
             "",
-            "🖼️ Sizes of the photos:",
+            _("🖼️ Sizes of the photos:"),
             *_size_lines(s.width, s.height),
             "",
-            "💾 On disk:",
-            f"   - {size(s.bytes)} in all, {size(round(s.bytes_per_sample))} a sample ({stored})",
+            _("💾 On disk:"),
+            _("   - {size} in all, {each} a sample ({stored})").format(
+                size=size(s.bytes), each=size(round(s.bytes_per_sample)), stored=stored
+            ),
             "",
         ],
         console,
@@ -228,8 +282,11 @@ def show_cache_statistics(statistics: CacheStatistics, console: Console | None =
 
 def _size_lines(width: Summary, height: Summary) -> list[str]:
     return [
-        f"   - {name}: {each.minimum:.0f} to {each.maximum:.0f} pixels, median {each.median:.0f}"
-        for name, each in (("Width", width), ("Height", height))
+        said.format(low=each.minimum, high=each.maximum, median=each.median)
+        for said, each in (
+            (_("   - Width: {low:.0f} to {high:.0f} pixels, median {median:.0f}"), width),
+            (_("   - Height: {low:.0f} to {high:.0f} pixels, median {median:.0f}"), height),
+        )
     ]
 
 
@@ -239,5 +296,6 @@ def _show(lines: Iterable[str], console: Console | None) -> None:
 
     out = console or Console()
     for line in lines:
-        style = next((style for mark, style in _STYLES.items() if line.lstrip().startswith(mark)), None)
+        bare = line.lstrip()
+        style = next((style for mark, style in _STYLES.items() if bare.startswith((mark, plain(mark)))), None)
         out.print(line, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)

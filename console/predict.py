@@ -2,30 +2,67 @@
 
 from __future__ import annotations
 
+from console.language import _, message
+from console.quality import summary_line
+from console.sentences import translated
 from console.text import count, duration, figure
 from predict.config import Kind
-from predict.result import PredictReport
+from predict.result import PhotoResult, PredictReport
+from predict.video.result import VideoResult
 
 SHOWN = 10
 """Photos that are named, of each kind that wants naming."""
 
-_NOUNS: dict[Kind, str] = {"cutout": "cutouts", "mask": "masks", "composite": "composites"}
+_PLACES: dict[Kind, str] = {
+    "cutout": message("cutouts in {place}"),
+    "mask": message("masks in {place}"),
+    "composite": message("composites in {place}"),
+}
 
 
 def predict_lines(report: PredictReport) -> list[str]:
     """What was left out and why, and in one line what was done."""
-    lines = [f"   - Note: {note}" for note in report.notes]
-    rejected = [f"{photo.input}: {photo.reason}" for photo in report.photos if photo.status == "rejected"]
-    skipped = [str(photo.output) for photo in report.photos if photo.status == "skipped"]
-    lines += _named(f"⚠️  {count(len(rejected), 'photo')} left out:", rejected)
-    lines += _named(f"   - {count(len(skipped), 'result')} there already, --overwrite makes them anew:", skipped)
-    where = "standard output" if report.to_standard_output else str(report.out)
-    done = report.count("done")
-    parts = [f"{done:,} done", f"{len(rejected):,} rejected"] + ([f"{len(skipped):,} skipped"] if skipped else [])
-    rate = f" in {duration(report.seconds)}, {figure(report.images_per_s)} images/s" if done else ""
-    how = f"{report.device}, {report.precision}, side {report.side}"
-    sign = "❌" if rejected else "✅"
-    return [*lines, f"{sign} {', '.join(parts)}{rate} ({how}): {_NOUNS[report.kind]} in {where}"]
+    lines = [_("   - Note: {note}").format(note=translated(note)) for note in report.notes]
+    everything: tuple[PhotoResult | VideoResult, ...] = (*report.photos, *report.videos)
+    skipped = [str(each.output) for each in everything if each.status == "skipped"]
+    for noun, those in (("photo", report.photos), ("video", report.videos)):
+        names = [f"{each.input}: {translated(each.reason or '')}" for each in those if each.status == "rejected"]
+        lines += _named(_("⚠️  {photos} left out:").format(photos=count(len(names), noun)), names)
+    there = _("   - {results} there already, --overwrite makes them anew:")
+    lines += _named(there.format(results=count(len(skipped), "result")), skipped)
+    where = _("standard output") if report.to_standard_output else str(report.out)
+    done, rejected = report.count("done"), report.count("rejected")
+    lines += [line for video in report.videos for line in _video_lines(video)]
+    parts = [_("{count:,} done").format(count=done), _("{count:,} rejected").format(count=rejected)]
+    parts += [_("{count:,} skipped").format(count=len(skipped))] if skipped else []
+    said = ", ".join(parts)
+    if report.images_per_s:
+        rate = _("{done} in {time}, {rate} images/s")
+        said = rate.format(done=said, time=duration(report.seconds), rate=figure(report.images_per_s))
+    line = _("❌ {done} ({device}, {precision}, side {side}): {results}")
+    if not rejected:
+        line = _("✅ {done} ({device}, {precision}, side {side}): {results}")
+    results = _(_PLACES[report.kind]).format(place=where)
+    how = {"device": report.device, "precision": report.precision, "side": report.side}
+    quality = summary_line((photo.scores for photo in report.photos), report.quality)
+    lines += [quality] if quality else []
+    return [*lines, line.format(done=said, results=results, **how)]
+
+
+def _video_lines(video: VideoResult) -> list[str]:
+    """What was done, and what is worth knowing of it."""
+    if video.status != "done":
+        return []
+    line = _("🎬 {name}: {frames} of {width} x {height} at {fps} fps in {time}, {rate} frames/s").format(
+        name=video.input,
+        frames=count(video.frames, "frame"),
+        width=video.width,
+        height=video.height,
+        fps=figure(video.fps or 0),
+        time=duration(video.seconds or 0),
+        rate=figure(video.frames_per_s),
+    )
+    return [line, *(_("   - Note: {note}").format(note=translated(note)) for note in video.notes)]
 
 
 def _named(title: str, names: list[str]) -> list[str]:
@@ -33,5 +70,5 @@ def _named(title: str, names: list[str]) -> list[str]:
         return []
     lines = [title, *(f"      {name}" for name in names[:SHOWN])]
     if len(names) > SHOWN:
-        lines.append(f"      and {len(names) - SHOWN:,} more: --json names them all")
+        lines.append(_("      and {count:,} more: --json names them all").format(count=len(names) - SHOWN))
     return lines

@@ -5,10 +5,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from console.language import _, message
 from console.text import duration, size
 
 LINE_EVERY = 10.0
 """Seconds between lines where there is no terminal to redraw."""
+
+_BYTES = "bytes"
+_UNITS = (message("images"), message("samples"))
+"""What else is counted, as a rule."""
 
 
 @contextmanager
@@ -34,7 +39,7 @@ def _terminal_bar(label: str, unit: str, *, transient: bool) -> Iterator[Callabl
     class Rate(TextColumn):
         def render(self, task: Task) -> Text:
             speed = task.speed or 0
-            return Text(f"{size(int(speed))}/s" if unit == "bytes" else f"{speed:,.0f} {unit}/s")
+            return Text(f"{size(int(speed))}/s" if unit == _BYTES else f"{speed:,.0f} {_(unit)}/s")
 
     class Amount(TextColumn):
         def render(self, task: Task) -> Text:
@@ -65,15 +70,17 @@ def _line_printer(label: str, unit: str) -> Callable[[int, int], None]:
         last = now
         rate = (done - first) / (now - start) if now > start else 0.0
         seconds = (total - done) / rate if rate and done < total else 0
-        if unit == "bytes":
-            left = f", {duration(seconds)} left" if seconds else ""
+        if unit == _BYTES:
+            left = _(", {time} left").format(time=duration(seconds)) if seconds else ""
             print(f"{label}: {_amount(done, total, unit)}, {size(int(rate))}/s{left}", file=sys.stderr, flush=True)
         else:
-            left = f", {seconds:.0f} s left" if seconds else ""
-            print(f"{label}: {done:,}/{total:,} {unit}, {rate:,.0f}/s{left}", file=sys.stderr, flush=True)
+            left = _(", {time} left").format(time=f"{seconds:.0f} s") if seconds else ""
+            print(f"{label}: {done:,}/{total:,} {_(unit)}, {rate:,.0f}/s{left}", file=sys.stderr, flush=True)
 
     return update
 
 
 def _amount(done: int, total: int, unit: str) -> str:
-    return f"{size(done)} of {size(total)}" if unit == "bytes" else f"{done:,}/{total:,}"
+    if unit == _BYTES:
+        return _("{done} of {total}").format(done=size(done), total=size(total))
+    return f"{done:,}/{total:,}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from console.language import ngettext
+
 
 def size(count: int) -> str:
     """Bytes in decimal units: `1.4 GB`."""
@@ -25,7 +27,7 @@ def duration(seconds: float) -> str:
 
 def count(number: int, noun: str) -> str:
     """A number of things: `1 shard`, `1,200 shards`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    return ngettext(f"{{count:,}} {noun}", f"{{count:,}} {noun}s", number).format(count=number)
 
 
 def figure(value: float) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.report import BenchError, Row
+from console.language import ENGLISH, _, speaking
 from console.tier_figure import tier_figure
 from train.figure import BLUE, GRID, INK, ORANGE, save_figure
 
@@ -39,7 +40,8 @@ def check_picture(path: Path) -> None:
         BenchError: it cannot.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise BenchError(f"{path} is no picture that can be drawn; use a name that ends with {' or '.join(SUFFIXES)}")
+        said = _("{path} is no picture that can be drawn; use a name that ends with {suffixes}")
+        raise BenchError(said.format(path=path, suffixes=f" {_('or')} ".join(SUFFIXES)))
 
 
 def draw_tiers(rows: Sequence[Row], path: Path) -> Path:
@@ -76,8 +78,9 @@ def tier_svg(rows: Sequence[Row], *, narrow: bool) -> str:
 def _figure(rows: Sequence[Row], *, narrow: bool) -> Figure:
     groups = by_profile(rows)
     if not groups:
-        raise BenchError("this report has no minutes per epoch to draw; measure the suite epoch, too: --suite epoch")
-    return tier_figure(groups, narrow=narrow)
+        raise BenchError(_("this report has no minutes per epoch to draw; measure the suite epoch, too: --suite epoch"))
+    with speaking(ENGLISH):  # as all pictures
+        return tier_figure(groups, narrow=narrow)
 
 
 def _svg(figure: Figure, *, transparent: bool) -> str:

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from console.language import _
 from console.progress import progress_bar
+from console.sentences import translated
 from console.text import duration
 from loader.damage import BadRecord
 from train.result import EpochResult, FitResult, StartInfo
@@ -33,33 +35,11 @@ class TrainPrinter:
         config = info.config
         self._batch_size, self._epochs = config.batch_size, config.epochs
         self._epoch = info.step // info.steps_per_epoch + 1
-        layout = "channels_last" if config.channels_last else "NCHW"
-        mode = "compiled" if config.compile else "eager"
-        print("🚀 TRAINING U-NET")
-        print("=================")
+        title = _("🚀 TRAINING U-NET")
+        print(title)
+        print("=" * (len(title) + title.startswith("🚀")))  # two columns wide
         print()
-        print("📊 Configuration:")
-        print(f"   - Cache: {config.cache} ({info.train_images:,} train, {info.val_images:,} val, side {info.side})")
-        encoder = f"encoder {config.network.encoder}, " if config.network.encoder else ""
-        print(
-            f"   - Network: {config.network.name}, {encoder}width {config.network.width}, "
-            f"{info.parameters / 1e6:.1f} M parameters"
-        )
-        accumulated = f" x {config.accumulation} accumulated" if config.accumulation > 1 else ""
-        print(f"   - Batch size: {config.batch_size}{accumulated}, epochs: {config.epochs}")
-        print(
-            f"   - Optimizer: {config.optimizer}, learning rate {config.peak:g} ({config.scheduler}), "
-            f"weight decay {config.decay:g}" + (f", average of weights {config.average:g}" if config.average else "")
-        )
-        print(f"   - Loss: {config.loss}, augmentation: {config.augment}")
-        print(f"   - Device: {config.device}, {config.precision}, {layout}, {mode} (profile {config.profile})")
-        print(f"   - Loader: {info.loader}")
-        for note in info.notes:
-            print(f"   - Note: {note}")
-        if info.step:
-            print(f"   - Going on after step {info.step:,} ({info.steps_per_epoch:,} an epoch)")
-        if config.compile:
-            print("   - The first steps compile the network: they take a minute or so")
+        print("\n".join(_configuration_lines(info)))
         print(flush=True)
 
     def on_step(self, done: int, total: int, loss: float, images_per_s: float) -> None:
@@ -67,7 +47,8 @@ class TrainPrinter:
         if not sys.stderr.isatty():
             return
         if self._update is None:
-            self._update = self._bars.enter_context(progress_bar(f"Epoch {self._epoch}/{self._epochs}", transient=True))
+            label = _("Epoch {epoch}/{epochs}").format(epoch=self._epoch, epochs=self._epochs)
+            self._update = self._bars.enter_context(progress_bar(label, transient=True))
         self._update(done * self._batch_size, total * self._batch_size)
 
     def on_epoch(self, result: EpochResult) -> None:
@@ -86,27 +67,84 @@ class TrainPrinter:
         self._update = None
 
 
-def epoch_line(result: EpochResult) -> str:
-    """One epoch as one line."""
-    return (
-        f"📈 Epoch {result.epoch}/{result.epochs}: "
-        f"Train - Loss: {result.train_loss:.4f}, Acc: {result.train_accuracy:.4f} | "
-        f"Val - Loss: {result.val_loss:.4f}, IoU: {result.val.iou:.4f}, Dice: {result.val.dice:.4f}, "
-        f"Acc: {result.val.accuracy:.4f}"
-        + ("" if result.boundary_f is None else f", Boundary: {result.boundary_f:.4f}")
-        + " | "
-        + f"⏱️ {duration(result.seconds)}, {result.images_per_s:,.0f} images/s, data wait {result.wait_share:.1%}"
-        + (f", first step {duration(result.warmup_seconds)}" if result.warmup_seconds > NOTABLE_WARMUP else "")
-        + (" ★" if result.best else "")
+def _configuration_lines(info: StartInfo) -> list[str]:
+    """How it runs."""
+    config, network = info.config, info.config.network
+    cache = _("   - Cache: {cache} ({train:,} train, {val:,} val, side {side})")
+    size = {"width": network.width, "parameters": info.parameters / 1e6}
+    named = _("   - Network: {name}, width {width}, {parameters:.1f} M parameters")
+    if network.encoder:
+        named = _("   - Network: {name}, encoder {encoder}, width {width}, {parameters:.1f} M parameters")
+    batch = _("   - Batch size: {batch_size}, epochs: {epochs}")
+    if config.accumulation > 1:
+        batch = _("   - Batch size: {batch_size} x {accumulation} accumulated, epochs: {epochs}")
+    optimizer = _("   - Optimizer: {name}, learning rate {rate:g} ({scheduler}), weight decay {decay:g}").format(
+        name=config.optimizer, rate=config.peak, scheduler=config.scheduler, decay=config.decay
     )
+    if config.average:
+        optimizer += _(", average of weights {average:g}").format(average=config.average)
+    lines = [
+        _("📊 Configuration:"),
+        cache.format(cache=config.cache, train=info.train_images, val=info.val_images, side=info.side),
+        named.format(name=network.name, encoder=network.encoder, **size),
+        batch.format(batch_size=config.batch_size, accumulation=config.accumulation, epochs=config.epochs),
+        optimizer,
+        _("   - Loss: {loss}, augmentation: {augment}").format(loss=config.loss, augment=config.augment),
+        _("   - Device: {device}, {precision}, {layout}, {mode} (profile {profile})").format(
+            device=config.device,
+            precision=config.precision,
+            layout="channels_last" if config.channels_last else "NCHW",
+            mode=_("compiled") if config.compile else _("eager"),
+            profile=config.profile,
+        ),
+        _("   - Loader: {loader}").format(loader=translated(str(info.loader))),
+        *(_("   - Note: {note}").format(note=translated(note)) for note in info.notes),
+    ]
+    if info.step:
+        said = _("   - Going on after step {step:,} ({steps:,} an epoch)")
+        lines.append(said.format(step=info.step, steps=info.steps_per_epoch))
+    if config.compile:
+        lines.append(_("   - The first steps compile the network: they take a minute or so"))
+    return lines
+
+
+def epoch_line(result: EpochResult) -> str:
+    """One epoch as one line; as the guide has it in Spanish, as four."""
+    scores = _(
+        "📈 Epoch {epoch}/{epochs}: Train - Loss: {train_loss:.4f}, Acc: {train_accuracy:.4f} | "
+        "Val - Loss: {val_loss:.4f}, IoU: {iou:.4f}, Dice: {dice:.4f}, Acc: {accuracy:.4f}"
+    ).format(
+        epoch=result.epoch,
+        epochs=result.epochs,
+        train_loss=result.train_loss,
+        train_accuracy=result.train_accuracy,
+        val_loss=result.val_loss,
+        iou=result.val.iou,
+        dice=result.val.dice,
+        accuracy=result.val.accuracy,
+    )
+    if result.boundary_f is not None:
+        scores += _(", Boundary: {boundary:.4f}").format(boundary=result.boundary_f)
+    time = _(" | ⏱️ {time}, {rate:,.0f} images/s, data wait {wait:.1%}").format(
+        time=duration(result.seconds), rate=result.images_per_s, wait=result.wait_share
+    )
+    if result.warmup_seconds > NOTABLE_WARMUP:
+        time += _(", first step {time}").format(time=duration(result.warmup_seconds))
+    return scores + time + (_(" ★") if result.best else "")
 
 
 def bad_records_line(found: tuple[BadRecord, ...], total: int) -> str:
     """Records skipped for the first time, and how many that makes."""
-    named = [f"{record.split} sample {record.sample} (image {record.image_id})" for record in found[:NAMED_RECORDS]]
+    named = [
+        _("{split} sample {sample} (image {image_id})").format(
+            split=record.split, sample=record.sample, image_id=record.image_id
+        )
+        for record in found[:NAMED_RECORDS]
+    ]
     if len(found) > NAMED_RECORDS:
-        named.append(f"{len(found) - NAMED_RECORDS:,} more")
-    return f"⚠️  Bad records skipped: {len(found):,} new, {total:,} in all: {', '.join(named)}; the log says why"
+        named.append(_("{count:,} more").format(count=len(found) - NAMED_RECORDS))
+    said = _("⚠️  Bad records skipped: {new:,} new, {total:,} in all: {records}; the log says why")
+    return said.format(new=len(found), total=total, records=", ".join(named))
 
 
 def end_lines(result: FitResult) -> list[str]:
@@ -114,16 +152,19 @@ def end_lines(result: FitResult) -> list[str]:
     best = result.best
     lines = [""]
     if result.interrupted:
-        lines.append("⏸️  Stopped. Go on with the same command and --resume: the very next batch comes first.")
+        lines.append(_("⏸️  Stopped. Go on with the same command and --resume: the very next batch comes first."))
     elif result.stopped_early:
-        lines.append(f"🎉 Training ended after epoch {len(result.epochs)}: the IoU does not rise any more.")
+        said = _("🎉 Training ended after epoch {epoch}: the IoU does not rise any more.")
+        lines.append(said.format(epoch=len(result.epochs)))
     else:
-        lines.append("🎉 Training done!")
+        lines.append(_("🎉 Training done!"))
     if best:
-        lines.append(f"   📊 Best IoU: {best.val.iou:.4f} (epoch {best.epoch}), Dice: {best.val.dice:.4f}")
-        lines.append(f"   💾 Model: {result.best_model}")
+        said = _("   📊 Best IoU: {iou:.4f} (epoch {epoch}), Dice: {dice:.4f}")
+        lines.append(said.format(iou=best.val.iou, epoch=best.epoch, dice=best.val.dice))
+        lines.append(_("   💾 Model: {path}").format(path=result.best_model))
     if result.bad_records:
-        lines.append(f"   ⚠️  Bad records skipped: {len(result.bad_records):,}, named in the log")
-    lines += [f"   🖼️  Picture: {path}" for path in result.plots]
-    lines.append(f"   📝 Log: {result.log}")
+        said = _("   ⚠️  Bad records skipped: {count:,}, named in the log")
+        lines.append(said.format(count=len(result.bad_records)))
+    lines += [_("   🖼️  Picture: {path}").format(path=path) for path in result.plots]
+    lines.append(_("   📝 Log: {path}").format(path=result.log))
     return lines

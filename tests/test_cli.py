@@ -20,25 +20,32 @@ FLAGS = {
     "synth": {"directory", "images", "seed"},
     "preprocess": {
         "coco", "out", "side", "fit", "image-codec", "store", "images", "crowd", "splits", "category", "limit",
-        "workers", "force", "content", "strict",
+        "workers", "cluster", "force", "content", "strict",
     },
     "diff": {"cache", "coco", "content", "json"},
     "quick": {"coco", "cache", "json"},
     "verify": {"coco", "cache", "json", "images", "category", "repair", "log"},
-    "analyze": {"coco", "cache", "json", "category", "picture"},
+    "analyze": {
+        "coco", "cache", "json", "category", "picture", "quality", "limit", "side", "min-coverage", "min-contrast",
+        "min-edge", "min-resolution",
+    },
     "batch": {"coco", "cache", "json", "split", "batch-size", "augment", "loader", "seed", "picture", "gallery"},
     "train": {
         "cache", "out", "profile", "config", "set", "epochs", "batch-size", "accumulation", "image-size", "optimizer",
         "lr", "weight-decay", "momentum", "scheduler", "network", "width", "encoder", "encoder-weights", "dropout",
         "loss", "average", "patience", "augment",
         "loader", "workers", "prefetch", "pin-memory", "precision", "compile", "seed", "deterministic",
-        "on-bad-record", "wandb", "resume",
+        "on-bad-record", "wandb", "resume", "global-batch", "order", "window", "cache-dir",
+        "cache-size", "in-place",
     },
     "eval": {"checkpoint", "cache", "coco", "split", "out", "batch-size", "device", "precision", "threads", "json"},
     "predict": {
         "inputs", "model", "out", "as", "background", "format", "hard", "threshold", "refine", "overwrite", "side",
-        "batch-size", "device", "precision", "threads", "json",
+        "batch-size", "device", "precision", "threads", "min-coverage", "min-contrast", "min-edge", "min-resolution",
+        "json", "video-format",
+        "smooth",
     },
+    "export": {"model", "out", "format", "opset", "side", "threads", "latency", "overwrite", "json"},
     "estimate": {
         "gpu", "peak", "bandwidth", "memory", "network", "width", "side", "batch-size", "precision", "compile",
         "images", "check", "json",
@@ -55,7 +62,7 @@ def test_the_flags_are_an_interface():
     found = {
         name: {parameter.opts[0].lstrip("-") for parameter in command.params} for name, command in main.commands.items()
     }
-    assert found == FLAGS
+    assert found == {name: flags | {"lang"} for name, flags in FLAGS.items()}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
@@ -74,7 +81,8 @@ def test_help_loads_nothing_heavy(arguments):
 
 
 @pytest.mark.parametrize(
-    "package", ["cache", "preprocess", "loader", "model", "train", "bench", "predict", "console", "commands"]
+    "package",
+    ["cache", "preprocess", "loader", "model", "train", "bench", "predict", "export", "console", "commands", "webpage"],
 )
 def test_packages_are_those_of_this_folder(package):
     module = __import__(package)

@@ -193,7 +193,7 @@ def _speaking() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0].partition(" This is typically caused")[0].rstrip(".")
+        reason = str(error).strip().splitlines()[0].partition(". ")[0].rstrip(".")
         raise RankLostError(
             f"another rank has ended without a word, or its machine has ({reason}); see what torchrun says below, then "
             "go on with the same command and --resume"

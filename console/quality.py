@@ -1,0 +1,85 @@
+"""What `analyze --quality` and `predict` say of quality scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from console.language import _, message
+from console.sentences import translated
+from console.text import count
+
+if TYPE_CHECKING:
+    from preprocess.quality import QualityThresholds
+    from preprocess.survey import QualitySurvey
+
+SHOWN_WORST = 5
+"""Photos that are named."""
+
+SHOWN_REJECTIONS = 5
+
+LABELS = {
+    "coverage": message("coverage"),
+    "contrast": message("contrast"),
+    "edge": message("edge"),
+    "resolution": message("resolution"),
+}
+
+
+def survey_lines(survey: QualitySurvey) -> list[str]:
+    """A table of the scores, the photos that fall furthest short, and what could not be scored."""
+    title = _("🎯 Quality of {split}: {scored:,} of {photos} with persons, for a network of side {side}")
+    photos = count(survey.photos, "photo")
+    lines = [title.format(split=survey.split, scored=len(survey), photos=photos, side=survey.side)]
+    if len(survey):
+        lines += [*_table(survey), *_worst_lines(survey)]
+    rejected = survey.rejections
+    if rejected:
+        lines.append(_("   ⚠️  {photos} cannot be scored:").format(photos=count(len(rejected), "photo")))
+        lines += [f"      {each.file_name}: {translated(each.reason)}" for each in rejected[:SHOWN_REJECTIONS]]
+        if len(rejected) > SHOWN_REJECTIONS:
+            more = _("      and {count:,} more: --json names them all")
+            lines.append(more.format(count=len(rejected) - SHOWN_REJECTIONS))
+    return [*lines, ""]
+
+
+def _table(survey: QualitySurvey) -> list[str]:
+    found = survey.to_dict()
+    heads = (_("median"), "10 %", "90 %", _("threshold"), _("reached by"))
+    lines = [f"   {'':<12}" + "".join(f"{head:>14}" for head in heads)]
+    for name, score in found["scores"].items():
+        numbers = (f"{score[key]:.1f}" for key in ("p50", "p10", "p90"))
+        cells = (*numbers, f"≥ {score['threshold']:g}", f"{score['reached_percent']:.1f} %")
+        lines.append(f"   {_(LABELS[name]):<12}" + "".join(f"{cell:>14}" for cell in cells))
+    every = f"{found['all_reached_percent']:.1f} %"
+    return [*lines, f"   {_('all four'):<12}{every:>70}"]
+
+
+def _worst_lines(survey: QualitySurvey) -> list[str]:
+    worst = survey.worst(SHOWN_WORST)
+    if not worst:
+        return []
+    lines = [_("   Furthest below (--json has the scores of each photo; docs/quality.md says what to do):")]
+    for name, scores in worst:
+        said = ", ".join(f"{_(LABELS[key])} {value:.1f}" for key, value in scores.to_dict().items())
+        lines.append(f"      {name}: {said}")
+    return lines
+
+
+def summary_line(photos: Iterable[Mapping[str, float]], thresholds: QualityThresholds) -> str | None:
+    """How many results are below a threshold, and of which score; None if there is nothing to say.
+
+    Args:
+        photos: scores of each, by name; empty where there are none.
+        thresholds: of the scores.
+    """
+    missed = [thresholds.missed_by(scores) for scores in photos if scores]
+    if not missed:
+        return None
+    counts = {name: sum(name in names for names in missed) for name in LABELS}
+    poor = sum(bool(names) for names in missed)
+    if not poor:
+        return _("   - Quality: {photos}, none below a threshold").format(photos=count(len(missed), "photo"))
+    line = _("   - Quality: {poor:,} of {photos} below a threshold ({scores}); --json has the scores")
+    said = ", ".join(f"{_(LABELS[name])} {number:,}" for name, number in counts.items() if number)
+    return line.format(poor=poor, photos=count(len(missed), "photo"), scores=said)
