@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := data/demo
 
-.PHONY: help setup demo test lint types imports unit format clean
+.PHONY: help setup demo test lint types imports unit format messages clean
 
 help:
 	@echo "make demo    set up, then synth -> preprocess -> train -> bench, and say where the pictures are"
 	@echo "make test    set up, then lint, types, import order and tests"
 	@echo "make format  format the code"
+	@echo "make messages  find all messages, compile the translations, name what has none"
 	@echo "make clean   remove data/demo and tool caches"
 
 setup: $(READY)
@@ -52,12 +53,17 @@ types: setup
 imports: setup
 	$(BIN)/lint-imports
 
+# A process a processor, each with one thread of OpenMP: more would wait for each other.
 unit: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# After a message was added or changed: its translation goes into console/locale/es/LC_MESSAGES/maskcache.po, then again.
+messages: setup
+	$(BIN)/python -m console.extraction
 
 clean:
 	rm -rf data/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
