@@ -56,7 +56,8 @@ class BenchConfig:
         quick: a first impression in about a minute on two cores instead of figures to quote.
         seconds: about how long each thing is measured; None: 2, or 0.4 when quick. Training takes up to ten times as
             long, see `bench.epoch_plan`.
-        photos: of the dataset, that raster and preprocess work on; None: 600, or 64 when quick.
+        photos: of the dataset, that raster and preprocess work on; None: 600, 240 where they have to be drawn, or
+            64 when quick.
         megabytes: a cache built here is repeated up to this size, so that no processor cache holds it; None: 512, or
             128 when quick.
         peers: let the suite `loader` measure other libraries on the same samples, too: see `bench.peers`. It measures
@@ -158,7 +159,7 @@ class Setup:
             side=side,
             threads=threads,
             seconds=config.seconds or (0.4 if config.quick else 2.0),
-            photos=config.photos or (64 if config.quick else 600),
+            photos=config.photos or (64 if config.quick else 600 if config.coco else 240),
             megabytes=config.megabytes or (128 if config.quick else 512),
             rounds=3 if config.quick else 9,
         )

@@ -32,9 +32,9 @@ from preprocess.sources import Split, read_split
 MOST_ROUNDS = 3
 """A build takes seconds: long enough not to need as many runs as the others."""
 
-REPEATED = 3
-"""Each photo is taken so many times: what a build begins and ends with, and the last sync, then weigh as they do on
-a few thousand photos and not as on a few hundred."""
+BUILT = 1_500
+"""Images of a build, at least; photos are repeated until there are as many. What a build begins and ends with, and the
+last sync, then weigh as they do on a few thousand photos and not as on a few hundred."""
 
 MEMORY_IMAGES = (100, 5_000)
 QUICK_MEMORY_IMAGES = (50, 500)
@@ -57,7 +57,8 @@ NOTE = "whole builds: reading the JSON, drawing, packing, hashing, writing, sync
 
 def preprocess_rows(setup: Setup, material: Material) -> Iterator[Row]:
     """Builds of each store and codec, from reading the JSON to the committed index."""
-    images = len(material.split.rows) * (1 if setup.config.quick else REPEATED)
+    photos = len(material.split.rows)
+    images = photos if setup.config.quick else photos * -(-BUILT // photos)
     coco = material.folder / "repeated"
     repeat_dataset(material.split, coco, images)
     files = [material.files[number % len(material.files)] for number in range(images)]

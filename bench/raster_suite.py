@@ -30,8 +30,8 @@ I64 = npt.NDArray[np.int64]
 TIMES = "{}: times pycocotools"
 """Name of a row, for `bytes` and for `bits`."""
 
-FUZZ_POLYGONS, FUZZ_QUICK = 40_000, 2_000
-"""How many are compared."""
+FUZZ_POLYGONS, FUZZ_SHORT, FUZZ_QUICK = 100_000, 20_000, 2_000
+"""How many are compared; the second number where the photos are drawn."""
 
 _PLANE, _PACKED, _BOTH = "overwriting the plane", "overwriting the packed plane", "overwriting both planes"
 _EACH = {
@@ -170,7 +170,7 @@ def _difference_rows(setup: Setup, material: Material) -> Iterator[Row]:
     with suppress(DatasetError):  # a dataset without that split, or nobody in it
         splits.append(read_split(material.coco, "val", CacheSpec(side=setup.side, limit=setup.photos)))
     photos = sum(len(split.rows) for split in splits)
-    polygons = FUZZ_QUICK if setup.config.quick else FUZZ_POLYGONS
+    polygons = FUZZ_QUICK if setup.config.quick else FUZZ_SHORT if material.drawn else FUZZ_POLYGONS
     found = [compare_photos(material.coco, split) for split in splits]
     for name, work, (differing, compared) in (
         ("photos", f"{photos} photos, unions and both planes", np.sum(found, axis=0).tolist()),
