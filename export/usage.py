@@ -25,7 +25,10 @@ square = Image.new("RGB", (SIDE, SIDE))
 square.paste(inner, (left, top))""",
     "stretch": "square = photo.resize((SIDE, SIDE), Image.Resampling.HAMMING)",
 }
-_CROP: dict[Fit, str] = {"letterbox": ".crop((left, top, left + inner.width, top + inner.height))", "stretch": ""}
+_CROP: dict[Fit, tuple[str, ...]] = {
+    "letterbox": ("mask = mask.crop((left, top, left + inner.width, top + inner.height))",),
+    "stretch": (),
+}
 
 
 def usage(kind: Format, *, side: int, fit: Fit) -> str:
@@ -49,7 +52,8 @@ def usage(kind: Format, *, side: int, fit: Fit) -> str:
             "image = np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1)[np.newaxis])  # (1, 3, SIDE, SIDE)",
             f"{_CALL[kind]}  # (1, 1, SIDE, SIDE)",
             "mask = Image.fromarray((255 * probability[0, 0] + 0.5).astype(np.uint8))",
-            f"photo.putalpha(mask{_CROP[fit]}.resize(photo.size, Image.Resampling.BILINEAR))",
+            *_CROP[fit],
+            "photo.putalpha(mask.resize(photo.size, Image.Resampling.BILINEAR))",
             'photo.save("cutout.png")',
         )
     )
