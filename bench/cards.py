@@ -85,7 +85,7 @@ def find_card(name: str) -> Card:
     if _plain(name) in known:
         return known[_plain(name)]
     near = difflib.get_close_matches(_plain(name), known, n=3, cutoff=0.5)
-    listed = ", ".join(known[plain].name for plain in near) or ", ".join(card.name for card in CARDS)
+    listed = ", ".join(dict.fromkeys(known[plain].name for plain in near)) or ", ".join(card.name for card in CARDS)
     raise BenchError(
         f"gpu={name!r} is not listed (near it: {listed}); describe it by --peak TFLOP/s, --bandwidth GB/s, --memory GB"
     )

@@ -25,7 +25,7 @@ from commands.output import show_json
 @click.option(
     "--threads", default=0, show_default=True, help="CPU threads of each while it is timed; 0: as torch does."
 )
-@click.option("--latency/--no-latency", default=True, show_default=True, help="Whether to time them.")
+@click.option("--latency/--no-latency", default=True, help="Whether to time them.  [default: yes]")
 @click.option("--overwrite", is_flag=True, help="Put new files in the place of those that are there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def export(as_json: bool, **given: Any) -> None:

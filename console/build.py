@@ -8,7 +8,7 @@ from pathlib import PurePath
 from cache.spec import CacheSpec
 from console.language import _
 from console.sentences import translated
-from console.text import count, duration, size
+from console.text import count, duration, rejected, size
 from preprocess.build import BuildReport
 from preprocess.changes import SplitChanges, stale_reasons
 from preprocess.synth import SynthReport
@@ -28,17 +28,17 @@ def build_lines(report: BuildReport, out: PurePath, seconds: float) -> list[str]
         for change in report.changes:
             lines += change_lines(change)
         rate = report.written / seconds if seconds else 0
-        said = _("{images:,} images in {time}, {rate:,.0f} images/s")
+        said = _("{images} in {time}, {rate:,.0f} images/s")
         resumed = _(" ({count:,} images were already done)").format(count=report.resumed) if report.resumed else ""
-        lines.append(said.format(images=report.written, time=duration(seconds), rate=rate) + resumed)
+        lines.append(said.format(images=count(report.written, "image"), time=duration(seconds), rate=rate) + resumed)
     for name, split in index.splits.items():
         total = sum(shard.bytes for shard in split.shards)
-        said = _("  {split}: {samples:,} samples, {rejected:,} rejected, {shards}, {size}; {category} of {file}")
+        said = _("  {split}: {samples}, {rejected}, {shards}, {size}; {category} of {file}")
         lines.append(
             said.format(
                 split=name,
-                samples=split.samples,
-                rejected=split.rejected,
+                samples=count(split.samples, "sample"),
+                rejected=rejected(split.rejected),
                 shards=count(len(split.shards), "shard"),
                 size=size(total),
                 category=spec.category,
@@ -114,13 +114,17 @@ def repair_lines(report: BuildReport) -> list[str]:
 
 def synth_lines(report: SynthReport) -> list[str]:
     """The summary of a synthetic dataset."""
-    images = report.train_images + report.val_images
-    made = _("{folder}: {images:,} images in {time}, {size}")
-    persons = _("  {persons:,} persons on {share:.1%} of the pixels, {crowds:,} crowd regions")
+    images = count(report.train_images + report.val_images, "image")
+    made = _("{folder}: {images} in {time}, {size}")
+    persons = _("  {persons} on {share:.1%} of the pixels, {crowds}")
     return [
         made.format(folder=report.root, images=images, time=duration(report.seconds), size=size(report.bytes_written)),
         _("  train2017: {train:,}, val2017: {val:,}; without a person: {empty:,}").format(
             train=report.train_images, val=report.val_images, empty=report.empty_images
         ),
-        persons.format(persons=report.persons, share=report.person_fraction, crowds=report.crowds),
+        persons.format(
+            persons=count(report.persons, "person"),
+            share=report.person_fraction,
+            crowds=count(report.crowds, "crowd region"),
+        ),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from console.language import _, message
+from console.language import _, message, ngettext
 from console.marks import plain
 from console.sentences import translated
 from console.text import count, size
@@ -182,7 +182,8 @@ def show_cache(soundness: CacheSoundness, console: Console | None = None) -> Non
             size=size(split.bytes),
         )
         if split.rejected:
-            found += _(", {count:,} images were rejected").format(count=split.rejected)
+            said = ngettext(", {count:,} image was rejected", ", {count:,} images were rejected", split.rejected)
+            found += said.format(count=split.rejected)
         lines.append(found)
     if soundness.stale:
         stale = _("❌ It no longer agrees with the dataset: {reason}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from console.language import _, message
+from console.language import _, message, ngettext
 from console.quality import summary_line
 from console.sentences import translated
-from console.text import count, duration, figure
+from console.text import count, duration, figure, rejected
 from predict.config import Kind
 from predict.result import PhotoResult, PredictReport
 from predict.video.result import VideoResult
@@ -31,16 +31,17 @@ def predict_lines(report: PredictReport) -> list[str]:
     there = _("   - {results} there already, --overwrite makes them anew:")
     lines += _named(there.format(results=count(len(skipped), "result")), skipped)
     where = _("standard output") if report.to_standard_output else str(report.out)
-    done, rejected = report.count("done"), report.count("rejected")
+    done, failed = report.count("done"), report.count("rejected")
     lines += [line for video in report.videos for line in _video_lines(video)]
-    parts = [_("{count:,} done").format(count=done), _("{count:,} rejected").format(count=rejected)]
-    parts += [_("{count:,} skipped").format(count=len(skipped))] if skipped else []
+    parts = [ngettext("{count:,} done", "{count:,} done", done).format(count=done), rejected(failed)]
+    if skipped:
+        parts.append(ngettext("{count:,} skipped", "{count:,} skipped", len(skipped)).format(count=len(skipped)))
     said = ", ".join(parts)
     if report.images_per_s:
         rate = _("{done} in {time}, {rate} images/s")
         said = rate.format(done=said, time=duration(report.seconds), rate=figure(report.images_per_s))
     line = _("❌ {done} ({device}, {precision}, side {side}): {results}")
-    if not rejected:
+    if not failed:
         line = _("✅ {done} ({device}, {precision}, side {side}): {results}")
     results = _(_PLACES[report.kind]).format(place=where)
     how = {"device": report.device, "precision": report.precision, "side": report.side}

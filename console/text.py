@@ -30,6 +30,11 @@ def count(number: int, noun: str) -> str:
     return ngettext(f"{{count:,}} {noun}", f"{{count:,}} {noun}s", number).format(count=number)
 
 
+def rejected(number: int) -> str:
+    """How many photos, images or videos were rejected: the word follows the number in some languages."""
+    return ngettext("{count:,} rejected", "{count:,} rejected", number).format(count=number)
+
+
 def figure(value: float) -> str:
     """Three digits, or all of those before the point; two below 0.1."""
     if value == 0 or value >= 99.95:

@@ -4,6 +4,7 @@ import ast
 import csv
 import inspect
 import io
+import itertools
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from console.helptext import is_metavar, paragraphs, split_default
 from console.language import ENGLISH, LANGUAGES, _, chosen, language, ngettext, sentences, speaking
 from console.marks import plain, shows_marks
 from console.sentences import CONJUNCTIONS, Placeholder, Recogniser, parse, translated
+from preprocess.changes import SplitChanges, stale_reasons
 
 OTHERS = [name for name in LANGUAGES if name != ENGLISH]
 
@@ -297,6 +299,29 @@ def made(tmp_path_factory):
     said = run("preprocess", "--coco", root / "coco", "--out", root / "cache", "--side", 64, "--lang", "es").stdout
     assert f"  rechazada train/{photo.name}: el JPEG está dañado: " in said
     return root, photo.name
+
+
+def test_sentences_of_pieces_are_translated_as_a_whole():
+    """Their pieces come from tables, where the extraction cannot see what they will be put together to."""
+    change = SplitChanges(
+        **{"split": "train", "damaged": 0, "shards": 1, "stale_shards": 1, "stale_images": 6, "dropped_shards": 0},
+        new=("a.jpg",),
+        gone=("b.jpg", "c.jpg"),
+        photos=("d.jpg",),
+        annotations=("e.jpg", "f.jpg"),
+    )
+    assert [translated(reason, to="es") for reason in stale_reasons(change)] == [
+        "train: 1 imagen de nueva aparición en el dataset (a.jpg)",
+        "train: 2 imágenes fuera ya del dataset (b.jpg, ...)",
+        "train: 1 imagen con otro archivo que antes (d.jpg)",
+        "train: 2 imágenes con otras anotaciones (e.jpg, ...)",
+    ]
+    verbs = set(re.findall(r'_do\("(\w+)"', (ROOT / "cache" / "storage.py").read_text(encoding="utf-8")))
+    assert len(verbs) > 3
+    repeated = "no (3 attempts in 9 s); check the network and the server, then run the same command again"
+    for verb, reason in itertools.product(verbs, ("no; pip install x", repeated)):
+        said = translated(f"s3://b/c cannot be {verb}: {reason}", to="es")
+        assert re.match(r"no se puede \w+r s3://b/c: no(;| \(3 intentos )", said), said
 
 
 def test_quick_in_the_words_of_the_guide(made):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 _ERRORS = (
     *("EACCES", "EBUSY", "EEXIST", "EIO", "EISDIR", "ENAMETOOLONG", "ENOENT", "ENOSPC", "ENOTDIR", "EPERM", "EROFS"),
+    *("ECONNREFUSED", "ECONNRESET", "EHOSTUNREACH", "ENETUNREACH", "ETIMEDOUT"),
 )
 
 _SENTENCES = (
@@ -50,7 +51,51 @@ _SENTENCES = (
     "{error} - at `{place}`",
     "invalid character",
     "trailing characters",
+    # Pillow and matplotlib
+    "image file is truncated",
+    "image file is truncated ({count:d} bytes not processed)",
+    "broken data stream when reading image file",
+    "unrecognized data stream contents when reading image file",
+    "Truncated File Read",
+    "Format {name!r} is not supported (supported formats: {formats})",
+    # what tells of networks: the system, botocore, distributed
+    "Name or service not known",
+    "Temporary failure in name resolution",
+    "Unable to locate credentials",
+    "Partial credentials found in {provider}, missing: {names}",
+    "The config profile ({profile}) could not be found",
+    'Could not connect to the endpoint URL: "{url}"',
+    'Connect timeout on endpoint URL: "{url}"',
+    "Timed out trying to connect to {address} after {seconds:d} s",
 )
+
+_PUT_TOGETHER = (
+    # preprocess.changes
+    *(
+        f"{{split}}: {images} {what} ({{names}})"
+        for what in (
+            "new in the dataset",
+            "no longer in the dataset",
+            "another file than before",
+            "annotated otherwise",
+        )
+        for images in ("1 image is", "{count:,} images are")
+    ),
+    # bench.scale_suite
+    "index: size",
+    "index: opening",
+    # cache.storage
+    *(
+        f"{{url}} cannot be {done}: {{reason}}{rest}"
+        for done in ("read", "listed", "written", "copied", "removed")
+        for rest in (
+            "; {remedy}",
+            " ({attempts:d} attempts in {seconds:.0f} s); check the network and the server, then run the same command "
+            "again",
+        )
+    ),
+)
+"""Our own sentences of pieces that another language would order or inflect otherwise."""
 
 _HELP = (
     "Usage:",
@@ -83,6 +128,7 @@ def foreign_sentences() -> Iterator[str]:
     """Templates of sentences."""
     yield from (os.strerror(getattr(errno, name)) for name in _ERRORS)
     yield from _SENTENCES
+    yield from _PUT_TOGETHER
 
 
 def foreign_help() -> Iterator[str]:
