@@ -51,6 +51,8 @@ def _alone(tmp_path, monkeypatch):
     """A folder without runs, one thread, and none of the networks of another test."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MASKCACHE_MODEL", raising=False)
+    # AppTest makes the page the main module, for good: processes that are spawned later would begin with it.
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
