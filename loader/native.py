@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import gc
 import os
 import threading
-from collections.abc import Generator, Iterable
-from contextlib import closing
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from loader.ahead import Making, make_ahead
-from loader.augment import draw_parameters
+from loader.augment import Parameters, draw_parameters
 from loader.batch import Batch, LoaderConfig
 from loader.buffers import OFF_LINE, host_buffer
 from loader.crew import Crew
@@ -71,6 +73,14 @@ class NativeSource:
         self._scratch = threading.local()
         self._stop = reader.stop  # it ends the waiting for shards, too
         self._crew = Crew(threads, "loader")
+        self._crew.do(self._load_kernels, SimpleQueue())  # what it raises, the first batch raises, too
+
+    def _load_kernels(self) -> None:
+        """Make a batch of no samples: Numba starts and reads the machine code while the caller does something else."""
+        plan = BatchPlan(epoch=0, samples=np.empty(0, np.int64), valid=0)
+        making = Making(plan, self._ring[0], self._parameters(plan.epoch, plan.samples))
+        with _collector_paused():
+            self._fill(making, 0, 0)
 
     def reads(self, samples: I64) -> Bools:
         """All of them. See `BatchSource`."""
@@ -84,15 +94,17 @@ class NativeSource:
 
     def _start(self, plan: BatchPlan, slot: _Slot) -> Making[_Slot]:
         """Hand a batch to the threads."""
-        config = self._config
-        parameters = None
-        if not config.augment.identity:
-            parameters = draw_parameters(config.augment, self._layout.side, config.seed, plan.epoch, plan.samples)
         if slot.copied is not None:
             slot.copied.synchronize()
-        making = Making(plan, slot, parameters)
+        making = Making(plan, slot, self._parameters(plan.epoch, plan.samples))
         making.share_out(self._crew, self._parts, partial(self._fill, making))
         return making
+
+    def _parameters(self, epoch: int, samples: I64) -> Parameters | None:
+        config = self._config
+        if config.augment.identity:
+            return None
+        return draw_parameters(config.augment, self._layout.side, config.seed, epoch, samples)
 
     def _fill(self, making: Making[_Slot], first: int, last: int) -> None:
         """Make some rows of a batch. Runs in a thread."""
@@ -142,3 +154,19 @@ class NativeSource:
         """Stop the threads. See `BatchSource`."""
         self._crew.close()
         self._ring.clear()
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Without Python's garbage collector.
+
+    Numba makes so many objects when it starts that the collector goes through all that was ever imported: a third of
+    the time to a first batch, for nothing.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

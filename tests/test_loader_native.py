@@ -1,14 +1,17 @@
 """The native loader against NumPy and cv2, on real records."""
 
+import gc
 import pickle
 import threading
 from pathlib import Path
+from queue import SimpleQueue
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
+import loader.native
 from cache.errors import CacheCorruptError, CacheError
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
@@ -108,6 +111,39 @@ def test_augmented_batches_are_what_cv2_makes_of_the_parameters(caches, kind, le
             planes = nearest(np.stack([person, ignore]), matrix[row])
             assert (batch.person[row, 0].numpy() != planes[0]).mean() < 2e-3
             assert (batch.ignore[row, 0].numpy() != planes[1]).mean() < 2e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("level", ["none", "light"])
+def test_kernels_are_loaded_by_a_batch_of_no_samples(caches, kind, level, monkeypatch):
+    called, collecting = set(), []
+
+    def watched(name):
+        kernel = getattr(loader.native, name)
+
+        def call(places, *arguments):
+            called.add(name)
+            collecting.append(gc.isenabled())
+            assert len(places) == 0
+            kernel(places, *arguments)
+
+        monkeypatch.setattr(loader.native, name, call)
+
+    config = LoaderConfig(cache=caches[kind], batch_size=4, augment=LEVELS[level], threads=1)
+    with CacheReader(caches[kind], "train") as reader:
+        source, done = loader.native.NativeSource(config, reader), SimpleQueue()
+        source._crew.do(int, done)
+        done.get()  # now its thread has loaded them
+        for name in ("copy_records", "unpack_planes", "warp_records"):
+            watched(name)
+        try:
+            source._load_kernels()
+        finally:
+            source.close()
+    assert called == {"warp_records" if level == "light" else "unpack_planes" if kind[1] == "jpeg" else "copy_records"}
+    assert collecting
+    assert not any(collecting)
+    assert gc.isenabled()
 
 
 def warp_by_cv2(source, matrix, colour):
