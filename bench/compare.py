@@ -4,6 +4,8 @@
   "before": "a.json",         the files
   "after": "b.json",
   "max_regression": 10.0,     percent; null where no limit was given
+  "margin": 0.14,             what ratios may be off 1, beyond their spread, and still be the same; see `find_margin`
+  "margin_of": "disk read",   the row that was off by as much though it is not ours; empty where 5 % is the margin
   "differences": [            of machine and configuration, that make the comparison doubtful
     {"what": "cores", "before": 2, "after": 4}
   ],
@@ -13,11 +15,12 @@
       "name": "native, raw",
       "setup": "side 384",
       "unit": "samples/s",
+      "ours": true,           as in a report
       "better": "higher",     higher or lower: what is wished of such a figure
       "before": 30000.0,      the medians
       "after": 24000.0,
       "ratio": 0.8,           after / before; null where it has no bound: from 0 to more
-      "low": 0.75,            the spread of the ratio, see `Pair`; null where a row has no spread of its own
+      "low": 0.75,            the spread of the ratio, see `bench.pair`; null where a row has no spread of its own
       "high": 0.85,           likewise; null where it has no bound, too
       "worse": 20.0,          percent of before that after is worse by, negative if it is better; null like the ratio
       "verdict": "slower",    slower, faster, or same; of what has no speed, too, where it means worse and better
@@ -36,34 +39,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from bench.epoch_suite import WAIT
 from bench.hardware import Machine
+from bench.pair import BETWEEN_RUNS, Pair, better_of, moved
 from bench.report import BenchError, BenchReport, Row
 from cache.atomic import write_atomically
-
-Better = Literal["higher", "lower"]
-Verdict = Literal["faster", "slower", "same"]
-
-HIGHER_UNITS = frozenset({"images/s", "samples/s", "annotations/s", "GB/s", "GFLOP/s", "times", "%"})
-"""More is better. `times` are those of the rate of something else, `%` those of a limit."""
-LOWER_UNITS = frozenset({"s", "s/1000", "min", "MB", "pixels", "shards"})
-"""Less is better. `s/1000` are CPU-seconds for 1000 samples; `pixels` differ from what they should be, `shards`
-are needed at a time."""
-LOWER_NAMES = {"%": (WAIT, "pairs of one shard"), "times": ("wall time, times ",)}
-"""Less is better, whatever the unit says, where one of these is in the name."""
-
-BETWEEN_RUNS = 0.05
-"""What one run of all the suites differs by from the next, whatever the spread within them says: memory lies elsewhere,
-the machine is warmer, a neighbour busier. Of two runs' medians on two cores, see docs/performance.md."""
-
-SAME = 0.01
-"""Ratios that are no farther from 1 than this are the same where no spread says more."""
 
 CONFIG = (
     "coco",
@@ -84,6 +69,9 @@ CONFIG = (
 )
 """Entries of a report's configuration that change its figures, and not only which there are, or their spread."""
 
+MOST_BETWEEN_RUNS = 0.25
+"""A margin is never more, or two runs of which one met a far slower disk would hide all that there is to see."""
+
 Key = tuple[str, str, str, str]
 
 
@@ -97,72 +85,14 @@ class Difference:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pair:
-    """A figure before and after. See the head of this file.
-
-    The spread of the ratio is taken from those of both rows, as wide as they allow:
-
-        low = after.p10 / before.p90        high = after.p90 / before.p10
-
-    A row of a single run, or without p10 and p90, has no spread, and its pair has none.
-
-    `worse` is in percent of `before`: a rate that halves is worse by 50, a time that doubles by 100.
-
-    The verdict is `faster` or `slower` where all of the spread lies on that side of 1, and farther off than
-    `BETWEEN_RUNS`, else `same`. Without a spread the ratio alone decides, and is the same up to `SAME`.
-    """
-
-    suite: str
-    name: str
-    setup: str
-    unit: str
-    better: Better
-    before: float
-    after: float
-    ratio: float
-    low: float | None
-    high: float | None
-    worse: float
-    verdict: Verdict
-    regression: bool
-
-    @classmethod
-    def of(cls, before: Row, after: Row, better: Better, max_regression: float | None = None) -> Pair:
-        """Compare two rows of the same key."""
-        ratio, spread = _over(after.value, before.value), _spread(before, after)
-        low, high = spread or (ratio, ratio)
-        margin = BETWEEN_RUNS if spread else SAME
-        verdict: Verdict = "same"
-        if low > 1 + margin:
-            verdict = "faster" if better == "higher" else "slower"
-        elif high < 1 - margin:
-            verdict = "slower" if better == "higher" else "faster"
-        change = 100 * _over(after.value - before.value, before.value) if after.value != before.value else 0.0
-        worse = change if better == "lower" else 0.0 - change
-        return cls(
-            suite=before.suite,
-            name=before.name,
-            setup=before.setup,
-            unit=before.unit,
-            better=better,
-            before=before.value,
-            after=after.value,
-            ratio=ratio,
-            low=spread[0] if spread else None,
-            high=spread[1] if spread else None,
-            worse=worse,
-            verdict=verdict,
-            regression=max_regression is not None and verdict == "slower" and worse > max_regression,
-        )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
     """All of two reports. See the head of this file."""
 
     before: str
     after: str
     max_regression: float | None
+    margin: float
+    margin_of: str
     differences: tuple[Difference, ...]
     pairs: tuple[Pair, ...]
     only_before: tuple[Row, ...]
@@ -208,23 +138,38 @@ def compare_files(before: Path, after: Path, *, max_regression: float | None = N
             f"measure both with the same suites, side, batch and threads"
         )
     known = {key: better for key in common if (better := better_of(old_rows[key])) is not None}
+    margin, margin_of = find_margin([] if differences else [(old_rows[key], new_rows[key]) for key in known])
     return Comparison(
         before=str(before),
         after=str(after),
         max_regression=max_regression,
+        margin=margin,
+        margin_of=margin_of,
         differences=differences,
-        pairs=tuple(Pair.of(old_rows[key], new_rows[key], known[key], max_regression) for key in known),
+        pairs=tuple(
+            Pair.of(old_rows[key], new_rows[key], better, margin=margin, max_regression=max_regression)
+            for key, better in known.items()
+        ),
         only_before=tuple(row for key, row in old_rows.items() if key not in new_rows),
         only_after=tuple(row for key, row in new_rows.items() if key not in old_rows),
         unknown_units=tuple(dict.fromkeys(old_rows[key].unit for key in common if key not in known)),
     )
 
 
-def better_of(row: Row) -> Better | None:
-    """Whether more or less of a row is better; None where its unit is not known."""
-    if row.unit in LOWER_UNITS or any(name in row.name for name in LOWER_NAMES.get(row.unit, ())):
-        return "lower"
-    return "higher" if row.unit in HIGHER_UNITS else None
+def find_margin(rows: Iterable[tuple[Row, Row]]) -> tuple[float, str]:
+    """What two runs on one machine differ by, and the name of the row that shows it; empty where none shows more than
+    `BETWEEN_RUNS`.
+
+    Other libraries and the machine's own rates are measured beside ours in every run, and no change of ours moves them:
+    as far as these moved, the runs met the machine in another state (in an experiment they would be its controls). On
+    two virtual cores of a shared host such runs differ by 15 % within minutes, see docs/performance.md.
+
+    Args:
+        rows: the same ones before and after, measured on one machine, with the same libraries and configuration.
+    """
+    found = [(moved(before, after), before.name) for before, after in rows if not (before.ours and after.ours)]
+    most, name = max(found, default=(0.0, ""))
+    return (min(most, MOST_BETWEEN_RUNS), name) if most > BETWEEN_RUNS else (BETWEEN_RUNS, "")
 
 
 def _rows(report: BenchReport) -> dict[Key, Row]:
@@ -234,21 +179,6 @@ def _rows(report: BenchReport) -> dict[Key, Row]:
         for row in report.rows
         if row.kind == "measured" and row.suite != "tiers"
     }
-
-
-def _spread(before: Row, after: Row) -> tuple[float, float] | None:
-    if before.p10 is None or before.p90 is None or after.p10 is None or after.p90 is None:
-        return None
-    if before.runs == 1 or after.runs == 1:  # p10 and p90 are the run itself
-        return None
-    return _over(after.p10, before.p90), _over(after.p90, before.p10)
-
-
-def _over(after: float, before: float) -> float:
-    """after / before, of which 0 to 0 is no change and 0 to more has no bound."""
-    if before:
-        return after / before
-    return math.inf if after else 1.0
 
 
 def _differences(before: BenchReport, after: BenchReport) -> Iterator[Difference]:

@@ -67,6 +67,7 @@ def loader_rows(setup: Setup, material: Material) -> Iterator[Row]:
         name=PLAIN,
         setup=f"{setup.shape}, {setup.threads} workers, {material.photos_name}",
         note="decodes, draws with pycocotools and resizes each sample anew; no augmentation",
+        ours=False,
         **rate,
     )
     yield from process_rows(setup, material)

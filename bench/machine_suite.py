@@ -25,6 +25,7 @@ def machine_rows(setup: Setup, material: Material) -> Iterator[Row]:
         yield Row.measured(
             rates.each(lambda rate: rate / 1e9),
             suite="machine",
+            ours=False,
             name=f"memory copy, {threads} thread{'s' if threads > 1 else ''}",
             setup=f"{COPY_BYTES >> 20} MiB of random bytes",
             unit="GB/s",
@@ -35,6 +36,7 @@ def machine_rows(setup: Setup, material: Material) -> Iterator[Row]:
         yield Row.measured(
             measure(disk, seconds=setup.seconds, rounds=setup.rounds).each(lambda rate: rate / 1e9),
             suite="machine",
+            ours=False,
             name="disk read",
             setup=f"{DISK_BYTES >> 20} MiB, temporary folder",
             unit="GB/s",
@@ -50,6 +52,7 @@ def machine_rows(setup: Setup, material: Material) -> Iterator[Row]:
         yield Row.measured(
             rates.each(lambda rate: rate / 1e9),
             suite="machine",
+            ours=False,
             name=f"matrix product, {precision}",
             setup=setup.device,
             unit="GFLOP/s",

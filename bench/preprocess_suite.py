@@ -91,7 +91,7 @@ def preprocess_rows(setup: Setup, material: Material) -> Iterator[Row]:
         yield Row.measured(
             found[name], name=f"{name}, against decoding", limit=found["decode"], limit_name=alone, **rate
         )
-    yield Row.measured(found["floor"], name=resize, limit=found["decode"], limit_name=alone, **rate)
+    yield Row.measured(found["floor"], name=resize, limit=found["decode"], limit_name=alone, ours=False, **rate)
     for name, note in (
         ("threads", "as builds do it"),
         ("processes", "their records are thrown away, no byte of them is sent: the best case of processes"),

@@ -45,6 +45,7 @@ _EACH = {
 _ALL = {"all bytes": ("all unions as bytes", _PLANE), "all bits": ("all unions as packed bits", _PACKED)}
 """What is measured, photo by photo and in one call: name of the row, and the limit."""
 
+_PEERS = {"pycocotools", "cv2.fillPoly", "cv2.fillPoly alone"}
 _RATIOS = {
     TIMES.format("bytes"): ("bytes", "pycocotools"),
     TIMES.format("bits"): ("bits", "pycocotools"),
@@ -65,7 +66,15 @@ def raster_rows(setup: Setup, material: Material) -> Iterator[Row]:
             "setup": f"{material.photos_name} at native size, 1 thread, {calls}",
         }
         for which, (name, limit) in rates.items():
-            yield Row.measured(found[which], name=name, limit=found[limit], limit_name=limit, unit="images/s", **common)
+            yield Row.measured(
+                found[which],
+                name=name,
+                limit=found[limit],
+                limit_name=limit,
+                unit="images/s",
+                ours=which not in _PEERS,
+                **common,
+            )
         for name, (which, peer) in _RATIOS.items():
             if which in rates:
                 yield Row.measured(found[which].over(found[peer]), name=name, unit="times", **common)

@@ -16,6 +16,7 @@
       "limit": 40000.0,       what this machine could do at best, in the same unit; null where there is no such thing
       "limit_name": "copying the same bytes",  what that is; empty likewise
       "ratio": 0.775,         value / limit: at most about 1 for a rate, at least about 1 for a time; null likewise
+      "ours": true,           false of what no change of ours moves: another library's, or the machine's own
       "kind": "measured",     measured; guide (a figure that was promised, not measured); estimated
       "note": ""              what else to know
     }
@@ -58,6 +59,7 @@ class Row:
     limit: float | None = None
     limit_name: str = ""
     ratio: float | None = dataclasses.field(init=False, default=None)
+    ours: bool = True
     kind: Kind = "measured"
     note: str = ""
 

@@ -95,6 +95,7 @@ def _read_rows(setup: Setup, folder: Path, layout: RecordLayout, records: U8, de
                     name=f"{name}, reading, {threads} thread{plural}",
                     limit=found["memory"],
                     limit_name="copying the same bytes",
+                    ours=name in reads,
                     **common,
                 )
 

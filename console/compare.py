@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from bench.compare import Comparison, Pair
+    from bench.compare import Comparison
+    from bench.pair import Pair
     from bench.report import Row
 
 MOST_NAMED = 5
@@ -69,6 +70,12 @@ def notes(comparison: Comparison) -> list[str]:
         units = ", ".join(comparison.unknown_units)
         said = _("rows in {units} are left out: which way they are better is not known")
         lines.append(said.format(units=units))
+    if comparison.margin_of:
+        said = _(
+            "the machine was not as before: {name}, which is not ours, moved by {percent:.0f} % beyond its spread; "
+            "what moved no farther counts as the same"
+        )
+        lines.append(said.format(name=translated(comparison.margin_of), percent=100 * comparison.margin))
     return lines
 
 

@@ -13,9 +13,10 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from bench.compare import BETWEEN_RUNS, HIGHER_UNITS, LOWER_UNITS, Pair, better_of, compare_files
+from bench.compare import MOST_BETWEEN_RUNS, compare_files
 from bench.epoch_suite import WAIT
 from bench.hardware import Gpu, Machine
+from bench.pair import BETWEEN_RUNS, HIGHER_UNITS, LOWER_UNITS, Pair, better_of
 from bench.report import BenchError, BenchReport, Row
 from bench.timing import Rates
 from cli import main
@@ -78,7 +79,7 @@ def compared(tmp_path):
 
 
 def pair_of(before, after, limit=None):
-    return Pair.of(before, after, better_of(before), limit)
+    return Pair.of(before, after, better_of(before), max_regression=limit)
 
 
 def printed(comparison):
@@ -166,10 +167,16 @@ def test_what_ran_once_has_no_spread(change):
         assert (found.low, found.high, found.verdict, found.regression) == (None, None, "slower", True)
 
 
-def test_without_a_spread_one_percent_is_nothing():
-    assert pair_of(row(1000.0, unit="MB"), row(1009.0, unit="MB"), 0.0).verdict == "same"
-    assert not pair_of(row(1000.0, unit="MB"), row(1009.0, unit="MB"), 0.0).regression
-    assert pair_of(row(1000.0, unit="MB"), row(1011.0, unit="MB"), 0.0).regression
+@pytest.mark.parametrize(
+    ("unit", "small", "large"),
+    [("pixels", 1009.0, 1011.0), ("MB", 1049.0, 1051.0), ("s", 1499.0, 1501.0)],
+    ids=["counted", "memory", "the time of something first"],
+)
+def test_without_a_spread_the_unit_tells_what_is_nothing(unit, small, large):
+    before = row(1000.0, unit=unit)
+    assert pair_of(before, row(small, unit=unit), 0.0).verdict == "same"
+    assert not pair_of(before, row(small, unit=unit), 0.0).regression
+    assert pair_of(before, row(large, unit=unit), 0.0).regression
 
 
 @pytest.mark.parametrize(
@@ -195,6 +202,47 @@ def test_the_loss_is_in_percent_of_what_there_was():
     assert pair_of(row(100.0, unit="s"), row(200.0, unit="s")).worse == 100
     assert pair_of(row(100.0, unit="s"), row(75.0, unit="s")).worse == -25
     assert math.copysign(1, pair_of(row(5.0), row(5.0)).worse) == 1  # no "-0.0" in the JSON
+
+
+# ------------------------------------------------------------------------------------------------- the machine
+
+
+def test_what_is_not_ours_tells_how_much_two_runs_differ(compared):
+    before = [about(100.0, spread=0.0), about(50.0, name="theirs", spread=0.0, ours=False), about(9.0, name="steady")]
+    after = [about(88.0, spread=0.0), about(43.0, name="theirs", spread=0.0, ours=False), about(9.0, name="steady")]
+    found = compared(before, after, max_regression=5.0)
+    assert (round(found.margin, 9), found.margin_of) == (0.14, "theirs")
+    assert [pair.verdict for pair in found.pairs] == ["same"] * 3
+    assert [pair.ours for pair in found.pairs] == [True, False, True]
+    said = "theirs, which is not ours, moved by 14 % beyond its spread"
+    assert said in notes(found)[0]
+    assert said in " ".join(printed(found).split())
+    slower = compared(before, [about(85.0, spread=0.0), *after[1:]], max_regression=5.0)
+    assert [pair.name for pair in slower.regressions] == ["what"]
+
+
+def test_what_is_not_ours_and_moved_within_its_spread_tells_nothing(compared):
+    before = [about(100.0, spread=0.0), about(50.0, name="theirs", spread=0.1, ours=False)]
+    after = [about(88.0, spread=0.0), about(43.0, name="theirs", spread=0.1, ours=False)]
+    found = compared(before, after)
+    assert (found.margin, found.margin_of, notes(found)) == (BETWEEN_RUNS, "", [])
+    assert found.pairs[0].verdict == "slower"
+
+
+def test_a_machine_that_was_far_slower_does_not_hide_everything(compared):
+    before = [about(100.0, spread=0.0), about(50.0, name="disk", spread=0.0, ours=False)]
+    found = compared(before, [about(70.0, spread=0.0), about(10.0, name="disk", spread=0.0, ours=False)])
+    assert (found.margin, found.margin_of) == (MOST_BETWEEN_RUNS, "disk")
+    assert [pair.verdict for pair in found.pairs] == ["slower", "slower"]
+
+
+def test_on_another_machine_what_is_not_ours_may_differ_as_it_likes(tmp_path):
+    rows = about(100.0, spread=0.0), about(50.0, name="theirs", spread=0.0, ours=False)
+    faster = about(120.0, spread=0.0), about(60.0, name="theirs", spread=0.0, ours=False)
+    other = dataclasses.replace(MACHINE, processor="Other Processor")
+    found = compare_files(write(tmp_path / "a.json", *rows), write(tmp_path / "b.json", *faster, environment=other))
+    assert (found.margin, found.margin_of) == (BETWEEN_RUNS, "")
+    assert [pair.verdict for pair in found.pairs] == ["faster", "faster"]
 
 
 # ------------------------------------------------------------------------------------------------- zero
@@ -347,8 +395,10 @@ def test_the_json_has_the_documented_fields(compared, tmp_path):
     path = tmp_path / "new" / "comparison.json"
     found.write(path)
     document = json.loads(path.read_text())
-    fields = {"before", "after", "max_regression", "differences", "pairs", "only_before", "only_after", "unknown_units"}
-    assert set(document) == fields
+    assert set(document) == {
+        "before", "after", "max_regression", "margin", "margin_of", "differences", "pairs", "only_before", "only_after",
+        "unknown_units",
+    }  # fmt: skip
     assert document["before"].endswith("a.json")
     rate, memory = document["pairs"]
     assert {name: rate[name] for name in ("better", "before", "after", "ratio", "worse", "verdict", "regression")} == {

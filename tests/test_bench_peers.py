@@ -354,6 +354,9 @@ def test_rows_are_rates_beside_their_limits_ratios_by_the_round_and_what_was_use
     found = {row.name: row for row in rows}
     assert len(found) == len(rows), "names are distinct"
     assert {row.suite for row in rows} == {"loader"}
+    assert {row.name for row in rows if row.ours and row.unit != "times"} == {
+        f"native raw, 2 threads{what}" for what in ("", ": CPU", ": memory")
+    }
     assert found["native raw, 2 threads"].value == 1500, "from the group where it stands first"
     assert found["native raw, 2 threads"].ratio == 0.75
     assert found["native raw, 2 threads"].limit_name == "copying the same bytes, 2 threads"

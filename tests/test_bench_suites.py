@@ -8,6 +8,7 @@ import re
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 
 import cv2
 import numpy as np
@@ -178,6 +179,25 @@ def test_each_suite_has_a_limit(run):
     assert limits["model"] == {f"matrix product, {name}" for name in ("fp32", run[0].config["precision"])}
     assert limits["epoch"] <= {"loader alone", "training step alone"}
     assert limits["epoch"]
+
+
+def test_rows_say_what_is_not_ours(run):
+    theirs = {f"{row.suite}: {row.name}" for row in run[0].rows if not row.ours}
+    machine = {f"machine: {row.name}" for row in run[0].rows if row.suite == "machine"}
+    annotations = {f"annotations: annotations by {library}" for library in ("json", "pycocotools")}
+    libraries = ["zarr-python", *(["zarrs"] if find_spec("zarrs") else [])]
+    reading = {f"{name}, reading, {threads}" for name in libraries for threads in ("1 thread", "2 threads")}
+    assert theirs == {
+        *machine,
+        *annotations,
+        *(f"{name}: peak memory" for name in annotations),
+        *(f"stores: zarr through {name}" for name in reading),
+        "raster: union by pycocotools",
+        "raster: union by cv2.fillPoly",
+        "raster: union by cv2.fillPoly alone",
+        "preprocess: cv2.imdecode + INTER_AREA",
+        "loader: plain DataLoader, on the fly",
+    }
 
 
 def test_rows_agree_with_each_other(run):

@@ -36,6 +36,11 @@ class Contestant:
     note: str = ""
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    @property
+    def ours(self) -> bool:
+        """Whether it is a loader of this project."""
+        return self.module == "ours"
+
 
 @dataclasses.dataclass(frozen=True)
 class Group:

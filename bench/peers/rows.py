@@ -41,6 +41,7 @@ def peer_rows(results: Sequence[Result], described: str) -> Iterator[Row]:
             name=name,
             setup=described,
             unit="samples/s",
+            ours=score.contestant.ours,
             note="; ".join([*(dict.fromkeys(notes) if number == 0 else []), *_remarks(score)]),
             **_limit(score, result),
             **common,
@@ -57,8 +58,14 @@ def peer_rows(results: Sequence[Result], described: str) -> Iterator[Row]:
                     **common,
                 )
     for name, (score, _) in first.items():
-        where = f"{described}: CPU of all processes"
-        yield Row.measured(score.cpu, name=CPU.format(name), setup=where, unit="s/1000", **common)
+        yield Row.measured(
+            score.cpu,
+            name=CPU.format(name),
+            setup=f"{described}: CPU of all processes",
+            unit="s/1000",
+            ours=score.contestant.ours,
+            **common,
+        )
     for name, (score, _) in first.items():
         if score.memory:
             yield Row(
@@ -67,6 +74,7 @@ def peer_rows(results: Sequence[Result], described: str) -> Iterator[Row]:
                 value=score.memory / MEGABYTE,
                 unit="MB",
                 runs=len(score.answers),
+                ours=score.contestant.ours,
                 note=MEMORY_NOTE,
                 **common,
             )
