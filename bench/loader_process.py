@@ -15,7 +15,7 @@ EPOCHS, QUICK_EPOCHS = 20, 4
 WARM_EPOCHS = 2
 """After so many, all buffers are there."""
 
-STARTS, QUICK_STARTS = 5, 2
+STARTS, QUICK_STARTS = 3, 2
 """Processes whose first batch is timed."""
 
 _PROGRAM = """

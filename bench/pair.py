@@ -24,12 +24,13 @@ BETWEEN_RUNS = 0.05
 """What one run differs by from the next, at least, whatever the spread within them says: memory lies elsewhere, the
 machine is warmer, a neighbour busier. `bench.compare` finds out when it is more."""
 
-ONCE = {"s": 0.5, "MB": BETWEEN_RUNS}
-"""What figures that were measured once a run differ by, by their units: the times of first things (compiling, opening)
-by far more than those of things that are done again and again."""
+FIRST = 0.5
+"""What seconds differ by, at least: those are the times of first things (opening, compiling, a first batch), of which a
+run has few, and a process next to none."""
 
-EXACT = 0.01
-"""Likewise figures in other units: those are counted, and not measured."""
+ONCE, EXACT = {"s": FIRST, "MB": BETWEEN_RUNS}, 0.01
+"""What figures that were measured once a run differ by, by their units; the second number in others, for those are
+counted, and not measured."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,8 @@ class Pair:
     `worse` is in percent of `before`: a rate that halves is worse by 50, a time that doubles by 100.
 
     The verdict is `faster` or `slower` where all of the spread lies on that side of 1, and farther off than the margin,
-    else `same`. Without a spread the ratio alone decides, and the margin is that of `ONCE` or `EXACT`.
+    else `same`. Without a spread the ratio alone decides, and the margin is that of `ONCE` or `EXACT`; seconds have one of
+    `FIRST`.
     """
 
     suite: str
@@ -85,6 +87,8 @@ class Pair:
         low, high = spread or (ratio, ratio)
         if not spread:
             margin = ONCE.get(before.unit, EXACT)
+        elif before.unit == "s":
+            margin = max(margin, FIRST)
         verdict: Verdict = "same"
         if low > 1 + margin:
             verdict = "faster" if better == "higher" else "slower"

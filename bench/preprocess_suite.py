@@ -32,9 +32,10 @@ from preprocess.sources import Split, read_split
 MOST_ROUNDS = 3
 """A build takes seconds: long enough not to need as many runs as the others."""
 
-BUILT = 1_500
+BUILT, BUILT_SHORT = 1_500, 900
 """Images of a build, at least; photos are repeated until there are as many. What a build begins and ends with, and the
-last sync, then weigh as they do on a few thousand photos and not as on a few hundred."""
+last sync, then weigh as they do on a few thousand photos and not as on a few hundred. The second number where the
+photos are drawn."""
 
 MEMORY_IMAGES = (100, 5_000)
 QUICK_MEMORY_IMAGES = (50, 500)
@@ -58,7 +59,8 @@ NOTE = "whole builds: reading the JSON, drawing, packing, hashing, writing, sync
 def preprocess_rows(setup: Setup, material: Material) -> Iterator[Row]:
     """Builds of each store and codec, from reading the JSON to the committed index."""
     photos = len(material.split.rows)
-    images = photos if setup.config.quick else photos * -(-BUILT // photos)
+    least = BUILT_SHORT if material.drawn else BUILT
+    images = photos if setup.config.quick else photos * -(-least // photos)
     coco = material.folder / "repeated"
     repeat_dataset(material.split, coco, images)
     files = [material.files[number % len(material.files)] for number in range(images)]

@@ -30,7 +30,7 @@ I64 = npt.NDArray[np.int64]
 TIMES = "{}: times pycocotools"
 """Name of a row, for `bytes` and for `bits`."""
 
-FUZZ_POLYGONS, FUZZ_SHORT, FUZZ_QUICK = 100_000, 20_000, 2_000
+FUZZ_POLYGONS, FUZZ_SHORT, FUZZ_QUICK = 100_000, 10_000, 2_000
 """How many are compared; the second number where the photos are drawn."""
 
 _PLANE, _PACKED, _BOTH = "overwriting the plane", "overwriting the packed plane", "overwriting both planes"

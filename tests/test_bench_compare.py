@@ -108,7 +108,7 @@ def test_more_is_better(unit):
 def test_less_is_better(unit):
     assert better_of(row(1.0, unit=unit)) == "lower"
     assert pair_of(about(10.0, unit=unit), about(20.0, unit=unit)).verdict == "slower"
-    assert pair_of(about(20.0, unit=unit), about(10.0, unit=unit)).verdict == "faster"
+    assert pair_of(about(30.0, unit=unit), about(10.0, unit=unit)).verdict == "faster"
 
 
 def test_some_names_turn_their_unit_round():
@@ -177,6 +177,12 @@ def test_without_a_spread_the_unit_tells_what_is_nothing(unit, small, large):
     assert pair_of(before, row(small, unit=unit), 0.0).verdict == "same"
     assert not pair_of(before, row(small, unit=unit), 0.0).regression
     assert pair_of(before, row(large, unit=unit), 0.0).regression
+
+
+def test_first_times_differ_more_than_their_spread():
+    before = about(1.0, spread=0.001, unit="s")
+    assert pair_of(before, about(1.45, spread=0.001, unit="s")).verdict == "same"
+    assert pair_of(before, about(1.55, spread=0.001, unit="s")).verdict == "slower"
 
 
 @pytest.mark.parametrize(
