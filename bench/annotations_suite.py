@@ -19,7 +19,7 @@ from preprocess.coco import PersonTable, load_persons
 TIMES = "annotations: times {}"
 """Name of a row; for `pycocotools` and `json`."""
 
-SCALE, SHORT_SCALE, QUICK_SCALE = 1.0, 0.3, 0.05
+SCALE, SHORT_SCALE, QUICK_SCALE = 1.0, 0.2, 0.05
 """Size of the file, in units of COCO's; the second one where the photos are drawn: no figures to quote."""
 WARM_UP_SCALE = 0.0005
 

@@ -46,8 +46,8 @@ class Pair:
     `worse` is in percent of `before`: a rate that halves is worse by 50, a time that doubles by 100.
 
     The verdict is `faster` or `slower` where all of the spread lies on that side of 1, and farther off than the margin,
-    else `same`. Without a spread the ratio alone decides, and the margin is that of `ONCE` or `EXACT`; seconds have one of
-    `FIRST`.
+    else `same`. Without a spread the ratio alone decides, and the margin is that of `ONCE` or `EXACT`. Seconds have
+    that of `FIRST`.
     """
 
     suite: str

@@ -37,8 +37,8 @@ BUILT, BUILT_SHORT = 1_500, 900
 last sync, then weigh as they do on a few thousand photos and not as on a few hundred. The second number where the
 photos are drawn."""
 
-MEMORY_IMAGES = (100, 5_000)
-QUICK_MEMORY_IMAGES = (50, 500)
+MEMORY_IMAGES, SHORT_MEMORY_IMAGES, QUICK_MEMORY_IMAGES = (100, 5_000), (100, 2_500), (50, 500)
+"""Builds of which the memory is compared; the second numbers where the photos are drawn, which takes time."""
 
 _BUILD = f"""
 {PEAK_MEMORY}
@@ -158,7 +158,8 @@ def _make_records(spec: CacheSpec, numbers: Any) -> None:
 
 def _memory_rows(setup: Setup, material: Material) -> Iterator[Row]:
     """Peak memory of builds of few and of many images, each in a process of its own."""
-    for images in QUICK_MEMORY_IMAGES if setup.config.quick else MEMORY_IMAGES:
+    several = QUICK_MEMORY_IMAGES if setup.config.quick else SHORT_MEMORY_IMAGES if material.drawn else MEMORY_IMAGES
+    for images in several:
         coco, out = material.folder / f"memory {images}", material.folder / "memory cache"
         repeat_dataset(material.split, coco, images)
         (peak,) = run_program(_BUILD, coco, out, setup.side, setup.threads)

@@ -30,6 +30,9 @@ I64 = npt.NDArray[np.int64]
 TIMES = "{}: times pycocotools"
 """Name of a row, for `bytes` and for `bits`."""
 
+SHARE = 0.5
+"""Of the time that is spent on a measurement of other suites: there are many here, and their calls are short."""
+
 FUZZ_POLYGONS, FUZZ_SHORT, FUZZ_QUICK = 100_000, 10_000, 2_000
 """How many are compared; the second number where the photos are drawn."""
 
@@ -59,7 +62,8 @@ _RATIOS = {
 def raster_rows(setup: Setup, material: Material) -> Iterator[Row]:
     """Planes of each photo at native size, in one thread; a union is that of all annotations."""
     with crew(1):  # OpenCV, too, draws in one thread
-        found = measure_together(_works(material.coco, material.split), seconds=setup.seconds, rounds=setup.rounds)
+        works = _works(material.coco, material.split)
+        found = measure_together(works, seconds=SHARE * setup.seconds, rounds=setup.rounds)
     for rates, calls in ((_EACH, "a call for each photo"), (_ALL, "one call for all photos")):
         common: dict[str, Any] = {
             "suite": "raster",
