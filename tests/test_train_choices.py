@@ -68,13 +68,13 @@ class Updates:
 
     def __init__(self, monkeypatch):
         self.seen = []
-        step = train.loop.TrainStep.__call__
+        step = train.step.TrainStep.__call__
 
         def recording(this, image, person, ignore, rate, **how):
             self.seen.append((rate, how["batches"], how["last"]))
             return step(this, image, person, ignore, rate, **how)
 
-        monkeypatch.setattr(train.loop.TrainStep, "__call__", recording)
+        monkeypatch.setattr(train.step.TrainStep, "__call__", recording)
 
 
 def test_an_epoch_ends_with_an_update_of_what_is_left(cache, tmp_path, monkeypatch):

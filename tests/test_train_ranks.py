@@ -140,10 +140,9 @@ def test_two_ranks_learn_what_one_process_learns_from_both_batches(config, two):
     for name, value in one.network.items():
         if "running" not in name and "tracked" not in name:  # a rank has seen half of the batches
             torch.testing.assert_close(value, other.network[name], rtol=2e-2, atol=2e-4, msg=name)
-    for number, (mine, theirs) in enumerate(zip(one.results, other.results, strict=True)):
-        # Of the epoch in which they were stopped, the loss of the steps before is that of the first rank's images.
-        assert mine.train_loss == pytest.approx(theirs.train_loss, rel=1e-4 if number else 0.05)
-        assert mine.train_accuracy == pytest.approx(theirs.train_accuracy, abs=2e-3 if number else 0.05)
+    for mine, theirs in zip(one.results, other.results, strict=True):
+        assert mine.train_loss == pytest.approx(theirs.train_loss, rel=1e-4)
+        assert mine.train_accuracy == pytest.approx(theirs.train_accuracy, abs=2e-3)
         assert sum(mine.val_counts) == sum(theirs.val_counts)
 
 

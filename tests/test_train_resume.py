@@ -32,13 +32,13 @@ import train.loop
 from train.config import TrainConfig
 
 record = Path(sys.argv[2]).open("a")
-step = train.loop.TrainStep.__call__
+step = train.step.TrainStep.__call__
 def recording(self, image, person, ignore, rate, **how):
     record.write(str(int(image.long().sum())) + "\\n")
     record.flush()
     time.sleep(0.1)  # long enough for the parent to kill it here
     return step(self, image, person, ignore, rate, **how)
-train.loop.TrainStep.__call__ = recording
+train.step.TrainStep.__call__ = recording
 
 class Silent:
     def on_start(self, info): pass
@@ -85,13 +85,13 @@ class Recorded:
 
     def __init__(self, monkeypatch):
         self.seen = []
-        step = train.loop.TrainStep.__call__
+        step = train.step.TrainStep.__call__
 
         def recording(this, image, person, ignore, rate, **how):
             self.seen.append(int(image.long().sum()))
             return step(this, image, person, ignore, rate, **how)
 
-        monkeypatch.setattr(train.loop.TrainStep, "__call__", recording)
+        monkeypatch.setattr(train.step.TrainStep, "__call__", recording)
 
     def fit(self, config, listener=None, **settings):
         self.seen.clear()
@@ -192,14 +192,14 @@ def test_asked_to_stop(config, whole, recorded, tmp_path, steps, number):
 
 def test_stopped_while_validating(config, whole, recorded, tmp_path, monkeypatch):
     config = dataclasses.replace(config, out=tmp_path, checkpoint_minutes=60)
-    evaluate = train.loop.EvalStep.__call__
+    evaluate = train.step.EvalStep.__call__
 
     def interrupted(self, *arguments):
         evaluate(self, *arguments)
         signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.loop.EvalStep, "__call__", interrupted)
+        patch.setattr(train.step.EvalStep, "__call__", interrupted)
         stopped, before = recorded.fit(config)
     assert stopped.interrupted
     assert (len(before), stopped.epochs, stopped.best) == (STEPS, (), None)
@@ -227,7 +227,7 @@ def test_a_failure_in_between_loses_nothing_before_it(config, whole, recorded, t
         return loader
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.loop, "open_loader", broken)
+        patch.setattr(train.run, "open_loader", broken)
         with pytest.raises(OSError, match="the disk is gone"):
             recorded.fit(config)
     assert "the disk is gone" in next((tmp_path / "logs").glob("training_*")).read_text()
