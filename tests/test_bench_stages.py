@@ -76,15 +76,15 @@ def test_overlap_is_the_slower_ones_time_over_that_of_both_run_by_run():
 
 
 def test_a_short_epoch_that_the_cache_has_is_measured_whole():
-    plan = plan_epoch(**PLAN)  # 10 s of 20
-    assert (plan.whole, plan.steps, plan.rounds, plan.wanted) == (True, 250, 2, None)
+    plan = plan_epoch(**PLAN)  # 10 s of 50
+    assert (plan.whole, plan.steps, plan.rounds, plan.wanted) == (True, 250, 5, None)
     assert plan.describe(4) == "a true epoch of 1,000 images"
-    assert plan_epoch(**PLAN | {"rate": 50.0}).rounds == 1
+    assert plan_epoch(**PLAN | {"rate": 20.0}).rounds == 1
     assert plan_epoch(**PLAN | {"rate": 1e6}).rounds == 9
     assert plan_epoch(**PLAN | {"images": 1003, "samples": 1003}).describe(4) == "a true epoch of 1,000 images"
 
 
-@pytest.mark.parametrize("change", [{"rate": 49.0}, {"samples": 999}, {"images": 3}, {"seconds": 0.9}])
+@pytest.mark.parametrize("change", [{"rate": 19.0}, {"samples": 999}, {"images": 3}, {"seconds": 0.3}])
 def test_an_epoch_that_is_too_long_or_not_there_is_measured_in_windows(change):
     assert not plan_epoch(**PLAN | change).whole
 
@@ -97,11 +97,11 @@ def test_windows_have_enough_steps_where_the_time_allows():
     many = plan_epoch(**few | {"rate": 1000.0})
     assert many.steps * many.rounds >= 3 * 2 * 1000 / 4, "as many as fill the time of three measurements"
     slow = plan_epoch(**few | {"rate": 8.0})
-    assert slow.describe(4) == "windows, 36 steps: --seconds 11 for 200"
+    assert slow.describe(4) == "windows, 99 steps: --seconds 4.2 for 200"
     assert plan_epoch(**few | {"rate": 0.01}).steps == 1
 
 
-@pytest.mark.parametrize("rate", [0.3, 2.0, 7.7, 17.5, 39.9])
+@pytest.mark.parametrize("rate", [0.3, 2.0, 7.7, 12.5, 15.9])
 def test_the_seconds_that_are_named_are_enough(rate):
     plan = plan_epoch(**PLAN | {"rate": rate, "samples": 10})
     enough = plan_epoch(**PLAN | {"rate": rate, "samples": 10, "seconds": plan.wanted})
