@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from model.base import check_side
 from model.loss import LOSSES
 from model.network import NetworkConfig, build_network
 from train.config import Precision
@@ -95,8 +96,16 @@ def take_census(config: NetworkConfig, *, side: int, batch_size: int, precision:
         side: of the images, pixels.
         batch_size: images.
         precision: of the convolutions, as in training.
+
+    Raises:
+        ValueError: the network cannot take the side.
     """
     loss = LOSSES["bce_dice"]
+
+    def build() -> nn.Module:
+        network = build_network(config)
+        check_side(network, side)
+        return network
 
     def step(network: nn.Module) -> Tensor:
         image_N3SS = torch.empty(batch_size, side, side, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
@@ -105,7 +114,7 @@ def take_census(config: NetworkConfig, *, side: int, batch_size: int, precision:
             logits_N1SS = network(image_N3SS)
         return loss(logits_N1SS, plane_N1SS, plane_N1SS)
 
-    return count_step(lambda: build_network(config), step, batch_size)
+    return count_step(build, step, batch_size)
 
 
 def count_step(build: Callable[[], nn.Module], step: Callable[[nn.Module], Tensor], images: int) -> Census:

@@ -312,7 +312,7 @@ def test_the_command_takes_a_card_by_its_figures():
     for arguments, words in (
         (["--gpu", "mine", *figures[:4]], "needs all of --peak TFLOP/s, --bandwidth GB/s and --memory GB"),
         (["--gpu", "GTX 1080", "--precision", "bf16"], "has no tensor cores; use fp32"),
-        (["--gpu", "T4", "--side", "250"], "is not a multiple of 32; use 224 or 256"),
+        (["--gpu", "T4", "--side", "250"], "error: side=250 is not a multiple of 32; use 224 or 256"),
         (["--gpu", "T4", "--batch", "0"], "batch_size=0 is below 1"),
         ([], "Give --gpu"),
     ):
