@@ -159,7 +159,7 @@ def test_data_wait_is_the_time_blocked_in_the_loader(cache, tmp_path, monkeypatc
         def __exit__(self, *_):
             self._loader.close()
 
-    monkeypatch.setattr(train.run, "open_loader", lambda config: Slow(open_loader(config)))
+    monkeypatch.setattr(train.opening, "open_loader", lambda config: Slow(open_loader(config)))
     result = fit(config_of(cache, tmp_path, epochs=1), Recorder())
     waited = result.epochs[0].wait_share * result.epochs[0].train_seconds
     assert 3 * 0.3 <= waited < result.epochs[0].train_seconds, "the first one belongs to the warm-up"

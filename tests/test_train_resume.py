@@ -227,7 +227,7 @@ def test_a_failure_in_between_loses_nothing_before_it(config, whole, recorded, t
         return loader
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.run, "open_loader", broken)
+        patch.setattr(train.opening, "open_loader", broken)
         with pytest.raises(OSError, match="the disk is gone"):
             recorded.fit(config)
     assert "the disk is gone" in next((tmp_path / "logs").glob("training_*")).read_text()

@@ -15,10 +15,11 @@ from train.epoch import summarise, train_epoch, validate
 from train.folder import RunLog, open_log
 from train.hardware import Hardware, HardwareError, adapt, describe, read_hardware
 from train.memory import keep_freed_memory
+from train.opening import open_run
 from train.plots import plot_confusion, plot_curves, plot_metrics, plot_samples
 from train.predictions import choose_samples, predict_samples
 from train.result import FitResult, Listener, Listeners, StartInfo, best_epoch
-from train.run import Run, open_run
+from train.run import Run
 from train.tensorboard import missing, open_tensorboard
 from train.wandb_run import open_wandb
 
