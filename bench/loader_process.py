@@ -54,8 +54,9 @@ def process_rows(setup: Setup, material: Material) -> Iterator[Row]:
         return run_program(_PROGRAM, material.cache, setup.batch_size, setup.threads, WARM_EPOCHS, epochs)
 
     run(0)  # it may still have to compile
-    firsts = Rates(tuple(run(0)[0] for _ in range(starts)))
-    _first, before, after = run(epochs)
+    runs = [*(run(0) for _ in range(starts - 1)), run(epochs)]
+    firsts = Rates(tuple(first for first, _, _ in runs))
+    _, before, after = runs[-1]
     common: dict[str, Any] = {
         "suite": "loader",
         "setup": f"{setup.shape}, {setup.threads} threads, {material.cache_name}, a process of its own",

@@ -45,9 +45,9 @@ class Pair:
 
     `worse` is in percent of `before`: a rate that halves is worse by 50, a time that doubles by 100.
 
-    The verdict is `faster` or `slower` where all of the spread lies on that side of 1, and farther off than the margin,
-    else `same`. Without a spread the ratio alone decides, and the margin is that of `ONCE` or `EXACT`. Seconds have
-    that of `FIRST`.
+    The verdict is `faster` or `slower` where all of the spread lies on that side of 1, and farther off than the margin
+    (above 1 + margin, or below 1 / (1 + margin), for twice and half are equally far), else `same`. Without a spread the
+    ratio alone decides, and the margin is that of `ONCE` or `EXACT`. Seconds have that of `FIRST`.
     """
 
     suite: str
@@ -92,7 +92,7 @@ class Pair:
         verdict: Verdict = "same"
         if low > 1 + margin:
             verdict = "faster" if better == "higher" else "slower"
-        elif high < 1 - margin:
+        elif high < 1 / (1 + margin):
             verdict = "slower" if better == "higher" else "faster"
         change = 100 * _over(after.value - before.value, before.value) if after.value != before.value else 0.0
         worse = change if better == "lower" else 0.0 - change
@@ -131,9 +131,9 @@ def spread_of(before: Row, after: Row) -> tuple[float, float] | None:
 
 
 def moved(before: Row, after: Row) -> float:
-    """How far all of the spread of after / before is off 1; 0 where 1 lies in it, or there is none."""
+    """The margin with which after / before would just be the same; 0 where it has no spread."""
     spread = spread_of(before, after)
-    return max(0.0, spread[0] - 1, 1 - spread[1]) if spread else 0.0
+    return max(0.0, spread[0] - 1, _over(1.0, spread[1]) - 1) if spread else 0.0
 
 
 def _over(after: float, before: float) -> float:

@@ -48,7 +48,6 @@ _EACH = {
 _ALL = {"all bytes": ("all unions as bytes", _PLANE), "all bits": ("all unions as packed bits", _PACKED)}
 """What is measured, photo by photo and in one call: name of the row, and the limit."""
 
-_PEERS = {"pycocotools", "cv2.fillPoly", "cv2.fillPoly alone"}
 _RATIOS = {
     TIMES.format("bytes"): ("bytes", "pycocotools"),
     TIMES.format("bits"): ("bits", "pycocotools"),
@@ -57,6 +56,7 @@ _RATIOS = {
     TIMES.format("all bytes"): ("all bytes", "pycocotools"),
     TIMES.format("all bits"): ("all bits", "pycocotools"),
 }
+_PEERS = {peer for _, peer in _RATIOS.values()}
 
 
 def raster_rows(setup: Setup, material: Material) -> Iterator[Row]:
