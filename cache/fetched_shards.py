@@ -65,7 +65,8 @@ class FetchedShards:
                 coming.set_result(self._fetch(self._shards[number]))
             except BaseException as error:
                 with self._lock:
-                    self._fetched.pop(number, None)  # who asks again, tries again
+                    if self._fetched.get(number) is coming:  # it may have been let go, and asked for again
+                        del self._fetched[number]  # who asks again, tries again
                 coming.set_exception(error)
         while True:
             try:
