@@ -60,7 +60,7 @@ class Material:
     @cached_property
     def paths(self) -> list[Path]:
         """The photos' files."""
-        return [Path(self.split.folder) / self.split.table.file_name[row] for row in self.split.rows]
+        return [Path(self.split.photo(row)) for row in self.split.rows]
 
     @cached_property
     def files(self) -> list[bytes]:

@@ -148,11 +148,10 @@ def _make_records(spec: CacheSpec, numbers: Any) -> None:
     (split,), layout = _split, RecordLayout.of(spec)
     buffer = np.empty(layout.most_bytes, np.uint8)
     for number in numbers:
-        source = split.sources[number]
+        row = split.rows[number]
         try:
-            data = (split.folder / source.file_name).read_bytes()
-            make_record(spec, layout, split, split.rows[number], data, buffer)
-        except (ImageError, OSError):  # a build rejects it
+            make_record(spec, layout, split, row, split.read(row), buffer)
+        except ImageError:  # a build rejects it
             continue
 
 

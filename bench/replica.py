@@ -33,7 +33,7 @@ def repeat_dataset(split: Split, out: Path, images: int) -> None:
         row = split.rows[number % len(split.rows)]
         image = entries[int(split.table.image_id[row])]
         name = f"{number:012d}{Path(image['file_name']).suffix}"
-        (out / "train2017" / name).symlink_to(Path(split.folder / image["file_name"]).resolve())
+        (out / "train2017" / name).symlink_to(Path(split.photo(row)).resolve())
         repeated["images"].append({**image, "id": number, "file_name": name})
         for annotation in owned.get(image["id"], []):
             repeated["annotations"].append({**annotation, "id": len(repeated["annotations"]), "image_id": number})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 from pathlib import Path, PurePath
 
 import msgspec
@@ -135,9 +136,52 @@ class CacheIndex:
         if document.get("checksum") != _digest(document.get("index")):
             raise CacheCorruptError(f"{path} was changed after it was written (its checksum differs); {GO_ON}")
         try:
-            return msgspec.convert(document["index"], cls)
-        except msgspec.ValidationError as error:
+            index = msgspec.convert(document["index"], cls)
+            index.check_names()
+        except ValueError as error:  # msgspec's errors are such
             raise CacheCorruptError(f"{path} is not a cache index ({error}); {GO_ON}") from None
+        return index
+
+    def check_names(self) -> None:
+        """Refuse names that could lead out of the cache's folder: they become paths, of which some are deleted.
+
+        A checksum proves nothing here: whoever edits an index can sign it anew.
+
+        Raises:
+            ValueError: a name of a split, or the name or checksum of a shard, is not one that a build gives.
+        """
+        for split, info in self.splits.items():
+            if not _SPLIT_NAME.fullmatch(split):
+                raise ValueError(f"{split[:80]!r} is not the name of a split")
+            check_digest(info.table_checksum)
+            for shard in info.shards:
+                check_shard(shard)
+
+
+_SPLIT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SHARD_NAME = re.compile(r"[0-9]{5,9}\.(lmdb|zarr)")
+_DIGEST = re.compile(r"[0-9a-f]{32}")
+
+
+def check_shard(shard: ShardInfo) -> None:
+    """Refuse a shard whose name or checksum, which become file names, is not one that a build gives.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not _SHARD_NAME.fullmatch(shard.name):
+        raise ValueError(f"{shard.name[:80]!r} is not the name of a shard; they are called as 00012.lmdb or 00012.zarr")
+    check_digest(shard.checksum)
+
+
+def check_digest(text: str) -> None:
+    """Refuse a checksum that is not 32 hexadecimal digits: fetched files are named by it.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not _DIGEST.fullmatch(text):
+        raise ValueError(f"{text[:80]!r} is not a checksum of 32 hexadecimal digits")
 
 
 def encode_index(index: CacheIndex) -> bytes:

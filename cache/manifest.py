@@ -16,7 +16,7 @@ import xxhash
 
 from cache import files
 from cache.errors import REBUILD, CacheCorruptError
-from cache.index import SAMPLE_DTYPE, SampleTable, ShardInfo
+from cache.index import SAMPLE_DTYPE, SampleTable, ShardInfo, check_shard
 
 Folder = TypeVar("Folder", bound=PurePath)
 
@@ -114,9 +114,13 @@ class ShardManifest:
         if xxhash.xxh3_128_hexdigest(body).encode() != digest:
             raise CacheCorruptError(f"{path} was changed after it was written (its checksum differs); {REBUILD}")
         try:
-            return msgspec.json.decode(body, type=cls)
-        except msgspec.DecodeError as error:
+            manifest = msgspec.json.decode(body, type=cls)
+            check_shard(manifest.shard)
+        except ValueError as error:  # msgspec's errors are such
             raise CacheCorruptError(f"{path} is no manifest of this release ({error}); {REBUILD}") from None
+        if manifest_path(path.parent, manifest.shard.name) != path:
+            raise CacheCorruptError(f"{path} is the manifest of another shard, {manifest.shard.name}; {REBUILD}")
+        return manifest
 
 
 def manifest_path(directory: Folder, shard: str) -> Folder:

@@ -159,8 +159,8 @@ def describe(path: Path, rows: int) -> ShardInfo:
 
 
 def remove(path: Path) -> None:
-    """Delete a shard, file or folder, if it is there."""
-    if path.is_dir():
+    """Delete a shard, file or folder, if it is there; of a link, the link and not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from cache.errors import CacheError
 
@@ -20,6 +20,7 @@ Codec = Literal["raw", "jpeg"]
 Store = Literal["lmdb", "zarr"]
 Crowd = Literal["ignore", "person", "drop"]
 ImageRule = Literal["person", "keypoints", "keypoints10", "all"]
+Orientation = Literal["auto", "stored", "upright"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,9 @@ class CacheSpec:
         category: name of the COCO category that `person` stands for.
         limit: only so many images of each split, evenly over it; 0 takes all.
         shard_samples: source images in a shard, on average; also the unit of resuming and of rebuilding.
+        orientation: whether annotations are of the `stored` pixels of a photo, as COCO's are, or of the `upright` photo
+            that its EXIF orientation makes of them; `auto` decides photo by photo, see `preprocess.sample`.
+        outside: whether photos may lie outside the dataset's folder.
     """
 
     side: int = 384
@@ -49,6 +53,8 @@ class CacheSpec:
     category: str = "person"
     limit: int = 0
     shard_samples: int = 128
+    orientation: Orientation = "auto"
+    outside: bool = False
 
     def __post_init__(self) -> None:
         check_side(self.side)
@@ -67,15 +73,23 @@ class CacheSpec:
 
     def fingerprint(self, sources: str) -> str:
         """Hash (64 hex digits) of this spec, the format version and a digest of the sources."""
-        text = json.dumps([FORMAT_VERSION, dataclasses.asdict(self), sources], sort_keys=True)
+        text = json.dumps([FORMAT_VERSION, self._counted(), sources], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def record_fingerprint(self) -> str:
         """Hash of what decides the bytes of one record, whatever else the cache holds."""
-        fields = dataclasses.asdict(self)
-        for name in ("images", "limit", "shard_samples"):  # which images there are, and in which shard
-            del fields[name]
+        fields = self._counted()
+        for name in ("images", "limit", "shard_samples", "outside"):  # which images there are, and in which shard
+            fields.pop(name, None)
         return hashlib.sha256(json.dumps([FORMAT_VERSION, fields], sort_keys=True).encode()).hexdigest()
+
+    def _counted(self) -> dict[str, Any]:
+        """All fields; those that came later only where they are not the default, so that older caches stay valid."""
+        fields = dataclasses.asdict(self)
+        for name in ("orientation", "outside"):
+            if fields[name] == getattr(type(self), name):
+                del fields[name]
+        return fields
 
     def differences(self, other: CacheSpec) -> list[str]:
         """Fields in which `other` differs, as `name: mine, not theirs`."""
@@ -89,6 +103,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "store": get_args(Store),
     "images": get_args(ImageRule),
     "crowd": get_args(Crowd),
+    "orientation": get_args(Orientation),
 }
 
 

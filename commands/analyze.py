@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from commands.options import DEFAULT_COCO, FILE, coco_or_cache, quality_thresholds, thresholds_of
+from commands.options import DEFAULT_COCO, FILE, coco_or_cache, photo_options, quality_thresholds, thresholds_of
 from commands.output import show_json
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     help="Of --quality: so many photos of each split, evenly over it; 0 takes all.",
 )
 @click.option("--side", default=384, show_default=True, help="Of --quality: what the network is to see of a dataset.")
+@photo_options
 @quality_thresholds
 @click.pass_context
 def analyze(

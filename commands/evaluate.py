@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from commands.options import FILE, FOLDER
+from commands.options import FILE, FOLDER, photo_options
 from commands.output import show_json
 
 
@@ -14,6 +14,7 @@ from commands.output import show_json
 @click.option("--checkpoint", type=FILE, required=True, help="A best_model.pth or last_model.pth that training wrote.")
 @click.option("--cache", type=FOLDER, help="Score this cache's images at its side.")
 @click.option("--coco", type=FOLDER, help="Score this dataset's photos at their own size.")
+@photo_options
 @click.option("--split", type=click.Choice(["val", "train"]), default="val", show_default=True, help="Which images.")
 @click.option("--out", type=FOLDER, help="Folder for results and pictures.  [default: eval-SPLIT in the run's folder]")
 @click.option("--batch-size", default=0, show_default=True, help="Images predicted together; 0: as in training.")

@@ -79,6 +79,23 @@ def coco_or_cache(command: Any) -> Any:
     return command
 
 
+def photo_options(command: Any) -> Any:
+    """The options `--orientation` and `--outside` of the commands that read a dataset's photos."""
+    for option in (
+        click.option("--outside", is_flag=True, help="Allow file names that lead out of the dataset's folder."),
+        click.option(
+            "--orientation",
+            type=click.Choice(["auto", "stored", "upright"]),
+            default="auto",
+            show_default=True,
+            help="Whether annotations were drawn on the stored pixels or on the photo turned upright by its EXIF. auto "
+            "decides by the sizes in the JSON; photos whose sizes leave it open are rejected.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def network_of(base: NetworkConfig, name: Any, width: int | None) -> NetworkConfig:
     """A profile's network with what was asked for on top."""
     return dataclasses.replace(base, name=name or base.name, width=base.width if width is None else width)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commands.options import CACHE, CONTENT_HELP, DEFAULT_CACHE, DEFAULT_COCO, IMAGES_HELP, RULES
+from commands.options import CACHE, CONTENT_HELP, DEFAULT_CACHE, DEFAULT_COCO, IMAGES_HELP, RULES, photo_options
 
 if TYPE_CHECKING:
     from cache.spec import CacheSpec
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 )
 @click.option("--splits", default="train,val", show_default=True, help="Which splits to build.")
 @click.option("--category", default="person", show_default=True, help="COCO category to segment.")
+@photo_options
 @click.option(
     "--limit", default=0, show_default=True, help="Take only so many images of each split, evenly over it; 0 takes all."
 )

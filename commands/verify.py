@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from commands.options import DEFAULT_COCO, FOLDER, IMAGES_HELP, RULES, coco_or_cache
+from commands.options import DEFAULT_COCO, FOLDER, IMAGES_HELP, RULES, coco_or_cache, photo_options
 from commands.output import as_json_text, show_json
 
 
@@ -17,10 +17,19 @@ from commands.output import as_json_text, show_json
 @coco_or_cache
 @click.option("--images", "rule", type=RULES, default="person", show_default=True, help=IMAGES_HELP)
 @click.option("--category", default="person", show_default=True, help="COCO category whose annotations are checked.")
+@photo_options
 @click.option("--repair", is_flag=True, help="Make the damaged shards of --cache again, from --coco.")
 @click.option("--log", type=FOLDER, help="Write verification_<time>.log, as JSON, to this folder, too.")
 def verify(
-    coco: Path | None, cache: Path | None, as_json: bool, rule: Any, category: str, repair: bool, log: Path | None
+    coco: Path | None,
+    cache: Path | None,
+    as_json: bool,
+    rule: Any,
+    category: str,
+    orientation: Any,
+    outside: bool,
+    repair: bool,
+    log: Path | None,
 ) -> None:
     """Is it sound? Decodes every image, or reads every record; tells the environment.
 
@@ -42,7 +51,7 @@ def verify(
     found: dict[str, Any] = {"machine": describe_machine(cache or dataset)}
     if dataset and not repair:
         with progress_bar(_("Verifying")) as update:
-            found["coco"] = verify_dataset(dataset, rule, category, update)
+            found["coco"] = verify_dataset(dataset, rule, category, update, orientation=orientation, outside=outside)
     if cache:
         with progress_bar(_("Verifying"), "samples") as update:
             found["cache"] = verify_cache(cache, update, coco=coco)

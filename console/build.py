@@ -6,9 +6,9 @@ import shlex
 from pathlib import PurePath
 
 from cache.spec import CacheSpec
-from console.language import _
+from console.language import _, ngettext
 from console.sentences import translated
-from console.text import count, duration, rejected, size
+from console.text import by_reason, count, duration, rejected, size
 from preprocess.build import BuildReport
 from preprocess.changes import SplitChanges, stale_reasons
 from preprocess.synth import SynthReport
@@ -55,16 +55,18 @@ def build_lines(report: BuildReport, out: PurePath, seconds: float) -> list[str]
             crowd=spec.crowd,
         )
     )
-    lines += [
-        _("  rejected {split}/{file}: {reason}").format(
-            split=each.split, file=each.file_name, reason=translated(each.reason)
-        )
-        for each in report.rejections[:SHOWN_REJECTIONS]
-    ]
-    if len(report.rejections) > SHOWN_REJECTIONS:
-        rest = len(report.rejections) - SHOWN_REJECTIONS
+    rejections = by_reason((f"{each.split}/{each.file_name}", translated(each.reason)) for each in report.rejections)
+    lines += [_("  rejected {images}").format(images=line) for line, _count in rejections[:SHOWN_REJECTIONS]]
+    if rest := sum(images for _line, images in rejections[SHOWN_REJECTIONS:]):
         said = _("  and {count:,} more: see rejected.jsonl in {cache}/train and {cache}/val")
         lines.append(said.format(count=rest, cache=out))
+    if report.leaks:
+        said = ngettext(
+            "⚠️ {count:,} photo of val is in train, too ({file}): validation is not independent",
+            "⚠️ {count:,} photos of val are in train, too ({file}, ...): validation is not independent",
+            len(report.leaks),
+        )
+        lines.append(said.format(count=len(report.leaks), file=report.leaks[0]))
     return lines
 
 
@@ -100,9 +102,10 @@ def diff_lines(cache: PurePath, coco: PurePath, spec: CacheSpec, changes: list[S
 
 def spec_flags(spec: CacheSpec) -> list[str]:
     """The flags of `preprocess` that give a spec, where it is not the default; the codec is taken from the cache."""
-    usual, names = CacheSpec(), ("side", "fit", "store", "images", "crowd", "category", "limit")
+    usual, names = CacheSpec(), ("side", "fit", "store", "images", "crowd", "category", "limit", "orientation")
     changed = {name: getattr(spec, name) for name in names if getattr(spec, name) != getattr(usual, name)}
-    return [f"--{name} {shlex.quote(str(value))}" for name, value in changed.items()]
+    flags = [f"--{name} {shlex.quote(str(value))}" for name, value in changed.items()]
+    return [*flags, "--outside"] if spec.outside else flags
 
 
 def repair_lines(report: BuildReport) -> list[str]:

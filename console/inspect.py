@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from console.language import _, message, ngettext
 from console.marks import plain
 from console.sentences import translated
-from console.text import count, size
+from console.text import by_reason, count, size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -116,12 +116,10 @@ def show_dataset(soundness: DatasetSoundness, console: Console | None = None) ->
     for finding in soundness.findings:
         counts = wrong.setdefault(finding.split, {})
         counts[finding.kind] = counts.get(finding.kind, 0) + 1
-    images = _("{split}: {checked:,} of {selected:,} images ({rule} rule) are there")
-    if soundness.decoded:
-        images = _(
-            "{split}: {checked:,} of {selected:,} images ({rule} rule) are there, decode and have the size that the "
-            "JSON says"
-        )
+    images = _(
+        "{split}: {checked:,} of {selected:,} images ({rule} rule) are there, decode and have the size that the JSON "
+        "says"
+    )
     for split in soundness.splits:
         bad = wrong.get(split.split, {})
         name = _(_SPLITS[split.split])
@@ -150,7 +148,8 @@ def _marked(said: str, *, good: bool) -> str:
     return (_("✅ {found}") if good else _("❌ {found}")).format(found=said)
 
 
-def _describe(soundness: DatasetSoundness) -> list[str]:
+def _describe(soundness: DatasetSoundness) -> list[tuple[str, str]]:
+    """Where each finding is, and what it is."""
     described = []
     for finding in soundness.findings:
         where = f"{finding.split}/{finding.file}"
@@ -158,7 +157,7 @@ def _describe(soundness: DatasetSoundness) -> list[str]:
             where = _("{where}, image {image_id}").format(where=where, image_id=finding.image_id)
         if finding.annotation_id is not None:
             where = _("{where}, annotation {annotation_id}").format(where=where, annotation_id=finding.annotation_id)
-        described.append(f"{where}: {translated(finding.reason)}")
+        described.append((where, translated(finding.reason)))
     return described
 
 
@@ -191,16 +190,16 @@ def show_cache(soundness: CacheSoundness, console: Console | None = None) -> Non
         lines.append(_("   The same `preprocess` again brings it up to date"))
     elif soundness.stale is not None:
         lines.append(_("✅ It agrees with the dataset"))
-    lines += ["", *_findings(f"{translated(each.where)}: {translated(each.what)}" for each in soundness.damages)]
+    lines += ["", *_findings((translated(each.where), translated(each.what)) for each in soundness.damages)]
     _show([*lines, _("✅ Cache is sound") if soundness.sound else _("❌ Cache is not sound")], console)
 
 
-def _findings(described: Iterable[str]) -> list[str]:
+def _findings(found: Iterable[tuple[str, str]]) -> list[str]:
     """The first findings, and how many more there are."""
-    found = list(described)
-    lines = [_marked(text, good=False) for text in found[:SHOWN_FINDINGS]]
-    if len(found) > SHOWN_FINDINGS:
-        lines.append(_("   and {count:,} more; --json names them all").format(count=len(found) - SHOWN_FINDINGS))
+    reasons = by_reason(found)
+    lines = [_marked(line, good=False) for line, _count in reasons[:SHOWN_FINDINGS]]
+    if more := sum(places for _line, places in reasons[SHOWN_FINDINGS:]):
+        lines.append(_("   and {count:,} more; --json names them all").format(count=more))
     return [*lines, ""] if lines else []
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from console.language import ngettext
+from collections.abc import Iterable
+
+from console.language import _, ngettext
+
+NAMED = 3
+"""Places that a line of `by_reason` names."""
 
 
 def size(count: int) -> str:
@@ -42,3 +47,17 @@ def figure(value: float) -> str:
     if value >= 9.995:
         return f"{value:.1f}"
     return f"{value:.2f}" if value >= 0.0995 else f"{value:.3f}"
+
+
+def by_reason(found: Iterable[tuple[str, str]]) -> list[tuple[str, int]]:
+    """Places and what is wrong there, as a line for each reason, with the number of places that it concerns."""
+    places: dict[str, list[str]] = {}
+    for place, reason in found:
+        places.setdefault(reason, []).append(place)
+    lines = []
+    for reason, where in places.items():
+        named, more = ", ".join(where[:NAMED]), len(where) - NAMED
+        if more > 0:
+            named = _("{places} and {count:,} more").format(places=named, count=more)
+        lines.append((f"{named}: {reason}", len(where)))
+    return lines

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from PIL import ImageColor
 
 from predict.config import PredictError
-from predict.photo import decode_photo, quiet_pillow
+from predict.photo import decode_photo
 from preprocess.errors import ImageError
-from preprocess.image import read_file
+from preprocess.image import quiet_pillow, read_file
 
 U8 = npt.NDArray[np.uint8]
 

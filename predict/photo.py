@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -15,6 +12,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from preprocess.errors import ImageError
+from preprocess.image import first_line
 
 U8 = npt.NDArray[np.uint8]
 
@@ -77,16 +75,7 @@ def decode_photo(data: bytes) -> Photo:
     except ImageError:
         raise
     except Exception as error:  # whatever a decoder makes of damaged bytes: Pillow promises no kind of error
-        raise ImageError(f"the image is damaged: {_first_line(error)}") from None
-
-
-@contextmanager
-def quiet_pillow() -> Iterator[None]:
-    """Keep Pillow from warning of what is an error here, or of no concern. Not to be nested in threads."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        yield
+        raise ImageError(f"the image is damaged: {first_line(error)}") from None
 
 
 def _open(file: BinaryIO) -> Image.Image:
@@ -107,7 +96,7 @@ def _open(file: BinaryIO) -> Image.Image:
     except Image.DecompressionBombError:
         raise ImageError(f"it has more than twice Pillow's limit of {Image.MAX_IMAGE_PIXELS:,} pixels") from None
     except Exception as error:
-        raise ImageError(f"the image is damaged: {_first_line(error)}") from None
+        raise ImageError(f"the image is damaged: {first_line(error)}") from None
     if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
         raise ImageError(
             f"it has {image.width} x {image.height} pixels, more than Pillow's limit of {Image.MAX_IMAGE_PIXELS:,}; "
@@ -146,7 +135,3 @@ def _formats() -> tuple[str, ...]:
         return _FORMATS
     pillow_heif.register_heif_opener()
     return (*_FORMATS, "HEIF")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

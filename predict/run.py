@@ -10,12 +10,12 @@ import torch
 
 from model.base import check_side
 from predict.config import PredictConfig
-from predict.photo import quiet_pillow
 from predict.pipeline import Pipeline
 from predict.plan import Job, Plan
 from predict.result import PhotoResult, PredictReport
 from predict.video.result import VideoResult
 from predict.worker import Worker
+from preprocess.image import quiet_pillow
 from train.hardware import HardwareError
 from train.predictor import Trained, load_predictor
 

@@ -39,12 +39,3 @@ def check_annotations(split: str, file: str, table: PersonTable) -> Iterator[Fin
             reason = f"image {first[name]} has the same file name"
             yield Finding(kind="image", split=split, file=name, image_id=image, reason=reason)
         first.setdefault(name, image)
-
-
-def find_leaks(train: PersonTable, val: PersonTable) -> Iterator[Finding]:
-    """Images of `val` that are in `train`, too: a network would be judged by what it has learnt from."""
-    trained = set(train.image_id.tolist())
-    for row, image in enumerate(val.image_id.tolist()):
-        if image in trained:
-            reason = "the same image id is in train: validation would not be independent"
-            yield Finding(kind="image", split="val", file=val.file_name[row], image_id=image, reason=reason)

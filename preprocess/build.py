@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import chain
 from pathlib import PurePath
 
@@ -91,6 +91,7 @@ class BuildReport:
         written: images that this run worked on.
         resumed: images in shards that were there already.
         changes: since the cache that was there before; empty if there was none.
+        leaks: photos of `val` whose bytes are those of a photo of `train`; known where both were asked for.
         fresh: the cache was already complete and from the same sources: nothing was done.
     """
 
@@ -99,15 +100,23 @@ class BuildReport:
     written: int
     resumed: int
     changes: tuple[SplitChanges, ...]
+    leaks: tuple[str, ...]
     fresh: bool
 
 
-def build_cache(config: BuildConfig, progress: Progress | None = None) -> BuildReport:
+def build_cache(
+    config: BuildConfig, progress: Progress | None = None, *, damaged: Collection[tuple[str, str]] = ()
+) -> BuildReport:
     """Make a cache, go on with an interrupted one, bring one up to date, or find that there is nothing to do.
 
     A shard that is there and made from what its images consist of now is kept, whoever made it. The others are made
     under names of their own; the cache that was there before stays valid until the new index takes its place. Splits
     that are not asked for stay as they are.
+
+    Args:
+        config: what to build, from what.
+        progress: see `Progress`.
+        damaged: shards by split and name that are made again though their manifests say that they are finished.
 
     Raises:
         DatasetError: the dataset is incomplete or unreadable, no image is left, or `strict` and something was rejected.
@@ -128,7 +137,10 @@ def build_cache(config: BuildConfig, progress: Progress | None = None) -> BuildR
                 f"{config.out} holds a cache made otherwise ({'; '.join(differences)}); "
                 "use another --out, or --force to replace it"
             )
-        plans = [plan_split(config.out, spec, split, before) for split in splits]
+        plans = [
+            plan_split(config.out, spec, split, before, {shard for name, shard in damaged if name == split.name})
+            for split in splits
+        ]
         _check_leftovers(config, before, plans)
         changes = tuple(
             compare_split(config.out, before, plan) for plan in plans if before and plan.split.name in before.splits
@@ -150,8 +162,24 @@ def build_cache(config: BuildConfig, progress: Progress | None = None) -> BuildR
         written=written,
         resumed=resumed,
         changes=changes,
+        leaks=_leaks(plans),
         fresh=fresh,
     )
+
+
+def _leaks(plans: list[SplitPlan]) -> tuple[str, ...]:
+    """Photos that are in both splits: a network would be judged by what it has learnt from."""
+    contents = {
+        plan.split.name: {
+            (source.file_bytes, source.content): source.file_name
+            for manifest in plan.manifests
+            for source in manifest.sources
+            if source.content
+        }
+        for plan in plans
+    }
+    train, val = contents.get("train", {}), contents.get("val", {})
+    return tuple(name for photo, name in val.items() if photo in train)
 
 
 def _take_over(config: BuildConfig) -> CacheIndex | None:

@@ -133,6 +133,15 @@ def read_document(path: PurePath, category: str) -> tuple[Images, Iterator[Annot
     ), (_columns(piece, wanted) for piece in pieces)
 
 
+def read_file_names(path: PurePath) -> list[str]:
+    """The names of all photos in a COCO annotation file.
+
+    Raises:
+        DatasetError: see `read_document`.
+    """
+    return [image.file_name for image in _parse(_open(path), path, _Frame).images]
+
+
 def _columns(annotations: list[_Annotation], wanted: set[int]) -> Annotations:
     found = [annotation for annotation in annotations if annotation.category_id in wanted]
     return Annotations(

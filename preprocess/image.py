@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import stat
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import PurePath
+from pathlib import Path, PurePath
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from cache import files
 from preprocess.errors import ImageError
@@ -17,6 +22,42 @@ from preprocess.errors import ImageError
 U8 = npt.NDArray[np.uint8]
 
 _JPEG_START = b"\xff\xd8\xff"
+_NO_MEMORY = "there is not enough free memory to decode it"
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
+"""Pillow's names of the formats that OpenCV decodes."""
+
+_TURNS = {
+    1: (1, 1, False),
+    2: (1, -1, False),
+    3: (-1, -1, False),
+    4: (-1, 1, False),
+    5: (1, 1, True),
+    6: (-1, 1, True),
+    7: (-1, -1, True),
+    8: (1, -1, True),
+}
+"""For each EXIF orientation the steps along rows and columns, and whether these are swapped afterwards."""
+
+_ON_ITS_SIDE = (5, 6, 7, 8)
+
+
+class ImageHead(NamedTuple):
+    """What the head of an image file says.
+
+    Attributes:
+        height, width: of the stored pixels.
+        orientation: EXIF's, 1 to 8: how the stored pixels have to be turned or mirrored to be upright; 1: not at all.
+    """
+
+    height: int
+    width: int
+    orientation: int
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Height and width of the upright photo."""
+        return (self.width, self.height) if self.orientation in _ON_ITS_SIDE else (self.height, self.width)
 
 
 def read_rgb(path: PurePath) -> U8:
@@ -28,27 +69,63 @@ def read_file(path: PurePath) -> bytes:
     """Read the bytes of an image file.
 
     Raises:
-        ImageError: it is missing, unreadable or empty.
+        ImageError: it is missing, not a file, unreadable or empty.
         StorageError: it is in object storage, which cannot be read. That says nothing of the image.
     """
     try:
+        if isinstance(path, Path) and not stat.S_ISREG(path.stat().st_mode):  # to open a pipe is to wait for its writer
+            raise ImageError("it is a folder, a pipe or a device, not an image file")
         data = files.read(path)
     except FileNotFoundError:
-        raise ImageError("the image file is missing") from None
+        link = isinstance(path, Path) and path.is_symlink()
+        raise ImageError("it is a link to a file that is missing" if link else "the image file is missing") from None
     except OSError as error:
         raise ImageError(f"the image file cannot be read: {error.strerror}") from None
+    except MemoryError:
+        raise ImageError("the image file is larger than the free memory") from None
     if not data:
         raise ImageError("the image file is empty")
     return data
 
 
+def read_head(data: bytes) -> ImageHead:
+    """Read the head of an image file, without decoding a pixel.
+
+    Raises:
+        ImageError: it is no image of a known format, its head is damaged, or it has more pixels than Pillow lets pass.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            return ImageHead(image.height, image.width, _orientation(image))
+    except UnidentifiedImageError:
+        raise ImageError("the file is not an image of a known format") from None
+    except Image.DecompressionBombError:
+        raise ImageError(
+            f"it has more than twice Pillow's limit of {Image.MAX_IMAGE_PIXELS:,} pixels; shrink it first"
+        ) from None
+    except Exception as error:  # whatever a parser makes of damaged bytes: Pillow promises no kind of error
+        raise ImageError(f"the head of the image is damaged: {first_line(error)}") from None
+
+
+def _orientation(image: Image.Image) -> int:
+    # To look for it elsewhere than in EXIF takes longer than all the rest. A TIFF's own tag is part of the format: both
+    # Pillow's size and OpenCV's pixels are those of the upright photo.
+    if "exif" not in image.info or image.format == "TIFF":
+        return 1
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # broken EXIF is no reason to refuse a photo
+        return 1
+    return found if found in _TURNS else 1
+
+
 def decode_rgb(data: bytes) -> U8:
     """Decode the bytes of an image file as `(H, W, 3)` RGB, in stored orientation: EXIF rotation is not applied.
 
-    COCO's annotations are in stored pixels. Grayscale becomes RGB; 16 bits become 8; alpha is dropped.
+    Grayscale becomes RGB; 16 bits become 8; alpha is dropped.
 
     Raises:
-        ImageError: it is cut short or no image.
+        ImageError: it is cut short or no image, or the decoder fails otherwise.
     """
     if data.startswith(_JPEG_START):
         try:
@@ -57,14 +134,28 @@ def decode_rgb(data: bytes) -> U8:
             return pixels
         except ValueError as error:
             reason = str(error)
+        except MemoryError as error:
+            raise ImageError(_NO_MEMORY) from error
         if "colorspace" not in reason.lower() and "conver" not in reason.lower():
             raise ImageError(f"the JPEG is damaged: {reason}")
         # CMYK and the like go through OpenCV, which converts them.
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except MemoryError as error:
+        raise ImageError(_NO_MEMORY) from error
+    except cv2.error as error:
+        raise ImageError(f"OpenCV cannot decode the image: {error.err or first_line(error)}") from None
     if decoded is None:
         raise ImageError("the file is not an image that OpenCV can read")
     return np.asarray(decoded, np.uint8)
+
+
+def turn_upright(image_HW3: U8, orientation: int) -> U8:
+    """Turn stored pixels as their EXIF orientation, 1 to 8, says; gives a contiguous array."""
+    rows, columns, swap = _TURNS[orientation]
+    turned = image_HW3[::rows, ::columns]
+    return np.ascontiguousarray(turned.swapaxes(0, 1) if swap else turned)
 
 
 def encode_jpeg(image_HW3: U8, quality: int) -> U8:
@@ -82,3 +173,17 @@ def opencv_threads(number: int) -> Iterator[None]:
         yield
     finally:
         cv2.setNumThreads(before)
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Keep Pillow from warning of what is an error here, or of no concern. Not to be nested in threads."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, not too long; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

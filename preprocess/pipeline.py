@@ -32,7 +32,7 @@ from cache.record import U8, RecordLayout
 from cache.shards import ShardDraft
 from cache.spec import CacheSpec
 from preprocess.errors import ImageError
-from preprocess.image import opencv_threads, read_file
+from preprocess.image import opencv_threads, quiet_pillow
 from preprocess.interrupt import deferred_interrupt
 from preprocess.plan import PlannedShard, SplitPlan
 from preprocess.sample import make_record
@@ -127,17 +127,19 @@ def make_shards(
     with (
         deferred_interrupt() as check_interrupt,  # so that every file that was opened is known, and tidied up
         opencv_threads(1),  # the workers are the parallelism; OpenCV's own threads would only fight with them
+        quiet_pillow(),
         ThreadPoolExecutor(AT_ONCE, thread_name_prefix="preprocess-reader") as readers,
         ThreadPoolExecutor(closers, thread_name_prefix="preprocess-closer") as closer,
         ThreadPoolExecutor(workers, thread_name_prefix="preprocess") as pool,
     ):
 
-        def reader(path: PurePath) -> Callable[[], bytes]:
-            """What gives a file's bytes: at once from a disk, and asked for beforehand from far away."""
-            return readers.submit(read_file, path).result if isinstance(path, StorageUrl) else partial(read_file, path)
+        def reader(split: Split, row: int) -> Callable[[], bytes]:
+            """What gives a photo's bytes: at once from a disk, and asked for beforehand from far away."""
+            read = partial(split.read, row)
+            return readers.submit(read).result if isinstance(split.folder, StorageUrl) else read
 
         images = (
-            (job.plan.split, row, source, reader(job.plan.split.folder / source.file_name))
+            (job.plan.split, row, source, reader(job.plan.split, row))
             for job in jobs
             for row, source in zip(job.shard.rows, job.shard.sources, strict=True)
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import count, pairwise
 from pathlib import Path, PurePath
 
@@ -94,7 +94,9 @@ def shard_key(spec: CacheSpec, sources: Sequence[ImageSource]) -> str:
     return xxhash.xxh3_128_hexdigest(msgspec.json.encode([spec.record_fingerprint(), known]))
 
 
-def plan_split(out: PurePath, spec: CacheSpec, split: Split, index: CacheIndex | None) -> SplitPlan:
+def plan_split(
+    out: PurePath, spec: CacheSpec, split: Split, index: CacheIndex | None, damaged: Collection[str] = ()
+) -> SplitPlan:
     """Cut a split into shards, and find those that are already there.
 
     Shards that the index names are taken at their word and size, as readers do; those that an interrupted build left
@@ -106,11 +108,13 @@ def plan_split(out: PurePath, spec: CacheSpec, split: Split, index: CacheIndex |
         split: what it is made from.
         index: of the finished cache in `out`, if there is one. Its shards keep their names, so that it stays valid
             until the next index takes its place.
+        damaged: names of shards that are made again whatever their manifests say.
     """
     directory = out / split.name
     info = index.splits.get(split.name) if index else None
     committed = {shard.name for shard in info.shards} if info else set()
-    found = {manifest.shard.key: manifest for manifest in _manifests(directory, committed)}
+    sound = [manifest for manifest in _manifests(directory, committed) if manifest.shard.name not in damaged]
+    found = {manifest.shard.key: manifest for manifest in sound}
     content = {source.image_id: source.content for source in split.sources}
     ends = cut([source.image_id for source in split.sources], spec.shard_samples)
     planned = []

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import PurePath
 
-from cache import files
 from cache.errors import CacheStaleError
 from cache.index import CacheIndex
 from cache.integrity import Damage
-from cache.manifest import manifest_path
 from preprocess.build import BuildConfig, BuildReport, Progress, build_cache
 from preprocess.changes import find_changes, stale_reasons
 
@@ -38,7 +36,6 @@ def repair_cache(
             f"{coco} has changed since {cache} was made ({'; '.join(reasons)}); "
             "bring it up to date with `preprocess`, then repair it"
         )
-    for split, shard in {(damage.split, damage.shard) for damage in damages if damage.shard}:
-        files.remove(manifest_path(cache / split, shard))  # without it a shard counts as not finished
+    damaged = frozenset((damage.split, damage.shard) for damage in damages if damage.shard)
     config = BuildConfig(coco=coco, out=cache, spec=index.spec, splits=tuple(index.splits), workers=workers)
-    return build_cache(config, progress)
+    return build_cache(config, progress, damaged=damaged)

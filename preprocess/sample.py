@@ -8,15 +8,18 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.record import RecordLayout, checksum
-from cache.spec import CacheSpec
+from cache.spec import CacheSpec, Orientation
 from preprocess.coco import PersonTable
 from preprocess.errors import ImageError
 from preprocess.geometry import fit_box, place_image, place_plane
-from preprocess.image import decode_rgb, encode_jpeg
-from preprocess.raster import CROWD_DROP, CROWD_IGNORE, CROWD_PERSON, fill_planes
+from preprocess.image import ImageHead, decode_rgb, encode_jpeg, read_head, turn_upright
+from preprocess.raster import CROWD_DROP, CROWD_IGNORE, CROWD_PERSON, POLYGON, RLE, fill_planes
 from preprocess.sources import Split
 
 U8 = npt.NDArray[np.uint8]
+
+_SLACK = 1.0
+"""Pixels by which corners of polygons lie outside their photo as a matter of course."""
 
 _CROWD_RULE = {"ignore": CROWD_IGNORE, "person": CROWD_PERSON, "drop": CROWD_DROP}
 
@@ -35,17 +38,12 @@ def make_record(
         buffer: `(layout.most_bytes,)`; the record is a view into it.
 
     Raises:
-        ImageError: the image or its annotations cannot be used; the message says why.
+        ImageError: the image cannot be used; the message says why.
     """
     table = split.table
-    if row in split.problems:
-        raise ImageError(split.problems[row])
-    image = decode_rgb(data)
+    image = decode_annotated(table, row, data, spec.orientation)
     height, width = image.shape[:2]
-    expected = int(table.height[row]), int(table.width[row])
-    if (height, width) != expected:
-        raise ImageError(f"the image is {width} x {height} pixels, its JSON entry says {expected[1]} x {expected[0]}")
-    person, ignore = native_planes(table, row, spec)
+    person, ignore = native_planes(table, row, spec, (height, width))
     box = fit_box(height, width, spec.side, spec.fit)
     if spec.codec == "raw":
         record = layout.blank(buffer, layout.image_bytes)
@@ -75,9 +73,91 @@ def make_record(
     }
 
 
-def native_planes(table: PersonTable, row: int, spec: CacheSpec) -> tuple[U8, U8]:
-    """The planes `person` and `ignore` of image `row` at its native size, `(H, W)` uint8 of 0 and 1."""
-    shape = int(table.height[row]), int(table.width[row])
+def decode_annotated(table: PersonTable, row: int, data: bytes, orientation: Orientation) -> U8:
+    """Decode the photo of image `row`, `(H, W, 3)` RGB, turned as the person saw it who drew the annotations.
+
+    Sizes are compared before any pixel is decoded.
+
+    Args:
+        table: the split's annotations.
+        row: of the table.
+        data: the photo's file.
+        orientation: see `CacheSpec`.
+
+    Raises:
+        ImageError: it is damaged, its size is not that of its JSON entry, or `auto` cannot tell how it is to be turned.
+    """
+    head = read_head(data)
+    upright = _is_upright(table, row, head, orientation)
+    image = decode_rgb(data)
+    if image.shape[:2] != (head.height, head.width):
+        raise ImageError(
+            f"it decodes to {image.shape[1]} x {image.shape[0]} pixels, its head says {head.width} x {head.height}"
+        )
+    return turn_upright(image, head.orientation) if upright else image
+
+
+def _is_upright(table: PersonTable, row: int, head: ImageHead, orientation: Orientation) -> bool:
+    """Whether the annotations of an image are of the upright photo, and not of the stored pixels."""
+    expected = int(table.height[row]), int(table.width[row])
+    stored, upright = (head.height, head.width), head.upright_size
+    if expected not in ((stored,) if orientation == "stored" else (stored, upright)):
+        raise ImageError(_wrong_size(head, expected))
+    if head.orientation == 1 or orientation == "stored":
+        return False
+    if orientation == "upright":
+        if expected != upright and _parts(table, row, RLE):
+            raise ImageError("its run-length codes are of the stored pixels, and not of the upright photo")
+        return True
+    # A photo whose sizes are equal, and labelling tools that show the upright photo and export the stored size: of what
+    # the annotations are, nobody can tell.
+    either = stored == upright and table.first[row] < table.first[row + 1]
+    other = stored if expected == upright else upright
+    if either or (_reach_beyond(table, row, expected) and not _reach_beyond(table, row, other)):
+        raise ImageError(
+            f"its EXIF orientation is {head.orientation}, and its annotations may be of the stored pixels or of the "
+            "upright photo; say of which with --orientation stored or --orientation upright"
+        )
+    return expected != stored
+
+
+def _wrong_size(head: ImageHead, expected: tuple[int, int]) -> str:
+    entry = f"its JSON entry says {expected[1]} x {expected[0]}"
+    if head.orientation == 1:
+        return f"the image is {head.width} x {head.height} pixels, {entry}"
+    height, width = head.upright_size
+    return (
+        f"the image is {head.width} x {head.height} pixels, or {width} x {height} when its EXIF orientation "
+        f"{head.orientation} is applied, {entry}"
+    )
+
+
+def _reach_beyond(table: PersonTable, row: int, size: tuple[int, int]) -> bool:
+    """Whether a polygon of an image has a corner that lies right of or below a photo of this height and width."""
+    corners = [table.xy[start : start + 2 * length] for start, length in _parts(table, row, POLYGON)]
+    if not corners:
+        return False
+    xy = np.concatenate(corners)
+    return bool(xy[0::2].max() > size[1] + _SLACK or xy[1::2].max() > size[0] + _SLACK)
+
+
+def _parts(table: PersonTable, row: int, kind: int) -> list[tuple[int, int]]:
+    """Start and length of the parts of an image that are of one kind. See `PersonTable`."""
+    parts = slice(*table.part_start[table.first[row : row + 2]].tolist())
+    chosen = table.kind[parts] == kind
+    return list(zip(table.start[parts][chosen].tolist(), table.length[parts][chosen].tolist(), strict=True))
+
+
+def native_planes(table: PersonTable, row: int, spec: CacheSpec, shape: tuple[int, int] | None = None) -> tuple[U8, U8]:
+    """The planes `person` and `ignore` of image `row` at its native size, `(H, W)` uint8 of 0 and 1.
+
+    Args:
+        table: the split's annotations.
+        row: of the table.
+        spec: says what becomes of crowds.
+        shape: H and W of the photo as `decode_annotated` gives it; by default those of the JSON entry.
+    """
+    shape = shape or (int(table.height[row]), int(table.width[row]))
     person, ignore = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
     fill_planes(
         table.first[row],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePath
 
@@ -14,9 +13,11 @@ from cache import files
 from cache.manifest import ImageSource
 from cache.place import StorageUrl
 from cache.spec import CacheSpec
-from preprocess.coco import PersonTable, annotation_file, load_persons
+from preprocess.coco import PersonTable, Problem, annotation_file, load_persons
 from preprocess.digest import annotation_digests
-from preprocess.errors import DatasetError
+from preprocess.errors import DatasetError, ImageError
+from preprocess.image import read_file
+from preprocess.photos import PhotoFolder, photo_path
 from preprocess.select import select_images
 
 SPLIT_FOLDERS = {"train": "train2017", "val": "val2017"}
@@ -30,7 +31,7 @@ class Split:
     Attributes:
         name: `train` or `val`.
         folder: where its images are.
-        table: all its images and person annotations.
+        table: all its images and person annotations; `file_name` holds paths as `PhotoFolder.locate` gives them.
         rows: rows of the table, ascending: the images that the rule selects.
         sources: what each of them consists of, in the order of `rows`.
         annotations: the annotation file.
@@ -47,6 +48,21 @@ class Split:
     problems: dict[int, str]
     orphans: tuple[str, ...]
 
+    def photo(self, row: int) -> PurePath:
+        """Where the photo of an image is."""
+        return photo_path(self.folder, self.table.file_name[row])
+
+    def read(self, row: int) -> bytes:
+        """The bytes of an image's photo.
+
+        Raises:
+            ImageError: the image is among the `problems`, or see `read_file`.
+            StorageError: see `read_file`.
+        """
+        if row in self.problems:  # its name may lead to what is no photo, and not of the dataset
+            raise ImageError(self.problems[row])
+        return read_file(self.photo(row))
+
 
 def read_split(coco: PurePath, name: str, spec: CacheSpec, *, content: bool = False) -> Split:
     """Read a split's annotations and pick the images that the spec's rule and limit select.
@@ -60,32 +76,25 @@ def read_split(coco: PurePath, name: str, spec: CacheSpec, *, content: bool = Fa
     source_name = SPLIT_FOLDERS[name]
     folder = coco / source_name
     annotations = annotation_file(coco, source_name)
-    present = _file_sizes(folder)
-    if present is None:
+    photos = PhotoFolder(coco, folder, outside=spec.outside)
+    table, problems = locate_photos(load_persons(annotations, spec.category), photos)
+    if is_missing(photos, table):
         raise DatasetError(f"{folder} is missing; unpack {source_name}.zip in {coco}")
-    table = load_persons(annotations, spec.category)
     rows = np.flatnonzero(select_images(table, spec.images)).tolist()
     if not rows:
         raise DatasetError(f"no image of {annotations} satisfies --images {spec.images}; try --images all")
     if 0 < spec.limit < len(rows):
         rows = [rows[at * len(rows) // spec.limit] for at in range(spec.limit)]
-    problems: dict[int, str] = {}
-    orphans = []
-    for problem in table.problems:
-        reason = f"annotation {problem.annotation}: {problem.reason}"
-        if problem.image < 0:
-            orphans.append(reason)
-        else:
-            problems.setdefault(problem.image, reason)
+    problems = annotation_problems(table) | problems
     return Split(
         name=name,
         folder=folder,
         table=table,
         rows=rows,
-        sources=_image_sources(folder, present, table, rows, problems, content=content),
+        sources=_image_sources(photos, table, rows, problems, content=content),
         annotations=annotations,
         problems=problems,
-        orphans=tuple(orphans),
+        orphans=tuple(_said(problem) for problem in table.problems if problem.image < 0),
     )
 
 
@@ -94,51 +103,70 @@ def content_digest(data: bytes) -> int:
     return xxhash.xxh3_64_intdigest(data)
 
 
-def _file_sizes(folder: PurePath) -> dict[str, int] | None:
-    """Bytes of each file in a folder; None if there is no such folder."""
-    if isinstance(folder, StorageUrl):
-        return files.sizes(folder) or None
-    try:
-        with os.scandir(folder) as entries:  # far cheaper than asking for the files one by one
-            return {entry.name: entry.stat().st_size for entry in entries}
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+def locate_photos(table: PersonTable, photos: PhotoFolder) -> tuple[PersonTable, dict[int, str]]:
+    """Find the file of each image.
+
+    Returns:
+        The table with paths as file names, and by row why an image has none: there the name is as in the JSON.
+    """
+    paths, problems = [], {}
+    for row, name in enumerate(table.file_name):
+        try:
+            paths.append(photos.locate(name))
+        except ImageError as error:
+            paths.append(name)
+            problems[row] = str(error)
+    return dataclasses.replace(table, file_name=tuple(paths)), problems
 
 
-def _contents(folder: PurePath, names: list[str]) -> dict[str, int]:
-    """Digests of files, by their names."""
+def annotation_problems(table: PersonTable) -> dict[int, str]:
+    """Why images cannot be used, by their rows: the first of their annotations that is not sound."""
+    return {problem.image: _said(problem) for problem in reversed(table.problems) if problem.image >= 0}
 
-    def digest(name: str) -> int:
-        return content_digest(files.read(folder / name))
 
-    if not isinstance(folder, StorageUrl):
-        return {name: digest(name) for name in names}
+def _said(problem: Problem) -> str:
+    return f"annotation {problem.annotation}: {problem.reason}"
+
+
+def is_missing(photos: PhotoFolder, table: PersonTable) -> bool:
+    """Whether the split's folder is not there, and all photos should be in it."""
+    return not photos.exists() and not any(path.startswith(("/", "../")) for path in table.file_name)
+
+
+def _contents(paths: list[PurePath]) -> list[int]:
+    """Digests of files; 0 for one that cannot be read."""
+
+    def digest(path: PurePath) -> int:
+        try:
+            return content_digest(read_file(path))
+        except ImageError:
+            return 0
+
+    if not any(isinstance(path, StorageUrl) for path in paths):
+        return [digest(path) for path in paths]
     with ThreadPoolExecutor(files.AT_ONCE) as pool:
-        return dict(zip(names, pool.map(digest, names), strict=True))
+        return list(pool.map(digest, paths))
 
 
 def _image_sources(
-    folder: PurePath,
-    sizes: dict[str, int],
-    table: PersonTable,
-    rows: list[int],
-    problems: dict[int, str],
-    *,
-    content: bool,
+    photos: PhotoFolder, table: PersonTable, rows: list[int], problems: dict[int, str], *, content: bool
 ) -> list[ImageSource]:
-    contents = _contents(folder, [name for row in rows if (name := table.file_name[row]) in sizes]) if content else {}
-    digests = annotation_digests(table, np.array(rows, np.int64)).tolist()
-    sources = []
-    for row, digest in zip(rows, digests, strict=True):
-        name = table.file_name[row]
-        problem = problems.get(row)
-        sources.append(
-            ImageSource(
-                image_id=int(table.image_id[row]),
-                file_name=name,
-                file_bytes=sizes.get(name, -1),
-                annotations=digest ^ xxhash.xxh3_64_intdigest(problem.encode()) if problem else digest,
-                content=contents.get(name, 0),
-            )
+    """What each image consists of. The photo of one that cannot be used is not looked at."""
+    sizes = [-1 if row in problems else photos.size(table.file_name[row]) for row in rows]
+    contents = [0] * len(rows)
+    if content:
+        there = [at for at, size in enumerate(sizes) if size >= 0]
+        digests = _contents([photo_path(photos.folder, table.file_name[rows[at]]) for at in there])
+        for at, digest in zip(there, digests, strict=True):
+            contents[at] = digest
+    marks = annotation_digests(table, np.array(rows, np.int64)).tolist()
+    return [
+        ImageSource(
+            image_id=int(table.image_id[row]),
+            file_name=table.file_name[row],
+            file_bytes=size,
+            annotations=mark ^ xxhash.xxh3_64_intdigest(problems[row].encode()) if row in problems else mark,
+            content=found,
         )
-    return sources
+        for row, size, mark, found in zip(rows, sizes, marks, contents, strict=True)
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +12,9 @@ from cache.errors import CacheError
 from cache.index import INDEX_NAME, CacheIndex, load_table
 from cache.spec import FORMAT_VERSION
 from preprocess.coco import annotation_file
-from preprocess.errors import DatasetError
+from preprocess.document import read_file_names
+from preprocess.errors import DatasetError, ImageError
+from preprocess.photos import PhotoFolder
 from preprocess.sources import SPLIT_FOLDERS
 from preprocess.workplace import has_shards
 
@@ -57,7 +60,7 @@ def check_structure(coco: Path, splits: tuple[str, ...] = ("train", "val")) -> l
     else:
         remedy = f"unpack annotations_trainval2017.zip in {coco}, or let `download --dir {coco}` do it{_hint(coco)}"
         checks.append(_bad("annotations", folder, f"{folder} is missing; {remedy}"))
-    return checks + [_check_images(coco / SPLIT_FOLDERS[split], split) for split in splits]
+    return checks + [_check_images(coco, split) for split in splits]
 
 
 def _check_annotation_file(coco: Path, split: str) -> Check:
@@ -79,14 +82,33 @@ def _check_annotation_file(coco: Path, split: str) -> Check:
     return _good("annotation_file", path, split, size)
 
 
-def _check_images(folder: Path, split: str) -> Check:
-    if not folder.is_dir():
-        return _bad("images", folder, f"{folder} is missing; {_remedy(folder)}", split)
-    with os.scandir(folder) as entries:
-        count = sum(entry.name.lower().endswith(IMAGE_SUFFIXES) for entry in entries)
-    if not count:
+def _check_images(coco: Path, split: str) -> Check:
+    folder = coco / SPLIT_FOLDERS[split]
+    try:
+        photos = PhotoFolder(coco, folder, outside=True)
+        there = photos.exists()
+        count = sum(path.lower().endswith(IMAGE_SUFFIXES) for path in photos.paths()) if there else 0
+        count = count or _count_named(coco, split, photos)
+    except DatasetError as error:
+        return _bad("images", folder, str(error), split)
+    if count:
+        return _good("images", folder, split, count)
+    if there:
         return _bad("images", folder, f"{folder} holds no image; {_remedy(folder)}", split, 0)
-    return _good("images", folder, split, count)
+    return _bad("images", folder, f"{folder} is missing; {_remedy(folder)}", split)
+
+
+def _count_named(coco: Path, split: str, photos: PhotoFolder) -> int:
+    """How many photos of an annotation file are there, wherever it says that they are; 0 if it cannot be read."""
+    try:
+        names = read_file_names(annotation_file(coco, SPLIT_FOLDERS[split]))
+    except (DatasetError, OSError):
+        return 0  # which the check of that file tells
+    found = 0
+    for name in names:
+        with suppress(ImageError):
+            found += photos.size(photos.locate(name)) >= 0
+    return found
 
 
 def _remedy(folder: Path) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.manifest import Rejection
+from cache.spec import Orientation
 from preprocess.errors import QualityError
 from preprocess.quality import NAMES, QualityScores, QualityThresholds
 
@@ -26,12 +27,15 @@ class SurveyConfig:
         side: of the square that a network is to see, pixels; a cache has its own.
         limit: photos of each split, evenly over it; 0 takes all.
         workers: threads; 0 takes one a processor.
+        orientation, outside: of a dataset's photos; see `CacheSpec`.
     """
 
     thresholds: QualityThresholds = dataclasses.field(default_factory=QualityThresholds)
     side: int = 384
     limit: int = 2000
     workers: int = 0
+    orientation: Orientation = "auto"
+    outside: bool = False
 
     def __post_init__(self) -> None:
         if self.side < 1:

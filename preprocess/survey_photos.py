@@ -16,11 +16,12 @@ from cache.spec import CacheSpec
 from preprocess.coco import PersonTable
 from preprocess.errors import DatasetError, ImageError
 from preprocess.geometry import FitBox
-from preprocess.image import decode_rgb, opencv_threads, read_rgb
+from preprocess.image import decode_rgb, opencv_threads, quiet_pillow, read_file
+from preprocess.photos import PhotoFolder, photo_path
 from preprocess.quality import NAMES, QualityScores, quality_scores
-from preprocess.sample import native_planes
+from preprocess.sample import decode_annotated, native_planes
 from preprocess.select import sum_per_image
-from preprocess.sources import SPLIT_FOLDERS
+from preprocess.sources import SPLIT_FOLDERS, annotation_problems, locate_photos
 from preprocess.survey import QualitySurvey, SurveyConfig
 
 Progress = Callable[[int, int], None]
@@ -42,23 +43,19 @@ def survey_dataset(
     Raises:
         DatasetError: the split's folder is missing.
     """
-    folder = coco / SPLIT_FOLDERS[split]
-    if not folder.is_dir():
-        raise DatasetError(f"{folder} is missing; unpack {folder.name}.zip in {coco}")
-    problems = {problem.image: problem for problem in reversed(table.problems)}
+    photos = PhotoFolder(coco, coco / SPLIT_FOLDERS[split], outside=config.outside)
+    if not photos.exists():
+        raise DatasetError(f"{photos.folder} is missing; unpack {photos.folder.name}.zip in {coco}")
+    table, nameless = locate_photos(table, photos)
+    problems = annotation_problems(table) | nameless
     spec = CacheSpec(side=384)  # only its rule for crowds counts here
 
     def score(row: int) -> QualityScores:
         if row in problems:
-            raise ImageError(f"annotation {problems[row].annotation}: {problems[row].reason}")
-        image = read_rgb(folder / table.file_name[row])
-        height, width = image.shape[:2]
-        expected = int(table.height[row]), int(table.width[row])
-        if (height, width) != expected:
-            raise ImageError(
-                f"the image is {width} x {height} pixels, its JSON entry says {expected[1]} x {expected[0]}"
-            )
-        return quality_scores(image, *native_planes(table, row, spec), side=config.side)
+            raise ImageError(problems[row])
+        data = read_file(photo_path(photos.folder, table.file_name[row]))
+        image = decode_annotated(table, row, data, config.orientation)
+        return quality_scores(image, *native_planes(table, row, spec, image.shape[:2]), side=config.side)
 
     rows = np.flatnonzero(sum_per_image(table, (table.iscrowd == 0).astype(np.int64))).tolist()
     chosen = _evenly(rows, config.limit)
@@ -117,6 +114,7 @@ def _survey(
     names, found, rejections = list[str](), list[list[float]](), list[Rejection]()
     with (
         opencv_threads(1),  # the photos are the parallel work
+        quiet_pillow(),
         ThreadPoolExecutor(config.workers or os.cpu_count() or 1, thread_name_prefix="survey") as pool,
     ):
         try:

@@ -97,14 +97,22 @@ def committed_index(out: PurePath) -> CacheIndex | None:
 
 
 def check_owner(out: PurePath) -> None:
-    """Refuse a folder that holds other things than a cache.
+    """Refuse a folder that holds other things than a cache, or whose splits lie elsewhere.
+
+    A build removes from these folders whatever is not part of the cache. Behind a link, that could be anything.
 
     Raises:
-        CacheError: it does.
+        CacheError: it is such a folder.
     """
     foreign = set(files.names(out)) - {LOCK_NAME, INDEX_NAME, *SPLIT_FOLDERS}
     if foreign:
         raise CacheError(f"{out} holds other things ({sorted(foreign)[0]}); give --out a folder of its own")
+    for folder in (out / split for split in SPLIT_FOLDERS):
+        if isinstance(folder, Path) and folder.is_symlink():
+            raise CacheError(
+                f"{folder} is a link to {folder.readlink()}, and a build only writes in folders of its own; move the "
+                "whole cache there, and give --out that folder"
+            )
 
 
 def has_shards(out: PurePath) -> bool:

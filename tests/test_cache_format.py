@@ -95,8 +95,8 @@ def index():
     split = SplitInfo(
         samples=3,
         rejected=1,
-        table_checksum="0",
-        shards=(ShardInfo(name="00000.lmdb", rows=3, bytes=10, checksum="a"),),
+        table_checksum="0" * 32,
+        shards=(ShardInfo(name="00000.lmdb", rows=3, bytes=10, checksum="a" * 32),),
         source=SourceInfo(annotations="x", images="y"),
     )
     return CacheIndex(spec=CacheSpec(side=64), fingerprint="f", tools={"numpy": "2"}, splits={"train": split})

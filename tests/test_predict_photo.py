@@ -13,9 +13,9 @@ from PIL import Image, ImageOps
 
 from predict.background import Blur, Colour, Picture, compose, parse_background
 from predict.config import PredictError
-from predict.photo import count_pixels, decode_photo, quiet_pillow
+from predict.photo import count_pixels, decode_photo
 from preprocess.errors import ImageError
-from preprocess.image import read_rgb
+from preprocess.image import quiet_pillow, read_rgb
 
 
 @pytest.fixture(autouse=True)

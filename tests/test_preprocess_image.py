@@ -69,5 +69,5 @@ def test_what_is_no_image_is_refused(tmp_path):
     with pytest.raises(ImageError, match="not an image"):
         read_rgb(tmp_path / "text.jpg")
     (tmp_path / "folder.jpg").mkdir()
-    with pytest.raises(ImageError, match="cannot be read"):
+    with pytest.raises(ImageError, match="not an image file"):
         read_rgb(tmp_path / "folder.jpg")

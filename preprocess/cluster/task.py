@@ -19,6 +19,7 @@ from cache.place import StorageUrl
 from cache.spec import CacheSpec
 from preprocess.cluster.environment import Environment, check_environment, environment
 from preprocess.errors import ClusterError, DatasetError
+from preprocess.photos import photo_path
 from preprocess.pipeline import Job, make_shards
 from preprocess.plan import PlannedShard, SplitPlan
 from preprocess.sources import Split
@@ -84,8 +85,8 @@ def _check_files(task: ShardTask) -> None:
     if isinstance(folder, StorageUrl):
         return
     seen = next((source for source in task.split.sources if source.file_bytes >= 0), None)
-    if seen and not Path(folder / seen.file_name).is_file():
-        raise ClusterError(f"{folder / seen.file_name} is not here, though the client sees it; {_SHARE}")
+    if seen and not Path(path := photo_path(folder, seen.file_name)).is_file():
+        raise ClusterError(f"{path} is not here, though the client sees it; {_SHARE}")
 
 
 _SHARE = "all workers need the dataset and --out at the same paths on a file system that they share, or by URL"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from cache.spec import Orientation
 from loader.batch import Backend
 from preprocess.sources import SPLIT_FOLDERS
 from train.config import Device, Precision
@@ -30,6 +31,7 @@ class EvalConfig:
         precision: of the convolutions; None: as in training if the device can do it, else fp32.
         loader: backend of the cache's loader.
         threads: CPU threads that load or read; 0 takes one a processor.
+        orientation, outside: of the photos of `coco`, if no cache says it; see `CacheSpec`.
     """
 
     checkpoint: Path
@@ -42,6 +44,8 @@ class EvalConfig:
     precision: Precision | None = None
     loader: Backend = "auto"
     threads: int = 0
+    orientation: Orientation = "auto"
+    outside: bool = False
 
     def __post_init__(self) -> None:
         if self.cache is None and self.coco is None:

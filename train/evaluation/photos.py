@@ -19,8 +19,7 @@ from cache.manifest import Rejection
 from cache.spec import CacheSpec
 from preprocess.errors import ImageError
 from preprocess.geometry import FitBox, fit_box, place_image, restore_mask
-from preprocess.image import read_rgb
-from preprocess.sample import native_planes
+from preprocess.sample import decode_annotated, native_planes
 from preprocess.sources import Split
 from train.evaluation.images import Predicted
 from train.evaluation.result import Size
@@ -113,19 +112,12 @@ class PhotoImages:
     def _read(self, row: int) -> _Photo | Rejection:
         table, spec, name = self._split.table, self._spec, self._split.table.file_name[row]
         try:
-            if row in self._split.problems:
-                raise ImageError(self._split.problems[row])
-            image = read_rgb(self._split.folder / name)
-            height, width = image.shape[:2]
-            expected = int(table.height[row]), int(table.width[row])
-            if (height, width) != expected:
-                raise ImageError(
-                    f"the image is {width} x {height} pixels, its JSON entry says {expected[1]} x {expected[0]}"
-                )
+            image = decode_annotated(table, row, self._split.read(row), spec.orientation)
         except ImageError as error:
             image_id = int(table.image_id[row])
             return Rejection(split=self._split.name, image_id=image_id, file_name=name, reason=str(error))
-        person, ignore = native_planes(table, row, spec)
+        height, width = image.shape[:2]
+        person, ignore = native_planes(table, row, spec, (height, width))
         box = fit_box(height, width, spec.side, spec.fit)
         square = np.empty((spec.side, spec.side, 3), np.uint8)
         place_image(image, box, square)

@@ -50,7 +50,8 @@ def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
 
     with ExitStack() as stack:
         views: list[EvalImages] = []
-        spec, loader = CacheSpec(side=trained.side, fit=trained.fit), None
+        spec = CacheSpec(side=trained.side, fit=trained.fit, orientation=config.orientation, outside=config.outside)
+        loader = None
         if config.cache:
             loader = stack.enter_context(open_loader(_loader_config(config, config.cache, device, batch_size)))
             spec = loader.reader.index.spec

@@ -22,7 +22,7 @@ def open_feed(task: Task) -> Iterator[Feed]:
     """A DataLoader in worker processes."""
     coco = Path(task.options["coco"])
     split = read_split(coco, "train", CacheSpec(side=task.side, limit=task.options["photos"]))
-    paths = [Path(split.folder) / split.table.file_name[row] for row in split.rows]
+    paths = [Path(split.photo(row)) for row in split.rows]
     dataset = OnTheFly(paths, CocoMasks(coco, split), task.side, task.samples)
     loader = plain_loader(dataset, task.batch_size, task.threads)
     yield Feed(lambda: loader, f"pycocotools {version('pycocotools')}")

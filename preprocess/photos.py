@@ -1,0 +1,146 @@
+"""Which file each photo of an annotation file is."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path, PurePath
+
+from cache import files
+from cache.place import StorageUrl
+from preprocess.errors import DatasetError, ImageError
+
+LONGEST_NAME = 255
+"""Bytes between two slashes of a file name: the limit of Linux's file systems."""
+
+LONGEST_PATH = 1024
+"""Bytes of a whole file name: the limit of S3. That of Linux is four times as many."""
+
+
+class PhotoFolder:
+    """The photo files of a split.
+
+    A photo is known by its path relative to the split's folder, without detours: `./a.jpg`, `b/../a.jpg` and the
+    absolute path of that file are all the photo `a.jpg`.
+
+    Attributes:
+        folder: the split's folder, to which the names in an annotation file are relative.
+
+    Args:
+        root: the dataset's folder, or its `StorageUrl`.
+        folder: see above; within `root`.
+        outside: whether names may lead out of `root`.
+    """
+
+    def __init__(self, root: PurePath, folder: PurePath, *, outside: bool = False) -> None:
+        self.folder, self._outside = folder, outside
+        self._within = folder.relative_to(root).as_posix()
+        self._roots = () if isinstance(root, StorageUrl) else (str(Path(root).absolute()), os.path.realpath(root))
+        self._listed = cache(_file_sizes)
+
+    def exists(self) -> bool:
+        """Whether the split's folder is there.
+
+        Raises:
+            DatasetError: it cannot be listed.
+            StorageError: likewise, in object storage.
+        """
+        if isinstance(self.folder, StorageUrl):
+            return bool(self._listed(self.folder))
+        try:
+            with os.scandir(self.folder):
+                return True
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise DatasetError(f"{self.folder} cannot be listed: {error.strerror}; check its permissions") from None
+
+    def locate(self, name: str) -> str:
+        """The path of a photo, by the name that the annotation file gives it.
+
+        Raises:
+            ImageError: no file can have such a name, or it leads out of the dataset.
+        """
+        _check_name(name)
+        if "/" not in name:
+            return name
+        path = posixpath.normpath(posixpath.join(self._within, name))
+        for root in self._roots:
+            path = path.removeprefix(f"{root}/")
+        if path.startswith(("/", "../")) and not self._outside:
+            raise ImageError(
+                "its file name leads out of the dataset's folder; move the photo into it, or allow such names with "
+                "--outside"
+            )
+        return path if path.startswith("/") else posixpath.relpath(path, self._within)
+
+    def size(self, path: str) -> int:
+        """Bytes of a photo's file; -1 if there is none. A folder, a pipe or a link to nothing is none.
+
+        Args:
+            path: as given by `locate`.
+        """
+        folder, name = self.folder, path
+        if "/" in path and not (isinstance(folder, StorageUrl) and not path.startswith("../")):
+            file = photo_path(folder, path)
+            folder, name = file.parent, file.name
+        return self._listed(folder).get(name, -1)
+
+    def paths(self) -> Iterator[str]:
+        """The paths of all files in the split's folder and the folders below it."""
+        if isinstance(self.folder, StorageUrl):
+            yield from self._listed(self.folder)
+            return
+        for folder, _, names in os.walk(self.folder):
+            below = Path(folder).relative_to(self.folder)
+            yield from ((below / name).as_posix() for name in names)
+
+
+def photo_path(folder: PurePath, path: str) -> PurePath:
+    """Where a photo is.
+
+    Args:
+        folder: of its split.
+        path: as given by `PhotoFolder.locate`.
+    """
+    # The system would follow `..` from where a link leads to, not from where the link is.
+    return type(folder)(posixpath.normpath(folder / path)) if path.startswith("../") else folder / path
+
+
+def _check_name(name: str) -> None:
+    try:
+        longest = max(map(len, name.encode().split(b"/")))
+    except UnicodeEncodeError:
+        raise ImageError("its file name is not valid Unicode") from None
+    if longest > LONGEST_NAME or len(name) > LONGEST_PATH:
+        raise ImageError(
+            f"its file name has {len(name.encode()):,} bytes; at most {LONGEST_NAME} between slashes and "
+            f"{LONGEST_PATH:,} in all are possible"
+        )
+    if "\0" in name or name.rpartition("/")[2] in ("", ".", ".."):
+        raise ImageError(f"its file name, {name!r}, is not that of a file")
+
+
+def _file_sizes(folder: PurePath) -> dict[str, int]:
+    """Bytes of each file in a folder, in object storage also of those in the folders below it.
+
+    A folder that cannot be listed gives nothing: what is wrong with it is found out when its photos are read.
+    """
+    if isinstance(folder, StorageUrl):
+        return files.sizes(folder)
+    sizes = {}
+    try:
+        with os.scandir(folder) as entries:  # over a network it costs far less than asking for the files one by one
+            for entry in entries:
+                try:
+                    found = entry.stat()
+                except OSError:  # a link that leads nowhere, or in a circle
+                    continue
+                if stat.S_ISREG(found.st_mode):
+                    sizes[entry.name] = found.st_size
+    except OSError:
+        return {}
+    return sizes
