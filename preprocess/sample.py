@@ -122,13 +122,12 @@ def _is_upright(table: PersonTable, row: int, head: ImageHead, orientation: Orie
 
 
 def _wrong_size(head: ImageHead, expected: tuple[int, int]) -> str:
-    entry = f"its JSON entry says {expected[1]} x {expected[0]}"
     if head.orientation == 1:
-        return f"the image is {head.width} x {head.height} pixels, {entry}"
+        return f"the image is {head.width} x {head.height} pixels, its JSON entry says {expected[1]} x {expected[0]}"
     height, width = head.upright_size
     return (
         f"the image is {head.width} x {head.height} pixels, or {width} x {height} when its EXIF orientation "
-        f"{head.orientation} is applied, {entry}"
+        f"{head.orientation} is applied, its JSON entry says {expected[1]} x {expected[0]}"
     )
 
 
