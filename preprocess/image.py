@@ -22,6 +22,7 @@ from preprocess.errors import ImageError
 U8 = npt.NDArray[np.uint8]
 
 _JPEG_START = b"\xff\xd8\xff"
+_NO_IMAGE = "the file is not an image that OpenCV can read"
 _NO_MEMORY = "there is not enough free memory to decode it"
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
@@ -98,7 +99,7 @@ def read_head(data: bytes) -> ImageHead:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             return ImageHead(image.height, image.width, _orientation(image))
     except UnidentifiedImageError:
-        raise ImageError("the file is not an image of a known format") from None
+        raise ImageError(_NO_IMAGE) from None
     except Image.DecompressionBombError:
         raise ImageError(
             f"it has more than twice Pillow's limit of {Image.MAX_IMAGE_PIXELS:,} pixels; shrink it first"
@@ -147,7 +148,7 @@ def decode_rgb(data: bytes) -> U8:
     except cv2.error as error:
         raise ImageError(f"OpenCV cannot decode the image: {error.err or first_line(error)}") from None
     if decoded is None:
-        raise ImageError("the file is not an image that OpenCV can read")
+        raise ImageError(_NO_IMAGE)
     return np.asarray(decoded, np.uint8)
 
 
