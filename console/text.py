@@ -56,7 +56,7 @@ def by_reason(found: Iterable[tuple[str, str]]) -> list[tuple[str, int]]:
         places.setdefault(reason, []).append(place)
     lines = []
     for reason, where in places.items():
-        named, more = ", ".join(where[:NAMED]), len(where) - NAMED
+        named, more = "; ".join(where[:NAMED]), len(where) - NAMED
         if more > 0:
             named = _("{places} and {count:,} more").format(places=named, count=more)
         lines.append((f"{named}: {reason}", len(where)))

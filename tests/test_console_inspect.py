@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 import cv2
@@ -130,10 +131,20 @@ def test_all_of_a_sound_dataset_and_its_cache(made, capsys):
 def test_findings_are_named_and_then_counted(capsys):
     findings = [
         Finding(
-            kind="annotation", split="train", file="7.jpg", image_id=7, annotation_id=n, reason="its polygon is empty"
+            kind="annotation",
+            split="train",
+            file="7.jpg",
+            image_id=7,
+            annotation_id=n,
+            reason=f"its polygon {n} is empty",
         )
-        for n in range(SHOWN_FINDINGS + 3)
+        for n in range(SHOWN_FINDINGS + 1)
     ]
+    findings += [
+        dataclasses.replace(findings[-1], annotation_id=90),
+        dataclasses.replace(findings[-1], annotation_id=91),
+    ]
+    findings += [dataclasses.replace(findings[0], annotation_id=n) for n in range(50, 54)]
     split = SplitSoundness(split="train", file="a.json", images=9, selected=9, checked=9, annotations=30)
     broken = SplitSoundness(split="val")
     show_dataset(
@@ -141,17 +152,19 @@ def test_findings_are_named_and_then_counted(capsys):
             coco="COCO",
             rule="person",
             category="person",
-            decoded=False,
             splits=(split, broken),
             findings=tuple(findings),
         )
     )
     lines = capsys.readouterr().out.splitlines()
-    assert "❌ train/7.jpg, image 7, annotation 0: its polygon is empty" in lines
-    assert sum("its polygon is empty" in line for line in lines) == SHOWN_FINDINGS
+    first = "; ".join(f"train/7.jpg, image 7, annotation {n}" for n in (0, 50, 51))
+    assert f"❌ {first} and 2 more: its polygon 0 is empty" in lines
+    assert "❌ train/7.jpg, image 7, annotation 1: its polygon 1 is empty" in lines
+    assert sum("its polygon" in line for line in lines) == SHOWN_FINDINGS
     assert "   and 3 more; --json names them all" in lines
     assert f"❌ Training: {30 - len(findings)} of 30 person annotations sound" in lines
-    assert "✅ Training: 9 of 9 images (person rule) are there" in lines
+    counted = "✅ Training: 9 of 9 images (person rule) are there, decode and have the size that the JSON says"
+    assert counted in lines
     assert "❌ Validation annotations cannot be read" in lines
     assert lines[-1] == "❌ Dataset is not sound"
 

@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 from cli import main
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "troubleshooting.md").read_text()
+ANNOTATIONS = Path("COCO/annotations/person_keypoints_train2017.json")
 TRAIN = ("train", "--profile", "cpu", "--width", 8, "--batch-size", 3, "--epochs", 1, "--precision", "fp32")
 
 
@@ -107,6 +109,33 @@ def test_damaged_photos(place):
     check(heading, run("preprocess", "--out", "strict", "--side", 64, "--strict"))
     check(heading, run("preprocess", "--out", "other", "--side", 64), "rejected train/")
     check(heading, run("verify"), "is empty", "not sound")
+
+
+def test_photos_whose_exif_leaves_it_open(place):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    document = json.loads(ANNOTATIONS.read_text())
+    annotated = {each["image_id"] for each in document["annotations"]}
+    for image in [image for image in document["images"] if image["id"] in annotated][:5]:
+        path = Path("COCO/train2017") / image["file_name"]
+        Image.open(path).resize((64, 64)).save(path, exif=exif)
+        image |= {"height": 64, "width": 64}
+    ANNOTATIONS.write_text(json.dumps(document))
+    check("Masks beside the persons, or an EXIF orientation", run("verify"), "EXIF orientation is 6")
+    assert "EXIF" not in run("verify", "--orientation", "upright")
+
+
+def test_photos_in_both_splits(place):
+    copied = json.loads(ANNOTATIONS.read_text())["images"][:2]
+    val_annotations = ANNOTATIONS.with_name("person_keypoints_val2017.json")
+    other = json.loads(val_annotations.read_text())
+    for number, image in enumerate(copied):
+        name = f"{9000 + number:012d}.jpg"
+        shutil.copy(Path("COCO/train2017") / image["file_name"], Path("COCO/val2017") / name)
+        other["images"].append({**image, "id": 9000 + number, "file_name": name})
+    val_annotations.write_text(json.dumps(other))
+    printed = run("preprocess", "--out", "other", "--side", 64, "--images", "all")
+    check("Photos of val that are in train, too", printed, "in train, too")
 
 
 def test_the_download_stops(place, monkeypatch):
