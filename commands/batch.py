@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from commands.options import DEFAULT_CACHE, FILE, FOLDER, LOADERS
+from commands.options import DEFAULT_CACHE, FILE, FOLDER, LOADERS, photo_options
 from commands.output import show_json
 from console.language import _
 
@@ -23,6 +23,7 @@ MOST_COLUMNS = 6
     type=FOLDER,
     help="Look at this dataset instead: a few of its images go through a small cache of their own.",
 )
+@photo_options
 @click.option("--split", default="train", show_default=True, help="train or val.")
 @click.option("--batch-size", default=16, show_default=True, help="Samples in the batch.")
 @click.option(
@@ -41,7 +42,16 @@ MOST_COLUMNS = 6
     "--gallery", is_flag=True, help="Draw what each augmentation level makes of the first few samples of --cache."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-def batch(cache: Path, coco: Path | None, picture: Path, gallery: bool, as_json: bool, **options: Any) -> None:
+def batch(
+    cache: Path,
+    coco: Path | None,
+    orientation: Any,
+    outside: bool,
+    picture: Path,
+    gallery: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """What does a batch look like? Draws one, augmented, with its masks over it."""
     from console.batch import batch_lines, draw_batch, draw_dataset_batch, draw_gallery
 
@@ -53,7 +63,10 @@ def batch(cache: Path, coco: Path | None, picture: Path, gallery: bool, as_json:
         said = _("🖼️  Picture: {path}").format(path=picture)
         click.echo(json.dumps({"picture": str(picture)}) if as_json else said)
         return
-    summary = draw_dataset_batch(coco, picture, **options) if coco else draw_batch(cache, picture, **options)
+    if coco:
+        summary = draw_dataset_batch(coco, picture, orientation=orientation, outside=outside, **options)
+    else:
+        summary = draw_batch(cache, picture, **options)
     if as_json:
         show_json(summary)
     else:

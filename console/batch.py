@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cache.spec import CacheSpec
+from cache.spec import CacheSpec, Orientation
 from console.language import _
 from console.sentences import translated
 from loader.augment import LEVELS
@@ -86,11 +86,21 @@ def _write(picture: Path, sheet: npt.NDArray[np.uint8]) -> None:
         raise OSError(_("cannot write {path}; choose another --picture").format(path=picture))
 
 
-def draw_dataset_batch(coco: Path, picture: Path, *, split: str, batch_size: int, **options: Any) -> BatchSummary:
+def draw_dataset_batch(
+    coco: Path,
+    picture: Path,
+    *,
+    split: str,
+    batch_size: int,
+    orientation: Orientation,
+    outside: bool,
+    **options: Any,
+) -> BatchSummary:
     """`draw_batch` for a dataset that has no cache yet: a few of its images go through a temporary one."""
+    spec = CacheSpec(side=256, limit=batch_size, orientation=orientation, outside=outside)
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "cache"
-        build_cache(BuildConfig(coco=coco, out=cache, spec=CacheSpec(side=256, limit=batch_size), splits=(split,)))
+        build_cache(BuildConfig(coco=coco, out=cache, spec=spec, splits=(split,)))
         summary = draw_batch(cache, picture, split=split, batch_size=batch_size, **options)
     return dataclasses.replace(summary, source=str(coco))
 

@@ -20,16 +20,19 @@ FLAGS = {
     "synth": {"directory", "images", "seed"},
     "preprocess": {
         "coco", "out", "side", "fit", "image-codec", "store", "images", "crowd", "splits", "category", "limit",
-        "workers", "cluster", "force", "content", "strict",
+        "workers", "cluster", "force", "content", "strict", "orientation", "outside",
     },
     "diff": {"cache", "coco", "content", "json"},
     "quick": {"coco", "cache", "json"},
-    "verify": {"coco", "cache", "json", "images", "category", "repair", "log"},
+    "verify": {"coco", "cache", "json", "images", "category", "orientation", "outside", "repair", "log"},
     "analyze": {
         "coco", "cache", "json", "category", "picture", "quality", "limit", "side", "min-coverage", "min-contrast",
-        "min-edge", "min-resolution",
+        "min-edge", "min-resolution", "orientation", "outside",
     },
-    "batch": {"coco", "cache", "json", "split", "batch-size", "augment", "loader", "seed", "picture", "gallery"},
+    "batch": {
+        "coco", "cache", "json", "split", "batch-size", "augment", "loader", "seed", "picture", "gallery",
+        "orientation", "outside",
+    },
     "train": {
         "cache", "out", "profile", "config", "set", "epochs", "batch-size", "accumulation", "image-size", "optimizer",
         "lr", "weight-decay", "momentum", "scheduler", "network", "width", "encoder", "encoder-weights", "dropout",
@@ -38,7 +41,10 @@ FLAGS = {
         "on-bad-record", "wandb", "resume", "global-batch", "order", "window", "cache-dir",
         "cache-size", "in-place",
     },
-    "eval": {"checkpoint", "cache", "coco", "split", "out", "batch-size", "device", "precision", "threads", "json"},
+    "eval": {
+        "checkpoint", "cache", "coco", "split", "out", "batch-size", "device", "precision", "threads", "json",
+        "orientation", "outside",
+    },
     "predict": {
         "inputs", "model", "out", "as", "background", "format", "hard", "threshold", "refine", "overwrite", "side",
         "batch-size", "device", "precision", "threads", "min-coverage", "min-contrast", "min-edge", "min-resolution",
