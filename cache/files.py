@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -30,6 +31,12 @@ def read(path: PurePath) -> bytes:
         storage, name = _storage(path)
         return storage.read(name)
     return Path(path).read_bytes()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file of this machine, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_all(paths: Iterable[PurePath]) -> list[bytes | None]:

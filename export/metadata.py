@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from export.network import INPUT, LEAST_STRIDES, OUTPUT, Normalisation
 from model.base import SegmentationNetwork
@@ -13,12 +11,6 @@ from train.checkpoint import Checkpoint
 
 THRESHOLD = 0.5
 """Probability above which a pixel was counted as a person in training's scores."""
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def release() -> str:

@@ -8,12 +8,13 @@ from typing import Literal
 
 import torch
 
+from cache.files import file_digest
 from export.card import write_card
 from export.config import CARD, FILES, ExportConfig, Format
 from export.files import write_onnx, write_program
 from export.folder import check_free, commit, older_files, workplace
 from export.latency import Latency, measure, torch_threads
-from export.metadata import file_digest, metadata
+from export.metadata import metadata
 from export.network import check_least_side, normalisation, trace
 from export.parity import batches, check, compare
 from export.record import read_record

@@ -39,7 +39,7 @@ class PredictConfig:
         hard: a mask of 0 and 255 instead of the probability.
         threshold: probability above which a pixel counts as a person: for `hard`, and for the coverage that is told.
         refine: draw the mask's edges along the photo's, see `predict.refine`.
-        overwrite: make results anew that are there already.
+        overwrite: make results anew that are there already, however they were made.
         side: of the square that the network sees, pixels; None: as in training.
         batch_size: photos that are predicted together, at most; 0: as in training.
         device: None takes a GPU if there is one.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,9 @@ U8 = npt.NDArray[np.uint8]
 
 JPEG_QUALITY = 95
 
+COMMENT = "comment"
+"""Pillow's name of a JPEG's comment; that of the text in a PNG is the same here."""
+
 _COLOUR_TYPES = {1: 0, 3: 2, 4: 6}
 """Of a PNG, by the number of its channels."""
 
@@ -23,19 +27,32 @@ _UP = 2
 """The filter of a PNG's row that takes the row above from it."""
 
 
-def encode(pixels: U8, file_format: Format, profile: bytes | None) -> bytes:
+def encode(pixels: U8, file_format: Format, profile: bytes | None, comment: str = "") -> bytes:
     """Encode `(H, W)` grey, `(H, W, 3)` RGB or `(H, W, 4)` RGBA, with its ICC profile if it has one.
 
+    `comment` is ASCII text for the file's metadata, which `read_comment` gives back; nothing is written if it is empty.
     A JPEG has quality 95 and full chroma: at the edge of a person half of it would be smeared into the background.
     """
     if file_format == "png":
-        return _encode_png(pixels, profile)
+        return _encode_png(pixels, profile, comment)
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0, icc_profile=profile)
+    image = Image.fromarray(pixels)
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0, icc_profile=profile, comment=comment)
     return buffer.getvalue()
 
 
-def _encode_png(pixels: U8, profile: bytes | None) -> bytes:
+def read_comment(path: Path) -> str:
+    """The comment in a file that `encode` gave; empty if it has none.
+
+    Raises:
+        OSError: it cannot be read, or is no PNG or JPEG.
+    """
+    with Image.open(path, formats=("PNG", "JPEG")) as image:
+        comment = image.info.get(COMMENT, b"")
+    return comment if isinstance(comment, str) else comment.decode("ascii", "replace")
+
+
+def _encode_png(pixels: U8, profile: bytes | None, comment: str) -> bytes:
     """As W3C's "Portable Network Graphics (PNG) Specification" has it; without loss, as any PNG.
 
     Encoding is what takes longest next to the network, so all rows have one filter, and zlib looks for run lengths
@@ -53,6 +70,8 @@ def _encode_png(pixels: U8, profile: bytes | None) -> bytes:
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0))]
     if profile:
         chunks.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile)))
+    if comment:
+        chunks.append((b"tEXt", f"{COMMENT}\0{comment}".encode("ascii")))
     chunks += [(b"IDAT", packer.compress(rows.data) + packer.flush()), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in chunks)
 

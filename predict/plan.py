@@ -19,7 +19,7 @@ class Job(NamedTuple):
     Attributes:
         source: its file; None is standard input.
         output: file of the result; None is standard output.
-        skip: it is there already, and is to stay.
+        skip: something is there already, and is to stay.
     """
 
     source: Path | None

@@ -12,6 +12,7 @@ from model.base import check_side
 from predict.config import PredictConfig
 from predict.pipeline import Pipeline
 from predict.plan import Job, Plan
+from predict.record import Options, check_made, decisive_options, video_options
 from predict.result import PhotoResult, PredictReport
 from predict.video.result import VideoResult
 from predict.worker import Worker
@@ -34,7 +35,7 @@ def predict(
     Raises:
         CheckpointError: see `load_network`.
         HardwareError: the device or the precision that was asked for is not to be had, or its memory is too small.
-        PredictError: a result cannot be written.
+        PredictError: a result that is there was made otherwise, see `predict.record`; or one cannot be written.
         ValueError: the network cannot take the side.
     """
     trained = load_predictor(config.model, config.device, config.precision)
@@ -44,8 +45,10 @@ def predict(
     if side != trained.side:
         notes += (f"the network was trained at side {trained.side} and sees side {side} here",)
     batch_size = config.batch_size or trained.config.batch_size
+    options = decisive_options(config, plan.background, side, trained.precision)
+    check_made(config, plan, options)
     pipeline = Pipeline(
-        Worker(config, plan.background, side, trained.fit),
+        Worker(config, plan.background, side, trained.fit, options),
         trained.predictor,
         batch_size=batch_size,
         threads=config.threads,
@@ -54,7 +57,7 @@ def predict(
     try:
         photos = _collect(pipeline, plan, advance)
         seconds = perf_counter() - started
-        videos = tuple(_videos(config, plan, watch, trained, side, batch_size)) if plan.videos else ()
+        videos = tuple(_videos(config, plan, watch, trained, side, batch_size, options)) if plan.videos else ()
     except torch.OutOfMemoryError as error:
         raise HardwareError(
             f"the GPU's memory cannot hold batch_size={batch_size} at side {side}; "
@@ -94,12 +97,24 @@ def _collect(pipeline: Pipeline, plan: Plan, advance: Advance | None) -> tuple[P
 
 
 def _videos(
-    config: PredictConfig, plan: Plan, watch: Watch | None, trained: Trained, side: int, batch_size: int
+    config: PredictConfig,
+    plan: Plan,
+    watch: Watch | None,
+    trained: Trained,
+    side: int,
+    batch_size: int,
+    options: Options,
 ) -> Iterator[VideoResult]:
     from predict.video.pipeline import VideoPipeline  # wants the optional package av
 
     pipeline = VideoPipeline(
-        config, plan.background, trained.predictor, side=side, fit=trained.fit, batch_size=batch_size
+        config,
+        plan.background,
+        trained.predictor,
+        side=side,
+        fit=trained.fit,
+        batch_size=batch_size,
+        options=video_options(config, options),
     )
     for job in plan.videos:
         if job.skip:

@@ -22,6 +22,7 @@ from predict.encode import encode
 from predict.mask import draw_mask
 from predict.photo import Photo, decode_photo
 from predict.plan import Job
+from predict.record import FileState, Options, Record, file_state
 from predict.result import PhotoResult
 from predict.square import Square, fit_square
 from preprocess.errors import ImageError
@@ -38,12 +39,14 @@ class ReadPhoto(NamedTuple):
     Attributes:
         job: what it is for.
         photo: its pixels.
+        state: of its file when it was read.
         square: what the network sees of it.
         seconds: that it took.
     """
 
     job: Job
     photo: Photo
+    state: FileState | None
     square: Square
     seconds: float
 
@@ -55,21 +58,26 @@ class Worker:
         config: what to make.
         background: of composites.
         side, fit: of the network's square.
+        options: what decides the results, for their records.
     """
 
-    def __init__(self, config: PredictConfig, background: Background | None, side: int, fit: Fit) -> None:
+    def __init__(
+        self, config: PredictConfig, background: Background | None, side: int, fit: Fit, options: Options
+    ) -> None:
         self._config, self._background, self._side, self._fit = config, background, side, fit
+        self._options = options
 
     def read(self, job: Job) -> ReadPhoto | PhotoResult:
         """Read, decode and fit a photo; give its rejection if that cannot be."""
         started = perf_counter()
+        state = file_state(job.source)  # before it is read: what is changed meanwhile is then known to be another
         try:
             photo = decode_photo(sys.stdin.buffer.read() if job.source is None else read_file(job.source))
         except ImageError as error:
             seconds = perf_counter() - started
             return PhotoResult(input=job.name, output=None, status="rejected", reason=str(error), seconds=seconds)
         square = fit_square(photo.pixels, self._side, self._fit)
-        return ReadPhoto(job, photo, square, perf_counter() - started)
+        return ReadPhoto(job, photo, state, square, perf_counter() - started)
 
     def write(self, read: ReadPhoto, probability_SS: F32, seconds: float) -> PhotoResult:
         """Bring the network's answer back to the photo's size, and write the result; `seconds` were the network's.
@@ -89,7 +97,8 @@ class Worker:
             threshold=self._config.threshold,
         )
         result = self._result(pixels_HW3, mask.alpha)
-        data = encode(result, self._config.format, profile if self._keeps_colours else None)
+        comment = "" if job.output is None else Record(source=read.state, options=self._options).to_text()
+        data = encode(result, self._config.format, profile if self._keeps_colours else None, comment)
         _write(job.output, data)
         scores = quality_scores(pixels_HW3, mask.person, side=self._side)
         sure = certainty(probability_SS[read.square.box.slices], self._config.threshold)

@@ -1,8 +1,11 @@
 """From files to files: where the mask lies, what is written, what is refused."""
 
+import dataclasses
 import io
 import itertools
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,15 +19,18 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 import predict.pipeline
 import predict.worker
 import train.predictor
 from cli import main
 from model import NetworkConfig, SegmentationNetwork, build_network
+from predict.background import Colour
 from predict.certainty import certainty
 from predict.config import PredictConfig, PredictError
 from predict.plan import plan_jobs
+from predict.record import decisive_options, video_options
 from predict.run import predict as run_prediction
 from preprocess.quality import quality_scores
 from train.checkpoint import Checkpoint, load_network, save_checkpoint
@@ -416,18 +422,150 @@ def test_bad_files_are_told_and_left_out(model, painted, tmp_path):
 def test_what_is_there_is_left_alone_unless_asked(model, painted, tmp_path):
     folder = photos(tmp_path / "photos", 3)
     make(model, [folder], tmp_path / "out")
-    for name in ("000.png", "002.png"):
-        (tmp_path / "out" / name).write_bytes(b"mine")
     (tmp_path / "out" / "001.png").unlink()
+    before = (tmp_path / "out" / "000.png").stat()
     said = run(folder, "--model", model, "--out", tmp_path / "out").stdout
     assert "2 results there already, --overwrite" in said
     assert "✅ 1 done, 0 rejected, 2 skipped" in said
-    assert (tmp_path / "out" / "000.png").read_bytes() == b"mine"
+    assert (tmp_path / "out" / "000.png").stat() == before
     report = make(model, [folder], tmp_path / "out")
     assert [photo.status for photo in report.photos] == ["skipped"] * 3
     assert report.images_per_s == 0
     run(folder, "--model", model, "--out", tmp_path / "out", "--overwrite")
-    assert Image.open(tmp_path / "out" / "000.png").mode == "RGBA"
+    assert (tmp_path / "out" / "000.png").stat().st_mtime_ns > before.st_mtime_ns
+
+
+BASE = ("--background", "bg.png")
+OPTIONS = {
+    "colour": (("--background", "Red"), "--background: bg.png (sha256 #), not #ff0000"),
+    "blur": (("--background", "blur"), "--background: bg.png (sha256 #), not blur:2"),
+    "another picture": (("--background", "other.png"), "--background: bg.png (sha256 #), not other.png (sha256 #)"),
+    "cutout": ((), "--as: composite, not cutout"),
+    "mask": (("--as", "mask"), "--as: composite, not mask"),
+    "hard": ((*BASE, "--hard"), "--hard: no, not yes"),
+    "refine": ((*BASE, "--refine"), "--refine: no, not yes"),
+    "side": ((*BASE, "--side", 64), "--side: 96, not 64"),
+    "precision": ((*BASE, "--precision", "bf16"), "--precision: fp32, not bf16"),
+    "model": ((*BASE, "--model", "other.pth"), "--model: best_model.pth (sha256 #), not other.pth (sha256 #)"),
+}
+
+
+@pytest.fixture
+def made_before(model, tmp_path, monkeypatch):
+    """Two composites in `out`, and what else the options name, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(model, "best_model.pth")
+    save_model(Path("other.pth"), fit="stretch")
+    photos(Path("photos"), 2)
+    for number, name in enumerate(("bg.png", "other.png")):
+        Image.fromarray(noise(20, 30, number)).save(name)
+    predict_photos(*BASE)
+    return {path: path.read_bytes() for path in Path("out").iterdir()}
+
+
+def predict_photos(*options, code=0):
+    result = run("photos", "--out", "out", "--model", "best_model.pth", *options, code=code)
+    return re.sub(r"sha256 [0-9a-f]{16}", "sha256 #", result.stderr if code else result.stdout)
+
+
+@pytest.mark.parametrize("change", OPTIONS)
+def test_results_of_other_options_are_not_done(made_before, change):
+    options, difference = OPTIONS[change]
+    said = predict_photos(*options, code=1)
+    assert f"error: out holds results that were made otherwise: {difference} (out/000.png and 1 more); use " in said
+    assert said.rstrip().endswith("use another --out, or --overwrite to make all of them anew")
+    assert {path: path.read_bytes() for path in Path("out").iterdir()} == made_before
+    predict_photos(*options, "--overwrite")
+    assert {path: path.read_bytes() for path in Path("out").iterdir()}.keys() == made_before.keys()
+    assert "✅ 0 done, 0 rejected, 2 skipped" in predict_photos(*options)
+
+
+def test_what_has_the_same_content_and_another_name_is_the_same(made_before):
+    Path("bg.png").rename("renamed.png")
+    Path("best_model.pth").rename("renamed.pth")
+    options = ("--background", "renamed.png", "--model", "renamed.pth", "--threshold", 0.7, "--batch-size", 1)
+    assert "2 skipped" in predict_photos(*options), "neither does the threshold decide a soft mask"
+
+
+def test_another_content_of_the_same_name_is_another(made_before):
+    Path("other.png").rename("bg.png")
+    Path("other.pth").rename("best_model.pth")
+    said = predict_photos(*BASE, code=1)
+    assert "--model: best_model.pth (sha256 #), not best_model.pth (sha256 #) (out/000.png and 1 more)" in said
+    assert "; --background: bg.png (sha256 #), not bg.png (sha256 #) (out/000.png and 1 more)" in said
+
+
+def test_a_photo_that_has_changed_since_is_not_done(made_before):
+    now = Path("photos/001.png").stat()
+    os.utime("photos/001.png", ns=(now.st_atime_ns, now.st_mtime_ns + 1))  # as by an editor: the same size
+    said = predict_photos(*BASE, code=1)
+    assert "made otherwise: of another input, or of one that has changed since (out/001.png); use another --out" in said
+    assert {path: path.read_bytes() for path in Path("out").iterdir()} == made_before
+    Path("out/001.png").unlink()
+    assert "✅ 1 done, 0 rejected, 1 skipped" in predict_photos(*BASE)
+
+
+@pytest.mark.parametrize("kind", ["older release", "of another program", "nothing", "a folder"])
+def test_a_file_that_does_not_say_how_it_was_made_is_not_done(made_before, kind):
+    path = Path("out/000.png")
+    path.unlink()
+    if kind == "a folder":
+        path.mkdir()
+    elif kind == "nothing":
+        path.write_bytes(b"")
+    else:
+        text = PngInfo()
+        text.add_text("comment", '{"maskcache": 2}' if kind == "of another program" else "mine")
+        Image.fromarray(block()).save(path, pnginfo=text if kind == "of another program" else None)
+    said = predict_photos(*BASE, code=1)
+    assert "without a record of how, as by another program or an older release (out/000.png); use another" in said
+    assert path.exists()
+
+
+def test_results_of_other_photos_in_the_folder_are_let_alone(made_before):
+    photos(Path("more"), 4)
+    for number in range(2):
+        Path(f"more/{number:03d}.png").unlink()
+    done = run("more", "--out", "out", "--model", "other.pth", "--as", "mask")
+    assert "2 done" in done.stdout
+    assert made_before.items() <= {path: path.read_bytes() for path in Path("out").iterdir()}.items()
+    assert "2 skipped" in predict_photos(*BASE)
+
+
+def test_another_format_is_another_file(made_before):
+    assert "2 done" in predict_photos(*BASE, "--format", "jpeg")
+    assert sorted(path.name for path in Path("out").iterdir()) == ["000.jpg", "000.png", "001.jpg", "001.png"]
+    assert "2 skipped" in predict_photos(*BASE, "--format", "jpeg")
+    said = predict_photos("--background", "blue", "--format", "jpeg", code=1)
+    assert "--background: bg.png (sha256 #), not #0000ff (out/000.jpg and 1 more)" in said
+
+
+def test_the_threshold_of_a_hard_mask_counts(made_before):
+    predict_photos(*BASE, "--hard", "--overwrite")
+    assert "--threshold: 0.5, not 0.7 (out/000.png" in predict_photos(*BASE, "--hard", "--threshold", 0.7, code=1)
+
+
+def test_standard_input_is_never_taken_for_the_same(model, painted, tmp_path):
+    buffer = io.BytesIO()
+    Image.fromarray(block()).save(buffer, "PNG")
+    arguments = ("-", "--model", model, "--out", tmp_path)
+    run(*arguments, data=buffer.getvalue())
+    assert "of standard input, where there may be another photo now" in run(*arguments, data=b"x", code=1).stderr
+    run(*arguments, "--overwrite", data=buffer.getvalue())
+
+
+def test_every_option_is_recorded_or_known_not_to_decide_a_result():
+    """A new option has to be put into one of the two."""
+    recorded = {"model", "kind", "background", "hard", "threshold", "refine", "side", "precision", "smooth"}
+    other_files = {"inputs", "out", "format", "video_format"}
+    only_how = {"overwrite", "batch_size", "device", "threads", "quality"}
+    names = {field.name for field in dataclasses.fields(PredictConfig)}
+    assert names == recorded | other_files | only_how
+    config = PredictConfig(
+        model=ROOT / "cli.py", inputs=(), out=ROOT, kind="composite", background="red", hard=True, refine=True
+    )
+    options = video_options(config, decisive_options(config, Colour((255, 0, 0)), 96, "fp32"))
+    assert {flag.lstrip("-").replace("as", "kind") for flag in options} == recorded
 
 
 def test_standard_input_and_output(model, painted, tmp_path):

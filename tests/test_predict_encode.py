@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from predict.encode import encode
+from predict.encode import encode, read_comment
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -37,3 +37,12 @@ def test_the_profile_comes_along(file_format):
         read = Image.open(io.BytesIO(encode(pixels, file_format, given)))
         assert read.info.get("icc_profile") == given
         assert np.abs(np.asarray(read).astype(int) - pixels).max() <= 2
+
+
+@pytest.mark.parametrize("file_format", ["png", "jpeg"])
+def test_the_comment_comes_along(tmp_path, file_format):
+    pixels = np.full((9, 8, 3), 100, np.uint8)
+    for given in ('{"a": "\\u00e9"}', ""):
+        (tmp_path / "photo").write_bytes(encode(pixels, file_format, None, given))
+        assert read_comment(tmp_path / "photo") == given
+        assert np.abs(np.asarray(Image.open(tmp_path / "photo")).astype(int) - pixels).max() <= 2

@@ -1,8 +1,10 @@
 """Videos through `predict`: where the mask lies in each frame, what is kept of the file, what is refused."""
 
 import json
+import os
 import re
 from fractions import Fraction
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -370,9 +372,12 @@ def test_a_result_that_cannot_be_written_is_an_error_and_one_that_is_there_stays
         make(model, [clip], tmp_path, kind="mask")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "walk.mp4").write_text("mine")
+    with pytest.raises(PredictError, match="without a record of how"):
+        make(model, [clip], tmp_path / "out", kind="mask", overwrite=False)
+    assert (tmp_path / "out" / "walk.mp4").read_text() == "mine"
+    make(model, [clip], tmp_path / "out", kind="mask")
     (video,) = make(model, [clip], tmp_path / "out", kind="mask", overwrite=False).videos
     assert (video.status, video.frames) == ("skipped", 0)
-    assert (tmp_path / "out" / "walk.mp4").read_text() == "mine"
 
 
 def test_the_command_takes_photos_and_videos_together(model, clip, tmp_path):
@@ -424,3 +429,28 @@ def test_a_moving_person_leaves_no_trail(model, clip, tmp_path):
         for smooth in (0.0, 0.8)
     ]
     assert np.abs(masks[0].astype(float) - masks[1]).mean() < 1
+
+
+@pytest.mark.parametrize(("kind", "name"), [("cutout", "a.webm"), ("mask", "a.mp4"), ("mov", "a.mov")])
+def test_results_of_other_options_are_not_done(model, tmp_path, monkeypatch, kind, name):
+    monkeypatch.chdir(tmp_path)
+    write_clip("a.mp4", map(picture, range(3)))
+    kinds = ("--video-format", "mov") if kind == "mov" else ("--as", kind)
+    arguments = ["predict", "a.mp4", "--model", str(model), "--out", "out", *kinds]
+
+    def run(*more, code=0):
+        result = CliRunner(catch_exceptions=False).invoke(main, [*arguments, *more])
+        assert result.exit_code == code, result.output
+        return result.output
+
+    run()
+    before = Path("out", name).read_bytes()
+    assert "1 skipped" in run()
+    said = run("--smooth", "0", code=1)
+    assert f"out holds results that were made otherwise: --smooth: 0.8, not 0.0 (out/{name}); use another" in said
+    assert f"--refine: no, not yes (out/{name})" in run("--refine", code=1)
+    os.utime("a.mp4", ns=(0, 7))
+    assert f"of another input, or of one that has changed since (out/{name})" in run(code=1)
+    assert Path("out", name).read_bytes() == before
+    run("--smooth", "0", "--overwrite")
+    assert "1 skipped" in run("--smooth", "0")

@@ -30,6 +30,7 @@ from predict.config import PredictConfig
 from predict.mask import draw_mask
 from predict.pipeline import GROUP_PIXELS
 from predict.plan import Job
+from predict.record import Options, Record, file_state
 from predict.square import F32, Square, find_persons, fit_square, shared_processors
 from predict.video.errors import VideoError
 from predict.video.format import choose_encoding
@@ -74,6 +75,7 @@ class VideoPipeline:
         predictor: the network.
         side, fit: of its square.
         batch_size: frames that it takes at once, at most.
+        options: what decides the results, for their records.
     """
 
     def __init__(
@@ -85,9 +87,11 @@ class VideoPipeline:
         side: int,
         fit: Fit,
         batch_size: int,
+        options: Options,
     ) -> None:
         self._config, self._background, self._predictor = config, background, predictor
         self._side, self._fit, self._batch_size = side, fit, batch_size
+        self._options = options
         self._threads = config.threads or os.cpu_count() or 1
         self._encoding = choose_encoding(config.kind, config.video_format)
 
@@ -99,10 +103,11 @@ class VideoPipeline:
         """
         assert job.source, "a video is never on standard input"
         assert job.output, "nor its result on standard output"
-        started, coverages = perf_counter(), list[float]()
+        started, coverages, threads = perf_counter(), list[float](), self._config.threads
+        comment = Record(source=file_state(job.source), options=self._options).to_text()
         try:
-            with VideoSource(job.source, threads=self._config.threads) as source:
-                with open_sink(job.output, self._encoding, source, threads=self._config.threads) as sink:
+            with VideoSource(job.source, threads=threads) as source:
+                with open_sink(job.output, self._encoding, source, threads=threads, comment=comment) as sink:
                     for written in self._written(source, sink):
                         coverages += written
                         if advance:

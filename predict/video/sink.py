@@ -114,8 +114,12 @@ class VideoSink:
 
 
 @contextmanager
-def open_sink(path: Path, encoding: Encoding, source: VideoSource, *, threads: int = 0) -> Iterator[VideoSink]:
+def open_sink(
+    path: Path, encoding: Encoding, source: VideoSource, *, threads: int = 0, comment: str = ""
+) -> Iterator[VideoSink]:
     """Open a file to write into; at the end of the block it is whole, and after an error nothing is there.
+
+    `comment` goes into its metadata, from where `read_comment` gives it back.
 
     Raises:
         PredictError: it cannot be written.
@@ -125,6 +129,7 @@ def open_sink(path: Path, encoding: Encoding, source: VideoSource, *, threads: i
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         container = av.open(str(temporary), "w", format=encoding.container)
+        container.metadata["comment"] = comment
         try:
             sink = VideoSink(container, encoding, source, threads=threads)
             yield sink
@@ -147,3 +152,14 @@ def open_sink(path: Path, encoding: Encoding, source: VideoSource, *, threads: i
                 f"cannot write {path}: {reason}; free some space or choose another --out: what is done is kept"
             ) from error
         raise
+
+
+def read_comment(path: Path) -> str:
+    """The comment in the metadata of a video; empty if it has none.
+
+    Raises:
+        av.FFmpegError: it cannot be read, or is no video.
+    """
+    with av.open(str(path)) as container:
+        texts = {name.lower(): text for name, text in container.metadata.items()}  # a WebM's are in capitals
+    return texts.get("comment", "")

@@ -1,0 +1,193 @@
+"""How a result was made: a record in the metadata of its file, so that no result of other options counts as done.
+
+It is written with the file, in one rename, and moves with it: whenever a run is killed, and however many runs share a
+folder, each result says itself what it is. A PNG has it as the text `comment`, a JPEG and a video as their comment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from cache.files import file_digest
+from predict.background import Background, Blur, Colour
+from predict.config import PredictConfig, PredictError
+from predict.encode import read_comment
+from predict.photo import quiet_pillow
+from predict.plan import Plan
+from predict.video.format import is_video
+
+
+class FileState(NamedTuple):
+    """What differs when a file is written anew: its size in bytes, and when it was written, in nanoseconds."""
+
+    size: int
+    written: int
+
+
+class Option(NamedTuple):
+    """The value of an option.
+
+    Attributes:
+        value: of a file a digest of its content.
+        file: its name, for people: what has another name and the same content is the same.
+    """
+
+    value: str
+    file: str = ""
+
+    def __str__(self) -> str:
+        """As `red`, or `beach.jpg (sha256 1f2e3d4c5b6a7988)`."""
+        return f"{self.file} (sha256 {self.value})" if self.file else self.value
+
+
+Options = dict[str, Option]
+"""By flag."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Record:
+    """How one result was made.
+
+    Attributes:
+        source: state of the photo or video when it was read; None: it came from standard input.
+        options: what decided the result.
+        maskcache: version of this record.
+    """
+
+    source: FileState | None
+    options: Options
+    maskcache: Literal[1] = 1
+
+    def to_text(self) -> str:
+        """Give it as JSON, in ASCII."""
+        return json.dumps(dataclasses.asdict(self))
+
+
+def file_state(path: Path | None) -> FileState | None:
+    """The state of a file; None for standard input, and where there is no file."""
+    try:
+        found = path.stat() if path else None
+    except OSError:
+        return None
+    return FileState(found.st_size, found.st_mtime_ns) if found else None
+
+
+def decisive_options(config: PredictConfig, background: Background | None, side: int, precision: str) -> Options:
+    """Give the options that decide a photo's result; see `video_options`.
+
+    The others decide the file's suffix (`--format`, `--video-format`), only what is told (`--threshold` without
+    `--hard`), or no more than rounding (`--batch-size`, `--device`, `--threads`).
+
+    Args:
+        config: what is asked for.
+        background: of a composite.
+        side: of the network's square, pixels.
+        precision: of the network.
+    """
+    options = {"--model": _content(config.model), "--as": Option(config.kind)}
+    if config.background is not None:
+        options["--background"] = _background(config.background, background)
+    options["--hard"] = _switch(on=config.hard)
+    if config.hard:
+        options["--threshold"] = Option(str(config.threshold))
+    options["--refine"] = _switch(on=config.refine)
+    return {**options, "--side": Option(str(side)), "--precision": Option(precision)}
+
+
+def video_options(config: PredictConfig, options: Options) -> Options:
+    """Give the options that decide a video's result: those of a photo, and one more."""
+    return {**options, "--smooth": Option(str(config.smooth))}
+
+
+def check_made(config: PredictConfig, plan: Plan, options: Options) -> None:
+    """Refuse to count a result as done that was not made as it is asked for now.
+
+    Raises:
+        PredictError: it names all that differs, and a file of each difference.
+    """
+    others: dict[_Difference, list[Path]] = {}
+    with quiet_pillow():
+        for jobs, wanted in ((plan.jobs, options), (plan.videos, video_options(config, options))):
+            for job in jobs:
+                if job.skip and job.output:
+                    for difference in _differences(job.source, job.output, wanted):
+                        others.setdefault(difference, []).append(job.output)
+    if others:
+        reasons = "; ".join(_reason(difference, files) for difference, files in others.items())
+        raise PredictError(
+            f"{config.out} holds results that were made otherwise: {reasons}; "
+            "use another --out, or --overwrite to make all of them anew"
+        )
+
+
+class _Difference(NamedTuple):
+    """Between a result that is there and the one that is asked for: an option's values, or without a flag a reason."""
+
+    flag: str
+    old: str
+    new: str
+
+
+_UNKNOWN = _Difference("", "no record", "")
+_CHANGED = _Difference("", "source", "")
+_STANDARD_INPUT = _Difference("", "standard input", "")
+
+
+def _differences(source: Path | None, output: Path, options: Options) -> list[_Difference]:
+    record = _read(output)
+    if record is None:
+        return [_UNKNOWN]
+    found = [
+        _Difference(flag, str(record.options[flag]), str(option))
+        for flag, option in options.items()
+        if flag in record.options and record.options[flag].value != option.value
+    ]
+    if source is None or record.source is None:
+        return [*found, _STANDARD_INPUT]
+    return [*found, _CHANGED] if record.source != file_state(source) else found
+
+
+def _reason(difference: _Difference, files: list[Path]) -> str:
+    named = f"{files[0]} and {len(files) - 1:,} more" if len(files) > 1 else str(files[0])
+    if difference == _UNKNOWN:
+        return f"without a record of how, as by another program or an older release ({named})"
+    if difference == _CHANGED:
+        return f"of another input, or of one that has changed since ({named})"
+    if difference == _STANDARD_INPUT:
+        return f"of standard input, where there may be another photo now ({named})"
+    return f"{difference.flag}: {difference.old}, not {difference.new} ({named})"
+
+
+def _read(path: Path) -> Record | None:
+    """The record of a result; None if it has none."""
+    try:
+        if is_video(path):
+            from predict.video.sink import read_comment as read_video_comment  # wants the optional package av
+
+            return msgspec.json.decode(read_video_comment(path), type=Record)
+        return msgspec.json.decode(read_comment(path), type=Record)
+    except Exception:  # whatever a decoder makes of a file that is not ours: Pillow promises no kind of error
+        return None
+
+
+def _content(path: Path) -> Option:
+    """A file's content: 64 bits of its digest, against accidents."""
+    return Option(file_digest(path)[:16], path.name)
+
+
+def _background(text: str, background: Background | None) -> Option:
+    match background:
+        case Colour(rgb):
+            return Option("#{:02x}{:02x}{:02x}".format(*rgb))
+        case Blur(percent):
+            return Option(f"blur:{percent:g}")
+    return _content(Path(text))
+
+
+def _switch(*, on: bool) -> Option:
+    return Option("yes" if on else "no")
