@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import CacheError
+from cache.files import file_digest
 from cache.index import CacheIndex
 from train.checkpoint import Checkpoint
 from train.evaluation.config import EvalConfig
@@ -37,7 +38,7 @@ class TrainingRecord:
         saved: the checkpoint.
         scored: the epoch whose scores it has last, or None before the first epoch's end.
         cache: the index of the cache that it was trained on, if it still lies where the run had it.
-        photos: of an evaluation in the run's folder that is newer than the checkpoint, or None.
+        photos: of an evaluation of this very checkpoint in the run's folder, or None.
     """
 
     saved: Checkpoint
@@ -83,11 +84,9 @@ def _find_cache(saved: Checkpoint) -> CacheIndex | None:
 def _find_photos(path: Path) -> PhotoScores | None:
     report = EvalConfig(checkpoint=path, coco=Path()).folder / "metrics.json"
     try:
-        if report.stat().st_mtime < path.stat().st_mtime:
-            return None  # of another network, which had this name before
         found: dict[str, Any] = json.loads(report.read_text())
         scores = found["sizes"]["photo"]
-        if Path(found["checkpoint"]).name != path.name:
+        if found["checkpoint_sha256"] != file_digest(path):  # the first releases did not write it
             return None
         names = ("iou", "dice", "accuracy", "precision", "recall")
         values = {name: float(scores[name]) for name in names} | {"boundary_f": float(scores["boundary"]["f"])}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import resource
 import shutil
@@ -418,7 +419,16 @@ def test_the_card_has_the_scores_of_an_evaluation_of_this_checkpoint(exported, r
     values = re.search(r"^\| boundary F .*\| (.*) \| (.*) \|  \|$", card, re.MULTILINE).groups()
     assert tuple(map(float, values)) == (0.3125, round(written["boundary"]["f"], 4))
     assert f"At the photos' own size: {written['images']} images, by `maskcache eval`." in card
-    model.touch()  # trained on since
+    model.touch()  # the same bytes, copied
+    assert read_record(model, load_checkpoint(model)).photos
+    evaluated, results = model.read_bytes(), model.parents[1] / "eval-val" / "metrics.json"
+    save_checkpoint(model, dataclasses.replace(load_checkpoint(model), results=()))
+    os.utime(model, (0, 0))  # another network in its place, with the time of long ago
+    assert read_record(model, load_checkpoint(model)).photos is None
+    model.write_bytes(evaluated)
+    document = json.loads(results.read_text())
+    del document["checkpoint_sha256"]  # as by the first releases
+    results.write_text(json.dumps(document))
     assert read_record(model, load_checkpoint(model)).photos is None
 
 

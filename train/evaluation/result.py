@@ -121,6 +121,7 @@ class EvalReport:
 
     Attributes:
         checkpoint: what was evaluated.
+        checkpoint_sha256: of that file, 64 hex digits.
         network: name and size of its network, as `NetworkConfig` has them.
         parameters: of the network.
         trained_side: of the cache that it was trained on, pixels.
@@ -135,6 +136,7 @@ class EvalReport:
     """
 
     checkpoint: Path
+    checkpoint_sha256: str
     network: Mapping[str, Any]
     parameters: int
     trained_side: int

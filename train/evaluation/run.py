@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from cache.files import file_digest
 from cache.spec import CacheSpec
 from loader.batch import LoaderConfig
 from loader.loader import Loader, open_loader
@@ -79,6 +80,7 @@ def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
             ) from error
         report = EvalReport(
             checkpoint=config.checkpoint,
+            checkpoint_sha256=file_digest(config.checkpoint),
             network=dataclasses.asdict(trained.config.network),
             parameters=sum(parameter.numel() for parameter in predictor.network.parameters()),
             trained_side=trained.side,
