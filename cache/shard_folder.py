@@ -69,7 +69,7 @@ def parse_size(text: str) -> int:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*(?:([kmgt])(i?)b?|b|bytes)?\s*", text.lower())
     if not found:
-        raise CacheError(f"{text!r} is no size; write it as 50GB or 800MB")
+        raise CacheError(f"cache_size={text!r} is no size; write it as 50GB or 800MB")
     number, unit, binary = found.groups()
     return int(float(number) * (1024 if binary else 1000) ** (" kmgt".index(unit) if unit else 0))
 

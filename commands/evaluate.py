@@ -6,12 +6,14 @@ from typing import Any
 
 import click
 
-from commands.options import FILE, FOLDER, photo_options
+from commands.options import CHECKPOINT, FOLDER, photo_options
 from commands.output import show_json
 
 
 @click.command("eval", short_help="How good is a trained network?")
-@click.option("--checkpoint", type=FILE, required=True, help="A best_model.pth or last_model.pth that training wrote.")
+@click.option(
+    "--checkpoint", type=CHECKPOINT, required=True, help="A best_model.pth or last_model.pth that training wrote."
+)
 @click.option("--cache", type=FOLDER, help="Score this cache's images at its side.")
 @click.option("--coco", type=FOLDER, help="Score this dataset's photos at their own size.")
 @photo_options

@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from commands.options import FILE, FOLDER
+from commands.options import CHECKPOINT, FOLDER
 from commands.output import show_json
 
 
 @click.command(short_help="A trained network for other programs: ONNX, torch.export, and a model card.")
-@click.option("--model", type=FILE, required=True, help="A best_model.pth or last_model.pth that training wrote.")
+@click.option("--model", type=CHECKPOINT, required=True, help="A best_model.pth or last_model.pth that training wrote.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of model.onnx, model.pt2 and README.md.")
 @click.option(
     "--format",

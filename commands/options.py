@@ -55,6 +55,8 @@ def _place(value: Any) -> Any:
 FOLDER = LocalFolder()
 CACHE = CachePlace()
 FILE = click.Path(dir_okay=False, path_type=Path)
+CHECKPOINT = click.Path(path_type=Path)
+"""What is there is looked at when it is loaded, which can say what else it is."""
 
 IMAGES_HELP = (
     "Which images count: with a person annotation, with a person that has keypoints, with at least ten labelled "

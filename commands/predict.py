@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commands.options import FILE, PRECISIONS, quality_thresholds, thresholds_of
+from commands.options import CHECKPOINT, PRECISIONS, quality_thresholds, thresholds_of
 from commands.output import show_json
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Remove backgrounds: photos and videos in, cutouts, masks or composites out.")
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
-@click.option("--model", type=FILE, required=True, help="A best_model.pth or last_model.pth that training wrote.")
+@click.option("--model", type=CHECKPOINT, required=True, help="A best_model.pth or last_model.pth that training wrote.")
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="Folder of the results; - for standard output."
 )

@@ -1,11 +1,17 @@
 import dataclasses
+import zipfile
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
+from click.testing import CliRunner
+from PIL import Image
 
+from cli import main
 from model import NetworkConfig, Scores, build_network
 from train.checkpoint import (
+    KIND,
     Checkpoint,
     CheckpointError,
     Continuation,
@@ -125,31 +131,38 @@ class Evil:
     ("make", "said"),
     [
         (lambda path: None, "does not exist"),
-        (lambda path: path.mkdir(), "not a whole checkpoint"),
-        (lambda path: path.write_bytes(b""), "not a whole checkpoint"),
-        (lambda path: path.write_bytes(b"hello, I am a JPEG"), "not a whole checkpoint .it is of another kind.; use"),
-        (lambda path: torch.save({"weights": torch.zeros(3)}, path), "no checkpoint of a training run"),
-        (lambda path: torch.save(torch.zeros(3), path), "no checkpoint of a training run"),
-        (lambda path: torch.save({"kind": Evil()}, path), "not a whole checkpoint"),
-        (lambda path: truncated(path), "not a whole checkpoint"),
+        (lambda path: path.mkdir(), "it is a folder; use the best_model"),
+        (lambda path: path.write_bytes(b""), "it is empty; use the best_model"),
+        (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "it is text; use"),
+        (lambda path: path.write_text("señal " * 999), "it is text; use"),
+        (lambda path: Image.new("RGB", (9, 9)).save(path, "PNG"), "it is a picture or a video; use"),
+        (lambda path: Image.new("RGB", (9, 9)).save(path, "JPEG"), "it is a picture or a video; use"),
+        (lambda path: path.write_bytes(bytes(range(255, 0, -1))), "it is of another kind; use"),
+        (lambda path: path.write_bytes(b"\x80\x04 a pickle, but no"), "it is damaged, or holds objects"),
+        (lambda path: archive(path), "it is a ZIP archive of something else"),
+        (lambda path: path.write_bytes(b"PK\x03\x04 and no end"), "it is cut short or damaged"),
+        (lambda path: script(path), "it is a ZIP archive of something else"),
+        (lambda path: safetensors.torch.save_file({"a": torch.zeros(3)}, path), "it is safetensors, weights without"),
+        (lambda path: torch.save({"weights": torch.zeros(3)}, path), "or holds the bare weights of a network; use"),
+        (
+            lambda path: torch.save(
+                {"weights": torch.zeros(3)},
+                path,
+                _use_new_zipfile_serialization=False,
+            ),
+            "or holds the bare weights of a network; use",
+        ),
+        (lambda path: torch.save(torch.zeros(3), path), "it was saved by another program"),
+        (lambda path: torch.save({"kind": Evil()}, path), "holds objects, which are not read: they could run code"),
+        (lambda path: truncated(path), "it is cut short or damaged; use the best_model"),
+        (lambda path: torch.save({"kind": KIND}, path), "version None; this release reads"),
+        (lambda path: changed(path, "network", "weights"), "lacks what a checkpoint has"),
+        (lambda path: changed(path, "side", "wide"), "lacks what a checkpoint has"),
+        (lambda path: changed(path, "config", {}), "lacks what a checkpoint has"),
         (lambda path: changed(path, "version", 99), "version 99; this release reads version 1"),
         (lambda path: changed(path, "results", "none"), "lacks what a checkpoint has"),
         (lambda path: changed(path, "fit", "squeeze"), "lacks what a checkpoint has"),
         (lambda path: changed(path, "network", {}), "does not fit the network"),
-    ],
-    ids=[
-        "missing",
-        "folder",
-        "empty",
-        "other",
-        "dict",
-        "tensor",
-        "code",
-        "truncated",
-        "version",
-        "field",
-        "fit",
-        "weights",
     ],
 )
 def test_wrong_files_get_one_clear_line(tmp_path, make, said):
@@ -159,6 +172,37 @@ def test_wrong_files_get_one_clear_line(tmp_path, make, said):
         load_network(path)
     assert "model.pth" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_every_command_that_loads_a_checkpoint_says_what_the_file_is(tmp_path, monkeypatch, language):
+    monkeypatch.chdir(tmp_path)
+    Path("run/checkpoints").mkdir(parents=True)
+    Path("folder").mkdir()
+    Path("text.pth").write_text("notes")
+    torch.save({"conv.weight": torch.zeros(3)}, "weights.pth")
+    Image.new("RGB", (9, 9)).save("photo.png")
+    commands = (
+        ("predict", "photo.png", "--out", "o", "--model"),
+        ("eval", "--coco", "none", "--checkpoint"),
+        ("export", "--out", "o", "--model"),
+    )
+    for name in ("folder", "text.pth", "weights.pth", "photo.png"):
+        for command in commands:
+            result = CliRunner(catch_exceptions=False).invoke(main, ["--lang", language, *command, name])
+            assert result.exit_code == 1, result.output
+            assert result.stderr.startswith(f"error: {name} ")
+            assert "best_model.pth" in result.stderr
+            assert result.stderr.count("\n") == 1
+
+
+def archive(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("model/readme.txt", "no checkpoint")
+
+
+def script(path: Path) -> None:
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(path))
 
 
 def truncated(path: Path) -> None:

@@ -1,6 +1,7 @@
 """Settings from a file, from assignments and by the guide's names."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from preprocess.build import BuildConfig, build_cache
 from preprocess.synth import SynthConfig, make_dataset
 from train.config import TrainConfig, TrainConfigError
 from train.profiles import profile
-from train.settings import configure, read_settings
+from train.settings import _KNOWN, configure, read_settings
 
 CACHE, OUT = Path("data/cache"), Path("runs/one")
 
@@ -86,15 +87,58 @@ def test_mixed_precision_is_the_profiles_format(name, mixed, precision):
         (["epoch=3"], r"'epoch' in --set is no setting; is it epochs\? All of them: .*batch_size"),
         (["epochs"], "--set epochs has no value; write --set epochs="),
         (["persistent_workers=false"], "persistent_workers cannot be turned off"),
-        (["epochs=many"], "epochs"),
-        (["epochs=0"], "epochs=0 is below 1"),
-        (["loss=hinge"], "loss='hinge' is not known; use one of"),
-        (["network.width=12"], "width=12 is not a positive multiple of 8"),
+        (["epochs=many"], "^epochs='many' is not a whole number; use one as 100$"),
+        (["epochs=1.5"], "^epochs=1.5 is not a whole number; use one as 100$"),
+        (["epochs=true"], "^epochs=True is not a whole number"),
+        (["side=wide"], "^side='wide' is not a whole number; use one as 384$"),
+        (["lr=fast"], "^learning_rate='fast' is not a number; use one as 0.001$"),
+        (["clip=[1, 2]"], r"^clip=\[1, 2\] is not a number; use one as 1.0$"),
+        (["network.width=wide"], "^network.width='wide' is not a whole number; use one as 32$"),
+        (["network=vgg"], "^network.name='vgg' is not known; use one of unet, attention_unet, resunet$"),
+        (["network.encoder=3"], "^network.encoder=3 is not text; put it in quotes$"),
+        (["network.depth=3"], "'network.depth' in --set is no setting"),
+        (["scheduler=coseno"], "^scheduler='coseno' is not known; use one of cosine_annealing, plateau, none$"),
+        (["scheduler=3"], "^scheduler=3 is not known; use one of cosine_annealing, plateau, none$"),
+        (["loss=3"], "^loss=3 is not known; use one of .*bce_dice"),
+        (["cache_size=lots"], "^cache_size='lots' is no size; write it as 50GB or 800MB$"),
+        (["cache_size=[1]"], r"^cache_size=\[1\] is not a whole number"),
+        (["pin_memory=maybe"], "^pin_memory='maybe' is neither true nor false; use one of the two$"),
+        (["pin_memory=2"], "^pin_memory=2 is neither true nor false; use one of the two$"),
+        (["mixed_precision=maybe"], "^mixed_precision='maybe' is neither true nor false"),
+        (["persistent_workers=3"], "^persistent_workers=3 is neither true nor false"),
+        (["pin-memory=true"], r"'pin-memory' in --set is no setting; is it pin_memory\?"),
+        (["cache=3"], "^cache=3 is not text; put it in quotes$"),
+        (["out=3"], "^out=3 is not text; put it in quotes$"),
+        (["profile=[1]"], r"^profile=\[1\] is not text; put it in quotes$"),
+        (["cache_dir=3"], "^cache_dir=3 is not text; put it in quotes$"),
+        (["epochs=0"], "^epochs=0 is below 1; use 1 or more$"),
+        (["loss=hinge"], "^loss='hinge' is not known; use one of"),
+        (["network.width=12"], "^width=12 is not a positive multiple of 8"),
     ],
 )
 def test_what_makes_no_sense_is_one_clear_line(assignments, said):
     with pytest.raises(ValueError, match=said):
         configured(read_settings(None, assignments))
+
+
+@pytest.mark.parametrize("name", ["pin_memory", "compile", "deterministic", "mixed_precision", "persistent_workers"])
+def test_true_and_false_in_any_usual_spelling(name, tmp_path):
+    for text in ("true", "True", "TRUE", "yes", "on", "1", '"true"'):
+        assert read_settings(None, [f"{name}={text}"]) == {name: True}
+    for text in ("false", "False", "no", "No", "off", "0"):
+        assert read_settings(None, [f"{name}={text}"]) == {name: False}
+    (tmp_path / "a.toml").write_text(f'{name} = "False"')
+    assert read_settings(tmp_path / "a.toml", []) == {name: False}
+    assert configured(read_settings(None, ["mixed_precision=False"])).precision == "fp32"
+
+
+@pytest.mark.parametrize("name", sorted(_KNOWN - {"cache_size"}))
+def test_a_setting_of_a_wrong_type_is_named(name):
+    for value in ("{a = 1}", '["a"]'):
+        with pytest.raises(TrainConfigError) as caught:
+            configured(read_settings(None, [f"{name}={value}"]))
+        assert str(caught.value).startswith(f"{name}={ {'a': 1} if 'a = 1' in value else ['a'] } is n")
+        assert re.search("; (use one (of|as) |put it in quotes$|use one of the two$)", str(caught.value))
 
 
 @pytest.mark.parametrize(
@@ -103,6 +147,8 @@ def test_what_makes_no_sense_is_one_clear_line(assignments, said):
         ("epochs = ", "is not TOML: "),
         ("epochs = 3\nnum_epochs = 4", "sets epochs twice"),
         ("[training]\nepochs = 3", "'training' in .* is no setting"),
+        ("profile = 3", "^profile=3 is not text"),
+        ("out = ['a']", r"^out=\['a'\] is not text"),
     ],
 )
 def test_a_bad_file_is_one_clear_line(tmp_path, text, said):

@@ -5,10 +5,12 @@ A file is one `torch.save` of plain values and tensors, read with `weights_only=
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import json
 import os
-import pickle
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -165,38 +167,83 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: there is none, it is not one, or its version is not known here.
     """
+    if what := _foreign(path):
+        raise _no_checkpoint(path, what)
     try:
-        document = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} does not exist; train first, or check the path") from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().partition("\n")[0][:120]
-        if not any(map(str.isalpha, reason)):  # a byte that its reader did not know
-            reason = "it is of another kind"
-        raise CheckpointError(
-            f"{path} is not a whole checkpoint ({reason}); use a best_model.pth or last_model.pth that training wrote"
-        ) from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch notices about files of others is in the error
+            document = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # torch promises no kind of error for bytes that it cannot read
+        raise _no_checkpoint(path, "it is damaged, or holds objects, which are not read: they could run code") from None
     if not isinstance(document, dict) or document.get("kind") != KIND:
+        raise _no_checkpoint(path, "it was saved by another program, or holds the bare weights of a network")
+    if document.get("version") != VERSION:
         raise CheckpointError(
-            f"{path} is a file of torch's, but no checkpoint of a training run; use a best_model.pth or last_model.pth"
-        )
-    if document["version"] != VERSION:
-        raise CheckpointError(
-            f"{path} has checkpoint version {document['version']}; this release reads version {VERSION}; "
+            f"{path} has checkpoint version {document.get('version')}; this release reads version {VERSION}; "
             "use the release that wrote it"
         )
     try:
         return Checkpoint(
             config=TrainConfig.from_dict(document["config"]),
-            fingerprint=document["fingerprint"],
-            side=document["side"],
+            fingerprint=msgspec.convert(document["fingerprint"], str),
+            side=msgspec.convert(document["side"], int),
             fit=msgspec.convert(document.get("fit", "letterbox"), Fit),  # the first releases' files have none
             results=msgspec.convert(document["results"], tuple[EpochResult, ...]),
-            network=document["network"],
+            network=msgspec.convert(document["network"], dict[str, Tensor]),
             continuation=_continuation(document.get("continuation")),
         )
     except (KeyError, TypeError, ValueError) as error:  # msgspec's and the configuration's errors are ValueErrors
         raise CheckpointError(f"{path} lacks what a checkpoint has ({error}); it was changed or is damaged") from None
+
+
+def _no_checkpoint(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is no checkpoint of a training run: {what}; use the best_model.pth or last_model.pth that `train` "
+        "wrote, as in runs/latest/checkpoints"
+    )
+
+
+def _foreign(path: Path) -> str:
+    """What a file is if it is certainly no checkpoint, by its first bytes; empty if it may be one."""
+    if path.is_dir():
+        return "it is a folder"
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist; train first, or check the path") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}; check its permissions") from None
+    if not head:
+        return "it is empty"
+    if head.startswith(_IMAGES) or head[8:12] == b"WEBP" or head[4:8] == b"ftyp":
+        return "it is a picture or a video"
+    if head[8:10] == b'{"':
+        return "it is safetensors, weights without the settings of their run"
+    if head.startswith(b"PK"):
+        return _foreign_archive(path)
+    if head.startswith(b"\x80"):  # a pickle, as torch wrote them long ago
+        return ""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # its end may be within a letter
+    except UnicodeDecodeError:
+        return "it is of another kind"
+    return "it is text" if all(sign.isprintable() or sign.isspace() for sign in text) else "it is of another kind"
+
+
+_IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+
+
+def _foreign_archive(path: Path) -> str:
+    """Likewise of a ZIP archive: a checkpoint is one, too."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.rpartition("/")[2] for name in archive.namelist()}
+    except (OSError, zipfile.BadZipFile):
+        return "it is cut short or damaged"
+    if "constants.pkl" in names or "data.pkl" not in names:
+        return "it is a ZIP archive of something else, as an exported program"
+    return ""
 
 
 def _continuation(values: dict[str, Any] | None) -> Continuation | None:

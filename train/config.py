@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -220,8 +220,8 @@ class TrainConfig:
             TrainConfigError: a field is of the wrong type or out of its limits.
         """
         try:
-            return msgspec.convert(dict(values), cls, dec_hook=_path)
-        except msgspec.ValidationError as error:
+            return cls(**_typed_fields(values, cls))
+        except TypeError as error:  # a field is missing
             raise TrainConfigError(f"this is not a training configuration: {error}") from None
 
     def differences(self, other: TrainConfig) -> list[str]:
@@ -237,6 +237,43 @@ class TrainConfig:
             for name in mine
             if name not in FREE and mine[name] != theirs[name]
         ]
+
+
+def typed(name: str, value: Any, kind: Any) -> Any:
+    """Give a setting's value as its field wants it.
+
+    Raises:
+        TrainConfigError: it is of another type, or none of the choices; the message has what would be right.
+    """
+    if kind is NetworkConfig and isinstance(value, Mapping):
+        return NetworkConfig(**_typed_fields(value, NetworkConfig, "network."))
+    try:
+        return msgspec.convert(value, kind, dec_hook=_path)
+    except msgspec.ValidationError:
+        pass
+    known = _CHOICES.get(name, get_args(kind) if get_origin(kind) is Literal else ())
+    if known:
+        raise TrainConfigError(f"{name}={value!r} is not known; use one of {', '.join(known)}")
+    kinds = {kind, *get_args(kind)}
+    if bool in kinds:
+        raise TrainConfigError(f"{name}={value!r} is neither true nor false; use one of the two")
+    if int in kinds:
+        raise TrainConfigError(f"{name}={value!r} is not a whole number; use one as {_example(name, 384)}")
+    if float in kinds:
+        raise TrainConfigError(f"{name}={value!r} is not a number; use one as {_example(name, 0.001)}")
+    raise TrainConfigError(f"{name}={value!r} is not text; put it in quotes")
+
+
+def _typed_fields(values: Mapping[str, Any], cls: type, prefix: str = "") -> dict[str, Any]:
+    kinds = get_type_hints(cls)
+    return {name: typed(prefix + name, values[name], kinds[name]) for name in kinds if name in values}
+
+
+def _example(name: str, otherwise: float) -> float:
+    """A setting's usual value, or another where that depends."""
+    owner = NetworkConfig if name.startswith("network.") else TrainConfig
+    usual = getattr(owner, name.removeprefix("network."), None)
+    return otherwise if usual is None else usual
 
 
 def _path(kind: type, value: Any) -> Any:

@@ -8,12 +8,12 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, get_type_hints
 
 from cache.index import CacheIndex
 from cache.shard_folder import parse_size
 from model.network import NetworkConfig
-from train.config import TrainConfig, TrainConfigError
+from train.config import TrainConfig, TrainConfigError, typed
 from train.profiles import Profile
 
 GUIDE: Mapping[str, str] = {
@@ -43,6 +43,16 @@ MIXED = "mixed_precision"
 PERSISTENT = "persistent_workers"
 """Of the guide: threads live as long as their loader, so it is always true."""
 
+_BOOLEANS = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
+"""All spellings of true and false, in small letters."""
+
+_SWITCHES = {MIXED, PERSISTENT, *(name for name, kind in get_type_hints(TrainConfig).items() if kind is bool)}
+_TEXTS = ("cache", "out", "profile")
+"""Settings that are needed before there is a configuration."""
+
 _NETWORK = tuple(f"network.{field.name}" for field in dataclasses.fields(NetworkConfig))
 _KNOWN = {*(field.name for field in dataclasses.fields(TrainConfig)), *_NETWORK, MIXED, PERSISTENT} - {"network"}
 
@@ -52,13 +62,14 @@ def read_settings(file: Path | None, assignments: Iterable[str]) -> dict[str, An
 
     Args:
         file: TOML, or the `config.json` of a run.
-        assignments: values are TOML (`1e-4`, `true`, `"text"`), or else text as it is.
+        assignments: values are TOML (`1e-4`, `true`, `"text"`), or else text as it is. True and false may be spelled
+            in any usual way.
 
     Returns:
         Values by the names of `TrainConfig`, its network's as `network.width` and so on.
 
     Raises:
-        TrainConfigError: the file is missing or malformed, or a name is not known.
+        TrainConfigError: the file is missing or malformed, a name is not known, or a place is no text.
     """
     settings = _named(_read_file(file), str(file)) if file else {}
     for assignment in assignments:
@@ -66,7 +77,7 @@ def read_settings(file: Path | None, assignments: Iterable[str]) -> dict[str, An
         if not sign:
             raise TrainConfigError(f"--set {assignment} has no value; write --set {name}=...")
         settings |= _named({name.strip(): _value(text.strip())}, "--set")
-    return settings
+    return {name: typed(name, value, str) if name in _TEXTS else value for name, value in settings.items()}
 
 
 def configure(profile: Profile, settings: Mapping[str, Any], *, cache: PurePath, out: Path) -> TrainConfig:
@@ -82,11 +93,11 @@ def configure(profile: Profile, settings: Mapping[str, Any], *, cache: PurePath,
         TrainConfigError: a value is of the wrong type or out of its limits, or the cache has not the side that is set.
     """
     settings = dict(settings)
-    if settings.pop(PERSISTENT, True) is not True:
+    if not typed(PERSISTENT, settings.pop(PERSISTENT, True), bool):
         raise TrainConfigError(f"{PERSISTENT} cannot be turned off: threads live as long as their loader")
     if (mixed := settings.pop(MIXED, None)) is not None:
         narrow = profile.precision if profile.precision != "fp32" else "bf16"
-        settings.setdefault("precision", narrow if mixed else "fp32")
+        settings.setdefault("precision", narrow if typed(MIXED, mixed, bool) else "fp32")
     if isinstance(settings.get("cache_size"), str):
         settings["cache_size"] = parse_size(settings["cache_size"])
     network = dataclasses.asdict(profile.network)
@@ -94,8 +105,8 @@ def configure(profile: Profile, settings: Mapping[str, Any], *, cache: PurePath,
         network[name.removeprefix("network.")] = settings.pop(name)
     values = dataclasses.asdict(TrainConfig.from_profile(profile, cache=cache, out=out))
     paths = {"cache": str(cache), "out": str(out)}
-    if settings.get("side") is not None:
-        _check_side(cache, settings["side"])
+    if (side := typed("side", settings.get("side"), int | None)) is not None:
+        _check_side(cache, side)
     return TrainConfig.from_dict({**values, **settings, **paths, "network": network, "profile": profile.name})
 
 
@@ -139,7 +150,7 @@ def _named(values: Mapping[str, Any], source: str) -> dict[str, Any]:
             )
         if name in found:
             raise TrainConfigError(f"{source} sets {name} twice, as {given} and by another name; keep one")
-        found[name] = value
+        found[name] = _BOOLEANS.get(str(value).lower(), value) if name in _SWITCHES else value
     return found
 
 
