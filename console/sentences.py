@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache, cached_property
+from itertools import pairwise
 from string import Formatter
 from typing import NamedTuple
 
@@ -22,6 +23,20 @@ from console.language import _, language, message, sentences
 CONJUNCTIONS = (message("or"), message("and"))
 _NUMBER = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?|inf|nan)")
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[-+.\w]*(?:\(.*\))?|\[.*\]|\{.*\}""", re.DOTALL)
+_NAMES = re.compile(r"[\w.+=/-]+(?:, [\w.+=/-]+)*")
+"""A word, or a list of words: of settings, options or choices, whatever else is called so."""
+
+_PLACES = frozenset(
+    {
+        *("cache", "coco", "file_name", "folder", "out", "output", "parent", "path", "place", "root", "source", "url"),
+        *("field", "given", "mine", "near", "theirs", "value"),
+    }
+)
+"""Placeholders of paths, names and values of settings, which are never translated, whatever they are called like."""
+
+_CUT = (",", ";", ":", " ")
+"""No value ends so: what ends so is a piece of a longer one."""
+
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _LONGEST = 4000
 """Letters of a text beyond which it is none of our sentences, and looking would take long."""
@@ -85,7 +100,9 @@ class Recogniser:
         return self._said(text, certain=True).text
 
     def value(self, text: str) -> Said:
-        """What may be a sentence, or a name, or a list of them."""
+        """What may be a sentence, or a name, or a list of them. Names that a user could type stay as they are."""
+        if _NAMES.fullmatch(text):
+            return Said(text, 0)
         if text not in self._values:
             self._values[text] = self._said(text, certain=False)
         return self._values[text]
@@ -181,7 +198,17 @@ class _Template:
     def _value(self, place: Placeholder, value: str, recogniser: Recogniser) -> Said:
         if place.spec in CONJUNCTIONS:
             return Said(f" {_(place.spec)} ".join(value.rsplit(f" {place.spec} ", 1)), 0)
-        return Said(value, 0) if place.quoted or place.spec else recogniser.value(value)
+        return Said(value, 0) if place.quoted or place.spec or place.name in self._kept else recogniser.value(value)
+
+    @cached_property
+    def _kept(self) -> frozenset[str]:
+        """Names of the placeholders of names and values."""
+        settings = {
+            after.name
+            for before, after in pairwise(self._parts)
+            if isinstance(before, str) and before.endswith("=") and isinstance(after, Placeholder)
+        }
+        return _PLACES | settings
 
     @cached_property
     def _places(self) -> list[Placeholder]:
@@ -207,4 +234,6 @@ def _fits(place: Placeholder, value: str, before: Mapping[str, str]) -> bool:
         return before[place.name] == value
     if place.quoted:
         return _QUOTED.fullmatch(value) is not None
+    if value.endswith(_CUT):
+        return False
     return not place.spec or place.spec in CONJUNCTIONS or _NUMBER.fullmatch(value) is not None

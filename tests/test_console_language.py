@@ -11,12 +11,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import click
 import pytest
 from babel.messages.mofile import write_mo
 from click.testing import CliRunner
 
+from bench.config import BenchConfig
+from cache.shard_folder import FolderConfig
+from cache.spec import CacheSpec
 from cli import main
 from console.extraction.below import is_sentence
 from console.extraction.catalogue import ROOT, SPEAKING, extract, po_path, read, source_files
@@ -26,7 +30,18 @@ from console.helptext import is_metavar, paragraphs, split_default
 from console.language import ENGLISH, LANGUAGES, _, chosen, language, ngettext, sentences, speaking
 from console.marks import plain, shows_marks
 from console.sentences import CONJUNCTIONS, Placeholder, Recogniser, parse, translated
+from export.config import ExportConfig
+from loader.batch import LoaderConfig
+from model.loss import LOSSES
+from model.network import NetworkConfig
+from predict.config import PredictConfig
+from preprocess.build import BuildConfig
 from preprocess.changes import SplitChanges, stale_reasons
+from preprocess.quality import QualityThresholds
+from preprocess.synth import SynthConfig
+from train.config import TrainConfig
+from train.evaluation.config import EvalConfig
+from train.profiles import PROFILES
 
 OTHERS = [name for name in LANGUAGES if name != ENGLISH]
 
@@ -98,6 +113,70 @@ def sample(place, number):
 
 def filled(template, values):
     return "".join(part if isinstance(part, str) else values[part.name] for part in parse(template))
+
+
+def settings_and_choices():
+    """Names of all settings and choices of the configurations, and of all options of the commands."""
+    names = set()
+    for config in (
+        *(TrainConfig, NetworkConfig, LoaderConfig, CacheSpec, FolderConfig, BuildConfig, PredictConfig, EvalConfig),
+        *(ExportConfig, BenchConfig, SynthConfig, QualityThresholds),
+    ):
+        for name, kind in get_type_hints(config).items():
+            names |= {name, *choices(kind)}
+    for command in main.commands.values():
+        for parameter in command.params:
+            names |= {*parameter.opts, *getattr(parameter.type, "choices", ())}
+    return sorted(names | {f"network.{field}" for field in get_type_hints(NetworkConfig)} | set(PROFILES) | set(LOSSES))
+
+
+def choices(kind):
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    return [name for each in get_args(kind) for name in choices(each)]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("length", [1, 5])
+def test_names_of_settings_and_choices_are_never_translated(name, length):
+    """In no sentence, one by one or as a list; each in many sentences."""
+    names = settings_and_choices()
+    assert {"threads", "side", "order", "global", "--resume", "none", "unet", "rtx4090", "bce_dice"} <= set(names)
+    lists = (", ".join(itertools.islice(turning, length)) for turning in itertools.repeat(itertools.cycle(names)))
+    recogniser = Recogniser(sentences(name))
+    for each in names:
+        assert recogniser.value(each).text == recogniser.sentence(each) == each
+    for template in sentences(name):
+        places = [part for part in parse(template) if isinstance(part, Placeholder)]
+        free = {part.name for part in places if not (part.quoted or part.spec or part.name.endswith("_count"))}
+        values = {part.name: sample(part, number) for number, part in enumerate(places)}
+        values |= {each: next(lists) for each in sorted(free)}
+        said = recogniser.sentence(filled(template, values))
+        for each in itertools.chain(*(values[place].split(", ") for place in free)):
+            assert each in said, template
+
+
+@pytest.mark.parametrize("name", ["memory copy", "this machine", "its checksum differs", "threads"])
+def test_paths_are_never_translated(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = run("train", "--cache", name, "--lang", "es", code=1).stderr
+    assert said.startswith(f"error: {name} no contiene ninguna caché terminada")
+    (tmp_path / name / "checkpoints").mkdir(parents=True)
+    (tmp_path / name / "checkpoints" / "last_model.pth").write_bytes(b"")
+    with speaking("es"):
+        assert translated(f"{name} already holds a run; go on with --resume, or choose another --out").startswith(
+            f"{name} ya contiene un entrenamiento"
+        )
+        said = f"{name} holds a cache made otherwise (category: {name}, not person); use another --out, or --force to "
+        said = translated(f"{said}replace it")
+        assert f"category: {name}, no person" in said
+
+
+def test_the_list_of_all_settings_is_the_same_in_both_languages():
+    english, spanish = (run("train", "--set", "epoch=3", "--lang", each, code=1).stderr for each in ("en", "es"))
+    listed = english.partition(" All of them: ")[2].strip()
+    assert "threads" in listed.split(", ")
+    assert spanish.partition(" Todos son: ")[2].strip() == listed
 
 
 PICTURES = ("html*.py", "histogram.py", "markdown.py", "quality_panels.py", "tier_*.py", "extraction/*.py")
