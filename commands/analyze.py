@@ -43,7 +43,7 @@ def analyze(
     quality: bool,
     **given: Any,
 ) -> None:
-    """What is in it? Images, persons, sizes, what each --images rule selects; and a picture of the distributions.
+    """What is in it? Images, persons, sizes, what each rule of `preprocess --images` selects; and a picture of it.
 
     With --quality also four scores of each photo, from 0 to 100: coverage, contrast, edge and resolution, how many
     photos reach their thresholds, and which are furthest from that. docs/quality.md says what they mean.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
@@ -20,19 +21,24 @@ def automatic(context: click.Context, *, yes: bool) -> None:
     from train.folder import RunFolder
     from train.profiles import profile
 
+    def step(command: click.Command, **values: Any) -> None:
+        context.obj = command.name  # an error names the options of this one
+        context.invoke(command, **values)
+
     said = _("Automatic mode, COCO/ to data/cache to runs/latest: `cli.py --help` shows the single commands.")
     click.echo(f"{said}\n")
     cached, sound = (DEFAULT_CACHE / "index.json").exists(), True
     resume = RunFolder(DEFAULT_RUN).last_model.exists()
     if not cached:
-        context.invoke(quick, coco=DEFAULT_COCO)
+        step(quick, coco=DEFAULT_COCO)
     try:
         what = {"cache": DEFAULT_CACHE} if cached else {"coco": DEFAULT_COCO}
-        context.invoke(verify, log=DEFAULT_RUN / "logs", **what)
+        step(verify, log=DEFAULT_RUN / "logs", **what)
     except SystemExit:
         sound = False
     if cached and not sound:
         sys.exit(1)  # training would stop at the bad record; `verify` has said what to do
+    context.obj = train.name
     chosen = profile("auto")
     plan = [] if sound else [_("leave out what is damaged")]
     if not cached:
@@ -45,5 +51,5 @@ def automatic(context: click.Context, *, yes: bool) -> None:
     if not yes and not confirmed(f"\n{question}", default=sound):
         return
     if not cached:
-        context.invoke(preprocess, coco=DEFAULT_COCO, out=DEFAULT_CACHE, side=chosen.side)
-    context.invoke(train, resume=resume)
+        step(preprocess, coco=DEFAULT_COCO, out=DEFAULT_CACHE, side=chosen.side)
+    step(train, resume=resume)

@@ -29,8 +29,9 @@ _KEPT = {
     "preprocess": message("Finished shards are kept: the same command goes on."),
     "download": message("What is there is kept: the same command goes on."),
     "predict": message("What is done is kept: the same command goes on."),
+    "": message("What is done is kept: the same command goes on."),
 }
-"""What Ctrl-C leaves, by command."""
+"""What Ctrl-C leaves, by command; `train` says it itself."""
 
 
 class FriendlyGroup(click.Group):
@@ -88,6 +89,9 @@ class FriendlyGroup(click.Group):
             if os.environ.get("MASKCACHE_TRACEBACK"):
                 raise
             click.echo(_("error: {error}").format(error=translated(str(error))), err=True)
+            if context.invoked_subcommand is None and context.obj and "--" in str(error):
+                said = _("The options that it names are those of `cli.py {command}`, which does this step alone.")
+                click.echo(said.format(command=context.obj), err=True)
             sys.exit(1)
 
 

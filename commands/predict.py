@@ -55,7 +55,11 @@ if TYPE_CHECKING:
     "--threshold", default=0.5, show_default=True, help="Above it a pixel is a person, for --hard and the coverage."
 )
 @click.option("--refine", is_flag=True, help="Draw the mask's edges along the photo's, by a guided filter.")
-@click.option("--overwrite", is_flag=True, help="Make results anew that are there already.  [default: skip them]")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Make results anew that are there already.  [default: skip those of the same photo and options]",
+)
 @click.option("--side", type=int, help="Of the square that the network sees, pixels.  [default: as in training]")
 @click.option(
     "--batch-size", default=0, show_default=True, help="Photos or frames predicted together; 0: as in training."

@@ -113,6 +113,8 @@ def train(file: Path | None, assignments: tuple[str, ...], resume: bool, **flags
     from train.ranks import Ranks, ToldError
     from train.settings import configure, read_settings
 
+    above = click.get_current_context().parent
+    automatic = above is not None and above.invoked_subcommand is None
     settings = read_settings(file, assignments)
     settings |= {name.replace("network_", "network."): value for name, value in flags.items() if value is not None}
     cache, out = place(settings.pop("cache", DEFAULT_CACHE)), Path(settings.pop("out", DEFAULT_RUN))
@@ -125,6 +127,6 @@ def train(file: Path | None, assignments: tuple[str, ...], resume: bool, **flags
     finally:
         printer.close()
     if Ranks.found().first:
-        click.echo("\n".join(end_lines(result)))
+        click.echo("\n".join(end_lines(result, automatic=automatic)))
     if result.interrupted:
         sys.exit(130)

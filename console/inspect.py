@@ -199,7 +199,7 @@ def _findings(found: Iterable[tuple[str, str]]) -> list[str]:
     reasons = by_reason(found)
     lines = [_marked(line, good=False) for line, _count in reasons[:SHOWN_FINDINGS]]
     if more := sum(places for _line, places in reasons[SHOWN_FINDINGS:]):
-        lines.append(_("   and {count:,} more; --json names them all").format(count=more))
+        lines.append(_("   and {count:,} more; `verify --json` names them all").format(count=more))
     return [*lines, ""] if lines else []
 
 
@@ -234,7 +234,7 @@ def show_statistics(statistics: Statistics, split: str, console: Console | None 
             _("   - Largest area: {area:,.0f} pixels²").format(area=s.area.maximum),
             _("   - Median: {area:,.0f} pixels²").format(area=s.area.median),
         ]
-    lines += ["", _("🗂️ Images by rule (--images):")]
+    lines += ["", _("🗂️ Images by rule (`preprocess --images`):")]
     lines += [f"   - {name}: {count:,}" for name, count in s.rules.items()]
     if s.width and s.height:
         lines += ["", _("🖼️ Image sizes:"), *_size_lines(s.width, s.height)]

@@ -29,7 +29,7 @@ _NAMES = re.compile(r"[\w.+=/-]+(?:, [\w.+=/-]+)*")
 _PLACES = frozenset(
     {
         *("cache", "coco", "file_name", "folder", "out", "output", "parent", "path", "place", "root", "source", "url"),
-        *("field", "given", "mine", "near", "theirs", "value"),
+        *("field", "files", "flag", "given", "mine", "near", "new", "old", "theirs", "value"),
     }
 )
 """Placeholders of paths, names and values of settings, which are never translated, whatever they are called like."""

@@ -147,11 +147,13 @@ def bad_records_line(found: tuple[BadRecord, ...], total: int) -> str:
     return said.format(new=len(found), total=total, records=", ".join(named))
 
 
-def end_lines(result: FitResult) -> list[str]:
-    """What a run leaves behind."""
+def end_lines(result: FitResult, *, automatic: bool = False) -> list[str]:
+    """What a run leaves behind; the automatic mode goes on by itself, and has no --resume."""
     best = result.best
     lines = [""]
-    if result.interrupted:
+    if result.interrupted and automatic:
+        lines.append(_("⏸️  Stopped. Go on with the same command: the very next batch comes first."))
+    elif result.interrupted:
         lines.append(_("⏸️  Stopped. Go on with the same command and --resume: the very next batch comes first."))
     elif result.stopped_early:
         said = _("🎉 Training ended after epoch {epoch}: the IoU does not rise any more.")

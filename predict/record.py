@@ -15,7 +15,7 @@ import msgspec
 
 from cache.files import file_digest
 from predict.background import Background, Blur, Colour
-from predict.config import PredictConfig, PredictError
+from predict.config import STANDARD, PredictConfig, PredictError
 from predict.encode import read_comment
 from predict.photo import quiet_pillow
 from predict.plan import Plan
@@ -133,9 +133,7 @@ class _Difference(NamedTuple):
     new: str
 
 
-_UNKNOWN = _Difference("", "no record", "")
-_CHANGED = _Difference("", "source", "")
-_STANDARD_INPUT = _Difference("", "standard input", "")
+_UNKNOWN, _CHANGED, _STANDARD_INPUT = (_Difference("", reason, "") for reason in ("unknown", "changed", STANDARD))
 
 
 def _differences(source: Path | None, output: Path, options: Options) -> list[_Difference]:

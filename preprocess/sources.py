@@ -82,7 +82,9 @@ def read_split(coco: PurePath, name: str, spec: CacheSpec, *, content: bool = Fa
         raise DatasetError(f"{folder} is missing; unpack {source_name}.zip in {coco}")
     rows = np.flatnonzero(select_images(table, spec.images)).tolist()
     if not rows:
-        raise DatasetError(f"no image of {annotations} satisfies --images {spec.images}; try --images all")
+        raise DatasetError(
+            f"no image of {annotations} satisfies the rule {spec.images}; take them all: `preprocess --images all`"
+        )
     if 0 < spec.limit < len(rows):
         rows = [rows[at * len(rows) // spec.limit] for at in range(spec.limit)]
     problems = annotation_problems(table) | problems

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -223,6 +224,10 @@ def test_quick_and_verify_fail_on_what_is_missing(tmp_path):
         (["train", "--profile", "rtx5090"], "rtx5090"),
         (["train", "--profile", "cpu", "--width", "12"], "width=12"),
         (["train", "--profile", "cpu", "--epochs", "0"], "epochs=0"),
+        (["train", "--set", "pin_memory=maybe"], "pin_memory='maybe' is neither true nor false; use one of the two"),
+        (["train", "--set", "scheduler=coseno"], "scheduler='coseno' is not known; use one of cosine_annealing, "),
+        (["train", "--set", "out=3"], "out=3 is not text; put it in quotes"),
+        (["train", "--set", "profile=[1]"], "profile=[1] is not text; put it in quotes"),
         (["batch", "--cache", "none"], "holds no finished cache"),
         (["analyze", "--coco", "none"], "is missing"),
         (["diff", "none"], "none holds no finished cache (index.json is missing); make it with"),
@@ -352,3 +357,92 @@ def test_without_a_command_and_without_coco_it_says_what_is_missing(tmp_path, mo
     assert "❌" in said
     assert "`cli.py --help` shows the single commands" in said
     assert "--yes is for" in run("--yes", "quick", code=2).stderr
+
+
+def test_without_a_command_no_hint_names_an_option_that_is_not_there(made, tmp_path, monkeypatch):
+    from train.loop import fit
+
+    def interrupted(config, listener, *, resume):
+        result = fit(dataclasses.replace(config, epochs=1), listener, resume=resume)
+        return dataclasses.replace(result, interrupted=True)
+
+    def stopped(*_arguments, **_values):
+        raise KeyboardInterrupt
+
+    shutil.copytree(made[0] / "coco", tmp_path / "COCO")
+    with monkeypatch.context() as patch:
+        patch.setattr("preprocess.build.build_cache", stopped)
+        said = run_alone(tmp_path, monkeypatch, "--yes", code=130).stderr
+    assert said.endswith("Stopped. What is done is kept: the same command goes on.\n")
+    with monkeypatch.context() as patch:
+        patch.setattr("train.loop.fit", interrupted)
+        said = run_alone(tmp_path, monkeypatch, "--yes", code=130).stdout
+    assert "Stopped. Go on with the same command: the very next batch comes first." in said
+    assert "--resume" not in said
+    monkeypatch.setattr("train.profiles.PROFILES", {"auto": small})
+    (tmp_path / "runs/latest/checkpoints/last_model.pth").write_bytes(b"")
+    said = run_alone(tmp_path, monkeypatch, "--yes", code=1).stderr.splitlines()
+    assert "is no checkpoint of a training run: it is empty" in said[-1]
+    monkeypatch.setattr(
+        "train.loop.fit", lambda *_, **__: (_ for _ in ()).throw(ValueError("no; choose another --out"))
+    )
+    said = run_alone(tmp_path, monkeypatch, "--yes", code=1).stderr.splitlines()
+    assert said[-2:] == [
+        "error: no; choose another --out",
+        "The options that it names are those of `cli.py train`, which does this step alone.",
+    ]
+    with_command = run("train", "--cache", tmp_path / "data/cache", "--out", tmp_path / "o", code=1).stderr
+    assert with_command.splitlines()[-1] == "error: no; choose another --out"
+
+
+SPEAKERS = {
+    "bench/cards": "estimate",
+    "bench/tier_estimates": "estimate",
+    "bench": "bench",
+    "cache/reader": "train",
+    "cache/shard_folder": "train",
+    "export": "export",
+    "loader": "train",
+    "model": "train",
+    "predict": "predict",
+    "preprocess/download": "download",
+    "preprocess": "preprocess",
+    "train/evaluation": "eval",
+    "train/predictor": "predict eval",
+    "train": "train",
+    "console/estimate": "estimate",
+    "console/predict": "predict",
+    "console/quality": "predict analyze",
+    "console/tier_chart": "bench",
+    "console/train": "train",
+    "console/batch": "batch",
+}
+"""Which commands say what a file says, by the beginning of its path; all others name commands with their options."""
+
+OTHER_PROGRAMS = {"--index-url", "--nproc-per-node"}  # pip's and torchrun's
+
+
+def test_every_option_that_a_message_names_is_one_of_the_command_that_says_it():
+    from console.extraction.catalogue import extract
+
+    options = {
+        name: {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        | {"--help"}
+        for name, command in {**main.commands, "automatic": main}.items()
+    }
+    checked, wrong = set(), []
+    for entry in extract():
+        for text in filter(None, (entry.id,) if isinstance(entry.id, str) else entry.id):
+            quoted = re.findall(r"(?:cli\.py |`)(\w+)((?: +(?:--[a-z-]+|[\w./{}:-]+))*)", text)
+            named = [(name, option) for name, rest in quoted for option in re.findall(r"--[a-z-]+", rest)]
+            plain = re.sub(r"(?:cli\.py |`)\w+(?: +(?:--[a-z-]+|[\w./{}:-]+))*", "", text)
+            for path, _line in entry.locations:
+                speaker = next((SPEAKERS[start] for start in SPEAKERS if path.startswith(start)), "")
+                speaker = Path(path).stem.replace("evaluate", "eval") if path.startswith("commands/") else speaker
+                bare = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", plain)) - OTHER_PROGRAMS
+                named += [(name, option) for name in speaker.split() for option in bare]
+            checked |= set(named)
+            wrong += [(name, option, text) for name, option in named if option not in options.get(name, [option])]
+    assert not wrong
+    assert {("train", "--resume"), ("preprocess", "--force"), ("predict", "--overwrite")} <= checked
+    assert len(checked) > 60

@@ -161,7 +161,7 @@ def test_findings_are_named_and_then_counted(capsys):
     assert f"❌ {first} and 2 more: its polygon 0 is empty" in lines
     assert "❌ train/7.jpg, image 7, annotation 1: its polygon 1 is empty" in lines
     assert sum("its polygon" in line for line in lines) == SHOWN_FINDINGS
-    assert "   and 3 more; --json names them all" in lines
+    assert "   and 3 more; `verify --json` names them all" in lines
     assert f"❌ Training: {30 - len(findings)} of 30 person annotations sound" in lines
     counted = "✅ Training: 9 of 9 images (person rule) are there, decode and have the size that the JSON says"
     assert counted in lines

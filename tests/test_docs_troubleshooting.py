@@ -319,6 +319,11 @@ def test_a_checkpoint_and_photos_that_cannot_be_read(place, monkeypatch):
     (place / "notes.jpg").write_text("no photo")
     printed = run("predict", "photo.heic", "notes.jpg", "--model", "best.pth", "--out", "cut", "--device", "cpu")
     check("HEIC and files that are no photos", printed, "⚠", "photo.heic", "notes.jpg")
+    photo = sorted(Path("COCO/val2017").iterdir())[0]
+    shutil.copy(photo, "photo.jpg")
+    arguments = ("predict", "photo.jpg", "--model", "best.pth", "--out", "cut", "--device", "cpu")
+    run(*arguments)
+    check("The results were made otherwise", run(*arguments, "--as", "mask"))
     _formats.cache_clear()
 
 

@@ -303,7 +303,7 @@ def test_what_goes_wrong_leaves_nothing_by_half(model, quick, tmp_path, monkeypa
         (["--side", 16], "side=16 is less than 32, the least that exported files take; use --side 32 or more"),
         (["--side", 0], "side=0 is less than 32"),
         (["--model", "none.pth"], "none.pth does not exist; train first"),
-        (["--model", "words.txt"], "words.txt is not a whole checkpoint"),
+        (["--model", "words.txt"], "words.txt is no checkpoint of a training run: it is text"),
         (["--out", "words.txt/out"], "cannot write to words.txt/out: Not a directory; choose another --out"),
         (["--out", "mine"], "mine has README.md already; put new ones in their place with --overwrite"),
     ],

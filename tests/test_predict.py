@@ -377,7 +377,7 @@ def test_what_the_machine_or_the_network_cannot_do_is_an_error(model, tmp_path, 
     assert "precision=fp16 is for GPUs" in run(*arguments, "--device", "cpu", "--precision", "fp16", code=1).stderr
     assert "side=100 is not a multiple" in run(*arguments, "--side", 100, code=1).stderr
     arguments[2] = tmp_path / "a.png"
-    assert "is not a whole checkpoint" in run(*arguments, code=1).stderr
+    assert "is no checkpoint of a training run: it is a picture" in run(*arguments, code=1).stderr
     assert not (tmp_path / "o").exists()
 
 

@@ -218,7 +218,7 @@ def test_a_bad_checkpoint_is_told_and_another_one_can_be_chosen(run_folder):
     bad.write_text("hello")
     test = page()
     assert texts(test.error) == ["This network cannot be used; choose another one in the settings above."]
-    assert any("not a whole checkpoint" in caption.replace("\\", "") for caption in texts(test.caption))
+    assert any("is no checkpoint of a training run" in caption.replace("\\", "") for caption in texts(test.caption))
     assert test.selectbox(key="checkpoint").options == ["runs/second", "runs/first"], "the newest first"
     test.selectbox(key="checkpoint").set_value("runs/first/checkpoints/best_model.pth").run()
     assert not test.error

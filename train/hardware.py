@@ -139,7 +139,8 @@ def _check_gpu(config: TrainConfig, hardware: Hardware) -> None:
         remedy = PASCAL_REMEDY if gpu.capability < COMPILE_CAPABILITY else "install a torch build that has it"
         raise HardwareError(
             f"torch {hardware.torch} has no code for {gpu.name} ({gpu.sm}), only for "
-            f"{', '.join(gpu.architectures) or 'none'}; {remedy}; or use --profile cpu"
+            f"{', '.join(gpu.architectures) or 'none'}; {remedy}; "
+            "or use the CPU: `train --profile cpu`, `predict --device cpu`"
         )
     limit = {"bf16": BF16_CAPABILITY, "fp16": FP16_CAPABILITY, "fp32": (0, 0)}[config.precision]
     if gpu.capability < limit:
