@@ -105,7 +105,9 @@ def read_head(data: bytes) -> ImageHead:
             f"it has more than twice Pillow's limit of {Image.MAX_IMAGE_PIXELS:,} pixels; shrink it first"
         ) from None
     except Exception as error:  # whatever a parser makes of damaged bytes: Pillow promises no kind of error
-        raise ImageError(f"the head of the image is damaged: {first_line(error)}") from None
+        if data.startswith(_JPEG_START):
+            raise ImageError(f"the JPEG is damaged: {first_line(error)}") from None
+        raise ImageError(f"the image is damaged: {first_line(error)}") from None
 
 
 def _orientation(image: Image.Image) -> int:
