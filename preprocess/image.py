@@ -106,7 +106,8 @@ def read_head(data: bytes) -> ImageHead:
         ) from None
     except Exception as error:  # whatever a parser makes of damaged bytes: Pillow promises no kind of error
         if data.startswith(_JPEG_START):
-            raise ImageError(f"the JPEG is damaged: {first_line(error)}") from None
+            reason = first_line(error)
+            raise ImageError(f"the JPEG is damaged: {reason}") from None
         raise ImageError(f"the image is damaged: {first_line(error)}") from None
 
 
