@@ -1,4 +1,7 @@
-"""Locks between processes of one machine: `flock`, which the kernel gives back however a process ends."""
+"""Locks between processes of one machine: `flock`, which the kernel gives back however a process ends.
+
+A forked child inherits the handles, and a lock is held until all handles are closed: so a child closes them at once.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,43 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cache.fork import fork_lock
 from cache.storage import StoppedError
 
 POLL = 0.02
 """Seconds between two looks at a lock that another process holds: one can stop waiting, which `flock` cannot."""
 
 
+_handles = set[int]()
+_handles_lock = fork_lock()
+
+
+def open_lock(path: Path) -> int:
+    """Open a lock file, which is made if it is not there; gives its handle, which is `close_lock`'s to close."""
+    with _handles_lock:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        _handles.add(handle)
+    return handle
+
+
+def close_lock(handle: int) -> None:
+    """Close a lock file, and so give its lock back."""
+    with _handles_lock:
+        if handle in _handles:  # not in a child forked since, where the number may be another file's
+            _handles.remove(handle)
+            os.close(handle)
+
+
+def _close_inherited() -> None:
+    while _handles:
+        os.close(_handles.pop())
+
+
+os.register_at_fork(after_in_child=_close_inherited)
+
+
 def lock_file(path: Path, stop: threading.Event, *, shared: bool = False) -> int:
-    """Open a file, which is made if it is not there, and lock it; closing the handle gives the lock back.
+    """Open a file, which is made if it is not there, and lock it; `close_lock` gives the lock back.
 
     Args:
         path: of the file.
@@ -36,13 +68,13 @@ def lock_file(path: Path, stop: threading.Event, *, shared: bool = False) -> int
 def try_lock_file(path: Path, *, shared: bool = False) -> int | None:
     """As `lock_file`, but None if another one is in the way."""
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = open_lock(path)
         if not try_lock(handle, shared=shared):
-            os.close(handle)
+            close_lock(handle)
             return None
         if os.fstat(handle).st_nlink:
             return handle
-        os.close(handle)  # it was removed meanwhile, and locks nothing any more
+        close_lock(handle)  # it was removed meanwhile, and locks nothing any more
 
 
 def try_lock(handle: int, *, shared: bool = False) -> bool:
@@ -61,4 +93,4 @@ def locked(path: Path, stop: threading.Event) -> Iterator[int]:
     try:
         yield handle
     finally:
-        os.close(handle)
+        close_lock(handle)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,8 @@ from typing import Any
 import lmdb
 import numpy as np
 
-from cache.errors import REBUILD, CacheCorruptError, CacheWriteError
+from cache.errors import REBUILD, CacheCorruptError, CacheError, CacheWriteError
+from cache.fork import fork_lock
 from cache.record import U8, Fields, RecordLayout
 
 COMMIT_RECORDS = 2
@@ -77,6 +77,11 @@ class LmdbReader:
         try:
             self._env = _acquire(path)
         except (lmdb.Error, OSError) as error:
+            if "already open in this process" in str(error):
+                raise CacheError(
+                    f"{path} is already open in this process, not by a CacheReader; LMDB cannot open a file twice: "
+                    "close it there, or read it in another process"
+                ) from error
             raise CacheCorruptError(f"cannot open the shard {path}: {error}; {REBUILD}") from error
 
     def record(self, row: int) -> U8:
@@ -110,17 +115,20 @@ class _Shared:
 
 
 # LMDB must not open a file twice in one process, yet two loaders may well read the same split: they share.
-# Keyed by process too, for an environment does not survive a fork.
-_open_files: dict[tuple[int, str], _Shared] = {}
-_open_files_lock = threading.Lock()
+# A forked child shares with its parent, too: of an environment without locks, opened to be read only, it inherits a
+# file handle and a memory map, which are as good as its own. It could not open the file again, for the inherited
+# environment counts as open there; nor close that one first, for views of records may have been inherited with it.
+_open_files: dict[tuple[int, int], _Shared] = {}
+_open_files_lock = fork_lock()
 
 
 def _acquire(path: Path) -> Any:
-    key = os.getpid(), os.path.realpath(path)
+    status = path.stat()
+    key = status.st_dev, status.st_ino  # not the path, where another file may be by now
     with _open_files_lock:
         if key not in _open_files:
             # With readahead, its default: a record is a hundred pages in a row; one by one they take six times as long.
-            environment = lmdb.open(key[1], subdir=False, readonly=True, lock=False, create=False, max_spare_txns=1)
+            environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False, create=False, max_spare_txns=1)
             _open_files[key] = _Shared(environment, 0)
         _open_files[key].readers += 1
         return _open_files[key].environment

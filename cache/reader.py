@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
 import resource
 import threading
+import weakref
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path, PurePath
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -26,19 +28,27 @@ OTHER_FILES = 256
 """Files that the rest of the process may want to have open."""
 
 
+class _Remote(NamedTuple):
+    """The shards of a split in object storage, and the two ways in which records are read from them."""
+
+    store: ShardStore
+    fetched: FetchedShards
+    ranges: ZarrRanges
+
+
 class CacheReader:
     """One split of a finished cache: sample number -> record.
 
-    Shards are opened when first needed, once a process: the reader may be pickled and sent to another one, and several
-    threads may share it. It is not meant to be shared with a forked child after a record was read.
+    Shards are opened when first needed, once a process: the reader may be pickled and sent to another one, a forked
+    child may go on with it, and several threads may share it.
 
     Those of a cache in object storage are fetched when first needed, and stay until they are let go; or their records
     are read where they are, which takes three requests each, and nothing is kept.
 
     Attributes:
         root: the cache's folder, or its `StorageUrl`.
+        fetches: whether its shards come when they are needed, and may be let go.
         stop: ends fetching, and waiting for it, with `StoppedError` as long as it is set.
-        store: from where shards are fetched; None if they are on this machine.
 
     Args:
         root: see above.
@@ -60,41 +70,47 @@ class CacheReader:
             raise CacheError(f"{root} has no split {split!r}; it has {', '.join(self.index.splits)}")
         self.info = self.index.splits[split]
         self.layout = RecordLayout.of(self.index.spec)
-        if in_place and not (isinstance(self.root, StorageUrl) and self.index.spec.store == "zarr"):
+        remote = isinstance(self.root, StorageUrl)
+        if in_place and not (remote and self.index.spec.store == "zarr"):
             raise CacheError(
-                f"{root} is {'in object storage' if isinstance(self.root, StorageUrl) else 'on this machine'} with "
-                f"{self.index.spec.store} shards; only Zarr shards in object storage can be read in place: leave "
-                "--in-place out"
+                f"{root} is {'in object storage' if remote else 'on this machine'} with {self.index.spec.store} "
+                "shards; only Zarr shards in object storage can be read in place: leave --in-place out"
             )
+        self.fetches = remote and not in_place
         self._set_up()
         self.samples: SampleTable = (
             self.store.table(self.info) if self.store else load_table(self.root, split, self.info)
         )
 
     def _set_up(self) -> None:
-        """What is of this process."""
+        """Make what belongs to this process, for a cache in object storage again in a forked child."""
         self.stop = threading.Event()
-        self.store: ShardStore | None = None
         self._shards: dict[int, ShardReader] = {}
-        self._fetched: FetchedShards | None = None
-        self._ranges: ZarrRanges | None = None
         self._watchers: list[Callable[[int], None]] = []
+        self._remote: _Remote | None = None
+        self._remote_lock = threading.Lock()
         if isinstance(self.root, StorageUrl):
-            storage = Storage(StorageUrl(self.root / self.split), stop=self.stop)
-            self.store = ShardStore(storage, ShardFolder(self._folder, self.stop), self.stop)
-            if self.in_place:
-                self._ranges = ZarrRanges(storage, self.info.shards, self.layout)
-            else:
-                kind = self.index.spec.store
-                self._fetched = FetchedShards(self.store, self.info.shards, kind, self.layout, self.stop)
+            _remote_readers.add(self)
+
+    def _connect(self) -> _Remote:
+        """Open the storage, when it is first needed."""
+        assert isinstance(self.root, StorageUrl), f"{self.root} is on this machine"
+        with self._remote_lock:
+            if self._remote is None:
+                storage = Storage(StorageUrl(self.root / self.split), stop=self.stop)
+                store = ShardStore(storage, ShardFolder(self._folder, self.stop), self.stop)
+                shards, kind = self.info.shards, self.index.spec.store
+                fetched = FetchedShards(store, shards, kind, self.layout, self.stop)
+                self._remote = _Remote(store, fetched, ZarrRanges(storage, shards, self.layout))
+            return self._remote
+
+    @property
+    def store(self) -> ShardStore | None:
+        """From where shards are fetched; None if they are on this machine."""
+        return self._connect().store if isinstance(self.root, StorageUrl) else None
 
     def __len__(self) -> int:
         return len(self.samples)
-
-    @property
-    def fetches(self) -> bool:
-        """Whether its shards come when they are needed, and may be let go."""
-        return self._fetched is not None
 
     @property
     def directory(self) -> Path:
@@ -105,24 +121,24 @@ class CacheReader:
     def record(self, sample: int) -> U8:
         """The bytes of a sample's record, read only: a view, valid until its shard is let go, or a copy where they
         lie apart."""
-        if self._ranges:
+        if self.in_place:
             return np.concatenate(self.fields(sample))
         place = self.samples[sample]
         return self._shard(int(place["shard"])).record(int(place["row"]))
 
     def fields(self, sample: int) -> Fields:
         """The parts of a sample's record without a copy: views, read only, valid until its shard is let go."""
-        if self._ranges:
+        if self.in_place:
             return self.fields_of([sample])[0]
         place = self.samples[sample]
         return self._shard(int(place["shard"])).fields(int(place["row"]))
 
     def fields_of(self, samples: Sequence[int]) -> list[Fields]:
         """The parts of several samples' records: of those that are read in place, all at the same time."""
-        if not self._ranges:
+        if not self.in_place:
             return [self.fields(sample) for sample in samples]
         places = self.samples[list(samples)]
-        return self._ranges.read(list(zip(places["shard"].tolist(), places["row"].tolist(), strict=True)))
+        return self._connect().ranges.read(list(zip(places["shard"].tolist(), places["row"].tolist(), strict=True)))
 
     def open_shards(self) -> None:
         """Open all shards now: else one that is missing is found when one of its records is needed.
@@ -156,8 +172,8 @@ class CacheReader:
         """Close a shard, by its number: what was given out of it must not be used any more. It may be brought again."""
         for watcher in self._watchers:
             watcher(shard)
-        if self._fetched:
-            self._fetched.let_go(shard)
+        if self.fetches:
+            self._connect().fetched.let_go(shard)
         elif opened := self._shards.pop(shard, None):
             opened.close()
 
@@ -166,8 +182,8 @@ class CacheReader:
         self._watchers.append(watcher)
 
     def _shard(self, number: int, given_up: Container[int] = ()) -> ShardReader:
-        if self._fetched:
-            return self._fetched.get(number, given_up)
+        if self.fetches:
+            return self._connect().fetched.get(number, given_up)
         shard = self._shards.get(number)
         if shard is None:
             _allow_open_files(FILES_A_SHARD * len(self.info.shards) + OTHER_FILES)
@@ -183,8 +199,8 @@ class CacheReader:
 
     def close(self) -> None:
         """Close the shards; views that were given out become invalid."""
-        if self._fetched:
-            self._fetched.close()
+        if self._remote:
+            self._remote.fetched.close()
         for shard in self._shards.values():
             shard.close()
         self._shards.clear()
@@ -196,12 +212,24 @@ class CacheReader:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_shards", "_fetched", "_ranges", "_watchers", "store", "stop")
+        own = ("_shards", "_watchers", "_remote", "_remote_lock", "stop")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._set_up()
+
+
+_remote_readers = weakref.WeakSet[CacheReader]()
+
+
+def _set_up_in_child() -> None:
+    """Nothing of how a parent fetches is of use to a forked child: neither threads nor locks go on there."""
+    for reader in _remote_readers:
+        reader._set_up()
+
+
+os.register_at_fork(after_in_child=_set_up_in_child)
 
 
 def _allow_open_files(count: int) -> None:

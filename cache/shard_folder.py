@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cache.errors import CacheError
-from cache.file_lock import POLL, locked, try_lock
+from cache.file_lock import POLL, close_lock, locked, try_lock_file
 from cache.shards import remove
 from cache.storage import StoppedError
 
@@ -151,16 +151,16 @@ class ShardFolder:
     def _remove(self, name: str) -> bool:
         """Remove something unless it is in use. Only one process does so at a time."""
         lock = self.lock_of(name)
-        handle = os.open(lock, os.O_RDWR)
+        handle = try_lock_file(lock)
+        if handle is None:
+            return False
         try:
-            if not try_lock(handle):
-                return False
             remove(self.path / name)
             remove(self.temporary(name))
             lock.unlink()  # last: until then it is counted
             return True
         finally:
-            os.close(handle)
+            close_lock(handle)
 
     def _entries(self) -> list[tuple[str, int, float]]:
         """Name, bytes and last use of all that is there or on its way."""

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cache.errors import CacheCorruptError
-from cache.file_lock import POLL, lock_file, try_lock, try_lock_file
+from cache.file_lock import POLL, close_lock, lock_file, try_lock, try_lock_file
 from cache.index import SAMPLES_NAME, SampleTable, ShardInfo, SplitInfo, decode_table
 from cache.shard_folder import ShardFolder, mark_used
 from cache.shards import describe, remove
@@ -32,7 +32,7 @@ class Lease:
     def close(self) -> None:
         """Let the shard go: from now on it may be removed. To be called once."""
         del self._held[self._handle]
-        os.close(self._handle)
+        close_lock(self._handle)
 
 
 class ShardStore:
@@ -86,7 +86,7 @@ class ShardStore:
                 temporary.rename(path)
                 return table
             finally:
-                os.close(own)
+                close_lock(own)
 
     def check_sizes(self, shards: tuple[ShardInfo, ...]) -> None:
         """Look whether all shards are in object storage, in their sizes.
@@ -134,9 +134,9 @@ class ShardStore:
                             self._held[handle] = path, info.bytes
                             return Lease(path, handle, self._held)
                     except BaseException:
-                        os.close(handle)
+                        close_lock(handle)
                         raise
-                    os.close(handle)
+                    close_lock(handle)
                 if self._stop.wait(POLL * random.uniform(0.5, 1.0)):  # others look as well
                     raise StoppedError(name)
 
