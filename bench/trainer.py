@@ -53,9 +53,8 @@ class Training:
         return Work(run=self.train, items=images, prepare=self._drain, calls=plan.steps)
 
     def _begin_epoch(self) -> None:
-        """Let the first batch be made when it is asked for, as at the beginning of an epoch."""
+        """Let the first batch be made when it is asked for, at the beginning of the next epoch."""
         self._flow.close()
-        self._loader.load_state_dict({"epoch": self._loader.state_dict()["epoch"] + 1, "consumed": 0})
         self._flow = endless(self._loader)
 
     def _drain(self) -> None:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import ctypes
 import dataclasses
-from collections.abc import Iterable, Iterator
+import os
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
+from inspect import GEN_RUNNING, getgeneratorstate
 from typing import Self
 
 import numpy as np
@@ -16,8 +20,55 @@ from loader.order import I64, BatchPlan, epoch_order, plan_epoch, resolve_order,
 from loader.shard_flow import open_flow
 
 
+class _Pass(Iterator[Batch]):
+    """The batches from a loader's position, where that is when the first one is asked for, to the end of its epoch.
+
+    Args:
+        loader: whose position moves with each batch.
+    """
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+        self._batches: Generator[Batch] | None = None
+        self._left = -1  # batches to come; below 0 before the first one
+        self._ended = ""
+
+    def __next__(self) -> Batch:
+        loader = self._loader
+        if self._left == 0:
+            self.close()
+            raise StopIteration
+        if reason := self._ended or loader.unusable:
+            raise RuntimeError(reason)
+        if self._batches is None:
+            self._batches, self._left = loader._run(), loader._left()
+        batch = next(self._batches)
+        self._left -= 1
+        return batch
+
+    @property
+    def running(self) -> bool:
+        """Whether a thread is waiting for the next batch just now."""
+        return self._batches is not None and getgeneratorstate(self._batches) == GEN_RUNNING
+
+    def end(self, reason: str) -> None:
+        """End it early: if batches were to come, asking for one raises a `RuntimeError` with the reason."""
+        self._ended = reason
+        self.close()
+
+    def close(self) -> None:
+        """Have no more batches made."""
+        if self._batches is not None and not self._loader.unusable:
+            self._batches.close()
+
+
 class Loader:
-    """Iterates over epochs of batches: each `for` loop runs to the end of the current epoch, the next one goes on.
+    """Iterates over epochs of batches: each `for` loop runs to the end of the current epoch, the next one begins there.
+
+    It has one position, which moves with each batch that is handed out, and with the last one of an epoch to the
+    beginning of the next. A loop that is left early leaves it where it is, and the next one goes on from there. So
+    there is one iterator at a time: a new one ends an older one that has batches to come. It is for one thread at a
+    time.
 
     `state_dict` taken after a batch and given to `load_state_dict`, here or in another process, on any backend, makes
     the next batch the one that would have come.
@@ -26,14 +77,18 @@ class Loader:
         config: as it was asked for.
         reader: of the split.
         choice: the backend that makes the batches, and why it.
+        unusable: why no batches can be asked for any more; empty as long as they can.
     """
 
     def __init__(self, config: LoaderConfig, reader: CacheReader, source: BatchSource, choice: Choice) -> None:
         self.config, self.reader, self.choice = config, reader, choice
         self._source = source
         self._state = LoaderState()
+        self._newest: Callable[[], _Pass | None] = lambda: None  # a weak reference: left by a loop, it ends at once
+        self.unusable = ""
         self._bad: dict[int, BadRecord] = {}
         self._flow = open_flow(config, reader, early=config.prefetch + 1)
+        _open_loaders.add(self)
 
     @property
     def global_batch(self) -> int:
@@ -59,6 +114,39 @@ class Loader:
         return steps_in_epoch(len(self.reader), self.global_batch, drop_last=self.config.drop_last)
 
     def __iter__(self) -> Iterator[Batch]:
+        """The iterator over the rest of the epoch.
+
+        Raises:
+            RuntimeError: the loader is closed, or of another process, or at work in another thread.
+        """
+        if self.unusable:
+            raise RuntimeError(self.unusable)
+        self._end_pass(
+            "this iterator was ended by a newer one of the same loader, which has one position: open a second loader "
+            "with open_loader for a second pass"
+        )
+        newest = _Pass(self)
+        self._newest = weakref.ref(newest)
+        return newest
+
+    def _end_pass(self, reason: str) -> None:
+        """End the iterator that is under way, if there is one: no two may fill the same buffers."""
+        newest = self._newest()
+        if newest is None:
+            return
+        if newest.running:
+            raise RuntimeError(
+                "another thread is waiting for a batch of this loader, which is for one thread at a time: open a "
+                "second loader with open_loader"
+            )
+        newest.end(reason)
+
+    def _left(self) -> int:
+        """Batches to come in this epoch."""
+        return len(self) - self._state.consumed // self.global_batch
+
+    def _run(self) -> Generator[Batch]:
+        """Make them."""
         config, start = self.config, self._state
         plans: Iterable[BatchPlan] = plan_epoch(
             self._order(start.epoch),
@@ -76,14 +164,17 @@ class Loader:
                 done = stack.enter_context(self._flow.follow([self._shards_of(plan) for plan in plans]))
             # Closed before the flow lets shards go: until then its threads may be reading them.
             batches = stack.enter_context(closing(self._source.run(plans)))
-            first = start.consumed // self.global_batch
             for step, batch in enumerate(batches):
                 if done:
                     done(step)
-                self._state = LoaderState(start.epoch, (first + step + 1) * self.global_batch)
+                self._move_to(LoaderState(start.epoch, start.consumed + (step + 1) * self.global_batch))
                 self._bad.update((record.sample, record) for record in batch.skipped)
                 yield batch
-        self._state = LoaderState(start.epoch + 1)
+
+    def _move_to(self, state: LoaderState) -> None:
+        """Take a position; what is the end of an epoch is the beginning of the next one."""
+        ended = state.consumed >= len(self) * self.global_batch
+        self._state = LoaderState(state.epoch + 1) if ended else state
 
     def _order(self, epoch: int) -> I64:
         config, samples = self.config, self.reader.samples
@@ -101,10 +192,10 @@ class Loader:
         return dataclasses.asdict(self._state)
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go to a position.
+        """Go to a position; an iterator that is under way elsewhere is ended.
 
         Raises:
-            ValueError: it is not at the edge of a global batch of this configuration.
+            ValueError: it is not at the edge of a global batch of this configuration, or beyond the epoch.
         """
         restored = LoaderState(**state)
         if restored.consumed % self.global_batch:
@@ -112,21 +203,61 @@ class Loader:
                 f"the saved position, {restored.consumed} samples into epoch {restored.epoch}, is not a multiple of "
                 f"the global batch of {self.global_batch}; resume with the batch size that it was saved with"
             )
-        self._state = restored
+        if restored.consumed >= len(self.reader) + self.global_batch:
+            raise ValueError(
+                f"the saved position, {restored.consumed} samples into epoch {restored.epoch}, is beyond the "
+                f"{len(self.reader)} samples of {self.config.split!r}; resume with the cache and the split that it was "
+                "saved with"
+            )
+        self._end_pass(
+            "this iterator was ended by load_state_dict, which has moved its loader to another position: iterate over "
+            "the loader again"
+        )
+        self._move_to(restored)
 
     def close(self) -> None:
-        """Stop the threads and close the cache; batches handed out become invalid."""
+        """Stop the threads and close the cache; batches handed out become invalid. May be called again.
+
+        In a forked child it does nothing: all of that is the parent's.
+        """
+        if self.unusable:
+            return
+        newest = self._newest()
+        if newest and not newest.running:
+            newest.close()
+        self.unusable = "this loader is closed; open another one with open_loader"
         self.reader.stop.set()
         self._source.close()
         if self._flow:
             self._flow.close()
         self.reader.close()
 
+    def _leave_to_parent(self) -> None:
+        """Refuse to work in a forked child, and never be freed there: that would wait for the parent's threads."""
+        self.unusable = (
+            f"this loader was opened by another process, and process {os.getpid()}, forked from it, does not have its "
+            "threads; open the loader in the process that iterates over it, with open_loader: in a DataLoader, within "
+            "the worker"
+        )
+        for held in (self, self._newest()):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+_open_loaders = weakref.WeakSet[Loader]()
+
+
+def _leave_to_parent() -> None:
+    for loader in _open_loaders:
+        loader._leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def open_loader(config: LoaderConfig) -> Loader:
@@ -148,10 +279,11 @@ def open_loader(config: LoaderConfig) -> Loader:
 
 
 def _open_source(backend: Chosen, config: LoaderConfig, reader: CacheReader) -> BatchSource:
-    if config.drop_last and len(reader) < config.batch_size * config.world:
+    least = config.batch_size * config.world if config.drop_last else 1
+    if len(reader) < least:
         raise CacheError(
-            f"{config.cache} has {len(reader)} samples in {config.split!r}, fewer than one batch of "
-            f"{config.batch_size * config.world}; use a smaller batch size"
+            f"{config.cache} has {len(reader)} samples in {config.split!r}, fewer than one batch of {least}; "
+            "use a smaller batch size, or another split"
         )
     if backend == "dali":
         from loader.dali import DaliSource

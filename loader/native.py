@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from cache.fork import fork_lock
 from loader.ahead import Making, make_ahead
 from loader.augment import Parameters, draw_parameters
 from loader.batch import Batch, LoaderConfig
@@ -79,7 +80,7 @@ class NativeSource:
         """Make a batch of no samples: Numba starts and reads the machine code while the caller does something else."""
         plan = BatchPlan(epoch=0, samples=np.empty(0, np.int64), valid=0)
         making = Making(plan, self._ring[0], self._parameters(plan.epoch, plan.samples))
-        with _collector_paused():
+        with _loading_kernels, _collector_paused():
             self._fill(making, 0, 0)
 
     def reads(self, samples: I64) -> Bools:
@@ -154,6 +155,10 @@ class NativeSource:
         """Stop the threads. See `BatchSource`."""
         self._crew.close()
         self._ring.clear()
+
+
+_loading_kernels = fork_lock()
+"""Held meanwhile: a forked child would keep Numba's locks held, and Python's garbage collector paused."""
 
 
 @contextmanager

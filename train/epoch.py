@@ -95,7 +95,7 @@ def train_epoch(
         DivergedError: a loss is not finite.
     """
     epoch, total = len(results), len(loader)
-    if loader.state_dict()["epoch"] > epoch:  # it was stopped while it validated
+    if loader.state_dict()["epoch"] > epoch:  # all of its batches were taken before the run was stopped
         return progress
     rate_of, group = rates(config, total, results), config.accumulation
     read_every = GPU_READ_STEPS if config.device == "cuda" else 1

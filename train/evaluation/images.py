@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from typing import Protocol
 
 import torch
@@ -124,9 +123,8 @@ class CacheImages:
         """See `EvalImages`."""
         batch_size = self._loader.config.batch_size
         self._loader.load_state_dict({"epoch": 0, "consumed": number // batch_size * batch_size})
-        with closing(iter(self._loader)) as batches:  # type: ignore[type-var]  # it is a generator
-            batch = next(batches)
-            return next(one for one in self._split(batch, self._predictor(batch.image)) if one.number == number)
+        batch = next(iter(self._loader))
+        return next(one for one in self._split(batch, self._predictor(batch.image)) if one.number == number)
 
     def _split(self, batch: Batch, logits_N1SS: Tensor) -> list[Predicted]:
         bad = {record.sample for record in batch.skipped}
