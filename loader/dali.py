@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import weakref
 from collections.abc import Generator, Iterable
 from contextlib import suppress
 from importlib import import_module
@@ -58,7 +61,9 @@ class DaliSource:
         device_id = None
         if self._on_gpu:
             device_id = torch.cuda.current_device() if self._device.index is None else self._device.index
-        return build_pipeline(self._dali, self._feed, self._config, self._reader.layout, device_id=device_id)
+        pipeline = build_pipeline(self._dali, self._feed, self._config, self._reader.layout, device_id=device_id)
+        _pipelines.add(pipeline)
+        return pipeline
 
     def reads(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """All of them. See `BatchSource`."""
@@ -137,6 +142,19 @@ class DaliSource:
         """Wait for what is under way and let go of the pipeline. See `BatchSource`."""
         self._finish()
         self._pipeline = None
+
+
+_pipelines = weakref.WeakSet[Pipeline]()
+
+
+def _leave_to_parent() -> None:
+    """Hide a parent's pipelines from DALI in a forked child: at its exit DALI would wait for their threads."""
+    for pipeline in _pipelines:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(pipeline._pipe))  # nor must they be freed
+        pipeline._pipe = None
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _import_dali() -> Dali:
