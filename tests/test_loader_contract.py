@@ -1,5 +1,6 @@
 """What every backend promises: the same batches in the same order, from any position, and nothing left behind."""
 
+import itertools
 import pickle
 import signal
 import subprocess
@@ -82,16 +83,121 @@ def test_after_any_batch_the_next_is_the_one_that_would_have_come(caches, backen
         whole = copies(loader) + copies(loader)
     for taken in (1, 4, 5, 7):  # of five in an epoch
         with open_loader(same) as loader:
-            left = taken
-            while left:
-                left -= len(copies(loader, left))
+            for passed in (min(taken, 5), taken - 5):
+                if passed > 0:
+                    copies(loader, passed)
             state = loader.state_dict()
+        assert state == {"epoch": taken // 5, "consumed": taken % 5 * GLOBAL_BATCH}
         with open_loader(same) as loader:
             loader.load_state_dict(state)
-            rest = []
-            while len(rest) < len(whole) - taken:
-                rest += copies(loader)
-        assert_equal(rest, whole[taken:])
+            assert_equal(copies(loader), whole[taken : 5 * (taken // 5 + 1)])
+
+
+def by_zip(loader):
+    return [batch.samples.tolist() for _, batch in zip(range(len(loader)), loader, strict=False)]
+
+
+def by_islice(loader):
+    return [batch.samples.tolist() for batch in itertools.islice(loader, len(loader))]
+
+
+def by_next(loader):
+    iterator = iter(loader)
+    return [next(iterator).samples.tolist() for _ in range(len(loader))]
+
+
+def by_enumerate(loader):
+    """As Lightning's loop: it leaves with the number of the last batch."""
+    found = []
+    for number, batch in enumerate(loader):
+        found.append(batch.samples.tolist())
+        if number + 1 == len(loader):
+            break
+    return found
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+@pytest.mark.parametrize("take", [by_zip, by_islice, by_next, by_enumerate])
+def test_the_last_batch_of_an_epoch_ends_it_whoever_counts(caches, backend, take, drop_last):
+    """22 samples in batches of 4: five, or six of which the last is filled up."""
+    same = config(caches["raw"], backend, drop_last=drop_last)
+    with open_loader(same) as loader:
+        expected = [[batch.samples.tolist() for batch in loader] for _ in range(3)]
+        assert loader.state_dict() == {"epoch": 3, "consumed": 0}
+    with open_loader(same) as loader:
+        for epoch in range(3):
+            assert take(loader) == expected[epoch]
+            assert loader.state_dict() == {"epoch": epoch + 1, "consumed": 0}
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_a_state_of_any_batch_goes_on_with_the_next_one(caches, backend, drop_last):
+    same = config(caches["raw"], backend, drop_last=drop_last)
+    with open_loader(same) as loader, open_loader(same) as other:
+        states, seen = [], []
+        for _ in range(2):
+            for batch in loader:
+                seen.append(batch.samples.tolist())
+                states.append(loader.state_dict())
+        for taken, state in enumerate(states[: len(loader)], 1):
+            other.load_state_dict(state)
+            following = [batch.samples.tolist() for batch in other]
+            assert following == seen[taken : len(loader) * (1 + taken // len(loader))]
+        loader.load_state_dict({"epoch": 0, "consumed": len(loader) * GLOBAL_BATCH})
+        assert loader.state_dict() == {"epoch": 1, "consumed": 0}, "as earlier releases saved the end of an epoch"
+        assert next(iter(loader)).samples.tolist() == seen[len(loader)]
+
+
+def test_the_end_of_a_longer_epoch_is_the_end(caches, backend):
+    """A state of a loader that keeps the ragged last batch, given to one that drops it."""
+    with open_loader(config(caches["raw"], backend)) as loader:
+        for consumed in (20, 24):
+            loader.load_state_dict({"epoch": 6, "consumed": consumed})
+            assert loader.state_dict() == {"epoch": 7, "consumed": 0}
+        with pytest.raises(ValueError, match="28 samples into epoch 6, is beyond the 22 samples of 'train'"):
+            loader.load_state_dict({"epoch": 6, "consumed": 28})
+
+
+def test_a_newer_iterator_ends_an_older_one_that_has_batches_to_come(caches, backend):
+    same = config(caches["jpeg"], backend, augment=LEVELS["light"])
+    with open_loader(same) as loader:
+        whole = copies(loader) + copies(loader)
+    with open_loader(same) as loader:
+        older = iter(loader)
+        found = copies(older, 2)
+        newer = iter(loader)
+        found += copies(newer, 2)
+        with pytest.raises(RuntimeError, match=r"ended by a newer one .* open a second loader with open_loader"):
+            next(older)
+        found += copies(newer)
+        found += copies(loader, 1)
+        assert list(newer) == [], "one that has handed out its last batch is just at its end"
+        with pytest.raises(RuntimeError, match="ended by a newer one"):
+            next(older)
+        found += copies(loader)
+        assert_equal(found, whole)
+        with pytest.raises(RuntimeError, match="ended by a newer one"):
+            list(zip(loader, loader, strict=True))
+        standing = iter(loader)
+        next(standing)
+        loader.load_state_dict({"epoch": 1, "consumed": 0})
+        with pytest.raises(RuntimeError, match="ended by load_state_dict"):
+            next(standing)
+        assert_equal(copies(loader), whole[5:])
+
+
+def test_a_closed_loader_says_so(caches, backend):
+    with open_loader(config(caches["raw"], backend)) as loader:
+        done = iter(loader)
+        for _ in range(len(loader)):
+            next(done)
+        standing = iter(loader)
+        next(standing)
+    loader.close()
+    assert list(done) == []
+    for use in (iter, lambda _: next(standing)):
+        with pytest.raises(RuntimeError, match="this loader is closed; open another one with open_loader"):
+            use(loader)
 
 
 @pytest.mark.parametrize("codec", CODECS)
