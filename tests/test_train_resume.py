@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +13,13 @@ import pytest
 import torch
 
 import train.loop
+import train.run
 from cache.spec import CacheSpec
 from loader import open_loader
 from model import NetworkConfig
 from preprocess.build import BuildConfig, build_cache
 from preprocess.synth import SynthConfig, make_dataset
-from train.checkpoint import load_checkpoint
+from train.checkpoint import load_checkpoint, save_checkpoint
 from train.config import TrainConfig
 from train.loop import fit
 
@@ -168,10 +170,12 @@ class Stopper(Silent):
             signal.raise_signal(self._number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("steps", [1, STEPS, STEPS + 3])
+@pytest.mark.parametrize(
+    ("steps", "number"),
+    [*((steps, signal.SIGINT) for steps in range(1, STEPS * EPOCHS + 1)), (STEPS, signal.SIGTERM)],
+)
 def test_asked_to_stop(config, whole, recorded, tmp_path, steps, number):
-    """After `STEPS` steps, it is stopped when an epoch is trained but not yet validated."""
+    """After a multiple of `STEPS` steps, it is stopped when an epoch is trained but not yet validated."""
     config = dataclasses.replace(config, out=tmp_path, checkpoint_minutes=60)
     handler = signal.getsignal(number)
     stopped, before = recorded.fit(config, Stopper(steps, number))
@@ -188,6 +192,56 @@ def test_asked_to_stop(config, whole, recorded, tmp_path, steps, number):
     assert_same_end(whole[0], result)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
+
+
+def test_going_on_from_any_checkpoint(config, whole, recorded, tmp_path, monkeypatch):
+    """A run killed after any of its checkpoints, of which it writes one after each step and each epoch."""
+    config = dataclasses.replace(config, out=tmp_path / "run")
+    kept, save = [], train.run.save_checkpoint
+
+    def keep(path, checkpoint):
+        save(path, checkpoint)
+        if path.name == "last_model.pth":
+            kept.append(shutil.copytree(config.out, tmp_path / str(len(kept))))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.run, "save_checkpoint", keep)
+        recorded.fit(config)
+    assert len(kept) == (STEPS + 1) * EPOCHS
+    for out in kept:
+        checkpoint = load_checkpoint(out / "checkpoints" / "last_model.pth")
+        step = checkpoint.continuation.progress.step
+        assert checkpoint.continuation.loader == {"epoch": step // STEPS, "consumed": step % STEPS * BATCH}
+        validations = []
+        with monkeypatch.context() as patch:
+            patch.setattr(train.loop, "_draw", lambda run: ())
+            patch.setattr(train.loop, "validate", counted(train.loop.validate, validations))
+            result, after = recorded.fit(dataclasses.replace(config, out=out), resume=True)
+        assert after == whole[1][step:]
+        assert len(validations) == EPOCHS - len(checkpoint.results), "each epoch is validated once"
+        assert_same_end(whole[0], result)
+
+
+def counted(function, calls):
+    def call(*arguments):
+        calls.append(arguments)
+        return function(*arguments)
+
+    return call
+
+
+def test_a_checkpoint_of_an_earlier_release_at_the_last_batch_of_an_epoch(config, whole, recorded, tmp_path):
+    """Its loader's position is the end of that epoch."""
+    config = dataclasses.replace(config, out=tmp_path, checkpoint_minutes=60)
+    _, before = recorded.fit(config, Stopper(STEPS, signal.SIGINT))
+    last = tmp_path / "checkpoints" / "last_model.pth"
+    saved = load_checkpoint(last)
+    assert (len(before), saved.results, saved.continuation.loader) == (STEPS, (), {"epoch": 1, "consumed": 0})
+    old = dataclasses.replace(saved.continuation, loader={"epoch": 0, "consumed": STEPS * BATCH})
+    save_checkpoint(last, dataclasses.replace(saved, continuation=old))
+    result, after = recorded.fit(config, resume=True)
+    assert before + after == whole[1]
+    assert_same_end(whole[0], result)
 
 
 def test_stopped_while_validating(config, whole, recorded, tmp_path, monkeypatch):
