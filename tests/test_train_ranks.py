@@ -46,6 +46,8 @@ class Stopper:
 
 torch.set_num_threads(1)
 train.loop._draw = lambda *_: ()  # pictures take longer than the run
+if sys.argv[3] == "die":
+    train.loop.validate = lambda *_: os._exit(0)  # as if killed: the first epoch is trained, and not yet validated
 config = TrainConfig.from_dict(json.loads(Path(sys.argv[1]).read_text()))
 result = train.loop.fit(config, Stopper(int(sys.argv[2])), resume=sys.argv[3] == "resume")
 said = [Ranks.found().rank, result.interrupted, len(result.epochs)]
@@ -94,11 +96,11 @@ def environment(folder, **more):
     return {name: str(value) for name, value in {**variables, "GLOO_SOCKET_IFNAME": "lo", **more}.items()}
 
 
-def run_ranks(config, folder, *, stop_at=0, resume=False):
+def run_ranks(config, folder, *, stop_at=0, how="new"):
     """Two ranks with the variables that torchrun sets, started by the test itself, which is faster; what each says."""
     (folder / "program.py").write_text(PROGRAM)
     (folder / "config.json").write_text(json.dumps(config.to_dict()))
-    arguments = [folder / "program.py", folder / "config.json", stop_at, "resume" if resume else "new"]
+    arguments = [folder / "program.py", folder / "config.json", stop_at, how]
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     meeting = {"WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -114,7 +116,7 @@ def run_ranks(config, folder, *, stop_at=0, resume=False):
     ]
     errors = [rank.communicate(timeout=120)[1] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(errors)[-5000:]
-    return [json.loads((folder / f"said-{rank}").read_text()) for rank in range(2)]
+    return [json.loads((folder / f"said-{rank}").read_text()) for rank in range(2) if how != "die"]
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +127,7 @@ def two(config, tmp_path_factory):
     assert run_ranks(config, folder, stop_at=2) == [[0, True, 0], [1, True, 0]], "one stops all"
     reached = load_checkpoint(config.out / "checkpoints" / "last_model.pth").continuation.progress.step
     assert 2 <= reached < 4
-    assert run_ranks(config, folder, resume=True) == [[0, False, 2], [1, False, 2]]
+    assert run_ranks(config, folder, how="resume") == [[0, False, 2], [1, False, 2]]
     return config
 
 
@@ -144,6 +146,24 @@ def test_two_ranks_learn_what_one_process_learns_from_both_batches(config, two):
         assert mine.train_loss == pytest.approx(theirs.train_loss, rel=1e-4)
         assert mine.train_accuracy == pytest.approx(theirs.train_accuracy, abs=2e-3)
         assert sum(mine.val_counts) == sum(theirs.val_counts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stop_at", "how"), [(3, "new"), (4, "new"), (0, "die")])
+def test_ranks_that_end_with_the_last_batch_of_an_epoch_validate_it_once(config, two, tmp_path, stop_at, how):
+    """Stopped at that batch, stopped while they validate, or killed after the first rank's checkpoint of it."""
+    config = dataclasses.replace(config, out=tmp_path / "run")
+    last = config.out / "checkpoints" / "last_model.pth"
+    assert run_ranks(config, tmp_path, stop_at=stop_at, how=how) == ([[0, True, 0], [1, True, 0]] if stop_at else [])
+    saved = load_checkpoint(last)
+    assert (saved.results, saved.continuation.progress.step) == ((), 4)
+    assert saved.continuation.loader == {"epoch": 1, "consumed": 0}
+    assert run_ranks(config, tmp_path, how="resume") == [[0, False, 2], [1, False, 2]]
+    ended, other = load_checkpoint(last), load_checkpoint(two.out / "checkpoints" / "last_model.pth")
+    assert ended.continuation.progress.step == 8
+    assert ended.continuation.loader == {"epoch": 2, "consumed": 0}
+    assert [result.val_counts for result in ended.results] == [result.val_counts for result in other.results]
+    assert all(torch.equal(value, other.network[name]) for name, value in ended.network.items())
 
 
 def test_scores_are_those_of_all_validation_images(two):

@@ -194,6 +194,7 @@ def test_asked_to_stop(config, whole, recorded, tmp_path, steps, number):
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_going_on_from_any_checkpoint(config, whole, recorded, tmp_path, monkeypatch):
     """A run killed after any of its checkpoints, of which it writes one after each step and each epoch."""
     config = dataclasses.replace(config, out=tmp_path / "run")
