@@ -77,7 +77,7 @@ class LmdbReader:
         try:
             self._env = _acquire(path)
         except (lmdb.Error, OSError) as error:
-            if "already open in this process" in str(error):
+            if "already" in str(error):  # in this process, as py-lmdb says
                 raise CacheError(
                     f"{path} is already open in this process, not by a CacheReader; LMDB cannot open a file twice: "
                     "close it there, or read it in another process"
