@@ -398,9 +398,15 @@ def test_a_shard_that_was_replaced_is_read_anew(caches, fork, tmp_path):
 
 
 def test_a_child_does_not_hold_a_lock_of_its_parent(fork, tmp_path):
-    ours, theirs = os.pipe()
+    (hear, begun), (ours, theirs) = os.pipe(), os.pipe()
     handle = lock_file(tmp_path / "lock", threading.Event())
-    child = fork(lambda: os.read(ours, 1))
+
+    def work():
+        os.write(begun, b"!")
+        return os.read(ours, 1)
+
+    child = fork(work)
+    assert select.select([hear], [], [], DEADLINE)[0], "the child hangs"
     assert try_lock_file(tmp_path / "lock") is None
     close_lock(handle)
     again = try_lock_file(tmp_path / "lock")
@@ -408,8 +414,8 @@ def test_a_child_does_not_hold_a_lock_of_its_parent(fork, tmp_path):
     close_lock(again)
     os.write(theirs, b"!")
     assert child.result() == b"!"
-    os.close(ours)
-    os.close(theirs)
+    for end in (hear, begun, ours, theirs):
+        os.close(end)
 
 
 @pytest.mark.parametrize("in_place", [False, True])
