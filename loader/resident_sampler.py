@@ -11,7 +11,7 @@ from torch import Tensor
 
 from loader.augment import Parameters
 from loader.resident_store import BLANK_ROW, ResidentStore
-from loader.sampling import Pixels, Records, compiled_warp, gather, share_compiled, warp
+from loader.sampling import Pixels, Records, compiled_warp, gather, many_shapes, share_compiled, warp
 
 I64 = npt.NDArray[np.int64]
 
@@ -52,7 +52,8 @@ class TorchSampler:
         """Compile for batches of a size now: it takes some seconds."""
         matrix = np.zeros((batch_size, 2, 3), np.float32)
         colour = np.zeros((batch_size, 3, 4), np.float32)
-        self(np.full(batch_size, BLANK_ROW), Parameters(matrix, colour))
+        with many_shapes():
+            self(np.full(batch_size, BLANK_ROW), Parameters(matrix, colour))
 
     def __call__(self, rows: I64, parameters: Parameters | None) -> Pixels:
         """The rows, `(N,)`, as they are or augmented."""

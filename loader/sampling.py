@@ -7,8 +7,9 @@ batch, S the side in pixels, B = S * S / 8 the bytes of a packed plane (least si
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -107,15 +108,21 @@ def _share(distance: Tensor) -> Tensor:
 
 @cache
 def compiled_warp() -> Callable[[Records, Tensor, Tensor, Tensor], Pixels]:
-    """`warp` as two kernels, made at its first call with each shape of a batch."""
+    """`warp` as two kernels, made at its first call with each shape of a batch: do that within `many_shapes()`."""
     # By default Inductor stores what is long or is read more than once: here all of it, at four bytes. To compute it
     # again costs nothing beside that. Nor need the kernels check each position: rows exist, and pixels are clamped.
     limits = ("realize_opcount_threshold", "realize_reads_threshold", "realize_acc_reads_threshold")
-    options = {**dict.fromkeys(limits, 10**6), "assert_indirect_indexing": False}
-    compiled: Callable[[Records, Tensor, Tensor, Tensor], Pixels] = torch.compile(  # type: ignore[call-overload]
-        warp, fullgraph=True, dynamic=False, options=options, recompile_limit=64
-    )
-    return compiled
+    options: dict[str, Any] = {**dict.fromkeys(limits, 10**6), "assert_indirect_indexing": False}
+    return torch.compile(warp, fullgraph=True, dynamic=False, options=options)
+
+
+def many_shapes() -> AbstractContextManager[None]:
+    """Within the block, Dynamo compiles a function for up to 64 shapes; by itself it refuses the ninth.
+
+    `torch.compile(recompile_limit=...)` says the same from torch 2.13 on; this is also in the releases before.
+    """
+    patch: AbstractContextManager[None] = torch._dynamo.config.patch(recompile_limit=64)
+    return patch
 
 
 def share_compiled(records: Records) -> None:

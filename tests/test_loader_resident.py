@@ -237,6 +237,16 @@ def test_compiled_and_eager_agree_and_little_is_compiled(raw, monkeypatch):
         assert_close(compiled, take(loader), tolerance=0.01, planes=1e-4)
 
 
+def test_it_is_compiled_for_more_sizes_of_a_batch_than_torch_lets_by_itself(raw):
+    if read_hardware().compiler is None:
+        pytest.skip("torch.compile needs a C++ compiler")
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(recompile_limit=1):  # eight by default, which takes longer
+        for size in (4, 5):
+            with open_by("compiled", config(raw, "light", batch_size=size)) as loader:
+                assert len(next(iter(loader)).image) == size
+
+
 @methods
 @kinds
 @pytest.mark.parametrize("level", ["none", "light"])
