@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from commands.spoken import SpokenContext, SpokenError, language_option
+from console.kernels import kernel_notes
 from console.language import (
     ENGLISH,
     LANGUAGES,
@@ -78,7 +79,8 @@ class FriendlyGroup(click.Group):
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""
         try:
-            return super().invoke(context)
+            with kernel_notes():
+                return super().invoke(context)
         except KeyboardInterrupt:
             kept = _KEPT.get(context.invoked_subcommand or "")
             click.echo("\n" + " ".join([_("Stopped."), *([_(kept)] if kept else [])]), err=True)

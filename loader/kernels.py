@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from cache.kernel import kernel
 from loader.bits import load_bits
 
 U8 = npt.NDArray[np.uint8]
@@ -29,8 +30,6 @@ _LANES = 64
 _AHEAD = 4096
 """Bytes. Every page of a memory map lies elsewhere, and processors do not look past its end by themselves: so each line
 asks for the one a page later. Alone that saves a tenth of the time of copying."""
-
-_kernel = njit(nogil=True, cache=True, error_model="numpy")
 
 
 def _store_past_caches(builder: Any, vector: Any, pointer: Any) -> None:
@@ -91,7 +90,7 @@ def _finish_stores(_context: Any) -> Any:
     return types.void(), generate
 
 
-@_kernel
+@kernel
 def _check_lines(out: U8) -> None:
     if out.ctypes.data % _LANES or out.shape[1] % _LANES:
         raise ValueError("rows of a batch must be whole cache lines: aligned to 64 bytes, and multiples of them")
@@ -100,7 +99,7 @@ def _check_lines(out: U8) -> None:
 # The typing context of an intrinsic is passed by the compiler, not by the caller: hence the ignored errors of types.
 
 
-@_kernel
+@kernel
 def unpack_planes(places: I64, person: U8, ignore: U8) -> None:
     """Unpack the planes of N records.
 
@@ -124,7 +123,7 @@ def unpack_planes(places: I64, person: U8, ignore: U8) -> None:
     _finish_stores()  # type: ignore[call-arg]
 
 
-@_kernel
+@kernel
 def copy_images(places: I64, image: U8) -> None:
     """Copy the pixels of N raw records.
 
@@ -144,7 +143,7 @@ def copy_images(places: I64, image: U8) -> None:
     _finish_stores()  # type: ignore[call-arg]
 
 
-@_kernel
+@kernel
 def copy_records(places: I64, image: U8, person: U8, ignore: U8) -> None:
     """Copy N raw records as they are.
 
@@ -162,7 +161,7 @@ def copy_records(places: I64, image: U8, person: U8, ignore: U8) -> None:
     unpack_planes(places, person, ignore)
 
 
-@_kernel
+@kernel
 def copy_packed_planes(places: I64, person: U8, ignore: U8) -> None:
     """Copy the planes of N records, packed as they are.
 

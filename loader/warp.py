@@ -29,6 +29,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from cache.kernel import kernel
 from loader.bits import load_bits
 from loader.kernels import BLANK
 
@@ -55,8 +56,6 @@ _PIXELS_A_LINE = 16
 """Steps along a row that miss no cache line, unless the picture shrinks: 64 bytes hold 21 pixels."""
 
 _LANES = 8
-
-_kernel = njit(nogil=True, cache=True, error_model="numpy")
 
 
 class Taps(NamedTuple):
@@ -88,7 +87,7 @@ def _share(distance: np.float32) -> np.int32:
     return np.int32((share if share > _ZERO else _ZERO) * _WHOLE + _HALF)
 
 
-@_kernel
+@kernel
 def _locate(across: F32, matrix: F32, row: int, taps: Taps) -> None:
     """Find the taps of a row; across, `(2, S)`, is what the column adds to the position along x and y."""
     y = np.float32(row) + _HALF
@@ -127,7 +126,7 @@ def _prefetch(_context: Any, _address: Any) -> Any:
     return types.void(types.int64), generate
 
 
-@_kernel
+@kernel
 def _fetch(address: int, across: F32, matrix: F32, row: int) -> None:
     """Ask for what a row will read."""
     y = np.float32(row) + _HALF
@@ -265,7 +264,7 @@ def _blend_8(_context: Any, _address: Any, _pitch: Any, _taps: Any, _column: Any
     return signature, generate
 
 
-@_kernel
+@kernel
 def _blend(address: int, taps: Taps, colour: tuple[np.float32, ...], out: U8) -> None:
     """Blend and colour a row, `(3 S,)`."""
     side = taps.offset.size
@@ -289,20 +288,20 @@ def _join_64(_context: Any, _person: Any, _ignore: Any, _pixel: Any, joined: Any
     return types.void(types.int64, types.int64, types.int64, joined), generate
 
 
-@_kernel
+@kernel
 def _join(person_address: int, ignore_address: int, joined: U8) -> None:
     for pixel in range(0, joined.size - 1, 64):
         _join_64(person_address, ignore_address, pixel, joined)  # type: ignore[call-arg]
     joined[joined.size - 1] = _OUTSIDE
 
 
-@_kernel
+@kernel
 def _pick(joined: U8, nearest: U32, picked: U8) -> None:
     for column in range(nearest.size):
         picked[column] = joined[nearest[column]]
 
 
-@_kernel
+@kernel
 def _part(picked: U8, person: U8, ignore: U8) -> None:
     # Not within `_pick`: apart, these are a few instructions for 32 pixels.
     for column in range(picked.size):
@@ -310,7 +309,7 @@ def _part(picked: U8, person: U8, ignore: U8) -> None:
         ignore[column] = picked[column] >> np.uint8(1)
 
 
-@_kernel
+@kernel
 def warp_sample(
     image_address: int,
     person_address: int,
@@ -364,7 +363,7 @@ def warp_sample(
         _part(picked, person[begin:end], ignore[begin:end])
 
 
-@_kernel
+@kernel
 def warp_records(places: I64, side: int, matrix: F32, colour: F32, image: U8, person: U8, ignore: U8) -> None:
     """`warp_sample` for N raw records.
 

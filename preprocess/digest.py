@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from cache.kernel import kernel
 from preprocess.coco import PersonTable
 from preprocess.raster import POLYGON
 
@@ -40,13 +40,13 @@ def annotation_digests(table: PersonTable, rows: I64) -> U64:
     return out
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel
 def _mix(state: np.uint64, word: np.uint64) -> np.uint64:
     state = (state ^ word) * _MULTIPLIER
     return state ^ (state >> _SHIFT)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel
 def _digest_images(
     rows: I64,
     height: I64,

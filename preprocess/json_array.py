@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from cache.kernel import kernel
 
 U8 = npt.NDArray[np.uint8]
 
@@ -27,7 +28,7 @@ def array_pieces(text: U8, least: int) -> Iterator[U8]:
         yield text[begin:end]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel
 def _find_comma(text: U8, at: int, least: int, last: int) -> int:
     """Where the first comma between elements is from `least` on; `last` if there is none. An element begins at `at`."""
     depth = 0

@@ -37,13 +37,16 @@ crossings.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from cache.kernel import kernel
 
 POLYGON = 0
 RLE = 1
@@ -77,8 +80,7 @@ _EMPTY = (_ZERO, _ZERO, _ZERO, _ZERO)
 _MARGIN = 1e-6
 """Rows, for a level edge. Rounding moves crossings by a quarter of it at ``COORDINATE_LIMIT``, and less within."""
 
-_kernel = njit(nogil=True, cache=True, error_model="numpy")
-_inlined = njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+_inlined = partial(kernel, forceinline=True)
 
 
 def box_polygon(x: float, y: float, w: float, h: float) -> F64:
@@ -86,7 +88,7 @@ def box_polygon(x: float, y: float, w: float, h: float) -> F64:
     return np.array((x, y, x, y + h, x + w, y + h, x + w, y), np.float64)
 
 
-@_kernel
+@kernel
 def decode_rle_string(text: U8, counts: I64) -> int:
     """Decode COCO's compressed run-length string (``rleFrString`` in pycocotools' maskApi.c).
 
@@ -125,25 +127,25 @@ def decode_rle_string(text: U8, counts: I64) -> int:
     return -1 if shift else runs
 
 
-@_kernel
+@kernel
 def _clamp(value: float) -> float:
     # In this order NaN becomes the lower limit: a comparison with NaN is false, so max keeps its first argument.
     return min(COORDINATE_LIMIT, max(-COORDINATE_LIMIT, value))
 
 
-@_kernel
+@kernel
 def _grid(value: float) -> int:
     """Pixels to the fine grid, truncated towards zero as a cast in C."""
     return int(5.0 * value + 0.5)
 
 
-@_kernel
+@kernel
 def _pixel(grid: int) -> np.uint64:
     """First pixel whose centre line, between 5p+2 and 5p+3, does not lie before a grid position; at least 0."""
     return np.uint64(max(grid + 2, 0)) // _FIVE
 
 
-@_kernel
+@kernel
 def _to_grid(xy: F64, start: int, length: int) -> I32:
     """Points of a polygon on the fine grid, x0, y0, x1, y1, ...: (2 * length,) int32."""
     points = xy[start : start + 2 * length]
@@ -153,7 +155,7 @@ def _to_grid(xy: F64, start: int, length: int) -> I32:
     return grid
 
 
-@_kernel
+@kernel
 def _polygon_box(grid: I32, height: np.uint64, width: np.uint64) -> Box:
     """Box in the image of all pixels that a polygon fills."""
     if len(grid) == 0:
@@ -174,7 +176,7 @@ def _polygon_box(grid: I32, height: np.uint64, width: np.uint64) -> Box:
     return left, right, top, bottom
 
 
-@_kernel
+@kernel
 def _runs_box(counts: I64, start: int, length: int, height: int, width: int) -> Box:
     """Box of a run-length code: the columns that its foreground touches, at full height."""
     pixels = height * width
@@ -192,7 +194,7 @@ def _runs_box(counts: I64, start: int, length: int, height: int, width: int) -> 
     return np.uint64(first // height), np.uint64((end - 1) // height) + _ONE, _ZERO, np.uint64(height)
 
 
-@_kernel
+@kernel
 def _around(a: Box, b: Box) -> Box:
     """The smallest box that holds both."""
     if a == _EMPTY:
@@ -211,7 +213,7 @@ def _toggle(toggles: U64, box: Box, row: np.uint64, column: np.uint64) -> None:
         toggles[(column >> _SIX) - (left >> _SIX), row - top] ^= _ONE << (column & _63)
 
 
-@_kernel
+@kernel
 def _line(xs: int, ys: int, xe: int, ye: int, left: np.uint64) -> tuple[float, float, float]:
     """Rows in which the edge (xs, ys)-(xe, ye), in grid positions, crosses columns from ``left`` on.
 
@@ -253,7 +255,7 @@ def _toggle_edge(xs: int, ys: int, xe: int, ye: int, box: Box, toggles: U64) -> 
         _correct_edge(xs, ys, xe, ye, left, right, box, toggles)
 
 
-@_kernel
+@kernel
 def _correct_edge(
     xs: int, ys: int, xe: int, ye: int, left: np.uint64, right: np.uint64, box: Box, toggles: U64
 ) -> None:
@@ -267,7 +269,7 @@ def _correct_edge(
             _toggle(toggles, box, _walked_row(xs, ys, xe, ye, int(column)), np.uint64(column))
 
 
-@_kernel
+@kernel
 def _walked_row(xs: int, ys: int, xe: int, ye: int, column: int) -> np.uint64:
     """Row of a crossing in pycocotools' own arithmetic: the rounded v of one step, or the step whose rounded u is."""
     if abs(xe - xs) >= abs(ye - ys):
@@ -293,7 +295,7 @@ def _walked_row(xs: int, ys: int, xe: int, ye: int, column: int) -> np.uint64:
     return _pixel(ys + step - 1)
 
 
-@_kernel
+@kernel
 def _toggle_polygon(grid: I32, box: Box, toggles: U64) -> None:
     """Toggle the outline of a polygon of at least one point."""
     xs = int(grid[len(grid) - 2])
@@ -306,7 +308,7 @@ def _toggle_polygon(grid: I32, box: Box, toggles: U64) -> None:
         ys = ye
 
 
-@_kernel
+@kernel
 def _toggle_runs(counts: I64, start: int, length: int, height: int, width: int, box: Box, toggles: U64) -> None:
     """Toggle begin and end of each foreground run, in each column that it passes."""
     pixels = height * width
@@ -327,7 +329,7 @@ def _toggle_runs(counts: I64, start: int, length: int, height: int, width: int, 
         position += run
 
 
-@_kernel
+@kernel
 def _cleared(scratch: U64, box: Box) -> U64:
     """Toggles (words, rows) of a box, all 0, in the same memory for each part, so that the processor's cache has it."""
     left, right, top, bottom = box
@@ -338,7 +340,7 @@ def _cleared(scratch: U64, box: Box) -> U64:
     return toggles
 
 
-@_kernel
+@kernel
 def _fill(toggles: U64, box: Box, plane: U64) -> None:
     """OR the running XOR of the toggles of a box into the plane."""
     left, right, top, bottom = box
@@ -350,7 +352,7 @@ def _fill(toggles: U64, box: Box, plane: U64) -> None:
             plane[row, word] |= inside
 
 
-@_kernel
+@kernel
 def _unite(
     kind: U8, start: I64, length: I64, xy: F64, counts: I64, first: int, last: int, width: int, plane: U64
 ) -> Box:
@@ -401,7 +403,7 @@ def _store_64(_context: Any, pixels: Any, _index: Any, _word: Any) -> Any:
     return types.void(pixels, types.int64, types.uint64), generate
 
 
-@_kernel
+@kernel
 def _spread(plane: U64, box: Box, out: U8) -> None:
     """Bits of plane (H, words) to bytes 0/1 of out (H, W), every one written; only rows of the box hold any."""
     width = out.shape[1]
@@ -425,7 +427,7 @@ def _spread(plane: U64, box: Box, out: U8) -> None:
     out[bottom:] = 0
 
 
-@_kernel
+@kernel
 def fill_union_bits(
     kind: U8, start: I64, length: I64, xy: F64, counts: I64, first: int, last: int, width: int, out: U64
 ) -> None:
@@ -452,7 +454,7 @@ def fill_union_bits(
     _unite(kind, start, length, xy, counts, first, last, width, out)
 
 
-@_kernel
+@kernel
 def fill_union(kind: U8, start: I64, length: I64, xy: F64, counts: I64, first: int, last: int, out: U8) -> None:
     """Draw the union of parts first..last-1 as bytes.
 
@@ -472,7 +474,7 @@ def fill_union(kind: U8, start: I64, length: I64, xy: F64, counts: I64, first: i
     _spread(plane, box, out)
 
 
-@_kernel
+@kernel
 def fill_planes(
     ann_first: int,
     ann_last: int,

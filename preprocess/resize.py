@@ -38,9 +38,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from cache.kernel import kernel
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
@@ -77,9 +79,6 @@ class Taps(NamedTuple):
     first: I64
     length: I64
     weight: F32
-
-
-_kernel = njit(nogil=True, cache=True, error_model="numpy")
 
 
 def shrink_image(image_HW3: U8, square_SS3: U8, x: int, y: int, width: int, height: int) -> None:
@@ -142,26 +141,26 @@ def _check_box(source: tuple[int, ...], square: tuple[int, ...], x: int, y: int,
         )
 
 
-@_kernel
+@kernel
 def _scale(source: int, target: int) -> float:
     """Source positions for one of the target, rounded as OpenCV rounds it: the inverse of an inverse."""
     return 1.0 / (float(target) / float(source))
 
 
-@_kernel
+@kernel
 def _is_whole(scale: float) -> bool:
     # OpenCV's test, which misses some whole factors, as 49, for the rounding of the scale; they go the general way.
     return bool(abs(scale - np.rint(scale)) < np.finfo(np.float64).eps)
 
 
-@_kernel
+@kernel
 def _whole_taps(source: int, target: int) -> Taps:
     """All weights one: sums instead of means."""
     factor = source // target
     return Taps(factor * np.arange(target), np.full(target, factor), np.ones((target, factor), np.float32))
 
 
-@_kernel
+@kernel
 def _mean_taps(source: int, target: int) -> Taps:
     scale = _scale(source, target)
     first = np.empty(target, np.int64)
@@ -189,7 +188,7 @@ def _mean_taps(source: int, target: int) -> Taps:
     return Taps(first, length, weight)
 
 
-@_kernel
+@kernel
 def _taps(height: int, width: int, box_height: int, box_width: int) -> tuple[Taps, Taps, np.float32]:
     """The taps down the columns and along the rows, and by what their sum is to be multiplied."""
     down = _scale(height, box_height)
@@ -233,7 +232,7 @@ def _weigh(_context: Any, row: Any, _index: Any, weights: Any, _at: Any, _taps: 
     return signature, generate
 
 
-@_kernel
+@kernel
 def _reduce_row(row: F32, first: I64, weights: F32, taps: int, reduced: F32) -> None:
     """Reduce a row of pixels, (3 W + padding,), along the row to (3 w + 1,)."""
     for pixel in range(first.size):
@@ -241,19 +240,19 @@ def _reduce_row(row: F32, first: I64, weights: F32, taps: int, reduced: F32) -> 
         _weigh(row, 3 * first[pixel], weights, pixel * taps, taps, reduced, 3 * pixel)  # type: ignore[call-arg]
 
 
-@_kernel
+@kernel
 def _to_float(row: U8, out: F32) -> None:
     for index in range(row.size):
         out[index] = np.float32(row[index])
 
 
-@_kernel
+@kernel
 def _add_row(row: F32, weight: np.float32, total: F32) -> None:
     for index in range(total.size):
         total[index] += weight * row[index]
 
 
-@_kernel
+@kernel
 def _finish_row(row: F32, weight: np.float32, gain: np.float32, total: F32, out: U8) -> None:
     """Add the last row, round the sum into bytes, and leave it cleared for the next output row."""
     for index in range(total.size):
@@ -263,7 +262,7 @@ def _finish_row(row: F32, weight: np.float32, gain: np.float32, total: F32, out:
         total[index] = _ZERO
 
 
-@_kernel
+@kernel
 def _shrink_image(image: U8, square: U8, x: int, y: int, width: int, height: int) -> None:
     """As `shrink_image`, of rows (H, 3 W) into rows (S, 3 S)."""
     down, along, gain = _taps(image.shape[0], image.shape[1] // 3, height, width)
@@ -293,7 +292,7 @@ def _shrink_image(image: U8, square: U8, x: int, y: int, width: int, height: int
             target += 1
 
 
-@_kernel
+@kernel
 def _any(row: U8) -> bool:
     some = _CLEAR
     for pixel in row:
@@ -301,7 +300,7 @@ def _any(row: U8) -> bool:
     return bool(some != _CLEAR)
 
 
-@_kernel
+@kernel
 def _compare_rows(rows: U8, state: U8) -> None:
     """What rows (n, W) have in common, for each column: `_CLEAR`, `_SET` or `_MIXED`."""
     for column in range(rows.shape[1]):
@@ -311,7 +310,7 @@ def _compare_rows(rows: U8, state: U8) -> None:
             state[column] = state[column] if state[column] == np.uint8(row[column] != 0) else _MIXED
 
 
-@_kernel
+@kernel
 def _run_end(state: U8, words: U64, column: int) -> int:
     """The first column behind this one whose state differs; words are the states, eight at a time."""
     value = state[column]
@@ -327,7 +326,7 @@ def _run_end(state: U8, words: U64, column: int) -> int:
     return column
 
 
-@_kernel
+@kernel
 def _write_run(row: U8, first: int, last: int, value: int) -> None:
     """Write bits first..last-1, at least one, with those of value, 0 or 255."""
     head = first >> 3
@@ -342,7 +341,7 @@ def _write_run(row: U8, first: int, last: int, value: int) -> None:
     row[head] = (row[head] & ~head_mask) | (value & head_mask)
 
 
-@_kernel
+@kernel
 def _is_set(plane: U8, top: int, down: F32, rows: int, left: int, along: F32, columns: int, gain: np.float32) -> bool:
     """Whether an output pixel reaches 128; along holds the weights of white pixels."""
     total = _ZERO
@@ -355,7 +354,7 @@ def _is_set(plane: U8, top: int, down: F32, rows: int, left: int, along: F32, co
     return bool(total * gain >= _HALF_WHITE)
 
 
-@_kernel
+@kernel
 def _shrink_plane(plane: U8, bits: U8, x: int, y: int, width: int, height: int) -> int:
     """As `shrink_plane`."""
     for row in range(height):

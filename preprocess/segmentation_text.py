@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from cache.kernel import kernel
 from preprocess.raster import COORDINATE_LIMIT
 
 U8 = npt.NDArray[np.uint8]
@@ -57,17 +57,15 @@ _TO_HIGH_BIT = np.uint64(0x7676767676767676)  # 128 - 10: what it brings above 1
 _CHARACTER = np.uint64(0xFF)
 _POINT_LESS_0 = np.uint64(_POINT ^ _DIGIT_0)
 
-_kernel = njit(nogil=True, cache=True, error_model="numpy")
 
-
-@_kernel
+@kernel
 def _skip_space(text: U8, at: np.uint64) -> np.uint64:
     while text[at] <= _SPACE:  # of these characters, JSON has none but white space between its tokens
         at += _ONE
     return at
 
 
-@_kernel
+@kernel
 def _load_eight(text: U8, at: np.uint64) -> np.uint64:
     """Eight characters from `at` on as one number, the first in its lowest byte: to the compiler a single load."""
     word = _ZERO
@@ -76,14 +74,14 @@ def _load_eight(text: U8, at: np.uint64) -> np.uint64:
     return word
 
 
-@_kernel
+@kernel
 def _first_marked(marks: np.uint64) -> np.uint64:
     """Number of the lowest byte whose highest bit, and no other bit, is set; 0 if there is none."""
     one = (marks & (~marks + _ONE)) >> np.uint64(7)
     return (one * np.uint64(0x0001020304050607)) >> np.uint64(56)  # shifts the byte's number to the top
 
 
-@_kernel
+@kernel
 def _join_digits(digits: np.uint64, count: np.uint64) -> np.int64:
     """The number of 1 to 8 digits, one a byte, the first in the lowest; bytes above these do not count.
 
@@ -95,7 +93,7 @@ def _join_digits(digits: np.uint64, count: np.uint64) -> np.int64:
     return np.int64((digits * np.uint64(1 + (10000 << 32))) >> np.uint64(32))
 
 
-@_kernel
+@kernel
 def _read_short(text: U8, at: np.uint64) -> tuple[np.int64, np.uint64, np.uint64]:
     """Mantissa and decimals of the number at `at`, and where it ends; odd if it has more than seven characters.
 
@@ -122,7 +120,7 @@ def _read_short(text: U8, at: np.uint64) -> tuple[np.int64, np.uint64, np.uint64
     return mantissa, decimals, at + end
 
 
-@_kernel
+@kernel
 def _append_digits(text: U8, at: np.uint64, mantissa: np.int64) -> tuple[np.int64, np.uint64]:
     """The mantissa with the digits from `at` on behind it, and where they end. It overflows without harm."""
     while True:
@@ -133,7 +131,7 @@ def _append_digits(text: U8, at: np.uint64, mantissa: np.int64) -> tuple[np.int6
         at += _ONE
 
 
-@_kernel
+@kernel
 def _read_long(text: U8, at: np.uint64) -> tuple[np.int64, np.uint64, np.uint64]:
     """As `_read_short`, whatever the number's length."""
     negative = text[at] == _MINUS
@@ -154,7 +152,7 @@ def _read_long(text: U8, at: np.uint64) -> tuple[np.int64, np.uint64, np.uint64]
     return mantissa, decimals, end
 
 
-@_kernel
+@kernel
 def _read_polygon(text: U8, at: np.uint64, xy: F64, number: np.uint64) -> tuple[np.uint64, np.uint64]:
     """Read the list of coordinates at `at` to xy[number:]; return where they end there, and where the list ends."""
     first = number
@@ -178,7 +176,7 @@ def _read_polygon(text: U8, at: np.uint64, xy: F64, number: np.uint64) -> tuple[
     return number, at + _ONE
 
 
-@_kernel
+@kernel
 def _read_polygons(text: U8, at: np.uint64, xy: F64, number: np.uint64, length: I64, part: np.uint64) -> np.uint64:
     """Read the list of polygons at `at` to xy[number:] and length[part:]; return where the parts end."""
     while text[at] != _CLOSE:
@@ -195,7 +193,7 @@ def _read_polygons(text: U8, at: np.uint64, xy: F64, number: np.uint64, length: 
     return part
 
 
-@_kernel
+@kernel
 def _read_integers(text: U8, at: np.uint64, out: I64, first: np.uint64, last: np.uint64) -> tuple[np.uint64, np.uint64]:
     """Read the list of integers at `at` to out[first:last]; return where they end there, and where the list ends."""
     if text[at] != _OPEN:
@@ -215,7 +213,7 @@ def _read_integers(text: U8, at: np.uint64, out: I64, first: np.uint64, last: np
     return first, at + _ONE
 
 
-@_kernel
+@kernel
 def _find_value(text: U8, at: np.uint64, key: U8) -> np.uint64:
     """Where the value of the member at `at` begins, if this is its key."""
     for character in key:
@@ -225,7 +223,7 @@ def _find_value(text: U8, at: np.uint64, key: U8) -> np.uint64:
     return _skip_space(text, _skip_space(text, at) + _ONE)
 
 
-@_kernel
+@kernel
 def _read_code(
     text: U8, at: np.uint64, height: int, width: int, counts: I64, first: np.uint64, last: np.uint64
 ) -> np.uint64:
@@ -250,7 +248,7 @@ def _read_code(
     return run if sized and counts[first:run].sum() == height * width else _ODD
 
 
-@_kernel
+@kernel
 def count_signs(text: U8, start: I64, size: I64, commas: I64, brackets: I64) -> None:
     """Count commas and opening square brackets.
 
@@ -271,7 +269,7 @@ def count_signs(text: U8, start: I64, size: I64, commas: I64, brackets: I64) -> 
         brackets[value] = found_brackets
 
 
-@_kernel
+@kernel
 def read_segmentations(
     text: U8,
     start: I64,

@@ -1,0 +1,116 @@
+"""The decorator of every compiled kernel: Numba's, with a cache on disk that never ends a run.
+
+Numba keeps what it compiled beside the source or in the user's cache folder. Where neither can be written, as in a
+shared installation, kernels are kept in a private folder of the system's temporary one; where that fails as well, they
+are compiled in each run. Either way one line of the log says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from multiprocessing import parent_process
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numba
+from numba import njit
+from numba.core.caching import FunctionCache
+
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+
+logger = logging.getLogger(__name__)
+
+_config: Any = numba.config  # it makes its attributes of environment variables
+
+REMEDY = "to keep them elsewhere, set NUMBA_CACHE_DIR to a folder that can be written"
+
+
+def kernel(function: Kernel, *, forceinline: bool = False) -> Kernel:
+    """Compile a function at its first call, or load what an earlier run compiled. It releases the GIL."""
+    compiled: Any = njit(nogil=True, error_model="numpy", forceinline=forceinline)(function)
+    found = _find_cache(function)
+    if found is not None:
+        compiled._cache = found  # `njit(cache=True)` does so with Numba's class, and raises where it finds no folder
+    return cast(Kernel, compiled)
+
+
+class _KernelCache(FunctionCache):
+    """What was compiled of a function, on disk. An error of the disk costs time, and nothing else."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The compiled function for a signature, or None if there is none that can be read."""
+        try:
+            return super().load_overload(sig, target_context)
+        except OSError:
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep a compiled function, if the disk takes it."""
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:
+            # The index is written before what it names: it must not lead to what an older source was compiled to.
+            with suppress(OSError):
+                self.flush()
+            _say(f"compiled kernels cannot be kept in {self.cache_path} ({error.strerror}); {REMEDY}")
+
+
+def _find_cache(function: Callable[..., Any]) -> _KernelCache | None:
+    """The cache of a function, in the first folder that can be written; None if there is none."""
+    asked = _config.CACHE_DIR  # NUMBA_CACHE_DIR
+    with suppress(RuntimeError):  # no folder can be written
+        found = _KernelCache(function)
+        if not asked or Path(found.cache_path).is_relative_to(asked):
+            return found
+    if asked:
+        reason = f"NUMBA_CACHE_DIR={asked} cannot be written"
+    else:
+        reason = f"neither {Path(function.__code__.co_filename).parent} nor the user's cache folder can be written"
+    folder = _temporary_folder()
+    if folder is not None:
+        _config.CACHE_DIR = str(folder)
+        try:
+            found = _KernelCache(function)
+        except RuntimeError:
+            folder = None
+        finally:
+            _config.CACHE_DIR = asked
+    if folder is None:
+        _say(f"kernels are compiled again in each run, since {reason}; {REMEDY}")
+        return None
+    _say(f"compiled kernels are kept in {folder}, since {reason}; {REMEDY}")
+    return found
+
+
+@cache
+def _temporary_folder() -> Path | None:
+    """A folder for compiled kernels that only this user can write, or None.
+
+    Kernels are loaded from there as pickles, which run what they like: so nobody else may put one there.
+    """
+    try:
+        folder = Path(tempfile.gettempdir()) / f"maskcache-kernels-{os.geteuid()}"
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        status = folder.lstat()
+    except OSError:
+        return None
+    private = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) == 0o700
+    return folder if private else None
+
+
+_said = False
+
+
+def _say(note: str) -> None:
+    """Log the first note of a run: of its processes, the one that started the others, and the first of torchrun's."""
+    global _said
+    if not _said and parent_process() is None and os.environ.get("LOCAL_RANK", "0") == "0":
+        logger.warning(note)
+    _said = True
