@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 _config: Any = numba.config  # it makes its attributes of environment variables
 
-REMEDY = "to keep them elsewhere, set NUMBA_CACHE_DIR to a folder that can be written"
+REMEDY = "set NUMBA_CACHE_DIR to a folder that can be written, to keep them there"
 
 
 def kernel(function: Kernel, *, forceinline: bool = False) -> Kernel:

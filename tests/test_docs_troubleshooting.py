@@ -302,6 +302,24 @@ def test_packages_that_are_missing(place, monkeypatch):
     check("DALI is not installed", run(*TRAIN, "--loader", "dali"))
 
 
+def test_an_installation_that_cannot_be_written(tmp_path, monkeypatch, capsys):
+    from cache import kernel
+    from console.kernels import kernel_notes
+
+    def double(number):
+        return 2 * number
+
+    def no_folder(_function):
+        raise RuntimeError("no locator available")
+
+    monkeypatch.setattr(kernel, "_KernelCache", no_folder)
+    monkeypatch.setattr(kernel._config, "CACHE_DIR", "/opt/kernels")
+    monkeypatch.setattr(kernel, "_said", False)
+    with kernel_notes():
+        assert kernel.kernel(double)(21) == 42
+    check("The installation cannot be written", capsys.readouterr().err, "Note")
+
+
 def test_a_checkpoint_and_photos_that_cannot_be_read(place, monkeypatch):
     from model.network import NetworkConfig, build_network
     from predict.photo import _formats
