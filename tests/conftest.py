@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import threading
 import time
 import urllib.request
 import uuid
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 import torch
+
+ROOT = Path(__file__).resolve().parents[1]
 
 # Whatever the locale and the terminal of whoever runs the tests: commands speak English, with emoji.
 os.environ |= {"MASKCACHE_LANG": "en", "MASKCACHE_EMOJI": "1"}
@@ -30,7 +36,7 @@ if torch.version.cuda is None and find_spec("torchvision"):
 
 def _dataset(name: str) -> Path:
     """Return a folder in COCO layout under $MASKCACHE_DATA or beside the repository, or skip the test."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    beside = ROOT.parent / "shared" / "data"
     root = Path(os.environ.get("MASKCACHE_DATA", beside))
     if not (root / name / "annotations").is_dir():
         pytest.skip(f"no {name} in {root}; set MASKCACHE_DATA to the folder that holds it")
@@ -91,6 +97,123 @@ def _polygon(rng, height, width):
 def timm():
     """Return the package timm, or skip the test."""
     return pytest.importorskip("timm", reason="no timm; pip install -e '.[timm]'")
+
+
+@contextmanager
+def _default_signals():
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, usual)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@pytest.fixture
+def default_signals():
+    """For the time of a test, let SIGINT and SIGTERM act on this process as they do in a terminal.
+
+    Tests that run in the background of a script, or in some CI, have inherited an ignored SIGINT.
+    """
+    with _default_signals():
+        yield
+
+
+CHILD_SECONDS = 300.0
+"""How long a child may take: a limit for what hangs, which a busy machine does not reach."""
+
+CHILD_MARK = "MASKCACHE_TEST_CHILD"
+"""Environment variable that a child and all its descendants have in common, whatever groups and sessions they open."""
+
+
+class Child(subprocess.Popen):
+    """A process that a test starts: in a session of its own, text on its pipes, SIGINT and SIGTERM acting by default.
+
+    It is killed with all its descendants when the test has ended, or after some seconds. All ways of waiting for it
+    end with it; `communicate` then fails the test with what it has written so far.
+
+    Args:
+        command: program and arguments.
+        cwd, env, stdin, stderr: see `subprocess.Popen`.
+        seconds: after which it is killed.
+
+    Attributes:
+        overdue: whether it was killed for that.
+    """
+
+    def __init__(
+        self,
+        command,
+        *,
+        cwd=ROOT,
+        env=os.environ,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        seconds=CHILD_SECONDS,
+    ):
+        self._mark, self.overdue = uuid.uuid4().hex, False
+        with _default_signals():
+            super().__init__(
+                [str(part) for part in command], cwd=cwd, env={**env, CHILD_MARK: self._mark}, stdin=stdin,
+                stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True,
+            )  # fmt: skip
+        self._timer = threading.Timer(seconds, self.expire)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def communicate(self, *arguments):
+        """Wait for the end, and give the rest of what it wrote to standard output and to standard error."""
+        written = super().communicate(*arguments)
+        if self.overdue:
+            pytest.fail(
+                "\n".join([f"{self.args} was killed because it took too long; it wrote:", *filter(None, written)])
+            )
+        return written
+
+    def expire(self):
+        """Kill it because it takes too long."""
+        self.overdue = True
+        self._kill_family()
+
+    def close(self):
+        """Kill what is left of it and its descendants."""
+        self._timer.cancel()
+        self._kill_family()
+        with suppress(OSError):  # what was written to it did not arrive
+            self.__exit__(None, None, None)
+
+    def _kill_family(self):
+        while family := self.family():
+            for process in family:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            time.sleep(0.01)
+
+    def family(self):
+        """Give those of it and its descendants that are alive."""
+        processes = psutil.process_iter(["environ"])  # None where it is another user's, or has ended
+        return [process for process in processes if (process.info["environ"] or {}).get(CHILD_MARK) == self._mark]
+
+
+def _start_children():
+    with ExitStack() as stack:
+
+        def start(*arguments, **options):
+            child = Child(*arguments, **options)
+            stack.callback(child.close)
+            return child
+
+        yield start
+
+
+start_child = pytest.fixture(_start_children, name="start_child")
+"""A function that starts a `Child`, by its arguments. All processes that tests start are started by it."""
+
+start_module_child = pytest.fixture(_start_children, name="start_module_child", scope="module")
+"""The same for fixtures of a test file: these children live until its last test has ended."""
 
 
 class ObjectStore:

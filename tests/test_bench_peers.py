@@ -147,14 +147,14 @@ def test_an_iterator_that_has_ended_is_not_asked_again():
 # What is used
 
 
-def test_time_of_children_counts_while_they_live_and_afterwards():
+def test_time_of_children_counts_while_they_live_and_afterwards(start_child):
     burn = "import time\nwhile time.process_time() < 0.1: pass\n"
-    child = subprocess.Popen([sys.executable, "-c", f"{burn}print(flush=True); input()"], stdin=-1, stdout=-1)
+    child = start_child([sys.executable, "-c", f"{burn}print(flush=True); input()"], stdin=subprocess.PIPE)
     before = Usage.now([]).cpu
     child.stdout.readline()
     assert child.pid in descendants()
     living = Usage.now([child.pid]).cpu - before
-    child.communicate(b"\n")
+    child.communicate("\n")
     assert living >= 0.08
     assert Usage.now([]).cpu - before >= 0.08
 

@@ -246,11 +246,14 @@ def test_what_is_damaged_or_missing_in_the_storage_is_named(local, bucket, tmp_p
         open_cache(url, tmp_path / "other")
 
 
-def read_all(root, folder, size, task="read"):
-    command = [sys.executable, "-c", READ_ALL, str(root), str(folder), str(size), task]
-    return subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+@pytest.fixture
+def read_all(start_child):
+    """A function that starts a process which reads all of a cache."""
+
+    def start(root, folder, size, task="read"):
+        return start_child([sys.executable, "-c", READ_ALL, root, folder, size, task], stdin=subprocess.PIPE)
+
+    return start
 
 
 def test_readers_share_what_one_of_them_fetches(root, tmp_path, object_store):
@@ -281,7 +284,7 @@ def test_who_waited_for_a_shard_has_it_while_another_one_keeps_it(root, tmp_path
         assert one.store.fetched + other.store.fetched == 1
 
 
-def test_processes_share_the_folder_and_its_bound(root, local, tmp_path):
+def test_processes_share_the_folder_and_its_bound(root, local, tmp_path, read_all):
     sizes = [path.stat().st_size for path in (local / "lmdb" / "train").glob("*.lmdb")]
     both = [read_all(root / "lmdb", tmp_path, 3 * max(sizes)) for _ in range(2)]
     for process in both:
@@ -292,7 +295,7 @@ def test_processes_share_the_folder_and_its_bound(root, local, tmp_path):
     most = 0
     while any(process.poll() is None for process in both):
         most = max(most, held_now(tmp_path))
-    outputs = [process.communicate(timeout=30) for process in both]
+    outputs = [process.communicate() for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert len(sizes) <= sum(json.loads(said) for said, _ in outputs) <= 2 * len(sizes)
     assert max(sizes) <= most <= 3 * max(sizes)
@@ -306,13 +309,12 @@ def held_now(folder):
         return 0
 
 
-def test_what_a_killed_process_leaves_is_never_read(root, local, tmp_path):
+def test_what_a_killed_process_leaves_is_never_read(root, local, tmp_path, read_all):
     process = read_all(root / "lmdb", tmp_path, 0, task="die")
     assert process.stdout.readline() == "open\n"
     while not (tmp_path / "ready").exists():
         assert process.poll() is None
     process.kill()
-    process.wait()
     process.communicate()
     left = (tmp_path / "ready").read_text()
     assert (tmp_path / left).read_bytes() == b"half of it"
@@ -371,13 +373,11 @@ def test_a_disk_that_is_full_is_said_with_its_remedy(root, tmp_path, monkeypatch
         open_cache(root / "lmdb", tmp_path / "file")
 
 
-def test_a_lock_is_given_back_however_its_process_ends(tmp_path):
+def test_a_lock_is_given_back_however_its_process_ends(tmp_path, start_child):
     program = "import sys, threading; from cache.file_lock import lock_file; from pathlib import Path\n"
     program += "lock_file(Path(sys.argv[1]), threading.Event()); print('locked', flush=True); sys.stdin.read()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path / "lock")], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert process.stdout.readline() == b"locked\n"
+    process = start_child([sys.executable, "-c", program, tmp_path / "lock"], stdin=subprocess.PIPE)
+    assert process.stdout.readline() == "locked\n"
     stop = threading.Event()
     threading.Timer(0.1, stop.set).start()
     with pytest.raises(StoppedError):

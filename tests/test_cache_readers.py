@@ -6,7 +6,6 @@ import importlib.util
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -51,17 +50,18 @@ def caches(tmp_path_factory, write_coco):
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
+def compiled(tmp_path_factory, start_module_child):
     """The reader in C++, or the reason why it is left out."""
     compiler = shutil.which("c++")
     if compiler is None:
         pytest.skip("no C++ compiler")
     program = tmp_path_factory.mktemp("compiled") / "reader"
     command = [compiler, "-std=c++17", "-Wall", "-Werror", READERS / "reader.cpp", "-o", program, "-llmdb", "-lxxhash"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if missing := re.search(r"fatal error: (\S+): No such file", done.stderr):
+    child = start_module_child(command)
+    _, errors = child.communicate()
+    if missing := re.search(r"fatal error: (\S+): No such file", errors):
         pytest.skip(f"no {missing[1]}; apt-get install liblmdb-dev libxxhash-dev nlohmann-json3-dev")
-    assert done.returncode == 0, done.stderr
+    assert child.returncode == 0, errors
     return program
 
 
@@ -90,7 +90,7 @@ def test_the_reader_in_python_agrees_record_for_record(caches, kind, split):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_reader_in_cpp_agrees_record_for_record(caches, compiled, kind):
+def test_the_reader_in_cpp_agrees_record_for_record(caches, compiled, kind, start_child):
     for split in ("train", "val"):
         lines = [
             [
@@ -102,7 +102,9 @@ def test_the_reader_in_cpp_agrees_record_for_record(caches, compiled, kind):
             ]
             for columns, image, *planes in samples_of(caches / kind, split)
         ]
-        printed = subprocess.run([compiled, caches / kind, split], capture_output=True, text=True, check=True).stdout
+        child = start_child([compiled, caches / kind, split])
+        printed, errors = child.communicate()
+        assert child.returncode == 0, errors
         found = [line.split(" ") for line in printed.splitlines()]
         fractions = [float(line.pop(10)) for line in found]
         assert found == [[str(value) for value in line] for line in lines]
@@ -162,15 +164,16 @@ DAMAGES = [remove_index, damage_version, damage_index, damage_table, damage_shar
     ("kind", "damage"),
     [*((kind, damage) for kind in ("jpeg", "zarr") for damage in DAMAGES), ("zarr", damage_chunk_index)],
 )
-def test_what_a_reader_must_refuse_is_refused(caches, compiled_or_none, tmp_path, kind, damage):
+def test_what_a_reader_must_refuse_is_refused(caches, compiled_or_none, tmp_path, kind, damage, start_child):
     cache = shutil.copytree(caches / kind, tmp_path / kind)
     damage(cache)
     with pytest.raises(page_reader.RefusedError):
         list(page_reader.read_split(cache, "train"))
     if compiled_or_none:
-        done = subprocess.run([compiled_or_none, cache, "train"], capture_output=True, text=True)
-        assert done.returncode == 1
-        assert done.stderr.startswith("error: ")
+        child = start_child([compiled_or_none, cache, "train"])
+        _, errors = child.communicate()
+        assert child.returncode == 1
+        assert errors.startswith("error: ")
 
 
 @pytest.fixture

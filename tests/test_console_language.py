@@ -8,7 +8,6 @@ import itertools
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
@@ -534,11 +533,13 @@ def test_plain_text_has_no_emoji():
                 assert not emoji.search(plain(each)), each
 
 
-def test_a_pipe_gets_plain_text_and_a_stream_that_cannot_show_a_sign_no_traceback(made):
+def test_a_pipe_gets_plain_text_and_a_stream_that_cannot_show_a_sign_no_traceback(made, start_child):
     root, _photo = made
     environ = {**os.environ, "MASKCACHE_EMOJI": "", "MASKCACHE_LANG": "es", "PYTHONIOENCODING": "ascii"}
-    command = [sys.executable, "cli.py", "quick", "--coco", str(root / "coco")]
-    said = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, check=True).stdout.decode("ascii")
+    child = start_child([sys.executable, "cli.py", "quick", "--coco", root / "coco"], env=environ)
+    said, errors = child.communicate()
+    assert child.returncode == 0, errors
+    assert said.isascii()
     assert "[ok] Directorio principal encontrado: " in said
     assert "[ok] Directorio train2017 encontrado con 26 im?genes\n" in said
 

@@ -3,7 +3,6 @@
 import itertools
 import pickle
 import signal
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -272,6 +271,7 @@ def press_ctrl_c(loader):
         signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("end", [use_up, break_off, fail, press_ctrl_c])
 def test_nothing_is_left_behind(caches, backend, codec, end):
@@ -287,7 +287,7 @@ def test_nothing_is_left_behind(caches, backend, codec, end):
     assert held(caches[codec]) == before
 
 
-def test_ctrl_c_in_the_middle_of_a_wait_ends_the_process_at_once(caches, backend):
+def test_ctrl_c_in_the_middle_of_a_wait_ends_the_process_at_once(caches, backend, start_child):
     program = f"""
 import sys
 from pathlib import Path
@@ -298,12 +298,9 @@ with open_loader(LoaderConfig(cache=Path({str(caches["raw"])!r}), backend={backe
         for _ in loader:
             pass
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path.cwd()
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
+    process = start_child([sys.executable, "-c", program])
+    assert process.stdout.readline() == "ready\n", process.communicate()
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate()
     assert errors.strip().endswith("KeyboardInterrupt")
     assert process.returncode != 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ctypes
 import math
 import mmap
-import multiprocessing
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -196,11 +196,11 @@ def _warp_at_the_edge_of_memory() -> None:
 
 
 @pytest.mark.skipif(mmap.PAGESIZE != 4096 or not hasattr(mmap, "MAP_PRIVATE"), reason="needs mprotect and 4 KiB pages")
-def test_nothing_is_read_around_the_image() -> None:
-    process = multiprocessing.get_context("spawn").Process(target=_warp_at_the_edge_of_memory)
-    process.start()
-    process.join()
-    assert process.exitcode == 0, "-11: read beyond the first or the last pixel"
+def test_nothing_is_read_around_the_image(start_child: Any) -> None:
+    code = f"from {__name__} import _warp_at_the_edge_of_memory as warp; warp()"
+    child = start_child([sys.executable, "-c", code])
+    _, errors = child.communicate()
+    assert child.returncode == 0, f"-11: read beyond the first or the last pixel; {errors}"
 
 
 @pytest.mark.parametrize("side", [32, 64, 160, 384])

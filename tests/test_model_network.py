@@ -1,10 +1,8 @@
 """Tensor suffixes: N images, 3 RGB, 1 the person logit or plane, H and W pixels."""
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError
-from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -256,9 +254,11 @@ def test_dropout_acts_in_training_only_and_has_no_weights(name):
     assert torch.equal(network(image_N3HW), network(image_N3HW))
 
 
-def test_importing_the_package_is_cheap():
+def test_importing_the_package_is_cheap(start_child):
     code = "import sys, model; assert 'torch' not in sys.modules; model.NetworkConfig; assert 'torch' in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+    child = start_child([sys.executable, "-c", code])
+    _, errors = child.communicate()
+    assert child.returncode == 0, errors
 
 
 def test_every_name_handed_on_exists():

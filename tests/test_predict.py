@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import threading
 import weakref
@@ -653,7 +652,7 @@ def test_certainty_is_the_iou_to_be_expected():
     assert certainty(np.ones((3, 4), np.float32), 0.5) == 100
 
 
-def test_killed_halfway_it_leaves_whole_results_only(model, tmp_path):
+def test_killed_halfway_it_leaves_whole_results_only(model, tmp_path, start_child):
     folder = photos(tmp_path / "photos", 12)
     code = (
         "import os, signal, sys, itertools\n"
@@ -666,10 +665,9 @@ def test_killed_halfway_it_leaves_whole_results_only(model, tmp_path):
         "import cli; cli.main()\n"
     )
     arguments = ["predict", folder, "--model", model, "--out", tmp_path / "out", "--batch-size", 2, "--threads", 2]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, capture_output=True, check=False
-    )
-    assert done.returncode == -9, done.stderr
+    child = start_child([sys.executable, "-c", code, *arguments])
+    _, errors = child.communicate()
+    assert child.returncode == -9, errors
     whole = [path for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")]
     assert len(whole) == 5
     for path in whole:

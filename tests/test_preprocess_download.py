@@ -10,7 +10,6 @@ import re
 import shutil
 import signal
 import stat
-import subprocess
 import sys
 import threading
 import zipfile
@@ -658,19 +657,22 @@ coco._tidy = dying
 
 
 @pytest.mark.parametrize("moment", KILLS)
-def test_a_killed_download_goes_on(site, tmp_path, moment):
+def test_a_killed_download_goes_on(site, tmp_path, moment, start_child):
     code = f"""
 import os, pickle, shutil, signal, sys
-sys.path.insert(0, {str(Path.cwd())!r})
-config = pickle.loads(sys.stdin.buffer.read())
+from pathlib import Path
+config = pickle.loads(Path(sys.argv[1]).read_bytes())
 {KILLS[moment]}
 from preprocess.download.coco import download_coco
 from console.download import DownloadPrinter
 download_coco(config, DownloadPrinter(config))
 """
-    data = pickle.dumps(site.config(tmp_path))
-    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    root, config = tmp_path / "root", tmp_path / "config"
+    root.mkdir()
+    config.write_bytes(pickle.dumps(site.config(root)))
+    child = start_child([sys.executable, "-c", code, config])
+    _, errors = child.communicate()
+    assert child.returncode == -signal.SIGKILL, errors
     there = {name: data for name, data in files(tmp_path).items() if name.startswith("train2017")}
     assert len(there) == {"fetching": 0, "unpacking": 6, "tidying": 12}[moment]
     assert all(WHOLE[name] == data for name, data in there.items() if not name.endswith(".unpacking.tmp"))

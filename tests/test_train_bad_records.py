@@ -157,6 +157,7 @@ def test_validation_is_that_of_the_sound_samples(finished, sound):
     assert result.best.val_loss == pytest.approx(np.average(losses, weights=counts), rel=1e-4)
 
 
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize("steps", [2, STEPS + 3])
 def test_a_run_that_was_stopped_counts_the_same(finished, damaged, tmp_path, steps):
     whole, _ = finished

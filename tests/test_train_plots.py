@@ -1,6 +1,4 @@
 import dataclasses
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -113,19 +111,14 @@ def test_the_earlier_of_equally_good_epochs_is_the_best():
     assert best_epoch([]) is None
 
 
-def test_drawing_touches_no_global_state_and_importing_loads_nothing(tmp_path):
+def test_drawing_touches_no_global_state_and_importing_loads_nothing(tmp_path, start_child):
     code = (
         "import sys, pathlib, train.plots, train.figure as figure\n"
         "assert not {'matplotlib', 'torch', 'numba'} & set(sys.modules), 'loaded at import'\n"
         "figure.save_figure(figure.new_figure(2, 2), pathlib.Path(sys.argv[1]))\n"
         "assert 'matplotlib.pyplot' not in sys.modules, 'pyplot was loaded'\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "empty.png")],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    child = start_child([sys.executable, "-c", code, tmp_path / "empty.png"])
+    _, errors = child.communicate()
+    assert child.returncode == 0, errors
     assert (tmp_path / "empty.png").exists()

@@ -51,30 +51,25 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def url(folder):
+def url(folder, start_module_child):
     """The address of the page, which a server of its own shows."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", ROOT / "app.py", "--server.port", port, "--server.headless", 1]
-    server = subprocess.Popen(
-        [*map(str, command)],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    server = start_module_child(command, cwd=folder, env=environ, stderr=subprocess.STDOUT, seconds=1800)
     said = []
     for line in server.stdout:
         said.append(line)
         if "URL:" in line:
             break
     assert f"http://localhost:{port}" in "".join(said)
-    threading.Thread(target=lambda: said.extend(server.stdout), daemon=True).start()
+    rest = threading.Thread(target=lambda: said.extend(server.stdout), daemon=True)
+    rest.start()
     yield f"http://localhost:{port}"
     server.kill()
-    server.wait(30)
+    rest.join()
     assert "Traceback" not in "".join(said)
 
 

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -301,9 +300,10 @@ def test_two_sessions_share_one_network(run_folder):
     ("hidden", "said"),
     [(True, "wants the package streamlit; pip install -e '.[app]'"), (False, "wants a server; streamlit run app.py")],
 )
-def test_python_app_py_says_what_to_do(hidden, said):
+def test_python_app_py_says_what_to_do(hidden, said, start_child):
     hide = "sys.modules['streamlit'] = None" if hidden else ""
     code = f"import runpy, sys\n{hide}\nrunpy.run_path({str(ROOT / 'app.py')!r}, run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].endswith(said)
+    child = start_child([sys.executable, "-c", code])
+    _, errors = child.communicate()
+    assert child.returncode == 1
+    assert errors.splitlines()[-1].endswith(said)
