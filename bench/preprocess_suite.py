@@ -22,6 +22,7 @@ from bench.process import PEAK_MEMORY, run_program
 from bench.replica import repeat_dataset
 from bench.report import Row
 from bench.timing import Rates, Work, measure_together
+from cache.child import end_with_parent
 from cache.record import RecordLayout
 from cache.spec import CacheSpec
 from preprocess.build import BuildConfig, build_cache
@@ -130,6 +131,7 @@ def _processes(coco: Path, spec: CacheSpec, number: int) -> ProcessPoolExecutor:
 
 
 def _open_split(coco: Path, spec: CacheSpec) -> None:
+    end_with_parent()
     cv2.setNumThreads(1)
     _split[:] = [read_split(coco, "train", spec)]
 

@@ -18,13 +18,26 @@ def peak_memory():
 """Defines `peak_memory`: the most bytes that the process ever had in memory, 0 where a system does not tell."""
 
 
+# Nothing is ever written to it: what can be read is its end, when the process that holds the other end has gone.
+_END_WITH_PARENT = """
+import os, threading
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
+"""
+
+
 def run_program(program: str, *arguments: Path | int) -> list[float]:
-    """The numbers in the last line that a Python program prints, which finds modules as this process does."""
-    done = subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
+    """The numbers in the last line that a Python program prints, which finds modules as this process does.
+
+    It ends with this process, even if that is killed.
+    """
+    ours, theirs = os.pipe()
+    with os.fdopen(theirs, "wb"), os.fdopen(ours, "rb") as standard_input:
+        done = subprocess.run(
+            [sys.executable, "-c", _END_WITH_PARENT + program, *map(str, arguments)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdin=standard_input,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
     return [float(number) for number in done.stdout.splitlines()[-1].split()]

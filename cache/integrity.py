@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection
 
+from cache.child import end_with_parent
 from cache.errors import CacheError
 from cache.index import ShardInfo
 from cache.manifest import ShardManifest, manifest_path
@@ -141,6 +142,7 @@ def _check_records_apart(reader: CacheReader, samples: list[int]) -> Iterator[Da
 
 
 def _report_records(reader: CacheReader, samples: list[int], to: Connection) -> None:
+    end_with_parent()
     for sample in samples:
         to.send(check_record(reader, sample))
 

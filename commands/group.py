@@ -1,10 +1,14 @@
-"""The group of all commands: their order, their language, their errors, Ctrl-C."""
+"""The group of all commands: their order, their language, their errors, Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -32,7 +36,7 @@ _KEPT = {
     "predict": message("What is done is kept: the same command goes on."),
     "": message("What is done is kept: the same command goes on."),
 }
-"""What Ctrl-C leaves, by command; `train` says it itself."""
+"""What a command leaves when it is stopped; `train` says it itself."""
 
 
 class FriendlyGroup(click.Group):
@@ -79,7 +83,7 @@ class FriendlyGroup(click.Group):
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""
         try:
-            with kernel_notes():
+            with kernel_notes(), _interrupted_by_sigterm():
                 return super().invoke(context)
         except KeyboardInterrupt:
             kept = _KEPT.get(context.invoked_subcommand or "")
@@ -95,6 +99,24 @@ class FriendlyGroup(click.Group):
                 said = _("The options that it names are those of `cli.py {command}`, which does this step alone.")
                 click.echo(said.format(command=context.obj), err=True)
             sys.exit(1)
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM, as `kill`, Slurm and Docker send it, stop a command as Ctrl-C does, with the same tidying up.
+
+    A SIGTERM that is ignored stays so; so does an ignored SIGINT, with which a shell's script starts what it leaves to
+    run in the background. Such a command is stopped by SIGTERM alone.
+    """
+    in_main = threading.current_thread() is threading.main_thread()  # Python takes signals nowhere else
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _spoken(error: click.UsageError) -> click.UsageError:

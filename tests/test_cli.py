@@ -4,7 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
-import subprocess
+import signal
 import sys
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def test_the_flags_are_an_interface():
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
-def test_help_loads_nothing_heavy(arguments):
+def test_help_loads_nothing_heavy(arguments, start_child):
     code = (
         "import sys; sys.argv = ['cli.py', *sys.argv[1:]]\n"
         "import cli\n"
@@ -81,10 +81,10 @@ def test_help_loads_nothing_heavy(arguments):
         "except SystemExit as stop: assert not stop.code, stop.code\n"
         "print('loaded', sorted({'torch', 'numba', 'nvidia', 'cv2', 'numpy', 'zarr'} & set(sys.modules)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.endswith("loaded []\n")
+    child = start_child([sys.executable, "-c", code, *arguments])
+    said, errors = child.communicate()
+    assert child.returncode == 0, errors
+    assert said.endswith("loaded []\n")
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,31 @@ def run(*arguments, code=0):
     result = CliRunner(catch_exceptions=False).invoke(main, [str(argument) for argument in arguments])
     assert result.exit_code == code, result.output
     return result
+
+
+@pytest.mark.usefixtures("default_signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_stopped_says_what_is_kept(tmp_path, monkeypatch, number):
+    def stopped(*_):
+        signal.raise_signal(number)
+
+    monkeypatch.setattr("preprocess.download.coco.download_coco", stopped)
+    result = run("download", "--dir", tmp_path, code=130)
+    assert result.stderr == "\nStopped. What is there is kept: the same command goes on.\n"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.usefixtures("default_signals")
+def test_a_sigterm_that_is_ignored_stays_ignored(tmp_path, monkeypatch):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def fail(*_):
+        signal.raise_signal(signal.SIGTERM)
+        raise ValueError("not stopped")
+
+    monkeypatch.setattr("preprocess.download.coco.download_coco", fail)
+    assert run("download", "--dir", tmp_path, code=1).stderr == "error: not stopped\n"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
 
 
 def test_preprocess_tells_what_it_wrote_and_leaves_a_finished_cache_alone(made):

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -68,7 +67,7 @@ def files(out):
     return {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
-def wait_until(true, seconds=30):
+def wait_until(true, seconds=300):
     until = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < until, "waited in vain"
@@ -162,7 +161,7 @@ def start_stuck(coco, out, cluster, monkeypatch):
 
     real = engine._task
     monkeypatch.setattr(engine, "_task", task)
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     wait_until(lambda: aside.exists() and not (set(shards(coco)) - set(names(out, ".json"))))
     (busy,) = [worker.nanny for worker in cluster.scheduler.workers.values() if worker.processing]
@@ -189,7 +188,7 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path, write_coco, processes,
     thread, done, process = start_stuck(coco, out, processes, monkeypatch)
     (coco / "train2017" / f"{1:012d}.aside").rename(coco / "train2017" / f"{1:012d}.jpg")
     os.kill(process, signal.SIGKILL)
-    thread.join(60)
+    thread.join(300)
     assert process not in {nanny.pid for nanny in processes.workers.values()}
     assert done[0].rejections == ()
     assert files(out) == files(tmp_path / "here")
@@ -201,7 +200,7 @@ def test_a_shard_that_kills_its_workers_is_named(tmp_path, write_coco, processes
     monkeypatch.setattr(processes.scheduler, "allowed_failures", 0)
     thread, done, process = start_stuck(coco, out, processes, monkeypatch)
     os.kill(process, signal.SIGKILL)
-    thread.join(60)
+    thread.join(300)
     failure = str(done[0])
     assert failure.startswith("shard train/00000.lmdb (000000000000.jpg to ")
     assert "has lost 1 workers" in failure
@@ -210,15 +209,16 @@ def test_a_shard_that_kills_its_workers_is_named(tmp_path, write_coco, processes
     assert not list(out.glob("*/.*")), "what it had begun is tidied up"
 
 
-def test_ctrl_c_keeps_finished_shards_and_the_same_command_goes_on(tmp_path, write_coco, cluster):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_finished_shards_and_the_same_command_goes_on(tmp_path, write_coco, cluster, number, start_child):
     coco, out = write_coco(tmp_path / "coco", counts=(500, 5)), tmp_path / "cache"
     command = [sys.executable, "cli.py", "preprocess", "--coco", coco, "--out", out, "--side", "64"]
     command += ["--cluster", cluster.text]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: len(list(out.glob("train/*.json"))) >= 1)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
+    process = start_child(command)
+    wait_until(lambda: process.poll() is not None or len(list(out.glob("train/*.json"))) >= 1)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode == 130, errors
     assert "Finished shards are kept: the same command goes on." in errors
     assert "Traceback" not in errors
     assert not (out / "index.json").exists()

@@ -3,7 +3,6 @@
 import itertools
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -27,11 +26,13 @@ def build(coco, out, store="lmdb"):
     return build_cache(BuildConfig(coco=coco, out=out, spec=spec(store)))
 
 
-def run_build(coco, out, *, store="lmdb", limit=0):
-    """Start a build in a process of its own, with one worker and a limit on the size of files."""
-    code = f"""
-import resource, sys
-sys.path.insert(0, {str(Path.cwd())!r})
+@pytest.fixture
+def run_build(start_child):
+    """A function that starts a build in a process of its own, with one worker and a limit on the size of files."""
+
+    def start(coco, out, *, store="lmdb", limit=0):
+        code = f"""
+import resource
 if {limit}:
     resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 from pathlib import Path
@@ -43,10 +44,11 @@ spec = CacheSpec(side=64, shard_samples=4, store={store!r})
 print("ready", flush=True)
 build_cache(BuildConfig(coco=Path({str(coco)!r}), out=Path({str(out)!r}), spec=spec, workers=1))
 """
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    process.stdout.readline()
-    return process
+        process = start_child([sys.executable, "-c", code])
+        assert process.stdout.readline() == "ready\n", process.communicate()
+        return process
+
+    return start
 
 
 def files(out):
@@ -56,13 +58,14 @@ def files(out):
 
 def wait_for_shards(out, number, process):
     """Wait until so many shards are finished, or the build is over."""
-    until = time.monotonic() + 30
-    while len(list(out.glob("*/*.json"))) < number and process.poll() is None and time.monotonic() < until:
+    while len(list(out.glob("*/*.json"))) < number and process.poll() is None:
         time.sleep(0.0005)
 
 
 @pytest.mark.parametrize(("store", "kills"), [("lmdb", 20), ("zarr", 8)])
-def test_killed_at_random_moments_the_cache_is_byte_for_byte_that_of_one_build(tmp_path, store, kills, write_coco):
+def test_killed_at_random_moments_the_cache_is_byte_for_byte_that_of_one_build(
+    tmp_path, store, kills, write_coco, run_build
+):
     coco = write_coco(tmp_path / "coco", counts=(260, 5))
     build(coco, tmp_path / "whole", store)
     out, rng, alive = tmp_path / "killed", np.random.default_rng(0), 0
@@ -88,10 +91,10 @@ def test_killed_at_random_moments_the_cache_is_byte_for_byte_that_of_one_build(t
 
 
 @pytest.mark.parametrize("store", ["lmdb", "zarr"])
-def test_a_full_disk_is_a_clear_error_and_what_is_finished_stays(tmp_path, store, write_coco):
+def test_a_full_disk_is_a_clear_error_and_what_is_finished_stays(tmp_path, store, write_coco, run_build):
     coco, out = write_coco(tmp_path / "coco"), tmp_path / "cache"
     process = run_build(coco, out, store=store, limit=40_000)  # shards of two records are smaller, of four are not
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate()
     assert process.returncode != 0
     assert "CacheWriteError: cannot write" in errors or "CacheWriteError: cannot create" in errors
     assert "free some space" in errors or "cannot create" in errors
@@ -104,17 +107,22 @@ def test_a_full_disk_is_a_clear_error_and_what_is_finished_stays(tmp_path, store
         assert list(check_split(reader)) == []
 
 
-def test_ctrl_c_stops_within_two_seconds_says_how_to_resume_and_is_resumed(tmp_path, write_coco):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_build_begins_no_more_shards_says_how_to_resume_and_is_resumed(
+    tmp_path, write_coco, number, start_child
+):
     coco, out = write_coco(tmp_path / "coco", counts=(1500, 5)), tmp_path / "cache"
     command = [sys.executable, "cli.py", "preprocess", "--coco", coco, "--out", out, "--side", "384", "--workers", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start_child(command)
     wait_for_shards(out, 2, process)
-    assert process.poll() is None, "it was stopped in the middle"
-    asked = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
-    assert time.monotonic() - asked < 2
-    assert process.returncode == 130
+    process.send_signal(signal.SIGSTOP)  # so that what it does until it is asked is known
+    os.waitpid(process.pid, os.WUNTRACED)
+    begun = len(list(out.glob("*/*.lmdb*")))
+    process.send_signal(number)
+    process.send_signal(signal.SIGCONT)
+    _, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert len(list(out.glob("*/*.json"))) <= begun
     assert "Finished shards are kept: the same command goes on." in errors
     assert "Traceback" not in errors
     assert not list(tmp_path.rglob("*.tmp"))
@@ -122,23 +130,43 @@ def test_ctrl_c_stops_within_two_seconds_says_how_to_resume_and_is_resumed(tmp_p
     assert report.resumed >= 128
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 130)])
+def test_a_build_that_was_started_with_ctrl_c_ignored_is_stopped_by_sigterm_alone(
+    tmp_path, write_coco, number, code, start_child
+):
+    coco, out = write_coco(tmp_path / "coco", counts=(800, 5)), tmp_path / "cache"
+    command = [sys.executable, "cli.py", "preprocess", "--coco", coco, "--out", out, "--side", "256", "--workers", "1"]
+    process = start_child(["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command])
+    wait_for_shards(out, 1, process)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode == code, errors
+    assert (out / "index.json").exists() is (code == 0)
+    assert ("Finished shards are kept" in errors) is (code == 130)
+
+
+@pytest.mark.usefixtures("default_signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("moment", ["__init__", "append", "finish"])
 @pytest.mark.parametrize("store", ["lmdb", "zarr"])
-def test_ctrl_c_in_the_middle_of_a_step_leaves_no_unfinished_shard(tmp_path, store, moment, write_coco, monkeypatch):
+def test_an_interrupt_in_the_middle_of_a_step_leaves_no_unfinished_shard(
+    tmp_path, store, moment, number, write_coco, monkeypatch
+):
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as in a command
     coco, out = write_coco(tmp_path / "coco"), tmp_path / "cache"
     step, calls = getattr(ShardDraft, moment), itertools.count()
 
     def interrupted(self, *arguments):
         result = step(self, *arguments)
         if next(calls) == 1:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
         return result
 
     with monkeypatch.context() as patch:
         patch.setattr(ShardDraft, moment, interrupted)
         with pytest.raises(KeyboardInterrupt):
             build(coco, out, store)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert {signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)} == {signal.default_int_handler}
     assert not list(out.rglob("*.tmp"))
     report = build(coco, out, store)
     assert report.written > 0
@@ -146,18 +174,18 @@ def test_ctrl_c_in_the_middle_of_a_step_leaves_no_unfinished_shard(tmp_path, sto
         assert list(check_split(reader)) == []
 
 
-def test_two_builds_at_once(tmp_path, write_coco):
+def test_two_builds_at_once(tmp_path, write_coco, run_build):
     coco, out = write_coco(tmp_path / "coco", counts=(300, 5)), tmp_path / "cache"
     process = run_build(coco, out)
     wait_for_shards(out, 1, process)
     with pytest.raises(CacheError, match=f"is being built by process {process.pid}; wait for it, or stop it"):
         build(coco, out)
-    process.communicate(timeout=60)
+    process.communicate()
     assert process.returncode == 0
     assert build(coco, out).fresh
 
 
-def test_a_lock_dies_with_its_holder(tmp_path, write_coco):
+def test_a_lock_dies_with_its_holder(tmp_path, write_coco, run_build):
     coco, out = write_coco(tmp_path / "coco", counts=(300, 5)), tmp_path / "cache"
     process = run_build(coco, out)
     wait_for_shards(out, 1, process)

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from preprocess.build import BuildConfig, build_cache
 from preprocess.synth import SynthConfig, make_dataset
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.config import TrainConfig
+from train.interrupt import stop_requests
 from train.loop import fit
 
 STEPS, EPOCHS, BATCH = 4, 3, 4
@@ -129,24 +129,21 @@ def assert_same_end(one, other):
             assert getattr(mine, name) == getattr(theirs, name), f"epoch {mine.epoch}: {name}"
 
 
-def test_killed_outright(config, whole, recorded, tmp_path):
+def test_killed_outright(config, whole, recorded, tmp_path, start_child):
     config = dataclasses.replace(config, out=tmp_path / "run")
     (tmp_path / "child.py").write_text(CHILD)
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     record = tmp_path / "record"
     record.touch()
-    child = subprocess.Popen(
-        [sys.executable, str(tmp_path / "child.py"), str(tmp_path / "config.json"), str(record)],
-        cwd=ROOT,
+    child = start_child(
+        [sys.executable, tmp_path / "child.py", tmp_path / "config.json", record],
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
     )
-    try:
-        while len(record.read_text().splitlines()) < STEPS + 3:
-            assert child.poll() is None, "the child ended by itself"
-            time.sleep(0.01)
-    finally:
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+    while len(record.read_text().splitlines()) < STEPS + 3:
+        assert child.poll() is None, child.communicate()
+        time.sleep(0.01)
+    child.kill()
+    child.communicate()
     before = [int(line) for line in record.read_text().splitlines()]
     reached = load_checkpoint(config.out / "checkpoints" / "last_model.pth").continuation.progress.step
     assert reached in (len(before) - 1, len(before))
@@ -170,6 +167,7 @@ class Stopper(Silent):
             signal.raise_signal(self._number)
 
 
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize(
     ("steps", "number"),
     [*((steps, signal.SIGINT) for steps in range(1, STEPS * EPOCHS + 1)), (STEPS, signal.SIGTERM)],
@@ -245,6 +243,30 @@ def test_a_checkpoint_of_an_earlier_release_at_the_last_batch_of_an_epoch(config
     assert_same_end(whole[0], result)
 
 
+@pytest.mark.usefixtures("default_signals")
+def test_a_signal_that_is_ignored_stays_ignored():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with stop_requests() as asked:
+        signal.raise_signal(signal.SIGINT)
+        assert not asked.is_set()
+        signal.raise_signal(signal.SIGTERM)
+        assert asked.is_set()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.usefixtures("default_signals")
+def test_a_handler_that_could_not_be_put_back_is_left_alone(monkeypatch):
+    """One that was not set from Python, for which `getsignal` gives None."""
+    replaced = []
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)
+    monkeypatch.setattr(signal, "signal", lambda *arguments: replaced.append(arguments))
+    with stop_requests():
+        assert replaced == []
+    assert replaced == []
+
+
+@pytest.mark.usefixtures("default_signals")
 def test_stopped_while_validating(config, whole, recorded, tmp_path, monkeypatch):
     config = dataclasses.replace(config, out=tmp_path, checkpoint_minutes=60)
     evaluate = train.step.EvalStep.__call__

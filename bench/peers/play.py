@@ -6,7 +6,8 @@
     > 1.0                          and for each line with a number of seconds
     < {"samples": 20160, "seconds": 1.0003, "cpu": 1.98, "disk": 0, "memory": 301989888}
 
-until its input ends. Whatever libraries print goes to standard error.
+until its input ends. Whatever libraries print goes to standard error. Where whoever asks has been killed, the process
+group is, too: some libraries' workers wait for ever.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ import dataclasses
 import importlib
 import json
 import os
+import select
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,9 +29,13 @@ from bench.peers.feed import Pump
 from bench.peers.task import Task
 from bench.peers.usage import memory_bytes
 
+CLOSING_SECONDS = 20.0
+"""After the end of the input, before the process group is killed: longer than whoever asks would wait."""
+
 
 def main() -> None:
     """Do what the command line says."""
+    threading.Thread(target=_end_with_asker, daemon=True).start()
     command, task = sys.argv[1], Task.from_json(sys.argv[2])
     module = importlib.import_module(f"bench.peers.contestants.{task.module}")
     if command == "write":
@@ -45,6 +54,15 @@ def _measure(module: Any, task: Task, out: TextIO) -> None:
             window = pump.window(float(line))
             memory = max(memory, memory_bytes())
             _say(out, {**dataclasses.asdict(window), "memory": memory})
+
+
+def _end_with_asker() -> None:
+    """Wait until nobody can write to standard input any more, without reading from it; then leave time to close."""
+    input_end = select.poll()
+    input_end.register(0, 0)  # a pipe's end is told whatever is asked for
+    input_end.poll()
+    time.sleep(CLOSING_SECONDS)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _claim_output() -> TextIO:
