@@ -18,7 +18,7 @@ def peak_memory():
 """Defines `peak_memory`: the most bytes that the process ever had in memory, 0 where a system does not tell."""
 
 
-# Nothing is ever written to it: what can be read is its end, when the process that holds the other end has gone.
+# Nothing is ever written to standard input: reading returns when the process that holds the pipe's other end has gone.
 _END_WITH_PARENT = """
 import os, threading
 threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()

@@ -55,7 +55,7 @@ program = '''
 import subprocess, sys, threading, time
 from bench.peers import play
 play.CLOSING_SECONDS = 0.1
-threading.Thread(target=play._end_with_asker).start()
+threading.Thread(target=play._end_with_parent).start()
 {SLEEPER})
 print("ready", file=sys.stderr, flush=True)
 time.sleep(10**6)

@@ -6,8 +6,8 @@
     > 1.0                          and for each line with a number of seconds
     < {"samples": 20160, "seconds": 1.0003, "cpu": 1.98, "disk": 0, "memory": 301989888}
 
-until its input ends. Whatever libraries print goes to standard error. Where whoever asks has been killed, the process
-group is, too: some libraries' workers wait for ever.
+until its input ends. Whatever libraries print goes to standard error. If the process that asks is killed, this one's
+process group is killed soon after: workers of some libraries would wait for ever.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from bench.peers.task import Task
 from bench.peers.usage import memory_bytes
 
 CLOSING_SECONDS = 20.0
-"""After the end of the input, before the process group is killed: longer than whoever asks would wait."""
+"""Between the end of the input and the end of the process group; `bench.peers.player` itself waits for less."""
 
 
 def main() -> None:
     """Do what the command line says."""
-    threading.Thread(target=_end_with_asker, daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     command, task = sys.argv[1], Task.from_json(sys.argv[2])
     module = importlib.import_module(f"bench.peers.contestants.{task.module}")
     if command == "write":
@@ -56,7 +56,7 @@ def _measure(module: Any, task: Task, out: TextIO) -> None:
             _say(out, {**dataclasses.asdict(window), "memory": memory})
 
 
-def _end_with_asker() -> None:
+def _end_with_parent() -> None:
     """Wait until nobody can write to standard input any more, without reading from it; then leave time to close."""
     input_end = select.poll()
     input_end.register(0, 0)  # a pipe's end is told whatever is asked for
