@@ -6,8 +6,8 @@ Each case is a process of its own, which is subject to the modes of files even i
 import os
 import shutil
 import stat
-import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -35,6 +35,12 @@ print(program.double(21), other.double(4), sum(program.double.stats.cache_hits.v
 
 
 @pytest.fixture
+def run(start_child):
+    """The function `_run`, which starts its processes by `start_child`."""
+    return partial(_run, start_child)
+
+
+@pytest.fixture
 def installed(tmp_path):
     """A folder with two modules of kernels, which cannot be written, and a temporary folder beside it."""
     code = tmp_path / "code"
@@ -49,7 +55,7 @@ def installed(tmp_path):
     (code / "__pycache__").chmod(0o755)
 
 
-def run(code, *, temporary=None, full=False, **environment):
+def _run(start_child, code, *, temporary=None, full=False, **environment):
     """What the program prints on both streams; `temporary` is the system's temporary folder, by default beside it."""
     temporary = str(temporary or code.parent / "temporary")
     environment = {
@@ -64,9 +70,10 @@ def run(code, *, temporary=None, full=False, **environment):
         if shutil.which("setpriv") is None:
             pytest.skip("root may write anywhere, and there is no setpriv to make it obey the modes of files")
         command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *command]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout, done.stderr
+    child = start_child(command, env=environment)
+    out, err = child.communicate()
+    assert child.returncode == 0, err
+    return out, err
 
 
 def one_line(text):
@@ -75,7 +82,7 @@ def one_line(text):
     return line
 
 
-def test_kernels_go_to_the_temporary_folder_and_come_from_there(installed):
+def test_kernels_go_to_the_temporary_folder_and_come_from_there(run, installed):
     folder = installed.parent / "temporary" / f"maskcache-kernels-{os.geteuid()}"
     out, err = run(installed)
     assert out == "42 8 0\n"
@@ -86,14 +93,14 @@ def test_kernels_go_to_the_temporary_folder_and_come_from_there(installed):
     one_line(err)
 
 
-def test_without_any_folder_they_are_compiled_in_each_run(installed):
+def test_without_any_folder_they_are_compiled_in_each_run(run, installed):
     for _ in range(2):
         out, err = run(installed, temporary=installed)
         assert out == "42 8 0\n"
         assert one_line(err).startswith("kernels are compiled again in each run, since neither")
 
 
-def test_the_folder_that_was_asked_for_is_taken_or_named(installed, tmp_path):
+def test_the_folder_that_was_asked_for_is_taken_or_named(run, installed, tmp_path):
     asked = tmp_path / "asked"
     assert run(installed, NUMBA_CACHE_DIR=str(asked)) == ("42 8 0\n", "")
     assert run(installed, NUMBA_CACHE_DIR=str(asked)) == ("42 8 1\n", "")
@@ -108,7 +115,7 @@ def test_the_folder_that_was_asked_for_is_taken_or_named(installed, tmp_path):
     assert not list(installed.glob("__pycache__/*.nbi"))
 
 
-def test_a_disk_that_is_full_ends_nothing(installed):
+def test_a_disk_that_is_full_ends_nothing(run, installed):
     installed.chmod(0o755)
     (installed / "__pycache__").chmod(0o755)
     out, err = run(installed, full=True)
@@ -118,7 +125,7 @@ def test_a_disk_that_is_full_ends_nothing(installed):
     assert run(installed) == ("42 8 1\n", "")
 
 
-def test_what_cannot_be_read_is_compiled(installed):
+def test_what_cannot_be_read_is_compiled(run, installed):
     (installed / "__pycache__").chmod(0o755)
     run(installed)
     for each in (installed / "__pycache__").glob("*.nbi"):

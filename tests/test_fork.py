@@ -7,7 +7,6 @@ import pickle
 import select
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -30,7 +29,6 @@ from cache.spec import CacheSpec
 from loader import LoaderConfig, open_loader
 from preprocess.build import BuildConfig, build_cache
 
-ROOT = Path(__file__).resolve().parents[1]
 SAMPLES, BATCH = 22, 4
 DEADLINE = 120
 """Seconds until a child counts as hanging, and is killed."""
@@ -318,16 +316,9 @@ if child := os.fork():
 """
 
 
-def test_a_child_that_ends_with_an_inherited_loader_ends(caches, backend):
-    process = subprocess.Popen(
-        [sys.executable, "-c", EXIT, str(caches["lmdb"]), backend],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True,
-    )  # fmt: skip
-    try:
-        said, errors = process.communicate(timeout=DEADLINE)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+def test_a_child_that_ends_with_an_inherited_loader_ends(caches, start_child, backend):
+    process = start_child([sys.executable, "-c", EXIT, caches["lmdb"], backend])
+    said, errors = process.communicate()
     assert (said, process.returncode) == ("whole\n", 0), errors
     assert "Traceback" not in errors
     assert "Exception ignored" not in errors
