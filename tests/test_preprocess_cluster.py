@@ -289,6 +289,15 @@ def test_a_scheduler_that_is_lost_is_an_error_and_finished_shards_stay(tmp_path,
     assert build(coco, out).resumed > 20
 
 
+def test_a_scheduler_that_is_lost_while_it_is_asked_is_the_same_error(coco, tmp_path, cluster, monkeypatch):
+    def fail(*_):
+        raise OSError("Timed out trying to connect")
+
+    monkeypatch.setattr(distributed.Client, "nthreads", fail)
+    with pytest.raises(ClusterError, match=r"the connection to the scheduler of tcp://.* is lost; see its log"):
+        build(coco, tmp_path / "cache", cluster=cluster)
+
+
 def test_other_versions_are_refused_before_and_during_a_build(coco, tmp_path, cluster, monkeypatch):
     other = environment() | {"maskcache": "0.0.1", "numpy": "1.0"}
     with pytest.raises(ClusterError, match=r"worker w runs other versions: maskcache is .*, here 0\.0\.1; numpy is "):

@@ -673,16 +673,16 @@ download_coco(config, DownloadPrinter(config))
     child = start_child([sys.executable, "-c", code, config])
     _, errors = child.communicate()
     assert child.returncode == -signal.SIGKILL, errors
-    there = {name: data for name, data in files(tmp_path).items() if name.startswith("train2017")}
+    there = {name: data for name, data in files(root).items() if name.startswith("train2017")}
     assert len(there) == {"fetching": 0, "unpacking": 6, "tidying": 12}[moment]
     assert all(WHOLE[name] == data for name, data in there.items() if not name.endswith(".unpacking.tmp"))
-    part = tmp_path / ".download" / "train2017.zip.part"
+    part = root / ".download" / "train2017.zip.part"
     have = part.stat().st_size if part.exists() else 0
     site.log.clear()
-    report, _ = run(site.config(tmp_path))
+    report, _ = run(site.config(root))
     assert site.log == ([(TRAIN, have, '"one"')] if moment == "fetching" else [])
     assert (have > 0) == (moment == "fetching")
-    assert files(tmp_path) == WHOLE
+    assert files(root) == WHOLE
     assert report.outcomes[2].unpacked.files == {"fetching": 12, "unpacking": 7, "tidying": 0}[moment]
 
 

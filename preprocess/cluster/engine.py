@@ -202,11 +202,20 @@ class _Run:
         if now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
-        self._slots = sum(self._client.nthreads().values())
+        try:
+            self._slots = sum(self._client.nthreads().values())
+        except OSError:
+            raise self._lost() from None
         if self._slots:
             self._staffed = now
         elif now - self._staffed > WORKER_SECONDS:
             raise no_worker(self._address)
+
+    def _lost(self) -> ClusterError:
+        return ClusterError(
+            f"the connection to the scheduler of {self._address.text} is lost; see its log, "
+            "then run the same command again: finished shards are kept"
+        )
 
     def _manifest(self, future: Future[bytes]) -> ShardManifest | None:
         """What a task has come to; None if its result is lost with its worker and will come again."""
@@ -214,10 +223,7 @@ class _Run:
 
         job = self._under_way[future]
         if future.status in ("cancelled", "lost"):
-            raise ClusterError(
-                f"the connection to the scheduler of {self._address.text} is lost; see its log, "
-                "then run the same command again: finished shards are kept"
-            )
+            raise self._lost()
         try:
             return msgspec.json.decode(future.result(timeout=RESULT_SECONDS), type=ShardManifest)
         except TimeoutError:
