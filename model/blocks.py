@@ -91,11 +91,14 @@ def concat(up_NCHW: Tensor, skip_NCHW: Tensor) -> Tensor:
 
     `torch.cat` takes mixed formats without a word and answers in NCHW, which slows down every convolution after it.
     """
-    if up_NCHW.shape[2:] == (2, 2) and skip_NCHW.is_contiguous(memory_format=torch.channels_last):
+    # In channels_last neighbouring channels lie side by side. That is also known of a size that `torch.export` leaves
+    # open, for which torch before 2.13 cannot tell whether a tensor is contiguous.
+    channels_last = skip_NCHW.stride(1) == 1
+    if up_NCHW.shape[2:] == (2, 2) and channels_last:
         up_NCHW = up_NCHW.contiguous(memory_format=torch.channels_last)  # of one pixel, torch cannot tell the format
-    assert up_NCHW.is_contiguous(memory_format=torch.channels_last) == skip_NCHW.is_contiguous(
-        memory_format=torch.channels_last
-    ), f"mixed memory formats: strides {up_NCHW.stride()} and {skip_NCHW.stride()}"
+    assert (up_NCHW.stride(1) == 1) == channels_last, (
+        f"mixed memory formats: strides {up_NCHW.stride()} and {skip_NCHW.stride()}"
+    )
     return torch.cat((up_NCHW, skip_NCHW), dim=1)
 
 
