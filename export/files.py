@@ -77,4 +77,4 @@ def write_program(program: torch.export.ExportedProgram, path: Path, metadata: M
     """Write the program for `torch.export.load`."""
     archive = io.BytesIO()  # torch, given the path, would tell of a full disk by a RuntimeError with a stack of C++
     torch.export.save(program, archive, extra_files={EXTRA_FILE: json.dumps(dict(metadata), indent=1)})
-    path.write_bytes(archive.getvalue())  # without a copy; a view in a traceback crashes Python 3.12.1 (gh-77894)
+    path.write_bytes(archive.getvalue())  # without a copy; a view in a traceback crashes Python 3.12.1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from operator import attrgetter
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from tempfile import gettempdir
 from typing import NamedTuple, TypeVar
 
@@ -92,17 +92,17 @@ def annotation_file(root: Folder, split: str) -> Folder:
         split: as file names end, `train2017`.
 
     Raises:
-        DatasetError: none is there, or several of unknown names.
+        DatasetError: none is there, or several of unknown names, or it is not a file.
         StorageError: object storage cannot be listed.
     """
     folder = root / "annotations"
     names = [name for name in files.names(folder) if name.endswith(f"_{split}.json")]
     for family in ("person_keypoints", "instances"):
         if (name := f"{family}_{split}.json") in names:
-            return folder / name
+            return _plain_file(folder / name)
     others = [name for name in names if not name.startswith(_OTHER_TASKS)]  # COCO's own; they tell nothing of shapes
     if len(others) == 1:
-        return folder / others[0]
+        return _plain_file(folder / others[0])
     if others:
         raise DatasetError(
             f"{folder} has {len(others)} files for {split} ({', '.join(others[:3])}); "
@@ -112,6 +112,12 @@ def annotation_file(root: Folder, split: str) -> Folder:
         f"{folder / f'person_keypoints_{split}.json'} is missing; "
         f"unpack annotations_trainval2017.zip in {root}, or point --coco at the folder that holds annotations/"
     )
+
+
+def _plain_file(path: Folder) -> Folder:
+    if isinstance(path, Path) and path.exists() and not path.is_file():  # to open a pipe is to wait for its writer
+        raise DatasetError(f"{path} is a folder, a pipe or a device, not an annotation file")
+    return path
 
 
 def load_persons(path: PurePath, category: str = "person") -> PersonTable:

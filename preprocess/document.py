@@ -175,6 +175,8 @@ def _open(path: PurePath) -> mmap.mmap | bytes:
         return _map(path)
     except FileNotFoundError:
         raise DatasetError(f"{path} is missing; unpack annotations_trainval2017.zip beside the images") from None
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}; check its permissions") from None
 
 
 def _parse(data: mmap.mmap | bytes, path: PurePath, content: type[_Content], before: int = 0) -> _Content:

@@ -48,6 +48,19 @@ def caches(tmp_path_factory, write_coco):
     return {name: root / name for name in KINDS}
 
 
+@pytest.fixture(autouse=True)
+def no_foreign_garbage():
+    """Keep children from collecting what earlier tests have left behind.
+
+    What a finalizer raises is formatted by pytest, which parses code for it. In the midst of other parsing, CPython
+    3.11 then raises `SystemError: AST constructor recursion depth mismatch`.
+    """
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(params=["native", "resident", "dali"])
 def backend(request):
     if request.param == "dali":

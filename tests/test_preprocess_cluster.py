@@ -138,20 +138,28 @@ def processes():
         yield started
 
 
-def start_stuck(coco, out, cluster, monkeypatch):
-    """Begin a build whose photo 1 keeps whoever reads it waiting; all else is done when this returns.
+def start_stuck(coco, out, cluster):
+    """Begin a build whose photo 1 keeps the first worker that reads it waiting; all else is done when this returns.
 
     Returns:
         The thread, what comes of it, and the process that waits.
     """
-    photo, done = coco / "train2017" / f"{1:012d}.jpg", []
-    aside = photo.with_suffix(".aside")
+    photo, mark, done = coco / "train2017" / f"{1:012d}.jpg", coco / "waits", []
 
-    def task(job, *rest):
-        if not aside.exists():  # the client has looked at it before
-            photo.rename(aside)
-            os.mkfifo(photo)
-        return real(job, *rest)
+    def wait_at_photo():  # in a worker; a function within another one is sent there whole
+        import time
+
+        from preprocess import sources
+
+        real = sources.read_file
+
+        def read(path):
+            if path == photo and not mark.exists():
+                mark.touch()
+                time.sleep(10**6)
+            return real(path)
+
+        sources.read_file = read
 
     def work():
         try:
@@ -159,11 +167,11 @@ def start_stuck(coco, out, cluster, monkeypatch):
         except ClusterError as error:
             done.append(error)
 
-    real = engine._task
-    monkeypatch.setattr(engine, "_task", task)
+    with distributed.Client(cluster) as client:
+        client.run(wait_at_photo)
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    wait_until(lambda: aside.exists() and not (set(shards(coco)) - set(names(out, ".json"))))
+    wait_until(lambda: mark.exists() and not (set(shards(coco)) - set(names(out, ".json"))))
     (busy,) = [worker.nanny for worker in cluster.scheduler.workers.values() if worker.processing]
     (process,) = [nanny.pid for nanny in cluster.workers.values() if nanny.address == busy]
     assert not (out / "index.json").exists()
@@ -182,11 +190,10 @@ def shards(coco):
     return set(names(here, ".json")) - {"train/00000.json"}
 
 
-def test_a_killed_worker_costs_nothing_but_time(tmp_path, write_coco, processes, monkeypatch):
+def test_a_killed_worker_costs_nothing_but_time(tmp_path, write_coco, processes):
     coco, out = write_coco(tmp_path / "coco", counts=(30, 5)), tmp_path / "cache"
     shards(coco)
-    thread, done, process = start_stuck(coco, out, processes, monkeypatch)
-    (coco / "train2017" / f"{1:012d}.aside").rename(coco / "train2017" / f"{1:012d}.jpg")
+    thread, done, process = start_stuck(coco, out, processes)
     os.kill(process, signal.SIGKILL)
     thread.join(300)
     assert process not in {nanny.pid for nanny in processes.workers.values()}
@@ -198,7 +205,7 @@ def test_a_shard_that_kills_its_workers_is_named(tmp_path, write_coco, processes
     coco, out = write_coco(tmp_path / "coco", counts=(30, 5)), tmp_path / "cache"
     shards(coco)
     monkeypatch.setattr(processes.scheduler, "allowed_failures", 0)
-    thread, done, process = start_stuck(coco, out, processes, monkeypatch)
+    thread, done, process = start_stuck(coco, out, processes)
     os.kill(process, signal.SIGKILL)
     thread.join(300)
     failure = str(done[0])

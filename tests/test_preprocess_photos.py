@@ -21,7 +21,7 @@ from preprocess import sample
 from preprocess.build import BuildConfig, build_cache
 from preprocess.cache_soundness import verify_cache
 from preprocess.changes import find_changes
-from preprocess.errors import ImageError
+from preprocess.errors import DatasetError, ImageError
 from preprocess.image import decode_rgb, read_file, read_head, turn_upright
 from preprocess.photos import PhotoFolder, photo_path
 from preprocess.soundness import verify_dataset
@@ -275,6 +275,20 @@ def test_a_bad_entry_in_the_photo_folder_costs_that_photo_only(dataset, tmp_path
     for (only,) in found:
         assert only.reason == reason
     assert all(change.none for change in find_changes(tmp_path / "cache", dataset.root, content=True))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_annotations_that_are_no_file_are_an_error(dataset, tmp_path, make):
+    path = dataset.root / "annotations" / "instances_train2017.json"
+    path.unlink()
+    make(path)
+    with pytest.raises(DatasetError, match="not an annotation file"):
+        dataset.build(tmp_path / "cache")
+    assert [check.problem for check in check_structure(dataset.root) if not check.ok] == [
+        f"{path} is a folder, a pipe or a device, not an annotation file"
+    ]
+    (finding,) = verify_dataset(dataset.root).findings
+    assert "not an annotation file" in finding.reason
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")

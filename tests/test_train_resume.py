@@ -229,6 +229,7 @@ def counted(function, calls):
     return call
 
 
+@pytest.mark.usefixtures("default_signals")
 def test_a_checkpoint_of_an_earlier_release_at_the_last_batch_of_an_epoch(config, whole, recorded, tmp_path):
     """Its loader's position is the end of that epoch."""
     config = dataclasses.replace(config, out=tmp_path, checkpoint_minutes=60)
