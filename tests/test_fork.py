@@ -246,11 +246,18 @@ def test_workers_of_a_dataloader_open_loaders_of_their_own(caches, backend, begu
         loader.load_state_dict({"epoch": 0, "consumed": 0})
         iterator = iter(loader)
         found = samples_of(iterator, 2) if begun else []
-        with pytest.raises(RuntimeError, match=OTHER_PROCESS):
-            list(DataLoader(Batches(loader), **workers))
         own = list(DataLoader(OwnBatches(loader.config), **workers))
         assert sorted(own) == sorted(2 * [samples for samples, _ in expected])
         assert found + samples_of(iterator) == expected
+
+
+def test_workers_of_a_dataloader_that_inherit_a_loader_say_what_to_do(caches):
+    """One backend and one worker are enough: torch waits five seconds for each worker that has failed."""
+    with open_loader(config(caches["lmdb"])) as loader:
+        workers = {"num_workers": 1, "multiprocessing_context": "fork", "timeout": DEADLINE, "batch_size": None}
+        with pytest.raises(RuntimeError, match=OTHER_PROCESS):
+            list(DataLoader(Batches(loader), **workers))
+        gc.collect()  # it is gone before another test forks, whose children would keep its queues open
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "zarr"])

@@ -170,7 +170,7 @@ class Stopper(Silent):
 @pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize(
     ("steps", "number"),
-    [*((steps, signal.SIGINT) for steps in range(1, STEPS * EPOCHS + 1)), (STEPS, signal.SIGTERM)],
+    [(1, signal.SIGINT), (STEPS, signal.SIGINT), (STEPS + 3, signal.SIGINT), (STEPS, signal.SIGTERM)],
 )
 def test_asked_to_stop(config, whole, recorded, tmp_path, steps, number):
     """After a multiple of `STEPS` steps, it is stopped when an epoch is trained but not yet validated."""
