@@ -19,10 +19,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
 from cache.errors import CacheError
-from cache.file_lock import POLL, close_lock, locked, try_lock_file
+from cache.file_lock import POLL, locked, try_lock_file
 from cache.shards import remove
 from cache.storage import StoppedError
 
@@ -110,13 +111,13 @@ class ShardFolder:
         """Where it is while it is on its way."""
         return self.path / f".{name}.tmp"
 
-    def reserve(self, name: str, size: int, own: int, held: int) -> None:
+    def reserve(self, name: str, size: int, own: FileIO, held: int) -> None:
         """Make room for what is about to be fetched, and count it from now on.
 
         Args:
             name: of it.
             size: bytes.
-            own: handle of its lock, which this process has for itself.
+            own: its lock, which this process has for itself.
             held: bytes that this process keeps in use meanwhile.
 
         Raises:
@@ -151,16 +152,14 @@ class ShardFolder:
     def _remove(self, name: str) -> bool:
         """Remove something unless it is in use. Only one process does so at a time."""
         lock = self.lock_of(name)
-        handle = try_lock_file(lock)
-        if handle is None:
+        mine = try_lock_file(lock)
+        if mine is None:
             return False
-        try:
+        with mine:
             remove(self.path / name)
             remove(self.temporary(name))
             lock.unlink()  # last: until then it is counted
             return True
-        finally:
-            close_lock(handle)
 
     def _entries(self) -> list[tuple[str, int, float]]:
         """Name, bytes and last use of all that is there or on its way."""
@@ -170,7 +169,7 @@ class ShardFolder:
                 found.append((lock.name.removesuffix(LOCK), int(lock.read_text() or 0), lock.stat().st_mtime))
         return found
 
-    def give_up(self, name: str, own: int) -> None:
+    def give_up(self, name: str, own: FileIO) -> None:
         """Remove what is there of something that could not be fetched."""
         remove(self.temporary(name))
         _write(own, 0)
@@ -191,12 +190,12 @@ class ShardFolder:
             ) from error
 
 
-def mark_used(lock: int) -> None:
+def mark_used(lock: FileIO) -> None:
     """Note in a lock that what it locks is used now. The kernel's own clock for files may stand still for 10 ms."""
     now = time.time_ns()
-    os.utime(lock, ns=(now, now))
+    os.utime(lock.fileno(), ns=(now, now))
 
 
-def _write(lock: int, size: int) -> None:
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, str(size).encode(), 0)
+def _write(lock: FileIO, size: int) -> None:
+    lock.truncate(0)
+    os.pwrite(lock.fileno(), str(size).encode(), 0)

@@ -7,10 +7,11 @@ import random
 import threading
 from collections import Counter
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 
 from cache.errors import CacheCorruptError
-from cache.file_lock import POLL, close_lock, lock_file, try_lock, try_lock_file
+from cache.file_lock import POLL, lock_file, try_lock, try_lock_file
 from cache.index import SAMPLES_NAME, SampleTable, ShardInfo, SplitInfo, decode_table
 from cache.shard_folder import ShardFolder, mark_used
 from cache.shards import describe, remove
@@ -26,13 +27,13 @@ class Lease:
         path: of the shard.
     """
 
-    def __init__(self, path: Path, handle: int, held: dict[int, tuple[Path, int]]) -> None:
-        self.path, self._handle, self._held = path, handle, held
+    def __init__(self, path: Path, lock: FileIO, held: dict[FileIO, tuple[Path, int]]) -> None:
+        self.path, self._lock, self._held = path, lock, held
 
     def close(self) -> None:
         """Let the shard go: from now on it may be removed. To be called once."""
-        del self._held[self._handle]
-        close_lock(self._handle)
+        del self._held[self._lock]
+        self._lock.close()
 
 
 class ShardStore:
@@ -52,7 +53,7 @@ class ShardStore:
         self.folder, self._storage, self._stop = folder, storage, stop
         self.fetched, self.fetched_bytes = 0, 0
         self._sound: dict[Path, int] = {}
-        self._held: dict[int, tuple[Path, int]] = {}
+        self._held: dict[FileIO, tuple[Path, int]] = {}
 
     @property
     def storage(self) -> Storage:
@@ -86,7 +87,7 @@ class ShardStore:
                 temporary.rename(path)
                 return table
             finally:
-                close_lock(own)
+                own.close()
 
     def check_sizes(self, shards: tuple[ShardInfo, ...]) -> None:
         """Look whether all shards are in object storage, in their sizes.
@@ -128,15 +129,15 @@ class ShardStore:
                         if (
                             (shared or try_lock(handle, shared=True))
                             and self._is_sound(path, info)
-                            and os.fstat(handle).st_nlink
+                            and os.fstat(handle.fileno()).st_nlink
                         ):
                             mark_used(handle)
                             self._held[handle] = path, info.bytes
                             return Lease(path, handle, self._held)
                     except BaseException:
-                        close_lock(handle)
+                        handle.close()
                         raise
-                    close_lock(handle)
+                    handle.close()
                 if self._stop.wait(POLL * random.uniform(0.5, 1.0)):  # others look as well
                     raise StoppedError(name)
 
@@ -156,7 +157,7 @@ class ShardStore:
             return False
         return True
 
-    def _fetch(self, name: str, info: ShardInfo, own: int) -> None:
+    def _fetch(self, name: str, info: ShardInfo, own: FileIO) -> None:
         """Fetch a shard whose lock this process has for itself."""
         path, temporary = self.folder.path / name, self.folder.temporary(name)
         remove(path)

@@ -375,7 +375,7 @@ def test_a_disk_that_is_full_is_said_with_its_remedy(root, tmp_path, monkeypatch
 
 def test_a_lock_is_given_back_however_its_process_ends(tmp_path, start_child):
     program = "import sys, threading; from cache.file_lock import lock_file; from pathlib import Path\n"
-    program += "lock_file(Path(sys.argv[1]), threading.Event()); print('locked', flush=True); sys.stdin.read()"
+    program += "lock = lock_file(Path(sys.argv[1]), threading.Event()); print('locked', flush=True); sys.stdin.read()"
     process = start_child([sys.executable, "-c", program, tmp_path / "lock"], stdin=subprocess.PIPE)
     assert process.stdout.readline() == "locked\n"
     stop = threading.Event()
@@ -384,7 +384,7 @@ def test_a_lock_is_given_back_however_its_process_ends(tmp_path, start_child):
         lock_file(tmp_path / "lock", stop)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    os.close(lock_file(tmp_path / "lock", threading.Event()))
+    lock_file(tmp_path / "lock", threading.Event()).close()
 
 
 def test_a_lock_whose_file_was_removed_is_none(tmp_path):
@@ -394,9 +394,9 @@ def test_a_lock_whose_file_was_removed_is_none(tmp_path):
     thread = threading.Thread(target=lambda: found.append(lock_file(tmp_path / "lock", threading.Event())))
     thread.start()
     (tmp_path / "lock").unlink()
-    os.close(first)
+    first.close()
     thread.join()
     other = os.open(tmp_path / "lock", os.O_RDWR)
     assert not try_lock(other)
     os.close(other)
-    os.close(found[0])
+    found[0].close()

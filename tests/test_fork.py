@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from cache import files, lmdb_shards
 from cache.errors import CacheCorruptError, CacheError
-from cache.file_lock import close_lock, lock_file, try_lock_file
+from cache.file_lock import lock_file, try_lock_file
 from cache.place import StorageUrl
 from cache.reader import CacheReader
 from cache.shard_folder import FolderConfig
@@ -419,14 +419,27 @@ def test_a_child_does_not_hold_a_lock_of_its_parent(fork, tmp_path):
     child = fork(work)
     assert select.select([hear], [], [], DEADLINE)[0], "the child hangs"
     assert try_lock_file(tmp_path / "lock") is None
-    close_lock(handle)
+    handle.close()
     again = try_lock_file(tmp_path / "lock")
     assert again is not None
-    close_lock(again)
+    again.close()
     os.write(theirs, b"!")
     assert child.result() == b"!"
     for end in (hear, begun, ours, theirs):
         os.close(end)
+
+
+def test_a_child_keeps_a_file_that_has_the_number_of_a_closed_lock(fork, tmp_path):
+    lock = lock_file(tmp_path / "lock", threading.Event())
+    number = lock.fileno()
+    lock.close()
+    with (tmp_path / "other").open("wb") as other:
+        os.dup2(other.fileno(), number)
+        try:
+            assert fork(lambda: os.write(number, b"kept")).result() == 4
+        finally:
+            if number != other.fileno():
+                os.close(number)
 
 
 @pytest.mark.parametrize("in_place", [False, True])
