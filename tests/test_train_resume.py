@@ -193,8 +193,8 @@ def test_asked_to_stop(config, whole, recorded, tmp_path, steps, number):
 
 
 @pytest.mark.slow
-def test_going_on_from_any_checkpoint(config, whole, recorded, tmp_path, monkeypatch):
-    """A run killed after any of its checkpoints, of which it writes one after each step and each epoch."""
+def test_going_on_from_checkpoints_around_the_end_of_an_epoch(config, whole, recorded, tmp_path, monkeypatch):
+    """A run killed after a checkpoint, of which it writes one after each step and each epoch; those at their ends."""
     config = dataclasses.replace(config, out=tmp_path / "run")
     kept, save = [], train.run.save_checkpoint
 
@@ -211,6 +211,8 @@ def test_going_on_from_any_checkpoint(config, whole, recorded, tmp_path, monkeyp
         checkpoint = load_checkpoint(out / "checkpoints" / "last_model.pth")
         step = checkpoint.continuation.progress.step
         assert checkpoint.continuation.loader == {"epoch": step // STEPS, "consumed": step % STEPS * BATCH}
+        if step % STEPS > 1:
+            continue
         validations = []
         with monkeypatch.context() as patch:
             patch.setattr(train.loop, "_draw", lambda run: ())
