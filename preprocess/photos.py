@@ -31,7 +31,7 @@ class PhotoFolder:
 
     Args:
         root: the dataset's folder, or its `StorageUrl`.
-        folder: see above; within `root`.
+        folder: the split's folder, within `root`.
         outside: whether names may lead out of `root`.
     """
 
@@ -46,7 +46,7 @@ class PhotoFolder:
 
         Raises:
             DatasetError: it cannot be listed.
-            StorageError: likewise, in object storage.
+            StorageError: object storage cannot be listed.
         """
         if isinstance(self.folder, StorageUrl):
             return bool(self._listed(self.folder))

@@ -235,7 +235,7 @@ _IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 
 
 def _foreign_archive(path: Path) -> str:
-    """Likewise of a ZIP archive: a checkpoint is one, too."""
+    """As `_foreign`, of a ZIP archive, which a checkpoint is as well."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = {name.rpartition("/")[2] for name in archive.namelist()}
