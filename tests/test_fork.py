@@ -306,8 +306,9 @@ def test_children_of_a_loader_at_work_are_whole(caches, fork, kind):
         expected = samples_of(loader)
 
     def work():
+        collects = gc.isenabled()  # before its own loader is opened, which pauses the collector for a moment
         with open_loader(config(caches[kind])) as own, CacheReader(caches[kind], "train") as reader:
-            return gc.isenabled(), records(reader), samples_of(own)
+            return collects, records(reader), samples_of(own)
 
     whole = True, read_all(caches[kind]), expected
     for _ in range(2):
