@@ -112,12 +112,12 @@ def photo_path(folder: PurePath, path: str) -> PurePath:
 
 def _check_name(name: str) -> None:
     try:
-        longest = max(map(len, name.encode().split(b"/")))
+        data = name.encode()
     except UnicodeEncodeError:
         raise ImageError("its file name is not valid Unicode") from None
-    if longest > LONGEST_NAME or len(name) > LONGEST_PATH:
+    if len(data) > LONGEST_PATH or max(map(len, data.split(b"/"))) > LONGEST_NAME:
         raise ImageError(
-            f"its file name has {len(name.encode()):,} bytes; at most {LONGEST_NAME} between slashes and "
+            f"its file name has {len(data):,} bytes; at most {LONGEST_NAME} between slashes and "
             f"{LONGEST_PATH:,} in all are possible"
         )
     if "\0" in name or name.rpartition("/")[2] in ("", ".", ".."):

@@ -141,6 +141,7 @@ def test_a_name_that_leads_out_of_the_dataset_is_refused_or_allowed(tmp_path, na
         ("a\0.jpg", "not that of a file"),
         ("x" * 300 + ".jpg", "304 bytes"),
         ("/".join(["abc"] * 1250), "4,999 bytes"),
+        ("/".join(["ñ" * 100] * 6), "1,205 bytes"),
         ("\ud800.jpg", "not valid Unicode"),
     ],
 )
