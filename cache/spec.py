@@ -3,8 +3,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from cache.choices import Codec as Codec
+from cache.choices import Crowd as Crowd
+from cache.choices import Fit as Fit
+from cache.choices import ImageRule as ImageRule
+from cache.choices import Orientation as Orientation
+from cache.choices import Store as Store
 from cache.errors import CacheError
 
 FORMAT_VERSION = 2
@@ -14,13 +20,6 @@ SIDE_MULTIPLE = 32
 """Every network downsamples by at most this much, and a row of a bit plane is then a whole number of words."""
 
 MAX_SIDE = 4096
-
-Fit = Literal["letterbox", "stretch"]
-Codec = Literal["raw", "jpeg"]
-Store = Literal["lmdb", "zarr"]
-Crowd = Literal["ignore", "person", "drop"]
-ImageRule = Literal["person", "keypoints", "keypoints10", "all"]
-Orientation = Literal["auto", "stored", "upright"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,15 +6,15 @@ Every backend applies the same numbers, so that they can be compared, and so tha
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from cache.choices import Level as Level
+
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
-
-Level = Literal["none", "light", "heavy"]
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in brightness (ITU-R BT.601)."""

@@ -3,20 +3,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Generator, Iterable
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from cache.choices import Backend as Backend
+from cache.choices import OnBadRecord, Order
 from cache.shard_folder import FolderConfig
 from loader.augment import LEVELS, AugmentConfig
-from loader.damage import BadRecord, OnBadRecord
-from loader.order import BatchPlan, Order
+from loader.damage import BadRecord
+from loader.order import BatchPlan
 
 if TYPE_CHECKING:
     import torch
-
-Backend = Literal["auto", "native", "dali", "resident"]
 
 WINDOW = 16
 """Shards in a window of the windowed order, unless somebody asks for more or fewer."""

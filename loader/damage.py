@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
+from cache.choices import OnBadRecord as OnBadRecord
 from cache.errors import CacheCorruptError
 from cache.record import checksum
 from loader.order import BatchPlan
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from cache.reader import CacheReader
 
 U8 = npt.NDArray[np.uint8]
-
-OnBadRecord = Literal["stop", "skip"]
-"""Whether a bad record ends a loader's work, or is handed out as an ignored sample and counted."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

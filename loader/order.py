@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import PurePath
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from cache.choices import Order as Order
 from cache.place import is_url
 
 I64 = npt.NDArray[np.int64]
-
-Order = Literal["auto", "global", "windowed"]
 
 
 def resolve_order(order: Order, cache: PurePath, *, in_place: bool = False) -> Order:

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from cache.choices import LossName
 from model.loss_terms import Term, cross_entropy, soft_dice, valid_pixels
 from model.loss_terms import focal as focal_term
 
@@ -77,7 +78,7 @@ def _sum(logits_N1HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor, *terms: 
         return torch.stack([weight * term(*pixels) for weight, term in terms]).sum()
 
 
-LOSSES: dict[str, Loss] = {
+LOSSES: dict[LossName, Loss] = {
     "bce": bce,
     "bce_dice": bce_dice,
     "dice": dice,

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 
+from cache.choices import NetworkName as NetworkName
 from model.attention_unet import AttentionUNet
 from model.base import SegmentationNetwork
 from model.encoder_unet import PREFIX, EncoderUNet
 from model.resunet import ResUNet
 from model.unet import UNet
-
-NetworkName = Literal["unet", "attention_unet", "resunet"]
 
 
 class NetworkBuilder(Protocol):

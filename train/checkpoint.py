@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from cache.atomic import sync_directory, write_atomically
-from cache.spec import Fit
+from cache.choices import Fit
 from model.base import SegmentationNetwork
 from model.network import build_network
 from train.config import TrainConfig

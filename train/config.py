@@ -9,22 +9,20 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 import msgspec
 
+from cache.choices import Backend, Level, LossName, OnBadRecord, OptimizerName, Order, Scheduler
+from cache.choices import Device as Device
+from cache.choices import Precision as Precision
 from cache.place import place
 from cache.shard_folder import FolderConfig
-from loader.augment import LEVELS, Level
-from loader.batch import WINDOW, Backend
-from loader.damage import OnBadRecord
-from loader.order import Order, resolve_order
+from loader.augment import LEVELS
+from loader.batch import WINDOW
+from loader.order import resolve_order
 from model.loss import LOSSES
 from model.network import NetworkConfig
-from train.optimizer import LEARNING_RATE, WEIGHT_DECAY, OptimizerName
-from train.schedule import Scheduler
+from train.optimizer import LEARNING_RATE, WEIGHT_DECAY
 
 if TYPE_CHECKING:
     from train.profiles import Profile
-
-Precision = Literal["fp32", "fp16", "bf16"]
-Device = Literal["cuda", "cpu"]
 
 FREE = frozenset(
     {
@@ -113,7 +111,7 @@ class TrainConfig:
     clip: float = 1.0
     average: float = 0.0
     patience: int = 0
-    loss: str = "bce_dice"
+    loss: LossName = "bce_dice"
     augment: Level = "light"
     seed: int = 0
     deterministic: bool = False

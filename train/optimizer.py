@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import nn
 
-OptimizerName = Literal["adamw", "adam", "sgd"]
+from cache.choices import OptimizerName as OptimizerName
 
 WEIGHT_DECAY: dict[OptimizerName, float] = {"adamw": 1e-2, "adam": 1e-6, "sgd": 1e-4}
 """Of each, unless said otherwise. The guide's 1e-6 is meant for Adam, which adds it to the gradient. AdamW multiplies

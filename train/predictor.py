@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cache.spec import Fit
+from cache.choices import Device, Fit, Precision
 from model.base import SegmentationNetwork
 from train.checkpoint import load_network
-from train.config import Device, Precision, TrainConfig
+from train.config import TrainConfig
 from train.hardware import Hardware, HardwareError, adapt, read_hardware
 from train.step import DTYPES
 

@@ -9,9 +9,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from loader.batch import Backend
+from cache.choices import Backend, Device, Precision
 from model.network import NetworkConfig
-from train.config import Device, Precision
 from train.hardware import BF16_CAPABILITY, FP16_CAPABILITY, PASCAL_REMEDY, Gpu, Hardware, HardwareError, read_hardware
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
-Scheduler = Literal["cosine_annealing", "plateau", "none"]
+from cache.choices import Scheduler
 
 PLATEAU_FACTOR = 0.5
 PLATEAU_PATIENCE = 5

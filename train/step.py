@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cache.choices import Precision
 from model.base import SegmentationNetwork
 from model.boundary import count_boundary
 from model.loss import Loss
 from model.metrics import count_pixels
 from model.network import NetworkConfig, build_network
 from train.average import WeightAverage
-from train.config import Precision
 from train.ranks import ALONE, Ranks
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

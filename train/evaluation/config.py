@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from cache.spec import Orientation
-from loader.batch import Backend
+from cache.choices import Backend, Device, Orientation, Precision
 from preprocess.sources import SPLIT_FOLDERS
-from train.config import Device, Precision
 
 
 class EvalError(ValueError):

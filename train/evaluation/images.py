@@ -12,11 +12,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from cache.choices import Device
 from cache.manifest import Rejection
 from loader.batch import Batch
 from loader.loader import Loader
 from model.loss import Loss
-from train.config import Device
 from train.evaluation.result import Size
 from train.predictions import SamplePrediction
 from train.predictor import Predictor

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from cache.choices import Device
 from cache.files import file_digest
 from cache.spec import CacheSpec
 from loader.batch import LoaderConfig
@@ -17,7 +18,6 @@ from loader.loader import Loader, open_loader
 from model.base import check_side
 from model.loss import LOSSES
 from preprocess.sources import Split, read_split
-from train.config import Device
 from train.evaluation.config import EvalConfig
 from train.evaluation.folder import write_report
 from train.evaluation.images import CacheImages, EvalImages

@@ -1,0 +1,37 @@
+"""What settings are chosen from, by name. Both the configurations and the command line import these types.
+
+`typing.get_args` gives the names of a type, in the order in which help texts and errors list them. This module imports
+nothing heavy, so that `cli.py --help` answers at once.
+"""
+
+from typing import Literal
+
+Split = Literal["train", "val"]
+
+# How a cache is built: see `cache.spec.CacheSpec`.
+Fit = Literal["letterbox", "stretch"]
+Codec = Literal["raw", "jpeg"]
+Store = Literal["lmdb", "zarr"]
+Crowd = Literal["ignore", "person", "drop"]
+ImageRule = Literal["person", "keypoints", "keypoints10", "all"]
+Orientation = Literal["auto", "stored", "upright"]
+
+# How it is loaded: see `loader.batch.LoaderConfig`.
+Backend = Literal["auto", "native", "dali", "resident"]
+Level = Literal["none", "light", "heavy"]
+Order = Literal["auto", "global", "windowed"]
+OnBadRecord = Literal["stop", "skip"]
+
+# What is trained on it, and how: see `model.network.NetworkConfig` and `train.config.TrainConfig`.
+NetworkName = Literal["unet", "attention_unet", "resunet"]
+LossName = Literal["bce_dice", "focal_dice", "bce", "dice", "focal"]
+OptimizerName = Literal["adamw", "adam", "sgd"]
+Scheduler = Literal["cosine_annealing", "plateau", "none"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Device = Literal["cuda", "cpu"]
+
+# What becomes of the network: see `predict.config.PredictConfig` and `export.config.ExportConfig`.
+PredictKind = Literal["cutout", "mask", "composite"]
+PredictFormat = Literal["png", "jpeg"]
+VideoFormat = Literal["webm", "mov"]
+ExportFormat = Literal["onnx", "program"]
