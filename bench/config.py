@@ -11,10 +11,12 @@ import torch
 
 from bench.report import BenchError
 from bench.timing import nothing
+from cache.choices import Precision
 from cache.index import CacheIndex
 from model.network import NetworkConfig
-from train.config import Precision, TrainConfig
-from train.hardware import Hardware, adapt, read_hardware
+from train.config import TrainConfig
+from train.hardware import Hardware, read_hardware
+from train.profiles import adapt, from_profile
 from train.profiles import profile as find_profile
 
 Suite = Literal[
@@ -136,7 +138,7 @@ class Setup:
         wanted = {name: getattr(config, name) for name in ("network", "precision", "compile", "batch_size")}
         threads = config.threads or hardware.cores
         training, notes = adapt(
-            TrainConfig.from_profile(
+            from_profile(
                 profile,
                 cache=config.cache or Path("cache"),
                 out=Path("run"),
@@ -172,7 +174,7 @@ class Setup:
     @property
     def batch_size(self) -> int:
         """Images in a step."""
-        return self.training.batch_size
+        return self.training.loader.batch_size
 
     @property
     def shape(self) -> str:
@@ -204,8 +206,8 @@ class Setup:
             "channels_last": training.channels_last,
             "compile": training.compile,
             "device": training.device,
-            "augment": training.augment,
-            "batch_size": training.batch_size,
+            "augment": training.loader.augment,
+            "batch_size": training.loader.batch_size,
             "torch_threads": torch.get_num_threads(),
             "side": self.side,
             "threads": self.threads,

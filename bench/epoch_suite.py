@@ -38,7 +38,7 @@ PROBES = 3
 def epoch_rows(setup: Setup, material: Material) -> Iterator[Row]:
     """Training, in turn with the loader alone and the step alone: a true epoch, or windows of one."""
     training, images = setup.training, setup.config.images
-    config = loader_config(setup, material.cache, training.loader, training.augment)
+    config = loader_config(setup, material.cache, training.loader.backend, training.loader.augment)
     memory = PeakMemory(setup.device)
     step, batch = build_step(training), random_batch(setup)
 
@@ -69,7 +69,7 @@ def epoch_rows(setup: Setup, material: Material) -> Iterator[Row]:
             rounds=plan.rounds,
             synchronise=setup.synchronise,
         )
-    how = f"{describe(training)}, {backend} loader, {training.augment} augmentation"
+    how = f"{describe(training)}, {backend} loader, {training.loader.augment} augmentation"
     common: dict[str, Any] = {"suite": "epoch", "setup": f"{setup.network}, {setup.shape}, {how}"}
     both, slower = found[BOTH], min((LOADER, STEP), key=lambda name: found[name].median)
     limit: dict[str, Any] = {"limit": found[slower], "limit_name": slower}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Generator, Iterator
 from itertools import islice
 from pathlib import Path
 
 from bench.config import Setup
 from bench.timing import Work
-from loader.augment import LEVELS, Level
+from loader.augment import AugmentConfig, Level
 from loader.batch import Backend, Batch, LoaderConfig
 from loader.loader import Loader
 
@@ -16,16 +17,9 @@ PULLED_SAMPLES = 256
 """About so many samples are one call; the next one goes on where it ended."""
 
 
-def loader_config(setup: Setup, cache: Path, backend: Backend, level: Level) -> LoaderConfig:
+def loader_config(setup: Setup, cache: Path, backend: Backend, level: Level | AugmentConfig) -> LoaderConfig:
     """The loader of a training run."""
-    return LoaderConfig(
-        cache=cache,
-        batch_size=setup.batch_size,
-        backend=backend,
-        device=setup.device,
-        augment=LEVELS[level],
-        threads=setup.threads,
-    )
+    return dataclasses.replace(setup.training.loader, cache=cache, backend=backend, augment=level)
 
 
 def pull(loader: Loader) -> Work:

@@ -9,11 +9,9 @@ from torch import Tensor
 
 from bench.config import Setup
 from bench.timing import Work
-from model.loss import LOSSES
 from train.config import TrainConfig
 from train.memory import keep_freed_memory
-from train.optimizer import build_optimizer
-from train.step import TrainStep, prepare_network
+from train.step import TrainStep, make_train_step, prepare_network
 
 LEARNING_RATE = 1e-5
 """Small: what is learnt does not matter, but it must not blow up."""
@@ -24,18 +22,7 @@ def build_step(training: TrainConfig) -> TrainStep:
     if training.device == "cpu":
         keep_freed_memory()
     network = prepare_network(training.network, channels_last=training.channels_last, device=training.device)
-    optimizer = build_optimizer(
-        network, learning_rate=LEARNING_RATE, weight_decay=training.decay, name=training.optimizer
-    )
-    return TrainStep(
-        network,
-        optimizer,
-        precision=training.precision,
-        loss=LOSSES[training.loss],
-        compile="inductor" if training.compile else None,
-        device=training.device,
-        clip=training.clip,
-    )
+    return make_train_step(training, network, compile="inductor" if training.compile else None)
 
 
 def plain(training: TrainConfig) -> TrainConfig:

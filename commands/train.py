@@ -110,7 +110,7 @@ def train(file: Path | None, assignments: tuple[str, ...], resume: bool, **flags
     from console.train import TrainPrinter, end_lines
     from train.loop import fit
     from train.profiles import profile as find_profile
-    from train.ranks import Ranks, ToldError
+    from train.ranks import Ranks, ReportedElsewhereError
     from train.settings import configure, read_settings
 
     above = click.get_current_context().parent
@@ -122,11 +122,11 @@ def train(file: Path | None, assignments: tuple[str, ...], resume: bool, **flags
     printer = TrainPrinter()
     try:
         result = fit(config, printer, resume=resume)
-    except ToldError:
+    except ReportedElsewhereError:
         sys.exit(1)
     finally:
         printer.close()
-    if Ranks.found().first:
+    if Ranks.from_env().first:
         click.echo("\n".join(end_lines(result, automatic=automatic)))
     if result.interrupted:
         sys.exit(130)

@@ -33,7 +33,7 @@ class TrainPrinter:
     def on_start(self, info: StartInfo) -> None:
         """Print the configuration as it runs."""
         config = info.config
-        self._batch_size, self._epochs = config.batch_size, config.epochs
+        self._batch_size, self._epochs = config.loader.batch_size, config.epochs
         self._epoch = info.step // info.steps_per_epoch + 1
         title = _("🚀 TRAINING U-NET")
         print(title)
@@ -85,11 +85,11 @@ def _configuration_lines(info: StartInfo) -> list[str]:
         optimizer += _(", average of weights {average:g}").format(average=config.average)
     lines = [
         _("📊 Configuration:"),
-        cache.format(cache=config.cache, train=info.train_images, val=info.val_images, side=info.side),
+        cache.format(cache=config.loader.cache, train=info.train_images, val=info.val_images, side=info.side),
         named.format(name=network.name, encoder=network.encoder, **size),
-        batch.format(batch_size=config.batch_size, accumulation=config.accumulation, epochs=config.epochs),
+        batch.format(batch_size=config.loader.batch_size, accumulation=config.accumulation, epochs=config.epochs),
         optimizer,
-        _("   - Loss: {loss}, augmentation: {augment}").format(loss=config.loss, augment=config.augment),
+        _("   - Loss: {loss}, augmentation: {augment}").format(loss=config.loss, augment=config.loader.augment),
         _("   - Device: {device}, {precision}, {layout}, {mode} (profile {profile})").format(
             device=config.device,
             precision=config.precision,

@@ -69,14 +69,14 @@ def training_section(record: TrainingRecord) -> str:
     rows: list[tuple[str, object]] = [
         ("network", f"{network.name}, width {network.width}, dropout {network.dropout:g}"),
         ("epochs", f"the weights are those after {len(saved.results)} ({config.epochs} planned): {duration} of work"),
-        ("images in an update", config.images_an_update),
+        ("images in an update", config.images_per_update),
         ("optimizer", f"{config.optimizer}, weight decay {config.decay:g}, gradient norm at most {config.clip:g}"),
         ("learning rate", f"{config.peak:g}, {config.scheduler}, warm-up over {100 * config.warmup:g} % of the steps"),
         ("loss", config.loss),
-        ("augmentation", config.augment),
+        ("augmentation", config.loader.augment),
         ("average of the weights", f"{config.average:g}" if config.average else "none"),
         ("precision", f"{config.precision}; exported in fp32"),
-        ("seed", config.seed),
+        ("seed", config.loader.seed),
     ]
     if network.encoder:
         start = {"auto": "pretrained weights if they could be had: the run's log tells", "none": "none"}

@@ -75,7 +75,7 @@ def read_record(path: Path, saved: Checkpoint) -> TrainingRecord:
 
 def _find_cache(saved: Checkpoint) -> CacheIndex | None:
     try:
-        index = CacheIndex.load(saved.config.cache)
+        index = CacheIndex.load(saved.config.loader.cache)
     except (CacheError, OSError):
         return None
     return index if index.fingerprint == saved.fingerprint else None  # it may have been made anew, from other images

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.choices import Backend as Backend
-from cache.choices import OnBadRecord, Order
+from cache.choices import Level, OnBadRecord, Order
 from cache.shard_folder import FolderConfig
 from loader.augment import LEVELS, AugmentConfig
 from loader.damage import BadRecord
@@ -55,7 +55,7 @@ class LoaderConfig:
         batch_size: samples in a batch of this rank.
         backend: `native` (CPU threads), `dali`, `resident` (decoded once, in the device's memory), or `auto`.
         device: torch device on which batches are wanted.
-        augment: what to do to the samples; see `loader.augment.LEVELS`.
+        augment: what to do to the samples: a level of `loader.augment.LEVELS`, or the numbers themselves.
         shuffle: a new random order each epoch, else the cache's own.
         order: of what is shuffled: `global`, over all samples, or `windowed`, which needs few shards at a time; see
             `loader.order`. `auto` is windowed for a cache in object storage, else global.
@@ -79,7 +79,7 @@ class LoaderConfig:
     batch_size: int = 16
     backend: Backend = "auto"
     device: str = "cpu"
-    augment: AugmentConfig = LEVELS["none"]
+    augment: Level | AugmentConfig = "none"
     shuffle: bool = True
     order: Order = "auto"
     window: int = WINDOW
@@ -100,17 +100,19 @@ class LoaderConfig:
         limits = {"batch_size": 1, "threads": 0, "prefetch": 1, "world": 1, "seed": 0, "resident_bytes": 0}
         for name, least in (limits | {"window": 1, "ahead": 0}).items():
             if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} is below {least}")
+                raise ValueError(f"{name}={getattr(self, name)} is below {least}; use {least} or more")
         if not 0 <= self.rank < self.world:
             raise ValueError(f"rank={self.rank} is not within 0..{self.world - 1}")
-        if self.backend not in get_args(Backend):
-            raise ValueError(f"loader {self.backend!r} is not known; use one of {', '.join(get_args(Backend))}")
-        if self.order not in get_args(Order):
-            raise ValueError(f"order={self.order!r} is not known; use one of {', '.join(get_args(Order))}")
-        if self.on_bad_record not in get_args(OnBadRecord):
-            raise ValueError(
-                f"on_bad_record={self.on_bad_record!r} is not known; use one of {', '.join(get_args(OnBadRecord))}"
-            )
+        choices = {"backend": Backend, "augment": Level, "order": Order, "on_bad_record": OnBadRecord}
+        for name, kind in choices.items():
+            value, known = getattr(self, name), get_args(kind)
+            if value not in known and not isinstance(value, AugmentConfig):
+                raise ValueError(f"{name}={value!r} is not known; use one of {', '.join(known)}")
+
+    @property
+    def augmentation(self) -> AugmentConfig:
+        """What `augment` stands for."""
+        return self.augment if isinstance(self.augment, AugmentConfig) else LEVELS[self.augment]
 
 
 @dataclasses.dataclass(frozen=True)

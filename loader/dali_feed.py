@@ -91,7 +91,7 @@ class Feed:
         self._ring.rotate(-1)
         self.under_way.append((plan, slot))
         image = slot.image if self._layout.codec == "raw" else slot.jpegs
-        if self._config.augment.identity:
+        if self._config.augmentation.identity:
             return image, slot.person, slot.ignore
         return image, slot.person, slot.ignore, slot.matrix, slot.gain, slot.shift
 
@@ -99,8 +99,8 @@ class Feed:
         config, side = self._config, self._layout.side
         if slot.uploaded is not None:
             slot.uploaded.synchronize()
-        if not config.augment.identity:
-            matrix, colour = draw_parameters(config.augment, side, config.seed, plan.epoch, plan.samples)
+        if not config.augmentation.identity:
+            matrix, colour = draw_parameters(config.augmentation, side, config.seed, plan.epoch, plan.samples)
             slot.matrix[:], slot.gain[:], slot.shift[:] = matrix, colour[:, :, :3], colour[:, :, 3]
         places = self._records.find(plan.samples, plan.valid)
         person, ignore = (plane.reshape(len(places), -1) for plane in (slot.person, slot.ignore))

@@ -31,7 +31,7 @@ def build_pipeline(
     Its outputs are image `(N, S, S, 3)` uint8, person and ignore `(N, S, S, 1)` uint8 of 0 and 1.
     """
     fn, types = dali.fn, dali.types
-    side, augmented = layout.side, not config.augment.identity
+    side, augmented = layout.side, not config.augmentation.identity
     device = "cpu" if device_id is None else "gpu"
 
     def upload(node: Node) -> Node:

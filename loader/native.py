@@ -103,9 +103,9 @@ class NativeSource:
 
     def _parameters(self, epoch: int, samples: I64) -> Parameters | None:
         config = self._config
-        if config.augment.identity:
+        if config.augmentation.identity:
             return None
-        return draw_parameters(config.augment, self._layout.side, config.seed, epoch, samples)
+        return draw_parameters(config.augmentation, self._layout.side, config.seed, epoch, samples)
 
     def _fill(self, making: Making[_Slot], first: int, last: int) -> None:
         """Make some rows of a batch. Runs in a thread."""

@@ -102,7 +102,7 @@ class ResidentSource:
         self._rows = np.full(len(reader), ELSEWHERE, np.int64)
         self._rows[:resident] = self._filler.fill_first(resident, threads)
         self._sample = None if method == "kernels" else TorchSampler(self._store, compiled=method == "compiled")
-        if self._sample is not None and not config.augment.identity:
+        if self._sample is not None and not config.augmentation.identity:
             self._sample.warm_up(config.batch_size)
         self._ring = [
             _Slot(1 + resident + number * config.batch_size, None if self._sample else self._buffers())
@@ -133,8 +133,8 @@ class ResidentSource:
         """Find the rows of a batch, and hand what the CPU has to do for it to the threads."""
         config = self._config
         parameters = None
-        if not config.augment.identity:
-            parameters = draw_parameters(config.augment, self._side, config.seed, plan.epoch, plan.samples)
+        if not config.augmentation.identity:
+            parameters = draw_parameters(config.augmentation, self._side, config.seed, plan.epoch, plan.samples)
         rows = self._rows[plan.samples]
         rows[plan.valid :] = BLANK_ROW
         making = _Making(plan, slot, rows, parameters)

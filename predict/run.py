@@ -44,7 +44,7 @@ def predict(
     check_side(trained.predictor.network, side)
     if side != trained.side:
         notes += (f"the network was trained at side {trained.side} and sees side {side} here",)
-    batch_size = config.batch_size or trained.config.batch_size
+    batch_size = config.batch_size or trained.config.loader.batch_size
     options = decisive_options(config, plan.background, side, trained.precision)
     check_made(config, plan, options)
     pipeline = Pipeline(

@@ -211,9 +211,10 @@ def test_a_damaged_cache(place):
 
 
 def test_cuda_out_of_memory(monkeypatch):
+    from loader.batch import LoaderConfig
     from train.config import TrainConfig
     from train.hardware import HardwareError
-    from train.room import make_room
+    from train.room import search_batch_size
 
     def needs(most):
         def attempt(config, _side):
@@ -222,11 +223,11 @@ def test_cuda_out_of_memory(monkeypatch):
 
         return attempt
 
-    config = TrainConfig(cache=Path("data/cache"), out=Path("runs/latest"), batch_size=32)
-    _, (note,) = make_room(config, 512, attempt=needs(8))
+    config = TrainConfig(loader=LoaderConfig(cache=Path("data/cache"), batch_size=32), out=Path("runs/latest"))
+    _, (note,) = search_batch_size(config, 512, attempt=needs(8))
     check("CUDA out of memory", f"   - Note: {note}", "Note")
     with pytest.raises(HardwareError) as refused:
-        make_room(config, 512, attempt=needs(0))
+        search_batch_size(config, 512, attempt=needs(0))
     check("CUDA out of memory", f"error: {refused.value}")
 
 
@@ -247,24 +248,25 @@ def test_training_does_not_start(place):
 
 
 def test_what_the_hardware_lacks(place):
+    from loader.batch import LoaderConfig
     from train.config import TrainConfig
-    from train.hardware import Gpu, Hardware, HardwareError, adapt
-    from train.profiles import cpu, gtx1080, rtx4090
+    from train.hardware import Gpu, Hardware, HardwareError
+    from train.profiles import adapt, cpu, gtx1080, rtx4090
 
     heading = "The GPU is not found"
     bare = Hardware(processor="x", cores=2, cpu_bf16=False, compiler=None, gpu=None, torch="2.13.0+cpu")
     architectures = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
     pascal = Gpu(name="NVIDIA GeForce GTX 1080", capability=(6, 1), memory=8 << 30, architectures=architectures)
-    config = TrainConfig(cache=Path("c"), out=Path("o"), device="cuda", profile="rtx4090")
+    config = TrainConfig(loader=LoaderConfig(cache=Path("c"), device="cuda"), out=Path("o"), profile="rtx4090")
     for profile, hardware in (
         (rtx4090(), bare),
         (gtx1080(), dataclasses.replace(bare, gpu=pascal, torch="2.13.0+cu130")),
     ):
         with pytest.raises(HardwareError) as refused:
-            adapt(dataclasses.replace(config, profile=profile.name, precision=profile.precision), hardware)
+            adapt(config.changed(profile=profile.name, precision=profile.precision), hardware)
         check(heading, f"error: {refused.value}")
     check(heading, run(*TRAIN, "--precision", "fp16"))
-    _, (note,) = adapt(dataclasses.replace(config, device="cpu", profile=cpu(bare).name, compile=True), bare)
+    _, (note,) = adapt(config.changed(device="cpu", profile=cpu(bare).name, compile=True), bare)
     check("No C++ compiler", f"   - Note: {note}", "Note")
 
 
@@ -321,12 +323,13 @@ def test_an_installation_that_cannot_be_written(tmp_path, monkeypatch, capsys):
 
 
 def test_a_checkpoint_and_photos_that_cannot_be_read(place, monkeypatch):
+    from loader.batch import LoaderConfig
     from model.network import NetworkConfig, build_network
     from predict.photo import _formats
     from train.checkpoint import Checkpoint, save_checkpoint
     from train.config import TrainConfig
 
-    config = TrainConfig(cache=Path("c"), out=Path("o"), network=NetworkConfig(width=8))
+    config = TrainConfig(loader=LoaderConfig(cache=Path("c")), out=Path("o"), network=NetworkConfig(width=8))
     network = build_network(config.network).state_dict()
     save_checkpoint(place / "best.pth", Checkpoint(config=config, fingerprint="", side=64, results=(), network=network))
     (place / "broken.pth").write_bytes((place / "best.pth").read_bytes()[:60_000])

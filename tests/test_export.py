@@ -33,6 +33,7 @@ from export.parity import TOLERANCE, check, compare
 from export.record import read_record
 from export.runtime import load_file
 from export.usage import usage
+from loader.batch import LoaderConfig
 from model import NetworkConfig, Scores, build_network
 from preprocess.build import BuildConfig, build_cache
 from train.checkpoint import Checkpoint, Continuation, Progress, load_checkpoint, random_state, save_checkpoint
@@ -70,7 +71,7 @@ def model(root, write_coco):
     write_coco(root / "coco", counts=(8, 4))
     build_cache(BuildConfig(coco=root / "coco", out=root / "cache", spec=CacheSpec(side=SIDE)))
     torch.manual_seed(0)
-    config = TrainConfig(cache=root / "cache", out=root / "run", network=NETWORK, epochs=5)
+    config = TrainConfig(loader=LoaderConfig(cache=root / "cache"), out=root / "run", network=NETWORK, epochs=5)
     network = build_network(config.network).eval()
     with torch.no_grad():
         for name, buffer in network.named_buffers():

@@ -24,6 +24,7 @@ import predict.pipeline
 import predict.worker
 import train.predictor
 from cli import main
+from loader.batch import LoaderConfig
 from model import NetworkConfig, SegmentationNetwork, build_network
 from predict.background import Colour
 from predict.certainty import certainty
@@ -74,7 +75,7 @@ def model(tmp_path_factory):
 
 
 def save_model(path, **values):
-    config = TrainConfig(cache=path, out=path, network=NetworkConfig(width=8), batch_size=4)
+    config = TrainConfig(loader=LoaderConfig(cache=path, batch_size=4), out=path, network=NetworkConfig(width=8))
     weights = build_network(config.network).state_dict()
     save_checkpoint(path, Checkpoint(config=config, fingerprint="", side=SIDE, results=(), network=weights, **values))
     return path

@@ -15,6 +15,7 @@ from PIL import Image
 
 import train.predictor
 from cli import main
+from loader.batch import LoaderConfig
 from model import NetworkConfig, SegmentationNetwork, build_network
 from predict.config import PredictConfig, PredictError
 from predict.plan import plan_jobs
@@ -57,7 +58,7 @@ def _one_thread():
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "best_model.pth"
-    config = TrainConfig(cache=path, out=path, network=NetworkConfig(width=8), batch_size=4)
+    config = TrainConfig(loader=LoaderConfig(cache=path, batch_size=4), out=path, network=NetworkConfig(width=8))
     weights = build_network(config.network).state_dict()
     save_checkpoint(path, Checkpoint(config=config, fingerprint="", side=SIDE, results=(), network=weights))
     return path

@@ -1,6 +1,5 @@
 """A run over a cache with bad records: what they reach, and what is told of them."""
 
-import dataclasses
 import json
 import shutil
 import signal
@@ -79,7 +78,7 @@ def damaged(sound, tmp_path_factory):
 def config_of(cache, out, **changes):
     values = {"network": NetworkConfig(width=8), "epochs": EPOCHS, "batch_size": BATCH, "loader": "native",
               "threads": 1, "seed": 1, "learning_rate": 3e-3, "on_bad_record": "skip"}  # fmt: skip
-    return TrainConfig(cache=cache, out=out, **{**values, **changes})
+    return TrainConfig.from_dict({"cache": cache, "out": out, **values, **changes})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -174,10 +173,10 @@ def test_a_run_that_a_bad_record_has_stopped_can_go_on_without_it(sound, damaged
     config = config_of(root, tmp_path / "run", on_bad_record="stop", epochs=1)
     fit(config, Recorder())
     shutil.copytree(damaged, root, dirs_exist_ok=True)
-    longer = dataclasses.replace(config, epochs=2)
+    longer = config.changed(epochs=2)
     with pytest.raises(CacheCorruptError, match=r"sample \d+ \(image \d+\) of .*`--on-bad-record skip`"):
         fit(longer, Recorder(), resume=True)
-    result = fit(dataclasses.replace(longer, on_bad_record="skip"), Recorder(), resume=True)
+    result = fit(longer.changed(on_bad_record="skip"), Recorder(), resume=True)
     assert [epoch.skipped for epoch in result.epochs] == [0, len(met(1)) + 2]
 
 

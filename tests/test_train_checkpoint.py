@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from cli import main
+from loader.batch import LoaderConfig
 from model import NetworkConfig, Scores, build_network
 from train.checkpoint import (
     KIND,
@@ -25,7 +26,9 @@ from train.checkpoint import (
 from train.config import TrainConfig
 from train.result import EpochResult
 
-CONFIG = TrainConfig(cache=Path("cache"), out=Path("run"), network=NetworkConfig(width=8), epochs=5)
+CONFIG = TrainConfig(
+    loader=LoaderConfig(cache=Path("cache")), out=Path("run"), network=NetworkConfig(width=8), epochs=5
+)
 RESULT = EpochResult(
     epoch=1, epochs=5, train_loss=0.5, train_accuracy=0.9, val_loss=0.25, val=Scores.from_counts(5, 1, 2, 9),
     learning_rate=1e-3, train_seconds=10.0, val_seconds=1.0, images_per_s=3.5, wait_share=0.125, best=True,
@@ -218,12 +221,12 @@ def changed(path: Path, key: str, value: object) -> None:
 
 def test_resuming_refuses_another_run_and_names_what_differs():
     saved = checkpoint_of()
-    same = dataclasses.replace(CONFIG, epochs=9, out=Path("elsewhere"), threads=3)
+    same = CONFIG.changed(epochs=9, out=Path("elsewhere"), threads=3)
     assert check_resumable(Path("last"), saved, same, "f" * 64) is saved.continuation
     with pytest.raises(CheckpointError, match=r"batch_size: 16, not 8; seed: 0, not 4"):
-        check_resumable(Path("last"), saved, dataclasses.replace(CONFIG, batch_size=8, seed=4), "f" * 64)
+        check_resumable(Path("last"), saved, CONFIG.changed(batch_size=8, seed=4), "f" * 64)
     with pytest.raises(CheckpointError, match=r"epochs: 5, which may be raised, not lowered to 2"):
-        check_resumable(Path("last"), saved, dataclasses.replace(CONFIG, epochs=2), "f" * 64)
+        check_resumable(Path("last"), saved, CONFIG.changed(epochs=2), "f" * 64)
     with pytest.raises(CheckpointError, match="another fingerprint"):
         check_resumable(Path("last"), saved, CONFIG, "0" * 64)
     with pytest.raises(CheckpointError, match=r"weights only.*last_model\.pth"):

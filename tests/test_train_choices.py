@@ -18,7 +18,7 @@ from train.config import TrainConfig
 from train.hardware import HardwareError
 from train.loop import fit
 from train.ranks import Ranks
-from train.room import make_room, try_step
+from train.room import search_batch_size, try_step
 
 STEPS = 5
 
@@ -56,7 +56,7 @@ def cache(tmp_path_factory):
 def config_of(cache, out, **changes):
     values = {"network": NetworkConfig(width=8, dropout=0.2), "epochs": 3, "batch_size": 4, "loader": "native",
               "threads": 1, "learning_rate": 3e-3}  # fmt: skip
-    return TrainConfig(cache=cache, out=out, **{**values, **changes})
+    return TrainConfig.from_dict({"cache": cache, "out": out, **values, **changes})
 
 
 def weights(result, name="last_model"):
@@ -105,7 +105,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(cache, tmp_path, change
             if done == 3:
                 raise KeyboardInterrupt
 
-    parted = dataclasses.replace(config, out=tmp_path / "parted", checkpoint_minutes=0)
+    parted = config.changed(out=tmp_path / "parted", checkpoint_minutes=0)
     with pytest.raises(KeyboardInterrupt):
         fit(parted, Stopper())
     reached = load_checkpoint(tmp_path / "parted" / "checkpoints" / "last_model.pth").continuation.progress.step
@@ -149,7 +149,7 @@ def test_it_ends_when_the_score_does_not_rise(cache, tmp_path, monkeypatch):
     assert (result.stopped_early, result.interrupted, result.best.epoch) == (True, False, 2)
     assert "stopped early: no better IoU for 2 epochs" in result.log.read_text()
     assert all(path.is_file() for path in result.plots)
-    more = fit(dataclasses.replace(config, patience=3), Silent(), resume=True)
+    more = fit(config.changed(patience=3), Silent(), resume=True)
     assert [epoch.val.iou for epoch in more.epochs][4:] == [0.9, 0.1, 0.1, 0.1]
     assert more.best.epoch == 5
 
@@ -179,13 +179,13 @@ def test_the_batch_is_halved_until_there_is_room(cache):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     config = config_of(cache, cache, batch_size=24, accumulation=2)
-    found, notes = make_room(config, 64, attempt=attempt)
+    found, notes = search_batch_size(config, 64, attempt=attempt)
     assert tried == [(24, 2, 64), (12, 4, 64), (6, 8, 64), (3, 16, 64)]
-    assert found == dataclasses.replace(config, batch_size=3, accumulation=16)
+    assert found == config.changed(batch_size=3, accumulation=16)
     (note,) = notes
     assert "24 images does not fit" in note
     assert "batch_size=3 with accumulation=16" in note
-    assert make_room(found, 64, attempt=attempt) == (found, ())
+    assert search_batch_size(found, 64, attempt=attempt) == (found, ())
 
 
 def test_no_room_for_one_image_is_one_clear_line(cache):
@@ -193,7 +193,7 @@ def test_no_room_for_one_image_is_one_clear_line(cache):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(HardwareError, match="a step of one image at side 64; use a narrower network"):
-        make_room(config_of(cache, cache), 64, attempt=attempt)
+        search_batch_size(config_of(cache, cache), 64, attempt=attempt)
 
 
 def test_a_step_can_be_tried_and_leaves_the_generator_to_the_run(cache):
@@ -204,7 +204,7 @@ def test_a_run_goes_on_with_the_batch_that_there_was_room_for(cache, tmp_path):
     config = config_of(cache, tmp_path, epochs=1, batch_size=2, accumulation=2)
     fit(config, Silent())
     listener = Silent()
-    fit(dataclasses.replace(config, batch_size=4, accumulation=1, epochs=2), listener, resume=True)
+    fit(config.changed(batch_size=4, accumulation=1, epochs=2), listener, resume=True)
     assert (listener.info.config.batch_size, listener.info.config.accumulation) == (2, 2)
 
 
@@ -247,7 +247,7 @@ def test_a_run_on_an_encoder_starts_with_its_weights_and_goes_on_without_them(ti
         torch.testing.assert_close(mine[f"encoder.{name}"], saved[name], rtol=0, atol=1e-8)
 
     file.unlink()  # neither going on nor using it takes the file again
-    fit(dataclasses.replace(config, epochs=2), told, resume=True)
+    fit(config.changed(epochs=2), told, resume=True)
     assert not any("starts" in note for note in told.info.notes)
     loaded, _ = load_network(tmp_path / "run/checkpoints/best_model.pth")
     assert loaded.encoder_name == "timm:test_resnet"

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -8,30 +7,34 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cache.shard_folder import FolderConfig
+from loader.augment import AugmentConfig
+from loader.batch import LoaderConfig
 from model import NetworkConfig
-from train.config import FREE, TrainConfig, TrainConfigError
-from train.profiles import profile
+from train.config import FREE, SETTINGS, TrainConfig, TrainConfigError
+from train.profiles import from_profile, profile
 from train.schedule import learning_rate, plateau_factor
 
-BASE = TrainConfig(cache=Path("data/cache"), out=Path("runs/one"))
+BASE = TrainConfig(loader=LoaderConfig(cache=Path("data/cache")), out=Path("runs/one"))
 
 
 def test_json_round_trip():
-    config = dataclasses.replace(
-        BASE, network=NetworkConfig(name="unet", width=16, dropout=0.25), augment="heavy", precision="bf16", side=384,
+    config = BASE.changed(
+        network=NetworkConfig(name="unet", width=16, dropout=0.25), augment="heavy", precision="bf16", side=384,
         learning_rate=1e-4, weight_decay=0.0,
     )  # fmt: skip
-    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    for each in (config, config.changed(augment=AugmentConfig(flip=0.25))):
+        assert TrainConfig.from_dict(json.loads(json.dumps(each.to_dict()))) == each
 
 
 def test_what_is_left_open_is_the_optimizers_own():
     for optimizer, rate, decay in (("adamw", 1e-3, 1e-2), ("adam", 1e-3, 1e-6), ("sgd", 1e-2, 1e-4)):
-        config = dataclasses.replace(BASE, optimizer=optimizer)
+        config = BASE.changed(optimizer=optimizer)
         assert (config.peak, config.decay) == (rate, decay)
         written = config.resolved()
         assert (written["learning_rate"], written["weight_decay"]) == (rate, decay)
         assert TrainConfig.from_dict(written).differences(config) == []
-    given = dataclasses.replace(BASE, optimizer="sgd", learning_rate=0.5, weight_decay=0.0)
+    given = BASE.changed(optimizer="sgd", learning_rate=0.5, weight_decay=0.0)
     assert (given.peak, given.decay) == (0.5, 0.0)
 
 
@@ -53,7 +56,7 @@ def test_what_is_left_open_is_the_optimizers_own():
         ({"scheduler": "step"}, "cosine_annealing, plateau, none"),
         ({"loss": "mse"}, "bce_dice"),
         ({"augment": "wild"}, "none, light, heavy"),
-        ({"precision": "int8"}, "fp32, fp16, bf16"),
+        ({"precision": "int8"}, "fp32, bf16, fp16"),
         ({"device": "tpu"}, "cuda, cpu"),
         ({"loader": "ffcv"}, "auto, native, dali"),
         ({"on_bad_record": "ignore"}, "stop, skip"),
@@ -61,8 +64,22 @@ def test_what_is_left_open_is_the_optimizers_own():
     ],
 )
 def test_bad_values_are_named_with_their_limit(change, said):
-    with pytest.raises(TrainConfigError, match=said):
-        dataclasses.replace(BASE, **change)
+    with pytest.raises(ValueError, match=said):
+        BASE.changed(**change)
+
+
+def test_flat_values_of_earlier_releases_are_read():
+    flat = {
+        "cache": "data/cache", "out": "runs/one", "network": {"name": "unet", "width": 16}, "batch_size": 4, "seed": 3,
+        "augment": "heavy", "device": "cuda", "loader": "dali", "threads": 5, "cache_dir": "shards", "cache_size": 7,
+        "world": 2, "epochs": 3,
+    }  # fmt: skip
+    config = TrainConfig.from_dict(flat)
+    assert config.loader == LoaderConfig(
+        cache=Path("data/cache"), batch_size=4, seed=3, augment="heavy", device="cuda", backend="dali", threads=5,
+        folder=FolderConfig(folder=Path("shards"), size=7), world=2,
+    )  # fmt: skip
+    assert (config.out, config.network, config.epochs) == (Path("runs/one"), NetworkConfig(name="unet", width=16), 3)
 
 
 def test_damaged_json_is_refused():
@@ -72,20 +89,22 @@ def test_damaged_json_is_refused():
 
 def test_every_field_but_the_free_ones_counts_as_a_difference():
     other = {
-        "network": NetworkConfig(width=8), "batch_size": 3, "learning_rate": 0.5, "weight_decay": 0.5, "warmup": 0.5,
+        "network.name": "unet", "network.width": 8, "network.dropout": 0.5,
+        "batch_size": 3, "learning_rate": 0.5, "weight_decay": 0.5, "warmup": 0.5,
         "clip": 9.0, "augment": "heavy", "seed": 7, "precision": "bf16", "channels_last": False, "compile": True,
         "device": "cuda", "loader": "dali", "profile": "h200", "cache": Path("x"), "out": Path("y"), "side": 64,
         "epochs": 7, "threads": 7, "on_bad_record": "skip", "checkpoint_minutes": 7.0, "accumulation": 2,
         "optimizer": "adam", "momentum": 0.5, "scheduler": "none", "average": 0.9, "patience": 3, "deterministic": True,
-        "prefetch": 5, "pin_memory": False, "loss": "focal", "world": 1, "encoder_weights": "none", "wandb": "p",
+        "prefetch": 5, "pin_memory": False, "loss": "focal", "world": 1, "rank": 0, "resident_bytes": 9, "split": "val",
+        "shuffle": False, "drop_last": False, "encoder_weights": "none", "wandb": "p",
         "global_batch": 8, "order": "windowed", "window": 3, "ahead": 1, "cache_dir": Path("d"), "cache_size": 9,
         "in_place": True,
     }  # fmt: skip
-    assert set(other) == {field.name for field in dataclasses.fields(TrainConfig)}
+    assert {*other, "network.encoder"} == set(SETTINGS)  # which is for a unet alone
     for name, value in other.items():
         open_values = {"learning_rate": BASE.peak, "weight_decay": BASE.decay} if name == "optimizer" else {}
-        base = dataclasses.replace(BASE, order="windowed") if name == "window" else BASE  # else it decides nothing
-        differences = base.differences(dataclasses.replace(base, **{**open_values, name: value}))
+        base = BASE.changed(order="windowed") if name == "window" else BASE  # else it decides nothing
+        differences = base.differences(base.changed(**{**open_values, name: value}))
         if name in FREE:
             assert differences == []
         else:
@@ -95,10 +114,11 @@ def test_every_field_but_the_free_ones_counts_as_a_difference():
 
 def test_a_profile_fills_the_fields_and_changes_go_on_top():
     chosen = profile("rtx3080")
-    config = TrainConfig.from_profile(chosen, cache=Path("c"), out=Path("o"), batch_size=6, epochs=2)
-    assert (config.profile, config.side, config.batch_size, config.epochs) == ("rtx3080", 384, 6, 2)
-    for name in ("network", "precision", "channels_last", "compile", "loader", "threads", "device"):
+    config = from_profile(chosen, cache=Path("c"), out=Path("o"), batch_size=6, epochs=2)
+    assert (config.profile, config.side, config.loader.batch_size, config.epochs) == ("rtx3080", 384, 6, 2)
+    for name in ("network", "precision", "channels_last", "compile", "device"):
         assert getattr(config, name) == getattr(chosen, name)
+    assert (config.loader.backend, config.loader.threads) == (chosen.loader, chosen.threads)
 
 
 def test_schedule_is_torchs_warm_up_and_cosine():

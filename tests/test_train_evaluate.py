@@ -58,7 +58,8 @@ def save(path, **changes):
     values = {"cache": path, "out": path, "network": network, "batch_size": BATCH, **changes}
     weights = build_network(network).state_dict()
     save_checkpoint(
-        path, Checkpoint(config=TrainConfig(**values), fingerprint="", side=SIDE, results=(), network=weights)
+        path,
+        Checkpoint(config=TrainConfig.from_dict({**values}), fingerprint="", side=SIDE, results=(), network=weights),
     )
     return path
 
@@ -217,8 +218,13 @@ def test_scores_at_the_photos_own_size_are_those_of_a_slow_reference(
 def test_of_a_trained_network_it_says_what_training_said(coco, tmp_path, write_coco):
     root = write_coco(tmp_path / "more", counts=(8, 7))
     build_cache(BuildConfig(coco=root, out=tmp_path / "cache", spec=CacheSpec(side=SIDE), workers=2))
-    config = TrainConfig(cache=tmp_path / "cache", out=tmp_path / "run", network=NetworkConfig(width=8), epochs=1,
-                         batch_size=4, learning_rate=3e-3, loader="native", threads=1)  # fmt: skip
+    config = TrainConfig(
+        loader=LoaderConfig(cache=tmp_path / "cache", batch_size=4, backend="native", threads=1),
+        out=tmp_path / "run",
+        network=NetworkConfig(width=8),
+        epochs=1,
+        learning_rate=3e-3,
+    )
     result = fit(config, Silent())
     report = evaluate(EvalConfig(checkpoint=result.best_model, cache=tmp_path / "cache", coco=root, threads=1))
     at_side, _ = report.sizes
@@ -234,8 +240,12 @@ def test_photos_are_laid_out_as_those_of_training_were(coco, tmp_path, monkeypat
         monkeypatch.setattr(f"train.evaluation.folder.{name}", lambda *_, **__: None)
     spec = CacheSpec(side=SIDE, fit="stretch")
     build_cache(BuildConfig(coco=coco, out=tmp_path / "cache", spec=spec, workers=2))
-    config = TrainConfig(cache=tmp_path / "cache", out=tmp_path / "run", network=NetworkConfig(width=8), epochs=1,
-                         batch_size=1, loader="native", threads=1)  # fmt: skip
+    config = TrainConfig(
+        loader=LoaderConfig(cache=tmp_path / "cache", batch_size=1, backend="native", threads=1),
+        out=tmp_path / "run",
+        network=NetworkConfig(width=8),
+        epochs=1,
+    )
     model = fit(config, Silent()).best_model
     alone = evaluate(EvalConfig(checkpoint=model, coco=coco, threads=1))
     beside = evaluate(EvalConfig(checkpoint=model, cache=tmp_path / "cache", coco=coco, threads=1))

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import re
 import threading
@@ -57,7 +56,7 @@ def cache(tmp_path_factory):
 def config_of(cache: Path, out: Path, **changes) -> TrainConfig:
     values = {"network": NetworkConfig(width=8), "epochs": EPOCHS, "batch_size": BATCH, "loader": "native",
               "threads": 1, "side": 64, "learning_rate": 3e-3}  # fmt: skip
-    return TrainConfig(cache=cache, out=out, **{**values, **changes})
+    return TrainConfig.from_dict({"cache": cache, "out": out, **values, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +158,7 @@ def test_data_wait_is_the_time_blocked_in_the_loader(cache, tmp_path, monkeypatc
         def __exit__(self, *_):
             self._loader.close()
 
-    monkeypatch.setattr(train.opening, "open_loader", lambda config: Slow(open_loader(config)))
+    monkeypatch.setattr(train.run, "open_loader", lambda config: Slow(open_loader(config)))
     result = fit(config_of(cache, tmp_path, epochs=1), Recorder())
     waited = result.epochs[0].wait_share * result.epochs[0].train_seconds
     assert 3 * 0.3 <= waited < result.epochs[0].train_seconds, "the first one belongs to the warm-up"
@@ -253,5 +252,5 @@ def test_raising_the_epochs_goes_on(cache, tmp_path):
     assert len(second.epochs) == 2
     assert recorder.started[0].step == 4
     assert "raised from 1" in recorder.started[0].notes[0]
-    again = fit(dataclasses.replace(config, threads=2), Recorder(), resume=True)
+    again = fit(config.changed(threads=2), Recorder(), resume=True)
     assert again.epochs == second.epochs, "there was nothing left to do"

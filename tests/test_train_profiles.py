@@ -5,8 +5,8 @@ import pytest
 
 from model import build_network
 from train.config import TrainConfig
-from train.hardware import Gpu, Hardware, HardwareError, adapt, read_hardware
-from train.profiles import PROFILES, auto, cpu, profile
+from train.hardware import Gpu, Hardware, HardwareError, read_hardware
+from train.profiles import PROFILES, adapt, auto, cpu, from_profile, profile
 
 BARE = Hardware(processor="test", cores=2, cpu_bf16=False, compiler="/usr/bin/g++", gpu=None, torch="2.13.0+cpu")
 MODERN = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
@@ -19,7 +19,7 @@ def with_gpu(name: str, capability: tuple[int, int], gib: float, architectures=M
 
 
 def config_of(name: str, **changes) -> TrainConfig:
-    return TrainConfig.from_profile(profile(name), cache=Path("c"), out=Path("o"), **changes)
+    return from_profile(profile(name), cache=Path("c"), out=Path("o"), **changes)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_without_a_compiler_it_runs_eagerly_and_says_so():
     config = config_of("cpu", compile=True)
     assert adapt(config, BARE) == (config, ())
     changed, notes = adapt(config, dataclasses.replace(BARE, compiler=None))
-    assert changed == dataclasses.replace(config, compile=False)
+    assert changed == config.changed(compile=False)
     assert len(notes) == 1
     assert "C++ compiler" in notes[0]
 

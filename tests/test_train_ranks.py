@@ -1,6 +1,5 @@
 """Runs of two processes, as torchrun starts them, against the run of one."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -21,7 +20,7 @@ from preprocess.synth import SynthConfig, make_dataset
 from train.checkpoint import load_checkpoint, load_network
 from train.config import TrainConfig, TrainConfigError
 from train.loop import fit
-from train.ranks import RankError, RankLostError, Ranks, ToldError
+from train.ranks import RankError, RankLostError, Ranks, ReportedElsewhereError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -49,7 +48,7 @@ if sys.argv[3] == "die":
     train.loop.validate = lambda *_: os._exit(0)  # as if killed: the first epoch is trained, and not yet validated
 config = TrainConfig.from_dict(json.loads(Path(sys.argv[1]).read_text()))
 result = train.loop.fit(config, Stopper(int(sys.argv[2])), resume=sys.argv[3] == "resume")
-said = [Ranks.found().rank, result.interrupted, len(result.epochs)]
+said = [Ranks.from_env().rank, result.interrupted, len(result.epochs)]
 Path(sys.argv[1]).with_name(f"said-{said[0]}").write_text(json.dumps(said))
 """
 
@@ -83,11 +82,16 @@ def config(tmp_path_factory):
     make_dataset(root / "coco", SynthConfig(images=21, val_fraction=5 / 21, long_side=(64, 80)))
     build_cache(BuildConfig(coco=root / "coco", out=root / "cache", spec=CacheSpec(side=32, images="all")))
     return TrainConfig(
-        cache=root / "cache", out=root / "one", network=NetworkConfig(width=8), epochs=2, batch_size=2, threads=1,
-        loader="native", average=0.9, checkpoint_minutes=0,
-        # Rounding moves these by rounding; AdamW would make much of gradients that are all but zero.
-        optimizer="sgd", scheduler="none", warmup=0.0,
-    )  # fmt: skip
+        loader=LoaderConfig(cache=root / "cache", batch_size=2, threads=1, backend="native"),
+        out=root / "one",
+        network=NetworkConfig(width=8),
+        epochs=2,
+        average=0.9,
+        checkpoint_minutes=0,
+        optimizer="sgd",
+        scheduler="none",
+        warmup=0.0,
+    )
 
 
 def environment(folder, **more):
@@ -116,7 +120,7 @@ def run_ranks(start, config, folder, *, stop_at=0, how="new"):
 def two(config, tmp_path_factory, start_module_child):
     """A run of two ranks that were stopped in the first epoch, by a signal to one of them, and went on."""
     folder = tmp_path_factory.mktemp("two")
-    config = dataclasses.replace(config, out=folder / "run")
+    config = config.changed(out=folder / "run")
     assert run_ranks(start_module_child, config, folder, stop_at=2) == [[0, True, 0], [1, True, 0]], "one stops all"
     reached = load_checkpoint(config.out / "checkpoints" / "last_model.pth").continuation.progress.step
     assert 2 <= reached < 4
@@ -128,7 +132,7 @@ def test_two_ranks_learn_what_one_process_learns_from_both_batches(config, two):
     """One process that makes an update of two batches sees the same images in the same groups."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    alone = fit(dataclasses.replace(config, accumulation=2), Silent())
+    alone = fit(config.changed(accumulation=2), Silent())
     torch.set_num_threads(before)
     one, other = load_checkpoint(alone.last_model), load_checkpoint(two.out / "checkpoints" / "last_model.pth")
     assert (one.continuation.progress.step, other.continuation.progress.step) == (16, 8)
@@ -144,7 +148,7 @@ def test_two_ranks_learn_what_one_process_learns_from_both_batches(config, two):
 @pytest.mark.slow
 def test_ranks_that_end_with_the_last_batch_of_an_epoch_validate_it_once(start_child, config, two, tmp_path):
     """Killed after the first rank's checkpoint of that batch."""
-    config = dataclasses.replace(config, out=tmp_path / "run")
+    config = config.changed(out=tmp_path / "run")
     last = config.out / "checkpoints" / "last_model.pth"
     assert run_ranks(start_child, config, tmp_path, how="die") == []
     saved = load_checkpoint(last)
@@ -230,7 +234,7 @@ def test_a_rank_that_is_killed_ends_all_with_one_message_and_one_process_goes_on
     step, epoch = saved.continuation.progress.step, len(saved.results)
     assert saved.continuation.loader == {"epoch": step // 4, "consumed": 4 * (step % 4)}
     with pytest.raises(StopIteration):
-        fit(dataclasses.replace(saved.config, batch_size=7), OneEpoch(), resume=True)  # --global-batch overrules it
+        fit(saved.config.changed(batch_size=7), OneEpoch(), resume=True)  # --global-batch overrules it
     saved = load_checkpoint(last)
     assert (saved.config.world, saved.config.batch_size, len(saved.results)) == (1, 4, epoch + 1)
     assert saved.continuation.progress.step == 4 * (epoch + 1)
@@ -270,9 +274,9 @@ def test_of_each_machine_one_rank_tells_what_was_said_first():
     first = ranks[3]._told(store, full)
     assert type(first) is RankError
     assert str(first) == "rank 3 of 4: [Errno 28] No space left on device"
-    assert type(ranks[2]._told(store, lost)) is ToldError
+    assert type(ranks[2]._told(store, lost)) is ReportedElsewhereError
     there = [ranks[number]._told(store, lost) for number in (1, 0)]
-    assert [type(error) for error in there] == [RankError, ToldError]
+    assert [type(error) for error in there] == [RankError, ReportedElsewhereError]
     assert {str(error) for error in there} == {"rank 3 of 4: [Errno 28] No space left on device"}
     alone = ranks[1]._told(LostStore(), lost)
     assert type(alone) is RankError
@@ -281,18 +285,18 @@ def test_of_each_machine_one_rank_tells_what_was_said_first():
 
 @pytest.mark.parametrize("world", [1, 2, 4, 8])
 def test_a_global_batch_is_shared_out_evenly_or_not_at_all(config, world):
-    shared = dataclasses.replace(config, global_batch=16).shared_out(world)
+    shared = config.changed(global_batch=16).shared_out(world)
     assert (shared.batch_size * world, shared.world, shared.images_an_update) == (16, world, 16)
-    one = dataclasses.replace(config, global_batch=16).shared_out(1)
+    one = config.changed(global_batch=16).shared_out(1)
     assert shared.differences(one) == []
     assert config.shared_out(world).batch_size == config.batch_size
     if world > 1:
         with pytest.raises(TrainConfigError, match=rf"global_batch=17 cannot be shared out evenly among {world} ranks"):
-            dataclasses.replace(config, global_batch=17).shared_out(world)
+            config.changed(global_batch=17).shared_out(world)
 
 
 def test_ranks_are_what_torchrun_says():
-    assert Ranks.found({}) == Ranks(rank=0, world=1, local=0)
-    found = Ranks.found({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "GROUP_RANK": "1"})
+    assert Ranks.from_env({}) == Ranks(rank=0, world=1, local=0)
+    found = Ranks.from_env({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "GROUP_RANK": "1"})
     assert found == Ranks(rank=3, world=8, local=1, machine=1)
-    assert [Ranks.found({"RANK": rank, "WORLD_SIZE": "2"}).first for rank in "01"] == [True, False]
+    assert [Ranks.from_env({"RANK": rank, "WORLD_SIZE": "2"}).first for rank in "01"] == [True, False]

@@ -1,6 +1,5 @@
 """Training from object storage: what it learns is what it learns from the local cache, whatever trouble there is."""
 
-import dataclasses
 import json
 import threading
 
@@ -14,6 +13,7 @@ from cache.place import StorageUrl
 from cache.spec import CacheSpec
 from cache.storage import Patience
 from commands.train import train
+from loader.batch import LoaderConfig
 from model import NetworkConfig
 from preprocess.build import BuildConfig, build_cache
 from train.checkpoint import load_checkpoint
@@ -58,9 +58,13 @@ def local(tmp_path_factory, write_coco):
     spec = CacheSpec(side=32, images="all", shard_samples=4)
     build_cache(BuildConfig(coco=root / "coco", out=root / "cache", spec=spec))
     config = TrainConfig(
-        cache=root / "cache", out=root / "run", network=NetworkConfig(width=8), epochs=2, batch_size=4, threads=1,
-        loader="native", order="windowed", window=3, augment="heavy",
-    )  # fmt: skip
+        loader=LoaderConfig(
+            cache=root / "cache", batch_size=4, threads=1, backend="native", order="windowed", window=3, augment="heavy"
+        ),
+        out=root / "run",
+        network=NetworkConfig(width=8),
+        epochs=2,
+    )
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     fit(config, Watcher())
@@ -74,7 +78,7 @@ def remote(local, bucket, tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "Patience", lambda: Patience(pause=0.05))
     url = StorageUrl(bucket) / "cache"
     files.upload(local.cache, url)
-    return dataclasses.replace(local, cache=url, out=tmp_path / "run", order="auto", cache_dir=tmp_path / "shards")
+    return local.changed(cache=url, out=tmp_path / "run", order="auto", cache_dir=tmp_path / "shards")
 
 
 def learnt(config):
@@ -97,7 +101,7 @@ def test_a_server_that_fails_and_is_restarted_changes_no_bit_of_what_is_learnt(l
         object_store.stop()
         threading.Timer(0.3, object_store.start).start()
 
-    fit(dataclasses.replace(remote, ahead=0), Watcher(2, restart))
+    fit(remote.changed(ahead=0), Watcher(2, restart))
     assert object_store.failed
     assert_same(remote, local)
     (log,) = (remote.out / "logs").glob("training_*.log")
@@ -109,7 +113,7 @@ def test_a_server_that_stays_away_ends_the_run_and_resume_goes_on_with_the_very_
     local, remote, object_store, monkeypatch
 ):
     monkeypatch.setattr(storage, "Patience", lambda: Patience(attempts=3, pause=0.01))
-    config = dataclasses.replace(remote, checkpoint_minutes=0, ahead=0)
+    config = remote.changed(checkpoint_minutes=0, ahead=0)
     with pytest.raises(StorageError, match=r"s3://.* cannot be read: .*\(3 attempts in \d+ s\); check the network and"):
         fit(config, Watcher(2, object_store.stop))
     object_store.start()

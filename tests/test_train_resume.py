@@ -15,6 +15,7 @@ import train.loop
 import train.run
 from cache.spec import CacheSpec
 from loader import open_loader
+from loader.batch import LoaderConfig
 from model import NetworkConfig
 from preprocess.build import BuildConfig, build_cache
 from preprocess.synth import SynthConfig, make_dataset
@@ -77,9 +78,14 @@ def config(tmp_path_factory):
     make_dataset(root / "coco", SynthConfig(images=20, val_fraction=0.1, long_side=(96, 128), seed=1))
     build_cache(BuildConfig(coco=root / "coco", out=root / "cache", spec=CacheSpec(side=64, images="all")))
     return TrainConfig(
-        cache=root / "cache", out=root / "whole", network=NetworkConfig(width=8, dropout=0.3), epochs=EPOCHS,
-        batch_size=BATCH, loader="native", threads=1, augment="heavy", seed=3, checkpoint_minutes=0,
-    )  # fmt: skip
+        loader=LoaderConfig(
+            cache=root / "cache", batch_size=BATCH, backend="native", threads=1, augment="heavy", seed=3
+        ),
+        out=root / "whole",
+        network=NetworkConfig(width=8, dropout=0.3),
+        epochs=EPOCHS,
+        checkpoint_minutes=0,
+    )
 
 
 class Recorded:
@@ -130,7 +136,7 @@ def assert_same_end(one, other):
 
 
 def test_killed_outright(config, whole, recorded, tmp_path, start_child):
-    config = dataclasses.replace(config, out=tmp_path / "run")
+    config = config.changed(out=tmp_path / "run")
     (tmp_path / "child.py").write_text(CHILD)
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     record = tmp_path / "record"
@@ -174,7 +180,7 @@ class Stopper(Silent):
 )
 def test_asked_to_stop(config, whole, recorded, tmp_path, steps, number):
     """After a multiple of `STEPS` steps, it is stopped when an epoch is trained but not yet validated."""
-    config = dataclasses.replace(config, out=tmp_path, checkpoint_minutes=60)
+    config = config.changed(out=tmp_path, checkpoint_minutes=60)
     handler = signal.getsignal(number)
     stopped, before = recorded.fit(config, Stopper(steps, number))
     assert signal.getsignal(number) is handler
@@ -195,7 +201,7 @@ def test_asked_to_stop(config, whole, recorded, tmp_path, steps, number):
 @pytest.mark.slow
 def test_going_on_from_checkpoints_around_the_end_of_an_epoch(config, whole, recorded, tmp_path, monkeypatch):
     """A run killed after a checkpoint, of which it writes one after each step and each epoch; those at their ends."""
-    config = dataclasses.replace(config, out=tmp_path / "run")
+    config = config.changed(out=tmp_path / "run")
     kept, save = [], train.run.save_checkpoint
 
     def keep(path, checkpoint):
@@ -217,7 +223,7 @@ def test_going_on_from_checkpoints_around_the_end_of_an_epoch(config, whole, rec
         with monkeypatch.context() as patch:
             patch.setattr(train.loop, "_draw", lambda run: ())
             patch.setattr(train.loop, "validate", counted(train.loop.validate, validations))
-            result, after = recorded.fit(dataclasses.replace(config, out=out), resume=True)
+            result, after = recorded.fit(config.changed(out=out), resume=True)
         assert after == whole[1][step:]
         assert len(validations) == EPOCHS - len(checkpoint.results), "each epoch is validated once"
         assert_same_end(whole[0], result)
@@ -234,7 +240,7 @@ def counted(function, calls):
 @pytest.mark.usefixtures("default_signals")
 def test_a_checkpoint_of_an_earlier_release_at_the_last_batch_of_an_epoch(config, whole, recorded, tmp_path):
     """Its loader's position is the end of that epoch."""
-    config = dataclasses.replace(config, out=tmp_path, checkpoint_minutes=60)
+    config = config.changed(out=tmp_path, checkpoint_minutes=60)
     _, before = recorded.fit(config, Stopper(STEPS, signal.SIGINT))
     last = tmp_path / "checkpoints" / "last_model.pth"
     saved = load_checkpoint(last)
@@ -271,7 +277,7 @@ def test_a_handler_that_could_not_be_put_back_is_left_alone(monkeypatch):
 
 @pytest.mark.usefixtures("default_signals")
 def test_stopped_while_validating(config, whole, recorded, tmp_path, monkeypatch):
-    config = dataclasses.replace(config, out=tmp_path, checkpoint_minutes=60)
+    config = config.changed(out=tmp_path, checkpoint_minutes=60)
     evaluate = train.step.EvalStep.__call__
 
     def interrupted(self, *arguments):
@@ -290,7 +296,7 @@ def test_stopped_while_validating(config, whole, recorded, tmp_path, monkeypatch
 
 def test_a_failure_in_between_loses_nothing_before_it(config, whole, recorded, tmp_path, monkeypatch):
     """The loader breaks down in the second epoch."""
-    config = dataclasses.replace(config, out=tmp_path)
+    config = config.changed(out=tmp_path)
 
     def broken(settings):
         loader = open_loader(settings)
@@ -307,7 +313,7 @@ def test_a_failure_in_between_loses_nothing_before_it(config, whole, recorded, t
         return loader
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.opening, "open_loader", broken)
+        patch.setattr(train.run, "open_loader", broken)
         with pytest.raises(OSError, match="the disk is gone"):
             recorded.fit(config)
     assert "the disk is gone" in next((tmp_path / "logs").glob("training_*")).read_text()

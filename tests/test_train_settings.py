@@ -1,5 +1,6 @@
 """Settings from a file, from assignments and by the guide's names."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -8,10 +9,11 @@ import pytest
 
 from cache.errors import CacheError
 from cache.spec import CacheSpec
+from loader.batch import LoaderConfig
 from preprocess.build import BuildConfig, build_cache
 from preprocess.synth import SynthConfig, make_dataset
-from train.config import TrainConfig, TrainConfigError
-from train.profiles import profile
+from train.config import SETTINGS, TrainConfigError
+from train.profiles import from_profile, profile
 from train.settings import _KNOWN, configure, read_settings
 
 CACHE, OUT = Path("data/cache"), Path("runs/one")
@@ -52,9 +54,10 @@ def test_every_name_of_the_guide_works(tmp_path):
         "batch_size": 8, "learning_rate": 5e-5, "weight_decay": 1e-4, "epochs": 50, "threads": 4, "pin_memory": False,
         "prefetch": 3, "accumulation": 2, "precision": "bf16", "patience": 10, "loss": "focal_dice",
         "optimizer": "sgd", "momentum": 0.8, "scheduler": "plateau", "augment": "heavy", "profile": "rtx3080",
-        "cache": CACHE, "out": OUT,
+        "cache": CACHE, "out": OUT, "loader": "auto",
     }  # fmt: skip
-    assert {name: getattr(config, name) for name in expected} == expected
+    assert config.changed(**expected) == config
+    assert (config.loader.threads, config.loader.augment, config.loader.prefetch) == (4, "heavy", 3)
     again = tmp_path / "config.json"
     again.write_text(json.dumps(config.resolved()))
     settings = read_settings(again, [])
@@ -70,6 +73,35 @@ def test_assignments_go_before_the_file(tmp_path):
     config = configured(settings)
     assert (config.epochs, config.loss, config.learning_rate, config.deterministic) == (7, "dice", 1e-4, True)
     assert (config.network.name, config.network.width) == ("unet", 24)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "expected"),
+    [
+        (["loader.prefetch=4", "loader.augment=heavy"], {"prefetch": 4, "augment": "heavy"}),
+        (["loader.backend=native"], {"loader": "native"}),
+        (["loader.folder.size=9", "loader.folder.folder=shards"], {"cache_size": 9, "cache_dir": "shards"}),
+        (["loader.cache=there"], {"cache": "there"}),
+    ],
+)
+def test_settings_of_the_loader_by_their_place(assignments, expected):
+    assert read_settings(None, assignments) == expected
+
+
+def test_a_table_of_the_loader_and_a_flat_file_say_the_same(tmp_path):
+    nested, flat = tmp_path / "nested.toml", tmp_path / "flat.toml"
+    nested.write_text('[loader]\nbackend = "native"\nthreads = 3\n[loader.folder]\nsize = 7\n')
+    flat.write_text('loader = "native"\nthreads = 3\ncache_size = 7\n')
+    assert read_settings(nested, []) == read_settings(flat, []) == {"loader": "native", "threads": 3, "cache_size": 7}
+    nested.write_text("[loader]\nthread = 3\n")
+    with pytest.raises(TrainConfigError, match=r"'loader\.thread' in .* is no setting; is it "):
+        read_settings(nested, [])
+
+
+def test_every_option_of_the_loader_is_a_setting():
+    """A new one needs its field, its flag and its words in the documentation, and no line here or in `train`."""
+    paths = {f"loader.{field.name}" for field in dataclasses.fields(LoaderConfig)} - {"loader.folder"}
+    assert paths < set(SETTINGS.values())
 
 
 @pytest.mark.parametrize(
@@ -132,7 +164,7 @@ def test_true_and_false_in_any_usual_spelling(name, tmp_path):
     assert configured(read_settings(None, ["mixed_precision=False"])).precision == "fp32"
 
 
-@pytest.mark.parametrize("name", sorted(_KNOWN - {"cache_size"}))
+@pytest.mark.parametrize("name", sorted(_KNOWN - {"cache_size", "loader"}))
 def test_a_setting_of_a_wrong_type_is_named(name):
     for value in ("{a = 1}", '["a"]'):
         with pytest.raises(TrainConfigError) as caught:
@@ -175,4 +207,4 @@ def test_a_side_that_is_asked_for_must_be_the_caches(tmp_path):
 
 
 def test_without_settings_it_is_the_profile():
-    assert configured({}) == TrainConfig.from_profile(profile("rtx3080"), cache=CACHE, out=OUT)
+    assert configured({}) == from_profile(profile("rtx3080"), cache=CACHE, out=OUT)

@@ -153,8 +153,9 @@ def test_accumulated_batches_give_the_gradient_of_their_mean():
 
 
 def test_the_average_follows_the_weights_as_its_formula_says():
-    network, twin = network_of(), network_of(seed=1)
-    average = WeightAverage(twin, network, 0.5)
+    network = network_of()
+    average = WeightAverage(network, 0.5)
+    twin = average.network
     assert torch.equal(weights_of(twin), weights_of(network))
     step = TrainStep(
         network, build_optimizer(network, learning_rate=RATE, weight_decay=0.1), precision="fp32", loss=bce_dice,
@@ -171,7 +172,7 @@ def test_the_average_follows_the_weights_as_its_formula_says():
             torch.testing.assert_close(value.double(), expected[name], rtol=1e-4, atol=1e-6)
         else:
             assert torch.equal(value, network.state_dict()[name]), name
-    other = WeightAverage(network_of(seed=2), network, 0.5)
+    other = WeightAverage(network, 0.5)
     other.load_state_dict(copy.deepcopy(average.state_dict()))
     average.update()
     other.update()

@@ -5,6 +5,7 @@ import pytest
 from tensorboard.summary.writer import event_file_writer
 
 import train.tensorboard
+from loader.batch import LoaderConfig
 from model import Scores
 from train.config import TrainConfig
 from train.folder import RunFolder
@@ -22,8 +23,8 @@ def _numbered_from_0(monkeypatch):
 
 def start_at(step):
     return StartInfo(
-        config=TrainConfig(cache=Path("cache"), out=Path("run")), notes=(), environment={}, train_images=12,
-        val_images=4, side=64, loader="native", parameters=1, steps_per_epoch=STEPS, step=step,
+        config=TrainConfig(loader=LoaderConfig(cache=Path("cache")), out=Path("run")), notes=(), environment={},
+        train_images=12, val_images=4, side=64, loader="native", parameters=1, steps_per_epoch=STEPS, step=step,
     )  # fmt: skip
 
 

@@ -1,12 +1,12 @@
 """Runs at Weights & Biases: with the package itself where it is installed, else with one that keeps what it is told."""
 
-import dataclasses
 import sys
 from types import SimpleNamespace
 
 import pytest
 
 from cache.spec import CacheSpec
+from loader.batch import LoaderConfig
 from model import NetworkConfig
 from preprocess.build import BuildConfig, build_cache
 from preprocess.synth import SynthConfig, make_dataset
@@ -65,8 +65,13 @@ def config(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     make_dataset(root / "coco", SynthConfig(images=24, val_fraction=4 / 24, long_side=(96, 128)))
     build_cache(BuildConfig(coco=root / "coco", out=root / "cache", spec=CacheSpec(side=64, images="all")))
-    return TrainConfig(cache=root / "cache", out=root / "run", network=NetworkConfig(width=8), epochs=2, batch_size=4,
-                       loader="native", threads=1, wandb="people")  # fmt: skip
+    return TrainConfig(
+        loader=LoaderConfig(cache=root / "cache", batch_size=4, backend="native", threads=1),
+        out=root / "run",
+        network=NetworkConfig(width=8),
+        epochs=2,
+        wandb="people",
+    )
 
 
 @pytest.fixture
@@ -77,7 +82,7 @@ def kept(monkeypatch):
 
 
 def test_it_is_told_the_configuration_every_epoch_and_every_step_read(config, tmp_path, kept):
-    config = dataclasses.replace(config, out=tmp_path / "night")
+    config = config.changed(out=tmp_path / "night")
     result = fit(config, Silent())
     (asked,) = kept.asked
     assert (asked["project"], asked["name"], asked["dir"]) == ("people", "night", str(config.out))
@@ -95,14 +100,14 @@ def test_it_is_told_the_configuration_every_epoch_and_every_step_read(config, tm
     assert kept.summary["best/iou"] == result.best.val.iou
     assert kept.finished == 1
 
-    fit(dataclasses.replace(config, epochs=3), Silent(), resume=True)
+    fit(config.changed(epochs=3), Silent(), resume=True)
     assert kept.asked[1]["id"] == asked["id"], "the same run there"
     assert kept.logged[-1]["epoch"] == 3
     assert [values["step"] for values in kept.logged if "step" in values][-1] == 15
 
 
 def test_what_it_cannot_do_is_said_and_nothing_is_in_the_way_afterwards(config, tmp_path, monkeypatch, kept):
-    config = dataclasses.replace(config, out=tmp_path / "run", epochs=1)
+    config = config.changed(out=tmp_path / "run", epochs=1)
 
     def refused(**asked):
         raise kept.errors.Error("No API key configured.\nUse `wandb login`")
@@ -115,13 +120,13 @@ def test_what_it_cannot_do_is_said_and_nothing_is_in_the_way_afterwards(config, 
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(TrainConfigError, match=r"needs the package wandb, .*: pip install -e '.\[wandb\]'"):
         fit(config, Silent())
-    fit(dataclasses.replace(config, wandb=""), Silent())
+    fit(config.changed(wandb=""), Silent())
 
 
 def test_the_package_itself_takes_it(config, tmp_path, monkeypatch):
     pytest.importorskip("wandb", reason="no wandb; pip install -e '.[wandb]'")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    fit(dataclasses.replace(config, out=tmp_path / "run"), Silent())
+    fit(config.changed(out=tmp_path / "run"), Silent())
     (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
     assert any(folder.glob("*.wandb"))

@@ -19,6 +19,7 @@ from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
 from cli import main
+from loader.batch import LoaderConfig
 from model import NetworkConfig, build_network
 from preprocess.synth import SynthConfig, make_dataset
 from train.checkpoint import Checkpoint, save_checkpoint
@@ -40,7 +41,7 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("app")
     path = root / "runs" / "first" / "checkpoints" / "best_model.pth"
     path.parent.mkdir(parents=True)
-    config = TrainConfig(cache=path, out=path, network=NetworkConfig(width=8), batch_size=1)
+    config = TrainConfig(loader=LoaderConfig(cache=path, batch_size=1), out=path, network=NetworkConfig(width=8))
     torch.manual_seed(1)
     weights = build_network(config.network).state_dict()
     save_checkpoint(path, Checkpoint(config=config, fingerprint="", side=96, results=(), network=weights))

@@ -16,6 +16,7 @@ import train.predictor
 import webpage.language
 import webpage.network
 import webpage.session
+from loader.batch import LoaderConfig
 from model import NetworkConfig, SegmentationNetwork, build_network
 from train.checkpoint import Checkpoint, load_network, save_checkpoint
 from train.config import TrainConfig
@@ -40,7 +41,7 @@ class Painted(SegmentationNetwork):
 
 def write_model(path):
     path.parent.mkdir(parents=True)
-    config = TrainConfig(cache=path, out=path, network=NetworkConfig(width=8), batch_size=4)
+    config = TrainConfig(loader=LoaderConfig(cache=path, batch_size=4), out=path, network=NetworkConfig(width=8))
     weights = build_network(config.network).state_dict()
     save_checkpoint(path, Checkpoint(config=config, fingerprint="", side=96, results=(), network=weights))
 

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from cli import main
+from loader.batch import LoaderConfig
 from model import NetworkConfig, build_network
 from predict.background import parse_background
 from predict.mask import draw_mask
@@ -39,7 +40,7 @@ def _one_thread():
 def model(tmp_path_factory):
     """A network that was never trained."""
     path = tmp_path_factory.mktemp("run") / "best_model.pth"
-    config = TrainConfig(cache=path, out=path, network=NetworkConfig(width=8), batch_size=4)
+    config = TrainConfig(loader=LoaderConfig(cache=path, batch_size=4), out=path, network=NetworkConfig(width=8))
     torch.manual_seed(1)
     weights = build_network(config.network).state_dict()
     save_checkpoint(path, Checkpoint(config=config, fingerprint="", side=96, results=(), network=weights))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import nn
+
+from model.base import SegmentationNetwork
 
 
 class WeightAverage:
@@ -18,16 +21,14 @@ class WeightAverage:
         network: has the averages; in eval mode, of the same memory format as the one that learns.
 
     Args:
-        network: another one of the same kind; its weights are replaced.
-        learning: the network that learns.
+        learning: the network that learns, not compiled.
         decay: final share of the average that an update keeps, 0 to below 1.
     """
 
-    def __init__(self, network: nn.Module, learning: nn.Module, decay: float) -> None:
-        self.network = network.eval().requires_grad_(False)
+    def __init__(self, learning: SegmentationNetwork, decay: float) -> None:
+        self.network = copy.deepcopy(learning).eval().requires_grad_(False)
         self._decay, self._updates = decay, 0
-        network.load_state_dict(learning.state_dict())
-        pairs = list(zip(_tensors(network), _tensors(learning), strict=True))
+        pairs = list(zip(_tensors(self.network), _tensors(learning), strict=True))
         self._averaged = [(mine, theirs) for mine, theirs in pairs if mine.is_floating_point()]
         self._counted = [(mine, theirs) for mine, theirs in pairs if not mine.is_floating_point()]
 

@@ -262,7 +262,7 @@ def check_resumable(path: Path, saved: Checkpoint, config: TrainConfig, fingerpr
         raise CheckpointError(f"{path} holds weights only, nothing to go on from; resume from a last_model.pth")
     if fingerprint != saved.fingerprint:
         raise CheckpointError(
-            f"{config.cache} is not the cache that {path} was trained on (another fingerprint: other images, "
+            f"{config.loader.cache} is not the cache that {path} was trained on (another fingerprint: other images, "
             "annotations or specification); use that one, or start anew with another --out"
         )
     differences = saved.config.differences(config)

@@ -4,35 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import reduce
+from operator import getitem
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from cache.choices import Backend, Level, LossName, OnBadRecord, OptimizerName, Order, Scheduler
 from cache.choices import Device as Device
+from cache.choices import LossName, OptimizerName, Scheduler
 from cache.choices import Precision as Precision
 from cache.place import place
 from cache.shard_folder import FolderConfig
-from loader.augment import LEVELS
-from loader.batch import WINDOW
+from loader.batch import LoaderConfig
 from loader.order import resolve_order
-from model.loss import LOSSES
 from model.network import NetworkConfig
 from train.optimizer import LEARNING_RATE, WEIGHT_DECAY
 
-if TYPE_CHECKING:
-    from train.profiles import Profile
-
 FREE = frozenset(
     {
-        *("world", "profile", "cache", "out", "side", "epochs", "patience", "threads", "prefetch", "pin_memory"),
-        *("on_bad_record", "checkpoint_minutes", "encoder_weights", "wandb"),
+        *("world", "rank", "profile", "cache", "out", "side", "epochs", "patience", "threads", "prefetch"),
+        *("pin_memory", "resident_bytes", "on_bad_record", "checkpoint_minutes", "encoder_weights", "wandb"),
         *("global_batch", "ahead", "cache_dir", "cache_size", "in_place"),
     }
 )
-"""Fields that may change between a run and its continuation: they change no batch of a sound cache and no gradient. The
-cache may have moved (its fingerprint is compared instead), and `epochs` may be raised."""
+"""Settings that may change between a run and its continuation: they change no batch of a sound cache and no gradient.
+The cache may have moved (its fingerprint is compared instead), and `epochs` may be raised."""
 
 
 class TrainConfigError(ValueError):
@@ -44,16 +41,17 @@ class TrainConfig:
     """A training run: what, how, and where on.
 
     Attributes:
-        cache: the cache's folder, or its `StorageUrl`, with the splits `train` and `val`.
+        loader: how the training images are loaded: from which cache, in batches of how many images, on which device
+            (`cuda` or `cpu`, where the network is trained), by which seed (which the starting weights and the dropout
+            depend on as well). The validation images are loaded alike, in the cache's order and not augmented. The run
+            itself sets the rank and the number of ranks: see `train.ranks`.
         out: the run's folder.
         profile: name of the profile that this came from, for messages.
         network: which network.
         encoder_weights: that an encoder of timm's starts with: `auto`, `none` or a file, see `model.encoder_weights`.
         epochs: passes over the training images.
-        batch_size: images in a step, of each rank.
-        global_batch: images in a step of all ranks, which share them out evenly: `batch_size` is then set by the run
-            itself, and the run does not depend on the number of ranks. 0 leaves `batch_size` as it is.
-        world: ranks, set by the run itself: see `train.ranks`.
+        global_batch: images in a step of all ranks, which share them out evenly: the loader's `batch_size` is then set
+            by the run itself, and the run does not depend on the number of ranks. 0 leaves `batch_size` as it is.
         accumulation: steps whose gradients make one update: what `batch_size * accumulation` images would give in one
             step, but for BatchNorm, at the memory of `batch_size`.
         side: pixels that the profile was made for; the cache's own side is what counts. None: any.
@@ -68,38 +66,21 @@ class TrainConfig:
             saved as the best; 0 takes the weights as they are. See `train.average`.
         patience: epochs without a better validation IoU after which training ends; 0 never ends it early.
         loss: name in `model.LOSSES`.
-        augment: level in `loader.LEVELS`.
-        seed: of the starting weights, the order, the augmentation and the dropout.
         deterministic: only take kernels that give the same bits each time; on a GPU they are slower.
         precision: of the convolutions; weights, loss and metrics are fp32.
         channels_last: NHWC weights and features instead of NCHW.
         compile: whether to use `torch.compile`.
-        device: where to train.
-        loader: backend of the loaders.
-        threads: CPU threads of each loader; 0 takes one a processor.
-        prefetch: batches that are made ahead.
-        pin_memory: make them in locked memory, from where a GPU copies by itself.
-        order: of the training images, see `loader.order`: `global`, `windowed`, or `auto`: windowed for a cache
-            in object storage.
-        window: shards whose images are mixed by the windowed order.
-        ahead: shards in object storage that are fetched before their turn.
-        cache_dir: where fetched shards are kept; None: see `cache.shard_folder.FolderConfig`.
-        cache_size: bytes that they may take there; 0: likewise.
-        in_place: read Zarr shards in object storage where they are, instead of fetching them whole.
-        on_bad_record: of the loaders: `stop` with an error that names it, or `skip` and count it.
         wandb: project at Weights & Biases that is told of the run; empty: none.
         checkpoint_minutes: a checkpoint within an epoch after so many minutes; 0 saves after each step.
     """
 
-    cache: PurePath
+    loader: LoaderConfig
     out: Path
     profile: str = "cpu"
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
     encoder_weights: str = "auto"
     epochs: int = 100
-    batch_size: int = 16
     global_batch: int = 0
-    world: int = 1
     accumulation: int = 1
     side: int | None = None
     optimizer: OptimizerName = "adamw"
@@ -112,31 +93,18 @@ class TrainConfig:
     average: float = 0.0
     patience: int = 0
     loss: LossName = "bce_dice"
-    augment: Level = "light"
-    seed: int = 0
     deterministic: bool = False
     precision: Precision = "fp32"
     channels_last: bool = True
     compile: bool = False
-    device: Device = "cpu"
-    loader: Backend = "auto"
-    threads: int = 0
-    prefetch: int = 2
-    pin_memory: bool = True
-    order: Order = "auto"
-    window: int = WINDOW
-    ahead: int = 4
-    cache_dir: Path | None = None
-    cache_size: int = 0
-    in_place: bool = False
-    on_bad_record: OnBadRecord = "stop"
     wandb: str = ""
     checkpoint_minutes: float = 10.0
 
     def __post_init__(self) -> None:
-        for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                raise TrainConfigError(f"{name}={getattr(self, name)!r} is not known; use one of {', '.join(known)}")
+        for name, kind in _CHOICES.items():
+            if getattr(self, name) not in get_args(kind):
+                known = ", ".join(get_args(kind))
+                raise TrainConfigError(f"{name}={getattr(self, name)!r} is not known; use one of {known}")
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise TrainConfigError(f"{name}={getattr(self, name)} is below {least}; use {least} or more")
@@ -150,35 +118,19 @@ class TrainConfig:
                 raise TrainConfigError(f"{name}={getattr(self, name)} is not from 0 to below 1; {usual}")
 
     @property
-    def images_an_update(self) -> int:
+    def device(self) -> Device:
+        """Where to train: the device on which the loader puts its batches."""
+        return cast(Device, self.loader.device)
+
+    @property
+    def images_per_step(self) -> int:
+        """Images in a step of all ranks."""
+        return self.loader.batch_size * self.loader.world
+
+    @property
+    def images_per_update(self) -> int:
         """Images whose gradients make one update of the weights."""
-        return self.batch_size * self.world * self.accumulation
-
-    @property
-    def folder(self) -> FolderConfig:
-        """Where fetched shards are kept."""
-        return FolderConfig(folder=self.cache_dir, size=self.cache_size)
-
-    @property
-    def resolved_order(self) -> Order:
-        """The order of the training images, nothing left open."""
-        return resolve_order(self.order, self.cache, in_place=self.in_place)
-
-    def shared_out(self, world: int) -> TrainConfig:
-        """The configuration of a run of so many ranks.
-
-        Raises:
-            TrainConfigError: they cannot share `global_batch` evenly.
-        """
-        if not self.global_batch:
-            return dataclasses.replace(self, world=world)
-        if self.global_batch % world:
-            even = self.global_batch // world * world or world
-            raise TrainConfigError(
-                f"global_batch={self.global_batch} cannot be shared out evenly among {world} ranks; use "
-                f"{even} or {even + world}, or another number of ranks"
-            )
-        return dataclasses.replace(self, world=world, batch_size=self.global_batch // world)
+        return self.images_per_step * self.accumulation
 
     @property
     def peak(self) -> float:
@@ -190,43 +142,74 @@ class TrainConfig:
         """The weight decay."""
         return WEIGHT_DECAY[self.optimizer] if self.weight_decay is None else self.weight_decay
 
-    @classmethod
-    def from_profile(cls, profile: Profile, *, cache: PurePath, out: Path, **changes: Any) -> TrainConfig:
-        """Give the configuration of a profile, with `changes` (fields of this class) on top."""
-        taken = {field.name for field in dataclasses.fields(cls)} & {
-            field.name for field in dataclasses.fields(profile)
-        }
-        values = {name: getattr(profile, name) for name in taken}
-        return cls(**{**values, "profile": profile.name, "cache": cache, "out": out, **changes})
+    def shared_out(self, rank: int, world: int) -> TrainConfig:
+        """The configuration of one of `world` ranks.
+
+        Raises:
+            TrainConfigError: they cannot share `global_batch` evenly.
+        """
+        batch_size = self.loader.batch_size
+        if self.global_batch:
+            if self.global_batch % world:
+                even = self.global_batch // world * world or world
+                raise TrainConfigError(
+                    f"global_batch={self.global_batch} cannot be shared out evenly among {world} ranks; use "
+                    f"{even} or {even + world}, or another number of ranks"
+                )
+            batch_size = self.global_batch // world
+        loader = dataclasses.replace(self.loader, batch_size=batch_size, rank=rank, world=world)
+        return dataclasses.replace(self, loader=loader)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values, fit for JSON."""
-        values = dataclasses.asdict(self)
-        cache_dir = None if self.cache_dir is None else str(self.cache_dir)
-        return {**values, "cache": str(self.cache), "out": str(self.out), "cache_dir": cache_dir}
+        """Give plain values, fit for JSON, those of `network` and `loader` in dictionaries of their own."""
+        values: dict[str, Any] = msgspec.to_builtins(self, enc_hook=str)
+        return values
 
     def resolved(self) -> dict[str, Any]:
         """As `to_dict`, nothing left open."""
-        decided = {"learning_rate": self.peak, "weight_decay": self.decay, "order": self.resolved_order}
-        return {**self.to_dict(), **decided}
+        values, loader = self.to_dict(), self.loader
+        values["loader"]["order"] = resolve_order(loader.order, loader.cache, in_place=loader.in_place)
+        return {**values, "learning_rate": self.peak, "weight_decay": self.decay}
+
+    def changed(self, **settings: Any) -> TrainConfig:
+        """The configuration with other values of some settings, by their names in `SETTINGS`.
+
+        Raises:
+            TrainConfigError: see `from_dict`.
+        """
+        return self.from_dict({**_by_name(self.to_dict()), **settings})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """Undo `to_dict`.
+        """Undo `to_dict`. Settings of the loader may also stand beside the others, as earlier releases wrote them.
 
         Raises:
             TrainConfigError: a field is of the wrong type or out of its limits.
+            ValueError: it is out of the limits of the network's or the loader's configuration.
         """
+        nested: dict[str, Any] = {}
+        for name, value in values.items():
+            if dataclasses.is_dataclass(value) and not isinstance(value, type):
+                value = msgspec.to_builtins(value, enc_hook=str)
+            grouped = name in _GROUPS and isinstance(value, Mapping)
+            *groups, last = (name if grouped else SETTINGS.get(name, name)).split(".")
+            group = nested
+            for each in groups:
+                group = group.setdefault(each, {})
+            if grouped:
+                group.setdefault(last, {}).update(value)
+            else:
+                group[last] = value
         try:
-            return cls(**_typed_fields(values, cls))
+            return cast(TrainConfig, _make(cls, nested))
         except TypeError as error:  # a field is missing
             raise TrainConfigError(f"this is not a training configuration: {error}") from None
 
     def differences(self, other: TrainConfig) -> list[str]:
-        """Fields that decide what a step does and in which `other` differs, as `name: mine, not theirs`."""
+        """Settings that decide what a step does and in which `other` differs, as `name: mine, not theirs`."""
         # As many images in a step, shared out among more or fewer ranks, are the same step.
         mine, theirs = (
-            {**config.resolved(), "batch_size": config.batch_size * config.world} for config in (self, other)
+            {**_by_name(config.resolved()), "batch_size": config.images_per_step} for config in (self, other)
         )
         if mine["order"] == theirs["order"] == "global":
             theirs["window"] = mine["window"]
@@ -243,16 +226,15 @@ def typed(name: str, value: Any, kind: Any) -> Any:
     Raises:
         TrainConfigError: it is of another type, or none of the choices; the message has what would be right.
     """
-    if kind is NetworkConfig and isinstance(value, Mapping):
-        return NetworkConfig(**_typed_fields(value, NetworkConfig, "network."))
     try:
-        return msgspec.convert(value, kind, dec_hook=_path)
+        made = msgspec.convert(value, kind, dec_hook=_path)
+        if not isinstance(value, Mapping) or value.keys() <= vars(made).keys():
+            return made
     except msgspec.ValidationError:
         pass
-    known = _CHOICES.get(name, get_args(kind) if get_origin(kind) is Literal else ())
-    if known:
-        raise TrainConfigError(f"{name}={value!r} is not known; use one of {', '.join(known)}")
     kinds = {kind, *get_args(kind)}
+    for known in (get_args(one) for one in kinds if get_origin(one) is Literal):
+        raise TrainConfigError(f"{name}={value!r} is not known; use one of {', '.join(known)}")
     if bool in kinds:
         raise TrainConfigError(f"{name}={value!r} is neither true nor false; use one of the two")
     if int in kinds:
@@ -262,16 +244,13 @@ def typed(name: str, value: Any, kind: Any) -> Any:
     raise TrainConfigError(f"{name}={value!r} is not text; put it in quotes")
 
 
-def _typed_fields(values: Mapping[str, Any], cls: type, prefix: str = "") -> dict[str, Any]:
-    kinds = get_type_hints(cls)
-    return {name: typed(prefix + name, values[name], kinds[name]) for name in kinds if name in values}
-
-
 def _example(name: str, otherwise: float) -> float:
     """A setting's usual value, or another where that depends."""
-    owner = NetworkConfig if name.startswith("network.") else TrainConfig
-    usual = getattr(owner, name.removeprefix("network."), None)
-    return otherwise if usual is None else usual
+    field = SETTINGS.get(name, name).rpartition(".")[2]
+    for kind in (TrainConfig, LoaderConfig, NetworkConfig, FolderConfig):
+        if (usual := getattr(kind, field, None)) is not None:
+            return cast(float, usual)
+    return otherwise
 
 
 def _path(kind: type, value: Any) -> Any:
@@ -279,36 +258,55 @@ def _path(kind: type, value: Any) -> Any:
     return place(value) if kind is PurePath else kind(value)
 
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "optimizer": get_args(OptimizerName),
-    "scheduler": get_args(Scheduler),
-    "loss": tuple(LOSSES),
-    "augment": tuple(LEVELS),
-    "precision": get_args(Precision),
-    "device": get_args(Device),
-    "loader": get_args(Backend),
-    "order": get_args(Order),
-    "on_bad_record": get_args(OnBadRecord),
+def _make(kind: type, values: Mapping[str, Any], group: str = "") -> Any:
+    """A configuration of `values`, nested as it is; `group` is its own name and a dot."""
+    given = {}
+    for name, field_kind in get_type_hints(kind).items():
+        if name in values:
+            path, value = group + name, values[name]
+            if path in _GROUPS and isinstance(value, Mapping):
+                given[name] = _make(field_kind, value, f"{path}.")
+            else:
+                given[name] = typed(_NAMES.get(path, path), value, field_kind)
+    return kind(**given)
+
+
+def _by_name(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values by the names in `SETTINGS`."""
+    return {name: reduce(getitem, path.split("."), values) for name, path in SETTINGS.items()}
+
+
+_CHOICES = {
+    "optimizer": OptimizerName,
+    "scheduler": Scheduler,
+    "loss": LossName,
+    "precision": Precision,
+    "device": Device,
 }
 
-_LEAST: dict[str, float] = {
-    "epochs": 1,
-    "batch_size": 1,
-    "global_batch": 0,
-    "world": 1,
-    "window": 1,
-    "ahead": 0,
-    "cache_size": 0,
-    "accumulation": 1,
-    "patience": 0,
-    "seed": 0,
-    "threads": 0,
-    "prefetch": 1,
-    "checkpoint_minutes": 0,
-}
+_LEAST = {"epochs": 1, "global_batch": 0, "accumulation": 1, "patience": 0, "checkpoint_minutes": 0}
 
 _SHARES = {
     "momentum": "0.9 is the default",
     "warmup": "0.05 of all steps is the default",
     "average": "0.999 is usual, 0 turns it off",
 }
+
+_GROUPS = ("network", "loader", "loader.folder")
+"""Fields that are configurations themselves."""
+
+SETTINGS: Mapping[str, str] = {
+    **{field.name: field.name for field in dataclasses.fields(TrainConfig) if field.name not in _GROUPS},
+    **{f"network.{field.name}": f"network.{field.name}" for field in dataclasses.fields(NetworkConfig)},
+    **{
+        field.name: f"loader.{field.name}"
+        for field in dataclasses.fields(LoaderConfig)
+        if field.name not in ("backend", "folder")
+    },
+    "loader": "loader.backend",
+    "cache_dir": "loader.folder.folder",
+    "cache_size": "loader.folder.size",
+}
+"""Where in `TrainConfig` each setting is, by the name that files, flags and messages have for it."""
+
+_NAMES = {path: name for name, path in SETTINGS.items()}

@@ -144,7 +144,7 @@ def train_epoch(
 
 def _images_per_s(config: TrainConfig, done: int, progress: Progress) -> float:
     """Of all ranks; without steps that warmed up, unless there are no others."""
-    images = config.batch_size * config.world
+    images = config.images_per_step
     if done > progress.warmup_steps:
         return images * (done - progress.warmup_steps) / progress.seconds
     return images * done / progress.warmup

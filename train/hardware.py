@@ -6,12 +6,10 @@ import dataclasses
 import os
 import platform
 import shutil
-from typing import TYPE_CHECKING
 
 import torch
 
-if TYPE_CHECKING:
-    from train.config import TrainConfig
+from cache.choices import Device, Precision
 
 BF16_CAPABILITY = (8, 0)
 FP16_CAPABILITY = (7, 0)
@@ -108,31 +106,25 @@ def read_hardware() -> Hardware:
     )
 
 
-def adapt(config: TrainConfig, hardware: Hardware) -> tuple[TrainConfig, tuple[str, ...]]:
-    """Give what can run here of `config`, and a line for each change.
+def check_hardware(
+    hardware: Hardware, *, device: Device, precision: Precision, compile: bool = False, profile: str = "auto"
+) -> None:
+    """Refuse what this machine cannot run.
 
-    The device and the precision are never changed, for a run that silently takes hours more is worse than none. Only
-    `compile` is, where there is no C++ compiler: the run is then slower, and nothing else.
+    Nothing is changed instead: a run that silently takes hours more is worse than none.
 
     Raises:
-        HardwareError: the device is not there, has no code in this torch, or cannot do the precision.
+        HardwareError: the device is not there, has no code in this torch, or cannot do the precision or the compiling.
     """
-    if config.device == "cuda":
-        _check_gpu(config, hardware)
-    elif config.precision == "fp16":
-        raise HardwareError("precision=fp16 is for GPUs of sm_70 and sm_75; on a CPU use --precision bf16 or fp32")
-    if config.compile and hardware.compiler is None:
-        note = "running without torch.compile: there is no C++ compiler (install g++, or set CXX)"
-        return dataclasses.replace(config, compile=False), (note,)
-    return config, ()
-
-
-def _check_gpu(config: TrainConfig, hardware: Hardware) -> None:
+    if device == "cpu":
+        if precision == "fp16":
+            raise HardwareError("precision=fp16 is for GPUs of sm_70 and sm_75; on a CPU use --precision bf16 or fp32")
+        return
     gpu = hardware.gpu
     if gpu is None:
         build = f"torch {hardware.torch} is a CPU build" if "+cpu" in hardware.torch else f"torch {hardware.torch}"
         raise HardwareError(
-            f"profile {config.profile} wants a CUDA device and this machine offers none ({build}); "
+            f"profile {profile} wants a CUDA device and this machine offers none ({build}); "
             "use --profile cpu, or --profile auto to take what there is"
         )
     if not gpu.runs():
@@ -142,14 +134,14 @@ def _check_gpu(config: TrainConfig, hardware: Hardware) -> None:
             f"{', '.join(gpu.architectures) or 'none'}; {remedy}; "
             "or use the CPU: `train --profile cpu`, `predict --device cpu`"
         )
-    limit = {"bf16": BF16_CAPABILITY, "fp16": FP16_CAPABILITY, "fp32": (0, 0)}[config.precision]
+    limit = {"bf16": BF16_CAPABILITY, "fp16": FP16_CAPABILITY, "fp32": (0, 0)}[precision]
     if gpu.capability < limit:
         instead = "fp16" if gpu.capability >= FP16_CAPABILITY else "fp32"
         raise HardwareError(
-            f"precision={config.precision} wants sm_{limit[0]}{limit[1]} or later and {gpu.name} is {gpu.sm}; "
+            f"precision={precision} wants sm_{limit[0]}{limit[1]} or later and {gpu.name} is {gpu.sm}; "
             f"use --precision {instead}"
         )
-    if config.compile and gpu.capability < COMPILE_CAPABILITY:
+    if compile and gpu.capability < COMPILE_CAPABILITY:
         raise HardwareError(
             f"torch.compile wants sm_{COMPILE_CAPABILITY[0]}{COMPILE_CAPABILITY[1]} or later and {gpu.name} is "
             f"{gpu.sm}; use --no-compile, or --profile auto"

@@ -13,13 +13,13 @@ from train.checkpoint import load_network
 from train.config import TrainConfig
 from train.epoch import summarise, train_epoch, validate
 from train.folder import RunLog, open_log
-from train.hardware import Hardware, HardwareError, adapt, describe, read_hardware
+from train.hardware import Hardware, HardwareError, describe, read_hardware
 from train.memory import keep_freed_memory
-from train.opening import open_run
 from train.plots import plot_confusion, plot_curves, plot_metrics, plot_samples
 from train.predictions import choose_samples, predict_samples
+from train.profiles import adapt
 from train.result import FitResult, Listener, Listeners, StartInfo, best_epoch
-from train.run import Run
+from train.run import Run, open_run
 from train.tensorboard import missing, open_tensorboard
 from train.wandb_run import open_wandb
 
@@ -46,7 +46,7 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
         CacheError: see `loader.open_loader`.
         CheckpointError: `config.out` holds a run and `resume` is not set; or none, or another one, and it is set; or
             saving failed.
-        HardwareError: see `train.hardware.adapt`; or the GPU's memory cannot hold a step.
+        HardwareError: see `train.profiles.adapt`; or the GPU's memory cannot hold a step.
         EncoderError: see `model.encoder_unet.EncoderUNet` and `model.encoder_weights.start_encoder`.
         ValueError: the network cannot take the cache's side.
         DivergedError: the loss is no longer a number; the last checkpoint is from before that.
@@ -64,7 +64,7 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
             try:
                 _train(run, log, everyone)
             except torch.OutOfMemoryError as error:
-                batch_size = run.config.batch_size
+                batch_size = run.config.loader.batch_size
                 raise HardwareError(
                     f"the GPU's memory cannot hold a step of batch_size={batch_size} at side {run.train.side}; use "
                     f"--batch-size {max(1, batch_size // 2)}, a narrower network or a cache of a smaller side"
@@ -97,7 +97,7 @@ def _begin(run: Run, hardware: Hardware, *, resume: bool) -> None:
     run.ranks.wait()
     if not run.ranks.first:
         # Another dropout than the first one's.
-        torch.manual_seed(run.config.seed + 1000003 * run.ranks.rank + run.progress.step)
+        torch.manual_seed(run.config.loader.seed + 1000003 * run.ranks.rank + run.progress.step)
 
 
 def _listeners(run: Run, log: RunLog, boards: ExitStack, listener: Listener) -> Listeners:

@@ -15,7 +15,7 @@ from cache.choices import Device, Fit, Precision
 from model.base import SegmentationNetwork
 from train.checkpoint import load_network
 from train.config import TrainConfig
-from train.hardware import Hardware, HardwareError, adapt, read_hardware
+from train.hardware import Hardware, HardwareError, check_hardware, read_hardware
 from train.step import DTYPES
 
 
@@ -107,10 +107,10 @@ def choose_precision(
     if device == "cpu" and precision == "bf16" and not wanted and not hardware.cpu_bf16:
         return "fp32", ("trained in bf16, run in fp32: this processor has no bf16",)
     try:
-        adapt(dataclasses.replace(trained, device=device, precision=precision, compile=False), hardware)
+        check_hardware(hardware, device=device, precision=precision, profile=trained.profile)
     except HardwareError:
         if wanted:
             raise
-        adapt(dataclasses.replace(trained, device=device, precision="fp32", compile=False), hardware)
+        check_hardware(hardware, device=device, precision="fp32", profile=trained.profile)
         return "fp32", (f"trained in {precision}, run in fp32: the {device} of this machine has no {precision}",)
     return precision, ()

@@ -7,11 +7,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path, PurePath
 from types import MappingProxyType
+from typing import Any
 
 from cache.choices import Backend, Device, Precision
 from model.network import NetworkConfig
-from train.hardware import BF16_CAPABILITY, FP16_CAPABILITY, PASCAL_REMEDY, Gpu, Hardware, HardwareError, read_hardware
+from train.config import TrainConfig
+from train.hardware import (
+    BF16_CAPABILITY,
+    FP16_CAPABILITY,
+    PASCAL_REMEDY,
+    Gpu,
+    Hardware,
+    HardwareError,
+    check_hardware,
+    read_hardware,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -260,3 +272,28 @@ def profile(name: str) -> Profile:
     if name not in PROFILES:
         raise HardwareError(f"profile {name!r} is not known; use one of {', '.join(PROFILES)}")
     return PROFILES[name]()
+
+
+def from_profile(profile: Profile, *, cache: PurePath, out: Path, **changes: Any) -> TrainConfig:
+    """Give the configuration of a profile, with `changes` on top: values by the names in `train.config.SETTINGS`."""
+    chosen = {field.name: getattr(profile, field.name) for field in dataclasses.fields(profile)}
+    del chosen["name"], chosen["reasons"]
+    usual = {"augment": "light", "profile": profile.name, "cache": cache, "out": out}
+    return TrainConfig.from_dict({**chosen, **usual, **changes})
+
+
+def adapt(config: TrainConfig, hardware: Hardware) -> tuple[TrainConfig, tuple[str, ...]]:
+    """Give what can run here of `config`, and a line for each change.
+
+    Only `compile` is ever changed, where there is no C++ compiler: the run is then slower, and nothing else.
+
+    Raises:
+        HardwareError: see `train.hardware.check_hardware`.
+    """
+    check_hardware(
+        hardware, device=config.device, precision=config.precision, compile=config.compile, profile=config.profile
+    )
+    if config.compile and hardware.compiler is None:
+        note = "running without torch.compile: there is no C++ compiler (install g++, or set CXX)"
+        return dataclasses.replace(config, compile=False), (note,)
+    return config, ()

@@ -35,7 +35,7 @@ class RankLostError(ValueError):
     """Another rank has gone without a word."""
 
 
-class ToldError(ValueError):
+class ReportedElsewhereError(ValueError):
     """The run ends for a reason that another rank of this machine has told."""
 
 
@@ -56,7 +56,7 @@ class Ranks:
     machine: int = 0
 
     @classmethod
-    def found(cls, environment: Mapping[str, str] = os.environ) -> Ranks:
+    def from_env(cls, environment: Mapping[str, str] = os.environ) -> Ranks:
         """As `torchrun` says it in environment variables; alone without it."""
         names = {"rank": "RANK", "world": "WORLD_SIZE", "local": "LOCAL_RANK", "machine": "GROUP_RANK"}
         return cls(**{field: int(environment[name]) for field, name in names.items() if name in environment})
@@ -75,7 +75,7 @@ class Ranks:
         Raises:
             HardwareError: this machine has fewer GPUs than ranks.
             RankError: instead of a `ValueError` or `OSError` in the block, and when another rank has gone.
-            ToldError: likewise, if another rank of this machine tells it.
+            ReportedElsewhereError: likewise, if another rank of this machine tells it.
         """
         if self.world == 1:
             yield
@@ -112,7 +112,7 @@ class Ranks:
             heard = store.compare_set(FAILURE, "", reason).decode()
             # The first rank of each machine that gets here tells what was said first.
             if store.compare_set(f"{FAILURE}/{self.machine}", "", str(self.rank)) != str(self.rank).encode():
-                return ToldError(heard)
+                return ReportedElsewhereError(heard)
             reason = heard if lost else reason
         return RankError(reason)
 

@@ -1,4 +1,4 @@
-"""A batch that a GPU has room for, found before the first epoch."""
+"""The batch size search: how many images fit into a GPU's memory, found before the first epoch."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from collections.abc import Callable
 
 import torch
 
-from model.loss import LOSSES
 from train.config import TrainConfig
 from train.hardware import HardwareError
-from train.optimizer import build_optimizer
 from train.ranks import ALONE, Ranks
-from train.step import TrainStep, prepare_network
+from train.step import make_train_step, prepare_network
 
 
-def make_room(
+def search_batch_size(
     config: TrainConfig,
     side: int,
     ranks: Ranks = ALONE,
@@ -27,26 +25,27 @@ def make_room(
     Args:
         config: of the run.
         side: of the images, pixels.
-        ranks: of the run: what fits on all.
+        ranks: of the run: the batch has to fit on all of them.
         attempt: does a step of a configuration at a side; by default a real one, on the GPU.
 
     Raises:
         HardwareError: not even one image fits.
     """
-    attempt = attempt or try_step
     found = config
-    while ranks.any(not _fits(found, side, attempt), config.device):
-        if found.batch_size == 1:
+    while ranks.any(not _fits(found, side, attempt or try_step), config.device):
+        batch_size = found.loader.batch_size // 2
+        if not batch_size:
             raise HardwareError(
                 f"the GPU's memory cannot hold a step of one image at side {side}; use a narrower network "
                 "(--width), or a cache of a smaller side"
             )
-        found = dataclasses.replace(found, batch_size=found.batch_size // 2, accumulation=2 * found.accumulation)
+        loader = dataclasses.replace(found.loader, batch_size=batch_size)
+        found = dataclasses.replace(found, loader=loader, accumulation=2 * found.accumulation)
     if found == config:
         return config, ()
     note = (
-        f"a step of {config.batch_size} images does not fit into the GPU's memory: batch_size={found.batch_size} with "
-        f"accumulation={found.accumulation}"
+        f"a step of {config.loader.batch_size} images does not fit into the GPU's memory: "
+        f"batch_size={found.loader.batch_size} with accumulation={found.accumulation}"
     )
     return found, (note,)
 
@@ -70,17 +69,9 @@ def try_step(config: TrainConfig, side: int) -> None:
     Raises:
         torch.OutOfMemoryError: there is not enough.
     """
-    network = prepare_network(config.network, channels_last=config.channels_last, device=config.device)
-    step = TrainStep(
-        network,
-        build_optimizer(network, learning_rate=1e-6, weight_decay=0.0, name=config.optimizer),
-        precision=config.precision,
-        loss=LOSSES[config.loss],
-        compile=None,
-        device=config.device,
-        clip=config.clip,
-    )
-    images, device = config.batch_size, config.device
+    device, images = config.device, config.loader.batch_size
+    network = prepare_network(config.network, channels_last=config.channels_last, device=device)
+    step = make_train_step(config, network)
     image_NHW3 = torch.zeros(images, side, side, 3, dtype=torch.uint8, device=device)
     plane_N1HW = torch.zeros(images, 1, side, side, dtype=torch.uint8, device=device)
     for _ in range(2):  # the optimizer makes its moments in the first one

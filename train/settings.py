@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import json
 import tomllib
@@ -12,9 +11,9 @@ from typing import Any, get_type_hints
 
 from cache.index import CacheIndex
 from cache.shard_folder import parse_size
-from model.network import NetworkConfig
-from train.config import TrainConfig, TrainConfigError, typed
-from train.profiles import Profile
+from loader.batch import LoaderConfig
+from train.config import SETTINGS, TrainConfig, TrainConfigError, typed
+from train.profiles import Profile, from_profile
 
 GUIDE: Mapping[str, str] = {
     "num_epochs": "epochs",
@@ -49,12 +48,14 @@ _BOOLEANS = {
 }
 """All spellings of true and false, in small letters."""
 
-_SWITCHES = {MIXED, PERSISTENT, *(name for name, kind in get_type_hints(TrainConfig).items() if kind is bool)}
+_SWITCHES = {MIXED, PERSISTENT} | {
+    name for config in (TrainConfig, LoaderConfig) for name, kind in get_type_hints(config).items() if kind is bool
+}
 _TEXTS = ("cache", "out", "profile")
 """Settings that are needed before there is a configuration."""
 
-_NETWORK = tuple(f"network.{field.name}" for field in dataclasses.fields(NetworkConfig))
-_KNOWN = {*(field.name for field in dataclasses.fields(TrainConfig)), *_NETWORK, MIXED, PERSISTENT} - {"network"}
+_KNOWN = {*SETTINGS, MIXED, PERSISTENT}
+_OTHER_NAMES = {**GUIDE, **{path: name for name, path in SETTINGS.items()}, "network": "network.name"}
 
 
 def read_settings(file: Path | None, assignments: Iterable[str]) -> dict[str, Any]:
@@ -66,7 +67,8 @@ def read_settings(file: Path | None, assignments: Iterable[str]) -> dict[str, An
             in any usual way.
 
     Returns:
-        Values by the names of `TrainConfig`, its network's as `network.width` and so on.
+        Values by the names in `train.config.SETTINGS`. A setting of the loader may be given by its place, too: as
+        `loader.threads`, or in a table `[loader]`.
 
     Raises:
         TrainConfigError: the file is missing or malformed, a name is not known, or a place is no text.
@@ -100,14 +102,9 @@ def configure(profile: Profile, settings: Mapping[str, Any], *, cache: PurePath,
         settings.setdefault("precision", narrow if typed(MIXED, mixed, bool) else "fp32")
     if isinstance(settings.get("cache_size"), str):
         settings["cache_size"] = parse_size(settings["cache_size"])
-    network = dataclasses.asdict(profile.network)
-    for name in [name for name in settings if name.startswith("network.")]:
-        network[name.removeprefix("network.")] = settings.pop(name)
-    values = dataclasses.asdict(TrainConfig.from_profile(profile, cache=cache, out=out))
-    paths = {"cache": str(cache), "out": str(out)}
     if (side := typed("side", settings.get("side"), int | None)) is not None:
         _check_side(cache, side)
-    return TrainConfig.from_dict({**values, **settings, **paths, "network": network, "profile": profile.name})
+    return from_profile(profile, cache=cache, out=out).changed(**settings)
 
 
 def _check_side(cache: PurePath, side: int) -> None:
@@ -131,17 +128,25 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise TrainConfigError(f"{path} holds no settings by name")
     if path.suffix == ".json":
         document.pop("side", None)  # its profile's, which the cache need not have had
-    network = document.pop("network", {})
-    if not isinstance(network, dict):
-        network = {"name": network}
-    return {**document, **{f"network.{name}": value for name, value in network.items()}}
+    return _flat(document)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of the tables `network` and `loader` beside the others, as `network.width`."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and prefix + name in ("network", "loader", "loader.folder"):
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found
 
 
 def _named(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     """The values by our names."""
     found: dict[str, Any] = {}
     for given, value in values.items():
-        name = GUIDE.get(given, "network.name" if given == "network" else given)
+        name = _OTHER_NAMES.get(given, given)
         if name not in _KNOWN:
             near = difflib.get_close_matches(given, [*_KNOWN, *GUIDE], n=1)
             raise TrainConfigError(

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from cache.choices import Precision
 from model.base import SegmentationNetwork
 from model.boundary import count_boundary
-from model.loss import Loss
+from model.loss import LOSSES, Loss
 from model.metrics import count_pixels
 from model.network import NetworkConfig, build_network
 from train.average import WeightAverage
+from train.config import TrainConfig
+from train.optimizer import build_optimizer
 from train.ranks import ALONE, Ranks
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -174,6 +176,35 @@ class TrainStep:
         self.counts_4.copy_(state["counts"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+
+
+def make_train_step(
+    config: TrainConfig,
+    network: SegmentationNetwork,
+    *,
+    compile: str | None = None,
+    average: WeightAverage | None = None,
+    ranks: Ranks = ALONE,
+) -> TrainStep:
+    """Give the step of a run, for a network on its device, with a new optimizer; the others are as `TrainStep` says."""
+    optimizer = build_optimizer(
+        network,
+        learning_rate=config.peak,
+        weight_decay=config.decay,
+        name=config.optimizer,
+        momentum=config.momentum,
+    )
+    return TrainStep(
+        network,
+        optimizer,
+        precision=config.precision,
+        loss=LOSSES[config.loss],
+        compile=compile,
+        device=config.device,
+        clip=config.clip,
+        average=average,
+        ranks=ranks,
+    )
 
 
 class EvalStep:

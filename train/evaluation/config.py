@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from cache.choices import Backend, Device, Orientation, Precision
+from cache.choices import Device, Orientation, Precision
 from preprocess.sources import SPLIT_FOLDERS
 
 
@@ -27,7 +27,6 @@ class EvalConfig:
         batch_size: images that are predicted together; 0: as in training.
         device: None takes a GPU if there is one.
         precision: of the convolutions; None: as in training if the device can do it, else fp32.
-        loader: backend of the cache's loader.
         threads: CPU threads that load or read; 0 takes one a processor.
         orientation, outside: of the photos of `coco`, if no cache says it; see `CacheSpec`.
     """
@@ -40,7 +39,6 @@ class EvalConfig:
     batch_size: int = 0
     device: Device | None = None
     precision: Precision | None = None
-    loader: Backend = "auto"
     threads: int = 0
     orientation: Orientation = "auto"
     outside: bool = False

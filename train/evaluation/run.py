@@ -47,7 +47,7 @@ def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
     trained = load_predictor(config.checkpoint, config.device, config.precision)
     predictor, notes = trained.predictor, trained.notes
     device = predictor.device
-    batch_size = config.batch_size or trained.config.batch_size
+    batch_size = config.batch_size or trained.config.loader.batch_size
 
     with ExitStack() as stack:
         views: list[EvalImages] = []
@@ -104,7 +104,6 @@ def _loader_config(config: EvalConfig, cache: Path, device: Device, batch_size: 
         cache=cache,
         split=config.split,
         batch_size=batch_size,
-        backend=config.loader,
         device=device,
         shuffle=False,
         drop_last=False,
