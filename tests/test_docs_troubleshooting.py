@@ -218,7 +218,7 @@ def test_cuda_out_of_memory(monkeypatch):
 
     def needs(most):
         def attempt(config, _side):
-            if config.batch_size > most:
+            if config.loader.batch_size > most:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
         return attempt

@@ -174,8 +174,8 @@ def test_the_batch_is_halved_until_there_is_room(cache):
     tried = []
 
     def attempt(config, side):
-        tried.append((config.batch_size, config.accumulation, side))
-        if config.batch_size > 5:
+        tried.append((config.loader.batch_size, config.accumulation, side))
+        if config.loader.batch_size > 5:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     config = config_of(cache, cache, batch_size=24, accumulation=2)
@@ -205,7 +205,7 @@ def test_a_run_goes_on_with_the_batch_that_there_was_room_for(cache, tmp_path):
     fit(config, Silent())
     listener = Silent()
     fit(config.changed(batch_size=4, accumulation=1, epochs=2), listener, resume=True)
-    assert (listener.info.config.batch_size, listener.info.config.accumulation) == (2, 2)
+    assert (listener.info.config.loader.batch_size, listener.info.config.accumulation) == (2, 2)
 
 
 def test_what_a_run_leaves_for_others_to_read(cache, tmp_path):

@@ -205,7 +205,14 @@ def rank_processes(out):
 def launched(config, tmp_path, start_child):
     """The torchrun of a long run of two ranks that has saved a checkpoint, the run's folder, and the checkpoint."""
     out, last = tmp_path / "run", tmp_path / "run" / "checkpoints" / "last_model.pth"
-    flags = {"--cache": config.cache, "--out": out, "--global-batch": 4, "--epochs": 200, "--workers": 1, "--width": 8}
+    flags = {
+        "--cache": config.loader.cache,
+        "--out": out,
+        "--global-batch": 4,
+        "--epochs": 200,
+        "--workers": 1,
+        "--width": 8,
+    }
     flags |= {"--profile": "cpu", "--precision": "fp32", "--loader": "native", "--set": "checkpoint_minutes=0"}
     # By address, not by name: a machine without a network may look for its own name for a long time.
     launch = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", 2]
@@ -230,13 +237,13 @@ def test_a_rank_that_is_killed_ends_all_with_one_message_and_one_process_goes_on
     assert not list(out.rglob("*.tmp"))
 
     saved = load_checkpoint(last)
-    assert (saved.config.world, saved.config.batch_size, saved.config.global_batch) == (2, 2, 4)
+    assert (saved.config.loader.world, saved.config.loader.batch_size, saved.config.global_batch) == (2, 2, 4)
     step, epoch = saved.continuation.progress.step, len(saved.results)
     assert saved.continuation.loader == {"epoch": step // 4, "consumed": 4 * (step % 4)}
     with pytest.raises(StopIteration):
         fit(saved.config.changed(batch_size=7), OneEpoch(), resume=True)  # --global-batch overrules it
     saved = load_checkpoint(last)
-    assert (saved.config.world, saved.config.batch_size, len(saved.results)) == (1, 4, epoch + 1)
+    assert (saved.config.loader.world, saved.config.loader.batch_size, len(saved.results)) == (1, 4, epoch + 1)
     assert saved.continuation.progress.step == 4 * (epoch + 1)
 
 
@@ -285,14 +292,14 @@ def test_of_each_machine_one_rank_tells_what_was_said_first():
 
 @pytest.mark.parametrize("world", [1, 2, 4, 8])
 def test_a_global_batch_is_shared_out_evenly_or_not_at_all(config, world):
-    shared = config.changed(global_batch=16).shared_out(world)
-    assert (shared.batch_size * world, shared.world, shared.images_an_update) == (16, world, 16)
-    one = config.changed(global_batch=16).shared_out(1)
+    shared = config.changed(global_batch=16).shared_out(0, world)
+    assert (shared.loader.batch_size * world, shared.loader.world, shared.images_per_update) == (16, world, 16)
+    one = config.changed(global_batch=16).shared_out(0, 1)
     assert shared.differences(one) == []
-    assert config.shared_out(world).batch_size == config.batch_size
+    assert config.shared_out(0, world).loader.batch_size == config.loader.batch_size
     if world > 1:
         with pytest.raises(TrainConfigError, match=rf"global_batch=17 cannot be shared out evenly among {world} ranks"):
-            config.changed(global_batch=17).shared_out(world)
+            config.changed(global_batch=17).shared_out(0, world)
 
 
 def test_ranks_are_what_torchrun_says():

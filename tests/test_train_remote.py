@@ -77,7 +77,7 @@ def remote(local, bucket, tmp_path, monkeypatch):
     """As `local`, from a URL; it has run for nothing yet."""
     monkeypatch.setattr(storage, "Patience", lambda: Patience(pause=0.05))
     url = StorageUrl(bucket) / "cache"
-    files.upload(local.cache, url)
+    files.upload(local.loader.cache, url)
     return local.changed(cache=url, out=tmp_path / "run", order="auto", cache_dir=tmp_path / "shards")
 
 
@@ -106,7 +106,7 @@ def test_a_server_that_fails_and_is_restarted_changes_no_bit_of_what_is_learnt(l
     assert_same(remote, local)
     (log,) = (remote.out / "logs").glob("training_*.log")
     assert "requests repeated, the last one because s3://" in log.read_text()
-    assert json.loads((remote.out / "config.json").read_text())["order"] == "windowed"
+    assert json.loads((remote.out / "config.json").read_text())["loader"]["order"] == "windowed"
 
 
 def test_a_server_that_stays_away_ends_the_run_and_resume_goes_on_with_the_very_next_batch(
@@ -125,7 +125,8 @@ def test_a_server_that_stays_away_ends_the_run_and_resume_goes_on_with_the_very_
 
 def test_the_command_takes_a_url_and_its_flags(local, remote):
     """The order of a URL is `windowed` unless it is told otherwise, and only small folders are too small for it."""
-    flags = ["--cache", str(remote.cache), "--cache-dir", str(remote.cache_dir), "--width", "8", "--precision", "fp32"]
+    cache, folder = remote.loader.cache, remote.loader.folder.folder
+    flags = ["--cache", str(cache), "--cache-dir", str(folder), "--width", "8", "--precision", "fp32"]
     flags += ["--profile", "cpu", "--batch-size", "4", "--workers", "1", "--loader", "native", "--augment", "heavy"]
     flags += ["--set", "ahead=1", "--window", "3", "--epochs", "2", "--out"]
     small = CliRunner().invoke(train, [*flags, str(remote.out.with_name("small")), "--cache-size", "50KB"])
@@ -134,8 +135,8 @@ def test_the_command_takes_a_url_and_its_flags(local, remote):
     assert "or a --window below 3" in str(small.exception)
     done = CliRunner().invoke(train, [*flags, str(remote.out), "--cache-size", "2MB"])
     assert done.exit_code == 0, done.output
-    assert str(remote.cache) in done.output
+    assert str(cache) in done.output
     assert_same(remote, local)
-    assert sum(path.stat().st_size for path in remote.cache_dir.glob("*.lmdb")) <= 2_000_000
+    assert sum(path.stat().st_size for path in folder.glob("*.lmdb")) <= 2_000_000
     refused = CliRunner().invoke(train, ["--out", "s3://bucket/run"])
     assert "s3://bucket/run is in object storage, and this has to be a folder of this machine" in refused.output

@@ -183,11 +183,13 @@ class TrainConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """Undo `to_dict`. Settings of the loader may also stand beside the others, as earlier releases wrote them.
 
+        What is left out has its default; the default augmentation of training is `light`.
+
         Raises:
             TrainConfigError: a field is of the wrong type or out of its limits.
             ValueError: it is out of the limits of the network's or the loader's configuration.
         """
-        nested: dict[str, Any] = {}
+        nested: dict[str, Any] = {"loader": {"augment": "light"}}
         for name, value in values.items():
             if dataclasses.is_dataclass(value) and not isinstance(value, type):
                 value = msgspec.to_builtins(value, enc_hook=str)

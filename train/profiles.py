@@ -278,8 +278,7 @@ def from_profile(profile: Profile, *, cache: PurePath, out: Path, **changes: Any
     """Give the configuration of a profile, with `changes` on top: values by the names in `train.config.SETTINGS`."""
     chosen = {field.name: getattr(profile, field.name) for field in dataclasses.fields(profile)}
     del chosen["name"], chosen["reasons"]
-    usual = {"augment": "light", "profile": profile.name, "cache": cache, "out": out}
-    return TrainConfig.from_dict({**chosen, **usual, **changes})
+    return TrainConfig.from_dict({**chosen, "profile": profile.name, "cache": cache, "out": out, **changes})
 
 
 def adapt(config: TrainConfig, hardware: Hardware) -> tuple[TrainConfig, tuple[str, ...]]:
