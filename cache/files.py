@@ -1,13 +1,17 @@
-"""Files by their place: a path of this machine, or a `StorageUrl`. All that a build needs of either."""
+"""Files by their location: a path of this machine, or a `StorageUrl`. Local and remote differ here and nowhere else."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import math
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 from cache.atomic import sync_directory, write_atomically
 from cache.errors import StorageError
@@ -18,6 +22,18 @@ from cache.storage import Storage
 
 AT_ONCE = 16
 """Requests to object storage that are under way at a time: most of one is waiting for its answer."""
+
+Result = TypeVar("Result")
+
+
+def at_once(location: PurePath) -> int:
+    """How many requests to a location are sent at a time: 1 to a disk, `AT_ONCE` to object storage."""
+    return AT_ONCE if isinstance(location, StorageUrl) else 1
+
+
+def absolute(path: PurePath) -> PurePath:
+    """The same file for a process that was started in another folder."""
+    return path if isinstance(path, StorageUrl) else Path(path).absolute()
 
 
 def read(path: PurePath) -> bytes:
@@ -39,6 +55,16 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def for_each(work: Callable[[PurePath], Result], paths: Iterable[PurePath]) -> list[Result]:
+    """The results of a function for files, in their order; in threads where a file is in object storage."""
+    wanted = list(paths)
+    threads = max(map(at_once, wanted), default=1)
+    if threads == 1:
+        return [work(path) for path in wanted]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, wanted))
+
+
 def read_all(paths: Iterable[PurePath]) -> list[bytes | None]:
     """The bytes of files, in their order; None for one that is not there. Raises like `read`."""
 
@@ -47,17 +73,19 @@ def read_all(paths: Iterable[PurePath]) -> list[bytes | None]:
             return read(path)
         return None
 
-    wanted = list(paths)
-    if not any(isinstance(path, StorageUrl) for path in wanted):
-        return [read_one(path) for path in wanted]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(read_one, wanted))
+    return for_each(read_one, paths)
 
 
-def fetch(path: StorageUrl, to: Path) -> None:
-    """Copy a file to this machine. Raises like `read`, and `OSError` if `to` cannot be written."""
-    storage, name = _storage(path)
-    storage.fetch(name, to)
+@contextmanager
+def local_copy(path: PurePath) -> Iterator[Path]:
+    """A file as one of this machine within the block: itself, or a temporary copy. Raises like `read`."""
+    if not isinstance(path, StorageUrl):
+        yield Path(path)
+        return
+    with TemporaryDirectory(prefix="maskcache-") as folder:
+        storage, name = _storage(path)
+        storage.fetch(name, Path(folder) / path.name)
+        yield Path(folder) / path.name
 
 
 def write(path: PurePath, data: bytes) -> None:
@@ -95,6 +123,32 @@ def upload(source: Path, to: StorageUrl) -> None:
         storage.upload(file, name)
 
 
+@contextmanager
+def staging(folder: PurePath, scratch: str | None = None) -> Iterator[Path]:
+    """A folder of this machine in which files for `folder` are made: that folder, or a temporary one.
+
+    Args:
+        folder: where the files go. See `deliver`.
+        scratch: folder for temporary folders; the system's by default.
+    """
+    if not isinstance(folder, StorageUrl):
+        yield Path(folder)
+        return
+    with TemporaryDirectory(prefix="maskcache-", dir=scratch) as temporary:
+        yield Path(temporary)
+
+
+def deliver(made: Path, to: PurePath) -> None:
+    """Send a file or folder from a `staging` folder to its location, unless it was made there.
+
+    Raises:
+        StorageError: object storage cannot be written.
+    """
+    if isinstance(to, StorageUrl):
+        upload(made, to)
+        remove_local(made)
+
+
 def move(source: PurePath, to: PurePath) -> None:
     """Rename a file or folder within one storage, or one disk, over what may be at `to`.
 
@@ -128,6 +182,17 @@ def remove(path: PurePath) -> None:
         storage.remove(name)
     else:
         remove_local(Path(path))
+
+
+def make_folder(path: PurePath) -> None:
+    """Make a folder and those above it, where they are not there; object storage has none to make. Raises `OSError`."""
+    if not isinstance(path, StorageUrl):
+        Path(path).mkdir(parents=True, exist_ok=True)
+
+
+def free_bytes(folder: PurePath) -> float:
+    """Free space of a folder's disk; object storage has no end."""
+    return math.inf if isinstance(folder, StorageUrl) else shutil.disk_usage(folder).free
 
 
 def names(folder: PurePath) -> list[str]:

@@ -15,8 +15,8 @@ class StorageUrl(PurePosixPath):
     """
 
     def __str__(self) -> str:
-        scheme, _, rest = super().__str__().partition(":/")  # a path keeps one slash of two
-        return f"{scheme}://{rest}"
+        scheme, _, rest = super().__str__().partition(":")
+        return f"{scheme}://{rest.removeprefix('/')}"  # of two slashes, a path keeps one or none
 
     @property
     def scheme(self) -> str:

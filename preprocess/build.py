@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection
+from functools import partial
 from itertools import chain
 from pathlib import PurePath
 
@@ -13,16 +14,15 @@ from cache import files
 from cache.errors import CacheStaleError
 from cache.index import INDEX_NAME, CacheIndex
 from cache.manifest import Rejection
-from cache.place import StorageUrl
+from cache.place import is_url
 from cache.spec import CacheSpec
 from preprocess.changes import SplitChanges, compare_split
 from preprocess.cluster.address import ClusterAddress
 from preprocess.commit import commit, tables_sound
 from preprocess.errors import DatasetError
-from preprocess.pipeline import Job, make_shards
-from preprocess.plan import SplitPlan, plan_split
+from preprocess.pipeline import FinishedShards, make_shards, remove_stale_manifests
+from preprocess.plan import Job, SplitPlan, plan_split
 from preprocess.sources import SPLIT_FOLDERS, Split, read_split
-from preprocess.upload import forget_stale, make_and_send_shards
 from preprocess.workplace import (
     check_owner,
     check_space,
@@ -73,9 +73,9 @@ class BuildConfig:
     def __post_init__(self) -> None:
         if self.workers < 0:
             raise DatasetError(f"workers={self.workers} is negative; 0 takes one a processor")
-        for place in (self.coco, self.out):
-            if isinstance(place, StorageUrl) and len(place.parts) < 2:
-                raise DatasetError(f"{place.scheme}:// names no bucket; use {place.scheme}://BUCKET/FOLDER")
+        for location in (self.coco, self.out):
+            if is_url(location) and len(location.parts) < 2:
+                raise DatasetError(f"{location} names no bucket; use {location}BUCKET/FOLDER")
         unknown = [split for split in self.splits if split not in SPLIT_FOLDERS]
         if unknown or not self.splits:
             raise DatasetError(f"splits={self.splits} is not known; use {' and '.join(SPLIT_FOLDERS)}")
@@ -145,17 +145,20 @@ def build_cache(
         changes = tuple(
             compare_split(config.out, before, plan) for plan in plans if before and plan.split.name in before.splits
         )
-        written = sum(len(shard.rows) for plan in plans for shard in plan.missing)
+        jobs = [job for plan in plans for job in plan.jobs]
+        written = sum(len(job.rows) for job in jobs)
         resumed = sum(len(split.rows) for split in splits) - written
-        fresh = len(changes) == len(plans) and all(change.none for change in changes)
-        if before and fresh and tables_sound(config.out, before):
-            index = before
-            _refuse_rejections(config, plans)
-        else:
+        unchanged = len(changes) == len(plans) and all(change.none for change in changes)
+        index = before if before and unchanged and tables_sound(config.out, before) else None
+        fresh = index is not None
+        if not index:
             check_space(config.out, spec, written)
-            _make(config, spec, plans, progress)
-            _refuse_rejections(config, plans)
-            index, fresh = commit(config.out, spec, plans, before), False
+            for plan in plans:
+                make_folder(config.out / plan.split.name)
+            made = dict(_make(config, spec, jobs, resumed, progress))
+            plans = [plan.complete(made) for plan in plans]
+        _refuse_rejections(config, plans)
+        index = index or commit(config.out, spec, plans, before)
     return BuildReport(
         index=index,
         rejections=tuple(chain(*(plan.rejections for plan in plans))),
@@ -217,35 +220,27 @@ def _check_leftovers(config: BuildConfig, before: CacheIndex | None, plans: list
         clear(config.out)
 
 
-def _make(config: BuildConfig, spec: CacheSpec, plans: list[SplitPlan], progress: Progress | None) -> None:
-    """Make every shard that is not there."""
-    jobs = []
-    for plan in plans:
-        directory = config.out / plan.split.name
-        make_folder(directory)
-        jobs += [Job(plan, number, directory) for number, shard in enumerate(plan.shards) if not shard.manifest]
-    total = sum(len(plan.split.rows) for plan in plans)
-    done = total - sum(len(job.shard.rows) for job in jobs)
+def _make(
+    config: BuildConfig, spec: CacheSpec, jobs: list[Job], done: int, progress: Progress | None
+) -> FinishedShards:
+    """Make every shard that is not there; `done` images are."""
+    total = done + sum(len(job.rows) for job in jobs)
 
-    def on_images(count: int = 1) -> None:
+    def on_images(count: int) -> None:
         nonlocal done
         done += count
         if progress:
             progress(done, total)
 
-    if done and progress:
-        progress(done, total)  # at once: the rate is that of the work to come
-    in_cloud = isinstance(config.out, StorageUrl)
-    if in_cloud:
-        forget_stale(jobs)
+    if done:
+        on_images(0)  # at once: the rate is that of the work to come
+    remove_stale_manifests(jobs)
+    make = make_shards
     if config.cluster and jobs:
         from preprocess.cluster.engine import make_shards_on_cluster
 
-        make_shards_on_cluster(jobs, spec, config.cluster, config.workers, on_images)
-    elif in_cloud:
-        make_and_send_shards(jobs, spec, config.workers, on_images)
-    else:
-        make_shards(jobs, spec, config.workers, on_images)
+        make = partial(make_shards_on_cluster, address=config.cluster)
+    return make(jobs, spec, config.workers, on_images)
 
 
 def _refuse_rejections(config: BuildConfig, plans: list[SplitPlan]) -> None:

@@ -94,8 +94,8 @@ def compare_split(cache: PurePath, index: CacheIndex, plan: SplitPlan) -> SplitC
         annotations=tuple(new.file_name for old, new in both if old.annotations != new.annotations),
         damaged=unread + sum(there.get(each.shard.name) != each.shard.bytes for each in manifests),
         shards=len(plan.shards),
-        stale_shards=len(plan.missing),
-        stale_images=sum(len(shard.rows) for shard in plan.missing),
+        stale_shards=len(plan.jobs),
+        stale_images=sum(len(job.rows) for job in plan.jobs),
         dropped_shards=sum(info.name not in kept for info in shards),
     )
 

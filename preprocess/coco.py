@@ -1,20 +1,22 @@
-"""COCO JSON -> flat arrays."""
+"""COCO JSON -> flat arrays, in memory or, where the file is too long for that, on disk."""
 
 from __future__ import annotations
 
 import dataclasses
+import mmap
+from collections.abc import Iterable
 from operator import attrgetter
 from pathlib import Path, PurePath
-from tempfile import gettempdir
-from typing import NamedTuple, TypeVar
+from tempfile import TemporaryFile, gettempdir
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from cache import files
 from preprocess.document import Annotations, Images, read_document
-from preprocess.drawables import Drawables, by_image
 from preprocess.errors import DatasetError
+from preprocess.raster import POLYGON
 from preprocess.segmentations import read_shapes
 
 I64 = npt.NDArray[np.int64]
@@ -22,6 +24,9 @@ I64 = npt.NDArray[np.int64]
 Folder = TypeVar("Folder", bound=PurePath)
 
 _OTHER_TASKS = ("captions_", "panoptic_")
+
+AT_A_TIME = 1 << 16
+"""Annotations of a long file that are put in order at a time."""
 
 _DENSE = 64
 """Numbers from the least id to the greatest, for each id: up to so many are looked up in a table. COCO has nine."""
@@ -84,6 +89,20 @@ class PersonTable:
         return np.repeat(np.arange(len(self)), np.diff(self.first))
 
 
+def take_images(table: PersonTable, rows: I64) -> PersonTable:
+    """The images `rows` of a table in this order, with their annotations; its `problems` are left out."""
+    annotations, first = _ranges(table.first[rows], table.first[rows + 1])
+    return PersonTable(
+        image_id=table.image_id[rows],
+        file_name=tuple(table.file_name[row] for row in rows.tolist()),
+        height=table.height[rows],
+        width=table.width[rows],
+        first=first,
+        **_take_annotations(table, annotations),
+        problems=(),
+    )
+
+
 def annotation_file(root: Folder, split: str) -> Folder:
     """Where the annotations of a split are: `person_keypoints_*`, else `instances_*`, else the only other file of it.
 
@@ -138,13 +157,12 @@ def load_persons(path: PurePath, category: str = "person") -> PersonTable:
         raise DatasetError(f"{path} names {repeated} image ids twice; ids must be unique")
     problems: list[Problem] = []
     try:
-        drawables = by_image(_read_piece(images, persons, problems) for persons in pieces)
+        values = _by_image(_read_piece(images, persons, problems) for persons in pieces)._asdict()
     except OSError as error:
         raise DatasetError(
             f"{path} is too long for memory and is kept in {gettempdir()} while it is needed, which cannot be "
             f"written: {error.strerror}; name another folder in TMPDIR"
         ) from None
-    values = drawables._asdict()
     return PersonTable(
         image_id=images.id,
         file_name=images.file_name,
@@ -156,7 +174,23 @@ def load_persons(path: PurePath, category: str = "person") -> PersonTable:
     )
 
 
-def _read_piece(images: Images, persons: Annotations, problems: list[Problem]) -> Drawables:
+class _Annotations(NamedTuple):
+    """Annotations that can be drawn, ordered by image. See `PersonTable`; `row` is `(A,)` the image's row."""
+
+    row: I64
+    annotation_id: I64
+    iscrowd: npt.NDArray[np.uint8]
+    keypoints: I64
+    area: npt.NDArray[np.float64]
+    part_start: I64
+    kind: npt.NDArray[np.uint8]
+    start: I64
+    length: I64
+    xy: npt.NDArray[np.float64]
+    counts: I64
+
+
+def _read_piece(images: Images, persons: Annotations, problems: list[Problem]) -> _Annotations:
     """What can be drawn of some annotations, by image; the others go to `problems`."""
     row = _find(persons.image_id, images.id)
     lost = np.flatnonzero(row < 0)
@@ -170,7 +204,7 @@ def _read_piece(images: Images, persons: Annotations, problems: list[Problem]) -
     problems += [Problem(int(row[at]), int(persons.id[order[at]]), reason) for at, reason in shapes.reasons.items()]
     drawable = shapes.parts > 0
     kept = order[drawable]
-    return Drawables(
+    return _Annotations(
         row=row[drawable],
         annotation_id=persons.id[kept],
         iscrowd=(persons.iscrowd[kept] != 0).astype(np.uint8),
@@ -199,3 +233,97 @@ def _find(wanted: I64, among: I64) -> I64:
     place = np.minimum(np.searchsorted(among, wanted, sorter=order), len(among) - 1)
     row = order[place]
     return np.where(among[row] == wanted, row, -1)
+
+
+def _by_image(blocks: Iterable[_Annotations]) -> _Annotations:
+    """Blocks of annotations as one, ordered by image, and within an image by block; one block is returned as it is.
+
+    Several are kept on disk. In memory are two of them at a time, and then 16 bytes per annotation.
+
+    Raises:
+        OSError: that disk is full.
+    """
+    found: _AnnotationsOnDisk | None = None
+    block = None
+    for following in blocks:
+        if block is not None:
+            found = found or _AnnotationsOnDisk()
+            found.extend(block)
+        block = following
+    assert block is not None
+    if found is None:
+        return block
+    found.extend(block)
+    del block
+    unordered, ordered = found.map(), _AnnotationsOnDisk()
+    order = np.argsort(unordered.row, kind="stable")
+    for begin in range(0, len(order), AT_A_TIME):
+        chosen = order[begin : begin + AT_A_TIME]
+        ordered.extend(_Annotations(row=unordered.row[chosen], **_take_annotations(unordered, chosen)))
+    return ordered.map()
+
+
+class _AnnotationsOnDisk:
+    """Annotations of any number, in files without names in the system's folder for such files.
+
+    What of them is in memory, the system may take back. The files are gone when nothing refers to them.
+    """
+
+    def __init__(self) -> None:
+        self._columns = {name: TemporaryFile(prefix="maskcache-") for name in _Annotations._fields}  # noqa: SIM115
+        self._sizes = dict.fromkeys(_Annotations._fields, 0)
+        self._append("part_start", np.zeros(1, np.int64))
+
+    def extend(self, more: _Annotations) -> None:
+        """Put some at the end. Raises `OSError` where the disk is full."""
+        start = np.where(more.kind == POLYGON, self._sizes["xy"], self._sizes["counts"]) + more.start
+        moved = more._replace(part_start=more.part_start[1:] + self._sizes["kind"], start=start)
+        for name, values in moved._asdict().items():
+            self._append(name, values)
+
+    def _append(self, name: str, values: npt.NDArray[Any]) -> None:
+        self._columns[name].write(np.ascontiguousarray(values, _DTYPES.get(name, np.int64)).data)
+        self._sizes[name] += len(values)
+
+    def map(self) -> _Annotations:
+        """All of them, in the order in which they came. What is written to the arrays does not reach the files."""
+        arrays = {}
+        for name, file in self._columns.items():
+            file.flush()
+            empty = not self._sizes[name]  # which cannot be mapped
+            pages = bytearray() if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            arrays[name] = np.frombuffer(pages, _DTYPES.get(name, np.int64))
+        return _Annotations(**arrays)
+
+
+_DTYPES: dict[str, Any] = {"iscrowd": np.uint8, "kind": np.uint8, "area": np.float64, "xy": np.float64}
+
+
+def _take_annotations(among: _Annotations | PersonTable, chosen: I64) -> dict[str, npt.NDArray[Any]]:
+    """Some annotations in this order, with their shapes: all columns of annotations but their images."""
+    parts, part_start = _ranges(among.part_start[chosen], among.part_start[chosen + 1])
+    kind, start, length = among.kind[parts], among.start[parts], among.length[parts]
+    polygon = kind == POLYGON
+    numbers, xy_start = _ranges(start[polygon], start[polygon] + 2 * length[polygon])
+    runs, counts_start = _ranges(start[~polygon], start[~polygon] + length[~polygon])
+    moved = np.empty_like(start)
+    moved[polygon], moved[~polygon] = xy_start[:-1], counts_start[:-1]
+    return {
+        "annotation_id": among.annotation_id[chosen],
+        "iscrowd": among.iscrowd[chosen],
+        "keypoints": among.keypoints[chosen],
+        "area": among.area[chosen],
+        "part_start": part_start,
+        "kind": kind,
+        "start": moved,
+        "length": length,
+        "xy": among.xy[numbers],
+        "counts": among.counts[runs],
+    }
+
+
+def _ranges(begin: npt.NDArray[Any], end: npt.NDArray[Any]) -> tuple[I64, I64]:
+    """The numbers of N ranges one behind the other, and `(N + 1,)` where each range begins among them."""
+    sizes = end - begin
+    edges = np.concatenate(([0], np.cumsum(sizes)))
+    return np.repeat(begin - edges[:-1], sizes) + np.arange(edges[-1]), edges

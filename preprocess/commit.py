@@ -72,7 +72,7 @@ def commit(out: PurePath, spec: CacheSpec, plans: list[SplitPlan], before: Cache
 
 def _split_info(plan: SplitPlan) -> tuple[SplitInfo, bytes]:
     """What the index says of a split, and its sample table as the bytes of a file."""
-    assert not plan.missing
+    assert not plan.jobs
     manifests = plan.manifests
     table = np.concatenate([manifest.table(shard) for shard, manifest in enumerate(manifests)])
     rejections = [rejection for manifest in manifests for rejection in manifest.rejections]

@@ -8,8 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
-from pathlib import Path, PurePath
-from tempfile import TemporaryDirectory
+from pathlib import PurePath
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
@@ -17,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from cache import files
-from cache.place import StorageUrl
 from preprocess.errors import DatasetError
 from preprocess.json_array import array_pieces
 
@@ -171,8 +169,12 @@ def _read_pieces(annotations: msgspec.Raw, path: PurePath) -> Iterator[list[_Ann
 
 
 def _open(path: PurePath) -> mmap.mmap | bytes:
+    """The content of a file without a copy, for as long as anything refers to it."""
     try:
-        return _map(path)
+        # A copy from object storage stays mapped without a name.
+        with files.local_copy(path) as here, here.open("rb") as file:
+            empty = not os.fstat(file.fileno()).st_size  # which cannot be mapped
+            return b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
         raise DatasetError(f"{path} is missing; unpack annotations_trainval2017.zip beside the images") from None
     except OSError as error:
@@ -192,16 +194,3 @@ def _parse(data: mmap.mmap | bytes, path: PurePath, content: type[_Content], bef
         raise DatasetError(
             f"{path} is not valid JSON ({error}; the file has {len(data):,} bytes); it may be cut short: get it again"
         ) from None
-
-
-def _map(path: PurePath) -> mmap.mmap | bytes:
-    """The content of a file without a copy, for as long as anything refers to it."""
-    if isinstance(path, StorageUrl):
-        with TemporaryDirectory(prefix="maskcache-") as folder:
-            here = Path(folder) / path.name
-            files.fetch(path, here)
-            return _map(here)  # and stays mapped without a name
-    with Path(path).open("rb") as file:
-        if not os.fstat(file.fileno()).st_size:
-            return b""  # which cannot be mapped
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -5,7 +5,8 @@
     closer    sync, hash, rename, write the manifest        while the next shard is being filled
 
 Everything that takes time happens without the interpreter lock. Memory is that of the buffers, whatever the number of
-images: the window of images under way moves over the shards' borders without a pause.
+images: the window of pending images moves over the shards' borders without a pause. Shards for object storage are made
+on this machine's disk, and sent by the closers.
 """
 
 from __future__ import annotations
@@ -14,46 +15,35 @@ import dataclasses
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
-from pathlib import Path, PurePath
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from cache.files import AT_ONCE
+from cache import files
 from cache.index import ShardInfo
-from cache.manifest import COLUMNS, ImageSource, Rejection, ShardManifest
-from cache.place import StorageUrl
+from cache.manifest import COLUMNS, ImageSource, Rejection, ShardManifest, manifest_path
 from cache.record import U8, RecordLayout
 from cache.shards import ShardDraft
 from cache.spec import CacheSpec
 from preprocess.errors import ImageError
 from preprocess.image import opencv_threads, quiet_pillow
 from preprocess.interrupt import deferred_interrupt
-from preprocess.plan import PlannedShard, SplitPlan
+from preprocess.plan import Job
 from preprocess.sample import make_record
 from preprocess.sources import Split, content_digest
 
-CLOSING_AHEAD = 1
+PENDING_SHARDS = 1
 """Full shards that may wait for a closer: more would only hide that the disk is the slower."""
 
+SENDERS = 4
+"""Shards that are sent to object storage at a time: one connection alone seldom fills the line."""
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """A shard to be made: the number of it in the plan of a split, and the folder that it goes to."""
-
-    plan: SplitPlan
-    number: int
-    directory: PurePath
-
-    @property
-    def shard(self) -> PlannedShard:
-        """What is planned."""
-        return self.plan.shards[self.number]
+FinishedShards = Iterator[tuple[Job, ShardManifest]]
 
 
 class _Outcome(NamedTuple):
@@ -64,41 +54,61 @@ class _Outcome(NamedTuple):
     reason: str
 
 
-def enter(job: Job, manifest: ShardManifest) -> None:
-    """Say that a shard is finished, on disk and in its plan."""
+def remove_stale_manifests(jobs: list[Job]) -> None:
+    """Remove the manifests of shards that are about to be made.
+
+    Else, were a build killed between a shard and its manifest, the manifest of an older shard of the same name and size
+    would vouch for the new one.
+    """
+    for directory in {job.directory for job in jobs}:
+        there = set(files.names(directory))
+        for path in (manifest_path(directory, job.name) for job in jobs if job.directory == directory):
+            if path.name in there:
+                files.remove(path)
+
+
+def save_manifest(job: Job, manifest: ShardManifest) -> None:
+    """Say that a shard is finished: it is in its place."""
     manifest.save(job.directory)
-    job.plan.shards[job.number] = dataclasses.replace(job.shard, manifest=manifest)
 
 
 def make_shards(
     jobs: list[Job],
     spec: CacheSpec,
-    workers: int,
-    on_image: Callable[[], None],
-    on_shard: Callable[[Job, ShardManifest], None] = enter,
-    closers: int = 1,
-) -> None:
+    threads: int,
+    on_images: Callable[[int], None],
+    *,
+    scratch: str | None = None,
+    on_shard: Callable[[Job, ShardManifest], None] = save_manifest,
+) -> FinishedShards:
     """Make shards one after the other, with all threads at work on the images of the next ones.
 
     Whatever goes wrong, no thread and no unfinished file is left; finished shards stay.
 
     Args:
-        jobs: what to make, in this order.
+        jobs: what to make, in this order; their directories are folders of one cache.
         spec: of the cache.
-        workers: threads that make records; 0 takes one a processor.
-        on_image: called after each image, from the calling thread.
-        on_shard: called with each finished shard, by a closer.
-        closers: threads that make full shards durable.
+        threads: that make records; 0 takes one per processor.
+        on_images: called with the number of images that were done since the last call, from the calling thread.
+        scratch: folder for the shards that then go to object storage; the system's by default.
+        on_shard: called with each shard when it is in its place, by a closer.
+
+    Yields:
+        Each job with the manifest of its shard, in the order of the jobs.
 
     Raises:
         CacheWriteError: writing failed.
-        StorageError: photos are in object storage, which cannot be read.
+        StorageError: object storage cannot be read or written.
     """
+    if not jobs:
+        return
     layout = RecordLayout.of(spec)
-    workers = workers or os.cpu_count() or 1
-    window = 8 * workers  # so that one large photo, or a slow disk, does not keep the others waiting
-    if any(isinstance(job.plan.split.folder, StorageUrl) for job in jobs):
-        window = max(window, 2 * AT_ONCE)
+    threads = threads or os.cpu_count() or 1
+    out = jobs[0].directory.parent
+    closers = min(SENDERS, files.at_once(out))
+    requests = max(files.at_once(job.split.folder) for job in jobs)
+    # Long enough that one large photo, a slow disk or a far storage does not keep the others waiting.
+    window = max(8 * threads, 2 * requests)
     buffers: SimpleQueue[U8] = SimpleQueue()
     for _ in range(window):
         buffers.put(np.empty(layout.most_bytes, np.uint8))
@@ -116,55 +126,61 @@ def make_shards(
             return _Outcome(source, (), str(error)), buffer, None
         return _Outcome(source, tuple(entry[name] for name in COLUMNS), ""), buffer, record
 
-    def finish(job: Job, draft: ShardDraft, outcomes: list[_Outcome]) -> None:
-        try:
-            shard = dataclasses.replace(draft.finish(), key=job.shard.key)
-        except BaseException:
-            draft.give_up()
-            raise
-        on_shard(job, _manifest(job, shard, outcomes))
-
     with (
         deferred_interrupt() as check_interrupt,  # so that every file that was opened is known, and tidied up
+        files.staging(out, scratch) as here,
         opencv_threads(1),  # the workers are the parallelism; OpenCV's own threads would only fight with them
         quiet_pillow(),
-        ThreadPoolExecutor(AT_ONCE, thread_name_prefix="preprocess-reader") as readers,
+        ThreadPoolExecutor(requests, thread_name_prefix="preprocess-reader") as readers,
         ThreadPoolExecutor(closers, thread_name_prefix="preprocess-closer") as closer,
-        ThreadPoolExecutor(workers, thread_name_prefix="preprocess") as pool,
+        ThreadPoolExecutor(threads, thread_name_prefix="preprocess") as pool,
     ):
+
+        def finish(job: Job, draft: ShardDraft, outcomes: list[_Outcome]) -> tuple[Job, ShardManifest]:
+            try:
+                shard = dataclasses.replace(draft.finish(), key=job.key)
+            except BaseException:
+                draft.give_up()
+                raise
+            files.deliver(here / job.split.name / job.name, job.directory / job.name)
+            manifest = _manifest(job, shard, outcomes)
+            on_shard(job, manifest)
+            return job, manifest
 
         def reader(split: Split, row: int) -> Callable[[], bytes]:
             """What gives a photo's bytes: at once from a disk, and asked for beforehand from far away."""
             read = partial(split.read, row)
-            return readers.submit(read).result if isinstance(split.folder, StorageUrl) else read
+            return readers.submit(read).result if requests > 1 else read
 
         images = (
-            (job.plan.split, row, source, reader(job.plan.split, row))
+            (job.split, row, source, reader(job.split, row))
             for job in jobs
-            for row, source in zip(job.shard.rows, job.shard.sources, strict=True)
+            for row, source in zip(job.rows, job.sources, strict=True)
         )
-        ahead = deque(pool.submit(make, *image) for image in islice(images, window - 1))
-        closing: deque[Future[None]] = deque()
+        pending = deque(pool.submit(make, *image) for image in islice(images, window - 1))
+        closing: deque[Future[tuple[Job, ShardManifest]]] = deque()
         draft = None
         try:
             for job in jobs:
-                draft = ShardDraft(Path(job.directory), job.shard.name, spec.store, layout, len(job.shard.rows))
+                folder = here / job.split.name
+                folder.mkdir(exist_ok=True)
+                draft = ShardDraft(folder, job.name, spec.store, layout, len(job.rows))
                 outcomes = []
-                for _ in job.shard.rows:
-                    outcome, buffer, record = ahead.popleft().result()
+                for _ in job.rows:
+                    outcome, buffer, record = pending.popleft().result()
                     if record is not None:
                         draft.append(record)
                     buffers.put(buffer)
-                    ahead.extend(pool.submit(make, *image) for image in islice(images, 1))
+                    pending.extend(pool.submit(make, *image) for image in islice(images, 1))
                     outcomes.append(outcome)
-                    on_image()
+                    on_images(1)
                     check_interrupt()
                 closing.append(closer.submit(finish, job, draft, outcomes))
                 draft = None  # from here on the closer's
-                if len(closing) > closers + CLOSING_AHEAD:
-                    closing.popleft().result()
+                if len(closing) > closers + PENDING_SHARDS:
+                    yield closing.popleft().result()
             while closing:
-                closing.popleft().result()
+                yield closing.popleft().result()
                 check_interrupt()
         finally:
             stop.set()
@@ -174,19 +190,18 @@ def make_shards(
 
 
 def _manifest(job: Job, shard: ShardInfo, outcomes: list[_Outcome]) -> ShardManifest:
-    rejections = tuple(
-        Rejection(
-            split=job.plan.split.name,
-            image_id=outcome.source.image_id,
-            file_name=outcome.source.file_name,
-            reason=outcome.reason,
-        )
-        for outcome in outcomes
-        if outcome.reason
-    )
     return ShardManifest(
         shard=shard,
         sources=tuple(outcome.source for outcome in outcomes),
         samples=tuple(outcome.sample for outcome in outcomes if not outcome.reason),
-        rejections=rejections,
+        rejections=tuple(
+            Rejection(
+                split=job.split.name,
+                image_id=outcome.source.image_id,
+                file_name=outcome.source.file_name,
+                reason=outcome.reason,
+            )
+            for outcome in outcomes
+            if outcome.reason
+        ),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import count, pairwise
 from pathlib import Path, PurePath
 
@@ -14,47 +14,49 @@ from cache import files
 from cache.errors import CacheCorruptError
 from cache.index import CacheIndex
 from cache.manifest import ImageSource, Rejection, ShardManifest, manifest_path
-from cache.place import StorageUrl
+from cache.place import is_url
 from cache.shards import describe, shard_name
 from cache.spec import CacheSpec
 from preprocess.sources import Split
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PlannedShard:
-    """A shard that a split consists of.
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """A shard to be made.
 
     Attributes:
+        split: what its images are of.
+        directory: the folder that it goes to.
         name: of its file.
         key: digest of what it is made from.
         rows: its images, as rows of the split's table.
-        sources: what they consist of.
-        manifest: of the finished shard; None while it has to be made.
+        sources: what each of them consists of.
     """
 
+    split: Split
+    directory: PurePath
     name: str
     key: str
     rows: list[int]
     sources: tuple[ImageSource, ...]
-    manifest: ShardManifest | None
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitPlan:
-    """A split and the shards that it consists of, in order; one is replaced when it is finished."""
+    """A split and the shards that it consists of, in order: manifests of finished ones, and jobs."""
 
     split: Split
-    shards: list[PlannedShard]
+    shards: tuple[ShardManifest | Job, ...]
 
     @property
-    def missing(self) -> list[PlannedShard]:
+    def jobs(self) -> list[Job]:
         """The shards that have to be made."""
-        return [shard for shard in self.shards if not shard.manifest]
+        return [shard for shard in self.shards if isinstance(shard, Job)]
 
     @property
     def manifests(self) -> list[ShardManifest]:
-        """Of the shards that are finished."""
-        return [shard.manifest for shard in self.shards if shard.manifest]
+        """The manifests of the shards that are finished."""
+        return [shard for shard in self.shards if isinstance(shard, ShardManifest)]
 
     @property
     def rejections(self) -> list[Rejection]:
@@ -65,6 +67,10 @@ class SplitPlan:
             for reason in split.orphans
         ]
         return [*orphans, *(rejection for manifest in self.manifests for rejection in manifest.rejections)]
+
+    def complete(self, made: Mapping[Job, ShardManifest]) -> SplitPlan:
+        """The same plan when each of its jobs has been done."""
+        return SplitPlan(self.split, tuple(made[shard] if isinstance(shard, Job) else shard for shard in self.shards))
 
 
 def cut(image_ids: Sequence[int], mean: int) -> list[int]:
@@ -116,18 +122,23 @@ def plan_split(
     sound = [manifest for manifest in _manifests(directory, committed) if manifest.shard.name not in damaged]
     found = {manifest.shard.key: manifest for manifest in sound}
     content = {source.image_id: source.content for source in split.sources}
-    ends = cut([source.image_id for source in split.sources], spec.shard_samples)
-    planned = []
-    for begin, end in pairwise([0, *ends]):
-        sources = tuple(split.sources[begin:end])
-        key = shard_key(spec, sources)
-        manifest = found.get(key)
-        if manifest and not _same_content(manifest, content):
-            manifest = None
-        name = manifest.shard.name if manifest else ""
-        planned.append(PlannedShard(name=name, key=key, rows=split.rows[begin:end], sources=sources, manifest=manifest))
-    taken = {shard.name for shard in planned} | {manifest.shard.name for manifest in found.values()} & committed
-    return SplitPlan(split, _name(planned, taken, spec))
+    kept = {key: manifest for key, manifest in found.items() if _same_content(manifest, content)}
+    ends = [0, *cut([source.image_id for source in split.sources], spec.shard_samples)]
+    parts = [(split.rows[begin:end], tuple(split.sources[begin:end])) for begin, end in pairwise(ends)]
+    keys = [shard_key(spec, sources) for _, sources in parts]
+    taken = {kept[key].shard.name for key in keys if key in kept}
+    taken |= {manifest.shard.name for manifest in found.values()} & committed
+    # A new shard is named by its place if that name is free, else by a number above all others.
+    numbers = count(max([len(parts), *(int(PurePath(name).stem) + 1 for name in taken)]))
+    shards: list[ShardManifest | Job] = []
+    for place, (key, (rows, sources)) in enumerate(zip(keys, parts, strict=True)):
+        if key in kept:
+            shards.append(kept[key])
+            continue
+        name = shard_name(place, spec.store)
+        name = shard_name(next(numbers), spec.store) if name in taken else name
+        shards.append(Job(split=split, directory=directory, name=name, key=key, rows=rows, sources=sources))
+    return SplitPlan(split, tuple(shards))
 
 
 def read_manifests(out: PurePath, index: CacheIndex, split: str) -> list[ShardManifest]:
@@ -175,25 +186,10 @@ def _is_as_written(directory: PurePath, manifest: ShardManifest) -> bool:
 
     In object storage nothing is there in part, nor is anything lost in a power cut: it need not be fetched to see.
     """
-    if isinstance(directory, StorageUrl):
-        return True
     shard = manifest.shard
-    return describe(Path(directory / shard.name), shard.rows).checksum == shard.checksum
+    return is_url(directory) or describe(Path(directory / shard.name), shard.rows).checksum == shard.checksum
 
 
 def _same_content(manifest: ShardManifest, content: dict[int, int]) -> bool:
     """Whether the images are byte for byte those that the shard was made from, as far as `content` is known."""
-    return all(content[source.image_id] in (0, source.content) for source in manifest.sources)
-
-
-def _name(planned: list[PlannedShard], taken: set[str], spec: CacheSpec) -> list[PlannedShard]:
-    """Name the shards that have to be made: by their place if that is free, else with numbers above all others."""
-    numbers = count(max([len(planned), *(int(PurePath(name).stem) + 1 for name in taken if name)]))
-    named = []
-    for place, shard in enumerate(planned):
-        if not shard.manifest:
-            name = shard_name(place, spec.store)
-            name = shard_name(next(numbers), spec.store) if name in taken else name
-            shard = dataclasses.replace(shard, name=name)
-        named.append(shard)
-    return named
+    return all(content.get(source.image_id, 0) in (0, source.content) for source in manifest.sources)

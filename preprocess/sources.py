@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePath
 
 import numpy as np
@@ -11,9 +10,8 @@ import xxhash
 
 from cache import files
 from cache.manifest import ImageSource
-from cache.place import StorageUrl
 from cache.spec import CacheSpec
-from preprocess.coco import PersonTable, Problem, annotation_file, load_persons
+from preprocess.coco import PersonTable, Problem, annotation_file, load_persons, take_images
 from preprocess.digest import annotation_digests
 from preprocess.errors import DatasetError, ImageError
 from preprocess.image import read_file
@@ -100,6 +98,21 @@ def read_split(coco: PurePath, name: str, spec: CacheSpec, *, content: bool = Fa
     )
 
 
+def split_part(split: Split, rows: list[int]) -> Split:
+    """What a split says of the images `rows` of its table, which become its rows 0, 1, 2, ...: for another machine.
+
+    The sources are left out, and annotations without an image: they belong to the split, not to a part.
+    """
+    return dataclasses.replace(
+        split,
+        table=take_images(split.table, np.array(rows, np.int64)),
+        rows=list(range(len(rows))),
+        sources=[],
+        problems={number: split.problems[row] for number, row in enumerate(rows) if row in split.problems},
+        orphans=(),
+    )
+
+
 def content_digest(data: bytes) -> int:
     """XXH3 (64 bits) of an image file's bytes."""
     return xxhash.xxh3_64_intdigest(data)
@@ -135,19 +148,12 @@ def is_missing(photos: PhotoFolder, table: PersonTable) -> bool:
     return not photos.exists() and not any(path.startswith(("/", "../")) for path in table.file_name)
 
 
-def _contents(paths: list[PurePath]) -> list[int]:
-    """Digests of files; 0 for one that cannot be read."""
-
-    def digest(path: PurePath) -> int:
-        try:
-            return content_digest(read_file(path))
-        except ImageError:
-            return 0
-
-    if not any(isinstance(path, StorageUrl) for path in paths):
-        return [digest(path) for path in paths]
-    with ThreadPoolExecutor(files.AT_ONCE) as pool:
-        return list(pool.map(digest, paths))
+def _file_digest(path: PurePath) -> int:
+    """Digest of a photo's file; 0 if it cannot be read."""
+    try:
+        return content_digest(read_file(path))
+    except ImageError:
+        return 0
 
 
 def _image_sources(
@@ -158,7 +164,8 @@ def _image_sources(
     contents = [0] * len(rows)
     if content:
         there = [at for at, size in enumerate(sizes) if size >= 0]
-        digests = _contents([photo_path(photos.folder, table.file_name[rows[at]]) for at in there])
+        paths = [photo_path(photos.folder, table.file_name[rows[at]]) for at in there]
+        digests = files.for_each(_file_digest, paths)
         for at, digest in zip(there, digests, strict=True):
             contents[at] = digest
     marks = annotation_digests(table, np.array(rows, np.int64)).tolist()

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import os
-import shutil
+import socket
+import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 
+import msgspec
+import psutil
+
 from cache import files
-from cache.errors import CacheCorruptError, CacheError, CacheMissingError
+from cache.errors import CacheCorruptError, CacheError, CacheMissingError, StorageError
+from cache.file_lock import try_lock_file
 from cache.index import INDEX_NAME, CacheIndex
 from cache.place import StorageUrl
 from cache.record import RecordLayout
 from cache.spec import CacheSpec
-from preprocess.cloud_lock import lock_url
 from preprocess.sources import SPLIT_FOLDERS
 
 LOCK_NAME = "build.lock"
@@ -26,54 +30,107 @@ JPEG_BYTES_A_PIXEL = 0.45
 
 
 def make_folder(out: PurePath) -> None:
-    """Make the folder of a cache, if it is not there; object storage has none to make.
+    """Make the folder of a cache, if it is not there.
 
     Raises:
         CacheError: it cannot be made.
     """
-    if isinstance(out, StorageUrl):
-        return
     try:
-        Path(out).mkdir(parents=True, exist_ok=True)
+        files.make_folder(out)
     except OSError as error:
         raise CacheError(f"cannot create {out}: {error.strerror}; choose another --out") from None
 
 
 @contextmanager
 def lock_folder(out: PurePath) -> Iterator[None]:
-    """One build at a time in a folder; the kernel lets go of the lock when its holder dies.
+    """One build at a time in a folder.
 
     Raises:
         CacheError: the folder cannot be written in, or another process holds the lock.
         StorageError: it is in object storage, which cannot be written.
     """
-    if isinstance(out, StorageUrl):
-        with lock_url(out / LOCK_NAME):
-            yield
-        return
-    path = Path(out / LOCK_NAME)
-    while True:
-        try:
-            file = path.open("a+")
-        except OSError as error:
-            raise CacheError(f"cannot write in {out}: {error.strerror}; choose another --out") from None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            holder = lock_holder(out) or "unknown"
-            raise CacheError(f"{out} is being built by process {holder}; wait for it, or stop it") from None
-        if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-            break
-        file.close()  # its last holder removed it while we waited: take the new one
+    lock = out / LOCK_NAME
+    with _lock_object(lock) if isinstance(lock, StorageUrl) else _lock_file(Path(lock)):
+        yield
+
+
+@contextmanager
+def _lock_file(path: Path) -> Iterator[None]:
+    """The kernel releases the lock when its holder dies."""
+    try:
+        file = try_lock_file(path)
+    except OSError as error:
+        raise CacheError(f"cannot write in {path.parent}: {error.strerror}; choose another --out") from None
+    if file is None:
+        holder = lock_holder(path.parent) or "unknown"
+        raise CacheError(f"{path.parent} is being built by process {holder}; wait for it, or stop it")
     with file:
         file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        file.write(str(os.getpid()).encode())
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+class _Holder(msgspec.Struct, frozen=True):
+    """The content of a lock in object storage; `word` tells two builds of one process apart."""
+
+    host: str
+    process: int
+    started: float
+    locked: str
+    word: str = ""
+
+
+@contextmanager
+def _lock_object(path: StorageUrl) -> Iterator[None]:
+    """An object that only one process can create.
+
+    It stays if its holder is killed. The next build on the same machine finds that out; on another one a person has to.
+    Where a server lets many create the same object (old ones that speak S3 do), the user has to ensure that only one
+    build at a time writes there.
+    """
+    this = psutil.Process()
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    mine = msgspec.json.encode(_Holder(socket.gethostname(), this.pid, this.create_time(), now, uuid.uuid4().hex))
+    if not _take(path, mine):
+        other = _read_holder(path)
+        if other and _is_dead(other):
+            files.remove(path)
+        if not _take(path, mine):
+            other = _read_holder(path) or other
+            told = f"process {other.process} on {other.host}, since {other.locked}" if other else "another process"
+            raise CacheError(
+                f"{path.parent} is being built by {told}; wait for it, or stop it; if it was killed, remove {path}"
+            )
+    try:
+        yield
+    finally:
+        with suppress(StorageError):  # the error that led here is the one to tell
+            files.remove(path)
+
+
+def _take(path: StorageUrl, mine: bytes) -> bool:
+    return files.create(path, mine) and files.read(path) == mine
+
+
+def _read_holder(path: StorageUrl) -> _Holder | None:
+    try:
+        return msgspec.json.decode(files.read(path), type=_Holder)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def _is_dead(holder: _Holder) -> bool:
+    """Whether a holder was a process of this machine and is no more."""
+    if holder.host != socket.gethostname():
+        return False
+    try:
+        started: float = psutil.Process(holder.process).create_time()
+    except psutil.NoSuchProcess:
+        return True
+    return abs(started - holder.started) > 1  # else another process has its number now
 
 
 def lock_holder(out: PurePath) -> str:
@@ -159,9 +216,7 @@ def check_space(out: PurePath, spec: CacheSpec, images: int) -> None:
     Raises:
         CacheError: the estimate exceeds the free space. Object storage is believed to have enough.
     """
-    if isinstance(out, StorageUrl):
-        return
-    need, have = estimate_bytes(spec, images), shutil.disk_usage(out).free
+    need, have = estimate_bytes(spec, images), files.free_bytes(out)
     if need > have:
         raise CacheError(
             f"{images:,} images need about {need / 1e6:,.0f} MB and {out} has room for {have / 1e6:,.0f} MB; "

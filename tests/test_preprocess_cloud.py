@@ -227,9 +227,9 @@ def test_a_relative_folder_is_the_same_to_a_worker_elsewhere(coco, tmp_path, mon
     (tmp_path / "data").symlink_to(coco)
     seen = []
 
-    def note(jobs, spec, address, threads, on_images):
+    def note(jobs, spec, threads, on_images, *, address):
         task = engine._task(jobs[0], spec, 1, "0123456789ab")
-        seen.extend([task.split.folder, task.directory, pickle.loads(pickle.dumps(task)).split.sources])
+        seen.extend([task.job.split.folder, task.job.directory, pickle.loads(pickle.dumps(task)).job.sources])
         raise KeyboardInterrupt
 
     monkeypatch.setattr(engine, "make_shards_on_cluster", note)

@@ -24,8 +24,7 @@ from preprocess.cluster.environment import check_environment, environment
 from preprocess.digest import annotation_digests
 from preprocess.errors import ClusterError, DatasetError
 from preprocess.sample import native_planes
-from preprocess.sources import read_split
-from preprocess.split_part import split_part
+from preprocess.sources import read_split, split_part
 
 distributed = pytest.importorskip("distributed", reason="no distributed; pip install -e '.[cluster]'")
 
@@ -240,7 +239,7 @@ def test_two_attempts_at_a_shard_never_share_a_name(coco, tmp_path, cluster, mon
 
     def note(job, manifest):
         names.append(manifest.shard.name)
-        adopt(job, manifest)
+        return adopt(job, manifest)
 
     monkeypatch.setattr(engine, "_adopt", note)
     for _ in range(2):
@@ -321,10 +320,10 @@ def test_a_worker_that_sees_other_files_is_an_error_and_no_rejection(coco, tmp_p
         with pytest.raises(ClusterError, match=r"cache is not the folder here that it is on the client; all workers"):
             build(coco, tmp_path / "cache", cluster=cluster)
 
-    def elsewhere(split, rows, sources):
+    def elsewhere(split, rows):
         import dataclasses
 
-        return dataclasses.replace(split_part(split, rows, sources), folder=tmp_path / "elsewhere")
+        return dataclasses.replace(split_part(split, rows), folder=tmp_path / "elsewhere")
 
     monkeypatch.setattr(engine, "split_part", elsewhere)
     photos = "|".join(path.name for path in coco.rglob("*.jpg"))  # which one is missed first is chance
@@ -359,7 +358,7 @@ def test_a_part_of_a_split_says_what_the_split_says(tmp_path, write_coco):
     for size in (1, 3, 17, len(split.rows)):
         chosen = rng.permutation(len(split.rows))[:size].tolist()
         rows = [split.rows[at] for at in chosen]
-        part = split_part(split, rows, tuple(split.sources[at] for at in chosen))
+        part = split_part(split, rows)
         assert list(part.table.image_id) == [split.table.image_id[row] for row in rows]
         assert {rows[at]: reason for at, reason in part.problems.items()} == {
             row: reason for row, reason in split.problems.items() if row in rows
@@ -376,9 +375,9 @@ def test_a_part_of_a_split_says_what_the_split_says(tmp_path, write_coco):
 def test_shards_get_their_place_side_by_side(monkeypatch):
     """Object storage takes its time to copy one: if they waited for each other, so would all workers."""
     together = threading.Barrier(4, timeout=20)
-    monkeypatch.setattr(engine, "_adopt", lambda job, manifest: together.wait())
+    monkeypatch.setattr(engine, "_adopt", lambda job, manifest: together.wait() < 4 and (job, manifest))
     made = [(f"job {number}", "manifest") for number in range(4)]
-    assert list(engine._adopted(iter(made))) == [job for job, _ in made]
+    assert list(engine._adopted(iter(made))) == made
 
 
 def test_a_shard_that_gets_no_place_ends_the_build(monkeypatch):

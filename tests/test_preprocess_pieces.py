@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import mmap
 from itertools import chain
 
 import numpy as np
@@ -10,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocess import coco as coco_module
-from preprocess import disk_array, document, drawables
-from preprocess.coco import load_persons
+from preprocess import document
+from preprocess.coco import load_persons, take_images
 from preprocess.errors import DatasetError
 from preprocess.json_array import array_pieces
 
@@ -29,7 +30,7 @@ def in_pieces(monkeypatch):
     def limit(size, at_a_time=3):
         monkeypatch.setattr(document, "ONE_PIECE", 0)
         monkeypatch.setattr(document, "PIECE", size)
-        monkeypatch.setattr(drawables, "AT_A_TIME", at_a_time)
+        monkeypatch.setattr(coco_module, "AT_A_TIME", at_a_time)
 
     return limit
 
@@ -95,7 +96,7 @@ def test_arrays_of_a_long_file_are_not_in_memory(tmp_path, write_coco, in_pieces
         column = getattr(table, name)
         while isinstance(column.base, np.ndarray):
             column = column.base
-        assert isinstance(column.base.obj, disk_array.mmap.mmap), name
+        assert isinstance(column.base.obj, mmap.mmap), name
 
 
 def test_what_is_wrong_with_a_long_file_is_told_as_of_a_short_one(tmp_path, write_coco, in_pieces):
@@ -142,7 +143,7 @@ def test_a_full_disk_is_told_with_what_to_do(tmp_path, write_coco, in_pieces, mo
         raise OSError(28, "No space left on device")
 
     in_pieces(400)
-    monkeypatch.setattr(disk_array.DiskArray, "extend", fail)
+    monkeypatch.setattr(coco_module._AnnotationsOnDisk, "extend", fail)
     monkeypatch.setattr(coco_module, "gettempdir", lambda: "/scratch")
     with pytest.raises(DatasetError, match=r"kept in /scratch .*: No space left on device; name another .* TMPDIR"):
         load_persons(path)
@@ -151,7 +152,6 @@ def test_a_full_disk_is_told_with_what_to_do(tmp_path, write_coco, in_pieces, mo
 def test_a_table_on_disk_is_as_good_as_one_in_memory(tmp_path, write_coco, in_pieces):
     """Kernels take it, and parts of it go to workers."""
     from preprocess.digest import annotation_digests
-    from preprocess.split_part import take_images
 
     path = write_coco(tmp_path / "coco", counts=(40, 1)) / "annotations" / "person_keypoints_train2017.json"
     whole = load_persons(path)

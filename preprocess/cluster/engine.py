@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from fnmatch import fnmatch
-from pathlib import Path, PurePath
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,6 @@ import msgspec
 from cache import files
 from cache.errors import StorageError
 from cache.manifest import ShardManifest
-from cache.place import StorageUrl
 from cache.spec import CacheSpec
 from preprocess.cluster.address import ClusterAddress
 from preprocess.cluster.client import WORKER_SECONDS, no_worker, open_client
@@ -32,8 +30,9 @@ from preprocess.cluster.environment import environment
 from preprocess.cluster.task import ShardTask, attempt_pattern, make_shard
 from preprocess.errors import ClusterError
 from preprocess.interrupt import deferred_interrupt
-from preprocess.pipeline import Job, enter
-from preprocess.split_part import split_part
+from preprocess.pipeline import FinishedShards
+from preprocess.plan import Job
+from preprocess.sources import split_part
 from preprocess.workplace import lock_holder
 
 if TYPE_CHECKING:
@@ -52,21 +51,20 @@ RESULT_SECONDS = 10
 
 
 def make_shards_on_cluster(
-    jobs: list[Job],
-    spec: CacheSpec,
-    address: ClusterAddress,
-    threads: int,
-    on_images: Callable[[int], None],
-) -> None:
-    """Make shards on the workers of a cluster, and enter each in its plan. Finished shards stay, whatever goes wrong.
+    jobs: list[Job], spec: CacheSpec, threads: int, on_images: Callable[[int], None], *, address: ClusterAddress
+) -> FinishedShards:
+    """Make shards on the workers of a cluster. Finished shards stay, whatever goes wrong.
 
     Args:
         jobs: what to make; all workers see photos and shards at the same paths, or URLs.
         spec: of the cache.
-        address: of the cluster.
         threads: that make the records of one shard; 0 takes one. A worker makes as many shards at a time as it has
             threads.
         on_images: called with the number of a shard's images when it is finished, from the calling thread.
+        address: of the cluster.
+
+    Yields:
+        Each job with the manifest of its shard, when it is in its place.
 
     Raises:
         ClusterError: the cluster cannot be used, is lost, or a shard has killed several workers.
@@ -77,52 +75,44 @@ def make_shards_on_cluster(
     with _tidied(jobs, build), deferred_interrupt() as check_interrupt, open_client(address) as client:
         run = _Run(client, address, check_interrupt)
         try:
-            for job in _adopted(run.results(jobs, lambda job: _task(job, spec, max(1, threads), build))):
-                on_images(len(job.shard.rows))
+            for job, manifest in _adopted(run.results(jobs, lambda job: _task(job, spec, max(1, threads), build))):
+                on_images(len(job.rows))
+                yield job, manifest
         finally:
             run.cancel()
 
 
 def _task(job: Job, spec: CacheSpec, threads: int, build: str) -> ShardTask:
-    part = split_part(job.plan.split, job.shard.rows, job.shard.sources)
+    """A job for a worker, which was started in another folder and needs the shard's part of the split alone."""
+    part = split_part(job.split, job.rows)
+    split = dataclasses.replace(part, folder=files.absolute(part.folder))
     return ShardTask(
         environment=environment(),
         holder=lock_holder(job.directory.parent),
-        split=dataclasses.replace(part, folder=_absolute(part.folder)),
-        directory=_absolute(job.directory),
-        name=job.shard.name,
-        key=job.shard.key,
+        job=dataclasses.replace(job, split=split, rows=split.rows, directory=files.absolute(job.directory)),
         spec=spec,
         threads=threads,
         build=build,
     )
 
 
-def _absolute(place: PurePath) -> PurePath:
-    """A folder as a worker finds it, whatever folder that was started in."""
-    return place if isinstance(place, StorageUrl) else Path(place).absolute()
-
-
-def _adopted(made: Iterator[tuple[Job, ShardManifest]]) -> Iterator[Job]:
-    """Make workers' shards the cache's, a few at a time: object storage takes its time to copy one."""
-    waiting: deque[tuple[Job, AdoptedFuture[None]]] = deque()
+def _adopted(made: FinishedShards) -> FinishedShards:
+    """Give workers' shards their places, a few at a time: object storage takes its time to copy one."""
+    pending: deque[AdoptedFuture[tuple[Job, ShardManifest]]] = deque()
     with ThreadPoolExecutor(ADOPTERS, thread_name_prefix="adopt") as pool:
-        for job, manifest in made:
-            waiting.append((job, pool.submit(_adopt, job, manifest)))
-            while waiting and (len(waiting) > ADOPTERS or waiting[0][1].done()):
-                yield _adopted_job(*waiting.popleft())
-        while waiting:
-            yield _adopted_job(*waiting.popleft())
+        for each in made:
+            pending.append(pool.submit(_adopt, *each))
+            while pending and (len(pending) > ADOPTERS or pending[0].done()):
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
-def _adopted_job(job: Job, adopted: AdoptedFuture[None]) -> Job:
-    adopted.result()
-    return job
-
-
-def _adopt(job: Job, manifest: ShardManifest) -> None:
-    files.move(job.directory / manifest.shard.name, job.directory / job.shard.name)
-    enter(job, dataclasses.replace(manifest, shard=dataclasses.replace(manifest.shard, name=job.shard.name)))
+def _adopt(job: Job, manifest: ShardManifest) -> tuple[Job, ShardManifest]:
+    files.move(job.directory / manifest.shard.name, job.directory / job.name)
+    manifest = dataclasses.replace(manifest, shard=dataclasses.replace(manifest.shard, name=job.name))
+    manifest.save(job.directory)
+    return job, manifest
 
 
 @contextmanager
@@ -158,7 +148,7 @@ class _Run:
         self._slots = 0
         self._looked = self._staffed = float("-inf")
 
-    def results(self, jobs: list[Job], task: Callable[[Job], ShardTask]) -> Iterator[tuple[Job, ShardManifest]]:
+    def results(self, jobs: list[Job], task: Callable[[Job], ShardTask]) -> FinishedShards:
         """Each job with the manifest of its shard, as they are finished."""
         rest = iter(jobs)
         while True:
@@ -190,7 +180,7 @@ class _Run:
             self._submit(job, task(job))
 
     def _submit(self, job: Job, task: ShardTask) -> None:
-        key = f"{job.plan.split.name}/{job.shard.name}-{task.build}"
+        key = f"{job.split.name}/{job.name}-{task.build}"
         future = self._client.submit(make_shard, task, key=key, pure=False)
         self._under_way[future] = job
         future.add_done_callback(self._done.put)
@@ -230,9 +220,9 @@ class _Run:
             self._done.put(future)
             return None
         except KilledWorker as error:
-            shard, images = job.shard, job.shard.sources
+            first, last = job.sources[0].file_name, job.sources[-1].file_name
             raise ClusterError(
-                f"shard {job.plan.split.name}/{shard.name} ({images[0].file_name} to {images[-1].file_name}) has lost "
+                f"shard {job.split.name}/{job.name} ({first} to {last}) has lost "
                 f"{error.allowed_failures + 1} workers, the last at {error.last_worker.address}: they ran out of "
                 "memory, or a photo of it crashes them; see the workers' logs, take that photo out or give them more "
                 "memory, and run it again: finished shards are kept"

@@ -5,24 +5,21 @@ from __future__ import annotations
 import dataclasses
 import socket
 import uuid
-from pathlib import Path, PurePath
-from tempfile import TemporaryDirectory
+from pathlib import Path
 
 import cv2
 import msgspec
 from distributed import get_worker
 
-from cache import files
 from cache.errors import CacheError
 from cache.manifest import ShardManifest
-from cache.place import StorageUrl
+from cache.place import is_url
 from cache.spec import CacheSpec
 from preprocess.cluster.environment import Environment, check_environment, environment
 from preprocess.errors import ClusterError, DatasetError
 from preprocess.photos import photo_path
-from preprocess.pipeline import Job, make_shards
-from preprocess.plan import PlannedShard, SplitPlan
-from preprocess.sources import Split
+from preprocess.pipeline import make_shards
+from preprocess.plan import Job
 from preprocess.workplace import lock_holder
 
 
@@ -33,10 +30,7 @@ class ShardTask:
     Attributes:
         environment: of the client.
         holder: of the lock on the cache's folder, as the client sees it.
-        split: the shard's part of one.
-        directory: of the split's shards.
-        name: of the shard, when it is the cache's.
-        key: see `preprocess.plan.PlannedShard`.
+        job: what to make; its split is the part of it that the shard needs.
         spec: of the cache.
         threads: that make records.
         build: a word that all temporary names of a build have in common.
@@ -44,10 +38,7 @@ class ShardTask:
 
     environment: Environment
     holder: str
-    split: Split
-    directory: PurePath
-    name: str
-    key: str
+    job: Job
     spec: CacheSpec
     threads: int
     build: str
@@ -79,13 +70,11 @@ def make_shard(task: ShardTask) -> bytes:
 
 def _check_files(task: ShardTask) -> None:
     """Without this, a worker that lacks the photos would reject them all."""
-    out, folder = task.directory.parent, task.split.folder
+    out, folder = task.job.directory.parent, task.job.split.folder
     if lock_holder(out) != task.holder:
         raise ClusterError(f"{out} is not the folder here that it is on the client; {_SHARE}")
-    if isinstance(folder, StorageUrl):
-        return
-    seen = next((source for source in task.split.sources if source.file_bytes >= 0), None)
-    if seen and not Path(path := photo_path(folder, seen.file_name)).is_file():
+    seen = next((source for source in task.job.sources if source.file_bytes >= 0), None)
+    if seen and not is_url(folder) and not Path(path := photo_path(folder, seen.file_name)).is_file():
         raise ClusterError(f"{path} is not here, though the client sees it; {_SHARE}")
 
 
@@ -93,28 +82,16 @@ _SHARE = "all workers need the dataset and --out at the same paths on a file sys
 
 
 def _make(task: ShardTask) -> ShardManifest:
-    """Make the shard in its place, or on this machine's disk and send it there."""
-    if not isinstance(task.directory, StorageUrl):
-        return _make_in(Path(task.directory), task)
-    with TemporaryDirectory(dir=get_worker().local_directory) as scratch:  # Dask tidies up behind a killed worker
-        manifest = _make_in(Path(scratch), task)
-        name = manifest.shard.name
-        files.upload(Path(scratch) / name, task.directory / name)
-    return manifest
-
-
-def _make_in(directory: Path, task: ShardTask) -> ShardManifest:
-    name = f".{task.name}.{task.build}.{uuid.uuid4().hex[:12]}"
-    sources = tuple(task.split.sources)
-    shard = PlannedShard(name=name, key=task.key, rows=task.split.rows, sources=sources, manifest=None)
-    made = []
+    """Make the shard beside its place, or on this machine's disk and send it there."""
+    job = dataclasses.replace(task.job, name=f".{task.job.name}.{task.build}.{uuid.uuid4().hex[:12]}")
     # Stays so: tasks run side by side in one process, and each would set it back while another is at work.
     cv2.setNumThreads(1)
-    make_shards(
-        [Job(SplitPlan(task.split, [shard]), 0, directory)],
+    ((_, manifest),) = make_shards(
+        [job],
         task.spec,
         task.threads,
-        on_image=lambda: None,
-        on_shard=lambda _, manifest: made.append(manifest),
+        on_images=lambda _: None,
+        on_shard=lambda _, manifest: None,  # the client says that it is finished
+        scratch=get_worker().local_directory,  # Dask tidies up behind a killed worker
     )
-    return made[0]
+    return manifest
