@@ -11,7 +11,7 @@ from pathlib import PurePath
 import psutil
 
 from cache import files
-from cache.errors import CacheStaleError
+from cache.errors import CacheCorruptError, CacheMissingError, CacheStaleError
 from cache.index import INDEX_NAME, CacheIndex
 from cache.manifest import Rejection
 from cache.place import is_url
@@ -27,7 +27,6 @@ from preprocess.workplace import (
     check_owner,
     check_space,
     clear,
-    committed_index,
     has_shards,
     lock_folder,
     make_folder,
@@ -38,7 +37,7 @@ Progress = Callable[[int, int], None]
 """Called with (images done, images in all), from the calling thread."""
 
 SHOWN_REJECTIONS = 10
-"""Of those that `strict` makes an error."""
+"""How many rejections the error of `strict` names."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,15 +46,15 @@ class BuildConfig:
 
     Attributes:
         coco: folder that holds `annotations/`, `train2017/`, `val2017/`; a `Path` or a `StorageUrl`.
-        out: the cache's folder; likewise.
+        out: the cache's folder; a `Path` or a `StorageUrl`.
         spec: the cache's specification.
         auto_codec: choose between raw and JPEG by the size of memory, whatever the spec says.
         splits: which of `train` and `val`.
-        workers: threads; 0 takes one a processor. On a cluster: threads that make one shard; 0 takes one.
+        workers: threads; 0 takes one per processor. On a cluster: threads that make one shard; 0 takes one.
         cluster: where shards are made: in this process, or on a Dask cluster (see `preprocess.cluster.address`).
-        force: build anew whatever cache is there, be it damaged or of something else; an unfinished build of the same
-            is still gone on with.
-        content: tell changed images by their bytes, not only by their sizes.
+        force: replace a cache that is there, even a damaged one or one of other sources; an unfinished build of the
+            same cache is still resumed.
+        content: recognise changed images by their bytes, not only by their sizes.
         strict: a rejected image, or an annotation without an image, is an error.
     """
 
@@ -107,11 +106,11 @@ class BuildReport:
 def build_cache(
     config: BuildConfig, progress: Progress | None = None, *, damaged: Collection[tuple[str, str]] = ()
 ) -> BuildReport:
-    """Make a cache, go on with an interrupted one, bring one up to date, or find that there is nothing to do.
+    """Make a cache, resume an interrupted build, bring a cache up to date, or find that there is nothing to do.
 
-    A shard that is there and made from what its images consist of now is kept, whoever made it. The others are made
-    under names of their own; the cache that was there before stays valid until the new index takes its place. Splits
-    that are not asked for stay as they are.
+    A finished shard is kept if it was made from the images and annotations as they are now. The others are made under
+    new names; the cache that was there before stays valid until the new index takes its place. Splits that are not
+    asked for stay as they are.
 
     Args:
         config: what to build, from what.
@@ -121,10 +120,10 @@ def build_cache(
     Raises:
         DatasetError: the dataset is incomplete or unreadable, no image is left, or `strict` and something was rejected.
         CacheStaleError: `out` holds a cache of another spec, or what is left of one, and `force` is not set.
-        CacheError: `out` is not a place for a cache, is in use by another build, or lacks the space.
-        CacheWriteError: writing failed; finished shards stay and the next run goes on from them.
-        ClusterError: the cluster cannot be used, or a shard has killed its workers; likewise.
-        StorageError: object storage fails; likewise.
+        CacheError: `out` holds other things, is in use by another build, or lacks the space.
+        CacheWriteError: writing failed. After this and the next two, finished shards stay and the next run resumes.
+        ClusterError: the cluster cannot be used, or a shard has killed its workers.
+        StorageError: object storage fails.
     """
     make_folder(config.out)
     with lock_folder(config.out):
@@ -171,7 +170,7 @@ def build_cache(
 
 
 def _leaks(plans: list[SplitPlan]) -> tuple[str, ...]:
-    """Photos that are in both splits: a network would be judged by what it has learnt from."""
+    """Photos that are in both splits: validation would not be independent of training."""
     contents = {
         plan.split.name: {
             (source.file_bytes, source.content): source.file_name
@@ -186,9 +185,16 @@ def _leaks(plans: list[SplitPlan]) -> tuple[str, ...]:
 
 
 def _take_over(config: BuildConfig) -> CacheIndex | None:
-    """The index of the cache that is there; None if there is none, or `force` has removed it."""
+    """The index of the finished cache that is there; None if there is none or a damaged one, or `force` has removed it.
+
+    Raises:
+        CacheVersionError: it has a format version that this release does not know.
+    """
     if not config.force:
-        return committed_index(config.out)
+        try:
+            return CacheIndex.load(config.out)
+        except (CacheMissingError, CacheCorruptError):
+            return None
     if INDEX_NAME in files.names(config.out):
         clear(config.out)
     return None
@@ -204,7 +210,7 @@ def _spec(config: BuildConfig, before: CacheIndex | None, splits: list[Split]) -
 
 
 def _check_leftovers(config: BuildConfig, before: CacheIndex | None, plans: list[SplitPlan]) -> None:
-    """Without an index, shards of which none fits are of another cache: not ours to throw away unasked.
+    """Refuse to remove the shards of another cache: without an index, those of which none fits.
 
     Raises:
         CacheStaleError: there are some, and `force` is not set.

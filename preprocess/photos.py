@@ -6,11 +6,12 @@ import os
 import posixpath
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path, PurePath
 
 from cache import files
-from cache.place import StorageUrl
+from cache.place import is_url
 from preprocess.errors import DatasetError, ImageError
 
 LONGEST_NAME = 255
@@ -23,7 +24,7 @@ LONGEST_PATH = 1024
 class PhotoFolder:
     """The photo files of a split.
 
-    A photo is known by its path relative to the split's folder, without detours: `./a.jpg`, `b/../a.jpg` and the
+    A photo is known by its path relative to the split's folder, normalised: `./a.jpg`, `b/../a.jpg` and the
     absolute path of that file are all the photo `a.jpg`.
 
     Attributes:
@@ -38,8 +39,10 @@ class PhotoFolder:
     def __init__(self, root: PurePath, folder: PurePath, *, outside: bool = False) -> None:
         self.folder, self._outside = folder, outside
         self._within = folder.relative_to(root).as_posix()
-        self._roots = () if isinstance(root, StorageUrl) else (str(Path(root).absolute()), os.path.realpath(root))
-        self._listed = cache(_file_sizes)
+        self._roots = str(files.absolute(root)), os.path.realpath(root)
+        self._remote = is_url(root)
+        # In object storage a listing has the files of the folders below, too.
+        self._listed = cache(files.sizes if self._remote else _file_sizes)
 
     def exists(self) -> bool:
         """Whether the split's folder is there.
@@ -48,7 +51,7 @@ class PhotoFolder:
             DatasetError: it cannot be listed.
             StorageError: object storage cannot be listed.
         """
-        if isinstance(self.folder, StorageUrl):
+        if self._remote:
             return bool(self._listed(self.folder))
         try:
             with os.scandir(self.folder):
@@ -84,14 +87,14 @@ class PhotoFolder:
             path: as given by `locate`.
         """
         folder, name = self.folder, path
-        if "/" in path and not (isinstance(folder, StorageUrl) and not path.startswith("../")):
+        if path.startswith("../") or ("/" in path and not self._remote):
             file = photo_path(folder, path)
             folder, name = file.parent, file.name
         return self._listed(folder).get(name, -1)
 
     def paths(self) -> Iterator[str]:
         """The paths of all files in the split's folder and the folders below it."""
-        if isinstance(self.folder, StorageUrl):
+        if self._remote:
             yield from self._listed(self.folder)
             return
         for folder, _, names in os.walk(self.folder):
@@ -125,22 +128,15 @@ def _check_name(name: str) -> None:
 
 
 def _file_sizes(folder: PurePath) -> dict[str, int]:
-    """Bytes of each file in a folder, in object storage also of those in the folders below it.
+    """Bytes of each file in a folder of this machine.
 
     A folder that cannot be listed gives nothing: what is wrong with it is found out when its photos are read.
     """
-    if isinstance(folder, StorageUrl):
-        return files.sizes(folder)
     sizes = {}
-    try:
-        with os.scandir(folder) as entries:  # over a network it costs far less than asking for the files one by one
-            for entry in entries:
-                try:
-                    found = entry.stat()
-                except OSError:  # a link that leads nowhere, or in a circle
-                    continue
+    with suppress(OSError), os.scandir(folder) as entries:  # over a network far cheaper than asking for each file
+        for entry in entries:
+            with suppress(OSError):  # a link that leads nowhere, or in a circle
+                found = entry.stat()
                 if stat.S_ISREG(found.st_mode):
                     sizes[entry.name] = found.st_size
-    except OSError:
-        return {}
     return sizes

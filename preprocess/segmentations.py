@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,27 +27,7 @@ BLOCK = 2048
 memory as the file, and memory that is new to a process costs more than reading a number."""
 
 
-class _Texts(NamedTuple):
-    """JSON values, one behind the other.
-
-    Attributes:
-        text: `(T + PADDING,)` bytes.
-        start: `(N,)` where each begins.
-        size: `(N,)` bytes of each.
-    """
-
-    text: U8
-    start: I64
-    size: I64
-
-    @classmethod
-    def of(cls, values: Sequence[msgspec.Raw]) -> _Texts:
-        size = np.fromiter(map(len, values), np.int64, len(values))
-        return cls(np.frombuffer(b"".join((*values, bytes(PADDING))), np.uint8), np.cumsum(size) - size, size)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Shapes:
+class Shapes(NamedTuple):
     """The parts of N segmentations, as flat arrays.
 
     Attributes:
@@ -99,12 +78,19 @@ def read_shapes(values: Sequence[msgspec.Raw], height: I64, width: I64) -> Shape
     return Shapes(parts=parts, start=start, reasons=reasons, **arrays._asdict())
 
 
-def _blocks(values: Sequence[msgspec.Raw]) -> list[slice]:
-    return [slice(first, min(first + BLOCK, len(values))) for first in range(0, len(values), BLOCK)]
+def _in_blocks(pool: ThreadPoolExecutor, work: Callable[[slice], None], number: int) -> None:
+    """Do `number` segmentations, a block of them at a time, in threads; raises what a thread has raised."""
+    list(pool.map(work, (slice(first, min(first + BLOCK, number)) for first in range(0, number, BLOCK))))
+
+
+def _join(values: Sequence[msgspec.Raw]) -> tuple[U8, I64, I64]:
+    """N JSON values one behind the other, and `PADDING`: the bytes, and `(N,)` where each begins and its size."""
+    size = np.fromiter(map(len, values), np.int64, len(values))
+    return np.frombuffer(b"".join((*values, bytes(PADDING))), np.uint8), np.cumsum(size) - size, size
 
 
 class _Arrays(NamedTuple):
-    """As in `Shapes`."""
+    """The arrays of `Shapes` that do not follow from others."""
 
     kind: U8
     length: I64
@@ -132,18 +118,13 @@ class _Layout(NamedTuple):
         commas, brackets = np.empty((2, len(values)), np.int64)
 
         def count(mine: slice) -> None:
-            texts = _Texts.of(values[mine])
-            count_signs(*texts, commas[mine], brackets[mine])
-            code[mine] = texts.text[texts.start] == ord("{")
+            text, start, size = _join(values[mine])
+            count_signs(text, start, size, commas[mine], brackets[mine])
+            code[mine] = text[start] == ord("{")
 
-        _in_threads(pool, count, _blocks(values))
+        _in_blocks(pool, count, len(values))
         sizes = np.where(code, 1, brackets - 1), np.where(code, 0, commas + 1), np.where(code, commas - 1, 0)
         return cls(code, *(np.concatenate(([0], np.cumsum(each.clip(min=0)))) for each in sizes))
-
-
-def _in_threads(pool: ThreadPoolExecutor, work: Callable[[slice], None], blocks: list[slice]) -> None:
-    for _ in pool.map(work, blocks):
-        pass  # but raise what a thread has raised
 
 
 def _read_ordinary(
@@ -161,10 +142,11 @@ def _read_ordinary(
 
     def read(mine: slice) -> None:
         # Joined once more: copying a text twice is cheaper than keeping it.
-        texts, edges = _Texts.of(values[mine]), slice(mine.start, mine.stop + 1)
+        text, start, _ = _join(values[mine])
+        edges = slice(mine.start, mine.stop + 1)
         read_segmentations(
-            texts.text,
-            texts.start,
+            text,
+            start,
             height[mine],
             width[mine],
             layout.parts[edges],
@@ -176,7 +158,7 @@ def _read_ordinary(
             ordinary[mine],
         )
 
-    _in_threads(pool, read, _blocks(values))
+    _in_blocks(pool, read, len(values))
     return arrays, ordinary
 
 

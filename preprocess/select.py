@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import get_args
 
 import numpy as np
@@ -20,7 +19,14 @@ def select_images(table: PersonTable, rule: ImageRule) -> Mask:
     `person`: at least one person annotation (crowds count). `keypoints`: at least one person with a labelled keypoint.
     `keypoints10`: at least ten labelled keypoints in the image. `all`: every image.
     """
-    return _RULES[rule](table)
+    if rule == "all":
+        return np.ones(len(table), np.bool_)
+    if rule == "person":
+        mask: Mask = np.diff(table.first) > 0
+        # An image whose only person cannot be drawn has a person all the same: it is rejected, not skipped.
+        mask[[problem.image for problem in table.problems if problem.image >= 0]] = True
+        return mask
+    return sum_per_image(table, table.keypoints) >= (10 if rule == "keypoints10" else 1)
 
 
 def rule_counts(table: PersonTable) -> dict[ImageRule, int]:
@@ -32,30 +38,3 @@ def sum_per_image(table: PersonTable, value_A: npt.NDArray[np.int64]) -> npt.NDA
     """Sum a value of each annotation over each image: `(A,)` -> `(I,)`."""
     total = np.concatenate(([0], np.cumsum(value_A)))
     return np.asarray(total[table.first[1:]] - total[table.first[:-1]], np.int64)
-
-
-def _person(table: PersonTable) -> Mask:
-    mask: Mask = np.diff(table.first) > 0
-    # An image whose only person cannot be drawn has a person all the same: it is rejected with a reason, not skipped.
-    mask[[problem.image for problem in table.problems if problem.image >= 0]] = True
-    return mask
-
-
-def _keypoints(table: PersonTable) -> Mask:
-    return sum_per_image(table, table.keypoints) > 0
-
-
-def _keypoints10(table: PersonTable) -> Mask:
-    return sum_per_image(table, table.keypoints) >= 10
-
-
-def _all(table: PersonTable) -> Mask:
-    return np.ones(len(table), np.bool_)
-
-
-_RULES: dict[ImageRule, Callable[[PersonTable], Mask]] = {
-    "person": _person,
-    "keypoints": _keypoints,
-    "keypoints10": _keypoints10,
-    "all": _all,
-}

@@ -1,4 +1,4 @@
-"""The folder that a cache is built in: whose turn it is, whose it is, and whether there is room."""
+"""The folder that a cache is built in: its lock, what may be in it, and whether there is space."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import msgspec
 import psutil
 
 from cache import files
-from cache.errors import CacheCorruptError, CacheError, CacheMissingError, StorageError
+from cache.errors import CacheError, StorageError
 from cache.file_lock import try_lock_file
-from cache.index import INDEX_NAME, CacheIndex
+from cache.index import INDEX_NAME
 from cache.place import StorageUrl
 from cache.record import RecordLayout
 from cache.spec import CacheSpec
@@ -25,7 +25,7 @@ from preprocess.sources import SPLIT_FOLDERS
 
 LOCK_NAME = "build.lock"
 
-JPEG_BYTES_A_PIXEL = 0.45
+JPEG_BYTES_PER_PIXEL = 0.45
 """Quality 95 without subsampling, in LMDB: measured on 740 of COCO's photos at side 384. For estimates of space."""
 
 
@@ -134,27 +134,15 @@ def _is_dead(holder: _Holder) -> bool:
 
 
 def lock_holder(out: PurePath) -> str:
-    """What the lock of a folder says of its holder; empty where there is none."""
+    """The content of a folder's lock, which names its holder; empty where there is none."""
     try:
         return files.read(out / LOCK_NAME).decode().strip()
     except OSError:
         return ""
 
 
-def committed_index(out: PurePath) -> CacheIndex | None:
-    """The index of the finished cache in a folder; None where there is none, or a damaged one.
-
-    Raises:
-        CacheVersionError: it has a format version that this release does not know.
-    """
-    try:
-        return CacheIndex.load(out)
-    except (CacheMissingError, CacheCorruptError):
-        return None
-
-
 def check_owner(out: PurePath) -> None:
-    """Refuse a folder that holds other things than a cache, or whose splits lie elsewhere.
+    """Refuse a folder that holds other things than a cache, or whose splits are links.
 
     A build removes from these folders whatever is not part of the cache. Behind a link, that could be anything.
 
@@ -173,7 +161,7 @@ def check_owner(out: PurePath) -> None:
 
 
 def has_shards(out: PurePath) -> bool:
-    """Whether a folder holds finished shards, whatever of."""
+    """Whether a folder holds finished shards, of whichever cache."""
     return any(name.endswith(".json") for split in SPLIT_FOLDERS for name in files.names(out / split))
 
 
@@ -185,24 +173,16 @@ def clear(out: PurePath) -> None:
 
 
 def sweep(directory: PurePath, keep: set[str]) -> None:
-    """Remove everything from a split's folder that its cache does not consist of."""
+    """Remove everything but the files `keep` from a split's folder."""
     for name in files.names(directory):
         if name not in keep:
             files.remove(directory / name)
 
 
 def resolve_codec(spec: CacheSpec, images: int, memory: int) -> CacheSpec:
-    """Raw pixels when the cache then fits in half of `memory` (bytes), so that later epochs never touch the disk."""
+    """Choose raw pixels if the cache then fits in half of `memory` (bytes): later epochs then never touch the disk."""
     fits = images * RecordLayout(spec.side, "raw").raw_bytes <= memory // 2
     return dataclasses.replace(spec, codec="raw" if fits or spec.store == "zarr" else "jpeg")
-
-
-def estimate_bytes(spec: CacheSpec, images: int) -> int:
-    """About how much disk a cache takes."""
-    layout = RecordLayout.of(spec)
-    if spec.codec == "raw":
-        return images * layout.raw_bytes
-    return images * (int(spec.side**2 * JPEG_BYTES_A_PIXEL) + 2 * layout.plane_bytes)
 
 
 def check_space(out: PurePath, spec: CacheSpec, images: int) -> None:
@@ -211,12 +191,15 @@ def check_space(out: PurePath, spec: CacheSpec, images: int) -> None:
     Args:
         out: the cache's folder.
         spec: of the cache.
-        images: that have to be written.
+        images: how many have to be written.
 
     Raises:
-        CacheError: the estimate exceeds the free space. Object storage is believed to have enough.
+        CacheError: the estimate exceeds the free space.
     """
-    need, have = estimate_bytes(spec, images), files.free_bytes(out)
+    layout = RecordLayout.of(spec)
+    jpeg_bytes = int(spec.side**2 * JPEG_BYTES_PER_PIXEL) + 2 * layout.plane_bytes
+    need = images * (layout.raw_bytes if spec.codec == "raw" else jpeg_bytes)
+    have = files.free_bytes(out)
     if need > have:
         raise CacheError(
             f"{images:,} images need about {need / 1e6:,.0f} MB and {out} has room for {have / 1e6:,.0f} MB; "

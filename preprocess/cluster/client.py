@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from distributed import Client
 
 CONNECT_SECONDS = 10
-"""So long a scheduler may take to answer."""
+"""How long a scheduler may take to answer."""
 
 WORKER_SECONDS = 60
-"""So long a cluster may be without a worker."""
-
+"""How long a cluster may be without a worker."""
 
 _LEAN = {
-    # Would look a hundred times a second at what each thread is doing.
+    # The profiler would look a hundred times a second at what each thread is doing.
     "distributed.worker.profile.enabled": False,
-    # Would have the allocator give the memory of each photo back to the system: a third more time for everything.
+    # Without Dask's own variables, by which the allocator would give the memory of each photo back to the system: a
+    # third more time for everything.
     "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": "1"},
 }
-"""What Dask does unasked, and is to leave be in processes that only make shards."""
+"""Defaults of Dask that are switched off in processes that only make shards."""
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def open_client(address: ClusterAddress) -> Iterator[Client]:
         from distributed.utils import silence_logging_cmgr
     except ModuleNotFoundError:
         raise ClusterError("--cluster needs Dask: pip install -c constraints.txt -e '.[cluster]'") from None
-    # What it has to say of a lost worker or connection is either mended or becomes an error of ours.
+    # What Dask logs of a lost worker or connection is either mended or becomes an error here.
     with silence_logging_cmgr(logging.CRITICAL + 1):
         if address.local_processes:
             with _local_cluster(address.local_processes) as client:
@@ -68,7 +68,10 @@ def _remote_cluster(address: ClusterAddress) -> Iterator[Client]:
             "and workers with `dask worker ADDRESS`"
         ) from None
     with client:
-        _wait_for_worker(client, address)
+        try:
+            client.wait_for_workers(1, timeout=WORKER_SECONDS)
+        except TimeoutError:
+            raise no_worker(address) from None
         check_workers(client)
         yield client
 
@@ -99,15 +102,8 @@ def _local_cluster(processes: int) -> Iterator[Client]:
             yield client
 
 
-def _wait_for_worker(client: Client, address: ClusterAddress) -> None:
-    try:
-        client.wait_for_workers(1, timeout=WORKER_SECONDS)
-    except TimeoutError:
-        raise no_worker(address) from None
-
-
 def no_worker(address: ClusterAddress) -> ClusterError:
-    """The error that nobody is there to work."""
+    """The error for a cluster without a worker."""
     return ClusterError(
         f"{address.text} has had no worker for {WORKER_SECONDS} s; start some with `dask worker {address.text}`, "
         "then run it again: finished shards are kept"

@@ -1,13 +1,14 @@
-"""Shards as tasks of a Dask cluster: it places them, and gives those of a lost worker to another.
+"""Shards as tasks of a Dask cluster, which chooses the workers, and gives the tasks of a lost one to another.
 
 client    cut out a shard's part of the annotations, submit it     as many as the workers have threads
 worker    make the shard under a name of its own                   `task.make_shard`
-client    rename it, write its manifest                            the only one to do so
+client    rename it, write its manifest                            only the client does so
 """
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 import uuid
 from collections import deque
@@ -44,10 +45,10 @@ LOOK_SECONDS = 0.5
 """How often to look for Ctrl-C and for new or lost workers while nothing comes in."""
 
 ADOPTERS = 16
-"""Shards that the client gives their place at a time."""
+"""Shards that the client gives their places at a time."""
 
 RESULT_SECONDS = 10
-"""So long a manifest, which is small, may take to come; then its worker is gone and Dask makes it anew."""
+"""How long a manifest, which is small, may take to come; then its worker is gone and Dask makes it anew."""
 
 
 def make_shards_on_cluster(
@@ -117,25 +118,18 @@ def _adopt(job: Job, manifest: ShardManifest) -> tuple[Job, ShardManifest]:
 
 @contextmanager
 def _tidied(jobs: list[Job], build: str) -> Iterator[None]:
-    """Remove afterwards what attempts have left that came to nothing.
+    """Remove afterwards what failed attempts have left.
 
-    A worker that is still at it leaves its own; that is no part of the cache, and the end of the next build removes it.
+    A worker that is still busy leaves its own; that is no part of the cache, and the end of the next build removes it.
     """
     try:
         yield
-    except StorageError:
-        raise  # it would only fail once more
-    except BaseException:
-        _tidy(jobs, build)
-        raise
-    _tidy(jobs, build)
-
-
-def _tidy(jobs: list[Job], build: str) -> None:
-    for directory in {job.directory for job in jobs}:
-        for name in files.names(directory):
-            if fnmatch(name, attempt_pattern(build)):
-                files.remove(directory / name)
+    finally:
+        if not isinstance(sys.exception(), StorageError):  # to remove it would only fail once more
+            for directory in {job.directory for job in jobs}:
+                for name in files.names(directory):
+                    if fnmatch(name, attempt_pattern(build)):
+                        files.remove(directory / name)
 
 
 class _Run:
@@ -144,7 +138,7 @@ class _Run:
     def __init__(self, client: Client, address: ClusterAddress, check_interrupt: Callable[[], None]) -> None:
         self._client, self._address, self._check_interrupt = client, address, check_interrupt
         self._done: SimpleQueue[Future[bytes]] = SimpleQueue()
-        self._under_way: dict[Future[bytes], Job] = {}
+        self._pending: dict[Future[bytes], Job] = {}
         self._slots = 0
         self._looked = self._staffed = float("-inf")
 
@@ -154,7 +148,7 @@ class _Run:
         while True:
             self._look()
             self._supply(rest, task)
-            if not self._under_way:
+            if not self._pending:
                 return
             try:
                 future = self._done.get(timeout=LOOK_SECONDS)
@@ -162,31 +156,31 @@ class _Run:
                 continue
             manifest = self._manifest(future)
             if manifest:
-                job = self._under_way.pop(future)
+                job = self._pending.pop(future)
                 self._supply(rest, task)  # before the caller takes its time
                 yield job, manifest
 
     def cancel(self) -> None:
-        """Take back what is not done yet."""
-        if self._under_way and self._client.status == "running":
-            self._client.cancel(list(self._under_way), force=True)
+        """Cancel the tasks that are not done yet."""
+        if self._pending and self._client.status == "running":
+            self._client.cancel(list(self._pending), force=True)
 
     def _supply(self, rest: Iterator[Job], task: Callable[[Job], ShardTask]) -> None:
-        """Give each thread of a worker its task.
+        """Submit as many tasks as the workers have threads.
 
-        Not one more: it would lie with a worker, hold its images' outlines, and be blamed where that worker dies.
+        One more would wait at a worker, take memory for its images' outlines, and be blamed where that worker dies.
         """
-        while len(self._under_way) < max(1, self._slots) and (job := next(rest, None)):
+        while len(self._pending) < max(1, self._slots) and (job := next(rest, None)):
             self._submit(job, task(job))
 
     def _submit(self, job: Job, task: ShardTask) -> None:
         key = f"{job.split.name}/{job.name}-{task.build}"
         future = self._client.submit(make_shard, task, key=key, pure=False)
-        self._under_way[future] = job
+        self._pending[future] = job
         future.add_done_callback(self._done.put)
 
     def _look(self) -> None:
-        """Look for Ctrl-C; now and then, how many threads there are."""
+        """Look for Ctrl-C and, every `LOOK_SECONDS`, for the number of the workers' threads."""
         self._check_interrupt()
         now = time.monotonic()
         if now - self._looked < LOOK_SECONDS:
@@ -208,10 +202,10 @@ class _Run:
         )
 
     def _manifest(self, future: Future[bytes]) -> ShardManifest | None:
-        """What a task has come to; None if its result is lost with its worker and will come again."""
+        """The result of a task; None if it is lost with its worker and will come again."""
         from distributed import KilledWorker
 
-        job = self._under_way[future]
+        job = self._pending[future]
         if future.status in ("cancelled", "lost"):
             raise self._lost()
         try:

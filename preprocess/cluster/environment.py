@@ -1,4 +1,4 @@
-"""What has to be the same on the client and on every worker, so that all shards of a cache are of one kind."""
+"""The versions that must be the same on the client and on every worker, so that all shards of a cache are alike."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from cache.spec import FORMAT_VERSION
 from preprocess.commit import TOOLS
 from preprocess.errors import ClusterError
 
-Environment = dict[str, str]
-"""Versions, by what they are of."""
-
 
 @lru_cache(maxsize=1)
-def environment() -> Environment:
-    """Of the process that asks."""
+def environment() -> dict[str, str]:
+    """The versions of the calling process, by what they are of."""
     python = ".".join(platform.python_version_tuple()[:2])
     return {
         "the cache format": str(FORMAT_VERSION),
@@ -25,7 +22,7 @@ def environment() -> Environment:
     }
 
 
-def check_environment(here: Environment, worker: str, there: Environment) -> None:
+def check_environment(here: dict[str, str], worker: str, there: dict[str, str]) -> None:
     """Compare the client's versions with a worker's.
 
     Raises:

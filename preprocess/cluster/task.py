@@ -1,4 +1,4 @@
-"""What a worker does: one shard, under a name of its own."""
+"""The task of a worker: one shard, under a name of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cache.errors import CacheError
 from cache.manifest import ShardManifest
 from cache.place import is_url
 from cache.spec import CacheSpec
-from preprocess.cluster.environment import Environment, check_environment, environment
+from preprocess.cluster.environment import check_environment, environment
 from preprocess.errors import ClusterError, DatasetError
 from preprocess.photos import photo_path
 from preprocess.pipeline import make_shards
@@ -25,18 +25,18 @@ from preprocess.workplace import lock_holder
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardTask:
-    """A shard to be made, with all that has to be known for it.
+    """A shard to be made, and everything that a worker needs for it.
 
     Attributes:
-        environment: of the client.
-        holder: of the lock on the cache's folder, as the client sees it.
+        environment: versions of the client.
+        holder: content of the lock on the cache's folder, as the client sees it.
         job: what to make; its split is the part of it that the shard needs.
         spec: of the cache.
         threads: that make records.
         build: a word that all temporary names of a build have in common.
     """
 
-    environment: Environment
+    environment: dict[str, str]
     holder: str
     job: Job
     spec: CacheSpec
@@ -45,7 +45,7 @@ class ShardTask:
 
 
 def attempt_pattern(build: str) -> str:
-    """What all names match that shards of a build have before they are the cache's."""
+    """A pattern for the names that shards of a build have before they get their places."""
     return f".*.{build}.*"
 
 
