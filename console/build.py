@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 from cache.spec import CacheSpec
 from console.language import _, ngettext
@@ -11,7 +12,9 @@ from console.sentences import translated
 from console.text import by_reason, count, duration, rejected, size
 from preprocess.build import BuildReport
 from preprocess.changes import SplitChanges, stale_reasons
-from preprocess.synth import SynthReport
+
+if TYPE_CHECKING:
+    from preprocess.synth import SynthReport
 
 SHOWN_REJECTIONS = 10
 
