@@ -1,4 +1,4 @@
-"""What has changed in a dataset since a cache was made from it, and what of the cache that concerns."""
+"""What has changed in a dataset since a cache was made from it, and which of its shards are affected."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class SplitChanges:
 
     Attributes:
         split: `train` or `val`.
-        new: files of images that the cache has not.
+        new: files of images that the cache does not have.
         gone: files of images that only the cache has.
         photos: files of images whose file is another: its name, its size or, where it was read, its bytes.
-        annotations: files of images that are annotated otherwise.
+        annotations: files of images whose annotations differ.
         damaged: shards whose files are missing or of another size, or whose manifest cannot be read.
         shards: shards that the split consists of now.
         stale_shards: how many of them have to be made.
@@ -45,7 +45,7 @@ class SplitChanges:
 
     @property
     def in_dataset(self) -> bool:
-        """Whether the dataset has changed, and not only the cache suffered."""
+        """Whether the dataset has changed; else only the cache may be damaged."""
         return bool(self.new or self.gone or self.photos or self.annotations)
 
 
@@ -82,7 +82,7 @@ def compare_split(cache: PurePath, index: CacheIndex, plan: SplitPlan) -> SplitC
     unread = len(shards) - len(manifests)
     return SplitChanges(
         split=split.name,
-        # What a damaged manifest knew is unknown: its images are not called new.
+        # The images of a damaged manifest are unknown: they are not counted as new.
         new=() if unread else tuple(source.file_name for image_id, source in now.items() if image_id not in was),
         gone=tuple(source.file_name for image_id, source in was.items() if image_id not in now),
         photos=tuple(

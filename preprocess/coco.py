@@ -29,7 +29,7 @@ AT_A_TIME = 1 << 16
 """Annotations of a long file that are put in order at a time."""
 
 _DENSE = 64
-"""Numbers from the least id to the greatest, for each id: up to so many are looked up in a table. COCO has nine."""
+"""Ids are looked up in a table if their range is at most so many times their number. COCO's is nine times."""
 
 
 class Problem(NamedTuple):
@@ -104,11 +104,11 @@ def take_images(table: PersonTable, rows: I64) -> PersonTable:
 
 
 def annotation_file(root: Folder, split: str) -> Folder:
-    """Where the annotations of a split are: `person_keypoints_*`, else `instances_*`, else the only other file of it.
+    """The path of a split's annotations: `person_keypoints_*`, else `instances_*`, else the split's only other file.
 
     Args:
         root: the folder that holds `annotations/`.
-        split: as file names end, `train2017`.
+        split: how file names end, as `train2017`.
 
     Raises:
         DatasetError: none is there, or several of unknown names, or it is not a file.
@@ -119,7 +119,7 @@ def annotation_file(root: Folder, split: str) -> Folder:
     for family in ("person_keypoints", "instances"):
         if (name := f"{family}_{split}.json") in names:
             return _plain_file(folder / name)
-    others = [name for name in names if not name.startswith(_OTHER_TASKS)]  # COCO's own; they tell nothing of shapes
+    others = [name for name in names if not name.startswith(_OTHER_TASKS)]  # COCO's own files without shapes
     if len(others) == 1:
         return _plain_file(folder / others[0])
     if others:
@@ -143,10 +143,11 @@ def load_persons(path: PurePath, category: str = "person") -> PersonTable:
     """Read a COCO annotation file.
 
     One longer than `preprocess.document.ONE_PIECE` is read in pieces, and the arrays of annotations lie on disk: the
-    system's folder for such files needs twice the file's size. What is in memory grows with the number of images alone.
+    system's folder for temporary files needs twice the file's size. What stays in memory grows with the number of
+    images alone.
 
     Annotations that cannot be drawn (no shape, an RLE that does not fill its image, a coordinate that is none, an
-    unknown image) are left out and named in `problems`. What the file says of other categories is not looked at.
+    unknown image) are left out and named in `problems`. Annotations of other categories are not checked.
 
     Raises:
         DatasetError: the file is missing, is no JSON (with the byte), is no COCO file, or lacks the category; or there
@@ -191,7 +192,7 @@ class _Annotations(NamedTuple):
 
 
 def _read_piece(images: Images, persons: Annotations, problems: list[Problem]) -> _Annotations:
-    """What can be drawn of some annotations, by image; the others go to `problems`."""
+    """The annotations of a piece that can be drawn, ordered by image; the others go to `problems`."""
     row = _find(persons.image_id, images.id)
     lost = np.flatnonzero(row < 0)
     problems += [
@@ -220,7 +221,7 @@ def _read_piece(images: Images, persons: Annotations, problems: list[Problem]) -
 
 
 def _find(wanted: I64, among: I64) -> I64:
-    """Where each of the wanted numbers is in an array that has none twice; -1 if it is not there."""
+    """The index of each wanted number in an array of distinct numbers; -1 where it is missing."""
     if not len(among):
         return np.full(len(wanted), -1)
     least, most = int(among.min()), int(among.max())

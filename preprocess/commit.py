@@ -28,19 +28,18 @@ from cache.manifest import manifest_path
 from cache.spec import CacheSpec
 from preprocess.errors import DatasetError
 from preprocess.plan import SplitPlan
-from preprocess.workplace import sweep
 
 TOOLS = ("numpy", "opencv-python-headless", "simplejpeg", "lmdb", "zarr")
-"""Packages by whose versions records may differ; the index names them."""
+"""Packages whose versions may change the records; the index names them."""
 
 
 def commit(out: PurePath, spec: CacheSpec, plans: list[SplitPlan], before: CacheIndex | None) -> CacheIndex:
-    """Write the sample tables, the rejections and, last, the index; then clear away what is no longer of the cache.
+    """Write the sample tables, the rejections and, last, the index; then remove what no longer belongs to the cache.
 
     Args:
         out: the cache's folder.
         spec: of the cache.
-        plans: splits whose shards are all finished.
+        plans: splits whose shards are all finished; see `SplitPlan.complete`.
         before: the index of the cache that is there; splits without a plan stay as they are in it.
 
     Raises:
@@ -64,14 +63,16 @@ def commit(out: PurePath, spec: CacheSpec, plans: list[SplitPlan], before: Cache
         files.write(directory / REJECTED_NAME, lines)
     files.write(out / INDEX_NAME, encode_index(index))
     for plan in plans:
-        names = {shard.name for shard in infos[plan.split.name].shards}
-        manifests = {manifest_path(out, name).name for name in names}
-        sweep(out / plan.split.name, {SAMPLES_NAME, REJECTED_NAME} | names | manifests)
+        directory = out / plan.split.name
+        shards = {shard.name for shard in infos[plan.split.name].shards}
+        kept = {SAMPLES_NAME, REJECTED_NAME} | shards | {manifest_path(out, name).name for name in shards}
+        for name in set(files.names(directory)) - kept:
+            files.remove(directory / name)
     return index
 
 
 def _split_info(plan: SplitPlan) -> tuple[SplitInfo, bytes]:
-    """What the index says of a split, and its sample table as the bytes of a file."""
+    """The index entry of a split, and its sample table as the bytes of a file."""
     assert not plan.jobs
     manifests = plan.manifests
     table = np.concatenate([manifest.table(shard) for shard, manifest in enumerate(manifests)])

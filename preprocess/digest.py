@@ -1,4 +1,4 @@
-"""A digest of everything that an annotation file says of an image: equal digests, equal planes."""
+"""A digest of an image's annotations: equal digests, equal planes."""
 
 from __future__ import annotations
 

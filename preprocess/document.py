@@ -20,17 +20,17 @@ from preprocess.errors import DatasetError
 from preprocess.json_array import array_pieces
 
 ONE_PIECE = 512 << 20
-"""Bytes of the longest file that is read in one go: any of COCO's."""
+"""Bytes up to which a file is read in one go: COCO's own are smaller."""
 
 PIECE = 64 << 20
-"""Bytes of longer ones that are read at a time; reading takes about five times as much memory."""
+"""Bytes of a longer file that are read at a time; reading takes about five times as much memory."""
 
 I64 = npt.NDArray[np.int64]
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Side = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]  # whose product an int64 can hold
 
 
-# Hundreds of thousands of objects of these two kinds are made, none of them in a cycle: the collector need not know.
+# Hundreds of thousands of these two are made, none of them in a cycle: the garbage collector need not track them.
 class _Annotation(msgspec.Struct, gc=False):
     id: _Int64
     image_id: _Int64
@@ -107,8 +107,8 @@ def read_document(path: PurePath, category: str) -> tuple[Images, Iterator[Annot
         none should be kept.
 
     Raises:
-        DatasetError: the file is missing, is no JSON (with the byte), is no COCO file, or lacks the category. Of an
-            annotation that is none, reading its piece tells.
+        DatasetError: the file is missing, is no JSON (with the byte), is no COCO file, or lacks the category. An
+            invalid annotation raises when its piece is read.
     """
     data = _open(path)
     document: _Document | _Frame
@@ -157,7 +157,7 @@ def _column(entries: Sequence[msgspec.Struct], field: str, dtype: npt.DTypeLike 
 
 
 def _read_pieces(annotations: msgspec.Raw, path: PurePath) -> Iterator[list[_Annotation]]:
-    """The elements of a JSON array, so many at a time."""
+    """The elements of a JSON array, about `PIECE` bytes at a time."""
     text = np.frombuffer(annotations, np.uint8)
     if text[0] != ord("["):
         _parse(b'{"annotations":%b}' % bytes(text[:64]), path, _Annotations)  # which raises
@@ -182,12 +182,12 @@ def _open(path: PurePath) -> mmap.mmap | bytes:
 
 
 def _parse(data: mmap.mmap | bytes, path: PurePath, content: type[_Content], before: int = 0) -> _Content:
-    """Parse a document, or a piece of one that has so many annotations before those of the piece."""
+    """Parse a document, or a piece of one; `before` is the number of annotations in front of the piece."""
     try:
         return msgspec.json.decode(data, type=content)
     except msgspec.ValidationError as error:
-        told = re.sub(r"(?<=\$\.annotations\[)\d+", lambda number: str(before + int(number[0])), str(error))
-        raise DatasetError(f"{path} is not a COCO annotation file: {told}") from None
+        reason = re.sub(r"(?<=\$\.annotations\[)\d+", lambda number: str(before + int(number[0])), str(error))
+        raise DatasetError(f"{path} is not a COCO annotation file: {reason}") from None
     except RecursionError:
         raise DatasetError(f"{path} is not a COCO annotation file: it holds lists within lists without end") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

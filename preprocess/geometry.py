@@ -1,4 +1,4 @@
-"""How a photo of any size is laid into the square of the cache, and how a mask gets back out of it."""
+"""Fit a photo of any size into the square of the cache, and restore a mask to the photo's size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ U8 = npt.NDArray[np.uint8]
 
 
 class FitBox(NamedTuple):
-    """Where the photo lies within the square, in pixels."""
+    """The position and size of the photo within the square, in pixels."""
 
     x: int
     y: int

@@ -93,7 +93,7 @@ def read_head(data: bytes) -> ImageHead:
     """Read the head of an image file, without decoding a pixel.
 
     Raises:
-        ImageError: it is no image of a known format, its head is damaged, or it has more pixels than Pillow lets pass.
+        ImageError: it is no image of a known format, its head is damaged, or it has more pixels than Pillow allows.
     """
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
@@ -170,7 +170,7 @@ def encode_jpeg(image_HW3: U8, quality: int) -> U8:
 
 @contextmanager
 def opencv_threads(number: int) -> Iterator[None]:
-    """Within the block, OpenCV uses so many threads in all of the process; 1 where images are the parallel work."""
+    """Within the block, OpenCV uses this number of threads in the whole process; 1 where images are parallel work."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(number)
     try:
@@ -181,7 +181,7 @@ def opencv_threads(number: int) -> Iterator[None]:
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Keep Pillow from warning of what is an error here, or of no concern. Not to be nested in threads."""
+    """Suppress Pillow's warnings of what is an error here, or of no concern. Process-wide: not for use in threads."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

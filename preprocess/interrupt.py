@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM at a moment that suits: between two steps, never in the middle of one."""
+"""Defer Ctrl-C and SIGTERM to a safe moment between two steps."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from types import FrameType
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], None]]:
-    """Keep an interrupt until the function that is given is called, which raises `KeyboardInterrupt` if there was one.
+    """Hold an interrupt back until the yielded function is called, which raises `KeyboardInterrupt` if there was one.
 
-    Python raises it between any two instructions of the main thread, so that a file may be open and nobody know of it
-    yet. Where the wait for a good moment is too long, a second one comes through at once. Other threads than the main
-    one are never interrupted; there this does nothing.
+    Python raises it between any two instructions of the main thread, so that a file may just have been opened and not
+    yet be known to the code that would remove it. A second interrupt is raised at once. In other threads than the main
+    one, which are never interrupted, this does nothing.
 
-    An interrupt is a signal that raises `KeyboardInterrupt`: Ctrl-C, and within our commands SIGTERM. One that is
+    An interrupt is a signal that raises `KeyboardInterrupt`: Ctrl-C, and within the commands SIGTERM. A signal that is
     ignored, or that the program handles in its own way, is left alone.
     """
     if threading.current_thread() is not threading.main_thread():

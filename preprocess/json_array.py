@@ -1,4 +1,4 @@
-"""A JSON array in pieces: where its elements may be parted, without a look at what they are."""
+"""Split a JSON array between its elements, without parsing them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _OPEN, _CLOSE, _OPEN_OBJECT, _CLOSE_OBJECT, _COMMA, _QUOTE, _BACKSLASH = b'[]{},
 
 
 def array_pieces(text: U8, least: int) -> Iterator[U8]:
-    """The elements of an array, and the commas between them, in pieces of at least so many bytes, but the last.
+    """The elements of an array, and the commas between them, in pieces.
 
     Args:
-        text: the array with its brackets, without white space around it. A parser has let it through.
-        least: see above.
+        text: valid JSON: the array with its brackets, without white space around it.
+        least: bytes of each piece but the last; a piece ends at the first comma between elements behind them.
     """
     end, last = 0, len(text) - 1
     while end < last:
@@ -30,7 +30,7 @@ def array_pieces(text: U8, least: int) -> Iterator[U8]:
 
 @kernel
 def _find_comma(text: U8, at: int, least: int, last: int) -> int:
-    """Where the first comma between elements is from `least` on; `last` if there is none. An element begins at `at`."""
+    """Position of the first comma between elements from `least` on, else `last`. An element begins at `at`."""
     depth = 0
     while at < last:
         character = text[at]

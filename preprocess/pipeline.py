@@ -47,7 +47,7 @@ FinishedShards = Iterator[tuple[Job, ShardManifest]]
 
 
 class _Outcome(NamedTuple):
-    """What has become of an image: a row of the sample table, or the reason why not."""
+    """The result of an image: a row of the sample table, or the reason why it is rejected."""
 
     source: ImageSource
     sample: tuple[Any, ...]
@@ -148,7 +148,7 @@ def make_shards(
             return job, manifest
 
         def reader(split: Split, row: int) -> Callable[[], bytes]:
-            """What gives a photo's bytes: at once from a disk, and asked for beforehand from far away."""
+            """A function that returns a photo's bytes; those in object storage are requested now."""
             read = partial(split.read, row)
             return readers.submit(read).result if requests > 1 else read
 

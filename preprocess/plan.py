@@ -1,4 +1,4 @@
-"""Which images go into which shard, and which shards need not be made again."""
+"""Assign images to shards, and find the shards that need not be made again."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class SplitPlan:
 
 
 def cut(image_ids: Sequence[int], mean: int) -> list[int]:
-    """Where shards end, so that they hold `mean` images on average, at least half and at most twice as many.
+    """The ends of shards that hold `mean` images on average, at least half and at most twice as many.
 
     A shard ends with an image whose hashed id is a multiple of a number, wherever that image stands: one that comes or
     goes moves the ends of its own shard and perhaps of the next, not of all that follow (content-defined chunking, as
@@ -105,7 +105,7 @@ def plan_split(
 ) -> SplitPlan:
     """Cut a split into shards, and find those that are already there.
 
-    Shards that the index names are taken at their word and size, as readers do; those that an interrupted build left
+    Shards that the index names are trusted if their size is right, as readers do; those that an interrupted build left
     are read and compared with their checksum.
 
     Args:
@@ -158,7 +158,7 @@ def shards_there(directory: PurePath) -> dict[str, int]:
 
 
 def _manifests(directory: PurePath, committed: set[str]) -> list[ShardManifest]:
-    """The finished shards in a folder."""
+    """The manifests of the finished shards in a folder."""
     there = shards_there(directory)
     found = _load([directory / name for name in sorted(there) if name.endswith(".json")])
     return [

@@ -21,8 +21,8 @@ def repair_cache(
         cache: the cache's folder.
         coco: the folder that it was made from.
         damages: what is wrong with it.
-        progress: as of `build_cache`.
-        workers: threads; 0 takes one a processor.
+        progress: see `preprocess.build.Progress`.
+        workers: threads; 0 takes one per processor.
 
     Raises:
         CacheError: the index cannot be read.

@@ -19,7 +19,7 @@ from preprocess.sources import Split
 U8 = npt.NDArray[np.uint8]
 
 _SLACK = 1.0
-"""Pixels by which corners of polygons lie outside their photo as a matter of course."""
+"""How far, in pixels, corners of polygons commonly lie outside their photo."""
 
 _CROWD_RULE = {"ignore": CROWD_IGNORE, "person": CROWD_PERSON, "drop": CROWD_DROP}
 
@@ -27,7 +27,7 @@ _CROWD_RULE = {"ignore": CROWD_IGNORE, "person": CROWD_PERSON, "drop": CROWD_DRO
 def make_record(
     spec: CacheSpec, layout: RecordLayout, split: Split, row: int, data: bytes, buffer: U8
 ) -> tuple[U8, dict[str, Any]]:
-    """Make the record of image `row` of a split, and its entry of the sample table (all but its place).
+    """Make the record of image `row` of a split, and its entry of the sample table (without shard and row).
 
     Args:
         spec: of the cache.
@@ -74,7 +74,7 @@ def make_record(
 
 
 def decode_annotated(table: PersonTable, row: int, data: bytes, orientation: Orientation) -> U8:
-    """Decode the photo of image `row`, `(H, W, 3)` RGB, turned as the person saw it who drew the annotations.
+    """Decode the photo of image `row`, `(H, W, 3)` RGB, in the orientation that its annotations refer to.
 
     Sizes are compared before any pixel is decoded.
 
@@ -109,8 +109,8 @@ def _is_upright(table: PersonTable, row: int, head: ImageHead, orientation: Orie
         if expected != upright and _parts(table, row, RLE):
             raise ImageError("its run-length codes are of the stored pixels, and not of the upright photo")
         return True
-    # A photo whose sizes are equal, and labelling tools that show the upright photo and export the stored size: of what
-    # the annotations are, nobody can tell.
+    # What the annotations refer to is unknown for a square photo, or one turned by 180 degrees; and where a labelling
+    # tool shows the upright photo and exports the stored size.
     either = stored == upright and table.first[row] < table.first[row + 1]
     other = stored if expected == upright else upright
     if either or (_reach_beyond(table, row, expected) and not _reach_beyond(table, row, other)):

@@ -1,4 +1,4 @@
-"""One segmentation of COCO's JSON, in whichever form, to shapes; or why it cannot be drawn."""
+"""Decode one segmentation of COCO's JSON, in any of its forms; or say why it cannot be drawn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ F64 = npt.NDArray[np.float64]
 
 
 class UndrawableError(ValueError):
-    """Why a segmentation cannot be drawn, as a clause about its annotation."""
+    """A segmentation cannot be drawn; the message is a clause about its annotation."""
 
 
 class Shape(NamedTuple):
@@ -68,7 +68,7 @@ def decode_segmentation(text: bytes, height: int, width: int) -> Shape:
 
 
 def _check_polygons(polygons: list[list[float]]) -> list[list[float]]:
-    """Those that are drawn: a box by its corners; of an odd number of coordinates, the last one is left out."""
+    """The polygons that are drawn: a box as its corners; of an odd number of coordinates the last is left out."""
     if not any(polygons):
         raise UndrawableError("its polygon is empty")
     # As in pycocotools, the first element decides whether all are boxes (x, y, width, height) or polygons.

@@ -1,8 +1,8 @@
-"""Segmentations, as JSON text, to flat arrays, without a Python object for any number.
+"""Read segmentations from JSON text into flat arrays, without a Python object for any number.
 
-The kernel reads what is ordinary and nothing else; of anything else it tells that it is not. So odd input is read, and
-told of, in one place, which is not this one. The text must be JSON that a parser has let through: it is by its
-brackets, not by its length, that the kernel knows where a value ends.
+The kernel reads ordinary segmentations (see `read_segmentations`) and reports the others as not ordinary: these are
+read, and their errors described, by `preprocess.segmentation`. The text must be valid JSON: the kernel finds the end
+of a value by its brackets, not by its length.
 
 **Exactness.** A number of mantissa m with k digits behind its point is m / 10^k. With m at most 2^53 and k at most 22
 both are doubles without an error, and their quotient in double arithmetic is the double nearest to the number, as
@@ -32,7 +32,7 @@ MOST_RUN = 2**32
 """Pixels of the longest run that is read: no list of such runs has a sum that an int64 cannot hold."""
 
 PADDING = 8
-"""Characters that must follow a text: numbers are read so many at a time."""
+"""Characters that must follow a text: numbers are read eight characters at a time."""
 
 _OPEN, _CLOSE, _OPEN_OBJECT, _CLOSE_OBJECT, _COMMA, _POINT, _MINUS, _SPACE, _DIGIT_0 = b"[]{},.- 0"
 _COUNTS, _SIZE = np.frombuffer(b'"counts"', np.uint8), np.frombuffer(b'"size"', np.uint8)
@@ -41,8 +41,8 @@ _MOST_MANTISSA = 2**53
 _MOST_DIGITS = np.uint64(18)  # whichever they are, an int64 holds them; and they are fewer than 22 behind a point
 _POWERS_OF_TEN = 10.0 ** np.arange(19)
 
-# Positions are unsigned: an index that cannot be negative needs no test for it. Nothing that is read ends at position
-# 0 of anything: that is how something odd is told.
+# Positions are unsigned: an index that cannot be negative needs no test for it. No value ends at position 0, which
+# therefore stands for "not ordinary".
 _ODD = np.uint64(0)
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
@@ -288,14 +288,14 @@ def read_segmentations(
     That is a list of one or more polygons, each an even count of six or more ordinary numbers up to
     ``COORDINATE_LIMIT`` in size; or an object of nothing but counts and size, in whole numbers, whose runs fill the
     image. The former has one number more than commas and one polygon less than opening brackets, the latter one run
-    less than commas. As much room must be given to every value, whatever it is; what is not ordinary leaves anything
-    in its own.
+    less than commas. The output arrays must have that much space for every value; the space of one that is not
+    ordinary is left with undefined content.
 
     Args:
         text: uint8, JSON values, and ``PADDING`` more characters.
         start: (N,) int64, where each begins.
         height: (N,) int64, pixels of its image.
-        width: likewise.
+        width: (N,) int64, pixels of its image.
         parts: (N + 1,) int64, each one's first element in length.
         numbers: (N + 1,) int64, each one's first element in xy.
         runs: (N + 1,) int64, each one's first element in counts.

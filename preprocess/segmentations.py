@@ -1,4 +1,4 @@
-"""All segmentations of an annotation file, as JSON text, to the parts that `preprocess.raster` draws."""
+"""Read all segmentations of an annotation file from JSON text into the parts that `preprocess.raster` draws."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Flags = npt.NDArray[np.bool_]
 Array = npt.NDArray[Any]
 
 BLOCK = 2048
-"""JSON values that are joined at a time: they then lie in the processor's cache. All at once they would fill as much
-memory as the file, and memory that is new to a process costs more than reading a number."""
+"""JSON values that are joined at a time: they then fit in the processor's cache. All at once they would take as much
+memory as the file, and the first use of fresh memory costs more than reading a number."""
 
 
 class Shapes(NamedTuple):
@@ -50,8 +50,7 @@ class Shapes(NamedTuple):
 def read_shapes(values: Sequence[msgspec.Raw], height: I64, width: I64) -> Shapes:
     """Read segmentations in any of COCO's forms: polygons, boxes, compressed and uncompressed run-length codes.
 
-    What is ordinary goes from text to arrays in a kernel, in as many threads as there are processors; whatever else
-    there is goes through Python, one by one.
+    Ordinary ones are read by a kernel, in as many threads as there are processors; the others by Python, one by one.
 
     Args:
         values: N segmentations, as JSON.
@@ -113,7 +112,7 @@ class _Layout(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[msgspec.Raw], pool: ThreadPoolExecutor) -> _Layout:
-        """Lay out segmentations before they are read: the signs of an ordinary one tell what is in it."""
+        """Lay out segmentations before they are read, by their numbers of commas and brackets."""
         code = np.empty(len(values), np.bool_)
         commas, brackets = np.empty((2, len(values)), np.int64)
 
@@ -130,7 +129,7 @@ class _Layout(NamedTuple):
 def _read_ordinary(
     values: Sequence[msgspec.Raw], height: I64, width: I64, layout: _Layout, pool: ThreadPoolExecutor
 ) -> tuple[_Arrays, Flags]:
-    """Read the ordinary ones, and tell `(N,)` which they are; elements that are laid out for others are undefined."""
+    """Read the ordinary ones, and return `(N,)` which they are; the elements of others are undefined."""
     kinds = np.where(layout.code, RLE, POLYGON).astype(np.uint8)
     arrays = _Arrays(
         kind=np.repeat(kinds, np.diff(layout.parts)),

@@ -1,4 +1,4 @@
-"""What a cache is made from: the splits of a COCO folder, and what each of their images consists of."""
+"""The sources of a cache: the splits of a COCO folder, and what each of their images consists of."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPLIT_FOLDERS = {"train": "train2017", "val": "val2017"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
-    """A split's annotations and what is to be taken of them.
+    """A split's annotations and the selected images.
 
     Attributes:
         name: `train` or `val`.
@@ -65,7 +65,7 @@ class Split:
 def read_split(coco: PurePath, name: str, spec: CacheSpec, *, content: bool = False) -> Split:
     """Read a split's annotations and pick the images that the spec's rule and limit select.
 
-    With `content` the images are read, too, and known by their bytes and not only by their names and sizes.
+    With `content` the images are read, too, and identified by their bytes, not only by their names and sizes.
 
     Raises:
         DatasetError: files or folders are missing or unreadable, or no image is selected.
@@ -99,7 +99,7 @@ def read_split(coco: PurePath, name: str, spec: CacheSpec, *, content: bool = Fa
 
 
 def split_part(split: Split, rows: list[int]) -> Split:
-    """What a split says of the images `rows` of its table, which become its rows 0, 1, 2, ...: for another machine.
+    """The part of a split that has the images `rows` of its table, now its rows 0, 1, 2, ...: for another machine.
 
     The sources are left out, and annotations without an image: they belong to the split, not to a part.
     """

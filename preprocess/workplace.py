@@ -172,13 +172,6 @@ def clear(out: PurePath) -> None:
         files.remove(out / name)
 
 
-def sweep(directory: PurePath, keep: set[str]) -> None:
-    """Remove everything but the files `keep` from a split's folder."""
-    for name in files.names(directory):
-        if name not in keep:
-            files.remove(directory / name)
-
-
 def resolve_codec(spec: CacheSpec, images: int, memory: int) -> CacheSpec:
     """Choose raw pixels if the cache then fits in half of `memory` (bytes): later epochs then never touch the disk."""
     fits = images * RecordLayout(spec.side, "raw").raw_bytes <= memory // 2

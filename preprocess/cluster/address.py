@@ -1,4 +1,4 @@
-"""Where a build's shards are made: a scheduler's address, or so many processes of this machine."""
+"""The address of a cluster: that of its scheduler, or a number of processes of this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TLS = "tls"
 
 @dataclasses.dataclass(frozen=True)
 class ClusterAddress:
-    """What `--cluster` says.
+    """The value of `--cluster`.
 
     Attributes:
         text: `tcp://host:8786` or `tls://host:8786`; `local:4` for four processes of this machine.

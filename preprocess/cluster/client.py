@@ -1,4 +1,4 @@
-"""A connection to a Dask cluster: one that is there, or one of this machine's processes for as long as it is needed."""
+"""A connection to a Dask cluster: a running one, or a temporary one of processes of this machine."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ _INSTALL = "install it there: pip install -c constraints.txt -e '.[cluster]'"
 
 
 def check_workers(client: Client) -> None:
-    """Compare versions with all workers that are there now; those that come later are looked at with each task.
+    """Compare versions with all present workers; later ones are checked with each task.
 
     Raises:
         ClusterError: one differs, or it or the scheduler, through which tasks go, has no maskcache.

@@ -8,7 +8,6 @@ client    rename it, write its manifest                            only the clie
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 import uuid
 from collections import deque
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from fnmatch import fnmatch
+from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -76,7 +76,8 @@ def make_shards_on_cluster(
     with _tidied(jobs, build), deferred_interrupt() as check_interrupt, open_client(address) as client:
         run = _Run(client, address, check_interrupt)
         try:
-            for job, manifest in _adopted(run.results(jobs, lambda job: _task(job, spec, max(1, threads), build))):
+            tasks = ((job, _task(job, spec, max(1, threads), build)) for job in jobs)
+            for job, manifest in _adopted(run.results(tasks)):
                 on_images(len(job.rows))
                 yield job, manifest
         finally:
@@ -122,10 +123,14 @@ def _tidied(jobs: list[Job], build: str) -> Iterator[None]:
 
     A worker that is still busy leaves its own; that is no part of the cache, and the end of the next build removes it.
     """
+    unreachable = False
     try:
         yield
+    except StorageError:
+        unreachable = True  # to remove anything would only fail once more
+        raise
     finally:
-        if not isinstance(sys.exception(), StorageError):  # to remove it would only fail once more
+        if not unreachable:
             for directory in {job.directory for job in jobs}:
                 for name in files.names(directory):
                     if fnmatch(name, attempt_pattern(build)):
@@ -142,12 +147,11 @@ class _Run:
         self._slots = 0
         self._looked = self._staffed = float("-inf")
 
-    def results(self, jobs: list[Job], task: Callable[[Job], ShardTask]) -> FinishedShards:
-        """Each job with the manifest of its shard, as they are finished."""
-        rest = iter(jobs)
+    def results(self, tasks: Iterator[tuple[Job, ShardTask]]) -> FinishedShards:
+        """Each job with the manifest of its shard, as they are finished; `tasks` are made when they are needed."""
         while True:
             self._look()
-            self._supply(rest, task)
+            self._supply(tasks)
             if not self._pending:
                 return
             try:
@@ -157,7 +161,7 @@ class _Run:
             manifest = self._manifest(future)
             if manifest:
                 job = self._pending.pop(future)
-                self._supply(rest, task)  # before the caller takes its time
+                self._supply(tasks)  # before the caller takes its time
                 yield job, manifest
 
     def cancel(self) -> None:
@@ -165,19 +169,16 @@ class _Run:
         if self._pending and self._client.status == "running":
             self._client.cancel(list(self._pending), force=True)
 
-    def _supply(self, rest: Iterator[Job], task: Callable[[Job], ShardTask]) -> None:
+    def _supply(self, tasks: Iterator[tuple[Job, ShardTask]]) -> None:
         """Submit as many tasks as the workers have threads.
 
         One more would wait at a worker, take memory for its images' outlines, and be blamed where that worker dies.
         """
-        while len(self._pending) < max(1, self._slots) and (job := next(rest, None)):
-            self._submit(job, task(job))
-
-    def _submit(self, job: Job, task: ShardTask) -> None:
-        key = f"{job.split.name}/{job.name}-{task.build}"
-        future = self._client.submit(make_shard, task, key=key, pure=False)
-        self._pending[future] = job
-        future.add_done_callback(self._done.put)
+        for job, task in islice(tasks, max(0, max(1, self._slots) - len(self._pending))):
+            key = f"{job.split.name}/{job.name}-{task.build}"
+            future = self._client.submit(make_shard, task, key=key, pure=False)
+            self._pending[future] = job
+            future.add_done_callback(self._done.put)
 
     def _look(self) -> None:
         """Look for Ctrl-C and, every `LOOK_SECONDS`, for the number of the workers' threads."""

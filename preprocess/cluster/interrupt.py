@@ -1,4 +1,4 @@
-"""Ctrl-C in a terminal reaches all its processes; with workers on the same machine only the client is to act on it."""
+"""Ctrl-C in a terminal reaches all its processes; of a cluster on the same machine, only the client may react."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from distributed import Worker, WorkerPlugin
 
 
 class IgnoreInterrupt(WorkerPlugin):
-    """Makes each process of a local cluster ignore it, those that take the place of a lost one included."""
+    """Makes each process of a local cluster ignore Ctrl-C, including those that replace a lost one."""
 
     name = "ignore-interrupt"
 

@@ -12,7 +12,6 @@ import msgspec
 from distributed import get_worker
 
 from cache.errors import CacheError
-from cache.manifest import ShardManifest
 from cache.place import is_url
 from cache.spec import CacheSpec
 from preprocess.cluster.environment import check_environment, environment
@@ -50,7 +49,7 @@ def attempt_pattern(build: str) -> str:
 
 
 def make_shard(task: ShardTask) -> bytes:
-    """Make a shard; its manifest, encoded, has a name that no other attempt at it will have.
+    """Make a shard beside its place; its manifest, encoded, has a name that no other attempt at it will have.
 
     Only the client gives a shard its place. So it does not matter how often it is made, or that a worker that was
     believed dead finishes it once more.
@@ -61,11 +60,22 @@ def make_shard(task: ShardTask) -> bytes:
     """
     worker = socket.gethostname()
     check_environment(task.environment, worker, environment())
+    job = dataclasses.replace(task.job, name=f".{task.job.name}.{task.build}.{uuid.uuid4().hex[:12]}")
+    # Stays so: tasks run side by side in one process, and each would set it back while another is at work.
+    cv2.setNumThreads(1)
     try:
         _check_files(task)
-        return msgspec.json.encode(_make(task))
+        ((_, manifest),) = make_shards(
+            [job],
+            task.spec,
+            task.threads,
+            on_images=lambda _: None,
+            on_shard=lambda _, manifest: None,  # the client saves the manifest
+            scratch=get_worker().local_directory,  # Dask tidies up behind a killed worker
+        )
     except (CacheError, ClusterError, DatasetError) as error:
         raise type(error)(f"worker {worker}: {error}") from None
+    return msgspec.json.encode(manifest)
 
 
 def _check_files(task: ShardTask) -> None:
@@ -79,19 +89,3 @@ def _check_files(task: ShardTask) -> None:
 
 
 _SHARE = "all workers need the dataset and --out at the same paths on a file system that they share, or by URL"
-
-
-def _make(task: ShardTask) -> ShardManifest:
-    """Make the shard beside its place, or on this machine's disk and send it there."""
-    job = dataclasses.replace(task.job, name=f".{task.job.name}.{task.build}.{uuid.uuid4().hex[:12]}")
-    # Stays so: tasks run side by side in one process, and each would set it back while another is at work.
-    cv2.setNumThreads(1)
-    ((_, manifest),) = make_shards(
-        [job],
-        task.spec,
-        task.threads,
-        on_images=lambda _: None,
-        on_shard=lambda _, manifest: None,  # the client says that it is finished
-        scratch=get_worker().local_directory,  # Dask tidies up behind a killed worker
-    )
-    return manifest
