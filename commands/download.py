@@ -31,9 +31,8 @@ def download(root: Path, splits: tuple[str, ...], keep_archives: bool, base_url:
     unpacked instead of fetched.
     """
     from console.download import DownloadPrinter, download_lines
-    from preprocess.download.archives import BASE_URL
     from preprocess.download.coco import download_coco
-    from preprocess.download.config import DownloadConfig
+    from preprocess.download.plan import BASE_URL, DownloadConfig
 
     config = DownloadConfig(
         root=root, splits=splits, keep_archives=keep_archives, base_url=BASE_URL if base_url is None else base_url

@@ -10,11 +10,9 @@ from console.language import _, message
 from console.progress import progress_bar
 from console.sentences import translated
 from console.text import count, duration, size
-from preprocess.download.archives import Archive
-from preprocess.download.config import STAGING, DownloadConfig
-from preprocess.download.listener import Restart, Stage, Trouble
-from preprocess.download.plan import Item, Plan
-from preprocess.download.report import DownloadReport, Outcome
+from preprocess.download.coco import DownloadReport, Outcome
+from preprocess.download.fetch import RestartReason, Stage
+from preprocess.download.plan import STAGING, Archive, DownloadConfig, Item, Plan
 
 _STAGES: dict[Stage, str] = {
     "fetch": message("Fetching {archive}"),
@@ -34,7 +32,7 @@ _RESTARTS = {
 
 
 class DownloadPrinter:
-    """A `preprocess.download.listener.Listener` that prints to standard error."""
+    """A `preprocess.download.fetch.Listener` that prints to standard error."""
 
     def __init__(self, config: DownloadConfig) -> None:
         self._config = config
@@ -53,20 +51,19 @@ class DownloadPrinter:
         """A bar, or a line now and then."""
         return progress_bar(_(_STAGES[stage]).format(archive=archive.name), "bytes")
 
-    def on_trouble(self, trouble: Trouble) -> None:
+    def on_retry(
+        self, archive: Archive, reason: str, *, position: int, failures: int, attempts: int, delay: float
+    ) -> None:
         """Tell why the bar stands still."""
         said = _("⚠️  {archive} at {position}: {reason}; going on in {delay}").format(
-            archive=trouble.archive.name,
-            position=size(trouble.position),
-            reason=translated(trouble.reason),
-            delay=duration(trouble.delay),
+            archive=archive.name, position=size(position), reason=translated(reason), delay=duration(delay)
         )
-        tries = _(" ({failures} of {attempts} without progress)") if trouble.failures else ""
-        _say(said + tries.format(failures=trouble.failures, attempts=trouble.attempts))
+        tries = _(" ({failures} of {attempts} without progress)") if failures else ""
+        _say(said + tries.format(failures=failures, attempts=attempts))
 
-    def on_restart(self, restart: Restart) -> None:
+    def on_restart(self, archive: Archive, reason: RestartReason, lost: int) -> None:
         """Tell why the bar goes back."""
-        _say(_(_RESTARTS[restart.reason]).format(archive=restart.archive.name, lost=size(restart.lost)))
+        _say(_(_RESTARTS[reason]).format(archive=archive.name, lost=size(lost)))
 
 
 def _say(line: str) -> None:

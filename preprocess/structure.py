@@ -20,6 +20,9 @@ from preprocess.workplace import has_shards
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
+SYNTH_MARKER = "synth.json"
+"""File in the folder of a dataset that `synth` has drawn."""
+
 Kind = Literal["root", "annotations", "annotation_file", "images", "index", "spec", "samples", "shards"]
 
 

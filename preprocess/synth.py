@@ -17,8 +17,8 @@ import numpy as np
 
 from preprocess.drawing.coco_json import describe, empty_document
 from preprocess.drawing.scene import Scene, Stage
+from preprocess.structure import SYNTH_MARKER
 
-MARKER = "synth.json"
 _FORMAT = "maskcache-synth-1"
 
 
@@ -172,7 +172,7 @@ def _write_image(
 
 def _claim(root: Path, config: SynthConfig) -> None:
     """Make `root` an empty dataset of ours: marked, without annotations, without the images of an earlier one."""
-    marker = root / MARKER
+    marker = root / SYNTH_MARKER
     if root.exists() and not root.is_dir():
         raise SynthError(f"{root} is a file; name a directory for the dataset")
     if root.is_dir() and any(root.iterdir()):
@@ -182,8 +182,8 @@ def _claim(root: Path, config: SynthConfig) -> None:
             ours = False
         if not ours:
             raise SynthError(
-                f"{root} is not empty and no synthetic dataset (its {MARKER} is missing or says another format than "
-                f"{_FORMAT}); nothing was touched: choose a new or an empty directory"
+                f"{root} is not empty and no synthetic dataset (its {SYNTH_MARKER} is missing or says another format "
+                f"than {_FORMAT}); nothing was touched: choose a new or an empty directory"
             )
         # The annotations go first: from here on the old dataset is not whole.
         for folder in ("annotations", "train2017", "val2017"):

@@ -13,7 +13,7 @@ import stat
 import sys
 import threading
 import zipfile
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -22,10 +22,9 @@ import pytest
 from click.testing import CliRunner
 
 from cli import main
-from preprocess.download.archives import ARCHIVES, BASE_URL, Archive
 from preprocess.download.coco import download_coco
-from preprocess.download.config import DownloadConfig, Patience
-from preprocess.download.part import Part, Stamp
+from preprocess.download.fetch import Part, Stamp
+from preprocess.download.plan import ARCHIVES, BASE_URL, Archive, DownloadConfig, Patience
 from preprocess.errors import DownloadError
 from preprocess.structure import check_structure
 
@@ -198,11 +197,11 @@ class Notes:
     def on_plan(self, plan):
         self.plans.append(plan)
 
-    def on_trouble(self, trouble):
-        self.troubles.append(trouble)
+    def on_retry(self, archive, reason, *, failures, **others):
+        self.troubles.append((reason, failures))
 
-    def on_restart(self, restart):
-        self.restarts.append(restart.reason)
+    def on_restart(self, archive, reason, lost):
+        self.restarts.append(reason)
 
     @contextmanager
     def stage(self, stage, archive):
@@ -317,7 +316,7 @@ def test_a_connection_that_drops_goes_on_from_there(site, tmp_path):
     site.acts[TRAIN] = [Act(send=20_000), Act(send=1), Act(send=0), Act(send=30_000)]
     _, notes = run(site.config(tmp_path))
     assert site.asked() == [0, 20_000, 20_001, 20_001, 50_001]
-    assert [trouble.failures for trouble in notes.troubles] == [0, 0, 1, 0]
+    assert [failures for _, failures in notes.troubles] == [0, 0, 1, 0]
     assert site.log[-1][2] == '"one"'
     assert notes.restarts == []
     assert files(tmp_path) == WHOLE
@@ -328,7 +327,7 @@ def test_a_stall_ends_the_attempt(site, tmp_path):
     site.acts[TRAIN] = [Act(mute=True), Act(send=7_000, stall=True)]
     _, notes = run(site.config(tmp_path, patience=dataclasses.replace(QUICK, timeout=0.3)))
     assert site.asked() == [0, 0, 7_000]
-    assert [trouble.reason for trouble in notes.troubles] == ["no byte for 0.3 s"] * 2
+    assert [reason for reason, _ in notes.troubles] == ["no byte for 0.3 s"] * 2
     assert files(tmp_path) == WHOLE
 
 
@@ -337,7 +336,7 @@ def test_patience_ends_and_the_part_is_kept(site, tmp_path):
     message, notes = run(site.config(tmp_path), "4 attempts in a row without a byte")
     assert "the last one: the connection was closed early; check the connection" in message
     assert ": 5,000 of" in message
-    assert [trouble.failures for trouble in notes.troubles] == [0, 1, 2, 3]
+    assert [failures for _, failures in notes.troubles] == [0, 1, 2, 3]
     part = tmp_path / ".download" / "train2017.zip.part"
     assert part.read_bytes() == site.files[TRAIN][:5_000]
     run(site.config(tmp_path))
@@ -348,7 +347,7 @@ def test_patience_ends_and_the_part_is_kept(site, tmp_path):
 def test_errors_of_the_server_pass_or_do_not(site, tmp_path):
     site.acts[TRAIN] = [Act(status=500), Act(status=503), Act(status=429)]
     _, notes = run(site.config(tmp_path))
-    assert [trouble.reason for trouble in notes.troubles] == [
+    assert [reason for reason, _ in notes.troubles] == [
         "the server says 500 Internal Server Error",
         "the server says 503 Service Unavailable",
         "the server says 429 Too Many Requests",
@@ -371,8 +370,8 @@ def leave_part(site, root, data, etag='"one"'):
     run(site.config(root, "val"))
     site.log.clear()
     (root / ".download").mkdir()
-    with Part(root / ".download" / "train2017.zip.part", site.url + TRAIN) as part:
-        part.begin(Stamp(etag=etag))
+    with closing(Part(root / ".download" / "train2017.zip.part", site.url + TRAIN)) as part:
+        part.sign(Stamp(etag=etag))
         part.append(data)
 
 
@@ -610,9 +609,6 @@ def test_a_synthetic_dataset_is_left_alone(site, tmp_path):
 def test_configurations_check_themselves(changes, message):
     with pytest.raises(DownloadError, match=re.escape(message)):
         DownloadConfig(root=Path("x"), **changes)
-    for wrong in ({"timeout": 0}, {"attempts": 0}, {"delay": -1}, {"delay": 99}):
-        with pytest.raises(DownloadError):
-            Patience(**wrong)
 
 
 # ------------------------------------------------------------------------------------------------ killed
@@ -621,18 +617,17 @@ def test_configurations_check_themselves(changes, message):
 KILLS = {
     # Half of what came is written, in the middle of the training images.
     "fetching": """
-from preprocess.download import part
-append = part.Part.append
+from preprocess.download.fetch import Part
+append = Part.append
 def dying(self, data):
     if "train2017" in str(self._path) and self.position + len(data) > 60_000:
         append(self, data[:len(data) // 2])
         os.kill(os.getpid(), signal.SIGKILL)
     append(self, data)
-part.Part.append = dying
+Part.append = dying
 """,
     # Half of the sixth image is written.
     "unpacking": """
-from preprocess.download import unpack
 copy, copied = shutil.copyfileobj, []
 def dying(source, target, length):
     copied.append(target.name)
@@ -693,7 +688,7 @@ download_coco(config, DownloadPrinter(config))
 def command(site, monkeypatch, tmp_path):
     """The command, with the small COCO for the real one."""
     small = functools.partial(DownloadConfig, archives=site.archives, patience=QUICK)
-    monkeypatch.setattr("preprocess.download.config.DownloadConfig", small)
+    monkeypatch.setattr("preprocess.download.plan.DownloadConfig", small)
 
     def call(*arguments, code=0):
         arguments = ["download", "--dir", str(tmp_path / "coco"), "--base-url", site.url, *arguments]

@@ -18,7 +18,8 @@ from preprocess.drawing.outline import run_lengths, trace
 from preprocess.drawing.scene import Stage
 from preprocess.drawing.sprite import paint_figure
 from preprocess.drawing.texture import PATTERNS, pattern
-from preprocess.synth import MARKER, SynthConfig, SynthError, SynthReport, make_dataset, render
+from preprocess.structure import SYNTH_MARKER
+from preprocess.synth import SynthConfig, SynthError, SynthReport, make_dataset, render
 
 CONFIG = SynthConfig(images=40, val_fraction=0.25, seed=11, crowd_share=0.25, long_side=(200, 320))
 
@@ -248,12 +249,12 @@ def test_a_foreign_directory_is_refused_and_left_alone(tmp_path: Path) -> None:
     before = digest(tmp_path)
     with pytest.raises(SynthError, match="not empty"):
         make_dataset(tmp_path, SynthConfig(images=1))
-    (tmp_path / MARKER).write_text(json.dumps({"format": "another"}))
+    (tmp_path / SYNTH_MARKER).write_text(json.dumps({"format": "another"}))
     with pytest.raises(SynthError, match=r"another format.*choose a new"):
         make_dataset(tmp_path, SynthConfig(images=1))
     assert before.items() <= digest(tmp_path).items()
     with pytest.raises(SynthError, match="is a file"):
-        make_dataset(tmp_path / MARKER, SynthConfig(images=1))
+        make_dataset(tmp_path / SYNTH_MARKER, SynthConfig(images=1))
 
 
 def test_a_broken_run_is_not_whole_and_the_next_one_mends_it(tmp_path: Path) -> None:

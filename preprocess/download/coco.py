@@ -1,41 +1,74 @@
-"""COCO in a folder: what is missing is fetched, checked, unpacked, and the archives tidied away."""
+"""COCO in a folder: missing archives are fetched, checked, unpacked and removed."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from preprocess.download.archives import Archive
-from preprocess.download.config import DownloadConfig
-from preprocess.download.fetch import fetch
-from preprocess.download.listener import Listener
-from preprocess.download.plan import Item, check_space, folder_size, make_plan
-from preprocess.download.report import DownloadReport, Outcome
-from preprocess.download.unpack import ArchiveError, unpack
+from preprocess.download.fetch import Listener, fetch
+from preprocess.download.plan import Archive, DownloadConfig, Item, folder_size, make_plan
+from preprocess.download.unpack import ArchiveError, Unpacked, unpack
 from preprocess.errors import DownloadError
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What was done with an archive.
+
+    Attributes:
+        name: its file name.
+        folder: the dataset's folder that it holds.
+        images: number of images that were in the folder before.
+        fetched: bytes that came from the server.
+        unpacked: what was written; None if all was there and nothing was touched.
+        kept: path of the archive; None if it was not kept.
+    """
+
+    name: str
+    folder: str
+    images: int
+    fetched: int = 0
+    unpacked: Unpacked | None = None
+    kept: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DownloadReport:
+    """What `download_coco` did.
+
+    Attributes:
+        root: the dataset's folder.
+        outcomes: one for each archive of the requested splits.
+        unfinished: bytes of other downloads that were begun or failed.
+        seconds: duration.
+    """
+
+    root: Path
+    outcomes: tuple[Outcome, ...]
+    unfinished: int
+    seconds: float
+
+
 def download_coco(config: DownloadConfig, listener: Listener) -> DownloadReport:
-    """Fetch and unpack what is missing of COCO. May be killed at any time; the next call goes on from there.
+    """Fetch and unpack what is missing of COCO. If the process is killed, the next call resumes.
 
     Raises:
-        DownloadError: it cannot be had; the message says what to do.
+        DownloadError: the download failed; the message says what to do.
     """
     start = time.perf_counter()
     config.root.mkdir(parents=True, exist_ok=True)
-    with _alone(config.root):
+    with _locked(config.root):
         plan = make_plan(config)
-        if plan.needed:
-            check_space(config, plan)
+        if any(item.needed for item in plan.items):
             listener.on_plan(plan)
             config.staging.mkdir(exist_ok=True)
-        outcomes = tuple(_bring(config, item, listener) for item in plan.items)
+        outcomes = tuple(_complete(config, item, listener) for item in plan.items)
         with contextlib.suppress(OSError):  # not there, or parts of another split are in it
             config.staging.rmdir()
         unfinished = folder_size(config.staging)
@@ -44,16 +77,16 @@ def download_coco(config: DownloadConfig, listener: Listener) -> DownloadReport:
     )
 
 
-def _bring(config: DownloadConfig, item: Item, listener: Listener) -> Outcome:
+def _complete(config: DownloadConfig, item: Item, listener: Listener) -> Outcome:
     archive, own, staged = item.archive, config.root / item.archive.name, config.staging / item.archive.name
-    fetched = 0
+    fetched, unpacked = 0, None
     if item.needed:
         path = own if item.source == "own" else staged
         if item.source == "server":
             part = staged.with_name(f"{staged.name}.part")
             fetched = fetch(archive, config.url(archive), part, config.patience, listener)
             _check(archive, part, listener)
-            part.replace(staged)  # from here on it is known to be whole
+            part.replace(staged)  # a file of this name is complete
         elif item.source == "own":
             _check(archive, own, listener)
         try:
@@ -68,13 +101,13 @@ def _bring(config: DownloadConfig, item: Item, listener: Listener) -> Outcome:
         folder=archive.folder,
         images=item.images,
         fetched=fetched,
-        unpacked=unpacked if item.needed else None,
+        unpacked=unpacked,
         kept=own if own.is_file() else None,
     )
 
 
 def _check(archive: Archive, path: Path, listener: Listener) -> None:
-    """Compare the bytes on disk with what is known of the archive; its size is right already."""
+    """Compare the hash of an archive of the right size."""
     if archive.md5 is None:
         return
     digest, done = hashlib.md5(usedforsecurity=False), 0
@@ -88,7 +121,7 @@ def _check(archive: Archive, path: Path, listener: Listener) -> None:
 
 
 def _set_aside(path: Path, what: str) -> DownloadError:
-    """An archive that is not what it should be loses its name, so that the next run fetches it anew."""
+    """Rename a damaged archive, so that the next run fetches it again."""
     aside = path.with_name(f"{path.name.removesuffix('.part')}.bad")
     path.replace(aside)
     return DownloadError(
@@ -106,9 +139,9 @@ def _tidy(config: DownloadConfig, staged: Path, own: Path) -> None:
         staged.unlink()
 
 
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """One download at a time in a folder; the kernel lets go of the lock when its holder dies."""
+@contextlib.contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    """Allow one download at a time in a folder; the kernel releases the lock when its holder dies."""
     handle = os.open(root, os.O_RDONLY)
     try:
         try:

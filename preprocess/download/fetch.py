@@ -1,135 +1,300 @@
-"""A file fetched from a server to its last byte, in as many parts as the network makes of it."""
+"""One file fetched over HTTP into a `.part` file, resumed as often as the network makes it necessary."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
 import random
+import re
+import ssl
 import time
-from collections.abc import Callable
-from contextlib import closing
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
+from typing import IO, Literal, Protocol
+from urllib.parse import urlsplit
 
-from preprocess.download.answer import NetworkError, RangeError, ask
-from preprocess.download.archives import Archive
-from preprocess.download.config import Patience
-from preprocess.download.listener import Listener, Restart, RestartReason, Trouble
-from preprocess.download.part import Part
+from cache.atomic import write_atomically
+from preprocess.download.plan import Archive, Patience, Plan
 from preprocess.errors import DownloadError
+
+CHUNK = 1 << 20
+"""Most bytes read at a time."""
+
+_TRANSIENT = (408, 425, 429)
+"""Client errors that are worth another attempt, as are all from 500 on."""
+
+Stage = Literal["fetch", "check", "unpack"]
+RestartReason = Literal["ignored", "refused", "changed", "long"]
+"""The server ignores ranges, refuses this one, or has another file than before; or the part is too long."""
+
+
+class Listener(Protocol):
+    """Receives the events of a download."""
+
+    def on_plan(self, plan: Plan) -> None:
+        """Called before anything is fetched or unpacked; not called if nothing will be."""
+
+    def stage(self, stage: Stage, archive: Archive) -> AbstractContextManager[Callable[[int, int], None]]:
+        """A stage of an archive; the function that this yields is called with (bytes done, bytes in all)."""
+
+    def on_retry(
+        self, archive: Archive, reason: str, *, position: int, failures: int, attempts: int, delay: float
+    ) -> None:
+        """An attempt failed and another follows in `delay` seconds.
+
+        `position` bytes are there. `failures` attempts in a row, of at most `attempts`, made no progress.
+        """
+
+    def on_restart(self, archive: Archive, reason: RestartReason, lost: int) -> None:
+        """An archive is fetched from its first byte again, and `lost` bytes are dropped."""
+
+
+class NetworkError(Exception):
+    """A failure that another attempt may not meet."""
+
+
+class RestartError(Exception):
+    """The bytes that are there are of no use; the argument is the `RestartReason`."""
+
+    def __init__(self, reason: RestartReason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stamp:
+    """The headers by which a server tells versions of a file apart; empty where it sends none."""
+
+    etag: str = ""
+    modified: str = ""
+
+    @property
+    def if_range(self) -> str:
+        """Value of `If-Range`: the server sends the rest only of the same version. Empty if there is none to send."""
+        return self.etag if self.etag and not self.etag.startswith("W/") else self.modified
+
+    def differs(self, other: Stamp) -> bool:
+        """Whether the two are known to belong to different versions."""
+        if self.etag and other.etag:
+            return self.etag != other.etag
+        return bool(self.modified and other.modified) and self.modified != other.modified
+
+
+class Part:
+    """An open `.part` file with a note beside it: which address and which version of the file its bytes are from.
+
+    Bytes are written as soon as they arrive, so that a killed process loses none.
+    """
+
+    def __init__(self, path: Path, url: str) -> None:
+        self._path, self._url = path, url
+        self._note = path.with_name(f"{path.name}.json")
+        with _writing(path):
+            self._file = path.open("ab", buffering=0)
+        self.position = self._file.tell()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    @property
+    def stamp(self) -> Stamp:
+        """Version of the bytes that are there; empty if they came from another address."""
+        try:
+            note = json.loads(self._note.read_text(encoding="utf-8"))
+            return Stamp(etag=note["etag"], modified=note["modified"]) if note["url"] == self._url else Stamp()
+        except (OSError, ValueError, KeyError, TypeError):
+            return Stamp()
+
+    def sign(self, stamp: Stamp) -> None:
+        """Write the note."""
+        with _writing(self._note):
+            write_atomically(self._note, json.dumps({"url": self._url, **dataclasses.asdict(stamp)}).encode())
+
+    def clear(self) -> None:
+        """Drop all bytes."""
+        self._file.truncate(0)
+        self.position = 0
+
+    def append(self, data: bytes) -> None:
+        """Write at the end.
+
+        Raises:
+            DownloadError: the data cannot be written, as when the disk is full.
+        """
+        left = memoryview(data)
+        with _writing(self._path):
+            while left:
+                count = self._file.write(left)
+                self.position += count
+                left = left[count:]
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DownloadError(
+            f"cannot write {path}: {error.strerror}; mend that and run the same command again, it goes on from there"
+        ) from None
 
 
 def fetch(archive: Archive, url: str, path: Path, patience: Patience, listener: Listener) -> int:
-    """Fetch what is missing of `path` and append it.
+    """Fetch the missing bytes of `path` and append them.
 
     Args:
-        archive: whose size the file must have in the end; what its bytes are is checked elsewhere.
-        url: where it is.
-        path: the `.part` file; a note beside it says of which state of which address it is.
-        patience: with the network.
-        listener: is told how it goes.
+        archive: its size is that of the whole file; its hash is not checked here.
+        url: its address.
+        path: the `.part` file; a note beside it names the address and version of its bytes.
+        patience: timeouts and numbers of attempts.
+        listener: receives progress, retries and restarts.
 
     Returns:
-        How many bytes came, those of parts that had to be dropped included.
+        Number of bytes received, with those that had to be dropped.
 
     Raises:
-        DownloadError: the server has not got it, or has something else, or patience is at its end.
+        DownloadError: the server lacks the file or has another one, or all attempts failed.
     """
-    with Part(path, url) as part, listener.stage("fetch", archive) as update:
-        transfer = _Transfer(archive, url, part, patience, listener, update)
-        transfer.run()
-        return transfer.received
-
-
-class _Transfer:
-    """The attempts at one file. Progress is a byte that was not there since the file was last started anew."""
-
-    def __init__(
-        self,
-        archive: Archive,
-        url: str,
-        part: Part,
-        patience: Patience,
-        listener: Listener,
-        update: Callable[[int, int], None],
-    ) -> None:
-        self._archive, self._url, self._part = archive, url, part
-        self._patience, self._listener, self._update = patience, listener, update
-        self._restarts = 0
-        self.received = 0
-
-    def run(self) -> None:
-        size, failures = self._archive.bytes, 0
-        if self._part.position > size:
-            self._restart("long")
-        self._update(self._part.position, size)
-        while self._part.position < size:
-            before, restarts = self.received, self._restarts
+    size, received, failures, restarts = archive.bytes, 0, 0, 0
+    with contextlib.closing(Part(path, url)) as part, listener.stage("fetch", archive) as update:
+        update(min(part.position, size), size)
+        while part.position != size:
+            before = received
             try:
-                self._attempt()
+                if part.position > size:
+                    raise RestartError("long")
+                for count in _receive(part, url, size, patience.timeout):
+                    received += count
+                    update(part.position, size)
+                if part.position == size:
+                    break
                 reason = "the connection was closed early"
             except NetworkError as error:
                 reason = str(error)
-            if self._part.position >= size:
-                return
-            if self._restarts > restarts and self.received == before:
-                continue  # at once: that was no failure of the network
-            failures = 0 if self.received > before else failures + 1
-            if failures >= self._patience.attempts:
-                raise self._end(f"{failures} attempts in a row without a byte, the last one: {reason}")
-            self._wait(reason, failures)
-
-    def _attempt(self) -> None:
-        """One answer of the server, to its end."""
-        part, size = self._part, self._archive.bytes
-        try:
-            answer = ask(self._url, size=size, position=part.position, stamp=part.stamp, timeout=self._patience.timeout)
-        except RangeError:
-            self._restart("refused")
-            return
-        with closing(answer):
-            changed = part.stamp.differs(answer.stamp)
-            if part.position and (changed or answer.start == 0):
-                self._restart("changed" if changed else "ignored")
-            if answer.start != part.position:  # the rest of a file whose beginning we have not got
-                return
-            if part.position == 0:
-                part.begin(answer.stamp)
-            elif part.stamp != answer.stamp:
-                part.sign(answer.stamp)
-            while part.position < size and (data := answer.read()):
-                if part.position + len(data) > size:
-                    raise DownloadError(
-                        f"{self._url} sends more than the {size:,} bytes of COCO's: it is another file; "
-                        "try another --base-url"
-                    )
-                part.append(data)
-                self.received += len(data)
-                self._update(part.position, size)
-
-    def _restart(self, reason: RestartReason) -> None:
-        self._restarts += 1
-        if self._restarts > self._patience.attempts:
-            raise self._end(f"had to be started anew {self._restarts} times")
-        self._listener.on_restart(Restart(archive=self._archive, reason=reason, lost=self._part.position))
-        self._part.clear()
-
-    def _wait(self, reason: str, failures: int) -> None:
-        patience = self._patience
-        longest = min(patience.longest_delay, patience.delay * 2 ** max(0, failures - 1))
-        delay = longest * random.uniform(0.5, 1.0)  # so that many who lost the same server do not come back at once
-        self._listener.on_trouble(
-            Trouble(
-                archive=self._archive,
-                reason=reason,
-                position=self._part.position,
+            except RestartError as error:
+                restarts += 1
+                if restarts > patience.attempts:
+                    raise _failed(url, f"had to be started anew {restarts} times", part.position, size) from None
+                listener.on_restart(archive, error.reason, part.position)
+                part.clear()
+                continue
+            failures = 0 if received > before else failures + 1
+            if failures >= patience.attempts:
+                what = f"{failures} attempts in a row without a byte, the last one: {reason}"
+                raise _failed(url, what, part.position, size)
+            delay = min(patience.longest_delay, patience.delay * 2 ** max(0, failures - 1)) * random.uniform(0.5, 1.0)
+            listener.on_retry(
+                archive,
+                reason,
+                position=part.position,
                 failures=failures,
                 attempts=patience.attempts,
                 delay=delay,
             )
-        )
-        time.sleep(delay)
+            time.sleep(delay)
+    return received
 
-    def _end(self, what: str) -> DownloadError:
-        have, size = self._part.position, self._archive.bytes
-        return DownloadError(
-            f"{self._url}: {what}; check the connection, then run the same command again: {have:,} of {size:,} bytes "
-            "are kept"
-        )
+
+def _failed(url: str, what: str, have: int, size: int) -> DownloadError:
+    return DownloadError(
+        f"{url}: {what}; check the connection, then run the same command again: {have:,} of {size:,} bytes are kept"
+    )
+
+
+def _receive(part: Part, url: str, size: int, timeout: float) -> Iterator[int]:
+    """Request the rest of a file and append it; yields the number of bytes of each piece.
+
+    Raises:
+        NetworkError: no answer, or the connection fails or stalls.
+        RestartError: the rest does not belong to the bytes that are there.
+        DownloadError: the file does not exist, or is not one of `size` bytes.
+    """
+    request = urllib.request.Request(url, headers={"User-Agent": "maskcache", "Accept-Encoding": "identity"})
+    if part.position:
+        request.add_header("Range", f"bytes={part.position}-")
+        if part.stamp.if_range:
+            request.add_header("If-Range", part.stamp.if_range)
+    try:
+        with urllib.request.build_opener(_Redirects()).open(request, timeout=timeout) as response:
+            start = _start(url, response, size, part.position)
+            headers = response.headers
+            stamp = Stamp(etag=headers.get("ETag", ""), modified=headers.get("Last-Modified", ""))
+            if part.position and (start == 0 or part.stamp.differs(stamp)):
+                raise RestartError("changed" if part.stamp.differs(stamp) else "ignored")
+            if part.position == 0 or part.stamp != stamp:
+                part.sign(stamp)
+            while part.position < size and (data := response.read1(CHUNK)):
+                if part.position + len(data) > size:
+                    raise DownloadError(
+                        f"{url} sends more than the {size:,} bytes of COCO's: it is another file; "
+                        "try another --base-url"
+                    )
+                part.append(data)
+                yield len(data)
+    except urllib.error.HTTPError as error:
+        with error:
+            raise _refusal(url, error, size) from None
+    except (OSError, HTTPException) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            raise DownloadError(f"{url}: {reason.verify_message}; try http://, or another --base-url") from None
+        if isinstance(reason, TimeoutError):
+            raise NetworkError(f"no byte for {timeout:g} s") from None
+        words = reason.strerror if isinstance(reason, OSError) else None
+        raise NetworkError(str(words or reason or type(reason).__name__)) from None
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to HTTP and HTTPS only."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
+        if urlsplit(newurl).scheme not in ("http", "https"):
+            raise DownloadError(f"{req.full_url} leads to {newurl}, which is not http or https; try another --base-url")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _refusal(url: str, error: urllib.error.HTTPError, size: int) -> Exception:
+    if error.code == 416:
+        total = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
+        return _other_size(url, int(total[1]), size) if total and int(total[1]) != size else RestartError("refused")
+    said = f"{error.code} {error.reason}".strip()
+    if error.code >= 500 or error.code in _TRANSIENT:
+        return NetworkError(f"the server says {said}")
+    return DownloadError(f"{url}: the server says {said}; check the address, or name a mirror with --base-url")
+
+
+def _start(url: str, response: HTTPResponse, size: int, position: int) -> int:
+    """The byte of the file at which an answer begins: 0 or `position`."""
+    length = response.headers.get("Content-Length", "")
+    count = int(length) if length.isdecimal() else None
+    if response.status == 200:
+        if count is not None and count != size:
+            raise _other_size(url, count, size)
+        return 0
+    said = response.headers.get("Content-Range", "")
+    found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", said)
+    if response.status != 206 or not found:
+        raise DownloadError(f"{url}: status {response.status} with Content-Range {said!r}; try another --base-url")
+    start, end = int(found[1]), int(found[2])
+    if found[3] not in (str(size), "*"):
+        raise _other_size(url, int(found[3]), size)
+    if start != position or not start <= end < size:
+        asked = f"bytes {position:,} to {size - 1:,}"
+        raise DownloadError(f"{url} sends bytes {start:,} to {end:,} instead of {asked}; try another --base-url")
+    if count is not None and count != end - start + 1:
+        raise DownloadError(f"{url} sends {count:,} bytes as the {end - start + 1:,} of {said}; try another --base-url")
+    return start
+
+
+def _other_size(url: str, found: int, size: int) -> DownloadError:
+    return DownloadError(
+        f"{url} has {found:,} bytes, not the {size:,} of COCO's: it is another file; try another --base-url"
+    )

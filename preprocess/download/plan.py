@@ -1,4 +1,4 @@
-"""What of COCO is missing, and whether there is room for it."""
+"""What of COCO 2017 is missing in a folder, from where it is fetched, and whether the disk has room for it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,141 @@ import os
 import shutil
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
-from preprocess.download.archives import Archive
-from preprocess.download.config import DownloadConfig
 from preprocess.errors import DownloadError
-from preprocess.structure import Check, check_structure
-from preprocess.synth import MARKER
+from preprocess.sources import SPLIT_FOLDERS
+from preprocess.structure import SYNTH_MARKER, Check, check_structure
+
+BASE_URL = "http://images.cocodataset.org"
+
+STAGING = ".download"
+"""Folder below the dataset's for unfinished files."""
 
 Source = Literal["server", "staged", "own"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Archive:
+    """A zip file on the server.
+
+    Attributes:
+        path: its path below the base URL.
+        folder: the one folder that it holds.
+        splits: the splits that need it.
+        bytes: its size.
+        md5: hash of all its bytes; None if unknown: then only the members' CRC-32 are checked.
+        unpacked: approximate bytes of its members on disk.
+        images: number of images; 0 if it holds annotations.
+    """
+
+    path: str
+    folder: str
+    splits: tuple[str, ...]
+    bytes: int
+    md5: str | None = None
+    unpacked: int
+    images: int = 0
+
+    @property
+    def name(self) -> str:
+        """File name."""
+        return self.path.rpartition("/")[2]
+
+
+# Small ones first: what is wrong shows in minutes, not after the 19 GB.
+ARCHIVES = (
+    Archive(
+        path="annotations/annotations_trainval2017.zip",
+        folder="annotations",
+        splits=("train", "val"),
+        bytes=252_907_541,
+        md5="f4bbac642086de4f52a3fdda2de5fa2c",
+        unpacked=840_000_000,
+    ),
+    Archive(
+        path="zips/val2017.zip",
+        folder="val2017",
+        splits=("val",),
+        bytes=815_585_330,
+        md5="442b8da7639aecaf257c1dceb8ba8c80",
+        unpacked=840_000_000,  # JPEGs hardly shrink in a zip; half a block a file comes on top
+        images=5_000,
+    ),
+    Archive(
+        path="zips/train2017.zip",
+        folder="train2017",
+        splits=("train",),
+        bytes=19_336_861_798,
+        md5="cced6f7f71b7629ddf16f17bbcfab6b2",
+        unpacked=19_800_000_000,
+        images=118_287,
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Patience:
+    """Timeouts and numbers of attempts.
+
+    Attributes:
+        timeout: seconds without a byte that count as a stall.
+        attempts: how many in a row may end without progress, and how often a file may be started anew.
+        delay: seconds before the second attempt; doubled each time, with jitter.
+        longest_delay: upper limit of the delay, seconds.
+    """
+
+    timeout: float = 30.0
+    attempts: int = 8
+    delay: float = 1.0
+    longest_delay: float = 60.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DownloadConfig:
+    """What to download.
+
+    Attributes:
+        root: the dataset's folder.
+        splits: the splits that should be there in the end.
+        keep_archives: move archives to `root` once they are unpacked instead of deleting them.
+        base_url: address of the server, or of a mirror with the same layout.
+        patience: timeouts and numbers of attempts.
+        archives: all archives of the dataset.
+    """
+
+    root: Path
+    splits: tuple[str, ...] = tuple(SPLIT_FOLDERS)
+    keep_archives: bool = False
+    base_url: str = BASE_URL
+    patience: Patience = Patience()
+    archives: tuple[Archive, ...] = ARCHIVES
+
+    def __post_init__(self) -> None:
+        """Check each field against its limits."""
+        if not self.splits or not SPLIT_FOLDERS.keys() >= set(self.splits):
+            raise DownloadError(
+                f"splits={','.join(self.splits)} is not among COCO's; use {' and '.join(SPLIT_FOLDERS)}"
+            )
+        scheme = self.base_url.partition(":")[0].lower()
+        if scheme not in ("http", "https"):
+            raise DownloadError(f"--base-url {self.base_url} is neither http:// nor https://; use as {BASE_URL}")
+        try:
+            parts = urlsplit(self.base_url)
+            valid = bool(parts.hostname) and parts.port != 0 and not (parts.query or parts.fragment)
+        except ValueError:  # a port that is no number, brackets that do not match
+            valid = False
+        if not valid or not self.base_url.isascii() or any(letter <= " " for letter in self.base_url):
+            raise DownloadError(f"--base-url {self.base_url!r} is no address; use one as {BASE_URL}")
+
+    @property
+    def staging(self) -> Path:
+        """Folder of `.part` files and of archives that are not unpacked yet."""
+        return self.root / STAGING
+
+    def url(self, archive: Archive) -> str:
+        """Address of an archive."""
+        return f"{self.base_url.rstrip('/')}/{archive.path}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,12 +149,12 @@ class Item:
     """An archive and what is there of it.
 
     Attributes:
-        archive: which.
+        archive: the archive.
         needed: whether something of it is missing.
-        images: of its folder, that are there.
-        source: the server; or, whole, the folder of what is not finished; or, whole, beside the dataset's folders.
+        images: number of images in its folder.
+        source: `staged` or `own` if the whole archive lies in the staging folder or in the dataset's; else `server`.
         to_fetch: bytes.
-        to_unpack: bytes on disk, about.
+        to_unpack: approximate bytes on disk.
     """
 
     archive: Archive
@@ -44,7 +171,7 @@ class Plan:
 
     Attributes:
         items: the archives of the splits, in the order in which they are fetched.
-        need: bytes that it takes on disk at its peak, beyond those that are taken now.
+        need: peak of the bytes on disk, beyond those that are used now.
         free: bytes.
     """
 
@@ -52,34 +179,18 @@ class Plan:
     need: int
     free: int
 
-    @property
-    def needed(self) -> tuple[Item, ...]:
-        """The archives of which something is missing."""
-        return tuple(item for item in self.items if item.needed)
-
 
 def make_plan(config: DownloadConfig) -> Plan:
-    """Look at what is there. A split's images are whole if they are as many as COCO has.
+    """Look at what is there. A split's images are complete if they are as many as COCO has.
 
     Raises:
-        DownloadError: the folder holds a synthetic dataset.
+        DownloadError: the folder holds a synthetic dataset, or the disk has too little room.
     """
-    if (config.root / MARKER).exists():
-        raise DownloadError(f"{config.root} holds a synthetic dataset ({MARKER}); give --dir a folder of its own")
+    if (config.root / SYNTH_MARKER).exists():
+        raise DownloadError(f"{config.root} holds a synthetic dataset ({SYNTH_MARKER}); give --dir a folder of its own")
     checks = check_structure(config.root, config.splits)
-    items = tuple(
-        _look(config, archive, checks) for archive in config.archives if set(archive.splits) & set(config.splits)
-    )
-    need = _peak([item for item in items if item.needed], keep=config.keep_archives)
-    return Plan(items=items, need=need, free=shutil.disk_usage(config.root).free)
-
-
-def check_space(config: DownloadConfig, plan: Plan) -> None:
-    """Refuse to begin what cannot end.
-
-    Raises:
-        DownloadError: the archives and what is in them need more than is free.
-    """
+    items = tuple(_look(config, archive, checks) for archive in config.archives if {*archive.splits} & {*config.splits})
+    plan = Plan(items=items, need=_peak(items, keep=config.keep_archives), free=shutil.disk_usage(config.root).free)
     if plan.need > plan.free:
         remedies = ["free some space", "choose another --dir"]
         if {"train", "val"} <= set(config.splits):
@@ -90,6 +201,7 @@ def check_space(config: DownloadConfig, plan: Plan) -> None:
             f"downloading and unpacking needs about {plan.need / 1e9:,.1f} GB ({plan.need:,} bytes) and {config.root} "
             f"has {plan.free / 1e9:,.1f} GB free ({plan.free:,}); {', '.join(remedies[:-1])} or {remedies[-1]}"
         )
+    return plan
 
 
 def folder_size(folder: Path) -> int:
@@ -101,20 +213,18 @@ def folder_size(folder: Path) -> int:
 
 
 def _look(config: DownloadConfig, archive: Archive, checks: list[Check]) -> Item:
-    kind = "images" if archive.images else "annotation_file"
-    found = [check for check in checks if check.kind == kind and check.split in archive.splits]
+    images = 0
     if archive.images:
-        images = max((check.value or 0 for check in found), default=0)
-        whole = images >= archive.images
+        images = max((c.value or 0 for c in checks if c.kind == "images" and c.split in archive.splits), default=0)
+        complete = images >= archive.images
     else:
-        images = 0
-        whole = {check.split for check in found if check.ok} >= set(config.splits)
+        complete = {c.split for c in checks if c.kind == "annotation_file" and c.ok} >= set(config.splits)
     staged, own = config.staging / archive.name, config.root / archive.name
     part = staged.with_name(f"{staged.name}.part")
     source: Source = "staged" if _size(staged) == archive.bytes else "own" if _size(own) == archive.bytes else "server"
     return Item(
         archive=archive,
-        needed=not whole or source == "staged",  # an archive there is one whose unpacking was not finished
+        needed=not complete or source == "staged",  # a staged archive is one whose unpacking was not finished
         images=images,
         source=source,
         to_fetch=max(0, archive.bytes - _size(part)) if source == "server" else 0,
@@ -122,10 +232,12 @@ def _look(config: DownloadConfig, archive: Archive, checks: list[Check]) -> Item
     )
 
 
-def _peak(items: list[Item], *, keep: bool) -> int:
-    """Bytes on disk, beyond today's, when there are most of them: one archive after the other, each then deleted."""
+def _peak(items: tuple[Item, ...], *, keep: bool) -> int:
+    """Peak of the bytes on disk, beyond today's: archives are unpacked one after the other and then deleted."""
     used = peak = 0
     for item in items:
+        if not item.needed:
+            continue
         used += item.to_fetch + item.to_unpack
         peak = max(peak, used)
         if not keep and item.source != "own":

@@ -1,4 +1,4 @@
-"""An archive's members, each of them whole in its folder or not there."""
+"""Unpacking of an archive: each member is either complete in its folder or not there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
-from preprocess.download.archives import Archive
+from preprocess.download.plan import Archive
 from preprocess.errors import DownloadError
 
 _TEMPORARY = ".unpacking.tmp"
@@ -23,12 +23,12 @@ _DAMAGES = (BadZipFile, zlib.error, struct.error, EOFError, ValueError, NotImple
 
 
 class ArchiveError(Exception):
-    """An archive that is damaged, or holds what it should not."""
+    """An archive that is damaged or holds unexpected members."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Unpacked:
-    """What `unpack` wrote; `kept` files were there already, in the right size."""
+    """What `unpack` wrote; `kept` files were already there with the right size."""
 
     files: int
     bytes: int
@@ -36,41 +36,42 @@ class Unpacked:
 
 
 def unpack(archive: Archive, path: Path, root: Path, update: Callable[[int, int], None]) -> Unpacked:
-    """Unpack a zip file into the one folder that it may hold. All names are looked at before the first is written.
+    """Unpack a zip file into its one folder. All member names are checked before the first is written.
 
-    A file takes its name once its CRC-32 is right; the last of them only when the others are on disk, so that a folder
-    that counts as whole is whole, even after a power cut.
+    A file gets its name once its CRC-32 is checked, and the last file only when the others are on disk: a folder with
+    all its files is complete, even after a power cut.
 
     Args:
-        archive: what `path` is.
+        archive: the description of the archive.
         path: the zip file.
         root: the dataset's folder.
         update: called with (bytes done, bytes in all).
 
     Raises:
-        ArchiveError: the archive is damaged, or has a member that is no plain file of its folder.
-        DownloadError: there is no room, or a file cannot be written.
+        ArchiveError: the archive is damaged, or has a member that is not a plain file of its folder.
+        DownloadError: the disk is full, or a file cannot be written.
     """
     folder = root / archive.folder
+    temporary = folder / _TEMPORARY
     try:
         with ZipFile(path) as source:
             members = _members(archive, path.name, source)
-            missing = [info for info in members if not _there(folder / _leaf(info), info)]
+            missing = [info for info in members if not _is_there(root / info.filename, info.file_size)]
             _check_space(root, missing)
             folder.mkdir(exist_ok=True)
             total, written = sum(info.file_size for info in members), sum(info.file_size for info in missing)
             done = total - written
             update(done, total)
             for info in missing:
-                _extract(source, info, folder / _TEMPORARY)
+                _extract(source, info, temporary)
                 if info is missing[-1]:
-                    os.sync()  # a call a file would take longer than the unpacking
-                (folder / _TEMPORARY).replace(folder / _leaf(info))
+                    os.sync()  # a call per file would take longer than the unpacking
+                temporary.replace(root / info.filename)
                 done += info.file_size
                 update(done, total)
+    except DownloadError:
+        raise
     except _DAMAGES as error:
-        if isinstance(error, DownloadError):
-            raise
         raise ArchiveError(f"{path.name} is damaged: {error}") from None
     except OSError as error:
         raise DownloadError(
@@ -81,13 +82,13 @@ def unpack(archive: Archive, path: Path, root: Path, update: Callable[[int, int]
 
 
 def _members(archive: Archive, name: str, source: ZipFile) -> list[ZipInfo]:
-    """The files of an archive that is as it should be."""
+    """Check the members of an archive and list its files."""
     members: dict[str, ZipInfo] = {}
     for info in source.infolist():
         mode = stat.S_IFMT(info.external_attr >> 16)
         if info.filename == f"{archive.folder}/" and mode in (0, stat.S_IFDIR):
             continue
-        # Neither '..' nor an absolute path, another folder or a name of ours gets past this.
+        # Refuses '..', absolute paths, other folders and hidden files.
         if not re.fullmatch(rf"{archive.folder}/\w[\w.-]*", info.orig_filename, re.ASCII):
             raise ArchiveError(f"{name} holds {info.orig_filename!r}, which is no file of {archive.folder}/")
         if mode not in (0, stat.S_IFREG):
@@ -125,9 +126,5 @@ def _check_space(root: Path, missing: list[ZipInfo]) -> None:
         )
 
 
-def _leaf(info: ZipInfo) -> str:
-    return info.filename.rpartition("/")[2]
-
-
-def _there(path: Path, info: ZipInfo) -> bool:
-    return path.is_file() and path.stat().st_size == info.file_size
+def _is_there(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
