@@ -1,4 +1,4 @@
-"""What is in a dataset, and what is in a cache: numbers, and the values behind them for a picture."""
+"""Statistics of a dataset and of a cache, and the values behind them for histograms."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 QUANTILES = (5, 25, 50, 75, 95)
-"""Percent; of the person fraction in a cache."""
+"""Percentiles of the person fraction in a cache."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Of some numbers, in their own unit."""
+    """Summary of some numbers, in their own unit."""
 
     minimum: float
     median: float
@@ -32,21 +32,21 @@ class Summary:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """What an annotation file holds.
+    """Statistics of an annotation file.
 
-    A *valid* person is one that is no crowd and has a labelled keypoint; where no annotation of the file has any, one
-    that is no crowd.
+    A *valid* person is not a crowd and has a labelled keypoint; where no annotation of the file has any, it is enough
+    not to be a crowd.
 
     Attributes:
-        images: in the file, whatever they show.
-        annotations: of the category; those that cannot be drawn included.
+        images: images in the file, whatever they show.
+        annotations: annotations of the category; those that cannot be drawn included.
         unreadable: annotations that cannot be drawn; they are in no other number.
         crowds: crowd regions.
-        valid_persons: see above.
-        by_keypoints: whether keypoints decided.
+        valid_persons: valid persons.
+        by_keypoints: whether any annotation has keypoints.
         images_with_valid_persons: images with at least one.
         persons_per_image_mean, persons_per_image_max: valid persons, over the images that have one.
-        area: of the valid persons, pixels, as the JSON says; None where it says none.
+        area: area of the valid persons in the JSON, pixels; None where it gives none.
         rules: images that each rule selects.
         width, height: of all images, pixels; None without images.
     """
@@ -68,20 +68,20 @@ class Statistics:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CacheStatistics:
-    """What a split of a cache holds.
+    """Statistics of a split of a cache.
 
     Attributes:
         split: `train` or `val`.
         spec: how it was made.
         samples, rejected: images that became records, and that did not.
         without_person: samples without a person pixel.
-        persons: annotated persons that are no crowd.
+        persons: annotated persons that are not crowds.
         persons_per_image_mean, persons_per_image_max: over all samples.
-        person_fraction: of a photo's pixels in the square, 0 to 1.
+        person_fraction: share of a photo's pixels in the square, 0 to 1.
         person_fraction_quantiles: percent -> fraction; see `QUANTILES`.
-        width, height: native, pixels.
-        bytes: of its shards on disk.
-        bytes_per_sample: on disk, with what the store adds.
+        width, height: size of the photos, pixels.
+        bytes: size of its shards on disk.
+        bytes_per_sample: the same for each sample.
     """
 
     split: str
@@ -105,10 +105,10 @@ class Distributions:
     """The values behind the statistics, for a histogram.
 
     Attributes:
-        name: of the split.
+        name: name of the split.
         persons: `(n,)` persons in each image that has one.
         share: `(m,)` percent of the image, more than 0: of each valid person, or of all persons of a sample together.
-        each: `person` or `sample`: what a share is of.
+        each: `person` or `sample`: what a share belongs to.
     """
 
     name: str
@@ -118,10 +118,8 @@ class Distributions:
 
 
 def analyze(table: PersonTable) -> Statistics:
-    """Count what an annotation file holds."""
-    valid = valid_persons(table)
-    per_image = sum_per_image(table, valid.astype(np.int64))
-    per_image = per_image[per_image > 0]
+    """Compute the statistics of an annotation file."""
+    valid, per_image = _valid_persons(table)
     return Statistics(
         images=len(table),
         annotations=len(table.annotation_id) + len(table.problems),
@@ -140,22 +138,24 @@ def analyze(table: PersonTable) -> Statistics:
 
 
 def distributions(table: PersonTable, name: str) -> Distributions:
-    """The values behind `analyze`: valid persons of each image that has one, and the area of each in its image."""
-    valid = valid_persons(table)
-    per_image = sum_per_image(table, valid.astype(np.int64))
+    """Valid persons of each image that has one, and the area of each in its image."""
+    valid, per_image = _valid_persons(table)
     image = table.annotation_image[valid]
     share = 100 * table.area[valid] / (table.height[image] * table.width[image])
-    return Distributions(name=name, persons=per_image[per_image > 0], share=share[share > 0], each="person")
+    return Distributions(name=name, persons=per_image, share=share[share > 0], each="person")
 
 
-def valid_persons(table: PersonTable) -> Mask:
-    """`(A,)` whether each annotation is a valid person. See `Statistics`."""
-    single: Mask = table.iscrowd == 0
-    return single & (table.keypoints > 0) if table.keypoints.any() else single
+def _valid_persons(table: PersonTable) -> tuple[Mask, I64]:
+    """Whether each annotation is a valid person `(A,)`, and their number in each image that has one."""
+    valid: Mask = table.iscrowd == 0
+    if table.keypoints.any():
+        valid = valid & (table.keypoints > 0)
+    per_image = sum_per_image(table, valid.astype(np.int64))
+    return valid, per_image[per_image > 0]
 
 
 def analyze_cache(reader: CacheReader) -> CacheStatistics:
-    """Count what a split of a cache holds; reads its sample table only. A finished split has at least one sample."""
+    """Compute the statistics of a split of a cache from its sample table, which is never empty."""
     samples = reader.samples
     fraction = samples["person_fraction"].astype(np.float64)
     size = sum(shard.bytes for shard in reader.info.shards)
@@ -178,14 +178,13 @@ def analyze_cache(reader: CacheReader) -> CacheStatistics:
 
 
 def cache_distributions(reader: CacheReader) -> Distributions:
-    """The values behind `analyze_cache`: persons of each sample that has one, and the share of all its persons."""
+    """Persons of each sample that has one, and the share of all its persons."""
     persons = reader.samples["persons"].astype(np.int64)
     share = 100 * reader.samples["person_fraction"].astype(np.float64)
     return Distributions(name=reader.split, persons=persons[persons > 0], share=share[share > 0], each="sample")
 
 
 def _summarize_finite(values: npt.NDArray[np.floating | np.integer]) -> Summary | None:
-    """Of the finite values; None if there are none."""
     finite = values[np.isfinite(values)]
     return _summarize(finite) if len(finite) else None
 

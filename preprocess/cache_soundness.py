@@ -1,4 +1,4 @@
-"""Is a cache what was written, and does it still agree with its dataset? Reads all of it, and names what differs."""
+"""Check of a whole cache against its checksums and, if asked, against its dataset."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from preprocess.soundness import Progress
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SplitRecords:
-    """What was looked at in a split of a cache: all of its samples, in all of its shards."""
+    """What was checked in a split of a cache."""
 
     split: str
     samples: int
@@ -31,10 +31,10 @@ class CacheSoundness:
     """What `verify_cache` found.
 
     Attributes:
-        cache: its folder.
-        spec: what it holds; None if its index cannot be read.
-        splits: what was looked at.
-        damages: shards and records that are not what was written.
+        cache: the cache's folder.
+        spec: its spec; None if its index cannot be read.
+        splits: what was checked.
+        damages: shards and records that are not as written.
         stale: why it no longer agrees with the dataset; None if it was not compared with one.
     """
 
@@ -51,9 +51,9 @@ class CacheSoundness:
 
 
 def verify_cache(cache: Path, progress: Progress | None = None, *, coco: Path | None = None) -> CacheSoundness:
-    """Compare every shard and record of a cache with its index and, given `coco`, its sources with that dataset.
+    """Compare every shard of a cache with its index and, given `coco`, the cache with that dataset.
 
-    Nothing that is wrong with the cache is raised: it is among the damages, or makes it stale.
+    Faults are reported as damages or reasons to be stale, never raised.
 
     Args:
         cache: the cache's folder.
@@ -73,8 +73,7 @@ def verify_cache(cache: Path, progress: Progress | None = None, *, coco: Path | 
         if progress:
             progress(done, total)
 
-    damages: list[Damage] = []
-    records = []
+    damages, records = list[Damage](), list[SplitRecords]()
     for split, info in index.splits.items():
         size = sum(shard.bytes for shard in info.shards)
         records.append(

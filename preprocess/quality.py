@@ -1,12 +1,12 @@
-"""How fit a photo and its persons' mask are for each other: four scores from 0 to 100, with the guide's thresholds.
+"""Quality of a photo and the mask of its persons: four scores from 0 to 100, and their thresholds.
 
-    coverage     how much of the photo the persons are
-    contrast     how far the persons' colours are from those beside them, along the outline
+    coverage     share of the photo that the persons cover
+    contrast     difference of the colours inside and outside, along the outline
     edge         how much of that difference lies at the outline itself: is the outline where the photo has its edge?
-    resolution   how many pixels the persons are wide
+    resolution   width of the persons in pixels
 
 Contrast, edge and the width are measured in the photo as a cache of side `SIDE` would have it, so the first two do not
-depend on its size. `docs/quality.md` has the formulas, what to do about each score, and what was measured.
+depend on its size. `docs/quality.md` has the formulas, what to do about each score, and measurements.
 
 Suffixes: H and W pixels, S `SIDE`, B bytes of 8 pixels, 3 RGB.
 """
@@ -28,17 +28,17 @@ U8 = npt.NDArray[np.uint8]
 Plane = npt.NDArray[np.uint8] | npt.NDArray[np.bool_]
 
 SIDE = 256
-"""Of the square in which contrast, edge and width are measured, pixels."""
+"""Side of the square in which contrast, edge and width are measured, pixels."""
 
 WIDE = 0.25
-"""Of the side that the network sees: persons so wide have full resolution. A standing person is then about as tall."""
+"""Width of a person with full resolution, as a share of the side; a standing person then fills the height."""
 
 NAMES = ("coverage", "contrast", "edge", "resolution")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class QualityThresholds:
-    """What each score has to reach, 0 to 100; the usual values are the guide's."""
+    """Least value of each score that counts as good, 0 to 100."""
 
     coverage: float = 15.0
     contrast: float = 60.0
@@ -52,13 +52,13 @@ class QualityThresholds:
                 raise QualityError(f"the threshold {name}={value} is not between 0 and 100; {usual:g} is the usual one")
 
     def missed_by(self, scores: Mapping[str, float]) -> tuple[str, ...]:
-        """Names of the scores that are below; empty if none is."""
+        """Names of the scores below their thresholds."""
         return tuple(name for name in NAMES if scores[name] < getattr(self, name))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class QualityScores:
-    """Of one photo and its mask, each 0 to 100 and never NaN. See the head of this file."""
+    """Scores of one photo and its mask, each 0 to 100 and never NaN."""
 
     coverage: float
     contrast: float
@@ -69,21 +69,17 @@ class QualityScores:
         """Give the scores by name."""
         return {name: getattr(self, name) for name in NAMES}
 
-    def below(self, thresholds: QualityThresholds) -> tuple[str, ...]:
-        """See `QualityThresholds.missed_by`."""
-        return thresholds.missed_by(self.to_dict())
-
 
 def quality_scores(
     image_HW3: U8, person_HW: Plane, ignore_HW: Plane | None = None, *, side: int = 384
 ) -> QualityScores:
-    """Score a photo and the mask of its persons. Without an outline contrast and edge are 0: nothing is set off.
+    """Score a photo and the mask of its persons. Contrast and edge are 0 where there is no outline.
 
     Args:
         image_HW3: `(H, W, 3)` uint8 RGB, at least one pixel.
-        person_HW: `(H, W)`: the persons are where it is not 0.
-        ignore_HW: likewise the pixels that are neither person nor surroundings, and count nowhere.
-        side: of the square that the network sees, pixels.
+        person_HW: `(H, W)`: not 0 where the persons are.
+        ignore_HW: `(H, W)`: not 0 in pixels that count neither as person nor as surroundings.
+        side: side of the square that the network sees, pixels.
     """
     assert image_HW3.shape == (*person_HW.shape, 3)
     assert person_HW.size
@@ -113,7 +109,7 @@ def quality_scores(
 
 
 def _placed(plane_HW: U8, box: FitBox, *, padding: int) -> U8:
-    """A plane in the square: a pixel is set if at least half of it is."""
+    """Fit a plane into the square; a pixel is set if at least half of it is."""
     bits_SB = np.empty((SIDE, SIDE // 8), np.uint8)
     place_plane(plane_HW, box, bits_SB, padding)
     return np.unpackbits(bits_SB, axis=1, bitorder="little")

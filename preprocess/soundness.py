@@ -1,43 +1,63 @@
-"""Is everything right? Reads all of a dataset and names what is wrong with it."""
+"""Check of a whole dataset: every annotation, and every photo that a rule selects."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
 from cache.spec import ImageRule, Orientation
-from preprocess.annotation_soundness import check_annotations
 from preprocess.coco import PersonTable, annotation_file, load_persons
 from preprocess.errors import DatasetError, ImageError
-from preprocess.finding import Finding
-from preprocess.image import quiet_pillow, read_file
+from preprocess.image import opencv_threads, quiet_pillow, read_file
 from preprocess.photos import PhotoFolder, photo_path
 from preprocess.sample import decode_annotated
 from preprocess.select import select_images
 from preprocess.sources import SPLIT_FOLDERS, content_digest, is_missing, locate_photos
 
 Progress = Callable[[int, int], None]
-"""Called with how many are done, and of how many."""
+"""Called with the number of items done and of all items."""
+
+Result = TypeVar("Result")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that is wrong with a dataset.
+
+    Attributes:
+        kind: what it concerns: a `file` as a whole, an `annotation` or an `image`.
+        split: `train` or `val`.
+        file: name of the annotation file or of the image.
+        reason: what is wrong.
+        image_id, annotation_id: ids in the JSON, where it concerns one.
+    """
+
+    kind: Literal["file", "annotation", "image"]
+    split: str
+    file: str
+    reason: str
+    image_id: int | None = None
+    annotation_id: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SplitSoundness:
-    """What was looked at in a split.
+    """What was checked in a split.
 
     Attributes:
         split: `train` or `val`.
         file: its annotation file; empty if there is none.
         images: images in the JSON.
-        selected: images that the rule selects; only these must be there and be sound.
-        checked: selected images that are sound.
+        selected: images that the rule selects; only these must be there and be valid.
+        checked: selected images that are valid.
         annotations: annotations of the category, unusable ones included.
         absent: images that the rule does not select and that are not on disk. No fault.
         unlisted: files in the image folder that the JSON does not name. No fault.
@@ -55,7 +75,7 @@ class SplitSoundness:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetSoundness:
-    """What `verify_dataset` found; the dataset is sound when there are no findings."""
+    """What `verify_dataset` found."""
 
     coco: str
     rule: ImageRule
@@ -65,7 +85,7 @@ class DatasetSoundness:
 
     @property
     def sound(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there are no findings."""
         return not self.findings
 
 
@@ -80,67 +100,109 @@ def verify_dataset(
     workers: int = 0,
     splits: tuple[str, ...] = ("train", "val"),
 ) -> DatasetSoundness:
-    """Check the annotation files, and every image that `rule` selects.
-
-    Each of these is decoded, in the size that the JSON says. Nothing that is wrong is raised: it is a finding.
+    """Check the annotation files, and decode every image that `rule` selects. Faults are findings, never raised.
 
     Args:
         coco: the folder that holds `annotations/`.
         rule: the images that must be there; others may be missing.
         category: COCO category whose annotations are checked.
         progress: called with (images done, images in all).
-        orientation: see `CacheSpec`.
-        outside: see `CacheSpec`.
-        workers: threads that decode; 0 takes one a processor.
+        orientation, outside: see `CacheSpec`.
+        workers: threads that decode; 0 takes one per processor.
         splits: which of `train` and `val`.
     """
-    plans, findings = list[_Plan](), list[Finding]()
+    parts, findings = list[_Split](), list[Finding]()
     for split in splits:
         try:
-            plans.append(_plan(coco, split, rule, category, outside=outside))
+            parts.append(_read_split(coco, split, rule, category, outside=outside))
         except (DatasetError, OSError) as error:
             file = f"annotations of {SPLIT_FOLDERS[split]}"
             findings.append(Finding(kind="file", split=split, file=file, reason=str(error)))
-    total, done = sum(len(plan.rows) for plan in plans if not plan.missing), 0
-
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        if progress:
-            progress(done, total)
-
+    total, before = sum(len(part.rows) for part in parts if not part.missing), 0
     reports = {split: SplitSoundness(split=split) for split in splits}
-    seen = _Contents(plans)
-    with quiet_pillow():
-        for plan in plans:
-            findings += check_annotations(plan.split, plan.file, plan.table)
-            look = partial(_image_problem, plan, seen, orientation)
-            found = list(_image_findings(plan, look, advance, workers))
-            reports[plan.split] = _report(plan, len(found))
-            findings += found
+    digests: dict[str, dict[int, _Photo]] = {}
+    shared = _shared_sizes(parts)
+
+    def advance(done: int) -> None:
+        if progress:
+            progress(before + done, total)
+
+    for part in parts:
+        split, table, known = part.name, part.table, digests.setdefault(part.name, {})
+        findings += _annotation_findings(split, part.file, table)
+        valid = 0
+        if part.missing:
+            folder = part.photos.folder
+            reason = f"{folder} is missing; unpack {folder.name}.zip in {folder.parent}"
+            findings.append(Finding(kind="file", split=split, file=folder.name, reason=reason))
+        else:
+            check = partial(_check_photo, part, orientation, shared)
+            for row, found in map_photos(check, part.rows, workers, advance):
+                photo = table.file_name[row], int(table.image_id[row])
+                if isinstance(found, ImageError):
+                    findings.append(_image_finding(split, photo, str(found)))
+                    continue
+                valid += 1
+                if found is not None:
+                    known[found] = photo
+            before += len(part.rows)
+        reports[split] = _report(part, valid)
+    findings += _leaks(digests.get("train", {}), digests.get("val", {}))
     return DatasetSoundness(
-        coco=str(coco),
-        rule=rule,
-        category=category,
-        splits=tuple(reports.values()),
-        findings=(*findings, *seen.leaks()),
+        coco=str(coco), rule=rule, category=category, splits=tuple(reports.values()), findings=tuple(findings)
     )
 
 
-class _Plan(NamedTuple):
+def map_photos(
+    look: Callable[[int], Result], rows: Sequence[int], threads: int, progress: Callable[[int], None] | None
+) -> Iterator[tuple[int, Result | ImageError]]:
+    """Call `look` on rows in a thread pool; yield each row, in order, with the result or the `ImageError` raised.
+
+    Args:
+        look: called in the threads, one row at a time.
+        rows: of the photos, in a table.
+        threads: 0 takes one per processor.
+        progress: called with the number of photos done, from the calling thread.
+    """
+
+    def guarded(row: int) -> Result | ImageError:
+        try:
+            return look(row)
+        except ImageError as error:
+            return error
+
+    with (
+        opencv_threads(1),  # the photos are the parallel work
+        quiet_pillow(),
+        ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="photos") as pool,
+    ):
+        try:
+            for done, (row, result) in enumerate(zip(rows, pool.map(guarded, rows), strict=True), 1):
+                if progress:
+                    progress(done)
+                yield row, result
+        finally:
+            pool.shutdown(cancel_futures=True)  # so that an interrupt need not wait for all the rest
+
+
+_Photo = tuple[str, int]
+"""File name and image id."""
+
+
+class _Split(NamedTuple):
     """A split whose annotation file could be read.
 
     Attributes:
-        split: `train` or `val`.
+        name: `train` or `val`.
         file: name of the annotation file.
-        table: what it says, with paths as file names.
-        photos: where its photos are.
+        table: its content, with paths as file names.
+        photos: its photo files.
         rows: the images that must be there.
         nameless: why images have no file, by row.
         missing: whether the split's folder is missing, and no image names a file elsewhere.
     """
 
-    split: str
+    name: str
     file: str
     table: PersonTable
     photos: PhotoFolder
@@ -149,97 +211,88 @@ class _Plan(NamedTuple):
     missing: bool
 
 
-def _plan(coco: Path, split: str, rule: ImageRule, category: str, *, outside: bool) -> _Plan:
-    path = annotation_file(coco, SPLIT_FOLDERS[split])
-    photos = PhotoFolder(coco, coco / SPLIT_FOLDERS[split], outside=outside)
+def _read_split(coco: Path, name: str, rule: ImageRule, category: str, *, outside: bool) -> _Split:
+    path = annotation_file(coco, SPLIT_FOLDERS[name])
+    photos = PhotoFolder(coco, coco / SPLIT_FOLDERS[name], outside=outside)
     table, nameless = locate_photos(load_persons(path, category), photos)
     rows = np.flatnonzero(select_images(table, rule)).tolist()
-    return _Plan(split, path.name, table, photos, rows, nameless, missing=is_missing(photos, table))
+    return _Split(name, path.name, table, photos, rows, nameless, missing=is_missing(photos, table))
 
 
-class _Contents:
-    """The photos of two splits that may be the same: those whose files have equal sizes, by their bytes.
+def _shared_sizes(parts: list[_Split]) -> set[int]:
+    """Sizes in bytes of photos in all of several splits: only these can be the same photo."""
+    sizes = [
+        {part.photos.size(part.table.file_name[row]) for row in part.rows if row not in part.nameless} for part in parts
+    ]
+    return set.intersection(*sizes) - {-1} if len(sizes) > 1 else set()
 
-    Ids tell nothing: exports often number the images of each split from 1 on.
+
+def _check_photo(part: _Split, orientation: Orientation, shared: set[int], row: int) -> int | None:
+    """Decode a photo; return the digest of its file if its size is among the shared ones.
+
+    Raises:
+        ImageError: what is wrong with the photo.
     """
-
-    def __init__(self, plans: list[_Plan]) -> None:
-        self._sizes = {
-            plan.split: {plan.photos.size(plan.table.file_name[row]) for row in plan.rows if row not in plan.nameless}
-            for plan in plans
-        }
-        self._common = set.intersection(*self._sizes.values()) - {-1} if len(self._sizes) > 1 else set()
-        self._found: dict[str, dict[int, tuple[str, int]]] = {plan.split: {} for plan in plans}
-
-    def may_be_in_both(self, size: int) -> bool:
-        """Whether each split has a photo of so many bytes."""
-        return size in self._common
-
-    def add(self, split: str, data: bytes, name: str, image: int) -> None:
-        """Take note of a photo."""
-        self._found[split][content_digest(data)] = name, image
-
-    def leaks(self) -> Iterator[Finding]:
-        """Photos of `val` that are in `train`, too: a network would be judged by what it has learnt from."""
-        val = sorted(self._found.get("val", {}).items(), key=itemgetter(1))  # threads came in any order
-        for digest, (name, image) in val:
-            if digest in self._found.get("train", {}):
-                trained = self._found["train"][digest][0]
-                reason = f"it is the same photo as {trained} in train: validation would not be independent"
-                yield Finding(kind="image", split="val", file=name, image_id=image, reason=reason)
+    if row in part.nameless:
+        raise ImageError(part.nameless[row])
+    data = read_file(photo_path(part.photos.folder, part.table.file_name[row]))
+    decode_annotated(part.table, row, data, orientation)
+    return content_digest(data) if len(data) in shared else None
 
 
-def _report(plan: _Plan, bad: int) -> SplitSoundness:
-    table, known = plan.table, set(plan.table.file_name)
-    report = SplitSoundness(
-        split=plan.split,
-        file=plan.file,
+def _report(part: _Split, valid: int) -> SplitSoundness:
+    table, photos = part.table, part.photos
+    absent = unlisted = 0
+    if not part.missing:
+        listed, wanted = set(table.file_name), {table.file_name[row] for row in part.rows}
+        absent = sum(
+            photos.size(name) < 0
+            for row, name in enumerate(table.file_name)
+            if name not in wanted and row not in part.nameless
+        )
+        unlisted = sum(path not in listed for path in photos.paths())
+    return SplitSoundness(
+        split=part.name,
+        file=part.file,
         images=len(table),
-        selected=len(plan.rows),
+        selected=len(part.rows),
+        checked=valid,
         annotations=len(table.annotation_id) + len(table.problems),
-    )
-    if plan.missing:
-        return report
-    wanted = {table.file_name[row] for row in plan.rows}
-    others = (row for row, name in enumerate(table.file_name) if name not in wanted and row not in plan.nameless)
-    return dataclasses.replace(
-        report,
-        checked=len(plan.rows) - bad,
-        absent=sum(plan.photos.size(table.file_name[row]) < 0 for row in others),
-        unlisted=sum(path not in known for path in plan.photos.paths()),
+        absent=absent,
+        unlisted=unlisted,
     )
 
 
-def _image_findings(
-    plan: _Plan, look: Callable[[int], str], advance: Callable[[], None], workers: int
-) -> Iterator[Finding]:
-    """What is wrong with the images, which are looked at side by side."""
-    table, folder = plan.table, plan.photos.folder
-    if plan.missing:
-        reason = f"{folder} is missing; unpack {folder.name}.zip in {folder.parent}"
-        yield Finding(kind="file", split=plan.split, file=folder.name, reason=reason)
-        return
-    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="verify")
-    try:
-        for row, reason in zip(plan.rows, pool.map(look, plan.rows), strict=True):
-            advance()
-            if reason:
-                image = int(table.image_id[row])
-                yield Finding(kind="image", split=plan.split, file=table.file_name[row], image_id=image, reason=reason)
-    finally:
-        pool.shutdown(cancel_futures=True)  # so that an interrupt need not wait for all the rest
+def _annotation_findings(split: str, file: str, table: PersonTable) -> Iterator[Finding]:
+    """What is wrong within an annotation file, without a look at any photo."""
+    photos = list(zip(table.file_name, table.image_id.tolist(), strict=True))
+
+    def finding(annotation: int | None, photo: tuple[str, int | None], reason: str) -> Finding:
+        name, image = photo
+        return Finding(
+            kind="annotation", split=split, file=name, image_id=image, annotation_id=annotation, reason=reason
+        )
+
+    for problem in table.problems:
+        photo = photos[problem.image] if problem.image >= 0 else (file, None)
+        yield finding(problem.annotation, photo, problem.reason)
+    ids, uses = np.unique(table.annotation_id, return_counts=True)
+    for annotation in ids[uses > 1].tolist():
+        row = table.annotation_image[np.flatnonzero(table.annotation_id == annotation)[-1]]
+        yield finding(annotation, photos[row], "its id is used more than once")
+    first: dict[str, int] = {}
+    for name, image in photos:
+        if first.setdefault(name, image) != image:
+            yield _image_finding(split, (name, image), f"image {first[name]} has the same file name")
 
 
-def _image_problem(plan: _Plan, seen: _Contents, orientation: Orientation, row: int) -> str:
-    """What is wrong with one image; empty if nothing is."""
-    if row in plan.nameless:
-        return plan.nameless[row]
-    name = plan.table.file_name[row]
-    try:
-        data = read_file(photo_path(plan.photos.folder, name))
-        decode_annotated(plan.table, row, data, orientation)
-    except ImageError as error:
-        return str(error)
-    if seen.may_be_in_both(len(data)):
-        seen.add(plan.split, data, name, int(plan.table.image_id[row]))
-    return ""
+def _leaks(train: dict[int, _Photo], val: dict[int, _Photo]) -> Iterator[Finding]:
+    """Photos of `val` that are also in `train`, by digest: exports number each split from 1, so ids tell nothing."""
+    for digest, photo in sorted(val.items(), key=itemgetter(1)):
+        if digest in train:
+            reason = f"it is the same photo as {train[digest][0]} in train: validation would not be independent"
+            yield _image_finding("val", photo, reason)
+
+
+def _image_finding(split: str, photo: _Photo, reason: str) -> Finding:
+    return Finding(kind="image", split=split, file=photo[0], image_id=photo[1], reason=reason)

@@ -1,4 +1,4 @@
-"""Quality scores of a split's photos with their annotated persons: which ones are poor, and in what."""
+"""Quality scores of the photos of a split with their annotated persons."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from preprocess.quality import NAMES, QualityScores, QualityThresholds
 
 F64 = npt.NDArray[np.float64]
 QUANTILES = (10, 50, 90)
-"""Percent."""
+"""Percentiles of each score."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,10 +23,10 @@ class SurveyConfig:
     """What to score, and what counts as good.
 
     Attributes:
-        thresholds: of the scores.
-        side: of the square that a network is to see, pixels; a cache has its own.
+        thresholds: thresholds of the scores.
+        side: side of the square that a network is to see, pixels; a cache has its own.
         limit: photos of each split, evenly over it; 0 takes all.
-        workers: threads; 0 takes one a processor.
+        workers: threads; 0 takes one per processor.
         orientation, outside: of a dataset's photos; see `CacheSpec`.
     """
 
@@ -51,9 +51,9 @@ class QualitySurvey:
 
     Attributes:
         split: `train` or `val`.
-        side: of the square that the network sees, pixels.
-        thresholds: of the scores.
-        photos: that have a person who is no crowd; of these, `limit` were taken.
+        side: side of the square that the network sees, pixels.
+        thresholds: thresholds of the scores.
+        photos: photos with a person that is not a crowd; of these, `limit` were taken.
         names: N file names of photos, or in a cache `image <id>`.
         scores: `(N, 4)` in the order of `NAMES`, 0 to 100.
         rejections: photos that cannot be scored, and why.
@@ -75,25 +75,18 @@ class QualitySurvey:
         """`(N, 4)` whether each score reaches its threshold."""
         return self.scores >= self._thresholds_4
 
-    def quantiles(self) -> F64:
-        """Of each score: `(4, 3)`, see `QUANTILES`; 0 where there is no photo."""
-        if not len(self):
-            return np.zeros((len(NAMES), len(QUANTILES)))
-        return np.percentile(self.scores, QUANTILES, axis=0).T
-
     def worst(self, number: int) -> list[tuple[str, QualityScores]]:
-        """The photos that fall furthest short, the worst first: by the sum of what share of each threshold is missing.
-
-        Those that reach all thresholds are not among them.
-        """
+        """The worst photos that miss a threshold, ordered by the sum of the missing shares of each threshold."""
         threshold_4 = self._thresholds_4
         missing_N = ((threshold_4 - self.scores).clip(0) / np.maximum(threshold_4, 1)).sum(1)
         furthest = [at for at in np.argsort(-missing_N, kind="stable").tolist() if missing_N[at] > 0]
         return [(self.names[at], QualityScores(**self._named(at))) for at in furthest[:number]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values, fit for JSON: the summary, and the scores of each photo."""
-        reached_N4, quantiles = self.reached, self.quantiles()
+        """Give plain values for JSON: the summary, and the scores of each photo."""
+        reached_N4, quantiles = self.reached, np.zeros((len(NAMES), len(QUANTILES)))
+        if len(self):
+            quantiles = np.percentile(self.scores, QUANTILES, axis=0).T
         share = 100 / max(1, len(self))
         return {
             "side": self.side,

@@ -1,11 +1,9 @@
-"""Scoring a dataset or a cache, photos side by side. Memory is that of the photos under way."""
+"""Scoring of the photos of a dataset or a cache in a thread pool."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +14,14 @@ from cache.spec import CacheSpec
 from preprocess.coco import PersonTable
 from preprocess.errors import DatasetError, ImageError
 from preprocess.geometry import FitBox
-from preprocess.image import decode_rgb, opencv_threads, quiet_pillow, read_file
+from preprocess.image import decode_rgb, read_file
 from preprocess.photos import PhotoFolder, photo_path
 from preprocess.quality import NAMES, QualityScores, quality_scores
 from preprocess.sample import decode_annotated, native_planes
 from preprocess.select import sum_per_image
+from preprocess.soundness import Progress, map_photos
 from preprocess.sources import SPLIT_FOLDERS, annotation_problems, locate_photos
 from preprocess.survey import QualitySurvey, SurveyConfig
-
-Progress = Callable[[int, int], None]
-"""Called with (photos done, photos to do)."""
 
 
 def survey_dataset(
@@ -48,7 +44,7 @@ def survey_dataset(
         raise DatasetError(f"{photos.folder} is missing; unpack {photos.folder.name}.zip in {coco}")
     table, nameless = locate_photos(table, photos)
     problems = annotation_problems(table) | nameless
-    spec = CacheSpec(side=384)  # only its rule for crowds counts here
+    spec = CacheSpec(side=384)  # only its rule for crowds matters
 
     def score(row: int) -> QualityScores:
         if row in problems:
@@ -64,7 +60,7 @@ def survey_dataset(
 
 
 def survey_cache(reader: CacheReader, config: SurveyConfig, progress: Progress | None = None) -> QualitySurvey:
-    """Score the samples of a split of a cache, at its side and without the padding. See `survey_dataset`.
+    """Score the samples of a split of a cache, at its side and without the padding.
 
     Raises:
         CacheError: a shard is missing or damaged.
@@ -87,7 +83,7 @@ def survey_cache(reader: CacheReader, config: SurveyConfig, progress: Progress |
 
 
 def _evenly(rows: list[int], limit: int) -> list[int]:
-    """As many as `limit`, evenly over all; all if it is 0."""
+    """Take `limit` rows, evenly over all; all if it is 0."""
     if not 0 < limit < len(rows):
         return rows
     return [rows[at * len(rows) // limit] for at in range(limit)]
@@ -103,37 +99,25 @@ def _survey(
     photos: int,
     progress: Progress | None,
 ) -> QualitySurvey:
-    """Score rows side by side; `images` are their ids and names."""
+    """Score rows in a thread pool; `images` are their ids and names."""
 
-    def scored(row: int) -> QualityScores | str:
-        try:
-            return score(row)
-        except ImageError as error:
-            return str(error)
+    def advance(done: int) -> None:
+        if progress:
+            progress(done, len(rows))
 
-    names, found, rejections = list[str](), list[list[float]](), list[Rejection]()
-    with (
-        opencv_threads(1),  # the photos are the parallel work
-        quiet_pillow(),
-        ThreadPoolExecutor(config.workers or os.cpu_count() or 1, thread_name_prefix="survey") as pool,
-    ):
-        try:
-            for done, ((image_id, name), result) in enumerate(zip(images, pool.map(scored, rows), strict=True), 1):
-                if isinstance(result, str):
-                    rejections.append(Rejection(split=split, image_id=image_id, file_name=name, reason=result))
-                else:
-                    names.append(name)
-                    found.append(list(result.to_dict().values()))
-                if progress:
-                    progress(done, len(rows))
-        finally:
-            pool.shutdown(cancel_futures=True)  # so that an interrupt need not wait for all the rest
+    names, scores, rejections = list[str](), list[list[float]](), list[Rejection]()
+    for (image_id, name), (_, result) in zip(images, map_photos(score, rows, config.workers, advance), strict=True):
+        if isinstance(result, ImageError):
+            rejections.append(Rejection(split=split, image_id=image_id, file_name=name, reason=str(result)))
+        else:
+            names.append(name)
+            scores.append(list(result.to_dict().values()))
     return QualitySurvey(
         split=split,
         side=config.side,
         thresholds=config.thresholds,
         photos=photos,
         names=tuple(names),
-        scores=np.array(found, np.float64).reshape(-1, len(NAMES)),
+        scores=np.array(scores, np.float64).reshape(-1, len(NAMES)),
         rejections=tuple(rejections),
     )

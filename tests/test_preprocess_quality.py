@@ -260,4 +260,4 @@ def test_the_usual_thresholds_are_the_guides():
         "resolution": 70.0,
     }
     scores = QualityScores(coverage=15.0, contrast=59.9, edge=50.0, resolution=0.0)
-    assert scores.below(QualityThresholds()) == ("contrast", "resolution")
+    assert QualityThresholds().missed_by(scores.to_dict()) == ("contrast", "resolution")

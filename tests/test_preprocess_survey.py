@@ -53,7 +53,7 @@ def test_a_survey_has_the_scores_of_each_photo_and_sums_them_up(coco):
     told = found.to_dict()
     coverage = sorted(scores.coverage for scores in expected.values())
     assert told["scores"]["coverage"]["p50"] == pytest.approx(np.median(coverage))
-    reached = [not scores.below(QualityThresholds()) for scores in expected.values()]
+    reached = [not QualityThresholds().missed_by(scores.to_dict()) for scores in expected.values()]
     assert told["all_reached_percent"] == pytest.approx(100 * np.mean(reached))
     worst, scores = found.worst(1)[0]
     assert expected[worst] == scores

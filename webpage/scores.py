@@ -15,7 +15,7 @@ _THRESHOLDS = QualityThresholds()
 
 def show_scores(scores: QualityScores) -> None:
     """Show them as bars with a mark at each threshold."""
-    below = scores.below(_THRESHOLDS)
+    below = _THRESHOLDS.missed_by(scores.to_dict())
     st.html(f'<div class="scores">{"".join(_tile(name, scores, low=name in below) for name in NAMES)}</div>')
 
 
