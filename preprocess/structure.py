@@ -1,4 +1,4 @@
-"""Is everything there? Looks at names and sizes only, so that it takes a second on the whole of COCO."""
+"""Quick check that a dataset or a cache is there: looks at names and sizes only, in a second for all of COCO."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ Kind = Literal["root", "annotations", "annotation_file", "images", "index", "spe
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing that has to be there.
+    """The check of one part of a dataset or a cache.
 
     Attributes:
         kind: what it is.
         path: where it is, or should be.
         ok: whether it is there and of the right size.
         split: `train` or `val`, where it belongs to one.
-        value: what was counted: bytes of an `annotation_file`, files in `images`, the version of an `index`, the side
-            of a `spec`, `samples`, bytes of `shards`.
-        note: more about it, for people.
+        value: bytes of an `annotation_file`, files in `images`, the version of an `index`, the side of a `spec`, the
+            number of `samples`, bytes of `shards`.
+        note: a description for people.
         problem: what is wrong and what to do about it; empty if nothing is.
     """
 
@@ -50,19 +50,24 @@ class Check:
     problem: str = ""
 
 
+def _check(
+    kind: Kind, path: Path, split: str = "", value: int | None = None, *, problem: str = "", note: str = ""
+) -> Check:
+    return Check(kind=kind, path=str(path), ok=not problem, split=split, value=value, note=note, problem=problem)
+
+
 def check_structure(coco: Path, splits: tuple[str, ...] = ("train", "val")) -> list[Check]:
     """Whether a folder has the parts of COCO 2017 that `preprocess` reads, in the order in which one would look."""
     if not coco.is_dir():
         remedy = f"point --coco at the one that holds annotations/, or fetch COCO with `download --dir {coco}`"
-        return [_bad("root", coco, f"{coco} is not a folder; {remedy}{_hint(coco)}")]
-    checks = [_good("root", coco)]
+        return [_check("root", coco, problem=f"{coco} is not a folder; {remedy}{_hint(coco)}")]
+    checks = [_check("root", coco)]
     folder = coco / "annotations"
     if folder.is_dir():
-        checks.append(_good("annotations", folder))
-        checks += [_check_annotation_file(coco, split) for split in splits]
+        checks += [_check("annotations", folder), *(_check_annotation_file(coco, split) for split in splits)]
     else:
         remedy = f"unpack annotations_trainval2017.zip in {coco}, or let `download --dir {coco}` do it{_hint(coco)}"
-        checks.append(_bad("annotations", folder, f"{folder} is missing; {remedy}"))
+        checks.append(_check("annotations", folder, problem=f"{folder} is missing; {remedy}"))
     return checks + [_check_images(coco, split) for split in splits]
 
 
@@ -71,18 +76,19 @@ def _check_annotation_file(coco: Path, split: str) -> Check:
         path = annotation_file(coco, SPLIT_FOLDERS[split])
     except DatasetError as error:
         expected = coco / "annotations" / f"person_keypoints_{SPLIT_FOLDERS[split]}.json"
-        return _bad("annotation_file", expected, str(error), split)
+        return _check("annotation_file", expected, split, problem=str(error))
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 64))
             end = file.read().rstrip()
     except OSError as error:
-        return _bad("annotation_file", path, f"{path} cannot be read: {error.strerror}; check its permissions", split)
-    if not end.endswith(b"}"):  # a download that broke off: by far the most usual damage, and seen without parsing
+        problem = f"{path} cannot be read: {error.strerror}; check its permissions"
+        return _check("annotation_file", path, split, problem=problem)
+    problem = ""
+    if not end.endswith(b"}"):  # a download that broke off: by far the most usual fault, and seen without parsing
         problem = f"{path} is cut short ({size:,} bytes, and it does not end in a brace); get it again"
-        return _bad("annotation_file", path, problem, split, size)
-    return _good("annotation_file", path, split, size)
+    return _check("annotation_file", path, split, size, problem=problem)
 
 
 def _check_images(coco: Path, split: str) -> Check:
@@ -93,20 +99,21 @@ def _check_images(coco: Path, split: str) -> Check:
         count = sum(path.lower().endswith(IMAGE_SUFFIXES) for path in photos.paths()) if there else 0
         count = count or _count_named(coco, split, photos)
     except DatasetError as error:
-        return _bad("images", folder, str(error), split)
+        return _check("images", folder, split, problem=str(error))
     if count:
-        return _good("images", folder, split, count)
+        return _check("images", folder, split, count)
+    remedy = f"unpack {folder.name}.zip in {folder.parent}, or let `download --dir {folder.parent}` do it"
     if there:
-        return _bad("images", folder, f"{folder} holds no image; {_remedy(folder)}", split, 0)
-    return _bad("images", folder, f"{folder} is missing; {_remedy(folder)}", split)
+        return _check("images", folder, split, 0, problem=f"{folder} holds no image; {remedy}")
+    return _check("images", folder, split, problem=f"{folder} is missing; {remedy}")
 
 
 def _count_named(coco: Path, split: str, photos: PhotoFolder) -> int:
-    """How many photos of an annotation file are there, wherever it says that they are; 0 if it cannot be read."""
+    """Number of photos of an annotation file that exist, wherever they are; 0 if the file cannot be read."""
     try:
         names = read_file_names(annotation_file(coco, SPLIT_FOLDERS[split]))
     except (DatasetError, OSError):
-        return 0  # which the check of that file tells
+        return 0  # reported by the check of that file
     found = 0
     for name in names:
         with suppress(ImageError):
@@ -114,12 +121,8 @@ def _count_named(coco: Path, split: str, photos: PhotoFolder) -> int:
     return found
 
 
-def _remedy(folder: Path) -> str:
-    return f"unpack {folder.name}.zip in {folder.parent}, or let `download --dir {folder.parent}` do it"
-
-
 def _hint(coco: Path) -> str:
-    """Where the dataset is, when it is one step away: a slip that is easily made."""
+    """Name the dataset if it is one folder above or below: a mistake that is easily made."""
     near = [coco.parent]
     if coco.is_dir():
         near += sorted(path for path in coco.iterdir() if path.is_dir())
@@ -135,12 +138,12 @@ def check_cache(cache: Path) -> list[Check]:
         problem = str(error)
         if has_shards(cache) and not (cache / INDEX_NAME).exists():
             problem = f"{cache} holds an unfinished build; run the same `preprocess` again and it goes on from there"
-        return [_bad("index", cache / INDEX_NAME, problem)]
+        return [_check("index", cache / INDEX_NAME, problem=problem)]
     spec = index.spec
     note = f"{spec.fit}, {spec.codec} in {spec.store}, images: {spec.images}, crowds: {spec.crowd}"
     checks = [
-        _good("index", cache / INDEX_NAME, value=FORMAT_VERSION),
-        Check(kind="spec", path=str(cache), ok=True, value=spec.side, note=note),
+        _check("index", cache / INDEX_NAME, value=FORMAT_VERSION),
+        _check("spec", cache, value=spec.side, note=note),
     ]
     for split in index.splits:
         checks += _check_split(cache, index, split)
@@ -150,24 +153,27 @@ def check_cache(cache: Path) -> list[Check]:
 def _check_split(cache: Path, index: CacheIndex, split: str) -> list[Check]:
     info, folder = index.splits[split], cache / split
     try:
-        samples = _good("samples", folder, split, len(load_table(cache, split, info)))
+        samples = _check("samples", folder, split, len(load_table(cache, split, info)))
     except CacheError as error:
-        samples = _bad("samples", folder, str(error), split)
+        samples = _check("samples", folder, split, problem=str(error))
     wrong = []
     for shard in info.shards:
         size = _size(folder / shard.name)
         if size != shard.bytes:
             found = "is missing" if size is None else f"has {size:,} bytes, not {shard.bytes:,}"
             wrong.append(f"{shard.name} {found}")
-    total = sum(shard.bytes for shard in info.shards)
+    note = f"{len(info.shards)} shard{'s' if len(info.shards) != 1 else ''}"
+    problem = ""
     if wrong:
-        problem = (
-            f"{len(wrong)} of {len(info.shards)} shards in {folder} are not as written ({wrong[0]}); "
-            "run the same `preprocess` again"
+        note, problem = (
+            "",
+            (
+                f"{len(wrong)} of {len(info.shards)} shards in {folder} are not as written ({wrong[0]}); "
+                "run the same `preprocess` again"
+            ),
         )
-        return [samples, _bad("shards", folder, problem, split, total)]
-    count = f"{len(info.shards)} shard{'s' if len(info.shards) != 1 else ''}"
-    return [samples, Check(kind="shards", path=str(folder), ok=True, split=split, value=total, note=count)]
+    total = sum(shard.bytes for shard in info.shards)
+    return [samples, _check("shards", folder, split, total, problem=problem, note=note)]
 
 
 def _size(path: Path) -> int | None:
@@ -175,11 +181,3 @@ def _size(path: Path) -> int | None:
     if path.is_dir():
         return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return path.stat().st_size if path.is_file() else None
-
-
-def _good(kind: Kind, path: Path, split: str = "", value: int | None = None) -> Check:
-    return Check(kind=kind, path=str(path), ok=True, split=split, value=value)
-
-
-def _bad(kind: Kind, path: Path, problem: str, split: str = "", value: int | None = None) -> Check:
-    return Check(kind=kind, path=str(path), ok=False, split=split, value=value, problem=problem)
