@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.drawing.coco_json import empty_document
+from preprocess.synth import empty_document
 
 IMAGES = 64_115
 ANNOTATIONS = 262_465

@@ -14,12 +14,15 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from preprocess.drawing.coco_json import describe, empty_document
+from preprocess.drawing.figure import KEYPOINTS
 from preprocess.drawing.scene import Scene, Stage
 from preprocess.structure import SYNTH_MARKER
 
 _FORMAT = "maskcache-synth-1"
+_SKELETON = [[16, 14], [14, 12], [17, 15], [15, 13], [12, 13], [6, 12], [7, 13], [6, 7], [6, 8], [7, 9], [8, 10],
+             [9, 11], [2, 3], [1, 2], [1, 3], [2, 4], [3, 5], [4, 6], [5, 7]]  # fmt: skip
 
 
 class SynthError(ValueError):
@@ -194,3 +197,128 @@ def _claim(root: Path, config: SynthConfig) -> None:
     marker.write_text(json.dumps({"format": _FORMAT, "config": asdict(config)}, indent=1) + "\n", encoding="utf-8")
     for folder in ("annotations", "train2017", "val2017"):
         (root / folder).mkdir(exist_ok=True)
+
+
+def empty_document(description: str, version: str) -> dict[str, Any]:
+    """A document of the person category, without images and annotations."""
+    return {
+        "info": {
+            "description": description,
+            "version": version,
+            "year": 2017,
+            "contributor": "maskcache",
+            "url": "",
+            "date_created": "",
+        },
+        "licenses": [{"id": 1, "name": "CC0 1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"}],
+        "images": [],
+        "annotations": [],
+        "categories": [
+            {"supercategory": "person", "id": 1, "name": "person", "keypoints": list(KEYPOINTS), "skeleton": _SKELETON}
+        ],
+    }
+
+
+def describe(scene: Scene, image_id: int, file_name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The record of one image, and its annotations: of each person, then of the crowd.
+
+    A person that is too small for a polygon gets none.
+    """
+    height, width = scene.image.shape[:2]
+    record = {
+        "license": 1,
+        "file_name": file_name,
+        "height": height,
+        "width": width,
+        "date_captured": "",
+        "id": image_id,
+    }
+    annotations: list[dict[str, Any]] = []
+    for person in scene.persons:
+        polygons = trace(person.mask)
+        if polygons:
+            annotations.append(_annotation(image_id, len(annotations), person.mask, polygons, person.keypoints, 0))
+    if scene.crowd is not None:
+        counts = {"counts": run_lengths(scene.crowd), "size": [height, width]}
+        annotations.append(_annotation(image_id, len(annotations), scene.crowd, counts, np.zeros((17, 3), np.int64), 1))
+    return record, annotations
+
+
+def _annotation(
+    image_id: int, number: int, mask: NDArray[np.bool_], segmentation: Any, keypoints: NDArray[np.int64], crowd: int
+) -> dict[str, Any]:
+    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    x, y = int(columns[0]), int(rows[0])
+    return {
+        "segmentation": segmentation,
+        "num_keypoints": int((keypoints[:, 2] > 0).sum()),
+        "area": int(mask.sum()),
+        "iscrowd": crowd,
+        "keypoints": keypoints.ravel().tolist(),
+        "image_id": image_id,
+        "bbox": [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
+        "category_id": 1,
+        "id": image_id * 100 + number,  # at most nine people and a crowd in an image
+    }
+
+
+def trace(mask: NDArray[np.bool_]) -> list[list[float]]:
+    """Polygons [x0, y0, x1, y1, ...] around a mask (H, W), along the edges of its pixels; pixel i spans [i, i + 1).
+
+    A hole is joined to its outline by a slit of no width, which COCO's even-odd filling cancels. Specks of fewer than
+    three pixels are left out.
+    """
+    # Contours run through pixel centres. Doubling the mask and rounding odd coordinates up puts them on pixel edges.
+    double = cv2.resize(mask.astype(np.uint8), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+    contours, hierarchy = cv2.findContours(double, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    polygons: list[list[float]] = []
+    for number, contour in enumerate(contours):
+        if hierarchy[0][number][3] >= 0:
+            continue
+        outline = _simplify(contour)
+        if outline is None:
+            continue
+        hole = hierarchy[0][number][2]
+        while hole >= 0:
+            inner = _simplify(contours[hole], hole=True)
+            if inner is not None:
+                outline = _join(outline, inner)
+            hole = hierarchy[0][hole][0]
+        polygons.append([float(value) for value in outline.ravel()])
+    return polygons
+
+
+def run_lengths(mask: NDArray[np.bool_]) -> list[int]:
+    """COCO's uncompressed RLE of a mask (H, W): run lengths in column order, zeros first."""
+    flat = np.concatenate([[False], mask.ravel(order="F")])
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    return [int(run) for run in np.diff(np.concatenate([[0], edges, [mask.size]]))]
+
+
+def _simplify(contour: NDArray[Any], *, hole: bool = False) -> NDArray[np.float64] | None:
+    """Corners (n, 2) of a contour of the doubled mask, in pixel edges; None for less than three pixels."""
+    # A hole's contour runs through the pixels around it, which are the mask's own: its edge is half a pixel inwards.
+    points = contour[:, 0, :]
+    if hole:
+        x0, y0, w, h = cv2.boundingRect(contour)
+        canvas = np.zeros((h, w), np.uint8)
+        cv2.drawContours(canvas, [contour - np.array([x0, y0])], -1, 1, cv2.FILLED)
+        cv2.drawContours(canvas, [contour - np.array([x0, y0])], -1, 0, 1)
+        inside, _ = cv2.findContours(canvas, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        if not inside:
+            return None
+        points = max(inside, key=len)[:, 0, :] + np.array([x0, y0])
+    edges = (points + 1) // 2
+    area = abs(cv2.contourArea(edges.astype(np.int32)))
+    if area < 3:
+        return None
+    # Small shapes keep every step of their outline; large ones may move by half a pixel.
+    corners = cv2.approxPolyDP(edges.astype(np.int32), 0.3 if area < 1500 else 0.75, True)[:, 0, :]
+    return corners.astype(np.float64) if len(corners) >= 3 else None
+
+
+def _join(outline: NDArray[np.float64], inner: NDArray[np.float64]) -> NDArray[np.float64]:
+    """One polygon of an outline and a hole, by a slit where the two are nearest."""
+    distance = ((outline[:, None] - inner[None]) ** 2).sum(-1)
+    i, j = np.unravel_index(int(distance.argmin()), distance.shape)
+    return np.concatenate([outline[: i + 1], inner[j:], inner[: j + 1], outline[i:]])
