@@ -16,8 +16,8 @@ The same mask without walking and without sorting:
 4. *Unite.* The filled words are OR-ed into the plane of the image. Run-length codes enter at step 2: a run toggles
    where it begins and where it ends.
 
-So the cost is one step for each edge and column, one for each 64 pixels of a part's bounding box, and nothing for
-each pixel before the last copy to bytes.
+The cost is one step per edge and column, and one per 64 pixels of a part's bounding box. Single pixels cost something
+only in the last copy to bytes.
 
 **Parts.** All shapes of a dataset lie in flat arrays that the caller owns, one *part* for each polygon or run-length
 code: ``kind`` (P,) uint8, ``POLYGON`` or ``RLE``; ``start`` (P,) int64, the part's first element in ``xy`` or in
@@ -30,7 +30,7 @@ Others are safe but meaningless: NaN is drawn as the lower limit, larger values 
 non-negative and sum to height x width; others are safe too: a negative run counts as 0, what lies behind the last
 pixel is left out, what is missing is background.
 
-Every kernel releases the GIL, keeps its scratch to itself (at most two bits a pixel, three in ``fill_planes``) and may
+Every kernel releases the GIL, allocates its own scratch (at most two bits per pixel, three in ``fill_planes``) and may
 run in any number of threads on different outputs. No ``fastmath``, and no fused multiply-add: either would move
 crossings.
 """
@@ -59,7 +59,7 @@ CROWD_DROP = 2
 """Crowd regions are left out."""
 
 COORDINATE_LIMIT = 1e8
-"""Largest absolute coordinate in pixels that is drawn exactly."""
+"""Largest absolute coordinate that is drawn exactly, in pixels."""
 
 U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]
@@ -78,7 +78,7 @@ _63 = np.uint64(63)
 _EMPTY = (_ZERO, _ZERO, _ZERO, _ZERO)
 
 _MARGIN = 1e-6
-"""Rows, for a level edge. Rounding moves crossings by a quarter of it at ``COORDINATE_LIMIT``, and less within."""
+"""Safety margin of a level edge's crossings, in rows: at ``COORDINATE_LIMIT`` rounding errors are a quarter of it."""
 
 _inlined = partial(kernel, forceinline=True)
 
@@ -223,9 +223,9 @@ def _line(xs: int, ys: int, xe: int, ye: int, left: np.uint64) -> tuple[float, f
     it is the last step before the line: the whole part of v.
 
     Returns:
-        The row of the first crossing, fraction included and the third added; the rows from each crossing to the next;
-        more rows than rounding can move a crossing, here or there. So a fraction that is less than twice the third
-        leaves open which of two rows it is.
+        ``(first, slope, margin)``: the row of the first crossing with its fraction, plus ``margin``; the rows from one
+        crossing to the next; a bound of the rounding errors, in rows. A fraction of less than twice the margin leaves
+        open which of two rows it is.
     """
     slope = float(ye - ys) / float(xe - xs)
     steepness = abs(slope)
@@ -259,7 +259,7 @@ def _toggle_edge(xs: int, ys: int, xe: int, ye: int, box: Box, toggles: U64) -> 
 def _correct_edge(
     xs: int, ys: int, xe: int, ye: int, left: np.uint64, right: np.uint64, box: Box, toggles: U64
 ) -> None:
-    """Move toggles of an edge, where the line leaves open which row it is, to that of the walk."""
+    """Move the toggles of an edge to the row of the walk, where rounding leaves open which row it is."""
     first, slope, margin = _line(xs, ys, xe, ye, left)
     for column in range(left, right):
         crossing = first + slope * float(column - left)
@@ -331,7 +331,7 @@ def _toggle_runs(counts: I64, start: int, length: int, height: int, width: int, 
 
 @kernel
 def _cleared(scratch: U64, box: Box) -> U64:
-    """Toggles (words, rows) of a box, all 0, in the same memory for each part, so that the processor's cache has it."""
+    """Toggles (words, rows) of a box, all 0; every part uses the same memory, so that it stays in the cache."""
     left, right, top, bottom = box
     words = int((right - _ONE) >> _SIX) - int(left >> _SIX) + 1
     rows = int(bottom - top)
@@ -434,13 +434,8 @@ def fill_union_bits(
     """Draw the union of parts first..last-1 as packed bits.
 
     Args:
-        kind: as start, length, xy and counts: the parts, see the head of this file.
-        start: as above.
-        length: as above.
-        xy: as above.
-        counts: as above.
-        first: first part drawn.
-        last: part after the last one drawn; an empty range gives an empty plane.
+        kind, start, length, xy, counts: the parts, see the head of this file.
+        first, last: the first part drawn, and the part after the last; an empty range gives an empty plane.
         width: image width W in pixels; bits beyond it are 0.
         out: (H, ceil(W / 64)) uint64, wholly written. Column c is bit c % 64 of word c // 64: on a little-endian
             machine, ``out.view(np.uint8)`` begins each row as ``numpy.packbits(mask, axis=1, bitorder="little")``.
@@ -459,13 +454,8 @@ def fill_union(kind: U8, start: I64, length: I64, xy: F64, counts: I64, first: i
     """Draw the union of parts first..last-1 as bytes.
 
     Args:
-        kind: as start, length, xy and counts: the parts, see the head of this file.
-        start: as above.
-        length: as above.
-        xy: as above.
-        counts: as above.
-        first: first part drawn.
-        last: part after the last one drawn; an empty range gives an empty plane.
+        kind, start, length, xy, counts: the parts, see the head of this file.
+        first, last: the first part drawn, and the part after the last; an empty range gives an empty plane.
         out: (H, W) uint8, C-contiguous, wholly written with 0 and 1.
     """
     height, width = out.shape
@@ -492,18 +482,14 @@ def fill_planes(
     """Draw both planes of an image whose annotations are ann_first..ann_last-1.
 
     Args:
-        ann_first: first annotation of the image.
-        ann_last: annotation after its last; an empty range gives two empty planes.
+        ann_first, ann_last: first annotation of the image, and the annotation after its last; an empty range gives
+            two empty planes.
         part_start: (A + 1,) int64; annotation a owns parts part_start[a]..part_start[a + 1] - 1.
         iscrowd: (A,) uint8, not 0 for a crowd region.
-        kind: as start, length, xy and counts: the parts, see the head of this file.
-        start: as above.
-        length: as above.
-        xy: as above.
-        counts: as above.
+        kind, start, length, xy, counts: the parts, see the head of this file.
         crowd_rule: ``CROWD_IGNORE``, ``CROWD_PERSON`` or ``CROWD_DROP``.
-        person: (H, W) uint8, C-contiguous, wholly written with 0 and 1: the union of the persons.
-        ignore: (H, W) uint8, C-contiguous, wholly written with 0 and 1: crowd regions less the persons.
+        person, ignore: (H, W) uint8, C-contiguous, wholly written with 0 and 1: the union of the persons, and crowd
+            regions without the persons.
 
     Returns:
         Boxes outside of which person, and ignore, are 0: (first column, column after the last, first row, row after

@@ -1,4 +1,4 @@
-"""Photos and planes made smaller by area resampling: what ``cv2.resize(INTER_AREA)`` gives, bit for bit, sooner.
+"""Area resampling of photos and planes: the result of ``cv2.resize(INTER_AREA)``, bit for bit, in less time.
 
 *Area resampling.* A pixel of the smaller picture covers a rectangle of the larger one; its value is the mean over that
 rectangle, in which source pixels that lie across its border count by the share inside. The rectangle is a product of
@@ -26,7 +26,7 @@ while nothing changes, and runs written as bits; only the pixels on an outline, 
 
 No ``fastmath`` and no fused multiply-add: either would change the last bit. (OpenCV's own builds for other machines
 than x86-64 may fuse; they then differ from this in rare pixels, by one grey level.) Every kernel releases the GIL,
-keeps its scratch to itself and may run in any number of threads on different outputs.
+allocates its own scratch and may run in any number of threads on different outputs.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ U64 = npt.NDArray[np.uint64]
 F32 = npt.NDArray[np.float32]
 
 _SMALLEST_SHARE = 1e-3
-"""Share of a source pixel, along one axis, below which OpenCV leaves it out."""
+"""Share of a source pixel along one axis below which OpenCV leaves it out."""
 
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
@@ -68,11 +68,11 @@ _EACH_BYTE = np.uint64(0x0101010101010101)
 
 
 class Taps(NamedTuple):
-    """What each of n output positions reads along one axis of the source.
+    """The source positions that each of n output positions reads along one axis, and their weights.
 
     Attributes:
         first: (n,) int64, the first source position that is read; the others follow it.
-        length: (n,) int64, how many are read.
+        length: (n,) int64, the number of positions.
         weight: (n, most) float32, their weights; 0 from `length` on.
     """
 
@@ -87,10 +87,8 @@ def shrink_image(image_HW3: U8, square_SS3: U8, x: int, y: int, width: int, heig
     Args:
         image_HW3: (H, W, 3) uint8.
         square_SS3: (S, S, 3) uint8, C-contiguous; written within the box only.
-        x: first column of the box, in pixels.
-        y: its first row.
-        width: its width, 1 to W.
-        height: its height, 1 to H.
+        x, y: first column and first row of the box, in pixels.
+        width, height: size of the box, 1 to W and 1 to H.
 
     Raises:
         ValueError: the box is larger than the image along an axis, empty, or not within the square.
@@ -114,10 +112,8 @@ def shrink_plane(plane_HW: U8, bits_SB: U8, x: int, y: int, width: int, height: 
         plane_HW: (H, W) uint8 of 0 and 1; what is not 0 counts as 1.
         bits_SB: (S, S / 8) uint8, C-contiguous, eight pixels a byte, lowest bit first, as
             ``numpy.packbits(bitorder="little")``; written within the box only.
-        x: first column of the box, in pixels.
-        y: its first row.
-        width: its width, 1 to W.
-        height: its height, 1 to H.
+        x, y: first column and first row of the box, in pixels.
+        width, height: size of the box, 1 to W and 1 to H.
 
     Returns:
         The number of pixels that are set in the box.
@@ -143,7 +139,7 @@ def _check_box(source: tuple[int, ...], square: tuple[int, ...], x: int, y: int,
 
 @kernel
 def _scale(source: int, target: int) -> float:
-    """Source positions for one of the target, rounded as OpenCV rounds it: the inverse of an inverse."""
+    """Source positions per target position, rounded as in OpenCV: the inverse of an inverse."""
     return 1.0 / (float(target) / float(source))
 
 
@@ -190,7 +186,7 @@ def _mean_taps(source: int, target: int) -> Taps:
 
 @kernel
 def _taps(height: int, width: int, box_height: int, box_width: int) -> tuple[Taps, Taps, np.float32]:
-    """The taps down the columns and along the rows, and by what their sum is to be multiplied."""
+    """The taps down the columns and along the rows, and the factor of their sums."""
     down = _scale(height, box_height)
     along = _scale(width, box_width)
     if not (_is_whole(down) and _is_whole(along)):
@@ -234,7 +230,7 @@ def _weigh(_context: Any, row: Any, _index: Any, weights: Any, _at: Any, _taps: 
 
 @kernel
 def _reduce_row(row: F32, first: I64, weights: F32, taps: int, reduced: F32) -> None:
-    """Reduce a row of pixels, (3 W + padding,), along the row to (3 w + 1,)."""
+    """Reduce a row of pixels (3 W + padding,) along the row to (3 w + 1,)."""
     for pixel in range(first.size):
         # The typing context is passed by the compiler, not by the caller.
         _weigh(row, 3 * first[pixel], weights, pixel * taps, taps, reduced, 3 * pixel)  # type: ignore[call-arg]
@@ -264,7 +260,7 @@ def _finish_row(row: F32, weight: np.float32, gain: np.float32, total: F32, out:
 
 @kernel
 def _shrink_image(image: U8, square: U8, x: int, y: int, width: int, height: int) -> None:
-    """As `shrink_image`, of rows (H, 3 W) into rows (S, 3 S)."""
+    """Do the work of `shrink_image` on rows (H, 3 W) and (S, 3 S)."""
     down, along, gain = _taps(image.shape[0], image.shape[1] // 3, height, width)
     taps = along.weight.shape[1]
     weights = along.weight.reshape(-1)
@@ -302,7 +298,7 @@ def _any(row: U8) -> bool:
 
 @kernel
 def _compare_rows(rows: U8, state: U8) -> None:
-    """What rows (n, W) have in common, for each column: `_CLEAR`, `_SET` or `_MIXED`."""
+    """State of each column of rows (n, W): `_CLEAR`, `_SET` or `_MIXED`."""
     for column in range(rows.shape[1]):
         state[column] = rows[0, column] != 0
     for row in rows[1:]:
@@ -312,7 +308,7 @@ def _compare_rows(rows: U8, state: U8) -> None:
 
 @kernel
 def _run_end(state: U8, words: U64, column: int) -> int:
-    """The first column behind this one whose state differs; words are the states, eight at a time."""
+    """The next column whose state differs; ``words`` views the states eight at a time."""
     value = state[column]
     while column & 7:
         if state[column] != value:
@@ -328,7 +324,7 @@ def _run_end(state: U8, words: U64, column: int) -> int:
 
 @kernel
 def _write_run(row: U8, first: int, last: int, value: int) -> None:
-    """Write bits first..last-1, at least one, with those of value, 0 or 255."""
+    """Set bits first..last-1, at least one, to those of value, 0 or 255."""
     head = first >> 3
     tail = (last - 1) >> 3
     head_mask = (255 << (first & 7)) & 255
@@ -356,7 +352,7 @@ def _is_set(plane: U8, top: int, down: F32, rows: int, left: int, along: F32, co
 
 @kernel
 def _shrink_plane(plane: U8, bits: U8, x: int, y: int, width: int, height: int) -> int:
-    """As `shrink_plane`."""
+    """Do the work of `shrink_plane`."""
     for row in range(height):
         _write_run(bits[y + row], x, x + width, 0)
     # Rows of the source outside of which nothing is set.
