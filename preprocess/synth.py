@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from preprocess.drawing.figure import KEYPOINTS
 from preprocess.drawing.scene import Scene, Stage
+from preprocess.image import opencv_threads
 from preprocess.structure import SYNTH_MARKER
 
 _FORMAT = "maskcache-synth-1"
@@ -74,7 +76,7 @@ class SynthConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SynthReport:
-    """What `make_dataset` wrote. `person_fraction` is the mean share of person pixels, crowds left out."""
+    """What `make_dataset` wrote. `person_fraction` is the mean share of person pixels without crowds."""
 
     root: Path
     train_images: int
@@ -90,11 +92,19 @@ class SynthReport:
 def make_dataset(
     root: Path, config: SynthConfig, progress: Callable[[int], None] | None = None, *, workers: int | None = None
 ) -> SynthReport:
-    """Write a dataset in the COCO layout under `root`, and replace an earlier one that this function made there.
+    """Write a dataset in the COCO layout under `root`, replacing an earlier one that this function made there.
 
-    The two annotation files come last, under temporary names that are then renamed: a folder without them is not whole.
-    `progress(1)` is called after each image, from the calling thread. `workers` threads draw, by default one a core
-    up to four; the bytes don't depend on it. Raises SynthError if `root` holds something else.
+    The annotation files are written last, under temporary names that are then renamed: without them the dataset is
+    incomplete. The bytes do not depend on the number of threads.
+
+    Args:
+        root: folder of the dataset.
+        config: what to draw.
+        progress: called with 1 after each image, from the calling thread.
+        workers: threads that draw; None takes one per core, up to four.
+
+    Raises:
+        SynthError: `root` holds something else.
     """
     started = time.perf_counter()
     _claim(root, config)
@@ -104,22 +114,20 @@ def make_dataset(
         split: empty_document(f"Procedural people, seed {config.seed}", _FORMAT) for split in ("train2017", "val2017")
     }
     fractions, empty, size = 0.0, 0, 0
-    threads_before = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # the images are the unit of parallel work
-    pool = ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1))
-    try:
-        jobs = [pool.submit(_write_image, root / split, index, config) for index, split in enumerate(names)]
-        for split, job in zip(names, jobs, strict=True):
-            record, annotations, fraction, file_size = job.result()
-            content[split]["images"].append(record)
-            content[split]["annotations"] += annotations
-            fractions, size = fractions + fraction, size + file_size
-            empty += not annotations
-            if progress is not None:
-                progress(1)
-    finally:
-        pool.shutdown(cancel_futures=True)
-        cv2.setNumThreads(threads_before)
+    # The images are the unit of parallel work.
+    with opencv_threads(1), ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
+        try:
+            folders = [root / split for split in names]
+            results = pool.map(_write_image, folders, range(len(names)), itertools.repeat(config))
+            for split, (record, annotations, fraction, file_size) in zip(names, results, strict=True):
+                content[split]["images"].append(record)
+                content[split]["annotations"] += annotations
+                fractions, size = fractions + fraction, size + file_size
+                empty += not annotations
+                if progress is not None:
+                    progress(1)
+        finally:
+            pool.shutdown(cancel_futures=True)
     files = {root / "annotations" / f"person_keypoints_{split}.json": data for split, data in content.items()}
     for path, data in files.items():
         with path.with_suffix(".tmp").open("w", encoding="utf-8") as stream:
@@ -160,7 +168,7 @@ def render(index: int, config: SynthConfig) -> Scene:
 def _write_image(
     folder: Path, index: int, config: SynthConfig
 ) -> tuple[dict[str, Any], list[dict[str, Any]], float, int]:
-    """Render and write one image; its COCO record, its annotations, its share of person pixels, its bytes."""
+    """Render and write one image; returns its record, annotations, share of person pixels and file size."""
     scene = render(index, config)
     name = f"{index + 1:012d}.jpg"
     done, data = cv2.imencode(
@@ -174,7 +182,7 @@ def _write_image(
 
 
 def _claim(root: Path, config: SynthConfig) -> None:
-    """Make `root` an empty dataset of ours: marked, without annotations, without the images of an earlier one."""
+    """Make `root` an empty, marked dataset; annotations and images of an earlier one are removed."""
     marker = root / SYNTH_MARKER
     if root.exists() and not root.is_dir():
         raise SynthError(f"{root} is a file; name a directory for the dataset")
@@ -188,11 +196,11 @@ def _claim(root: Path, config: SynthConfig) -> None:
                 f"{root} is not empty and no synthetic dataset (its {SYNTH_MARKER} is missing or says another format "
                 f"than {_FORMAT}); nothing was touched: choose a new or an empty directory"
             )
-        # The annotations go first: from here on the old dataset is not whole.
+        # The annotations are removed first: from here on the old dataset is incomplete.
         for folder in ("annotations", "train2017", "val2017"):
             if (root / folder).exists():
                 shutil.rmtree(root / folder)
-    # The mark goes first: a run that is cut short leaves a folder that the next one knows as ours.
+    # The marker comes first: the next run recognises the folder of an interrupted one.
     root.mkdir(parents=True, exist_ok=True)
     marker.write_text(json.dumps({"format": _FORMAT, "config": asdict(config)}, indent=1) + "\n", encoding="utf-8")
     for folder in ("annotations", "train2017", "val2017"):
@@ -200,7 +208,7 @@ def _claim(root: Path, config: SynthConfig) -> None:
 
 
 def empty_document(description: str, version: str) -> dict[str, Any]:
-    """A document of the person category, without images and annotations."""
+    """COCO's document with the person category, without images and annotations."""
     return {
         "info": {
             "description": description,
@@ -220,9 +228,9 @@ def empty_document(description: str, version: str) -> dict[str, Any]:
 
 
 def describe(scene: Scene, image_id: int, file_name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The record of one image, and its annotations: of each person, then of the crowd.
+    """COCO's record of one image, and its annotations: the persons, then the crowd.
 
-    A person that is too small for a polygon gets none.
+    A person that is too small for a polygon is left out.
     """
     height, width = scene.image.shape[:2]
     record = {

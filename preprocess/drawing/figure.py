@@ -64,8 +64,8 @@ class Figure:
 
     `strokes` are convex polygons painted in order, each as (start, stop, part, grey): the rows start..stop of `points`
     (n, 2), the part whose outline it is, or -1 for a lit area within one, and its brightness (grey, 0 to 255).
-    `parts` names them as "material:limb". `hidden` tells the keypoints that the body's own turn hides; `bounds` is
-    (x0, y0, x1, y1).
+    `parts` holds the names of the parts, "material:limb". `hidden` marks the keypoints that the body itself hides;
+    `bounds` is (x0, y0, x1, y1).
     """
 
     pose: str
@@ -82,10 +82,9 @@ class Figure:
 def pose_figure(rng: np.random.Generator, pose: str | None = None) -> Figure:
     """Draw a person: build, pose, view and clothes. `pose` is one of the poses' names, or None for a random one.
 
-    The projection is a weak perspective: the near is up to a tenth larger. The parts are painted from far to near.
+    The projection is a weak perspective: near parts are up to a tenth larger. Parts are painted from far to near.
     """
-    drawn = draw_pose(rng, pose)
-    body = Body(rng, drawn)
+    body = Body(rng, pose)
     parts = sorted(body.solids, key=lambda part: part.depth)
     pieces: list[Floats] = []
     offsets: list[Floats] = []
@@ -112,7 +111,7 @@ def pose_figure(rng: np.random.Generator, pose: str | None = None) -> Figure:
     joints = np.stack([body.joints[name] for name in KEYPOINTS])
     colours, patterns = draw_colours(rng)
     return Figure(
-        pose=drawn.name,
+        pose=body.pose,
         points=corners,
         strokes=strokes,
         parts=tuple(part.name for part in parts),
@@ -125,7 +124,7 @@ def pose_figure(rng: np.random.Generator, pose: str | None = None) -> Figure:
 
 
 def _turned_away(body: Body, joints: Floats) -> NDArray[np.bool_]:
-    """Which keypoints (17,) are behind the head or the trunk: of the face, the shoulders and the hips."""
+    """Which keypoints (17,) of the face, the shoulders and the hips are behind the head or the trunk."""
     hidden: NDArray[np.bool_] = np.zeros(17, np.bool_)
     hidden[:3] = body.facing < 0.1
     centre = body.joints["left_ear"] / 2 + body.joints["right_ear"] / 2
@@ -139,45 +138,6 @@ def _project(points: Floats) -> Floats:
     """Points (n, 3) along the viewer's axes as (n, 2), y down; what is near looks larger."""
     near = 1 / (1 - np.float32(0.22) * points[:, 2])
     return np.stack([points[:, 0] * near, -points[:, 1] * near], 1).astype(np.float32)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pose:
-    """One drawn pose. Body axes are right-handed: x to the person's left, y up, z to the front.
-
-    `arms` holds the left and the right arm's angles (forward, outward, inward twist, elbow), `legs` each leg's
-    (forward, outward, knee), all in degrees. `pelvis`, `torso` and `head` (3, 3) turn body axes to the viewer's:
-    x to the right, y up, z towards the viewer.
-    """
-
-    name: str
-    arms: list[list[float]]
-    legs: list[list[float]]
-    pelvis: Floats
-    torso: Floats
-    head: Floats
-
-
-def draw_pose(rng: np.random.Generator, name: str | None = None) -> Pose:
-    """Draw angles, view and the turns of trunk and head. `name` is a pose of the table, or None for a random one."""
-    name = name or str(rng.choice(_POSE_NAMES, p=_POSE_WEIGHTS / _POSE_WEIGHTS.sum()))
-    angles = [rng.uniform(low, high) for low, high in _POSES[name]]
-    lean, arms, legs = angles[0], [angles[1:5], angles[5:9]], [angles[9:12], angles[12:15]]
-    if rng.random() < 0.5:
-        arms.reverse()
-        legs.reverse()
-    # Mostly towards the camera, a good share from the side, some from behind.
-    yaw = rng.choice(
-        [rng.normal(0, 28), rng.choice([-1, 1]) * rng.normal(80, 22), rng.normal(180, 35)], p=[0.5, 0.32, 0.18]
-    )
-    spin = rng.choice([rng.normal(0, 4), rng.choice([-1, 1]) * rng.uniform(60, 110)], p=[0.985, 0.015])
-    view = turn(2, spin) @ turn(0, rng.uniform(-4, 14)) @ turn(1, yaw)
-    pelvis = view @ turn(0, 0.12 * lean)
-    torso = pelvis @ turn(0, 0.88 * lean) @ turn(2, rng.normal(0, 4)) @ turn(1, rng.normal(0, 8))
-    head = (
-        torso @ turn(1, rng.normal(0, 22)) @ turn(0, rng.normal(0, 9) - 0.5 * max(lean, 0)) @ turn(2, rng.normal(0, 5))
-    )
-    return Pose(name=name, arms=arms, legs=legs, pelvis=pelvis, torso=torso, head=head)
 
 
 def turn(axis: int, degrees: float) -> Floats:
@@ -225,7 +185,7 @@ def ellipsoid(name: str, centre: Floats, frame: Floats, radii: tuple[float, floa
 
 
 def tube(name: str, rings: Sequence[tuple[Floats, Floats, float, float]], bias: float) -> Solid:
-    """Consecutive elliptical rings (centre, frame, half width, half depth), filled pair by pair."""
+    """A solid through elliptical rings (centre, frame, half width, half depth), convex between two neighbours."""
     cuts = [(c, (_RING * np.array([w, 1, d], np.float32)) @ frame.T) for c, frame, w, d in rings]
     pairs = list(itertools.pairwise(cuts))
     return Solid(
@@ -237,17 +197,25 @@ def tube(name: str, rings: Sequence[tuple[Floats, Floats, float, float]], bias: 
 
 
 class Body:
-    """One person of drawn build and clothes, in a pose.
+    """A person of random build and clothes, in a pose.
+
+    Body axes are right-handed: x to the person's left, y up, z to the front; the viewer's are x to the right, y up, z
+    towards the viewer.
 
     Attributes:
+        pose: name of the pose.
+        arms, legs: angles in degrees of the left and the right arm (forward, outward, inward twist, elbow) and leg
+            (forward, outward, knee).
+        pelvis, torso, head: rotations (3, 3) from body axes to the viewer's.
         solids: its parts, in the order in which they were put on; `depth` tells which hides which.
         joints: each of COCO's keypoints (3,), in body units along the viewer's axes.
         facing: cosine of the angle between the face and the viewer.
-        light: (3,) where the lit area of a part lies, from its centre, in shares of its half width.
+        light: (3,) offset of the lit area of a part from its centre, in shares of its half width.
     """
 
-    def __init__(self, rng: np.random.Generator, pose: Pose) -> None:
-        self.rng, self.pose = rng, pose
+    def __init__(self, rng: np.random.Generator, pose: str | None) -> None:
+        self.rng = rng
+        self._draw_pose(pose)
         self.girth = rng.uniform(0.85, 1.3)
         self.shoulder, self.hip = rng.uniform(0.104, 0.128), rng.uniform(0.050, 0.066)
         self.child = rng.uniform(1.2, 1.5) if rng.random() < 0.15 else rng.uniform(0.96, 1.12)
@@ -260,12 +228,32 @@ class Body:
         self.sleeve = rng.choice([0.0, 0.55, 1.0, 2.0], p=[0.15, 0.35, 0.05, 0.45])
         self._trunk()
         for index, (label, side) in enumerate((("left", 1), ("right", -1))):
-            self._leg(label, side, pose.legs[index], self.girth)
-            self._arm(label, side, pose.arms[index], self.girth)
+            self._leg(label, side, self.legs[index], self.girth)
+            self._arm(label, side, self.arms[index], self.girth)
         self._skull()
 
+    def _draw_pose(self, name: str | None) -> None:
+        """Draw the angles of the limbs, and how the view, the trunk and the head are turned."""
+        rng = self.rng
+        self.pose = name or str(rng.choice(_POSE_NAMES, p=_POSE_WEIGHTS / _POSE_WEIGHTS.sum()))
+        angles = [rng.uniform(low, high) for low, high in _POSES[self.pose]]
+        lean, self.arms, self.legs = angles[0], [angles[1:5], angles[5:9]], [angles[9:12], angles[12:15]]
+        if rng.random() < 0.5:
+            self.arms.reverse()
+            self.legs.reverse()
+        # Mostly towards the camera, a good share from the side, some from behind.
+        yaw = rng.choice(
+            [rng.normal(0, 28), rng.choice([-1, 1]) * rng.normal(80, 22), rng.normal(180, 35)], p=[0.5, 0.32, 0.18]
+        )
+        spin = rng.choice([rng.normal(0, 4), rng.choice([-1, 1]) * rng.uniform(60, 110)], p=[0.985, 0.015])
+        view = turn(2, spin) @ turn(0, rng.uniform(-4, 14)) @ turn(1, yaw)
+        self.pelvis = view @ turn(0, 0.12 * lean)
+        self.torso = self.pelvis @ turn(0, 0.88 * lean) @ turn(2, rng.normal(0, 4)) @ turn(1, rng.normal(0, 8))
+        sideways, nod, tilt = rng.normal(0, 22), rng.normal(0, 9) - 0.5 * max(lean, 0), rng.normal(0, 5)
+        self.head = self.torso @ turn(1, sideways) @ turn(0, nod) @ turn(2, tilt)
+
     def _trunk(self) -> None:
-        add, g, s, t, p = self.solids.append, self.girth, self.shoulder, self.pose.torso, self.pose.pelvis
+        add, g, s, t, p = self.solids.append, self.girth, self.shoulder, self.torso, self.pelvis
         up = t @ vector(0, 1, 0)
         zero = vector(0, 0, 0)
         belt = (0.045 * up, t, 0.088 * g, 0.070 * g)
@@ -287,16 +275,16 @@ class Body:
             rings.append(((knees[0] + knees[1]) / 2, across, spread * g, 0.09 * g))
             add(tube("bottom:skirt", rings, 0.068))
         base = 0.30 * up
-        self.neck = base + self.pose.head @ vector(0, 0.065, 0.008)
+        self.neck = base + self.head @ vector(0, 0.065, 0.008)
         add(capsule("skin:neck", base, self.neck, (0.034 * g, 0.031 * g), 0.012))
 
     def _hip_joint(self, side: int) -> Floats:
-        return np.asarray(self.pose.pelvis @ vector(side * self.hip * self.girth, -0.01, 0), np.float32)
+        return np.asarray(self.pelvis @ vector(side * self.hip * self.girth, -0.01, 0), np.float32)
 
     def _thigh(self, side: int) -> tuple[Floats, Floats]:
         """Direction of the thigh (3,) and its frame (3, 3)."""
-        forward, outward, _ = self.pose.legs[0 if side == 1 else 1]
-        frame = self.pose.pelvis @ turn(2, side * outward) @ turn(0, -forward)
+        forward, outward, _ = self.legs[0 if side == 1 else 1]
+        frame = self.pelvis @ turn(2, side * outward) @ turn(0, -forward)
         return frame @ vector(0, -1, 0), frame
 
     def _leg(self, label: str, side: int, angles: Sequence[float], g: float) -> None:
@@ -321,8 +309,8 @@ class Body:
     def _arm(self, label: str, side: int, angles: Sequence[float], g: float) -> None:
         add = self.solids.append
         forward, outward, twist, bend = angles
-        shoulder = self.pose.torso @ vector(side * self.shoulder, 0.275, 0)
-        frame = self.pose.torso @ turn(2, side * outward) @ turn(0, -forward)
+        shoulder = self.torso @ vector(side * self.shoulder, 0.275, 0)
+        frame = self.torso @ turn(2, side * outward) @ turn(0, -forward)
         length = 0.172 / self.child**0.3
         elbow = shoulder + length * (frame @ vector(0, -1, 0))
         lower = frame @ turn(1, -side * twist) @ turn(0, -bend)
@@ -341,7 +329,7 @@ class Body:
         self.joints |= {f"{label}_shoulder": shoulder, f"{label}_elbow": elbow, f"{label}_wrist": wrist}
 
     def _skull(self) -> None:
-        add, rng, c, frame = self.solids.append, self.rng, self.child, self.pose.head
+        add, rng, c, frame = self.solids.append, self.rng, self.child, self.head
         centre = self.neck + frame @ vector(0, 0.052 * c, 0.006)
 
         def at(x: float, y: float, z: float) -> Floats:
@@ -378,7 +366,7 @@ class Body:
 
 
 def draw_colours(rng: np.random.Generator) -> tuple[dict[str, tuple[Colour, Colour]], dict[str, str]]:
-    """Two colours a material, and the pattern that mixes them on the garments that have one."""
+    """Draw two colours per material, and the patterns that mix them on some garments."""
     skin = jitter(rng, SKIN[rng.integers(len(SKIN))], 10)
     lips = (int(skin[0] * 0.78), int(skin[1] * 0.55), int(skin[2] * 0.55))
     dark = (int(skin[0] * 0.9), int(skin[1] * 0.84), int(skin[2] * 0.82))

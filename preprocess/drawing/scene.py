@@ -1,4 +1,4 @@
-"""A scene: persons, crowds and things, composed from the back to the front over a background, then photographed."""
+"""A scene: persons, crowds and things, painted from back to front over a background, then photographed."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from preprocess.drawing.paint import (
 )
 from preprocess.drawing.sprite import OCCLUDERS, THINGS, Sprite, draw_thing, paint_figure
 
-_LEAST_PIXELS = 30  # a person of whom less is seen gets no annotation
+_LEAST_PIXELS = 30  # a person with fewer visible pixels gets no annotation
 _LEAST_STATURE = 40.0  # pixels; a smaller person has no labelled keypoints, as in COCO
-_CROWD = -1  # in the map of owners: 0 is scenery, k the k-th person
+_CROWD = -1  # in the map of owners; 0 is scenery, k the k-th person
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,36 +55,34 @@ class Stage:
         self.owner: NDArray[np.int16] = np.zeros((height, width), np.int16)
         self.cast: list[tuple[Sprite, float]] = []
         self.image = _draw_background(rng, (height, width), self.horizon)
-        for _ in range(rng.integers(0, 4)):
-            self.thing(
-                str(rng.choice(THINGS)),
-                rng.uniform(0, width),
-                rng.uniform(0.45, 1.0) * height,
-                height * rng.uniform(0.12, 0.6),
-            )
+        self.scatter(int(rng.integers(0, 4)), (0.45, 1.0), (0.12, 0.6))
         if rng.random() < 0.8:  # a lens focused on the people
             self.image = np.asarray(cv2.GaussianBlur(self.image, (0, 0), rng.uniform(0.8, 4.0)), np.uint8)
 
+    def scatter(self, number: int, ground: tuple[float, float], size: tuple[float, float]) -> None:
+        """Put random things into the scene; `ground` and `size` are ranges in shares of the height."""
+        rng, h = self.rng, self.height
+        for _ in range(number):
+            kind, x = str(rng.choice(THINGS)), rng.uniform(0, self.width)
+            self.thing(kind, x, rng.uniform(*ground) * h, h * rng.uniform(*size))
+
     def thing(self, kind: str, x: float, y: float, size: float) -> None:
-        """Put a thing that is no person into the scene, before whatever is there."""
+        """Put a thing in front of everything in the scene."""
         layer = draw_thing(self.rng, kind, x, y, size, (self.height, self.width))
         if layer is not None:
             self.put(layer, 0)
 
     def put(self, layer: Layer, number: int) -> None:
-        """Paint a layer before whatever is there; what it covers belongs to `number` in the map of owners."""
+        """Paint a layer over the scene; the pixels that it covers get `number` in the map of owners."""
         paste(self.image, layer)
         h, w = layer.alpha.shape
         self.owner[layer.y : layer.y + h, layer.x : layer.x + w][layer.alpha >= 128] = number
 
     def populate(self, kind: str) -> None:
-        """Place the people of one kind of scene, the small first, now and then with something before them."""
+        """Place the people of one kind of scene, the small ones first, some of them with something in front."""
         rng, h, w = self.rng, self.height, self.width
         if kind == "empty":
-            for _ in range(rng.integers(2, 7)):
-                self.thing(
-                    str(rng.choice(THINGS)), rng.uniform(0, w), rng.uniform(0.6, 1.15) * h, h * rng.uniform(0.2, 0.9)
-                )
+            self.scatter(int(rng.integers(2, 7)), (0.6, 1.15), (0.2, 0.9))
             return
         sizes: list[float] = []
         if kind == "crowd":
@@ -101,7 +99,7 @@ class Stage:
             self.person(size * min(h, 1.25 * w))
 
     def person(self, stature: float) -> None:
-        """Place one person, its shadow, its seat, and with some luck something that hides a part of it."""
+        """Place one person with its shadow and its seat, and sometimes a thing that hides a part of it."""
         rng, h, w = self.rng, self.height, self.width
         figure = pose_figure(rng)
         x0, y0, x1, y1 = (stature * bound for bound in figure.bounds)
@@ -133,7 +131,7 @@ class Stage:
             self.thing(str(rng.choice(OCCLUDERS)), x + shift, min(ground, h) + rng.uniform(0, 0.06) * stature, tall)
 
     def crowd(self) -> None:
-        """Rows of tiny people, none of them annotated by itself."""
+        """Place rows of tiny people, to be annotated as one crowd."""
         rng, h, w = self.rng, self.height, self.width
         stature = max(20.0, h * rng.uniform(0.08, 0.16))
         figures = [pose_figure(rng, str(rng.choice(["stand", "walk", "cheer", "wave", "sit"]))) for _ in range(8)]
@@ -156,7 +154,7 @@ class Stage:
         self.crowd_grain = int(stature * 0.3) | 1
 
     def photograph(self) -> Scene:
-        """Light, lens and sensor over the finished scene; masks and keypoints from the map of owners."""
+        """Apply light, lens and sensor; take masks and keypoints from the map of owners."""
         rng, h, w = self.rng, self.height, self.width
         light = cv2.resize(rng.uniform(0.78, 1.18, (3, 3)).astype(np.float32), (w, h), interpolation=cv2.INTER_CUBIC)
         cast = rng.normal(1, 0.05, 3).astype(np.float32) * np.float32(rng.uniform(0.82, 1.12))
@@ -180,7 +178,7 @@ class Stage:
         return Scene(image=image_HW3, persons=tuple(persons), crowd=crowd if crowd.any() else None)
 
     def keypoints(self, number: int, sprite: Sprite, stature: float) -> NDArray[np.int64]:
-        """COCO's triples (17, 3): v is 2 in sight, 1 hidden, and all three are 0 outside or for the very small."""
+        """COCO's triples (17, 3) of x, y, v: v is 2 if visible, 1 if hidden; all 0 outside and for tiny persons."""
         table: NDArray[np.int64] = np.zeros((17, 3), np.int64)
         if stature < _LEAST_STATURE:
             return table
