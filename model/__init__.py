@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from model.encoder_unet import EncoderError
     from model.encoder_weights import start_encoder
     from model.loss import LOSSES, Loss, bce_dice
-    from model.metrics import PixelCounts, Scores, count_pixels
+    from model.metrics import Scores, count_pixels
     from model.network import NETWORKS, NetworkConfig, NetworkName, build_network
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "Loss",
     "NetworkConfig",
     "NetworkName",
-    "PixelCounts",
     "Scores",
     "SegmentationNetwork",
     "bce_dice",
@@ -40,7 +39,7 @@ _HOMES = {
     "model.encoder_unet": ("EncoderError",),
     "model.encoder_weights": ("start_encoder",),
     "model.loss": ("LOSSES", "Loss", "bce_dice"),
-    "model.metrics": ("PixelCounts", "Scores", "count_pixels"),
+    "model.metrics": ("Scores", "count_pixels"),
     "model.network": ("NETWORKS", "NetworkConfig", "NetworkName", "build_network"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -1,18 +1,37 @@
-"""What training minimises: sums of the terms in `model.loss_terms`.
+"""What training minimises: weighted sums of terms, each 0 for a perfect prediction.
 
 Tensor suffixes: N images, 1 the person logit or plane, H and W pixels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from cache.choices import LossName
-from model.loss_terms import Term, cross_entropy, soft_dice, valid_pixels
-from model.loss_terms import focal as focal_term
+
+# Pixels added to both sides of the Dice fraction: no 0/0 where nobody is, and no effect where somebody is.
+DICE_SMOOTHING = 1.0
+
+# The power of a pixel's error in the focal loss: how much less a pixel counts that is nearly right. Lin et al. found
+# this value best.
+FOCAL_GAMMA = 2.0
+
+# The share of a person's pixel in the balance of the two classes. Lin et al. took 0.25, for boxes of which one in
+# thousands holds an object. It moves the probability at which a prediction tips over from a half to 1 - alpha, but the
+# metrics and `predict` cut at a half; and here about one pixel in five is a person. So the classes weigh the same.
+FOCAL_ALPHA = 0.5
+
+Term = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""A scalar of the three tensors that `valid_pixels` gives, pooled over the valid pixels of a batch.
+
+Without any valid pixel a term is 0, and so are its gradients.
+"""
 
 
 class Loss(Protocol):
@@ -28,60 +47,81 @@ class Loss(Protocol):
         ...
 
 
-def bce(logits_N1HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor) -> Tensor:
-    """Binary cross-entropy; see `Loss`."""
-    return _sum(logits_N1HW, person_N1HW, ignore_N1HW, (1.0, cross_entropy))
+def valid_pixels(logits_N1HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Give float32 `logits_N1HW`, `person_N1HW` and `weight_N1HW` (1 where a pixel counts), 0 where it does not."""
+    assert logits_N1HW.shape == person_N1HW.shape == ignore_N1HW.shape, "logits and planes must not broadcast"
+    valid_N1HW = ignore_N1HW == 0
+    weight_N1HW = valid_N1HW.float()
+    # Filling the logit, not the loss, keeps the gradient zero where 0 * inf would make it NaN.
+    return logits_N1HW.float().masked_fill(~valid_N1HW, 0.0), person_N1HW.float() * weight_N1HW, weight_N1HW
 
 
-def dice(logits_N1HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor) -> Tensor:
-    """1 - soft Dice; see `Loss`."""
-    return _sum(logits_N1HW, person_N1HW, ignore_N1HW, (1.0, soft_dice))
+def cross_entropy(logits_N1HW: Tensor, person_N1HW: Tensor, weight_N1HW: Tensor) -> Tensor:
+    """Give the mean binary cross-entropy."""
+    # The stable form, max(x, 0) - x * y + log(1 + exp(-|x|)), holds for logits of any size.
+    bce_sum = F.binary_cross_entropy_with_logits(logits_N1HW, person_N1HW, weight_N1HW, reduction="sum")
+    return bce_sum / weight_N1HW.sum().clamp(min=1.0)
 
 
-def focal(logits_N1HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor) -> Tensor:
-    """Focal loss with gamma 2 and, unlike the paper, alpha 0.5 (`model.loss_terms` says why); see `Loss`."""
-    return _sum(logits_N1HW, person_N1HW, ignore_N1HW, (1.0, focal_term))
+def soft_dice(logits_N1HW: Tensor, person_N1HW: Tensor, weight_N1HW: Tensor) -> Tensor:
+    """Give 1 - soft Dice (Milletari et al. 2016, "V-Net").
 
-
-def bce_dice(
-    logits_N1HW: Tensor,
-    person_N1HW: Tensor,
-    ignore_N1HW: Tensor,
-    *,
-    bce_weight: float = 1.0,
-    dice_weight: float = 1.0,
-) -> Tensor:
-    """Binary cross-entropy times `bce_weight`, plus 1 - soft Dice times `dice_weight`; see `Loss`."""
-    return _sum(logits_N1HW, person_N1HW, ignore_N1HW, (bce_weight, cross_entropy), (dice_weight, soft_dice))
-
-
-def focal_dice(
-    logits_N1HW: Tensor,
-    person_N1HW: Tensor,
-    ignore_N1HW: Tensor,
-    *,
-    focal_weight: float = 20.0,
-    dice_weight: float = 1.0,
-) -> Tensor:
-    """Focal loss times `focal_weight`, plus 1 - soft Dice times `dice_weight`; see `Loss`.
-
-    20 to 1 is the mixture of Kirillov et al. 2023, "Segment anything": a focal loss is small by its nature, and at 1
-    to 1 it would be Dice alone.
+    It is one fraction for the whole batch. Dice for each sample on its own would let an image without a person (where
+    one false pixel moves the loss from 0 to nearly 1) outweigh all others.
     """
-    return _sum(logits_N1HW, person_N1HW, ignore_N1HW, (focal_weight, focal_term), (dice_weight, soft_dice))
+    probability_N1HW = logits_N1HW.sigmoid() * weight_N1HW
+    overlap = (probability_N1HW * person_N1HW).sum()
+    total = probability_N1HW.sum() + person_N1HW.sum()
+    return 1 - (2 * overlap + DICE_SMOOTHING) / (total + DICE_SMOOTHING)
 
 
-def _sum(logits_N1HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor, *terms: tuple[float, Term]) -> Tensor:
-    """Give the weighted sum of the terms as `Loss` says."""
+def focal(
+    logits_N1HW: Tensor,
+    person_N1HW: Tensor,
+    weight_N1HW: Tensor,
+    *,
+    gamma: float = FOCAL_GAMMA,
+    alpha: float = FOCAL_ALPHA,
+) -> Tensor:
+    """Give the mean focal loss (Lin et al. 2017, "Focal loss for dense object detection").
+
+    That is `-share * (1 - p) ** gamma * log(p)`, p being the probability that was given to what is there. Lin et al.
+    divide by the number of objects; that of the pixels is what the cross-entropy is divided by, too.
+
+    Args:
+        logits_N1HW: 0 where `weight_N1HW` is.
+        person_N1HW: 0 or 1, nothing between.
+        weight_N1HW: 1 where a pixel counts, else 0.
+        gamma: power of the error; 0 leaves the cross-entropy.
+        alpha: the share where a person is; where not, it is `1 - alpha`.
+    """
+    right_N1HW = logits_N1HW * (2 * person_N1HW - 1)  # the logit of p
+    share_N1HW = weight_N1HW * (alpha * person_N1HW + (1 - alpha) * (weight_N1HW - person_N1HW))
+    # log(1 - p) = -softplus(right) and log(p) = -softplus(-right) hold for logits of any size; and the exponential of
+    # the first has a gradient even at p = 1, where that of a power below 1 has none.
+    error_N1HW = (-gamma * F.softplus(right_N1HW)).exp()
+    focal_sum = (share_N1HW * error_N1HW * F.softplus(-right_N1HW)).sum()
+    return focal_sum / weight_N1HW.sum().clamp(min=1.0)
+
+
+def weighted_sum(
+    terms: tuple[tuple[float, Term], ...], logits_N1HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor
+) -> Tensor:
+    """Give the sum of (weight, term) as `Loss` says."""
     with torch.autocast(device_type=logits_N1HW.device.type, enabled=False):
         pixels = valid_pixels(logits_N1HW, person_N1HW, ignore_N1HW)
         return torch.stack([weight * term(*pixels) for weight, term in terms]).sum()
 
 
+bce_dice: Loss = partial(weighted_sum, ((1.0, cross_entropy), (1.0, soft_dice)))
+"""Binary cross-entropy plus 1 - soft Dice."""
+
 LOSSES: dict[LossName, Loss] = {
-    "bce": bce,
+    "bce": partial(weighted_sum, ((1.0, cross_entropy),)),
     "bce_dice": bce_dice,
-    "dice": dice,
-    "focal": focal,
-    "focal_dice": focal_dice,
+    "dice": partial(weighted_sum, ((1.0, soft_dice),)),
+    "focal": partial(weighted_sum, ((1.0, focal),)),
+    # 20 to 1 is the mixture of Kirillov et al. 2023, "Segment anything": a focal loss is small by its nature, and at
+    # 1 to 1 it would be Dice alone.
+    "focal_dice": partial(weighted_sum, ((20.0, focal), (1.0, soft_dice))),
 }

@@ -55,26 +55,3 @@ def count_pixels(logits_N1HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor) 
     fp = predicted_N1HW.sum() - tp
     fn = person_valid_N1HW.sum() - tp
     return torch.stack((tp, fp, fn, valid_N1HW.sum() - tp - fp - fn))
-
-
-class PixelCounts:
-    """Running pixel counts on the device; only `scores` reads them, and so waits for the device.
-
-    `counts_4` (tp, fp, fn, tn; int64) may be summed over ranks in place before `scores`.
-    """
-
-    def __init__(self, device: torch.device | str = "cpu") -> None:
-        self.counts_4 = torch.zeros(4, dtype=torch.int64, device=device)
-
-    def update(self, logits_N1HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor) -> None:
-        """Add a batch; shapes and meaning as `count_pixels`."""
-        self.counts_4 += count_pixels(logits_N1HW.detach(), person_N1HW, ignore_N1HW)
-
-    def reset(self) -> None:
-        """Forget everything counted so far."""
-        self.counts_4.zero_()
-
-    def scores(self) -> Scores:
-        """Give the scores of all pixels counted so far."""
-        tp, fp, fn, tn = self.counts_4.tolist()
-        return Scores.from_counts(tp, fp, fn, tn)

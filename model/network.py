@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
@@ -15,19 +15,12 @@ from model.resunet import ResUNet
 from model.unet import UNet
 
 
-class NetworkBuilder(Protocol):
-    """Makes a network; a `SegmentationNetwork` class whose constructor takes these is one."""
-
-    def __call__(self, width: int, dropout: float) -> SegmentationNetwork:
-        """Give a new network with its starting weights."""
-        ...
-
-
-NETWORKS: dict[NetworkName, NetworkBuilder] = {
+NETWORKS: dict[NetworkName, Callable[[int, float], SegmentationNetwork]] = {
     "unet": UNet,
     "attention_unet": AttentionUNet,
     "resunet": ResUNet,
 }
+"""Constructors by name: they take the width and the dropout."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +77,6 @@ def build_network(
     if config.encoder:
         network = EncoderUNet(config.encoder, width=config.width, dropout=config.dropout)
     else:
-        network = NETWORKS[config.name](width=config.width, dropout=config.dropout)
+        network = NETWORKS[config.name](config.width, config.dropout)
     network.set_memory_format(memory_format)
     return network
