@@ -1,4 +1,4 @@
-"""Batches made ahead of the one that is asked for, in a ring of buffers; the same for every backend with threads."""
+"""The prefetch queue: batches are made by a pool of threads, in a ring of buffers, before they are asked for."""
 
 from __future__ import annotations
 
@@ -10,58 +10,114 @@ from itertools import islice, pairwise
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from loader.augment import Parameters
-from loader.crew import Crew, Done
+from loader.augment import Parameters, draw_parameters
+from loader.batch import LoaderConfig
 from loader.order import BatchPlan
+
+Done = SimpleQueue[BaseException | None]
+"""Receives what a job has raised, or None."""
 
 Slot = TypeVar("Slot")
 
 
-class Making(Generic[Slot]):
-    """A batch on its way.
+class ThreadPool:
+    """Threads that do small jobs in the order in which they are given.
+
+    At tens of thousands of samples a second a batch takes half a millisecond. A job of `concurrent.futures` costs a
+    tenth of that in locks and conditions, most of it with the interpreter lock held; two queues cost a few
+    microseconds.
+    """
+
+    def __init__(self, threads: int, name: str) -> None:
+        self._jobs: SimpleQueue[tuple[Callable[[], None], Done] | None] = SimpleQueue()
+        self._threads = [
+            threading.Thread(target=_work, args=(self._jobs,), name=f"{name}-{number}", daemon=True)
+            for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, job: Callable[[], None], done: Done) -> None:
+        """Have a job done by the next free thread, which then puts what it raised, or None, into `done`."""
+        self._jobs.put((job, done))
+
+    def close(self, seconds: float | None = None) -> None:
+        """Finish the jobs that were given, then end the threads. May be called again.
+
+        Args:
+            seconds: to wait for each thread; None waits as long as it takes.
+        """
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join(seconds)
+        self._threads.clear()
+
+
+def _work(jobs: SimpleQueue[tuple[Callable[[], None], Done] | None]) -> None:
+    # Not a method: a thread that held the pool would keep a forgotten loader, and its memory maps, alive.
+    while (given := jobs.get()) is not None:
+        job, done = given
+        try:
+            job()
+        except BaseException as error:  # it is the caller's to raise
+            done.put(error)
+        else:
+            done.put(None)
+        del job, done, given
+
+
+class PendingBatch(Generic[Slot]):
+    """A batch that threads are making.
 
     Attributes:
-        plan: what it is of.
-        slot: where it goes to.
-        parameters: of its augmentation, if there is any.
+        plan: its samples.
+        slot: the buffers that it is made in.
+        parameters: of its augmentation; None without one.
     """
 
     def __init__(self, plan: BatchPlan, slot: Slot, parameters: Parameters | None) -> None:
         self.plan, self.slot, self.parameters = plan, slot, parameters
-        self._waiting = 0
+        self._unfinished = 0
         self._done: Done = SimpleQueue()
 
-    def share_out(self, crew: Crew, parts: int, work: Callable[[int, int], None]) -> None:
-        """Have `work(first row, row after the last)` done by threads, for each of so many parts of the batch."""
+    def start(self, pool: ThreadPool, parts: int, work: Callable[[int, int], None]) -> None:
+        """Have `work(first row, row after the last)` done by threads, once for each of `parts` parts of the batch."""
         rows = len(self.plan.samples)
         for first, last in pairwise(rows * part // parts for part in range(parts + 1)):
-            crew.do(partial(work, first, last), self._done)
-        self._waiting += parts
+            pool.submit(partial(work, first, last), self._done)
+        self._unfinished += parts
 
-    def wait(self) -> None:
-        """Until it is ready. Raises what a thread has raised, though others may still be at work."""
-        while self._waiting:
-            self._waiting -= 1
-            if (error := self._done.get()) is not None:
+    def wait(self, *, abandoned: bool = False) -> None:
+        """Wait until all parts are finished.
+
+        Raises:
+            BaseException: what a thread has raised, at once, though others may still be at work. Not if `abandoned`.
+        """
+        while self._unfinished:
+            self._unfinished -= 1
+            error = self._done.get()
+            if error is not None and not abandoned:
                 raise error
 
-    def abandon(self) -> None:
-        """Wait until no thread is at work on it."""
-        while self._waiting:
-            self._waiting -= 1
-            self._done.get()
+
+def draw(config: LoaderConfig, side: int, plan: BatchPlan) -> Parameters | None:
+    """The augmentation of a batch, at a side in pixels; None if there is none."""
+    if config.augmentation.identity:
+        return None
+    return draw_parameters(config.augmentation, side, config.seed, plan.epoch, plan.samples)
 
 
-OneMaking = TypeVar("OneMaking", bound=Making[Any])
+Pending = TypeVar("Pending", bound=PendingBatch[Any])
 
 
-def make_ahead(
+def prefetch(
     plans: Iterable[BatchPlan],
     slots: Sequence[Slot],
-    start: Callable[[BatchPlan, Slot], OneMaking],
+    start: Callable[[BatchPlan, Slot], Pending],
     stop: threading.Event,
-) -> Generator[OneMaking]:
-    """Start the planned batches as far ahead as there are slots; give each when it is ready, in order.
+) -> Generator[Pending]:
+    """Start batches as far ahead as there are slots; yield each when it is ready, in order.
 
     One slot is with the caller, until it asks for the next batch.
 
@@ -69,21 +125,21 @@ def make_ahead(
         plans: of the batches.
         slots: two or more.
         start: hands a batch to threads.
-        stop: set while these are to do no more work, because the caller has had enough.
+        stop: is set while threads have to end early, because the caller has closed the generator.
     """
     waiting, free = iter(plans), deque(slots)
-    under_way: deque[OneMaking] = deque()
+    pending: deque[Pending] = deque()
     try:
-        under_way.extend(start(plan, free.popleft()) for plan in islice(waiting, len(slots) - 1))
-        while under_way:
+        pending.extend(start(plan, free.popleft()) for plan in islice(waiting, len(slots) - 1))
+        while pending:
             # The last free slot is the one that the caller has just given back by coming again.
-            under_way.extend(start(plan, free.popleft()) for plan in islice(waiting, 1))
-            under_way[0].wait()
-            making = under_way.popleft()
-            yield making
-            free.append(making.slot)
+            pending.extend(start(plan, free.popleft()) for plan in islice(waiting, 1))
+            pending[0].wait()
+            batch = pending.popleft()
+            yield batch
+            free.append(batch.slot)
     finally:
         stop.set()
-        for making in under_way:
-            making.abandon()
+        for batch in pending:
+            batch.wait(abandoned=True)
         stop.clear()

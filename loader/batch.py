@@ -128,17 +128,14 @@ class BatchSource(Protocol):
 
     Attributes:
         notes: what is worth knowing of how it runs, a sentence each.
+        resident: so many samples, the first ones of the split, are in memory: no batch reads them from their shards.
     """
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """See above."""
-
-    def reads(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Which of `(N,)` samples are read from their shards when a batch of them is made."""
+    notes: tuple[str, ...]
+    resident: int
 
     def run(self, plans: Iterable[BatchPlan]) -> Generator[Batch]:
         """Make the batches; the caller may stop early and call again."""
 
     def close(self) -> None:
-        """Stop threads, close the cache."""
+        """Stop the threads and free the buffers."""

@@ -10,8 +10,6 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import simplejpeg
 import torch
 from torch.utils.dlpack import from_dlpack
@@ -35,23 +33,17 @@ class DaliSource:
     wait for that one, and the other way round before the tensors are let go.
 
     Raises:
-        ValueError: DALI is not installed, or the device is not there.
+        ValueError: DALI is not installed.
     """
 
     notes: tuple[str, ...] = ()
+    resident = 0
 
     def __init__(self, config: LoaderConfig, reader: CacheReader) -> None:
         self._config, self._reader = config, reader
         self._device = torch.device(config.device)
         self._dali = _import_dali()
         self._on_gpu = self._device.type == "cuda"
-        if self._on_gpu and (self._device.index or 0) >= torch.cuda.device_count():
-            raise ValueError(
-                f"device={config.device!r} is not there: torch finds {torch.cuda.device_count()} CUDA devices; "
-                "use device='cpu', or check the driver with nvidia-smi"
-            )
-        if not self._on_gpu and self._device.type != "cpu":
-            raise ValueError(f"device={config.device!r} is not possible with the dali loader; use cuda or cpu")
         self._records = RecordCheck(reader, config.on_bad_record)
         self._map = RecordMap(reader, self._records)
         self._feed = Feed(config, reader, self._map, pinned=self._on_gpu and config.pin_memory)
@@ -64,10 +56,6 @@ class DaliSource:
         pipeline = build_pipeline(self._dali, self._feed, self._config, self._reader.layout, device_id=device_id)
         _pipelines.add(pipeline)
         return pipeline
-
-    def reads(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """All of them. See `BatchSource`."""
-        return np.ones(len(samples), np.bool_)
 
     def run(self, plans: Iterable[BatchPlan]) -> Generator[Batch]:
         """Make the planned batches. See `BatchSource`.

@@ -185,7 +185,7 @@ class Loader:
     def _shards_of(self, plan: BatchPlan) -> I64:
         """The shards that a batch is read from."""
         samples = plan.samples[: plan.valid]
-        return np.unique(self.reader.samples["shard"][samples[self._source.reads(samples)]])
+        return np.unique(self.reader.samples["shard"][samples[samples >= self._source.resident]])
 
     def state_dict(self) -> dict[str, int]:
         """The position after the batch that was handed out last."""
@@ -285,6 +285,8 @@ def _open_source(backend: Chosen, config: LoaderConfig, reader: CacheReader) -> 
             f"{config.cache} has {len(reader)} samples in {config.split!r}, fewer than one batch of {least}; "
             "use a smaller batch size, or another split"
         )
+    if backend != "native":
+        _check_device(config.device, backend)
     if backend == "dali":
         from loader.dali import DaliSource
 
@@ -296,3 +298,16 @@ def _open_source(backend: Chosen, config: LoaderConfig, reader: CacheReader) -> 
     from loader.native import NativeSource
 
     return NativeSource(config, reader)
+
+
+def _check_device(device: str, backend: Chosen) -> None:
+    import torch
+
+    kind, number = torch.device(device).type, torch.device(device).index or 0
+    if kind not in ("cpu", "cuda"):
+        raise ValueError(f"device={device!r} is not possible with the {backend} loader; use cuda or cpu")
+    if kind == "cuda" and number >= torch.cuda.device_count():
+        raise ValueError(
+            f"device={device!r} is not there: torch finds {torch.cuda.device_count()} CUDA devices; "
+            "use device='cpu', or check the driver with nvidia-smi"
+        )

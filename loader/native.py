@@ -14,11 +14,9 @@ import numpy.typing as npt
 import torch
 
 from cache.fork import fork_lock
-from loader.ahead import Making, make_ahead
-from loader.augment import Parameters, draw_parameters
+from loader.ahead import PendingBatch, ThreadPool, draw, prefetch
 from loader.batch import Batch, LoaderConfig
 from loader.buffers import OFF_LINE, host_buffer
-from loader.crew import Crew
 from loader.damage import RecordCheck
 from loader.kernels import BLANK, copy_records, unpack_planes
 from loader.order import BatchPlan
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
     from cache.reader import CacheReader
 
 U8 = npt.NDArray[np.uint8]
-I64 = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 
 class _Slot:
@@ -56,6 +52,7 @@ class NativeSource:
     """
 
     notes: tuple[str, ...] = ()
+    resident = 0
 
     def __init__(self, config: LoaderConfig, reader: CacheReader) -> None:
         self._config, self._reader, self._layout = config, reader, reader.layout
@@ -73,56 +70,46 @@ class NativeSource:
         self._stream = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]
         self._scratch = threading.local()
         self._stop = reader.stop  # it ends the waiting for shards, too
-        self._crew = Crew(threads, "loader")
-        self._crew.do(self._load_kernels, SimpleQueue())  # what it raises, the first batch raises, too
+        self._pool = ThreadPool(threads, "loader")
+        self._pool.submit(self._load_kernels, SimpleQueue())  # what it raises, the first batch raises, too
 
     def _load_kernels(self) -> None:
         """Make a batch of no samples: Numba starts and reads the machine code while the caller does something else."""
         plan = BatchPlan(epoch=0, samples=np.empty(0, np.int64), valid=0)
-        making = Making(plan, self._ring[0], self._parameters(plan.epoch, plan.samples))
+        empty = PendingBatch(plan, self._ring[0], draw(self._config, self._layout.side, plan))
         with _loading_kernels, _collector_paused():
-            self._fill(making, 0, 0)
-
-    def reads(self, samples: I64) -> Bools:
-        """All of them. See `BatchSource`."""
-        return np.ones(len(samples), np.bool_)
+            self._fill(empty, 0, 0)
 
     def run(self, plans: Iterable[BatchPlan]) -> Generator[Batch]:
         """Make the planned batches. See `BatchSource`."""
-        with closing(make_ahead(plans, self._ring, self._start, self._stop)) as ready:
-            for making in ready:
-                yield self._hand_over(making.plan, making.slot)
+        with closing(prefetch(plans, self._ring, self._start, self._stop)) as ready:
+            for pending in ready:
+                yield self._hand_over(pending.plan, pending.slot)
 
-    def _start(self, plan: BatchPlan, slot: _Slot) -> Making[_Slot]:
+    def _start(self, plan: BatchPlan, slot: _Slot) -> PendingBatch[_Slot]:
         """Hand a batch to the threads."""
         if slot.copied is not None:
             slot.copied.synchronize()
-        making = Making(plan, slot, self._parameters(plan.epoch, plan.samples))
-        making.share_out(self._crew, self._parts, partial(self._fill, making))
-        return making
+        pending = PendingBatch(plan, slot, draw(self._config, self._layout.side, plan))
+        pending.start(self._pool, self._parts, partial(self._fill, pending))
+        return pending
 
-    def _parameters(self, epoch: int, samples: I64) -> Parameters | None:
-        config = self._config
-        if config.augmentation.identity:
-            return None
-        return draw_parameters(config.augmentation, self._layout.side, config.seed, epoch, samples)
-
-    def _fill(self, making: Making[_Slot], first: int, last: int) -> None:
+    def _fill(self, pending: PendingBatch[_Slot], first: int, last: int) -> None:
         """Make some rows of a batch. Runs in a thread."""
         if self._stop.is_set():
             return
-        plan, rows = making.plan, slice(first, last)
+        plan, rows = pending.plan, slice(first, last)
         samples = plan.samples[rows]
         places = self._map.find(samples, max(0, plan.valid - first))
-        image, person, ignore = (buffer[rows] for buffer in making.slot.rows)
-        if making.parameters is None:
+        image, person, ignore = (buffer[rows] for buffer in pending.slot.rows)
+        if pending.parameters is None:
             if self._layout.codec == "jpeg":
                 self._map.decode(samples, places, image)
                 unpack_planes(places, person, ignore)
             else:
                 copy_records(places, image, person, ignore)
             return
-        matrix, colour = (values[rows] for values in making.parameters)
+        matrix, colour = (values[rows] for values in pending.parameters)
         if self._layout.codec == "jpeg":
             pixels = self._pixels(last - first)
             self._map.decode(samples, places, pixels)
@@ -131,7 +118,7 @@ class NativeSource:
         warp_records(places, self._layout.side, matrix, colour, image, person, ignore)
 
     def _pixels(self, rows: int) -> U8:
-        """Room of this thread's own for `(N, S*S*3)` decoded pixels."""
+        """This thread's own buffer for `(N, S*S*3)` decoded pixels."""
         pixels: U8 | None = getattr(self._scratch, "pixels", None)
         if pixels is None or len(pixels) < rows:
             pixels = self._scratch.pixels = host_buffer(rows, self._layout.image_bytes, off=OFF_LINE).numpy()
@@ -153,7 +140,7 @@ class NativeSource:
 
     def close(self) -> None:
         """Stop the threads. See `BatchSource`."""
-        self._crew.close()
+        self._pool.close()
         self._ring.clear()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import numpy.typing as npt
 import psutil
@@ -19,13 +17,13 @@ BLANK_ROW = 0
 """The row that stands for no record: black, without a person, all of it ignored."""
 
 NETWORK_BYTES = 2 << 30
-NETWORK_BYTES_A_PIXEL = 4608
-"""What the network is left with by default: some bytes for its weights, their gradients, the optimizer and the
+NETWORK_BYTES_PER_PIXEL = 4608
+"""What is left for the network by default: some bytes for its weights, their gradients, the optimizer and the
 libraries, and some for each pixel of a batch. The latter is what the activations of the largest of our networks take,
 U-Net of width 64 in 16 bits: 36 GB at batch 32 and side 512."""
 
 NETWORK_SHARE = 0.75
-"""But at most so much of what is free: smaller networks take a third of that."""
+"""Share of the free memory that the network is left with at most: smaller networks take a third of the above."""
 
 
 class ResidentStore:
@@ -60,7 +58,7 @@ class ResidentStore:
         self._places[BLANK_ROW] = BLANK
 
     def on_host(self, first: int, count: int) -> tuple[U8, U8, U8]:
-        """Rows of a store on the CPU, to be filled: image `(N, S*S*3)`, packed person and ignore `(N, S*S/8)`."""
+        """Views of rows on the CPU, to be filled: image `(N, S*S*3)`, packed person and ignore `(N, S*S/8)`."""
         image, person, ignore = (tensor[first : first + count].view(count, -1).numpy() for tensor in self.records)
         return image, person, ignore
 
@@ -74,60 +72,18 @@ class ResidentStore:
         self.records = Records(*(torch.empty(0, dtype=torch.uint8, device=self.device) for _ in self.records))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Residency:
-    """How much of a split is resident.
-
-    Attributes:
-        samples: of the split.
-        resident: how many of these, the first ones.
-        ring_rows: rows behind them, for samples that come and go.
-        row_bytes: of a decoded record.
-        budget: bytes that all rows may take.
-        device: where.
-    """
-
-    samples: int
-    resident: int
-    ring_rows: int
-    row_bytes: int
-    budget: int
-    device: str
-
-    @property
-    def rows(self) -> int:
-        """Of the store."""
-        return 1 + self.resident + self.ring_rows
-
-    @property
-    def bytes_for_all(self) -> int:
-        """What it takes to have every sample resident."""
-        return (1 + self.samples) * self.row_bytes
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """A line, unless all samples are resident."""
-        if self.resident == self.samples:
-            return ()
-        return (
-            f"{self.resident:,} of {self.samples:,} samples are resident on {self.device}, the others are loaded when "
-            f"their turn comes: all would take {self.bytes_for_all:,} bytes, the budget is {self.budget:,}; set "
-            "resident_bytes if the network needs less, or make the cache with a smaller side",
-        )
-
-
 def row_bytes(side: int) -> int:
     """Bytes of a decoded record: its image, and two packed planes."""
     return side * side * 3 + 2 * (side * side // 8)
 
 
-def plan_residency(samples: int, side: int, budget: int, *, batch_size: int, batches: int, device: str) -> Residency:
-    """As many samples as fit; if these are not all, leave room for `batches` batches of others.
+def count_resident(samples: int, side: int, budget: int, *, batch_size: int, batches: int, device: str) -> int:
+    """How many samples of a split can be resident: all, or as many as fit beside rows for `batches` batches of others.
 
     Args:
         samples: of the split.
         side: pixels.
-        budget: bytes.
+        budget: bytes that all rows of a store may take, its blank row included.
         batch_size: samples of a batch.
         batches: how many are under way at a time.
         device: name, for messages.
@@ -135,20 +91,16 @@ def plan_residency(samples: int, side: int, budget: int, *, batch_size: int, bat
     Raises:
         ValueError: not even one batch could be resident.
     """
-    size = row_bytes(side)
-    rows, ring_rows = max(budget, 0) // size - 1, batch_size * batches
+    rows, others = max(budget, 0) // row_bytes(side) - 1, batch_size * batches
     if rows >= samples:
-        return Residency(samples=samples, resident=samples, ring_rows=0, row_bytes=size, budget=budget, device=device)
-    resident = rows - ring_rows
-    if resident < batch_size:
-        least = (1 + batch_size + ring_rows) * size
+        return samples
+    if rows - others < batch_size:
+        least = (1 + batch_size + others) * row_bytes(side)
         raise ValueError(
             f"the resident loader may use {budget:,} bytes on {device}, and one batch of {batch_size} samples beside "
             f"the {batches} under way takes {least:,}; set a larger resident_bytes, or use the native loader"
         )
-    return Residency(
-        samples=samples, resident=resident, ring_rows=ring_rows, row_bytes=size, budget=budget, device=device
-    )
+    return rows - others
 
 
 def default_budget(device: torch.device, batch_size: int, side: int) -> int:
@@ -158,5 +110,5 @@ def default_budget(device: torch.device, batch_size: int, side: int) -> int:
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, not in use
     else:
         free = psutil.virtual_memory().available
-    network = NETWORK_BYTES + NETWORK_BYTES_A_PIXEL * batch_size * side * side
+    network = NETWORK_BYTES + NETWORK_BYTES_PER_PIXEL * batch_size * side * side
     return free - min(network, int(NETWORK_SHARE * free))

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import CacheError
+from loader.ahead import ThreadPool
 from loader.batch import LoaderConfig
-from loader.crew import Crew
 from loader.order import resolve_order
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class ShardFlow:
 
     def __init__(self, reader: CacheReader, *, ahead: int, early: int, remedy: str) -> None:
         self._reader, self._ahead, self._early, self._remedy = reader, ahead, early, remedy
-        self._crew = Crew(FETCHERS, "loader-fetch")
+        self._pool = ThreadPool(FETCHERS, "loader-fetch")
 
     @contextmanager
     def follow(self, needs: Sequence[I64]) -> Iterator[Callable[[int], None]]:
@@ -86,7 +86,7 @@ class ShardFlow:
         def bring_until(step: int) -> None:
             wanted = int(np.searchsorted(starts, step, "right")) + self._ahead
             while coming and len(first) - len(coming) < wanted:
-                self._crew.do(partial(self._bring, coming.popleft(), gone), SimpleQueue())
+                self._pool.submit(partial(self._bring, coming.popleft(), gone), SimpleQueue())
 
         def let_go(shard: int) -> None:
             gone.add(shard)
@@ -132,4 +132,4 @@ class ShardFlow:
 
     def close(self) -> None:
         """End the threads."""
-        self._crew.close(END_SECONDS)
+        self._pool.close(END_SECONDS)

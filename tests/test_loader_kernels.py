@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loader.crew import Crew
+from loader.ahead import ThreadPool
 from loader.kernels import BLANK, copy_images, copy_packed_planes, copy_records, unpack_planes
 
 
@@ -70,27 +70,27 @@ def test_buffers_that_are_no_whole_cache_lines_are_refused(broken):
         unpack_planes(places, plane, np.ascontiguousarray(broken(plane))[:, 1:])
 
 
-def test_a_crew_does_its_jobs_in_order_and_hands_on_what_they_raise():
-    crew, done, order = Crew(1, "test-crew"), SimpleQueue(), []
+def test_a_thread_pool_does_its_jobs_in_order_and_hands_on_what_they_raise():
+    pool, done, order = ThreadPool(1, "test-pool"), SimpleQueue(), []
 
     def fail():
         raise ArithmeticError("no")
 
     for job in (lambda: order.append(1), fail, lambda: order.append(2)):
-        crew.do(job, done)
+        pool.submit(job, done)
     assert done.get(timeout=5) is None
     assert isinstance(done.get(timeout=5), ArithmeticError)
     assert done.get(timeout=5) is None
     assert order == [1, 2]
-    crew.close()
-    crew.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("test-crew")]
+    pool.close()
+    pool.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("test-pool")]
 
 
-def test_a_crew_works_at_once_and_ends_after_what_it_was_given():
-    crew, done, met = Crew(2, "test-crew"), SimpleQueue(), threading.Barrier(2, timeout=5)
-    crew.do(met.wait, done)
-    crew.do(met.wait, done)  # each waits for the other
-    crew.do(lambda: time.sleep(0.01), done)
-    crew.close()
+def test_a_thread_pool_works_at_once_and_ends_after_what_it_was_given():
+    pool, done, met = ThreadPool(2, "test-pool"), SimpleQueue(), threading.Barrier(2, timeout=5)
+    pool.submit(met.wait, done)
+    pool.submit(met.wait, done)  # each waits for the other
+    pool.submit(lambda: time.sleep(0.01), done)
+    pool.close()
     assert [done.get_nowait() for _ in range(3)] == [None] * 3

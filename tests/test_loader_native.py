@@ -132,7 +132,7 @@ def test_kernels_are_loaded_by_a_batch_of_no_samples(caches, kind, level, monkey
     config = LoaderConfig(cache=caches[kind], batch_size=4, augment=LEVELS[level], threads=1)
     with CacheReader(caches[kind], "train") as reader:
         source, done = loader.native.NativeSource(config, reader), SimpleQueue()
-        source._crew.do(int, done)
+        source._pool.submit(int, done)
         done.get()  # now its thread has loaded them
         for name in ("copy_records", "unpack_planes", "warp_records"):
             watched(name)
