@@ -17,9 +17,8 @@ from console.language import _
 from console.sentences import translated
 from loader.augment import LEVELS
 from loader.batch import LoaderConfig
-from loader.gallery import augmentation_gallery
 from loader.loader import open_loader
-from loader.sheet import contact_sheet
+from loader.sheet import augmentation_gallery, contact_sheet
 from preprocess.build import BuildConfig, build_cache
 
 

@@ -16,7 +16,6 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from cache.kernel import kernel
-from loader.bits import load_bits
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
@@ -30,6 +29,23 @@ _LANES = 64
 _AHEAD = 4096
 """Bytes. Every page of a memory map lies elsewhere, and processors do not look past its end by themselves: so each line
 asks for the one a page later. Alone that saves a tenth of the time of copying."""
+
+
+def load_bits(builder: Any, address: Any, pixel: Any) -> Any:
+    """64 pixels of a packed plane as a vector of bytes 0 and 1.
+
+    Said to the compiler as one-bit numbers widened to bytes, it is two or three instructions with AVX-512 and a short
+    shuffle elsewhere; a loop over bits stays a loop.
+
+    Args:
+        builder: of LLVM's instructions.
+        address: int64, where the plane begins.
+        pixel: int64, the first one; a multiple of 8.
+    """
+    word, byte = ir.IntType(64), ir.IntType(8)
+    place = builder.gep(builder.inttoptr(address, byte.as_pointer()), [builder.lshr(pixel, word(3))])
+    packed = builder.load(builder.bitcast(place, word.as_pointer()), align=1)
+    return builder.zext(builder.bitcast(packed, ir.VectorType(ir.IntType(1), 64)), ir.VectorType(byte, 64))
 
 
 def _store_past_caches(builder: Any, vector: Any, pointer: Any) -> None:

@@ -1,15 +1,19 @@
-"""A contact sheet: what the network is given, at a glance."""
+"""Contact sheets of what the network is given: a batch, or the same samples at each augmentation level."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from loader.batch import Batch
+from loader.augment import LEVELS, Level
+from loader.batch import Batch, LoaderConfig
+from loader.loader import open_loader
 
 U8 = npt.NDArray[np.uint8]
 
@@ -29,36 +33,34 @@ GAP = 6
 
 BACKGROUND = 245
 LABEL_HEIGHT = 18
+ROWS: tuple[tuple[Level, int], ...] = (("none", 0), ("light", 0), ("light", 1), ("heavy", 0), ("heavy", 1))
+"""Level and epoch of each row of a gallery: another epoch draws other parameters."""
+
 WIDEST = 1600
-"""Pixels; when nothing else is asked for, pictures are shrunk until the sheet is not wider."""
+"""Pixels; pictures are shrunk until the sheet is not wider."""
 
 
-def contact_sheet(
-    batch: Batch, columns: int | None = None, scale: float | None = None, names: Sequence[str] | None = None
-) -> U8:
+def contact_sheet(batch: Batch, columns: int | None = None, names: Sequence[str] | None = None) -> U8:
     """The samples of a batch side by side: persons tinted and outlined, ignored pixels hatched gray, numbers below.
+
+    Pictures have the batch's side, or less where the sheet would be wider than `WIDEST` pixels.
 
     Args:
         batch: samples that only fill it up are left out.
         columns: pictures in a row; by default those that leave the fewest places empty.
-        scale: size of a picture relative to the batch's side; by default 1, or less for a sheet of `WIDEST` pixels.
         names: what is written below each picture, before the share of person pixels; by default its sample number.
 
     Returns:
         `(H, W, 3)` uint8 RGB.
 
     Raises:
-        ValueError: `columns` or `scale` is not positive, or the batch has no sample that counts.
+        ValueError: the batch has no sample that counts.
     """
     count, side = batch.valid, int(batch.image.shape[-1])
     if count < 1:
         raise ValueError("the batch has no sample that counts; a contact sheet needs at least 1")
-    columns = _fullest(count) if columns is None else columns
-    if columns < 1:
-        raise ValueError(f"columns={columns} is below 1")
-    if scale is not None and scale <= 0:
-        raise ValueError(f"scale={scale} is not above 0; 1 shows the batch at its own size")
-    tile = max(1, min(side, (WIDEST - GAP) // columns - GAP) if scale is None else round(side * scale))
+    columns = columns or _fullest(count)
+    tile = max(1, min(side, (WIDEST - GAP) // columns - GAP))
 
     image_NHW3 = batch.image[:count].permute(0, 2, 3, 1).cpu().numpy()
     person_NHW = batch.person[:count, 0].cpu().numpy()
@@ -109,3 +111,30 @@ def _label(strip: U8, text: str) -> None:
     strip_copy = np.ascontiguousarray(strip)
     cv2.putText(strip_copy, text, (2, LABEL_HEIGHT - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (70, 70, 70), 1, cv2.LINE_AA)
     strip[:] = strip_copy
+
+
+def augmentation_gallery(config: LoaderConfig) -> U8:
+    """The first `config.batch_size` samples of the cache's order, a column each, at every level.
+
+    Returns:
+        `(H, W, 3)` uint8 RGB.
+
+    Raises:
+        CacheError: see `loader.open_loader`.
+    """
+    rows = [_row(config, level, epoch) for level, epoch in ROWS]
+    image, person, ignore = (torch.cat([getattr(row, name) for row in rows]) for name in ("image", "person", "ignore"))
+    samples = np.concatenate([row.samples for row in rows])
+    sheet = Batch(image, person, ignore, samples, valid=len(samples), epoch=0)
+    names = [f"{level}, epoch {epoch}" for level, epoch in ROWS for _ in range(config.batch_size)]
+    return contact_sheet(sheet, columns=config.batch_size, names=names)
+
+
+def _row(config: LoaderConfig, level: Level, epoch: int) -> Batch:
+    config = dataclasses.replace(config, augment=LEVELS[level], shuffle=False, drop_last=True)
+    with open_loader(config) as loader:
+        loader.load_state_dict({"epoch": epoch, "consumed": 0})
+        batch = next(iter(loader))
+        # Copies: a batch is the loader's, and gone with it.
+        tensors = {name: getattr(batch, name).cpu().clone() for name in ("image", "person", "ignore")}
+        return dataclasses.replace(batch, **tensors)

@@ -30,8 +30,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from cache.kernel import kernel
-from loader.bits import load_bits
-from loader.kernels import BLANK
+from loader.kernels import BLANK, load_bits
 
 U8 = npt.NDArray[np.uint8]
 I32 = npt.NDArray[np.int32]
