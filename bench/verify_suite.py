@@ -16,8 +16,8 @@ from bench.report import Row
 from bench.timing import Work, measure_together
 from cache.integrity import check_split
 from cache.reader import CacheReader
-from cache.shards import shard_files
 from cache.spec import CacheSpec, Store
+from cache.storage import shard_files
 from preprocess.build import build_cache
 
 CAT_BYTES = 1 << 30

@@ -10,8 +10,6 @@ import fcntl
 import os
 import threading
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
@@ -35,12 +33,12 @@ os.register_at_fork(after_in_child=_close_inherited)
 
 
 def lock_file(path: Path, stop: threading.Event, *, shared: bool = False) -> FileIO:
-    """Open a file, which is made if it is not there, and lock it; to close the file gives the lock back.
+    """Open a file, made if it is not there, and lock it until the file is closed.
 
     Args:
         path: of the file.
         stop: ends waiting.
-        shared: with others that share; else alone.
+        shared: let others share the lock; else it is exclusive.
 
     Raises:
         StoppedError: `stop` is set.
@@ -53,7 +51,7 @@ def lock_file(path: Path, stop: threading.Event, *, shared: bool = False) -> Fil
 
 
 def try_lock_file(path: Path, *, shared: bool = False) -> FileIO | None:
-    """As `lock_file`, but None if another one is in the way."""
+    """As `lock_file`, but None at once if another lock is in the way."""
     while True:
         with _opening:
             file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")
@@ -73,10 +71,3 @@ def try_lock(file: FileIO | int, *, shared: bool = False) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-@contextmanager
-def locked(path: Path, stop: threading.Event) -> Iterator[FileIO]:
-    """Have a file locked for oneself within the block; gives the file."""
-    with lock_file(path, stop) as file:
-        yield file

@@ -16,9 +16,8 @@ from typing import TypeVar
 from cache.atomic import sync_directory, write_atomically
 from cache.errors import StorageError
 from cache.place import StorageUrl
-from cache.shards import remove as remove_local
-from cache.shards import shard_files
-from cache.storage import Storage
+from cache.storage import Storage, shard_files
+from cache.storage import remove as remove_local
 
 AT_ONCE = 16
 """Requests to object storage that are under way at a time: most of one is waiting for its answer."""

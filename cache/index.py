@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import re
 from pathlib import Path, PurePath
+from typing import Annotated
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from cache import files
 from cache.atomic import write_atomically
 from cache.errors import GO_ON, REBUILD, CacheCorruptError, CacheMissingError, CacheVersionError
 from cache.spec import FORMAT_VERSION, CacheSpec
-from cache.storage import read_bytes
 
 INDEX_NAME = "index.json"
 SAMPLES_NAME = "samples.npy"
@@ -45,6 +45,12 @@ _HEADER_BYTES = 4096
 
 SampleTable = npt.NDArray[np.void]
 
+# These names become paths, some of which are deleted: none may lead out of the cache's folder. The index's checksum
+# proves nothing, for whoever edits an index can sign it anew. msgspec checks the patterns when it reads one.
+SplitName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")]
+ShardName = Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{5,9}\.(lmdb|zarr)\Z")]
+Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardInfo:
@@ -58,10 +64,10 @@ class ShardInfo:
         key: digest of what it was made from: two shards of equal key hold equal records.
     """
 
-    name: str
+    name: ShardName
     rows: int
     bytes: int
-    checksum: str
+    checksum: Digest
     key: str = ""
 
 
@@ -79,7 +85,7 @@ class SplitInfo:
 
     samples: int
     rejected: int
-    table_checksum: str
+    table_checksum: Digest
     shards: tuple[ShardInfo, ...]
     source: SourceInfo
 
@@ -91,7 +97,7 @@ class CacheIndex:
     spec: CacheSpec
     fingerprint: str
     tools: dict[str, str]
-    splits: dict[str, SplitInfo]
+    splits: dict[SplitName, SplitInfo]
 
     @property
     def bytes(self) -> int:
@@ -117,7 +123,7 @@ class CacheIndex:
         """
         path = root / INDEX_NAME
         try:
-            text = read_bytes(path)
+            text = files.read(path)
         except (FileNotFoundError, NotADirectoryError):
             raise CacheMissingError(
                 f"{root} holds no finished cache ({INDEX_NAME} is missing); "
@@ -136,52 +142,9 @@ class CacheIndex:
         if document.get("checksum") != _digest(document.get("index")):
             raise CacheCorruptError(f"{path} was changed after it was written (its checksum differs); {GO_ON}")
         try:
-            index = msgspec.convert(document["index"], cls)
-            index.check_names()
-        except ValueError as error:  # msgspec's errors are such
+            return msgspec.convert(document["index"], cls)
+        except msgspec.ValidationError as error:
             raise CacheCorruptError(f"{path} is not a cache index ({error}); {GO_ON}") from None
-        return index
-
-    def check_names(self) -> None:
-        """Refuse names that could lead out of the cache's folder: they become paths, of which some are deleted.
-
-        A checksum proves nothing here: whoever edits an index can sign it anew.
-
-        Raises:
-            ValueError: a name of a split, or the name or checksum of a shard, is not one that a build gives.
-        """
-        for split, info in self.splits.items():
-            if not _SPLIT_NAME.fullmatch(split):
-                raise ValueError(f"{split[:80]!r} is not the name of a split")
-            check_digest(info.table_checksum)
-            for shard in info.shards:
-                check_shard(shard)
-
-
-_SPLIT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_SHARD_NAME = re.compile(r"[0-9]{5,9}\.(lmdb|zarr)")
-_DIGEST = re.compile(r"[0-9a-f]{32}")
-
-
-def check_shard(shard: ShardInfo) -> None:
-    """Refuse a shard whose name or checksum, which become file names, is not one that a build gives.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if not _SHARD_NAME.fullmatch(shard.name):
-        raise ValueError(f"{shard.name[:80]!r} is not the name of a shard; they are called as 00012.lmdb or 00012.zarr")
-    check_digest(shard.checksum)
-
-
-def check_digest(text: str) -> None:
-    """Refuse a checksum that is not 32 hexadecimal digits: fetched files are named by it.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    if not _DIGEST.fullmatch(text):
-        raise ValueError(f"{text[:80]!r} is not a checksum of 32 hexadecimal digits")
 
 
 def encode_index(index: CacheIndex) -> bytes:
@@ -212,7 +175,7 @@ def load_table(root: PurePath, split: str, info: SplitInfo) -> SampleTable:
     """
     path = root / split / SAMPLES_NAME
     try:
-        data = read_bytes(path)
+        data = files.read(path)
     except FileNotFoundError:
         raise CacheCorruptError(f"{path} is missing though the index names it; {REBUILD}") from None
     return decode_table(data, path, info)

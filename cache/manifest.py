@@ -16,7 +16,7 @@ import xxhash
 
 from cache import files
 from cache.errors import REBUILD, CacheCorruptError
-from cache.index import SAMPLE_DTYPE, SampleTable, ShardInfo, check_shard
+from cache.index import SAMPLE_DTYPE, SampleTable, ShardInfo
 
 Folder = TypeVar("Folder", bound=PurePath)
 
@@ -115,8 +115,7 @@ class ShardManifest:
             raise CacheCorruptError(f"{path} was changed after it was written (its checksum differs); {REBUILD}")
         try:
             manifest = msgspec.json.decode(body, type=cls)
-            check_shard(manifest.shard)
-        except ValueError as error:  # msgspec's errors are such
+        except msgspec.MsgspecError as error:
             raise CacheCorruptError(f"{path} is no manifest of this release ({error}); {REBUILD}") from None
         if manifest_path(path.parent, manifest.shard.name) != path:
             raise CacheCorruptError(f"{path} is the manifest of another shard, {manifest.shard.name}; {REBUILD}")

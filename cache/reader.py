@@ -6,7 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -19,21 +19,13 @@ from cache.shard_folder import FolderConfig, ShardFolder
 from cache.shard_store import ShardStore
 from cache.shards import ShardReader, open_reader
 from cache.storage import Storage
-from cache.zarr_ranges import ZarrRanges
+from cache.zarr_ranges import read_records
 
-FILES_A_SHARD = 3
+FILES_PER_SHARD = 3
 """Files of a shard that stay open: three with Zarr, one with LMDB."""
 
 OTHER_FILES = 256
 """Files that the rest of the process may want to have open."""
-
-
-class _Remote(NamedTuple):
-    """The shards of a split in object storage, and the two ways in which records are read from them."""
-
-    store: ShardStore
-    fetched: FetchedShards
-    ranges: ZarrRanges
 
 
 class CacheReader:
@@ -87,26 +79,25 @@ class CacheReader:
         self.stop = threading.Event()
         self._shards: dict[int, ShardReader] = {}
         self._watchers: list[Callable[[int], None]] = []
-        self._remote: _Remote | None = None
-        self._remote_lock = threading.Lock()
+        self._fetched: FetchedShards | None = None
+        self._connecting = threading.Lock()
         if isinstance(self.root, StorageUrl):
             _remote_readers.add(self)
 
-    def _connect(self) -> _Remote:
+    def _connect(self) -> FetchedShards:
         """Open the storage, when it is first needed."""
         assert isinstance(self.root, StorageUrl), f"{self.root} is on this machine"
-        with self._remote_lock:
-            if self._remote is None:
+        with self._connecting:
+            if self._fetched is None:
                 storage = Storage(StorageUrl(self.root / self.split), stop=self.stop)
                 store = ShardStore(storage, ShardFolder(self._folder, self.stop), self.stop)
-                shards, kind = self.info.shards, self.index.spec.store
-                fetched = FetchedShards(store, shards, kind, self.layout, self.stop)
-                self._remote = _Remote(store, fetched, ZarrRanges(storage, shards, self.layout))
-            return self._remote
+                kind = self.index.spec.store
+                self._fetched = FetchedShards(store, self.info.shards, kind, self.layout, self.stop)
+            return self._fetched
 
     @property
     def store(self) -> ShardStore | None:
-        """From where shards are fetched; None if they are on this machine."""
+        """The shards in object storage; None if they are on this machine."""
         return self._connect().store if isinstance(self.root, StorageUrl) else None
 
     def __len__(self) -> int:
@@ -138,12 +129,13 @@ class CacheReader:
         if not self.in_place:
             return [self.fields(sample) for sample in samples]
         places = self.samples[list(samples)]
-        return self._connect().ranges.read(list(zip(places["shard"].tolist(), places["row"].tolist(), strict=True)))
+        rows = list(zip(places["shard"].tolist(), places["row"].tolist(), strict=True))
+        return read_records(self._connect().store.storage, self.info.shards, self.layout, rows)
 
     def open_shards(self) -> None:
-        """Open all shards now: else one that is missing is found when one of its records is needed.
+        """Open all shards now, so that one that is missing is found at once.
 
-        Of those in object storage it is only seen that they are there, in their sizes.
+        Of shards in object storage only their presence and sizes are checked.
 
         Raises:
             CacheCorruptError: a shard is missing, cut, or cannot be opened.
@@ -173,7 +165,7 @@ class CacheReader:
         for watcher in self._watchers:
             watcher(shard)
         if self.fetches:
-            self._connect().fetched.let_go(shard)
+            self._connect().let_go(shard)
         elif opened := self._shards.pop(shard, None):
             opened.close()
 
@@ -183,10 +175,10 @@ class CacheReader:
 
     def _shard(self, number: int, given_up: Container[int] = ()) -> ShardReader:
         if self.fetches:
-            return self._connect().fetched.get(number, given_up)
+            return self._connect().get(number, given_up)
         shard = self._shards.get(number)
         if shard is None:
-            _allow_open_files(FILES_A_SHARD * len(self.info.shards) + OTHER_FILES)
+            _allow_open_files(FILES_PER_SHARD * len(self.info.shards) + OTHER_FILES)
             info = self.info.shards[number]
             path = self.directory / info.name
             if path.is_file() and path.stat().st_size != info.bytes:  # LMDB would read past the end of a cut file
@@ -199,8 +191,8 @@ class CacheReader:
 
     def close(self) -> None:
         """Close the shards; views that were given out become invalid."""
-        if self._remote:
-            self._remote.fetched.close()
+        if self._fetched:
+            self._fetched.close()
         for shard in self._shards.values():
             shard.close()
         self._shards.clear()
@@ -212,7 +204,7 @@ class CacheReader:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_shards", "_watchers", "_remote", "_remote_lock", "stop")
+        own = ("_shards", "_watchers", "_fetched", "_connecting", "stop")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -224,7 +216,7 @@ _remote_readers = weakref.WeakSet[CacheReader]()
 
 
 def _set_up_in_child() -> None:
-    """Nothing of how a parent fetches is of use to a forked child: neither threads nor locks go on there."""
+    """A forked child connects anew: neither threads nor locks of its parent go on there."""
     for reader in _remote_readers:
         reader._set_up()
 

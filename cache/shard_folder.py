@@ -23,9 +23,8 @@ from io import FileIO
 from pathlib import Path
 
 from cache.errors import CacheError
-from cache.file_lock import POLL, locked, try_lock_file
-from cache.shards import remove
-from cache.storage import StoppedError
+from cache.file_lock import POLL, lock_file, try_lock_file
+from cache.storage import StoppedError, remove
 
 ROOM_SECONDS = 120.0
 """How long to wait for others to let go of something before the folder counts as too small."""
@@ -96,7 +95,7 @@ class ShardFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self.path).free
             self.limit = config.size or int(FREE_SHARE * free) + sum(size for _, size, _ in self._entries())
-            with locked(self.path / "room", stop):
+            with lock_file(self.path / "room", stop):
                 self._remove_others("", 0)  # it may have been allowed more before
         except OSError as error:
             raise CacheError(
@@ -126,7 +125,7 @@ class ShardFolder:
         """
         begun = time.monotonic()
         while True:
-            with locked(self.path / "room", self._stop):
+            with lock_file(self.path / "room", self._stop):
                 left = self._remove_others(name, size)
                 if left + size <= self.limit:
                     _write(own, size)

@@ -14,8 +14,8 @@ from cache.errors import CacheCorruptError
 from cache.file_lock import POLL, lock_file, try_lock, try_lock_file
 from cache.index import SAMPLES_NAME, SampleTable, ShardInfo, SplitInfo, decode_table
 from cache.shard_folder import ShardFolder, mark_used
-from cache.shards import describe, remove
-from cache.storage import StoppedError, Storage
+from cache.shards import describe
+from cache.storage import StoppedError, Storage, remove
 
 AGAIN = "if the cache was made again meanwhile, start again; else upload it or make it again"
 
@@ -40,25 +40,21 @@ class ShardStore:
     """The shards of one split of a cache, each fetched once for all processes of this machine. Threads may share it.
 
     Attributes:
+        storage: the folder of the split; it counts the requests that it had to repeat.
         folder: where they are put.
         fetched, fetched_bytes: shards and bytes that this process has fetched so far.
 
     Args:
-        storage: the folder of the split.
+        storage: see above.
         folder: see above.
         stop: ends waiting with `StoppedError`, once it is set; the storage's, too.
     """
 
     def __init__(self, storage: Storage, folder: ShardFolder, stop: threading.Event) -> None:
-        self.folder, self._storage, self._stop = folder, storage, stop
+        self.folder, self.storage, self._stop = folder, storage, stop
         self.fetched, self.fetched_bytes = 0, 0
         self._sound: dict[Path, int] = {}
         self._held: dict[FileIO, tuple[Path, int]] = {}
-
-    @property
-    def storage(self) -> Storage:
-        """From where they come, with the requests that it had to repeat."""
-        return self._storage
 
     def table(self, info: SplitInfo) -> SampleTable:
         """The split's sample table; fetched once and kept.
@@ -68,7 +64,7 @@ class ShardStore:
             CacheCorruptError: it is missing, or not what the index says.
             CacheError: the folder's disk is full.
         """
-        name, source = f"{info.table_checksum}.npy", self._storage.root / SAMPLES_NAME
+        name, source = f"{info.table_checksum}.npy", self.storage.root / SAMPLES_NAME
         path, temporary = self.folder.path / name, self.folder.temporary(name)
         with self.folder.trouble_told():
             own = lock_file(self.folder.lock_of(name), self._stop)
@@ -78,7 +74,7 @@ class ShardStore:
                     mark_used(own)
                     return table
                 try:
-                    data = self._storage.read(SAMPLES_NAME)
+                    data = self.storage.read(SAMPLES_NAME)
                 except FileNotFoundError:
                     raise CacheCorruptError(f"{source} is missing though the index names it; {AGAIN}") from None
                 table = decode_table(data, source, info)
@@ -97,12 +93,12 @@ class ShardStore:
             CacheCorruptError: one is missing or of another size.
         """
         found: Counter[str] = Counter()
-        for name, size in self._storage.sizes().items():
+        for name, size in self.storage.sizes().items():
             found[name.partition("/")[0]] += size  # of all files, where a shard is a folder
         for info in shards:
             if found[info.name] != info.bytes:
                 what = f"has {found[info.name]:,} bytes, not {info.bytes:,}" if info.name in found else "is missing"
-                raise CacheCorruptError(f"{self._storage.root / info.name} {what}; {AGAIN}")
+                raise CacheCorruptError(f"{self.storage.root / info.name} {what}; {AGAIN}")
 
     def take(self, info: ShardInfo) -> Lease:
         """Have a shard on this machine, of which every byte was compared with its checksum.
@@ -166,13 +162,13 @@ class ShardStore:
         try:
             for attempt in (1, 2):  # what the network has damaged, another attempt may bring whole
                 remove(temporary)
-                copy_shard(self._storage, info.name, temporary)
+                copy_shard(self.storage, info.name, temporary)
                 found = describe(temporary, info.rows)
                 if found.checksum == info.checksum:
                     break
                 if attempt == 2:
                     raise CacheCorruptError(
-                        f"{self._storage.root / info.name} is not what the index says ({found.bytes:,} bytes, not "
+                        f"{self.storage.root / info.name} is not what the index says ({found.bytes:,} bytes, not "
                         f"{info.bytes:,}, or other ones); {AGAIN}"
                     )
             temporary.rename(path)

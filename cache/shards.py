@@ -6,7 +6,6 @@ A store is a small class behind one of two protocols. Names, hashes, temporary n
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from cache.errors import CacheError
 from cache.index import ShardInfo
 from cache.record import U8, Fields, RecordLayout
 from cache.spec import Store
+from cache.storage import remove, shard_files
 
 BLOCK = 1 << 20
 """Bytes that are read and hashed at a time: they stay in the processor's cache between both."""
@@ -83,7 +83,7 @@ def shard_name(number: int, store: Store) -> str:
 
 
 class ShardDraft:
-    """A shard under a temporary name, until it is finished or given up.
+    """A shard under a temporary name, until it is finished or discarded.
 
     `append` and `finish` may be called from different threads, one at a time.
     """
@@ -124,7 +124,7 @@ class ShardDraft:
 def write_shard(
     directory: Path, number: int, store: Store, layout: RecordLayout, capacity: int
 ) -> Iterator[ShardDraft]:
-    """A shard that is finished at the end of the block, or given up if it fails."""
+    """A shard that is finished at the end of the block, or discarded if it fails."""
     draft = ShardDraft(directory, shard_name(number, store), store, layout, capacity)
     try:
         yield draft
@@ -132,16 +132,6 @@ def write_shard(
     except BaseException:
         draft.give_up()
         raise
-
-
-def shard_files(path: Path) -> list[Path]:
-    """The files of a shard, sorted: itself, or those in its folder."""
-    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-
-
-def shard_bytes(path: Path) -> int:
-    """Size of a shard on disk."""
-    return sum(file.stat().st_size for file in shard_files(path))
 
 
 def describe(path: Path, rows: int) -> ShardInfo:
@@ -156,11 +146,3 @@ def describe(path: Path, rows: int) -> ShardInfo:
                 digest.update(buffer[:count])
                 size += count
     return ShardInfo(name=path.name, rows=rows, bytes=size, checksum=digest.hexdigest())
-
-
-def remove(path: Path) -> None:
-    """Delete a shard, file or folder, if it is there; of a link, the link and not what it leads to."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Object storage through fsspec: the only file that knows it. A request that fails is repeated, so many times at most.
+"""Object storage through fsspec, the only file that uses it. Requests that fail are retried a limited number of times.
 
 What a user has set up for the protocol's own client holds here: credentials, region and server are those of
 `AWS_PROFILE`, `AWS_ENDPOINT_URL`, `~/.aws/config` and so on, or of fsspec's own `FSSPEC_S3_...` variables.
@@ -10,35 +10,39 @@ import dataclasses
 import errno
 import os
 import random
+import shutil
 import threading
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, TypeVar
 
 from cache.errors import StorageError
 from cache.place import StorageUrl
 
 PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
-"""What fsspec needs for a protocol, as pip names it."""
+"""The package that fsspec needs for a protocol."""
 
 OWN_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
-"""Errors of the disk to which something is fetched: another request mends none of them."""
+"""Errors of the local disk, which another request does not mend."""
 
 VARIABLES = ("AWS_", "FSSPEC_")
-"""How the environment variables begin by which clients are set up."""
+"""Prefixes of the environment variables that configure the clients."""
 
 Result = TypeVar("Result")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How often a failed request is repeated.
+    """How often a request that failed is retried.
+
+    It is not left to botocore: that does not retry a transfer that was cut off, cannot be stopped while it waits, does
+    not say how often it retried, and serves one protocol.
 
     Attributes:
-        attempts: in all.
-        pause: seconds before the second one; doubled each time, with jitter.
+        attempts: the first one included.
+        pause: seconds before the second attempt; doubled each time, with jitter.
         longest: seconds that no pause exceeds.
         seconds: after the first attempt, beyond which no other one begins.
     """
@@ -50,7 +54,7 @@ class Patience:
 
 
 class StoppedError(Exception):
-    """A transfer was given up because whoever wanted it wants it no more."""
+    """A transfer was stopped because its result is no longer wanted."""
 
 
 class Storage:
@@ -61,12 +65,12 @@ class Storage:
 
     Attributes:
         root: the URL.
-        repeats: requests that failed and were repeated, so far, in this process.
+        repeats: requests that failed and were retried so far in this process.
         trouble: why the latest of them failed.
 
     Args:
         root: see above.
-        patience: with failing requests.
+        patience: how often a failed request is retried.
         stop: ends transfers and pauses with `StoppedError` once it is set.
     """
 
@@ -90,7 +94,7 @@ class Storage:
         return data
 
     def fetch(self, name: str, to: Path) -> None:
-        """Copy a file to this machine, over what may be at `to`; by half if it fails.
+        """Copy a file to this machine, over what may be at `to`; if it fails, a part may be there.
 
         Raises:
             FileNotFoundError: there is none.
@@ -211,27 +215,25 @@ class Storage:
             paths = [f"{path}/{name}" for name in names]
             answers = system.cat_ranges(paths, list(starts), list(ends), on_error="return")
             # Those that came are not asked for again: of many at a time one or another would fail each time.
-            failures = []
-            for number, answer in zip(wanted, answers, strict=True):
-                if isinstance(answer, BaseException):
-                    failures.append(answer)
-                else:
-                    found[number] = answer
-            for failure in sorted(failures, key=lambda each: not isinstance(each, FileNotFoundError)):
-                raise failure
+            failures = [answer for answer in answers if isinstance(answer, BaseException)]
+            found.update(
+                (number, answer)
+                for number, answer in zip(wanted, answers, strict=True)
+                if not isinstance(answer, BaseException)
+            )
+            if failures:
+                raise min(failures, key=lambda each: not isinstance(each, FileNotFoundError))
             return [found[number] for number in range(len(ranges))]
 
         return self._do("read", "", read)
 
     def _do(self, done: str, name: str, request: Callable[[Any, str], Result]) -> Result:
-        """The result of a request, repeated while it fails for a reason that may pass."""
+        """The result of a request, retried while it fails for a reason that may pass."""
         url = str(self.root / name) if name else str(self.root)
         system, root = self._open()
         path = f"{root.rstrip('/')}/{name}" if name else root
-        begun, pause = time.monotonic(), self._patience.pause
-        for attempt in range(1, self._patience.attempts + 1):
-            if self._stop.is_set():
-                raise StoppedError(url)
+        patience, begun, attempt = self._patience, time.monotonic(), 1
+        while not self._stop.is_set():
             try:
                 return request(system, path)
             except (FileNotFoundError, StoppedError):
@@ -240,10 +242,11 @@ class Storage:
                 if isinstance(error, OSError) and error.errno in OWN_DISK:
                     raise
                 reason = _reason(error)
-                if remedy := _lasting(error):
+                if remedy := _remedy(error):
                     raise StorageError(f"{url} cannot be {done}: {reason}; {remedy}") from error
+                pause = min(patience.pause * 2 ** (attempt - 1), patience.longest)
                 spent = time.monotonic() - begun
-                if attempt == self._patience.attempts or spent + pause > self._patience.seconds:
+                if attempt == patience.attempts or spent + pause > patience.seconds:
                     raise StorageError(
                         f"{url} cannot be {done}: {reason} ({attempt} attempts in {spent:.0f} s); check the network "
                         "and the server, then run the same command again"
@@ -252,8 +255,8 @@ class Storage:
                 self.repeats += 1
                 self.trouble = f"{url}: {reason}"
             self._stop.wait(pause * random.uniform(0.5, 1.0))  # not all ranks at the same moment
-            pause = min(2 * pause, self._patience.longest)
-        raise AssertionError("the last attempt returns or raises")
+            attempt += 1
+        raise StoppedError(url)
 
     def _open(self) -> tuple[Any, str]:
         """fsspec's file system, and the URL as a path of it; opened when first needed, anew in a forked child."""
@@ -281,16 +284,17 @@ class Storage:
         self.__init__(state["root"], state["_patience"])  # type: ignore[misc]
 
 
-def read_bytes(path: PurePath) -> bytes:
-    """The bytes of a file, on this machine or in object storage.
+def shard_files(path: Path) -> list[Path]:
+    """The files of a local shard, sorted: itself, or those in its folder."""
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 
-    Raises:
-        FileNotFoundError, NotADirectoryError: there is none.
-        StorageError: object storage cannot be read.
-    """
-    if isinstance(path, StorageUrl):
-        return Storage(StorageUrl(path.parent)).read(path.name)
-    return Path(path).read_bytes()
+
+def remove(path: Path) -> None:
+    """Delete a local file or folder, if it is there; of a link, the link and not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @lru_cache(maxsize=16)
@@ -307,10 +311,10 @@ def _connect(root: str, _process: int, _variables: tuple[tuple[str, str], ...]) 
         from fsspec.core import url_to_fs
 
         options: dict[str, Any] = {}
-        if package == "s3fs":  # botocore below it would repeat each request four times before it says that it failed
+        if package == "s3fs":  # botocore would retry each request four times before it says that it failed
             own = conf.get("s3", {}).get("config_kwargs", {})
             options["config_kwargs"] = {**own, "retries": {"total_max_attempts": 1}}
-        # What others write meanwhile must be seen, and an instance of our own may be told to leave repeating to us.
+        # What others write meanwhile must be seen, and only an instance of our own may be told to leave retries to us.
         system, _ = url_to_fs(root, use_listings_cache=False, skip_instance_cache=True, **options)
     except ImportError as error:
         raise StorageError(f"{root} needs a package that is not installed ({error}): {install}") from None
@@ -326,8 +330,8 @@ def _reason(error: Exception) -> str:
     return text[:300] if text else type(error).__name__
 
 
-def _lasting(error: Exception) -> str:
-    """What to do about an error that another attempt would meet again; empty if it may pass."""
+def _remedy(error: Exception) -> str:
+    """What to do about an error that no retry mends; empty if it may pass."""
     if isinstance(error, ImportError):
         return "pip install -e '.[cloud]'"
     if isinstance(error, PermissionError) or "Credential" in type(error).__name__:

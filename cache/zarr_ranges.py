@@ -18,38 +18,32 @@ from cache.storage import Storage
 from cache.zarr_shards import chunk_ranges
 
 
-class ZarrRanges:
-    """Reads records by shard and row. Threads may share it.
+def read_records(
+    storage: Storage, shards: tuple[ShardInfo, ...], layout: RecordLayout, places: Sequence[tuple[int, int]]
+) -> list[Fields]:
+    """The parts of records, all of them asked for at the same time.
 
     Args:
         storage: the folder of the split.
         shards: of the split.
         layout: of their records.
+        places: (shard, row) of each record.
+
+    Raises:
+        StorageError: they cannot be read.
+        CacheCorruptError: a shard is missing or too short.
     """
-
-    def __init__(self, storage: Storage, shards: tuple[ShardInfo, ...], layout: RecordLayout) -> None:
-        self._storage, self._shards, self._layout = storage, shards, layout
-
-    def read(self, places: Sequence[tuple[int, int]]) -> list[Fields]:
-        """The parts of records, by (shard, row): all are asked for at the same time.
-
-        Raises:
-            StorageError: they cannot be read.
-            CacheCorruptError: a shard is missing or too short.
-        """
-        wanted = [
-            (f"{self._shards[shard].name}/{name}", first, end)
-            for shard, row in places
-            for name, first, end in chunk_ranges(row, self._layout.side)
-        ]
-        if not wanted:
-            return []
-        try:
-            found = self._storage.read_ranges(wanted)
-        except FileNotFoundError as error:
-            raise CacheCorruptError(f"a shard is missing in {self._storage.root}: {error}; {REBUILD}") from None
-        for (name, first, end), data in zip(wanted, found, strict=True):
-            if len(data) != end - first:
-                raise CacheCorruptError(f"{self._storage.root / name} ends within a record; {REBUILD}")
-        fields = [np.frombuffer(data, np.uint8) for data in found]
-        return [Fields(*fields[at : at + 3]) for at in range(0, len(fields), 3)]
+    wanted = [
+        (f"{shards[shard].name}/{name}", first, end)
+        for shard, row in places
+        for name, first, end in chunk_ranges(row, layout.side)
+    ]
+    try:
+        found = storage.read_ranges(wanted)
+    except FileNotFoundError as error:
+        raise CacheCorruptError(f"a shard is missing in {storage.root}: {error}; {REBUILD}") from None
+    for (name, first, end), data in zip(wanted, found, strict=True):
+        if len(data) != end - first:
+            raise CacheCorruptError(f"{storage.root / name} ends within a record; {REBUILD}")
+    fields = [np.frombuffer(data, np.uint8) for data in found]
+    return [Fields(*fields[at : at + 3]) for at in range(0, len(fields), 3)]

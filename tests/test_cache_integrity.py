@@ -10,8 +10,8 @@ import cache.integrity
 from cache.errors import CacheError
 from cache.integrity import check_record, check_shard, check_split
 from cache.reader import CacheReader
-from cache.shards import shard_files
 from cache.spec import CacheSpec
+from cache.storage import shard_files
 from preprocess.build import BuildConfig, build_cache
 
 SIDE = 32
