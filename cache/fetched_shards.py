@@ -1,12 +1,10 @@
-"""Shards of object storage that come when they are needed, and go when they are not."""
+"""The open shards of a split in object storage: fetched when they are needed, evicted when they are not."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Container
 from concurrent.futures import Future
-from pathlib import Path
-from typing import NamedTuple
 
 from cache.index import ShardInfo
 from cache.record import RecordLayout
@@ -16,12 +14,7 @@ from cache.spec import Store
 from cache.storage import StoppedError
 
 LOOK = 0.05
-"""Seconds between two looks at whether to stop waiting for another thread that fetches."""
-
-
-class _Fetched(NamedTuple):
-    reader: ShardReader
-    lease: Lease
+"""Seconds between two looks at `stop` while another thread fetches."""
 
 
 class FetchedShards:
@@ -40,64 +33,64 @@ class FetchedShards:
     ) -> None:
         self.store, self._shards, self._kind, self._layout, self._stop = store, shards, kind, layout, stop
         self._lock = threading.Lock()
-        self._fetched: dict[int, Future[_Fetched]] = {}
+        self._fetched: dict[int, Future[tuple[ShardReader, Lease]]] = {}
 
-    def get(self, number: int, given_up: Container[int] = ()) -> ShardReader:
+    def get(self, number: int, cancelled: Container[int] = ()) -> ShardReader:
         """A shard, opened; it is fetched if it is not on this machine, once however many threads ask.
 
         Args:
             number: of the shard.
-            given_up: shards that are wanted no more. One that is put in here and then let go does not come after that.
+            cancelled: shards that are no longer wanted. A shard that is put in here and then evicted is not fetched
+                again.
 
         Raises:
             CacheError: see `ShardStore.take` and `open_reader`.
-            StoppedError: it was asked to stop, or the shard is given up.
+            StoppedError: `stop` is set, or the shard is cancelled.
         """
         with self._lock:
-            if number in given_up:
+            if number in cancelled:
                 raise StoppedError(self._shards[number].name)
-            coming = self._fetched.get(number)
-            mine = coming is None
-            if coming is None:
-                coming = self._fetched[number] = Future()
+            fetched = self._fetched.get(number)
+            mine = fetched is None
+            if fetched is None:
+                fetched = self._fetched[number] = Future()
         if mine:
             try:
-                coming.set_result(self._fetch(self._shards[number]))
+                fetched.set_result(self._fetch(self._shards[number]))
             except BaseException as error:
                 with self._lock:
-                    if self._fetched.get(number) is coming:  # it may have been let go, and asked for again
+                    if self._fetched.get(number) is fetched:  # it may have been evicted, and asked for again
                         del self._fetched[number]  # who asks again, tries again
-                coming.set_exception(error)
+                fetched.set_exception(error)
         while True:
             try:
-                return coming.result(LOOK).reader
+                return fetched.result(LOOK)[0]
             except TimeoutError:
                 if self._stop.is_set():
                     raise StoppedError(self._shards[number].name) from None
 
-    def _fetch(self, info: ShardInfo) -> _Fetched:
+    def _fetch(self, info: ShardInfo) -> tuple[ShardReader, Lease]:
         lease = self.store.take(info)
         try:
-            return _Fetched(open_reader(self._kind, Path(lease.path), self._layout), lease)
+            return open_reader(self._kind, lease.path, self._layout), lease
         except BaseException:
             lease.close()
             raise
 
-    def let_go(self, number: int) -> None:
+    def evict(self, number: int) -> None:
         """Close a shard, if it is open or being fetched; views of its records must not be used any more."""
         with self._lock:
-            coming = self._fetched.pop(number, None)
-        if coming is not None:
-            coming.add_done_callback(_close)
+            fetched = self._fetched.pop(number, None)
+        if fetched is not None:
+            fetched.add_done_callback(_close)
 
     def close(self) -> None:
-        """Let all go."""
+        """Evict all shards."""
         for number in list(self._fetched):
-            self.let_go(number)
+            self.evict(number)
 
 
-def _close(coming: Future[_Fetched]) -> None:
-    if coming.exception() is None:
-        reader, lease = coming.result()
-        reader.close()
-        lease.close()
+def _close(fetched: Future[tuple[ShardReader, Lease]]) -> None:
+    if fetched.exception() is None:
+        for opened in fetched.result():
+            opened.close()

@@ -34,12 +34,12 @@ class CacheReader:
     Shards are opened when first needed, once a process: the reader may be pickled and sent to another one, a forked
     child may go on with it, and several threads may share it.
 
-    Those of a cache in object storage are fetched when first needed, and stay until they are let go; or their records
-    are read where they are, which takes three requests each, and nothing is kept.
+    Those of a cache in object storage are fetched when first needed, and stay until they are evicted; or their records
+    are read in place, which takes three requests each, and nothing is kept.
 
     Attributes:
         root: the cache's folder, or its `StorageUrl`.
-        fetches: whether its shards come when they are needed, and may be let go.
+        fetches: whether its shards are fetched when they are needed, and may be evicted.
         stop: ends fetching, and waiting for it, with `StoppedError` as long as it is set.
 
     Args:
@@ -110,7 +110,7 @@ class CacheReader:
         return self.root / self.split
 
     def record(self, sample: int) -> U8:
-        """The bytes of a sample's record, read only: a view, valid until its shard is let go, or a copy where they
+        """The bytes of a sample's record, read only: a view, valid until its shard is evicted, or a copy where they
         lie apart."""
         if self.in_place:
             return np.concatenate(self.fields(sample))
@@ -118,7 +118,7 @@ class CacheReader:
         return self._shard(int(place["shard"])).record(int(place["row"]))
 
     def fields(self, sample: int) -> Fields:
-        """The parts of a sample's record without a copy: views, read only, valid until its shard is let go."""
+        """The parts of a sample's record without a copy: views, read only, valid until its shard is evicted."""
         if self.in_place:
             return self.fields_of([sample])[0]
         place = self.samples[sample]
@@ -147,35 +147,35 @@ class CacheReader:
         for number in range(len(self.info.shards)):
             self._shard(number)
 
-    def bring(self, shard: int, given_up: Container[int] = ()) -> None:
-        """Have a shard at hand, by its number: fetched, if need be, and opened.
+    def open_shard(self, shard: int, cancelled: Container[int] = ()) -> None:
+        """Fetch and open a shard now, if it is not open.
 
         Args:
             shard: its number.
-            given_up: see `FetchedShards.get`.
+            cancelled: see `FetchedShards.get`.
 
         Raises:
             CacheError: it cannot be fetched or opened.
-            StoppedError: `stop` is set, or the shard is given up.
+            StoppedError: `stop` is set, or the shard is cancelled.
         """
-        self._shard(shard, given_up)
+        self._shard(shard, cancelled)
 
-    def let_go(self, shard: int) -> None:
-        """Close a shard, by its number: what was given out of it must not be used any more. It may be brought again."""
+    def evict(self, shard: int) -> None:
+        """Close a shard, by its number: views of its records must not be used any more. It may be opened again."""
         for watcher in self._watchers:
             watcher(shard)
         if self.fetches:
-            self._connect().let_go(shard)
+            self._connect().evict(shard)
         elif opened := self._shards.pop(shard, None):
             opened.close()
 
     def watch(self, watcher: Callable[[int], None]) -> None:
-        """Have `watcher` called with the number of each shard that is let go, before it is closed."""
+        """Have `watcher` called with the number of each shard that is evicted, before it is closed."""
         self._watchers.append(watcher)
 
-    def _shard(self, number: int, given_up: Container[int] = ()) -> ShardReader:
+    def _shard(self, number: int, cancelled: Container[int] = ()) -> ShardReader:
         if self.fetches:
-            return self._connect().get(number, given_up)
+            return self._connect().get(number, cancelled)
         shard = self._shards.get(number)
         if shard is None:
             _allow_open_files(FILES_PER_SHARD * len(self.info.shards) + OTHER_FILES)

@@ -27,17 +27,17 @@ from cache.file_lock import POLL, lock_file, try_lock_file
 from cache.storage import StoppedError, remove
 
 ROOM_SECONDS = 120.0
-"""How long to wait for others to let go of something before the folder counts as too small."""
+"""How long to wait until others stop using something before the folder counts as too small."""
 
 FREE_SHARE = 0.5
-"""Of the disk's free bytes, which the folder may take unless it is told otherwise."""
+"""Share of the disk's free bytes that the folder may take by default."""
 
 LOCK = ".lock"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FolderConfig:
-    """Where things are kept, and how much of them.
+    """The folder for fetched shards, and its size.
 
     Attributes:
         folder: None takes `$MASKCACHE_CACHE_DIR`, else `maskcache` in the user's folder for caches.
@@ -103,25 +103,25 @@ class ShardFolder:
             ) from None
 
     def lock_of(self, name: str) -> Path:
-        """The lock of what has this name."""
+        """The lock file of a name."""
         return self.path / f"{name}{LOCK}"
 
     def temporary(self, name: str) -> Path:
-        """Where it is while it is on its way."""
+        """The file or folder of a name while it is being fetched."""
         return self.path / f".{name}.tmp"
 
     def reserve(self, name: str, size: int, own: FileIO, held: int) -> None:
-        """Make room for what is about to be fetched, and count it from now on.
+        """Remove files until there is room for what is about to be fetched, and count it from now on.
 
         Args:
-            name: of it.
+            name: of what is about to be fetched.
             size: bytes.
-            own: its lock, which this process has for itself.
+            own: its lock, which this process holds exclusively.
             held: bytes that this process keeps in use meanwhile.
 
         Raises:
             CacheError: so much is in use that there is no room.
-            StoppedError: it was asked to stop.
+            StoppedError: `stop` is set.
         """
         begun = time.monotonic()
         while True:
@@ -139,7 +139,7 @@ class ShardFolder:
                 raise StoppedError(name)
 
     def _remove_others(self, name: str, size: int) -> int:
-        """Remove what is in nobody's use until there is room, the longest unused first; give the bytes that stay."""
+        """Remove what nobody uses until there is room, the least recently used first; give the bytes that stay."""
         entries = [entry for entry in self._entries() if entry[0] != name]
         left = sum(entry[1] for entry in entries)
         for other, taken, _ in sorted(entries, key=lambda entry: entry[2]):
@@ -149,7 +149,7 @@ class ShardFolder:
         return left
 
     def _remove(self, name: str) -> bool:
-        """Remove something unless it is in use. Only one process does so at a time."""
+        """Remove something unless it is in use."""
         lock = self.lock_of(name)
         mine = try_lock_file(lock)
         if mine is None:
@@ -169,13 +169,13 @@ class ShardFolder:
         return found
 
     def give_up(self, name: str, own: FileIO) -> None:
-        """Remove what is there of something that could not be fetched."""
+        """Remove the parts of something that could not be fetched."""
         remove(self.temporary(name))
         _write(own, 0)
 
     @contextmanager
-    def trouble_told(self) -> Iterator[None]:
-        """Turn an error of the folder's disk into one that says what to do.
+    def disk_errors_explained(self) -> Iterator[None]:
+        """Turn an error of the folder's disk into one that names the remedy.
 
         Raises:
             CacheError: instead of any `OSError` in the block.
@@ -190,7 +190,7 @@ class ShardFolder:
 
 
 def mark_used(lock: FileIO) -> None:
-    """Note in a lock that what it locks is used now. The kernel's own clock for files may stand still for 10 ms."""
+    """Set the time of the last use of what is locked. The kernel's own clock for files may stand still for 10 ms."""
     now = time.time_ns()
     os.utime(lock.fileno(), ns=(now, now))
 

@@ -31,7 +31,7 @@ class Lease:
         self.path, self._lock, self._held = path, lock, held
 
     def close(self) -> None:
-        """Let the shard go: from now on it may be removed. To be called once."""
+        """Allow the shard to be removed from the folder. To be called once."""
         del self._held[self._lock]
         self._lock.close()
 
@@ -66,7 +66,7 @@ class ShardStore:
         """
         name, source = f"{info.table_checksum}.npy", self.storage.root / SAMPLES_NAME
         path, temporary = self.folder.path / name, self.folder.temporary(name)
-        with self.folder.trouble_told():
+        with self.folder.disk_errors_explained():
             own = lock_file(self.folder.lock_of(name), self._stop)
             try:
                 with suppress(FileNotFoundError, CacheCorruptError):
@@ -101,7 +101,7 @@ class ShardStore:
                 raise CacheCorruptError(f"{self.storage.root / info.name} {what}; {AGAIN}")
 
     def take(self, info: ShardInfo) -> Lease:
-        """Have a shard on this machine, of which every byte was compared with its checksum.
+        """Fetch a shard, if it is not on this machine; every byte of it was compared with its checksum.
 
         Raises:
             StorageError: it cannot be read.
@@ -111,7 +111,7 @@ class ShardStore:
         """
         name = f"{info.checksum}{Path(info.name).suffix}"
         path, lock = self.folder.path / name, self.folder.lock_of(name)
-        with self.folder.trouble_told():
+        with self.folder.disk_errors_explained():
             while True:
                 # Never wait for the lock alone: who has it shared may keep it, and wait for this process elsewhere.
                 for shared in (True, False):
@@ -138,10 +138,9 @@ class ShardStore:
                     raise StoppedError(name)
 
     def _is_sound(self, path: Path, info: ShardInfo) -> bool:
-        """Whether the shard is there and sound: all of it is read when this process meets the file for the first time.
+        """Whether the shard is there and sound: all of it is read when this process sees the file for the first time.
 
-        What damage there is is no reason to stop, then: the shard is fetched again. And what was read comes from
-        memory when its records are needed.
+        A damaged shard is fetched again. What was read is in the system's memory when its records are needed.
         """
         try:
             inode = path.stat().st_ino
@@ -154,13 +153,13 @@ class ShardStore:
         return True
 
     def _fetch(self, name: str, info: ShardInfo, own: FileIO) -> None:
-        """Fetch a shard whose lock this process has for itself."""
+        """Fetch a shard, of which this process holds the exclusive lock."""
         path, temporary = self.folder.path / name, self.folder.temporary(name)
         remove(path)
         held = dict(list(self._held.values()))  # each once, however many leases it has
         self.folder.reserve(name, info.bytes, own, sum(held.values()))
         try:
-            for attempt in (1, 2):  # what the network has damaged, another attempt may bring whole
+            for attempt in (1, 2):  # what the network has damaged, another attempt may fetch whole
                 remove(temporary)
                 copy_shard(self.storage, info.name, temporary)
                 found = describe(temporary, info.rows)

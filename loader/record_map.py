@@ -80,7 +80,7 @@ class RecordMap:
     def _look_up(self, sample: int) -> I64:
         if self._reader.fetches:
             # Before the rest, for a shard that cannot be had is more than a bad record, and no reason to skip one.
-            self._reader.bring(int(self._reader.samples["shard"][sample]))
+            self._reader.open_shard(int(self._reader.samples["shard"][sample]))
         if not self._records.is_bad(sample):
             try:
                 fields = self._reader.fields(sample)

@@ -86,15 +86,15 @@ class ShardFlow:
         def bring_until(step: int) -> None:
             wanted = int(np.searchsorted(starts, step, "right")) + self._ahead
             while coming and len(first) - len(coming) < wanted:
-                self._pool.submit(partial(self._bring, coming.popleft(), gone), SimpleQueue())
+                self._pool.submit(partial(self._fetch, coming.popleft(), gone), SimpleQueue())
 
-        def let_go(shard: int) -> None:
+        def evict(shard: int) -> None:
             gone.add(shard)
-            self._reader.let_go(shard)
+            self._reader.evict(shard)
 
         def done(step: int) -> None:
             while ends and last[ends[0]] <= step:
-                let_go(ends.popleft())
+                evict(ends.popleft())
             bring_until(step + self._early + 1)
 
         bring_until(self._early)
@@ -102,14 +102,14 @@ class ShardFlow:
             yield done
         finally:
             for shard in ends:
-                let_go(shard)
+                evict(shard)
 
-    def _bring(self, shard: int, gone: Container[int]) -> None:
+    def _fetch(self, shard: int, gone: Container[int]) -> None:
         """Fetch a shard, unless its batches were faster and are made.
 
         Runs in a thread, which keeps its errors to itself: whoever needs the shard tries again.
         """
-        self._reader.bring(shard, gone)
+        self._reader.open_shard(shard, gone)
 
     def _check_room(self, first: dict[int, int], last: dict[int, int]) -> None:
         """Refuse an order for which the folder is too small, before anything is fetched."""

@@ -46,7 +46,7 @@ with CacheReader(root, "train", FolderConfig(folder=Path(folder), size=int(size)
         assert reader.record(sample).size
         shard = int(reader.samples["shard"][sample])
         if sample + 1 == len(reader) or reader.samples["shard"][sample + 1] != shard:
-            reader.let_go(shard)
+            reader.evict(shard)
     print(json.dumps(reader.store.fetched))
 """
 
@@ -160,9 +160,9 @@ def test_the_folder_never_holds_more_and_the_longest_unused_goes_first(root, sto
     with open_cache(root / store, tmp_path / "few", size) as reader:
         used = []
         for number in [0, 1, 2, 0, 3, 4, 5, 0, 6, *range(len(shards))]:
-            reader.bring(number)
+            reader.open_shard(number)
             assert held(tmp_path / "few") <= size
-            reader.let_go(number)
+            reader.evict(number)
             used = [name for name in used if name != name_of(shards[number])] + [name_of(shards[number])]
             there = in_folder(tmp_path / "few")
             assert there == set(used[-len(there) :]), "those used last"
@@ -179,12 +179,12 @@ def test_what_is_in_use_is_not_removed_and_the_remedy_is_named(root, tmp_path):
     folder = tmp_path / "small"
     with open_cache(root / "lmdb", folder, size) as reader:
         first = reader.record(0).copy()
-        reader.bring(1)
+        reader.open_shard(1)
         with pytest.raises(CacheError, match=rf"may hold {size:,} bytes; .* use a --cache-size of [\d,]+ or more"):
-            reader.bring(2)
+            reader.open_shard(2)
         np.testing.assert_array_equal(reader.record(0), first)
-        reader.let_go(1)
-        reader.bring(2)
+        reader.evict(1)
+        reader.open_shard(2)
         assert held(folder) <= size
 
 
@@ -193,24 +193,24 @@ def test_who_needs_room_that_another_process_uses_waits_for_it(root, tmp_path, m
         size = sum(info.bytes for info in reader.info.shards[:2]) - 1
     folder = tmp_path / "small"
     with open_cache(root / "lmdb", folder, size) as other, open_cache(root / "lmdb", folder, size) as reader:
-        other.bring(0)
-        timer = threading.Timer(0.2, other.let_go, [0])
+        other.open_shard(0)
+        timer = threading.Timer(0.2, other.evict, [0])
         timer.start()
-        reader.bring(1)
+        reader.open_shard(1)
         timer.join()
         assert in_folder(folder) == {name_of(reader.info.shards[1])}
         monkeypatch.setattr(shard_folder, "ROOM_SECONDS", 0.1)
         with pytest.raises(CacheError, match="of them are in use"):
-            other.bring(2)
+            other.open_shard(2)
         threading.Timer(0.2, other.stop.set).start()
         monkeypatch.setattr(shard_folder, "ROOM_SECONDS", 60)
         with pytest.raises(StoppedError):
-            other.bring(2)
+            other.open_shard(2)
 
 
 def test_a_flipped_bit_on_the_disk_is_found_and_the_shard_fetched_again(root, local, store, tmp_path):
     with open_cache(root / store, tmp_path) as reader:
-        reader.bring(3)
+        reader.open_shard(3)
         (name,) = in_folder(tmp_path)
     damaged = tmp_path / name if store == "lmdb" else tmp_path / name / "person" / "c.0.0.0"
     data = bytearray(damaged.read_bytes())
@@ -238,7 +238,7 @@ def test_what_is_damaged_or_missing_in_the_storage_is_named(local, bucket, tmp_p
         with pytest.raises(CacheCorruptError, match=rf"has [\d,]+ bytes, not {path.stat().st_size:,}"):
             reader.open_shards()
         files.remove(url / "train" / path.name)
-        for failing in (reader.open_shards, lambda: reader.bring(1)):
+        for failing in (reader.open_shards, lambda: reader.open_shard(1)):
             with pytest.raises(CacheCorruptError, match=rf"{path.name} is missing"):
                 failing()
     files.write(url / "train" / "samples.npy", b"no table")
@@ -275,7 +275,7 @@ def test_who_waited_for_a_shard_has_it_while_another_one_keeps_it(root, tmp_path
     """Ranks that keep a shard each, and wait for each other, would wait for ever."""
     with open_cache(root / "lmdb", tmp_path) as one, open_cache(root / "lmdb", tmp_path) as other:
         object_store.behave(delay=0.1)
-        threads = [threading.Thread(target=reader.bring, args=(2,), daemon=True) for reader in (one, other)]
+        threads = [threading.Thread(target=reader.open_shard, args=(2,), daemon=True) for reader in (one, other)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -328,14 +328,14 @@ def test_what_a_killed_process_leaves_is_never_read(root, local, tmp_path, read_
 def test_threads_that_ask_for_the_same_shard_share_one_request(root, tmp_path, object_store):
     with open_cache(root / "lmdb", tmp_path) as reader:
         object_store.behave(delay=0.1)
-        threads = [threading.Thread(target=reader.bring, args=(2,)) for _ in range(6)]
+        threads = [threading.Thread(target=reader.open_shard, args=(2,)) for _ in range(6)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         assert reader.store.fetched == 1
         with pytest.raises(StoppedError):
-            reader.bring(4, given_up={4})
+            reader.open_shard(4, cancelled={4})
         assert in_folder(tmp_path) == {name_of(reader.info.shards[2])}
 
 
@@ -343,11 +343,11 @@ def test_a_shard_that_is_let_go_while_it_comes_is_closed_when_it_is_there(root, 
     """It must not be taken for an open one by who asks for it later."""
     with open_cache(root / "lmdb", tmp_path) as reader:
         object_store.behave(delay=0.2)
-        thread = threading.Thread(target=reader.bring, args=(2,))
+        thread = threading.Thread(target=reader.open_shard, args=(2,))
         thread.start()
         while not object_store.requests:
             pass
-        reader.let_go(2)
+        reader.evict(2)
         sample = int(np.flatnonzero(reader.samples["shard"] == 2)[0])
         record = reader.record(sample).copy()
         thread.join()
@@ -355,7 +355,7 @@ def test_a_shard_that_is_let_go_while_it_comes_is_closed_when_it_is_there(root, 
         lock = tmp_path / f"{name_of(reader.info.shards[2])}.lock"
         handle = os.open(lock, os.O_RDWR)
         assert not try_lock(handle), "it is in use"
-        reader.let_go(2)
+        reader.evict(2)
         assert try_lock(handle), "it is in nobody's use any more"
         os.close(handle)
 
@@ -367,7 +367,7 @@ def test_a_disk_that_is_full_is_said_with_its_remedy(root, tmp_path, monkeypatch
     with open_cache(root / "lmdb", tmp_path) as reader:
         monkeypatch.setattr(shard_store, "copy_shard", copy_shard)
         with pytest.raises(CacheError, match=r"No space left on device; free some space, or choose a smaller --cache"):
-            reader.bring(0)
+            reader.open_shard(0)
     (tmp_path / "file").write_text("")
     with pytest.raises(CacheError, match="choose another --cache-dir"):
         open_cache(root / "lmdb", tmp_path / "file")

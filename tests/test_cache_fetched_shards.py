@@ -54,7 +54,7 @@ def test_a_fetch_that_was_let_go_and_fails_leaves_the_next_one_alone(monkeypatch
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(shards.get, 0)
         until(lambda: len(store.begun) == 1)
-        shards.let_go(0)  # an epoch is broken off
+        shards.evict(0)  # an epoch is broken off
         second = pool.submit(shards.get, 0)  # and the next one begins
         until(lambda: len(store.begun) == 2)
         store.answer(0, StoppedError("0.lmdb"))

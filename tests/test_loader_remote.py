@@ -198,9 +198,9 @@ def held(folder):
 def test_shards_come_before_their_turn_and_go_after_it(root, tmp_path):
     with open_loader(config(root / "lmdb", tmp_path, ahead=2, batch_size=2, prefetch=1)) as loader:
         brought, gone = [], []
-        bring, let_go = loader.reader.bring, loader.reader.let_go
-        loader.reader.bring = lambda shard, given_up=(): (brought.append(shard), bring(shard, given_up))
-        loader.reader.let_go = lambda shard: (gone.append(shard), let_go(shard))
+        open_shard, evict = loader.reader.open_shard, loader.reader.evict
+        loader.reader.open_shard = lambda shard, cancelled=(): (brought.append(shard), open_shard(shard, cancelled))
+        loader.reader.evict = lambda shard: (gone.append(shard), evict(shard))
         shard_of, needed, order = loader.reader.samples["shard"], [], loader._order(0)
         for batch in loader:
             needed.append(set(shard_of[batch.samples].tolist()))
