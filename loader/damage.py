@@ -1,4 +1,4 @@
-"""Bad records: how a loader finds them, and what it does then; the same on every backend."""
+"""Bad records: how a loader finds them and what it does about them, the same on every backend."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class BadRecord:
 
 
 class RecordCheck:
-    """What is known of each record of a split: not yet read, sound, or bad.
+    """The state of each record of a split: not yet read, sound, or bad.
 
-    Threads may share it as long as no two of them have the same sample in hand.
+    Threads may share it as long as no two of them check the same sample at a time.
     """
 
     def __init__(self, reader: CacheReader, on_bad_record: OnBadRecord) -> None:
@@ -56,7 +56,7 @@ class RecordCheck:
 
         Args:
             sample: whose it is.
-            record: its bytes if they were read just now, over a network: these are compared each time.
+            record: its bytes if they were just read over a network: these are compared each time.
 
         Raises:
             CacheCorruptError: they differ.
@@ -90,7 +90,7 @@ class RecordCheck:
             ) from error
 
     def skipped(self, plan: BatchPlan) -> tuple[BadRecord, ...]:
-        """Those of a batch that is made that are bad, in its order."""
+        """The bad records of a batch, in its order."""
         if not self._bad:
             return ()
         return tuple(self._bad[sample] for sample in plan.samples[: plan.valid].tolist() if sample in self._bad)

@@ -122,7 +122,7 @@ def unpack_planes(places: I64, person: U8, ignore: U8) -> None:
     Args:
         places: `(N, 3)` addresses of image, person and ignore; see `copy_records`.
         person: `(N, S*S)`, aligned to 64 bytes, filled with 0 and 1.
-        ignore: likewise; all 1 where the image is `BLANK`.
+        ignore: as person; all 1 where the image is `BLANK`.
 
     Raises:
         ValueError: rows are no whole cache lines.
@@ -167,8 +167,8 @@ def copy_records(places: I64, image: U8, person: U8, ignore: U8) -> None:
         places: `(N, 3)` addresses of image, `(S, S, 3)` RGB, and of the packed planes person and ignore. An image of
             `BLANK` gives a black image without a person, all of it ignored.
         image: `(N, S*S*3)`, aligned to 64 bytes, filled.
-        person: `(N, S*S)`, likewise, filled with 0 and 1.
-        ignore: likewise.
+        person: `(N, S*S)`, aligned to 64 bytes, filled with 0 and 1.
+        ignore: as person.
 
     Raises:
         ValueError: rows are no whole cache lines.
@@ -184,7 +184,7 @@ def copy_packed_planes(places: I64, person: U8, ignore: U8) -> None:
     Args:
         places: `(N, 3)`, see `copy_records`.
         person: `(N, S*S/8)`, aligned to 64 bytes, filled.
-        ignore: likewise; all bits set where the image is `BLANK`.
+        ignore: as person; all bits set where the image is `BLANK`.
 
     Raises:
         ValueError: rows are no whole cache lines.

@@ -17,7 +17,7 @@ from loader.batch import Batch, BatchSource, LoaderConfig, LoaderState
 from loader.choice import Choice, Chosen, choose_backend
 from loader.damage import BadRecord
 from loader.order import I64, BatchPlan, epoch_order, plan_epoch, resolve_order, steps_in_epoch, windowed_order
-from loader.shard_flow import open_flow
+from loader.shard_flow import ShardPrefetch
 
 
 class _Pass(Iterator[Batch]):
@@ -87,7 +87,7 @@ class Loader:
         self._newest: Callable[[], _Pass | None] = lambda: None  # a weak reference: left by a loop, it ends at once
         self.unusable = ""
         self._bad: dict[int, BadRecord] = {}
-        self._flow = open_flow(config, reader, early=config.prefetch + 1)
+        self._shards = ShardPrefetch(config, reader, early=config.prefetch + 1) if reader.fetches else None
         _open_loaders.add(self)
 
     @property
@@ -159,10 +159,10 @@ class Loader:
         )
         with ExitStack() as stack:
             done = None
-            if self._flow:
+            if self._shards:
                 plans = list(plans)
-                done = stack.enter_context(self._flow.follow([self._shards_of(plan) for plan in plans]))
-            # Closed before the flow lets shards go: until then its threads may be reading them.
+                done = stack.enter_context(self._shards.follow([self._shards_of(plan) for plan in plans]))
+            # Closed before shards are evicted: until then its threads may be reading them.
             batches = stack.enter_context(closing(self._source.run(plans)))
             for step, batch in enumerate(batches):
                 if done:
@@ -228,8 +228,8 @@ class Loader:
         self.unusable = "this loader is closed; open another one with open_loader"
         self.reader.stop.set()
         self._source.close()
-        if self._flow:
-            self._flow.close()
+        if self._shards:
+            self._shards.close()
         self.reader.close()
 
     def _leave_to_parent(self) -> None:

@@ -1,4 +1,4 @@
-"""Where records lie in memory, as numbers: found and checked once, then a batch is a few rows of an array."""
+"""The memory addresses of records: each is looked up and checked once, then a batch is a few rows of an array."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RecordMap:
     """The addresses of a split's records, as far as they have been asked for.
 
     Threads may share it as long as no two of them ask for the same sample at a time. Addresses are valid until the
-    reader lets go of the shard, or is closed.
+    reader evicts the shard, or is closed.
     """
 
     def __init__(self, reader: CacheReader, records: RecordCheck) -> None:
@@ -64,7 +64,7 @@ class RecordMap:
         return places
 
     def _read(self, samples: I64, valid: int) -> I64:
-        """As `find`, of records that are read here and now: they stay until the thread asks for the next ones."""
+        """As `find`, of records that are read in place: they stay until the thread asks for the next ones."""
         places = np.full((len(samples), 3), BLANK, np.int64)
         rows = [row for row, sample in enumerate(samples[:valid].tolist()) if not self._records.is_bad(sample)]
         self._own.records = read = self._reader.fields_of(samples[rows].tolist())
@@ -79,7 +79,7 @@ class RecordMap:
 
     def _look_up(self, sample: int) -> I64:
         if self._reader.fetches:
-            # Before the rest, for a shard that cannot be had is more than a bad record, and no reason to skip one.
+            # Before the rest, for a shard that cannot be fetched is more than a bad record, and no reason to skip one.
             self._reader.open_shard(int(self._reader.samples["shard"][sample]))
         if not self._records.is_bad(sample):
             try:

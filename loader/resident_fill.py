@@ -1,4 +1,4 @@
-"""From the cache into rows of a store: checked, decoded, uploaded."""
+"""Loads records of the cache into rows of a store: checks, decodes and uploads them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from loader.damage import RecordCheck
 from loader.kernels import BLANK, copy_images, copy_packed_planes
 from loader.record_map import IMAGE, RecordMap
 from loader.resident_store import BLANK_ROW, ResidentStore
-from loader.shard_flow import open_flow
+from loader.shard_flow import ShardPrefetch
 
 if TYPE_CHECKING:
     from cache.reader import CacheReader
@@ -48,9 +48,9 @@ class RecordFiller:
             self._stream.wait_stream(torch.cuda.current_stream(store.device))  # the store's blank row is being written
 
     def fill_first(self, count: int, threads: int) -> I64:
-        """Fill the rows after `BLANK_ROW` with the first samples of the split, in so many threads of its own.
+        """Fill the rows after `BLANK_ROW` with the first samples of the split.
 
-        For a GPU in two at least: one waits for its upload while the other one decodes.
+        For a GPU there are two threads at least: one waits for its upload while the other one decodes.
 
         Returns:
             `(count,)` int64, the row of each: `BLANK_ROW` if its record is bad.
@@ -74,14 +74,16 @@ class RecordFiller:
         return rows
 
     def _groups(self, count: int) -> Iterator[range]:
-        """The first samples, those of one shard at a time if shards are fetched: the next ones come meanwhile."""
-        flow = open_flow(self._config, self._reader, early=0)
-        if not flow:
+        """The first samples; where shards are fetched, those of one shard at a time while the next ones come."""
+        if not self._reader.fetches:
             yield range(count)
             return
         shard_of = self._reader.samples["shard"][:count]
         edges = [0, *(np.flatnonzero(np.diff(shard_of)) + 1).tolist(), count]
-        with closing(flow), flow.follow([shard_of[first : first + 1] for first in edges[:-1]]) as done:
+        with (
+            closing(ShardPrefetch(self._config, self._reader, early=0)) as shards,
+            shards.follow([shard_of[first : first + 1] for first in edges[:-1]]) as done,
+        ):
             for step, (first, end) in enumerate(pairwise(edges)):
                 yield range(first, end)
                 done(step)
@@ -92,10 +94,10 @@ class RecordFiller:
         Args:
             samples: their numbers.
             first: the first row.
-            after: behind the last work on the GPU that reads these rows.
+            after: recorded after the last work on the GPU that reads these rows.
 
         Returns:
-            `(N,)` which of them are sound; the rows of the others are blank.
+            `(N,)` whether each is sound; the rows of the others are blank.
 
         Raises:
             CacheCorruptError: a record is bad and not to be skipped.

@@ -1,6 +1,6 @@
-"""Batches out of decoded records by plain torch functions: what a GPU that holds all records does in a step.
+"""Batches sampled from decoded records by torch functions: what a GPU that holds the records does in a step.
 
-They read the records where they lie: a batch is never copied together first. Shapes: K rows of a store, N samples of a
+They read the records in place: a batch is never gathered first. Shapes: K rows of a store, N samples of a
 batch, S the side in pixels, B = S * S / 8 the bytes of a packed plane (least significant bit first).
 """
 
@@ -56,7 +56,7 @@ def warp(records: Records, rows_N: Tensor, matrix_N23: Tensor, colour_N34: Tenso
         records: the store.
         rows_N: int64 row numbers.
         matrix_N23: float32, see `loader.augment.Parameters`.
-        colour_N34: float32, likewise.
+        colour_N34: float32, see there.
     """
     _, side, _, _ = records.image.shape
     row_N11 = rows_N[:, None, None]  # int64: the bytes of a store are too many for int32

@@ -268,7 +268,7 @@ def _blend(address: int, taps: Taps, colour: tuple[np.float32, ...], out: U8) ->
     """Blend and colour a row, `(3 S,)`."""
     side = taps.offset.size
     for column in range(0, side, _LANES):
-        # As above: the typing context is not the caller's to pass.
+        # The typing context is passed by the compiler, not by the caller.
         _blend_8(address, 3 * side, taps, column, colour, out)  # type: ignore[call-arg]
 
 
@@ -329,10 +329,10 @@ def warp_sample(
         person_address, ignore_address: of the packed planes.
         side: S, in pixels, a multiple of 8, at most 26,754 (byte offsets are int32).
         matrix: `(2, 3)` output -> source, see `loader.augment.Parameters`.
-        colour: `(3, 4)`, likewise; finite.
+        colour: `(3, 4)` colour map, see there; finite.
         image: `(S*S*3,)`, filled.
         person: `(S*S,)`, filled with 0 and 1.
-        ignore: likewise; 1 outside the source.
+        ignore: as person; 1 outside the source.
     """
     joined = np.empty(side * side + 1, np.uint8)
     _join(person_address, ignore_address, joined)
@@ -374,7 +374,7 @@ def warp_records(places: I64, side: int, matrix: F32, colour: F32, image: U8, pe
         colour: `(N, 3, 4)`.
         image: `(N, S*S*3)`, filled.
         person: `(N, S*S)`, filled with 0 and 1.
-        ignore: likewise.
+        ignore: as person.
     """
     for row in range(len(places)):
         if places[row, 0] == BLANK:
