@@ -92,8 +92,7 @@ class RecordLayout:
 
         Args:
             image: `(side, side, 3)` RGB for `raw`, the `(n,)` bytes of a JPEG for `jpeg`.
-            person: `(side, side)` plane of 0 and 1.
-            ignore: likewise.
+            person, ignore: `(side, side)` planes of 0 and 1.
 
         Returns:
             `(bytes,)` uint8.

@@ -3,8 +3,8 @@ from __future__ import annotations
 import gc
 import os
 import threading
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Iterable
+from contextlib import closing
 from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
@@ -74,11 +74,21 @@ class NativeSource:
         self._pool.submit(self._load_kernels, SimpleQueue())  # what it raises, the first batch raises, too
 
     def _load_kernels(self) -> None:
-        """Make a batch of no samples: Numba starts and reads the machine code while the caller does something else."""
+        """Make a batch of no samples: Numba starts and reads the machine code while the caller does something else.
+
+        Numba makes so many objects then that Python's garbage collector, which goes through all that was ever
+        imported, would take a third of the time to a first batch. So it is paused.
+        """
         plan = BatchPlan(epoch=0, samples=np.empty(0, np.int64), valid=0)
         empty = PendingBatch(plan, self._ring[0], draw(self._config, self._layout.side, plan))
-        with _loading_kernels, _collector_paused():
-            self._fill(empty, 0, 0)
+        with _loading_kernels:
+            collects = gc.isenabled()
+            gc.disable()
+            try:
+                self._fill(empty, 0, 0)
+            finally:
+                if collects:
+                    gc.enable()
 
     def run(self, plans: Iterable[BatchPlan]) -> Generator[Batch]:
         """Make the planned batches. See `BatchSource`."""
@@ -145,20 +155,4 @@ class NativeSource:
 
 
 _loading_kernels = fork_lock()
-"""Held meanwhile: a forked child would keep Numba's locks held, and Python's garbage collector paused."""
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Without Python's garbage collector.
-
-    Numba makes so many objects when it starts that the collector goes through all that was ever imported: a third of
-    the time to a first batch, for nothing.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+"""Held while kernels are loaded: a child forked meanwhile would keep Numba's locks, and Python's collector paused."""

@@ -7,38 +7,32 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from model.base import SegmentationNetwork, check_side
-    from model.boundary import BoundaryScores, boundary_tolerance, count_boundary
     from model.encoder_unet import EncoderError
     from model.encoder_weights import start_encoder
-    from model.loss import LOSSES, Loss, bce_dice
+    from model.loss import LOSSES, bce_dice
     from model.metrics import Scores, count_pixels
     from model.network import NETWORKS, NetworkConfig, NetworkName, build_network
 
 __all__ = [
     "LOSSES",
     "NETWORKS",
-    "BoundaryScores",
     "EncoderError",
-    "Loss",
     "NetworkConfig",
     "NetworkName",
     "Scores",
     "SegmentationNetwork",
     "bce_dice",
-    "boundary_tolerance",
     "build_network",
     "check_side",
-    "count_boundary",
     "count_pixels",
     "start_encoder",
 ]
 
 _HOMES = {
     "model.base": ("SegmentationNetwork", "check_side"),
-    "model.boundary": ("BoundaryScores", "boundary_tolerance", "count_boundary"),
     "model.encoder_unet": ("EncoderError",),
     "model.encoder_weights": ("start_encoder",),
-    "model.loss": ("LOSSES", "Loss", "bce_dice"),
+    "model.loss": ("LOSSES", "bce_dice"),
     "model.metrics": ("Scores", "count_pixels"),
     "model.network": ("NETWORKS", "NetworkConfig", "NetworkName", "build_network"),
 }
