@@ -1,12 +1,12 @@
-"""Two reports beside each other, before and after a change, and the JSON that this is written as.
+"""Compares two reports, taken before and after a change. The result is written as this JSON:
 
 {
   "before": "a.json",         the files
   "after": "b.json",
   "max_regression": 10.0,     percent; null where no limit was given
-  "margin": 0.14,             what ratios may be off 1, beyond their spread, and still be the same; see `find_margin`
-  "margin_of": "disk read",   the row that was off by as much though it is not ours; empty where 5 % is the margin
-  "differences": [            of machine and configuration, that make the comparison doubtful
+  "margin": 0.14,             how far a ratio may be from 1, beyond its spread, and still count as the same
+  "margin_of": "disk read",   the row, not ours, that moved by that much; empty where the margin is the usual 5 %
+  "differences": [            differences of machine and configuration, which make the comparison doubtful
     {"what": "cores", "before": 2, "after": 4}
   ],
   "pairs": [                  rows that were measured in both, of the same suite, setup, name and unit
@@ -16,39 +16,55 @@
       "setup": "side 384",
       "unit": "samples/s",
       "ours": true,           as in a report
-      "better": "higher",     higher or lower: what is wished of such a figure
+      "better": "higher",     higher or lower
       "before": 30000.0,      the medians
       "after": 24000.0,
-      "ratio": 0.8,           after / before; null where it has no bound: from 0 to more
-      "low": 0.75,            the spread of the ratio, see `bench.pair`; null where a row has no spread of its own
-      "high": 0.85,           likewise; null where it has no bound, too
-      "worse": 20.0,          percent of before that after is worse by, negative if it is better; null like the ratio
-      "verdict": "slower",    slower, faster, or same; of what has no speed, too, where it means worse and better
-      "regression": true      slower, and worse by more than max_regression; false where there is none
+      "ratio": 0.8,           after / before; null where it is infinite
+      "low": 0.75,            spread of the ratio: after.p10 / before.p90; null where a row has no spread
+      "high": 0.85,           after.p90 / before.p10; null where a row has no spread, or it is infinite
+      "worse": 20.0,          percent of before by which after is worse, negative if better; null where it is infinite
+      "verdict": "slower",    slower, faster or same; for what has no speed, slower means worse and faster better
+      "regression": true      slower, and worse by more than max_regression
     }
   ],
-  "only_before": [...],       rows that were measured in one of both, as a report has them
+  "only_before": [...],       rows that were measured in only one of the reports, as a report has them
   "only_after": [...],
-  "unknown_units": ["J"]      units of rows that are left out, since it is not known which way they are better
+  "unknown_units": ["J"]      units of rows that are left out because it is not known which way they are better
 }
 
-The suite `tiers` is left out: it is the suite `epoch` once more, and what other machines have measured.
+The suite `tiers` is left out: it repeats the suite `epoch` and what other machines have measured.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import msgspec
-
+from bench.epoch_suite import WAIT
 from bench.hardware import Machine
-from bench.pair import BETWEEN_RUNS, Pair, better_of, moved
-from bench.report import BenchError, BenchReport, Row
-from cache.atomic import write_atomically
+from bench.report import BenchError, BenchReport, Row, write_json
+
+HIGHER_UNITS = frozenset({"images/s", "samples/s", "annotations/s", "GB/s", "GFLOP/s", "times", "%"})
+"""Units of which more is better: `times` compares a rate with another one, `%` with its limit."""
+LOWER_UNITS = frozenset({"s", "s/1000", "min", "MB", "pixels"})
+"""Units of which less is better: `s/1000` are CPU-seconds for 1000 samples, `pixels` are those that differ from the
+reference."""
+LOWER_NAMES = {"%": WAIT, "times": "wall time, times "}
+"""By unit: less is better, too, where the row's name contains this."""
+
+BETWEEN_RUNS, MOST_BETWEEN_RUNS = 0.05, 0.25
+"""The least and the most that two runs on one machine are taken to differ by, whatever the spread within them says:
+memory lies elsewhere, the machine is warmer, a neighbour busier. `find_margin` measures it; without the upper bound, a
+run that met a far slower disk would hide all other changes."""
+
+FIRST = 0.5
+"""The least margin of seconds: they are times of first things (opening, compiling, a first batch), measured rarely."""
+
+ONCE, EXACT = {"s": FIRST, "MB": BETWEEN_RUNS}, 0.01
+"""Margin, by unit, of figures that were measured once in a run; the second number in other units, which are counted."""
 
 CONFIG = (
     "coco",
@@ -67,17 +83,77 @@ CONFIG = (
     "photos",
     "megabytes",
 )
-"""Entries of a report's configuration that change its figures, and not only which there are, or their spread."""
+"""Entries of a report's configuration that change its figures, not only which figures there are, or their spread."""
 
-MOST_BETWEEN_RUNS = 0.25
-"""A margin is never more, or two runs of which one met a far slower disk would hide all that there is to see."""
 
-Key = tuple[str, str, str, str]
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A figure before and after; the fields are explained at the head of this file.
+
+    The verdict is `faster` or `slower` where the whole spread of the ratio lies beyond the margin (above 1 + margin, or
+    below 1 / (1 + margin): twice and half are equally far), else `same`. A row of a single run has no spread: the ratio
+    alone decides, with the margin of `ONCE` or `EXACT`.
+    """
+
+    suite: str
+    name: str
+    setup: str
+    unit: str
+    ours: bool
+    better: Literal["higher", "lower"]
+    before: float
+    after: float
+    ratio: float
+    low: float | None
+    high: float | None
+    worse: float
+    verdict: Literal["faster", "slower", "same"]
+    regression: bool
+
+    @classmethod
+    def of(cls, before: Row, after: Row, *, margin: float = BETWEEN_RUNS, max_regression: float | None = None) -> Pair:
+        """Compare two rows of the same suite, setup, name and unit, which must have a known direction.
+
+        Args:
+            before, after: the rows.
+            margin: how far the ratio may be from 1, beyond its spread, and still count as the same.
+            max_regression: percent; a row that is slower and worse by more is a regression.
+        """
+        better = better_of(before)
+        assert better is not None, before.unit
+        ratio, spread = _over(after.value, before.value), spread_of(before, after)
+        low, high = spread or (ratio, ratio)
+        if not spread:
+            margin = ONCE.get(before.unit, EXACT)
+        elif before.unit == "s":
+            margin = max(margin, FIRST)
+        verdict: Literal["faster", "slower", "same"] = "same"
+        if low > 1 + margin or high < 1 / (1 + margin):
+            verdict = "faster" if (low > 1) == (better == "higher") else "slower"
+        worse = 0.0
+        if after.value != before.value:
+            worse = 100 * _over(after.value - before.value, before.value) * (1 if better == "lower" else -1)
+        return cls(
+            suite=before.suite,
+            name=before.name,
+            setup=before.setup,
+            unit=before.unit,
+            ours=before.ours and after.ours,
+            better=better,
+            before=before.value,
+            after=after.value,
+            ratio=ratio,
+            low=spread and spread[0],
+            high=spread and spread[1],
+            worse=worse,
+            verdict=verdict,
+            regression=max_regression is not None and verdict == "slower" and worse > max_regression,
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Something that both reports say and do not agree about; a library or GPU that is not there is None."""
+    """A setting, library or part of the machine that the reports disagree about; None where it is absent."""
 
     what: str
     before: Any
@@ -86,7 +162,7 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """All of two reports. See the head of this file."""
+    """Two reports compared; the fields are explained at the head of this file."""
 
     before: str
     after: str
@@ -101,17 +177,12 @@ class Comparison:
 
     @property
     def regressions(self) -> list[Pair]:
-        """The worst first."""
+        """Those rows, the worst first."""
         return sorted((pair for pair in self.pairs if pair.regression), key=lambda pair: -pair.worse)
 
-    def to_json(self) -> bytes:
-        """The document, indented. What is infinite becomes null."""
-        return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
-
     def write(self, path: Path) -> None:
-        """Write the document, atomically; folders are made."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, self.to_json())
+        """Write the JSON, atomically; folders are made. Infinite numbers become null."""
+        write_json(path, self)
 
 
 def compare_files(before: Path, after: Path, *, max_regression: float | None = None) -> Comparison:
@@ -119,7 +190,7 @@ def compare_files(before: Path, after: Path, *, max_regression: float | None = N
 
     Args:
         before, after: the files.
-        max_regression: percent that a figure may be worse by; None: as much as it likes.
+        max_regression: percent that a figure may be worse by; None: without limit.
 
     Raises:
         BenchError: a file is missing, or not a report; the reports have no row in common; the limit is negative or no
@@ -128,17 +199,17 @@ def compare_files(before: Path, after: Path, *, max_regression: float | None = N
     if max_regression is not None and not 0 <= max_regression < math.inf:
         raise BenchError(f"max_regression={max_regression} is not a percentage of 0 or more; try 10")
     old, new = BenchReport.read(before), BenchReport.read(after)
-    differences = tuple(_differences(old, new))
+    differences = _differences(old, new)
     old_rows, new_rows = _rows(old), _rows(new)
-    common = [key for key in old_rows if key in new_rows]
+    common = {key: (row, new_rows[key]) for key, row in old_rows.items() if key in new_rows}
     if not common:
         which = ", ".join(difference.what for difference in differences)
         raise BenchError(
             f"{before} and {after} have no measured row in common{f' (other {which})' if which else ''}; "
             f"measure both with the same suites, side, batch and threads"
         )
-    known = {key: better for key in common if (better := better_of(old_rows[key])) is not None}
-    margin, margin_of = find_margin([] if differences else [(old_rows[key], new_rows[key]) for key in known])
+    known = [rows for rows in common.values() if better_of(rows[0])]
+    margin, margin_of = find_margin([] if differences else known)
     return Comparison(
         before=str(before),
         after=str(after),
@@ -146,34 +217,57 @@ def compare_files(before: Path, after: Path, *, max_regression: float | None = N
         margin=margin,
         margin_of=margin_of,
         differences=differences,
-        pairs=tuple(
-            Pair.of(old_rows[key], new_rows[key], better, margin=margin, max_regression=max_regression)
-            for key, better in known.items()
-        ),
-        only_before=tuple(row for key, row in old_rows.items() if key not in new_rows),
-        only_after=tuple(row for key, row in new_rows.items() if key not in old_rows),
-        unknown_units=tuple(dict.fromkeys(old_rows[key].unit for key in common if key not in known)),
+        pairs=tuple(Pair.of(*rows, margin=margin, max_regression=max_regression) for rows in known),
+        only_before=tuple(row for key, row in old_rows.items() if key not in common),
+        only_after=tuple(row for key, row in new_rows.items() if key not in common),
+        unknown_units=tuple(dict.fromkeys(row.unit for row, _ in common.values() if not better_of(row))),
     )
 
 
+def better_of(row: Row) -> Literal["higher", "lower"] | None:
+    """Whether more or less of a row is better; None where its unit is not known."""
+    if row.unit in LOWER_UNITS or (row.unit in LOWER_NAMES and LOWER_NAMES[row.unit] in row.name):
+        return "lower"
+    return "higher" if row.unit in HIGHER_UNITS else None
+
+
+def spread_of(before: Row, after: Row) -> tuple[float, float] | None:
+    """The spread of after / before, as wide as the spreads of both rows allow; None where a row has none."""
+    if before.p10 is None or before.p90 is None or after.p10 is None or after.p90 is None:
+        return None
+    if before.runs == 1 or after.runs == 1:  # p10 and p90 are the run itself
+        return None
+    return _over(after.p10, before.p90), _over(after.p90, before.p10)
+
+
 def find_margin(rows: Iterable[tuple[Row, Row]]) -> tuple[float, str]:
-    """What two runs on one machine differ by, and the name of the row that shows it; empty where none shows more than
-    `BETWEEN_RUNS`.
+    """The margin by which two runs on one machine differ, and the name of the row that shows it; empty where none shows
+    more than `BETWEEN_RUNS`.
 
     Other libraries and the machine's own rates are measured beside ours in every run, and no change of ours moves them:
-    as far as these moved, the runs met the machine in another state (in an experiment they would be its controls). On
-    two virtual cores of a shared host such runs differ by 15 % within minutes, see docs/performance.md.
+    if they moved, the machine was in another state. On two virtual cores of a shared host such runs differ by 15 %
+    within minutes, see docs/performance.md.
 
     Args:
         rows: the same ones before and after, measured on one machine, with the same libraries and configuration.
     """
-    found = [(moved(before, after), before.name) for before, after in rows if not (before.ours and after.ours)]
-    most, name = max(found, default=(0.0, ""))
+    most, name = 0.0, ""
+    for before, after in rows:
+        spread = None if before.ours and after.ours else spread_of(before, after)
+        if spread:
+            most, name = max((most, name), (max(spread[0] - 1, _over(1.0, spread[1]) - 1), before.name))
     return (min(most, MOST_BETWEEN_RUNS), name) if most > BETWEEN_RUNS else (BETWEEN_RUNS, "")
 
 
-def _rows(report: BenchReport) -> dict[Key, Row]:
-    """What was measured, in order. With another unit it is another figure."""
+def _over(after: float, before: float) -> float:
+    """after / before; 0 / 0 is 1: no change."""
+    if before:
+        return after / before
+    return math.inf if after else 1.0
+
+
+def _rows(report: BenchReport) -> dict[tuple[str, str, str, str], Row]:
+    """The measured rows, in order, by what makes two of them comparable."""
     return {
         (row.suite, row.setup, row.name, row.unit): row
         for row in report.rows
@@ -181,18 +275,16 @@ def _rows(report: BenchReport) -> dict[Key, Row]:
     }
 
 
-def _differences(before: BenchReport, after: BenchReport) -> Iterator[Difference]:
+def _differences(before: BenchReport, after: BenchReport) -> tuple[Difference, ...]:
     mine, theirs = _machine(before.environment), _machine(after.environment)
-    whats = list({**mine, **theirs})
-    settings, others = _settings(before.config), _settings(after.config)
-    for what in (*whats, *(what for what in settings if what in others)):  # reports of earlier versions say less
-        old, new = {**mine, **settings}.get(what), {**theirs, **others}.get(what)
-        if old != new:
-            yield Difference(what=what, before=old, after=new)
+    found = {what: (mine.get(what), theirs.get(what)) for what in {**mine, **theirs}}
+    mine, theirs = _settings(before.config), _settings(after.config)
+    found |= {what: (mine[what], theirs[what]) for what in mine if what in theirs}  # older reports have fewer
+    return tuple(Difference(what=what, before=old, after=new) for what, (old, new) in found.items() if old != new)
 
 
 def _machine(machine: Machine) -> dict[str, Any]:
-    """What figures depend on. Memory and disk are as full as they happen to be."""
+    """The properties of a machine that figures depend on."""
     return {
         "processor": machine.processor,
         "cores": machine.cores,
@@ -205,7 +297,7 @@ def _machine(machine: Machine) -> dict[str, Any]:
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `CONFIG` that are there, a network's by its parts; folders by their names, for they move."""
+    """The entries of `CONFIG` that are there: a network by its parts, a folder by its name without its parents."""
     found: dict[str, Any] = {}
     for name in CONFIG:
         value = config.get(name)

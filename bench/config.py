@@ -31,11 +31,10 @@ Suite = Literal[
     "stages",
     "model",
     "epoch",
-    "scale",
 ]
 SUITES: tuple[Suite, ...] = get_args(Suite)
-USUAL_SUITES: tuple[Suite, ...] = tuple(suite for suite in SUITES if suite not in ("convolutions", "scale"))
-"""Those that run unless others are asked for: the convolutions one by one take minutes, and both interest few."""
+USUAL_SUITES: tuple[Suite, ...] = tuple(suite for suite in SUITES if suite != "convolutions")
+"""Those that run by default: to measure the convolutions one by one takes minutes, and interests few."""
 
 GUIDE_IMAGES = 45_174
 """Images in an epoch of the guide's table."""

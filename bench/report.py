@@ -6,17 +6,17 @@
   "rows": [
     {
       "suite": "loader",      machine, raster, annotations, preprocess, stores, verify, loader, stages, ...
-      "name": "native, raw",  what; the same in every run, so that two reports can be compared
+      "name": "native, raw",  what was measured; the same in every run, so that two reports can be compared
       "setup": "side 384",    under which conditions
       "value": 31000.0,       the median
-      "unit": "samples/s",    images/s, samples/s, annotations/s, GB/s, GFLOP/s, s, MB, pixels, times, shards, %, min
-      "p10": 30000.0,         a tenth of the runs gave less; of an estimate the low end; null otherwise
-      "p90": 31500.0,         a tenth gave more; the high end; null likewise
+      "unit": "samples/s",    images/s, samples/s, annotations/s, GB/s, GFLOP/s, s, MB, pixels, times, %, min
+      "p10": 30000.0,         a tenth of the runs gave less; of an estimate the low end; null without runs
+      "p90": 31500.0,         a tenth gave more; of an estimate the high end; null without runs
       "runs": 9,              runs that the median is of; 0 where nothing was measured
       "limit": 40000.0,       what this machine could do at best, in the same unit; null where there is no such thing
-      "limit_name": "copying the same bytes",  what that is; empty likewise
-      "ratio": 0.775,         value / limit: at most about 1 for a rate, at least about 1 for a time; null likewise
-      "ours": true,           false of what no change of ours moves: another library's, or the machine's own
+      "limit_name": "copying the same bytes",  what the limit is; empty without a limit
+      "ratio": 0.775,         value / limit: at most about 1 for a rate, at least about 1 for a time; null without
+      "ours": true,           false of rows that our code does not affect: another library's, or the machine's own
       "kind": "measured",     measured; guide (a figure that was promised, not measured); estimated
       "note": ""              what else to know
     }
@@ -46,7 +46,7 @@ class BenchError(ValueError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One figure beside its limit. See the head of this file."""
+    """One figure beside its limit; the fields are explained at the head of this file."""
 
     suite: str
     name: str
@@ -69,8 +69,9 @@ class Row:
         object.__setattr__(self, "ratio", None if self.limit is None else self.value / self.limit)
 
     @classmethod
-    def measured(cls, rates: Rates, *, limit: float | Rates | None = None, **fields: Any) -> Row:
-        """A row of these runs; a limit that was measured counts by its median."""
+    def measured(cls, rates: Rates | float, *, limit: float | Rates | None = None, **fields: Any) -> Row:
+        """A row of these runs, or of a single one; a limit that was measured counts by its median."""
+        rates = rates if isinstance(rates, Rates) else Rates((rates,))
         return cls(
             value=rates.median,
             p10=rates.p10,
@@ -83,7 +84,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchReport:
-    """A whole benchmark. See the head of this file."""
+    """A whole benchmark; the fields are explained at the head of this file."""
 
     environment: Machine
     config: dict[str, Any]
@@ -93,18 +94,13 @@ class BenchReport:
         """A row by its name, or None."""
         return next((row for row in self.rows if (row.suite, row.name, row.kind) == (suite, name, kind)), None)
 
-    def to_json(self) -> bytes:
-        """The document, indented."""
-        return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
-
     def write(self, path: Path) -> None:
-        """Write the document, atomically; folders are made."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, self.to_json())
+        """Write the JSON, atomically; folders are made."""
+        write_json(path, self)
 
     @classmethod
     def read(cls, path: Path) -> BenchReport:
-        """Undo `write`.
+        """Read what `write` wrote.
 
         Raises:
             BenchError: the file is missing or is not such a report.
@@ -115,3 +111,9 @@ class BenchReport:
             raise BenchError(f"{path} is missing; a report is written by: cli.py bench --json {path}") from None
         except msgspec.DecodeError as error:
             raise BenchError(f"{path} is not a benchmark report: {error}; write it anew with --json") from None
+
+
+def write_json(path: Path, document: object) -> None:
+    """Write a dataclass as indented JSON, atomically; folders are made, and infinite numbers become null."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")

@@ -18,7 +18,6 @@ from bench.model_suite import model_rows
 from bench.preprocess_suite import preprocess_rows
 from bench.raster_suite import raster_rows
 from bench.report import BenchReport, Row
-from bench.scale_suite import scale_rows
 from bench.stage_suite import stage_rows
 from bench.store_suite import store_rows
 from bench.tier_estimates import card_rows, processor_rows
@@ -37,7 +36,6 @@ _ROWS: dict[Suite, Callable[[Setup, Material], Iterator[Row]]] = {
     "stages": stage_rows,
     "model": model_rows,
     "epoch": epoch_rows,
-    "scale": scale_rows,
 }
 
 

@@ -24,7 +24,6 @@ _SUITES = (
     "stages",
     "model",
     "epoch",
-    "scale",
 )
 
 
@@ -36,7 +35,7 @@ _SUITES = (
     "suites",
     type=click.Choice(_SUITES),
     multiple=True,
-    help="Which; may be repeated.  [default: all but convolutions and scale]",
+    help="Which; may be repeated.  [default: all but convolutions]",
 )
 @click.option("--profile", default="auto", show_default=True, help="As in `train`: network, batch, side, precision.")
 @click.option("--network", "network_name", type=NETWORKS, help="Which network.  [default: the profile's]")

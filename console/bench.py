@@ -39,7 +39,6 @@ TITLES = {
     "stages": message("STAGES: all of the way, each part alone"),
     "model": message("MODEL: the network alone, on random data"),
     "epoch": message("EPOCH: loader and network together"),
-    "scale": message("SCALE: what grows with the dataset"),
     "tiers": message("TIERS: minutes per epoch of 45,174 images"),
 }
 _COMPARISONS = (
@@ -58,7 +57,6 @@ UNITS = (
     message("annotations/s"),
     message("times"),
     message("pixels"),
-    message("shards"),
 )
 """Of rows, where they are words."""
 

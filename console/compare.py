@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from bench.compare import Comparison
-    from bench.pair import Pair
+    from bench.compare import Comparison, Pair
     from bench.report import Row
 
 MOST_NAMED = 5

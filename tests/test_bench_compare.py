@@ -13,10 +13,9 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from bench.compare import MOST_BETWEEN_RUNS, compare_files
+from bench.compare import BETWEEN_RUNS, HIGHER_UNITS, LOWER_UNITS, MOST_BETWEEN_RUNS, Pair, better_of, compare_files
 from bench.epoch_suite import WAIT
 from bench.hardware import Gpu, Machine
-from bench.pair import BETWEEN_RUNS, HIGHER_UNITS, LOWER_UNITS, Pair, better_of
 from bench.report import BenchError, BenchReport, Row
 from bench.timing import Rates
 from cli import main
@@ -79,7 +78,7 @@ def compared(tmp_path):
 
 
 def pair_of(before, after, limit=None):
-    return Pair.of(before, after, better_of(before), max_regression=limit)
+    return Pair.of(before, after, max_regression=limit)
 
 
 def printed(comparison):
