@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,18 +13,18 @@ from bench.config import Setup
 from bench.material import Material
 from bench.process import PEAK_MEMORY, run_program
 from bench.report import Row
-from bench.timing import Rates, Work, measure
-from preprocess.coco import PersonTable, load_persons
+from bench.timing import Rates, Work
+from preprocess.coco import load_persons
 
 TIMES = "annotations: times {}"
 """Name of a row; for `pycocotools` and `json`."""
 
 SCALE, SHORT_SCALE, QUICK_SCALE = 1.0, 0.2, 0.05
-"""Size of the file, in units of COCO's; the second one where the photos are drawn: no figures to quote."""
+"""Size of the file, in units of COCO's; the second one where the photos are drawn, and no figures are to be quoted."""
 WARM_UP_SCALE = 0.0005
 
 MOST_ROUNDS = 3
-"""pycocotools takes five seconds."""
+"""Few, because pycocotools takes five seconds."""
 
 OURS = "annotations"
 
@@ -58,8 +58,9 @@ def annotation_rows(setup: Setup, material: Material) -> Iterator[Row]:
     write_annotation_file(path, scale=scale)
     write_annotation_file(small, scale=WARM_UP_SCALE)
     annotations, size = round(scale * ANNOTATIONS), path.stat().st_size
-    table_bytes = _bytes(load_persons(path))
-    copied = measure(_copy(path, annotations), seconds=setup.seconds, rounds=setup.rounds)
+    columns = vars(load_persons(path)).values()
+    table_size = sum(column.nbytes for column in columns if isinstance(column, np.ndarray))
+    copied = setup.measure({"": Work(run=partial(_copy, path, bytearray(size)), items=annotations)})[""]
     rates: dict[str, list[float]] = {name: [] for name in _READERS}
     peaks: dict[str, list[float]] = {name: [] for name in _READERS}
     for _ in range(min(setup.rounds, MOST_ROUNDS)):
@@ -70,12 +71,10 @@ def annotation_rows(setup: Setup, material: Material) -> Iterator[Row]:
     path.unlink()
 
     found = {name: Rates(tuple(values)) for name, values in rates.items()}
-    common: dict[str, Any] = {
-        "suite": "annotations",
-        "setup": f"{annotations:,} annotations of {round(scale * IMAGES):,} images in {size / 1e6:.0f} MB",
-    }
+    described = f"{annotations:,} annotations of {round(scale * IMAGES):,} images in {size / 1e6:.0f} MB"
+    row = partial(Row.measured, suite="annotations", setup=described)
     for name, values in found.items():
-        yield Row.measured(
+        yield row(
             values,
             name=name,
             unit="annotations/s",
@@ -83,37 +82,24 @@ def annotation_rows(setup: Setup, material: Material) -> Iterator[Row]:
             limit=copied,
             limit_name="copying the file from the page cache",
             note="in a fresh process that has read a few; our reader uses all processors for a part of the work",
-            **common,
         )
     for name, values in found.items():
         if name != OURS:
-            times = found[OURS].over(values)
-            yield Row.measured(times, name=TIMES.format(name.split()[-1]), unit="times", **common)
+            yield row(found[OURS].over(values), name=TIMES.format(name.split()[-1]), unit="times")
     for name, megabytes in peaks.items():
-        if not all(megabytes):
-            continue
-        yield Row.measured(
-            Rates(tuple(megabytes)),
-            name=f"{name}: peak memory",
-            unit="MB",
-            ours=name == OURS,
-            limit=(size + table_bytes) / 1e6,
-            limit_name="the file, and the table",
-            note="of the process, with Python and libraries; pages of a mapped file count",
-            **common,
-        )
+        if all(megabytes):
+            yield row(
+                Rates(tuple(megabytes)),
+                name=f"{name}: peak memory",
+                unit="MB",
+                ours=name == OURS,
+                limit=(size + table_size) / 1e6,
+                limit_name="the file, and the table",
+                note="of the process, with Python and libraries; pages of a mapped file count",
+            )
 
 
-def _bytes(table: PersonTable) -> int:
-    return sum(column.nbytes for column in vars(table).values() if isinstance(column, np.ndarray))
-
-
-def _copy(path: Path, annotations: int) -> Work:
-    """Read the file into memory that is there; an item is an annotation."""
-    buffer = bytearray(path.stat().st_size)
-
-    def run() -> None:
-        with path.open("rb", buffering=0) as file:
-            assert file.readinto(buffer) == len(buffer)
-
-    return Work(run=run, items=annotations)
+def _copy(path: Path, buffer: bytearray) -> None:
+    """Read a file into memory of its size that exists already."""
+    with path.open("rb", buffering=0) as file:
+        assert file.readinto(buffer) == len(buffer)

@@ -1,4 +1,4 @@
-"""The usual way, to compare with: pycocotools, and a DataLoader that decodes and draws every sample in every epoch."""
+"""The usual way, as a baseline: pycocotools, and a DataLoader that decodes and draws every sample in every epoch."""
 
 from __future__ import annotations
 
@@ -32,15 +32,9 @@ class CocoMasks:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints how long it took
             self._coco = COCO(str(annotation_file(coco, SPLIT_FOLDERS[split.name])))
         person = self._coco.getCatIds(catNms=["person"])
-        self._annotations: list[list[dict[str, Any]]] = []
-        self._shapes: list[tuple[int, int]] = []
-        for row in split.rows:
-            ids = self._coco.getAnnIds(imgIds=[int(split.table.image_id[row])], catIds=person)
-            self._annotations.append(self._coco.loadAnns(ids))
-            self._shapes.append((int(split.table.height[row]), int(split.table.width[row])))
-
-    def __len__(self) -> int:
-        return len(self._shapes)
+        ids = split.table.image_id[split.rows].tolist()
+        self._annotations = [self._coco.loadAnns(self._coco.getAnnIds(imgIds=[image], catIds=person)) for image in ids]
+        self._shapes = _shapes(split)
 
     def draw(self, number: int) -> tuple[U8, U8]:
         """The planes `person` and `ignore` of an image, `(H, W)` uint8 of 0 and 1."""
@@ -61,7 +55,7 @@ class CocoMasks:
 
 
 class PolygonFills:
-    """What `CocoMasks.union` draws, by `cv2.fillPoly`: at whole pixels, so near to it but not the same.
+    """What `CocoMasks.union` draws, by `cv2.fillPoly`: at whole pixels, so nearly but not exactly the same.
 
     Polygons are lists of numbers, as in the JSON and as pycocotools takes them, or arrays of points that were `rounded`
     beforehand. Crowd regions, which OpenCV cannot draw, are made by NumPy.
@@ -69,25 +63,19 @@ class PolygonFills:
 
     def __init__(self, split: Split, *, rounded: bool) -> None:
         table = split.table
-        self._polygons: list[list[list[float] | npt.NDArray[np.int32]]] = []
+        self._polygons: list[list[Any]] = []
         self._crowds: list[list[I64]] = []
-        self._shapes: list[tuple[int, int]] = []
+        self._shapes = _shapes(split)
         for row in split.rows:
-            polygons, crowds = list[list[float] | npt.NDArray[np.int32]](), list[I64]()
-            first, last = table.part_start[[table.first[row], table.first[row + 1]]]
-            for part in range(first, last):
-                start, length = table.start[part], table.length[part]
-                if table.kind[part] == POLYGON:
-                    numbers = table.xy[start : start + 2 * length].tolist()
-                    polygons.append(_round(numbers) if rounded else numbers)
-                else:
-                    crowds.append(table.counts[start : start + length])
-            self._polygons.append(polygons)
-            self._crowds.append(crowds)
-            self._shapes.append((int(table.height[row]), int(table.width[row])))
-
-    def __len__(self) -> int:
-        return len(self._shapes)
+            parts = range(*table.part_start[[table.first[row], table.first[row + 1]]])
+            spans = [(part, int(table.start[part]), int(table.length[part])) for part in parts]
+            lists = [
+                table.xy[at : at + 2 * length].tolist() for part, at, length in spans if table.kind[part] == POLYGON
+            ]
+            self._polygons.append([_round(numbers) for numbers in lists] if rounded else lists)
+            self._crowds.append(
+                [table.counts[at : at + length] for part, at, length in spans if table.kind[part] != POLYGON]
+            )
 
     def union(self, number: int) -> U8:
         """All annotations of an image in one plane, `(H, W)` uint8 of 0 and 1."""
@@ -101,13 +89,19 @@ class PolygonFills:
         return mask
 
 
+def _shapes(split: Split) -> list[tuple[int, int]]:
+    """Heights and widths of the images of a split."""
+    height, width = split.table.height[split.rows], split.table.width[split.rows]
+    return list(zip(height.tolist(), width.tolist(), strict=True))
+
+
 def _round(polygon: list[float]) -> npt.NDArray[np.int32]:
-    """Points `(N, 2)` at whole pixels of x, y, x, y, ..."""
+    """Points `(N, 2)` at whole pixels, of numbers x, y, x, y, ..."""
     return np.asarray(polygon, np.float64).reshape(-1, 2).round().astype(np.int32)
 
 
 class OnTheFly(Dataset[Sample]):
-    """Photos decoded, drawn and resized each time; `samples` of them, the first ones again after the last."""
+    """Decodes, draws and resizes a photo whenever it is asked for: `samples` photos, repeated if there are fewer."""
 
     def __init__(self, paths: list[Path], masks: CocoMasks, side: int, samples: int) -> None:
         self._paths, self._masks, self._side, self._samples = paths, masks, side, samples
@@ -122,27 +116,26 @@ class OnTheFly(Dataset[Sample]):
         box = fit_box(pixels.shape[0], pixels.shape[1], side, "letterbox")
         person, ignore = self._masks.draw(number)
         return (
-            torch.from_numpy(_place(pixels, box, side, padding=0)).permute(2, 0, 1),
-            torch.from_numpy(_place(person, box, side, padding=0))[None],
-            torch.from_numpy(_place(ignore, box, side, padding=1))[None],
+            torch.from_numpy(_fit(pixels, box, side, padding=0)).permute(2, 0, 1),
+            torch.from_numpy(_fit(person, box, side, padding=0))[None],
+            torch.from_numpy(_fit(ignore, box, side, padding=1))[None],
         )
 
 
-def _place(picture: U8, box: FitBox, side: int, padding: int) -> U8:
-    """A photo or a plane of 0 and 1 in its box of a square, by OpenCV alone."""
+def _fit(picture: U8, box: FitBox, side: int, padding: int) -> U8:
+    """Resize a photo, or a plane of 0 and 1, into its box of a padded square, by OpenCV alone."""
     height, width = picture.shape[:2]
     square = np.full((side, side, *picture.shape[2:]), padding, np.uint8)
     if picture.ndim == 2:
         square[box.slices] = cv2.resize(255 * picture, box[2:], interpolation=cv2.INTER_AREA) >= 128
     else:
         shrinks = box.width <= width and box.height <= height
-        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        square[box.slices] = cv2.resize(picture, box[2:], interpolation=interpolation)
+        square[box.slices] = cv2.resize(picture, box[2:], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     return square
 
 
 def plain_loader(dataset: OnTheFly, batch_size: int, workers: int) -> DataLoader[Sample]:
-    """A DataLoader in worker processes that stay; dropping it ends them."""
+    """A shuffling DataLoader with persistent worker processes, which end when it is deleted."""
     return DataLoader(
         dataset,
         batch_size=batch_size,
@@ -150,9 +143,9 @@ def plain_loader(dataset: OnTheFly, batch_size: int, workers: int) -> DataLoader
         num_workers=workers,
         persistent_workers=True,
         drop_last=True,
-        worker_init_fn=_settle,
+        worker_init_fn=_use_one_thread,
     )
 
 
-def _settle(_worker: int) -> None:
+def _use_one_thread(_worker: int) -> None:
     cv2.setNumThreads(1)  # the workers are the parallelism

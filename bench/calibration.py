@@ -1,61 +1,65 @@
-"""Rates that somebody measured: from them the estimates take how near to its peak hardware comes, and are checked.
+"""Measured training rates, from which the estimates take how near to its peak hardware comes.
 
-Two kinds of rows: what others have published of GPUs (`bench.published`), and the reports in `bench/results`.
+Two kinds: what others have published of GPUs, and the reports in `bench/results`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Sequence
+from functools import cache, cached_property, partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
 
 import msgspec
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from bench.cards import find_card
-from bench.census import Census, take_census
-from bench.published import PUBLISHED, SOURCE
-from bench.report import BenchError, BenchReport
-from bench.roofline import Roof, implied_efficiency, step_seconds
+from bench.census import Census, count_step, take_census
+from bench.report import BenchError, BenchReport, Row
+from bench.roofline import Roof, find_card, implied_efficiency
 from model.network import NetworkConfig
 from train.config import Precision
-
-Kind = Literal["tensor cores", "fp32 on a GPU", "bf16 on a CPU", "fp32 on a CPU"]
+from train.step import DTYPES
 
 CPU_OVERHEAD = 3e-5
-"""Seconds a kernel on a CPU: torch's dispatch, and threads that wait for each other. A GPU's are queued ahead."""
+"""Seconds per kernel on a CPU: torch's dispatch, and threads that wait for each other. A GPU's are queued ahead."""
 
 OTHERWISE = 0.15
-"""By how much an estimate is off at other sizes than those of its row, as seen: no range is narrower."""
+"""Least relative error of an estimate at other sizes than those of its row, from experience."""
 
 RESULTS = Path(__file__).parent / "results"
 """Reports of machines, as `cli.py bench --json` writes them."""
 
 STEPS = ("training step (profile)", "training step (plain torch)")
 
+PUBLISHED: tuple[tuple[str, Precision, float], ...] = (
+    ("A100-40", "fp16", 119),
+    ("V100", "fp16", 60),
+    ("V100", "fp32", 17.9),
+)
+"""Card, precision and images/s of one GPU with XLA, at batch 8 and 572 x 572 pixels: NVIDIA DeepLearningExamples,
+TensorFlow2/Segmentation/UNet_Medical, training performance."""
+
+PUBLISHED_BATCH = 8
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """A measured training step, and what it says of its hardware.
+    """A measured training step.
 
     Attributes:
-        name: what ran where.
-        source: who measured it.
-        kind: of arithmetic; efficiencies are only taken over within one.
+        name: hardware, network and shape in words.
         family: of the network: its name, or `published`.
-        machine: the processor or card.
         seconds: of a step, measured.
         roof: of the hardware.
         count: gives the census of the step.
     """
 
     name: str
-    source: str
-    kind: Kind
     family: str
-    machine: str
     seconds: float
     roof: Roof
     count: Callable[[], Census]
@@ -65,19 +69,19 @@ class Calibration:
         """Measured."""
         return self.count().images / self.seconds
 
-    @functools.cached_property  # found by bisection, and asked for by each estimate
+    @cached_property  # found by bisection, and needed by each estimate
     def efficiency(self) -> float | None:
-        """Share of the peak that its convolutions reached; None if memory explains it all."""
+        """Share of the peak that its convolutions reached; None if memory explains all of the time."""
         return implied_efficiency(self.count(), self.roof, self.seconds)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Efficiency:
-    """What is known of how near to the peak convolutions come.
+    """How near to the peak convolutions come.
 
     Attributes:
-        low, high: of the rows, at least `OTHERWISE` around their middle.
-        rows: names of those that it is from.
+        low, high: range of the rows, at least `OTHERWISE` around their middle.
+        rows: names of the rows that it is taken from.
     """
 
     low: float
@@ -86,35 +90,8 @@ class Efficiency:
 
     @property
     def middle(self) -> float:
-        """Between them, as a ratio."""
+        """The geometric mean of both ends."""
         return math.sqrt(self.low * self.high)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Check:
-    """A row against what the others say of it; images/s.
-
-    Attributes:
-        row: which.
-        low, predicted, high: from the other rows of its kind; None where there is none.
-    """
-
-    row: Calibration
-    low: float | None = None
-    predicted: float | None = None
-    high: float | None = None
-
-    @property
-    def error(self) -> float | None:
-        """Predicted over measured, less one."""
-        return None if self.predicted is None else self.predicted / self.row.images_per_s - 1
-
-
-def kind_of(precision: Precision, device: str) -> Kind:
-    """What an efficiency is of."""
-    if device == "cpu":
-        return "fp32 on a CPU" if precision == "fp32" else "bf16 on a CPU"
-    return "fp32 on a GPU" if precision == "fp32" else "tensor cores"
 
 
 def calibrations(folder: Path = RESULTS) -> list[Calibration]:
@@ -125,27 +102,24 @@ def calibrations(folder: Path = RESULTS) -> list[Calibration]:
     """
     published = [
         Calibration(
-            name=rate.name,
-            source=SOURCE,
-            kind=kind_of(rate.precision, "cuda"),
+            name=f"UNet_Medical, {card}, {precision}",
             family="published",
-            machine=rate.card.name,
-            seconds=rate.batch_size / rate.images_per_s,
-            roof=Roof(peak=rate.card.peak(rate.precision), bandwidth=1e9 * rate.card.bandwidth, compiled=True),
-            count=rate.census,
+            seconds=PUBLISHED_BATCH / rate,
+            roof=find_card(card).roof(precision, compiled=True),
+            count=partial(count_valid_unet, PUBLISHED_BATCH, precision),
         )
-        for rate in PUBLISHED
+        for card, precision, rate in PUBLISHED
     ]
     return [*published, *(row for path in sorted(folder.glob("*.json")) for row in _of_report(path))]
 
 
-def efficiency_of(rows: Sequence[Calibration], kind: Kind, family: str, machine: str) -> Efficiency | None:
-    """What rows of a kind say; None if there is none.
+def efficiency_of(rows: Sequence[Calibration], roof: Roof, family: str) -> Efficiency | None:
+    """The efficiency of a family of networks on some hardware, by measured rows; None if none is of its kind.
 
-    Those of the same machine count alone, if there are any; and of these those of the same family, if there are any.
+    If there are rows of the same machine, only those count; of them only those of the same family, if there are any.
     """
-    alike = [row for row in rows if row.kind == kind]
-    alike = [row for row in alike if row.machine == machine] or alike
+    alike = [row for row in rows if row.roof.kind == roof.kind]
+    alike = [row for row in alike if row.roof.machine == roof.machine] or alike
     alike = [row for row in alike if row.family == family] or alike
     found = {row.name: efficiency for row in alike if (efficiency := row.efficiency)}
     if not found:
@@ -157,76 +131,97 @@ def efficiency_of(rows: Sequence[Calibration], kind: Kind, family: str, machine:
     )
 
 
-def leave_one_out(rows: Sequence[Calibration]) -> list[Check]:
-    """Predict each row from the others."""
-    checks = []
-    for row in rows:
-        known = efficiency_of([other for other in rows if other is not row], row.kind, row.family, row.machine)
-        if known is None:
-            checks.append(Check(row=row))
-            continue
-        census = row.count()
-        low, predicted, high = (
-            census.images / step_seconds(census, row.roof, share) for share in (known.low, known.middle, known.high)
-        )
-        checks.append(Check(row=row, low=low, predicted=predicted, high=high))
-    return checks
+def measured_roof(rows: Sequence[Row], machine: str, precision: Precision, *, compiled: bool) -> Roof | None:
+    """A processor's roof from rows of the suite `machine`; None where these are missing."""
+    found = {row.name: row.value for row in rows if row.suite == "machine"}
+    peak = found.get(f"matrix product, {precision}")
+    copies = [value for name, value in found.items() if name.startswith("memory copy")]
+    if peak is None or not copies:
+        return None
+    return Roof(
+        machine=machine,
+        kind="fp32 on a CPU" if precision == "fp32" else "bf16 on a CPU",
+        peak=1e9 * peak,
+        bandwidth=2e9 * max(copies),  # each byte copied is read and written
+        compiled=compiled,
+        overhead=CPU_OVERHEAD,
+    )
 
 
 def _of_report(path: Path) -> list[Calibration]:
-    """The steps of a report that also has the machine's limits, or is of a card that is listed."""
+    """The training steps of a report that also has the machine's limits, or is of a card that is listed."""
     report = BenchReport.read(path)
-    config = report.config
-    found = []
+    config, found = report.config, []
     for name, plain in zip(STEPS, (False, True), strict=True):
         row = report.find("model", name)
-        if row is None:
-            continue
         precision: Precision = "fp32" if plain else config["precision"]
         roof = _roof(report, precision, compiled=config["compile"] and not plain)
-        if roof is None:
+        if row is None or roof is None:
             continue
         network = msgspec.convert(config["network"], NetworkConfig)
         side, images = config["side"], config["batch_size"]
-        machine = report.environment
         found.append(
             Calibration(
                 name=f"{path.stem}, {network}, side {side}, {precision}{' plain' if plain else ''}",
-                source=path.name,
-                kind=kind_of(precision, config["device"]),
                 family=f"{network.name}{' plain' if plain else ''}",
-                machine=_card_name(machine.gpus[0].name) if machine.gpus else machine.processor,
                 seconds=images / row.value,
                 roof=roof,
-                count=functools.partial(take_census, network, side=side, batch_size=images, precision=precision),
+                count=partial(take_census, network, side=side, batch_size=images, precision=precision),
             )
         )
     return found
 
 
-def _card_name(name: str) -> str:
-    try:
-        return find_card(name).name
-    except BenchError:
-        return name
-
-
 def _roof(report: BenchReport, precision: Precision, *, compiled: bool) -> Roof | None:
-    if report.environment.gpus:
-        try:
-            card = find_card(report.environment.gpus[0].name)
-            return Roof(peak=card.peak(precision), bandwidth=1e9 * card.bandwidth, compiled=compiled)
-        except BenchError:
-            return None
-    return measured_roof(report.rows, precision, compiled=compiled)
-
-
-def measured_roof(rows: Sequence[Any], precision: Precision, *, compiled: bool) -> Roof | None:
-    """A processor's roof from rows of the suite `machine`; None where these are missing."""
-    machine = {row.name: row.value for row in rows if row.suite == "machine"}
-    peak = machine.get(f"matrix product, {precision}")
-    copies = [value for name, value in machine.items() if name.startswith("memory copy")]
-    if peak is None or not copies:
+    machine = report.environment
+    if not machine.gpus:
+        return measured_roof(report.rows, machine.processor, precision, compiled=compiled)
+    try:
+        return find_card(machine.gpus[0].name).roof(precision, compiled=compiled)
+    except BenchError:
         return None
-    # Each byte copied is read and written.
-    return Roof(peak=1e9 * peak, bandwidth=2e9 * max(copies), compiled=compiled, overhead=CPU_OVERHEAD)
+
+
+class ValidUNet(nn.Module):
+    """Ronneberger et al. 2015 to the letter: no padding, no BatchNorm; an image of 572 pixels gives 388."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        downs = (1, 64, 128, 256, 512, 1024)
+        ups = downs[:0:-1]
+        self.down = nn.ModuleList(_pair(before, after) for before, after in pairwise(downs))
+        self.grow = nn.ModuleList(nn.ConvTranspose2d(before, after, 2, 2) for before, after in pairwise(ups))
+        self.up = nn.ModuleList(_pair(before, after) for before, after in pairwise(ups))
+        self.head = nn.Conv2d(ups[-1], 2, 1)
+
+    def forward(self, x_N1HW: Tensor) -> Tensor:
+        """Give two logits per pixel."""
+        x, skips = self.down[0](x_N1HW), []
+        for block in list(self.down)[1:]:
+            skips.append(x)
+            x = block(F.max_pool2d(x, 2))
+        for grow, block in zip(self.grow, self.up, strict=True):
+            x, skip = grow(x), skips.pop()
+            cut = (skip.shape[2] - x.shape[2]) // 2
+            x = block(torch.cat((skip[:, :, cut:-cut, cut:-cut], x), 1))
+        logits: Tensor = self.head(x)
+        return logits
+
+
+def _pair(before: int, after: int) -> nn.Sequential:
+    relu = nn.ReLU(inplace=True)
+    return nn.Sequential(nn.Conv2d(before, after, 3), relu, nn.Conv2d(after, after, 3), relu)
+
+
+@cache
+def count_valid_unet(batch_size: int, precision: Precision, side: int = 572) -> Census:
+    """Count a step of `ValidUNet`."""
+
+    def step(network: nn.Module) -> Tensor:
+        image = torch.empty(batch_size, 1, side, side).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", dtype=DTYPES[precision], enabled=precision != "fp32"):
+            logits = network(image)
+        target = torch.empty(logits.shape[0], *logits.shape[2:], dtype=torch.int64)
+        return F.cross_entropy(logits.float(), target)
+
+    return count_step(lambda: ValidUNet().to(memory_format=torch.channels_last), step, batch_size)  # type: ignore[call-overload]

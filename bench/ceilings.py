@@ -1,14 +1,14 @@
 """What this machine could do at best: the limits beside which the suites' figures are read.
 
 Each function gives `Work`, so that a limit is measured in turn with what it limits. Data is random, and larger than
-the processor's caches, where those would otherwise flatter it.
+the processor's caches where these would make a limit look higher than it is.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -27,14 +27,14 @@ U8 = npt.NDArray[np.uint8]
 T = TypeVar("T")
 
 GEMM_SIZE = {"cpu": 2048, "cuda": 8192}
-"""Rows and columns of the matrices: as many as bring a device near its peak."""
+"""Rows and columns of the matrices, large enough to bring a device near its peak."""
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @contextmanager
-def crew(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads for the limits, with OpenCV's own threads off meanwhile: they would only fight with these."""
+def thread_pool(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads for the limits; OpenCV's own threads, which would compete with them, are off meanwhile."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -44,23 +44,23 @@ def crew(threads: int) -> Iterator[ThreadPoolExecutor]:
         cv2.setNumThreads(before)
 
 
-def _each(pool: ThreadPoolExecutor, work: Callable[[T], object], items: Sequence[T]) -> Callable[[], None]:
-    """A call that does `work` on all items, in the pool's threads."""
+def each(pool: Executor, work: Callable[[T], object], items: Sequence[T]) -> Callable[[], None]:
+    """A call that does `work` on all items, in the pool's threads or processes."""
 
     def run() -> None:
-        for _ in pool.map(work, items):
+        for _ in pool.map(work, items):  # raises what the work raises
             pass
 
     return run
 
 
 def copy_memory(pool: ThreadPoolExecutor, threads: int, size: int) -> Work:
-    """Copy `size` bytes of memory, each thread its part; an item is a byte copied (read once, written once)."""
+    """Copy `size` bytes of memory, a part in each thread; an item is a byte copied (read once, written once)."""
     source = np.random.default_rng(0).integers(0, 256, size, np.uint8)
     target = np.zeros(size, np.uint8)
     cuts = np.linspace(0, size, threads + 1).astype(int)
     parts = [slice(first, last) for first, last in pairwise(cuts.tolist())]
-    return Work(run=_each(pool, lambda part: np.copyto(target[part], source[part]), parts), items=size)
+    return Work(run=each(pool, lambda part: np.copyto(target[part], source[part]), parts), items=size)
 
 
 def copy_samples(pool: ThreadPoolExecutor, threads: int, side: int, samples: int, ring: int) -> Work:
@@ -68,9 +68,9 @@ def copy_samples(pool: ThreadPoolExecutor, threads: int, side: int, samples: int
 
     Args:
         pool: of `threads` threads; each takes its share of the samples.
-        threads: see above.
+        threads: see `pool`.
         side: pixels.
-        samples: distinct ones, in memory that was written just for this.
+        samples: distinct ones in memory; an item is a sample.
         ring: samples that the reused buffers hold, as in a loader.
     """
     pixels = 3 * side * side
@@ -84,16 +84,16 @@ def copy_samples(pool: ThreadPoolExecutor, threads: int, side: int, samples: int
             np.copyto(row[:pixels], source[order[number]])
             row[pixels:].fill(1)
 
-    return Work(run=_each(pool, work, range(threads)), items=samples)
+    return Work(run=each(pool, work, range(threads)), items=samples)
 
 
 def decode(pool: ThreadPoolExecutor, images: Sequence[bytes]) -> Work:
     """Decode images that are in memory; an item is an image."""
 
     def work(image: bytes) -> None:
-        decode_rgb(image)
+        decode_rgb(image)  # the pool would keep what is returned
 
-    return Work(run=_each(pool, work, images), items=len(images))
+    return Work(run=each(pool, work, images), items=len(images))
 
 
 def decode_and_resize(pool: ThreadPoolExecutor, images: Sequence[bytes], side: int) -> Work:
@@ -105,7 +105,7 @@ def decode_and_resize(pool: ThreadPoolExecutor, images: Sequence[bytes], side: i
         box = fit_box(pixels.shape[0], pixels.shape[1], side, "letterbox")
         cv2.resize(pixels, (box.width, box.height), interpolation=cv2.INTER_AREA)
 
-    return Work(run=_each(pool, work, images), items=len(images))
+    return Work(run=each(pool, work, images), items=len(images))
 
 
 def clear_planes(shapes: Sequence[tuple[int, int]], planes: int) -> Work:
@@ -130,40 +130,44 @@ def multiply_matrices(precision: str, device: str, size: int | None = None) -> W
 
 
 def copy_tensor(source: str, target: str, size: int) -> Work:
-    """Copy `size` bytes by torch, from device to device or on one; an item is a byte copied. A GPU's host is locked."""
-    locked = source != target
-    from_T = torch.ones(size, dtype=torch.uint8, device=source, pin_memory=locked and source == "cpu")
+    """Copy `size` bytes by torch, between devices (from pinned memory) or on one; an item is a byte copied."""
+    pinned = source == "cpu" and target != "cpu"
+    from_T = torch.ones(size, dtype=torch.uint8, device=source, pin_memory=pinned)
     to_T = torch.zeros(size, dtype=torch.uint8, device=target)
     return Work(run=lambda: to_T.copy_(from_T, non_blocking=True), items=size)
 
 
-def can_forget() -> bool:
-    """Whether the system can be asked to forget a file."""
-    return hasattr(os, "posix_fadvise")
+CAN_EVICT = hasattr(os, "posix_fadvise")
+"""Whether the system can be asked to drop a file from its page cache."""
 
 
-def forget(path: Path) -> None:
-    """Drop a file from the page cache. A disk may well remember it in a cache of its own."""
+def evict(path: Path) -> None:
+    """Drop a file from the page cache. The disk may still have it in a cache of its own."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def read_disk(folder: Path, size: int) -> Work | None:
-    """Read a file of `size` random bytes after the system was asked to forget it; an item is a byte.
+def read_through(path: Path, block: int) -> None:
+    """Read a file from end to end, `block` bytes at a time, and throw them away."""
+    buffer = bytearray(block)
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
 
-    The file stays in `folder`. None where a system cannot be asked.
+
+def read_disk(folder: Path, size: int) -> Work | None:
+    """Read a file of `size` random bytes that the page cache does not hold; an item is a byte.
+
+    The file stays in `folder`. None where the system cannot be asked to drop it.
     """
-    if not can_forget():
+    if not CAN_EVICT:
         return None
-    path, block = folder / "disk.bin", 1 << 22
+    path = folder / "disk.bin"
     path.write_bytes(np.random.default_rng(0).bytes(size))
 
     def run() -> None:
-        buffer = bytearray(block)
-        forget(path)
-        with path.open("rb", buffering=0) as file:
-            while file.readinto(buffer):
-                pass
+        evict(path)
+        read_through(path, 1 << 22)
 
     return Work(run=run, items=size)

@@ -1,15 +1,15 @@
-"""What a training step of a network does: each operation's arithmetic and memory traffic. Counted, not typed in.
+"""Counts what a training step of a network does: the arithmetic and the memory traffic of each operation.
 
 The step runs on tensors that have shape, dtype and strides but no data (torch's fake tensors), and every operation that
-reaches the device is written down.
+reaches the device is recorded.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,6 @@ from model.network import NetworkConfig, build_network
 from train.config import Precision
 from train.step import DTYPES
 
-Kind = Literal["convolution", "norm", "pointwise", "other"]
-
 _ATEN = torch.ops.aten
 _FREE = {_ATEN.detach.default, _ATEN.empty_like.default, _ATEN.new_empty.default, _ATEN.empty.memory_format}
 _POINTWISE = {
@@ -37,20 +35,20 @@ _POINTWISE = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Operation:
-    """One call of a kernel; a convolution's backward is two.
+    """One call of a kernel; the backward pass of a convolution is two.
 
     Attributes:
-        name: as torch has it; of a convolution also `data gradient` or `weight gradient`.
-        kind: what it is; a compiler joins a `pointwise` one to its neighbours.
-        flops: a multiplication and an addition are two.
+        name: torch's; of a convolution's backward pass `convolution, data gradient` or `convolution, weight gradient`.
+        flops: of convolutions, a multiplication and an addition are two; 0 otherwise.
         read, written: bytes, each tensor counted as often as a good kernel must go over it.
+        pointwise: whether a compiler fuses it with its neighbours.
     """
 
     name: str
-    kind: Kind
     flops: int
     read: int
     written: int
+    pointwise: bool = False
 
     @property
     def bytes(self) -> int:
@@ -60,14 +58,14 @@ class Operation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Census:
-    """A training step.
+    """The operations and the memory of a training step.
 
     Attributes:
         images: in the batch.
         operations: in their order: forward, loss, backward, clipping and update.
-        parameters: of the network.
+        parameters: number of the network's parameters.
         saved: bytes that the forward pass keeps for the backward pass.
-        largest: bytes of the largest operation, which are there beside them.
+        largest: bytes of the largest operation before the update, which needs them in addition.
     """
 
     images: int
@@ -89,13 +87,7 @@ class Census:
 
 @cache
 def take_census(config: NetworkConfig, *, side: int, batch_size: int, precision: Precision) -> Census:
-    """Count a step of one of our networks, with `bce_dice` and AdamW.
-
-    Args:
-        config: which.
-        side: of the images, pixels.
-        batch_size: images.
-        precision: of the convolutions, as in training.
+    """Count a step of one of our networks, with `bce_dice` and AdamW, at a side in pixels.
 
     Raises:
         ValueError: the network cannot take the side.
@@ -134,47 +126,34 @@ def count_step(build: Callable[[], nn.Module], step: Callable[[nn.Module], Tenso
             for name, buffer in module.named_buffers(recurse=False):
                 setattr(module, name, torch.empty_strided(buffer.shape, buffer.stride(), dtype=buffer.dtype))
         parameters = list(network.parameters())
-        saved = _Saved(parameters)
+        known = {parameter.untyped_storage()._cdata for parameter in parameters}
+        saved: dict[int, Tensor] = {}  # holds the tensors: else another storage could get the address of a freed one
+
+        def pack(tensor: Tensor) -> Tensor:
+            saved.setdefault(tensor.untyped_storage()._cdata, tensor)
+            return tensor
+
         with _Recorder() as recorder:
-            with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
                 loss = step(network)
             loss.backward()  # type: ignore[no-untyped-call]
+        size = sum(tensor.untyped_storage().nbytes() for at, tensor in saved.items() if at not in known)
     count = sum(parameter.numel() for parameter in parameters)
+    updates = (  # clipping reads the gradients, then scales them; AdamW reads four arrays and writes three; all fp32
+        Operation(name="clip", flops=0, read=8 * count, written=4 * count),
+        Operation(name="adamw", flops=0, read=16 * count, written=12 * count),
+    )
     return Census(
         images=images,
-        operations=(*recorder.operations, *_update(count)),
+        operations=(*recorder.operations, *updates),
         parameters=count,
-        saved=saved.bytes,
+        saved=size,
         largest=max(operation.bytes for operation in recorder.operations),
     )
 
 
-def _update(parameters: int) -> Iterable[Operation]:
-    """Clipping reads the gradients, then scales them; AdamW reads four arrays and writes three. All fp32."""
-    one = 4 * parameters
-    yield Operation(name="clip", kind="other", flops=0, read=2 * one, written=one)
-    yield Operation(name="adamw", kind="other", flops=0, read=4 * one, written=3 * one)
-
-
-class _Saved:
-    """Adds up what autograd keeps, each memory once, without the parameters."""
-
-    def __init__(self, parameters: Iterable[Tensor]) -> None:
-        self._seen = {parameter.untyped_storage()._cdata for parameter in parameters}
-        self._alive: list[Tensor] = []  # else the next storage could get the address of one that is gone
-        self.bytes = 0
-
-    def pack(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in self._seen:
-            self._seen.add(storage._cdata)
-            self._alive.append(tensor)
-            self.bytes += storage.nbytes()
-        return tensor
-
-
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
-    """Writes down every operation."""
+    """Records every operation."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -182,46 +161,37 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         if func is _ATEN.convolution_backward.default:
             self.operations += _convolution_backward(args, out)
-        elif func not in _FREE and not func.is_view and outputs:
-            self.operations.append(_operation(func, args, kwargs, inputs, outputs, out))
+            return out
+        name, written = func.overloadpacket.__name__, _size(out)
+        if func in _FREE or func.is_view or not any(isinstance(leaf, Tensor) for leaf in tree_leaves(out)):
+            return out
+        read, flops = _size((args, kwargs)), 0
+        if func is _ATEN.convolution.default:
+            flops = flop_registry[_ATEN.convolution](*args, out_val=out)
+        elif "batch_norm" in name:  # one pass for the statistics, or their gradients, and one to normalise
+            read *= 2
+        pointwise = func in _POINTWISE
+        self.operations.append(Operation(name=name, flops=flops, read=read, written=written, pointwise=pointwise))
         return out
 
 
-def _operation(func: Any, args: Any, kwargs: Any, inputs: list[Tensor], outputs: list[Tensor], out: Any) -> Operation:
-    name = func.overloadpacket.__name__
-    read, written = _size(*inputs), _size(*outputs)
-    kind: Kind = "pointwise" if func in _POINTWISE else "other"
-    flops = 0
-    if func is _ATEN.convolution.default:
-        kind, flops = "convolution", flop_registry[_ATEN.convolution](*args, out_val=out)
-    elif "batch_norm" in name:
-        # Training: once over the features for the statistics, once to normalise; and back likewise.
-        kind, read = "norm", 2 * read
-    return Operation(name=name, kind=kind, flops=flops, read=read, written=written)
-
-
-def _convolution_backward(args: Any, out: Any) -> Iterable[Operation]:
+def _convolution_backward(args: Any, out: Any) -> Iterator[Operation]:
     gradient, features, weight = args[:3]
     flops = flop_registry[_ATEN.convolution_backward](*args, out_val=out)
-    there = [part is not None for part in out[:2]]
-    for name, needed, given, made in (
-        ("convolution, data gradient", there[0], weight, out[0]),
-        ("convolution, weight gradient", there[1], features, out[1]),
-    ):
-        if needed:
-            yield Operation(
-                name=name,
-                kind="convolution",
-                flops=flops // sum(there),
-                read=_size(gradient, given),
-                written=_size(made),
-            )
+    made = {"data": (weight, out[0]), "weight": (features, out[1])}
+    made = {name: tensors for name, tensors in made.items() if tensors[1] is not None}
+    for name, (given, result) in made.items():
+        yield Operation(
+            name=f"convolution, {name} gradient",
+            flops=flops // len(made),
+            read=_size((gradient, given)),
+            written=_size(result),
+        )
 
 
-def _size(*tensors: Tensor) -> int:
-    """Bytes, each tensor once."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in {id(tensor): tensor for tensor in tensors}.values())
+def _size(tree: Any) -> int:
+    """Bytes of the tensors in a tree, each tensor once."""
+    tensors = {id(leaf): leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

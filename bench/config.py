@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 
 from bench.report import BenchError
-from bench.timing import nothing
 from cache.choices import Precision
+from bench.timing import Rates, Work, measure_together, nothing
 from cache.index import CacheIndex
 from model.network import NetworkConfig
 from train.config import TrainConfig
@@ -47,22 +47,21 @@ class BenchConfig:
     Attributes:
         coco: dataset in the COCO layout with a `train2017`; None draws a synthetic one in a temporary folder.
         cache: finished cache with a split `train`; None builds one from the dataset in a temporary folder.
-        suites: which, in this order.
-        images: how many images an epoch has whose minutes are given.
+        suites: names of the suites, in the order in which they run.
+        images: images of an epoch, for the minutes per epoch.
         profile: as `train --profile` takes it.
-        network, precision, compile: instead of the profile's.
+        network, precision, compile, batch_size: instead of the profile's.
         side: pixels; None takes the cache's, else the profile's.
-        batch_size: instead of the profile's.
-        threads: of loaders, preprocessing and limits; 0 takes one a processor.
+        threads: threads of loaders, preprocessing and limits; 0 takes one per processor.
         quick: a first impression in about a minute on two cores instead of figures to quote.
-        seconds: about how long each thing is measured; None: 2, or 0.4 when quick. Training takes up to 25 times
-            as long, see `bench.epoch_plan`.
-        photos: of the dataset, that raster and preprocess work on; None: 600, 240 where they have to be drawn, or
+        seconds: about how long each thing is measured; None: 2, or 0.4 when quick. Training is measured up to 25 times
+            as long, see `bench.epoch_suite.plan_epoch`.
+        photos: photos of the dataset that raster and preprocess work on; None: 600, 240 where they have to be drawn, or
             64 when quick.
         megabytes: a cache built here is repeated up to this size, so that no processor cache holds it; None: 512, or
             128 when quick.
-        peers: let the suite `loader` measure other libraries on the same samples, too: see `bench.peers`. It measures
-            on caches of its own, made of the dataset.
+        peers: whether the suite `loader` measures other libraries, too, see `bench.peers`: on caches of its own, made
+            of the dataset.
         peers_folder: where their environments and datasets are kept between runs.
     """
 
@@ -100,15 +99,13 @@ class BenchConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setup:
-    """A `BenchConfig` as it runs: nothing is left open.
+    """A `BenchConfig` as it runs, with every open value decided.
 
     Attributes:
         config: what was asked for.
         training: network, precision, batch and device; its paths mean nothing.
-        notes: what this machine cannot do of it.
-        side: pixels.
-        threads: of loaders, preprocessing and limits.
-        seconds, photos, megabytes: as in `BenchConfig`.
+        notes: what was asked for and this machine cannot do.
+        side, threads, seconds, photos, megabytes: as in `BenchConfig`.
         rounds: runs of each measurement.
     """
 
@@ -135,17 +132,10 @@ class Setup:
         hardware = read_hardware()
         profile = find_profile(config.profile)
         wanted = {name: getattr(config, name) for name in ("network", "precision", "compile", "batch_size")}
-        threads = config.threads or hardware.cores
-        training, notes = adapt(
-            from_profile(
-                profile,
-                cache=config.cache or Path("cache"),
-                out=Path("run"),
-                **{name: value for name, value in wanted.items() if value is not None},
-                threads=threads,
-            ),
-            hardware,
-        )
+        changes = {name: value for name, value in wanted.items() if value is not None}
+        changes["threads"] = threads = config.threads or hardware.cores
+        paths: dict[str, Any] = {"cache": config.cache or Path("cache"), "out": Path("run")}
+        training, notes = adapt(from_profile(profile, **paths, **changes), hardware)
         side = config.side or profile.side
         if config.cache:
             cached = CacheIndex.load(config.cache).spec.side
@@ -177,7 +167,7 @@ class Setup:
 
     @property
     def shape(self) -> str:
-        """Batch and side in words, as rows give them."""
+        """Side and batch in words, as rows give them."""
         return f"side {self.side}, batch {self.batch_size}"
 
     @property
@@ -190,29 +180,29 @@ class Setup:
         """Waits for the device."""
         return torch.cuda.synchronize if self.device == "cuda" else nothing
 
+    def measure(self, works: Mapping[str, Work], *, share: float = 1.0, rounds: int | None = None) -> dict[str, Rates]:
+        """Measure things in turn, see `measure_together`, for `share` of the seconds, in `rounds` if given."""
+        return measure_together(
+            works,
+            seconds=share * self.seconds,
+            rounds=rounds or self.rounds,
+            synchronise=self.synchronise,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Give plain values, fit for JSON: what was asked for, completed by what ran."""
         config, training = self.config, self.training
+        names = ("profile", "precision", "channels_last", "compile", "device")
+        own = ("side", "threads", "seconds", "photos", "megabytes", "rounds", "notes")
         return {
             **dataclasses.asdict(config),
             "coco": str(config.coco) if config.coco else None,
             "cache": str(config.cache) if config.cache else None,
             "peers_folder": str(config.peers_folder),
-            "suites": list(config.suites),
-            "profile": training.profile,
             "network": dataclasses.asdict(training.network),
-            "precision": training.precision,
-            "channels_last": training.channels_last,
-            "compile": training.compile,
-            "device": training.device,
+            **{name: getattr(training, name) for name in names},
             "augment": training.loader.augment,
             "batch_size": training.loader.batch_size,
+            **{name: getattr(self, name) for name in own},
             "torch_threads": torch.get_num_threads(),
-            "side": self.side,
-            "threads": self.threads,
-            "seconds": self.seconds,
-            "photos": self.photos,
-            "megabytes": self.megabytes,
-            "rounds": self.rounds,
-            "notes": list(self.notes),
         }

@@ -1,9 +1,8 @@
-"""Every convolution of a network on its own, forward and both ways back: which shapes the hardware is good at."""
+"""Every convolution of a network alone, forward and both gradients: which shapes the hardware is fast at."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterator
 from itertools import cycle
 from typing import Any
@@ -16,12 +15,12 @@ from bench.config import Setup
 from bench.learner import describe
 from bench.material import Material
 from bench.report import Row
-from bench.timing import Work, measure_together
+from bench.timing import Rates, Work
 from model.network import NetworkConfig, build_network
 from train.step import DTYPES
 
 ROTATED_BYTES = 64 << 20
-"""Features are taken from as many buffers in turn as fill this: more than processor caches hold."""
+"""Bytes of the buffers that features are taken from in turn: more than processor caches hold."""
 
 MOST_BUFFERS = 32
 
@@ -30,11 +29,11 @@ PASSES = ("forward", "data gradient", "weight gradient")
 
 @dataclasses.dataclass(frozen=True, kw_only=True, order=True)
 class Shape:
-    """A convolution and what it is given.
+    """A convolution and the size of its input.
 
     Attributes:
-        height, width: of the features that come in.
-        channels, filters: in and out.
+        height, width: of the input, pixels.
+        channels, filters: of the input and the output.
         kernel, stride: pixels.
         transposed: whether it enlarges.
     """
@@ -54,7 +53,7 @@ class Shape:
 
     @property
     def flops(self) -> int:
-        """Of one pass over one image; a multiplication and an addition are two."""
+        """Floating-point operations of one pass over one image; a multiplication and an addition are two."""
         pixels = (
             self.height * self.width
             if self.transposed
@@ -93,26 +92,22 @@ def convolution_rows(setup: Setup, _material: Material) -> Iterator[Row]:
     """GFLOP/s of each shape and pass, and what share of the step's arithmetic it is."""
     training = setup.training
     shapes = shapes_of(training.network, setup.side)
-    total = 3 * sum(count * shape.flops for shape, count in shapes.items())
+    total = sum(count * shape.flops for shape, count in shapes.items())
     for shape, count in shapes.items():
         works = {name: convolve(shape, name, setup) for name in PASSES}
         works["limit"] = multiply_matrices(training.precision, setup.device)
-        found = measure_together(works, seconds=setup.seconds / 4, rounds=setup.rounds, synchronise=setup.synchronise)
+        found = setup.measure(works, share=0.25)
+        share = f"{count} in {setup.network}, {100 * count * shape.flops / total:.1f}% of its arithmetic"
         for name in PASSES:
             yield Row.measured(
-                found[name].each(functools.partial(_gflops, shape.flops)),
+                Rates(tuple(rate * shape.flops / 1e9 for rate in found[name].values)),
                 suite="convolutions",
                 name=f"{shape}: {name}",
-                setup=f"{count} in {setup.network}, {100 * count * 3 * shape.flops / total:.1f}% of its arithmetic; "
-                f"batch {setup.batch_size}, {describe(training)}",
+                setup=f"{share}; batch {setup.batch_size}, {describe(training)}",
                 unit="GFLOP/s",
                 limit=found["limit"].median / 1e9,
                 limit_name=f"matrix product, {training.precision}",
             )
-
-
-def _gflops(flops: int, rate: float) -> float:
-    return rate * flops / 1e9
 
 
 def convolve(shape: Shape, which: str, setup: Setup) -> Work:
@@ -125,8 +120,8 @@ def convolve(shape: Shape, which: str, setup: Setup) -> Work:
         value = torch.randn(size, generator=generator)
         return value.to(setup.device, dtype).contiguous(memory_format=layout)
 
-    small = count * shape.channels * shape.height * shape.width * dtype.itemsize
-    buffers = max(2, min(MOST_BUFFERS, ROTATED_BYTES // small))
+    size = count * shape.channels * shape.height * shape.width * dtype.itemsize
+    buffers = max(2, min(MOST_BUFFERS, ROTATED_BYTES // size))
     features = [draw(count, shape.channels, shape.height, shape.width) for _ in range(buffers)]
     kernel = (shape.channels, shape.filters) if shape.transposed else (shape.filters, shape.channels)
     weight = draw(*kernel, shape.kernel, shape.kernel)
@@ -134,14 +129,9 @@ def convolve(shape: Shape, which: str, setup: Setup) -> Work:
     tail: tuple[Any, ...] = ([shape.stride] * 2, [padding] * 2, [1, 1], shape.transposed, [0, 0], 1)
     forward = torch.ops.aten.convolution.default
     backward = torch.ops.aten.convolution_backward.default
-    turn = cycle(range(buffers))
     if which == "forward":
-        return Work(run=lambda: forward(features[next(turn)], weight, None, *tail), items=count)
-    gradients = [torch.randn_like(forward(feature, weight, None, *tail)) for feature in features]
+        turn = cycle(features)
+        return Work(run=lambda: forward(next(turn), weight, None, *tail), items=count)
+    pairs = cycle([(torch.randn_like(forward(feature, weight, None, *tail)), feature) for feature in features])
     mask = [which == "data gradient", which == "weight gradient", False]
-
-    def run() -> None:
-        one = next(turn)
-        backward(gradients[one], features[one], weight, None, *tail, mask)
-
-    return Work(run=run, items=count)
+    return Work(run=lambda: backward(*next(pairs), weight, None, *tail, mask), items=count)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+import math
+from collections.abc import Generator, Iterator
 from contextlib import closing
+from functools import partial
+from itertools import islice
 from time import perf_counter
-from typing import Any
 
 from bench.config import Setup
-from bench.epoch_plan import USUALLY, plan_epoch
-from bench.feed import loader_config, pull
+from bench.feed import endless, loader_config, pull
 from bench.learner import LEARNING_RATE, build_step, describe, learn, random_batch
 from bench.material import Material
 from bench.memory import PeakMemory
 from bench.report import Row
-from bench.timing import Rates, measure_together
-from bench.trainer import Training
-from loader.loader import open_loader
+from bench.timing import Rates, Work
+from loader.batch import Batch
+from loader.loader import Loader, open_loader
+from train.step import TrainStep
 
 LOADER, STEP, BOTH, OVERLAP, WAIT, WARMUP, MEMORY, HELD, MINUTES = (
     "loader alone",
@@ -32,7 +35,13 @@ LOADER, STEP, BOTH, OVERLAP, WAIT, WARMUP, MEMORY, HELD, MINUTES = (
 """Names of the rows."""
 
 PROBES = 3
-"""Steps after the first one; the fastest says how many are affordable."""
+"""Steps after the first one; the fastest decides how many steps are affordable."""
+
+STEPS = 200
+"""Steps of all windows together, where the time allows so many."""
+
+USUALLY, AT_MOST = 3, 25
+"""Time of the measurement in units of that of other suites: a step takes long, and its rate is what matters most."""
 
 
 def epoch_rows(setup: Setup, material: Material) -> Iterator[Row]:
@@ -63,40 +72,29 @@ def epoch_rows(setup: Setup, material: Material) -> Iterator[Row]:
             rounds=setup.rounds,
         )
         backend = loader.choice.backend
-        found = measure_together(
-            {LOADER: pull(alone), STEP: learn(step, batch), BOTH: together.work(plan)},
-            seconds=USUALLY * setup.seconds,
-            rounds=plan.rounds,
-            synchronise=setup.synchronise,
-        )
-    how = f"{describe(training)}, {backend} loader, {training.loader.augment} augmentation"
-    common: dict[str, Any] = {"suite": "epoch", "setup": f"{setup.network}, {setup.shape}, {how}"}
+        works = {LOADER: pull(alone), STEP: learn(step, batch), BOTH: together.work(plan)}
+        found = setup.measure(works, share=USUALLY, rounds=plan.rounds)
     both, slower = found[BOTH], min((LOADER, STEP), key=lambda name: found[name].median)
-    limit: dict[str, Any] = {"limit": found[slower], "limit_name": slower}
-    ran = plan.describe(setup.batch_size)
-    yield Row.measured(found[LOADER], name=LOADER, unit="images/s", **common)
-    yield Row.measured(found[STEP], name=STEP, unit="images/s", **common)
-    note = f"{material.cache_name}, {setup.threads} threads; {ran}"
-    yield Row.measured(both, name=BOTH, unit="images/s", note=note, **limit, **common)
+    how = f"{describe(training)}, {backend} loader, {training.loader.augment} augmentation"
+    row = partial(Row.measured, suite="epoch", setup=f"{setup.network}, {setup.shape}, {how}")
+    yield row(found[LOADER], name=LOADER, unit="images/s")
+    yield row(found[STEP], name=STEP, unit="images/s")
+    note = f"{material.cache_name}, {setup.threads} threads; {plan.describe(setup.batch_size)}"
+    yield row(both, name=BOTH, unit="images/s", limit=found[slower], limit_name=slower, note=note)
     note = "100%: the faster of both is hidden behind the slower; on a CPU they share the cores"
-    yield Row.measured(overlap(found[LOADER], found[STEP], both), name=OVERLAP, unit="%", note=note, **common)
-    yield Row.measured(Rates(tuple(100 * share for share in together.waits)), name=WAIT, unit="%", **common)
+    yield row(overlap(found[LOADER], found[STEP], both), name=OVERLAP, unit="%", note=note)
+    yield row(Rates(tuple(100 * share for share in together.waits)), name=WAIT, unit="%")
     note = "the first step, apart: compiles, or looks for kernels; what was compiled before comes from torch's cache"
-    yield Row.measured(Rates((warmup,)), name=WARMUP, unit="s", note=note, **common)
+    yield row(warmup, name=WARMUP, unit="s", note=note)
     for name, (what, size) in zip((MEMORY, HELD), memory.found().items(), strict=False):
-        yield Row.measured(Rates((size / 1e6,)), name=name, unit="MB", note=what, **common)
-
-    def minutes(rate: float) -> float:
-        return images / rate / 60
-
-    yield Row.measured(
-        both.each(minutes),
+        yield row(size / 1e6, name=name, unit="MB", note=what)
+    yield row(
+        both.each(lambda rate: images / rate / 60),
         name=MINUTES,
         unit="min",
-        limit=minutes(found[slower].median),
+        limit=images / found[slower].median / 60,
         limit_name=slower,
         note=f"{images:,} images{'' if plan.whole else ', extrapolated'}; validation not included",
-        **common,
     )
 
 
@@ -104,3 +102,99 @@ def overlap(loader: Rates, step: Rates, both: Rates) -> Rates:
     """Percent of the time of both together that the slower of both takes alone, run by run, as in `Rates.over`."""
     slower = Rates(tuple(min(pair) for pair in zip(loader.values, step.values, strict=True)))
     return both.over(slower).each(lambda share: 100 * share)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EpochPlan:
+    """How much of an epoch is measured.
+
+    Attributes:
+        whole: whether each run is a true epoch, from its first batch to its last.
+        steps: in a run.
+        rounds: runs.
+        wanted: seconds per measurement with which the windows would have `STEPS` steps; None if they have.
+    """
+
+    whole: bool
+    steps: int
+    rounds: int
+    wanted: float | None = None
+
+    def describe(self, batch_size: int) -> str:
+        """In words, as rows give it."""
+        if self.whole:
+            return f"a true epoch of {self.steps * batch_size:,} images"
+        enough = "" if self.wanted is None else f": --seconds {self.wanted:g} for {STEPS}"
+        return f"windows, {self.steps * self.rounds} steps{enough}"
+
+
+def plan_epoch(*, images: int, samples: int, batch_size: int, rate: float, seconds: float, rounds: int) -> EpochPlan:
+    """Plan a true epoch if the cache has its images and it takes no longer than windows may, else windows.
+
+    Args:
+        images: of an epoch.
+        samples: of the cache.
+        batch_size: images in a step.
+        rate: images/s of training, about.
+        seconds: of a measurement of other suites.
+        rounds: most runs.
+    """
+    most, steps = AT_MOST * seconds, images // batch_size
+    if 0 < steps * batch_size <= rate * most and images <= samples:
+        return EpochPlan(whole=True, steps=steps, rounds=min(rounds, int(rate * most / (steps * batch_size))))
+    affordable = int(rate * most / batch_size)
+    total = max(min(STEPS, affordable), int(rate * USUALLY * seconds / batch_size))
+    each = max(1, -(-total // rounds) if total >= STEPS else total // rounds)
+    wanted = None
+    if each * rounds < STEPS:
+        wanted = -(-STEPS // rounds) * rounds * batch_size / rate / AT_MOST
+        unit = 10.0 ** (math.floor(math.log10(wanted)) - 1)
+        wanted = round(math.ceil(wanted / unit) * unit, 10)  # two digits, rounded up
+    return EpochPlan(whole=False, steps=each, rounds=rounds, wanted=wanted)
+
+
+class Training:
+    """Steps on what a loader gives.
+
+    Attributes:
+        waits: share of each step that was spent waiting for its batch.
+    """
+
+    def __init__(self, loader: Loader, step: TrainStep, memory: PeakMemory) -> None:
+        self._loader, self._step, self._memory = loader, step, memory
+        self._batches: Generator[Batch] = endless(loader)
+        self.waits: list[float] = []
+
+    def close(self) -> None:
+        """End the loader's epoch."""
+        self._batches.close()
+
+    def train(self, steps: int = 1) -> None:
+        """Train for so many steps more."""
+        for _ in range(steps):
+            asked = perf_counter()
+            batch = next(self._batches)
+            got = perf_counter()
+            self._step(batch.image, batch.person, batch.ignore, LEARNING_RATE)
+            # On a GPU the step is only queued here; once the queue is full it takes as long as the step.
+            self.waits.append((got - asked) / (perf_counter() - asked))
+            self._memory.look()
+
+    def work(self, plan: EpochPlan) -> Work:
+        """Train as planned; an item is an image."""
+        images = self._loader.config.batch_size
+        if plan.whole:
+            return Work(
+                run=lambda: self.train(plan.steps), items=plan.steps * images, prepare=self._begin_epoch, calls=1
+            )
+        return Work(run=self.train, items=images, prepare=self._drain, calls=plan.steps)
+
+    def _begin_epoch(self) -> None:
+        """Start an epoch whose first batch is not prepared before the clock starts."""
+        self._batches.close()
+        self._batches = endless(self._loader)
+
+    def _drain(self) -> None:
+        """Take the batches that were prefetched while something else was measured."""
+        for _ in islice(self._batches, self._loader.config.prefetch + 1):
+            pass

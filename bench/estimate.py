@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from bench.calibration import Calibration, Efficiency, Kind, efficiency_of
-from bench.census import Census
-from bench.report import BenchError
-from bench.roofline import Roof, memory_bound_share, step_seconds
+from bench.calibration import Calibration, Efficiency, efficiency_of, measured_roof
+from bench.census import Census, take_census
+from bench.config import GUIDE_IMAGES, Setup
+from bench.hardware import Machine
+from bench.report import BenchError, Row
+from bench.roofline import CARDS, Card, Roof, find_card, memory_bound_share, step_seconds
+from model.network import NetworkConfig
+from train.config import Precision
+from train.profiles import Profile
+from train.profiles import profile as find_profile
 
 CONTEXT = 0.6e9
 """Bytes of a GPU's memory that CUDA, its libraries and kernels take."""
 
 FRAGMENTS = 1.1
-"""Memory that torch's allocator holds, to what is in use."""
+"""Memory that torch's allocator holds, relative to what is in use."""
+
+NETWORKS = (
+    NetworkConfig(name="unet", width=64),
+    NetworkConfig(name="unet", width=32),
+    NetworkConfig(name="attention_unet", width=64),
+    NetworkConfig(name="resunet", width=64),
+)
+"""Networks that are estimated for each tier. The guide does not say how wide its U-Net is."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,9 +39,9 @@ class Estimate:
     Attributes:
         images_per_s, low, high: middle and range.
         memory: GB that the step needs.
-        memory_bound: share of the time in which memory is waited for, not arithmetic.
-        utilisation: share of the peak that all of the step reaches, in the middle.
-        efficiency: what it is from.
+        memory_bound: share of the time that memory limits, not arithmetic.
+        utilisation: share of the peak that the whole step reaches, in the middle.
+        efficiency: of the convolutions, and the rows that it is taken from.
         census: of the step.
     """
 
@@ -40,7 +55,7 @@ class Estimate:
     census: Census
 
     def minutes(self, images: int) -> tuple[float, float, float]:
-        """Of an epoch of so many images: in the middle, at best, at worst."""
+        """Minutes for an epoch of so many images: in the middle, at best, at worst."""
         return images / self.images_per_s / 60, images / self.high / 60, images / self.low / 60
 
     def fits(self, memory: float) -> bool:
@@ -48,25 +63,30 @@ class Estimate:
         return self.memory <= memory
 
 
-def estimate_step(
-    census: Census, roof: Roof, kind: Kind, family: str, machine: str, rows: Sequence[Calibration]
-) -> Estimate:
-    """Estimate a step from what others reached.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Check:
+    """A measured row, and the images/s that the other rows predict for it; None where no other is of its kind."""
 
-    Args:
-        census: of the step.
-        roof: of the hardware.
-        kind: of its arithmetic.
-        family: of the network.
-        machine: processor or card; rows of the same machine, then of the same family, count alone.
-        rows: measured ones.
+    row: Calibration
+    low: float | None = None
+    predicted: float | None = None
+    high: float | None = None
+
+    @property
+    def error(self) -> float | None:
+        """Predicted over measured, minus one."""
+        return None if self.predicted is None else self.predicted / self.row.images_per_s - 1
+
+
+def estimate_step(census: Census, roof: Roof, family: str, rows: Sequence[Calibration]) -> Estimate:
+    """Estimate a step of a network of some family from measured rows, see `efficiency_of`.
 
     Raises:
-        BenchError: no row is of this kind.
+        BenchError: no row is of this kind of arithmetic.
     """
-    known = efficiency_of(rows, kind, family, machine)
+    known = efficiency_of(rows, roof, family)
     if known is None:
-        raise BenchError(f"no measured row is of {kind}, to estimate from; put a report of one into bench/results")
+        raise BenchError(f"no measured row is of {roof.kind}, to estimate from; put a report of one into bench/results")
     low, middle, high = (
         census.images / step_seconds(census, roof, share) for share in (known.low, known.middle, known.high)
     )
@@ -80,3 +100,107 @@ def estimate_step(
         efficiency=known,
         census=census,
     )
+
+
+def leave_one_out(rows: Sequence[Calibration]) -> list[Check]:
+    """Predict each row from the others."""
+    checks = []
+    for row in rows:
+        try:
+            found = estimate_step(row.count(), row.roof, row.family, [other for other in rows if other is not row])
+        except BenchError:  # it is the only one of its kind
+            checks.append(Check(row=row))
+        else:
+            checks.append(Check(row=row, low=found.low, predicted=found.images_per_s, high=found.high))
+    return checks
+
+
+def estimate_profile(profile: Profile, network: NetworkConfig, card: Card, rows: Sequence[Calibration]) -> Estimate:
+    """Estimate a network's step at a profile's batch, side and precision, on a card.
+
+    Raises:
+        BenchError: see `estimate_step`; or the card cannot do that precision.
+    """
+    precision = profile.precision
+    roof = card.roof(precision, compiled=profile.compile)
+    census = take_census(network, side=profile.side, batch_size=profile.batch_size, precision=precision)
+    return estimate_step(census, roof, network.name, rows)
+
+
+def card_of(
+    gpu: str | None, peak: float | None, bandwidth: float | None, memory: float | None, precision: Precision | None
+) -> Card:
+    """Give a card that is listed, or make one of its figures.
+
+    Args:
+        gpu: its name.
+        peak: TFLOP/s, in 16 bits or, when `precision` is fp32, in that.
+        bandwidth: GB/s.
+        memory: GB.
+        precision: asked for.
+
+    Raises:
+        BenchError: it is not listed and not all figures are given.
+    """
+    if peak is None and bandwidth is None and memory is None:
+        return find_card(gpu or "")
+    if peak is None or bandwidth is None or memory is None:
+        raise BenchError("a card that is not listed needs all of --peak TFLOP/s, --bandwidth GB/s and --memory GB")
+    narrow = None if precision == "fp32" else peak
+    return Card(name=gpu or "a card", memory=memory, bandwidth=bandwidth, fp32=peak, narrow=narrow)
+
+
+def profile_of(card: Card, **changes: Any) -> Profile:
+    """Give the profile that is made for a card, else that of the RTX 3080, as far as the card can do it.
+
+    Args:
+        card: the card.
+        changes: of the profile's fields.
+
+    Raises:
+        BenchError: side or batch is below 1.
+    """
+    profile = find_profile(card.profile or "rtx3080")
+    if card.narrow is None and profile.precision != "fp32":
+        profile = dataclasses.replace(profile, precision="fp32", channels_last=False, compile=False)
+    for name in ("side", "batch_size"):
+        if changes.get(name, 1) < 1:
+            raise BenchError(f"{name}={changes[name]} is below 1; use 256 to 512 for a side, 8 to 64 for a batch")
+    return dataclasses.replace(profile, **changes)
+
+
+def card_rows(rows: Sequence[Calibration]) -> Iterator[Row]:
+    """Every card that a profile is made for, with every network, at that profile's batch and side."""
+    for card in CARDS:
+        if not card.profile:
+            continue
+        profile = find_profile(card.profile)
+        for network in NETWORKS:
+            found = estimate_profile(profile, network, card, rows)
+            shape = f"{network}, side {profile.side}, batch {profile.batch_size}, {profile.precision}"
+            size = "" if found.fits(card.memory) else ", too large"
+            note = f"{found.memory:.0f} of {card.memory:g} GB"
+            yield _row(found, name=f"{profile.name}, {network}", setup=shape + size, note=note)
+
+
+def processor_rows(
+    setup: Setup, machine: Machine, measured: Sequence[Row], rows: Sequence[Calibration]
+) -> Iterator[Row]:
+    """This machine's processor with every network and its own, if the suite `machine` was measured."""
+    training = setup.training
+    roof = measured_roof(measured, machine.processor, training.precision, compiled=training.compile)
+    if training.device != "cpu" or roof is None:
+        return
+    for network in dict.fromkeys((*NETWORKS, training.network)):
+        census = take_census(network, side=setup.side, batch_size=setup.batch_size, precision=training.precision)
+        try:
+            found = estimate_step(census, roof, network.name, rows)
+        except BenchError:  # nobody has measured such a processor
+            return
+        shape = f"{network}, {setup.shape}, {training.precision}"
+        yield _row(found, name=f"cpu, {network}", setup=shape, note="this machine")
+
+
+def _row(found: Estimate, **fields: Any) -> Row:
+    middle, best, worst = found.minutes(GUIDE_IMAGES)
+    return Row(suite="tiers", value=middle, unit="min", p10=best, p90=worst, kind="estimated", **fields)

@@ -5,38 +5,44 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from bench.baseline import CocoMasks, OnTheFly, plain_loader
-from bench.ceilings import copy_samples, crew, decode
+from bench.ceilings import copy_samples, decode, thread_pool
 from bench.config import Setup
 from bench.feed import loader_config, pull
-from bench.loader_process import process_rows
 from bench.material import Material
 from bench.peers.suite import peer_suite
+from bench.process import run_program
 from bench.report import Row
-from bench.timing import Work, measure_together
+from bench.timing import Rates, Work
 from cache.reader import CacheReader
 from loader.augment import Level
 from loader.batch import Backend, LoaderConfig
 from loader.loader import open_loader
 
 MOST_COPIED = 1 << 30
-"""Bytes of random pixels for the limit; a cache may be larger than memory."""
+"""Most bytes of random pixels that the limit copies; a cache may be larger than memory."""
 
 DECODED_SAMPLES = 512
-"""At most so many JPEGs of a cache are decoded for the limit."""
+"""Most JPEGs of a cache that the limit decodes."""
 
 ON_THE_FLY_SAMPLES = 64
-"""At least so many samples are one call of the plain DataLoader, so that its workers are busy most of the time."""
+"""Fewest samples in one call of the plain DataLoader, so that its workers are busy most of the time."""
 
 PLAIN = "plain DataLoader, on the fly"
 TIMES = "{}: times the plain DataLoader"
 """Name of a row; for the loader's name."""
 
 NATIVE = "native, augmentation none"
+
+WARM_EPOCHS, EPOCHS, QUICK_EPOCHS = 2, 20, 4
+"""Epochs after which a process's memory is read: first when all buffers exist, then to see whether it grows."""
+
+STARTS, QUICK_STARTS = 3, 2
+"""Processes whose first batch is timed."""
 
 
 def loader_rows(setup: Setup, material: Material) -> Iterator[Row]:
@@ -48,35 +54,34 @@ def loader_rows(setup: Setup, material: Material) -> Iterator[Row]:
     names = [f"{backend}, augmentation {level}" for backend, level in variants]
     with ExitStack() as stack:
         works = {PLAIN: _plain(setup, material)}  # first: its workers are forked before there are threads of ours
-        stack.callback(works.clear)  # lets go of the workers
+        stack.callback(works.clear)  # ends the workers
         for name, (backend, level) in zip(names, variants, strict=True):
             config = loader_config(setup, material.cache, backend, level)
             works[name] = pull(stack.enter_context(open_loader(config)))
-        works["limit"], limit_name = loading_limit(stack.enter_context(crew(setup.threads)), setup, material.cache)
-        found = measure_together(works, seconds=setup.seconds, rounds=setup.rounds, synchronise=setup.synchronise)
+        pool = stack.enter_context(thread_pool(setup.threads))
+        works["limit"], limit_name = loading_limit(pool, setup, material.cache)
+        found = setup.measure(works)
     described = f"{setup.shape}, {setup.threads} threads, {material.cache_name}"
-    common: dict[str, Any] = {"suite": "loader", "setup": described}
-    rate: dict[str, Any] = {"unit": "samples/s", "limit": found["limit"], "limit_name": limit_name}
+    row = partial(Row.measured, suite="loader")
+    rate = partial(row, unit="samples/s", limit=found["limit"], limit_name=limit_name)
     for name in names:
-        yield Row.measured(found[name], name=name, **common, **rate)
+        yield rate(found[name], name=name, setup=described)
     for name in names[:2]:
-        yield Row.measured(found[name].over(found[PLAIN]), name=TIMES.format(name), unit="times", **common)
-    yield Row.measured(
+        yield row(found[name].over(found[PLAIN]), name=TIMES.format(name), setup=described, unit="times")
+    yield rate(
         found[PLAIN],
-        suite="loader",
         name=PLAIN,
         setup=f"{setup.shape}, {setup.threads} workers, {material.photos_name}",
         note="decodes, draws with pycocotools and resizes each sample anew; no augmentation",
         ours=False,
-        **rate,
     )
-    yield from process_rows(setup, material)
+    yield from _process_rows(setup, material)
     if setup.config.peers:
         yield from peer_suite(setup, material)
 
 
 def _plain(setup: Setup, material: Material) -> Work:
-    # As many batches for each worker, so that all are busy from beginning to end.
+    # The same number of batches for each worker, so that all are busy from beginning to end.
     together = setup.batch_size * setup.threads
     samples = together * -(-ON_THE_FLY_SAMPLES // together)
     dataset = OnTheFly(material.paths, CocoMasks(material.coco, material.split), setup.side, samples)
@@ -91,7 +96,7 @@ def _plain(setup: Setup, material: Material) -> Work:
 
 
 def loading_limit(pool: ThreadPoolExecutor, setup: Setup, cache: Path) -> tuple[Work, str]:
-    """What a loader of this cache cannot beat, and what that is."""
+    """The limit of a loader of this cache, and its name."""
     with CacheReader(cache, "train") as reader:
         if reader.layout.codec == "jpeg":
             step = -(-len(reader) // DECODED_SAMPLES)
@@ -100,3 +105,50 @@ def loading_limit(pool: ThreadPoolExecutor, setup: Setup, cache: Path) -> tuple[
         samples = max(1, min(len(reader), MOST_COPIED // reader.layout.image_bytes))
     ring = setup.batch_size * (LoaderConfig(cache=cache).prefetch + 1)
     return copy_samples(pool, setup.threads, setup.side, samples, ring), "copying the same bytes"
+
+
+_PROGRAM = """
+import sys, time
+from pathlib import Path
+from loader import LEVELS, LoaderConfig, open_loader
+import loader.native
+
+def memory():
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines["RssAnon"].split()[0]) * 1024 / 1e6
+
+cache, batch_size, threads, warm, epochs = sys.argv[1], *map(int, sys.argv[2:])
+config = LoaderConfig(
+    cache=Path(cache), batch_size=batch_size, backend="native", augment=LEVELS["light"], threads=threads
+)
+start = time.perf_counter()
+with open_loader(config) as batches:
+    next(iter(batches))
+    first = time.perf_counter() - start
+    before = memory()
+    for epoch in range(epochs):
+        for _ in batches:
+            pass
+        if epoch == warm - 1:
+            before = memory()
+    print(first, before, memory())
+"""
+
+
+def _process_rows(setup: Setup, material: Material) -> Iterator[Row]:
+    """Time of the first batch and growth of memory of the native loader, augmenting, in fresh processes.
+
+    Memory is that of the process, without pages of files.
+    """
+    epochs, starts = (QUICK_EPOCHS, QUICK_STARTS) if setup.config.quick else (EPOCHS, STARTS)
+    arguments = material.cache, setup.batch_size, setup.threads, WARM_EPOCHS
+    run_program(_PROGRAM, *arguments, 0)  # it may still have to compile
+    runs = [run_program(_PROGRAM, *arguments, count) for count in (*[0] * (starts - 1), epochs)]
+    _, before, after = runs[-1]
+    described = f"{setup.shape}, {setup.threads} threads, {material.cache_name}, a process of its own"
+    row = partial(Row.measured, suite="loader", setup=described)
+    note = "from opening the cache; libraries are imported, kernels compiled by an earlier process"
+    yield row(Rates(tuple(first for first, _, _ in runs)), name="native, first batch", unit="s", note=note)
+    for number, megabytes in ((WARM_EPOCHS, before), (epochs, after)):
+        name = f"native, memory after {number} epochs"
+        yield row(megabytes, name=name, unit="MB", note="of the process, not of files")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from bench.ceilings import multiply_matrices
 from bench.config import Setup
-from bench.flops import count_flops
 from bench.learner import build_step, describe, learn, plain, random_batch
 from bench.material import Material
-from bench.peak import named_peak
-from bench.report import Row
-from bench.timing import measure_together
+from bench.report import BenchError, Row
+from bench.roofline import find_card
+from bench.timing import Rates
+from model.network import NetworkConfig, build_network
+from train.config import Precision
 
 
 def model_rows(setup: Setup, _material: Material) -> Iterator[Row]:
@@ -25,40 +27,67 @@ def model_rows(setup: Setup, _material: Material) -> Iterator[Row]:
     training, ordinary = setup.training, plain(setup.training)
     batch = random_batch(setup)
     works = {
-        "step": learn(build_step(training), batch),
-        "plain": learn(build_step(ordinary), batch),
+        "profile": learn(build_step(training), batch),
+        "plain torch": learn(build_step(ordinary), batch),
         "limit": multiply_matrices(training.precision, setup.device),
         "plain limit": multiply_matrices("fp32", setup.device),
     }
-    found = measure_together(works, seconds=setup.seconds, rounds=setup.rounds, synchronise=setup.synchronise)
+    found = setup.measure(works)
     flops = count_flops(training.network, setup.side, backward=True)
     shape = f"{setup.network}, {setup.shape}, {torch.get_num_threads()} threads"
     gpu = setup.hardware.gpu.name if setup.device == "cuda" and setup.hardware.gpu else None
-    for name, config, which, product in (
-        ("profile", training, "step", found["limit"]),
-        ("plain torch", ordinary, "plain", found["plain limit"]),
-    ):
-        common: dict[str, Any] = {"suite": "model", "setup": f"{shape}, {describe(config)}"}
-        yield Row.measured(
-            found[which],
+    for name, config, limit in (("profile", training, "limit"), ("plain torch", ordinary, "plain limit")):
+        row = partial(Row.measured, suite="model", setup=f"{shape}, {describe(config)}")
+        yield row(
+            found[name],
             name=f"training step ({name})",
             unit="images/s",
-            limit=product.median / flops,
+            limit=found[limit].median / flops,
             limit_name=f"matrix product, {config.precision}",
             note=f"{flops / 1e9:.3g} GFLOP an image, counted from the network",
-            **common,
         )
-        peak, peak_name = named_peak(gpu, config.precision, product)
-        reached = found[which].each(lambda rate: rate * flops)
-        yield Row.measured(
+        peak, peak_name = named_peak(gpu, config.precision, found[limit])
+        reached = found[name].each(lambda rate: rate * flops)
+        yield row(
             reached.over(peak).each(lambda share: 100 * share),
             name=f"MFU ({name})",
             unit="%",
             limit=100.0,
             limit_name=peak_name,
             note=f"{reached.median / 1e9:,.4g} of {peak.median / 1e9:,.4g} GFLOP/s",
-            **common,
         )
-        if which == "step":
-            times = found["step"].over(found["plain"])
-            yield Row.measured(times, name="profile: times plain torch", unit="times", **common)
+        if name == "profile":
+            yield row(found[name].over(found["plain torch"]), name="profile: times plain torch", unit="times")
+
+
+def named_peak(gpu: str | None, precision: Precision, product: Rates) -> tuple[Rates, str]:
+    """The peak that arithmetic is compared with, in FLOP/s run by run, and its name: of a listed GPU the data sheet's.
+
+    Args:
+        gpu: its name; None is a CPU, which no data sheet gives a peak at the clock that it runs at.
+        precision: of the arithmetic.
+        product: the measured rate of a matrix product, FLOP/s: the peak of any other device.
+    """
+    try:
+        card = find_card(gpu or "")
+        peak = card.peak(precision)
+    except BenchError:  # not listed, or without such units
+        return product, f"matrix product, {precision}"
+    # Convolutions in fp32 may still take tensor cores, in TF32: then they can be faster than this.
+    where = " without tensor cores" if precision == "fp32" and card.narrow else ""
+    return Rates((peak,) * product.runs), f"data sheet of {card.name}, {precision}{where}"
+
+
+def count_flops(config: NetworkConfig, side: int, *, backward: bool) -> int:
+    """Floating-point operations for one image: forward, or forward and backward.
+
+    Convolutions and matrix products count, a multiplication and an addition as two; normalisation, activations, loss
+    and optimizer do not. Nothing is computed: the tensors have shapes only.
+    """
+    network = build_network(config).to("meta")
+    image_13SS = torch.empty(1, 3, side, side, dtype=torch.uint8, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        logits_11SS = network(image_13SS)
+        if backward:
+            logits_11SS.sum().backward()
+    return int(counter.get_total_flops())

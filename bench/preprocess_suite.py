@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -15,13 +15,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from bench.ceilings import crew, decode, decode_and_resize
+from bench.ceilings import decode, decode_and_resize, each, thread_pool
 from bench.config import Setup
 from bench.material import Material
 from bench.process import PEAK_MEMORY, run_program
 from bench.replica import repeat_dataset
 from bench.report import Row
-from bench.timing import Rates, Work, measure_together
+from bench.timing import Work
 from cache.child import end_with_parent
 from cache.record import RecordLayout
 from cache.spec import CacheSpec
@@ -31,15 +31,14 @@ from preprocess.sample import make_record
 from preprocess.sources import Split, read_split
 
 MOST_ROUNDS = 3
-"""A build takes seconds: long enough not to need as many runs as the others."""
+"""Runs of each: a build takes seconds, and needs fewer of them than other suites."""
 
 BUILT, BUILT_SHORT = 1_500, 900
-"""Images of a build, at least; photos are repeated until there are as many. What a build begins and ends with, and the
-last sync, then weigh as they do on a few thousand photos and not as on a few hundred. The second number where the
-photos are drawn."""
+"""Least images of a build, for which photos are repeated: the constant costs of a build and the last sync then weigh as
+they do with a few thousand photos. The second number where the photos are drawn."""
 
 MEMORY_IMAGES, SHORT_MEMORY_IMAGES, QUICK_MEMORY_IMAGES = (100, 5_000), (100, 2_500), (50, 500)
-"""Builds of which the memory is compared; the second numbers where the photos are drawn, which takes time."""
+"""Images of the builds whose memory is compared; the second numbers where the photos are drawn."""
 
 _BUILD = f"""
 {PEAK_MEMORY}
@@ -72,36 +71,30 @@ def preprocess_rows(setup: Setup, material: Material) -> Iterator[Row]:
     }
     raw = specs["lmdb raw"]
     _split[:] = [read_split(coco, "train", raw)]
-    with crew(setup.threads) as pool, _processes(coco, raw, setup.threads) as processes:
+    with thread_pool(setup.threads) as pool, _processes(coco, raw, setup.threads) as processes:
         works = {name: _build(coco, material.folder / "builds", spec, setup.threads) for name, spec in specs.items()}
         works["decode"] = decode(pool, files)
         works["floor"] = decode_and_resize(pool, files, setup.side)
         works["threads"] = _records(pool, images, raw)
         works["processes"] = _records(processes, images, raw)
-        found = measure_together(works, seconds=setup.seconds, rounds=min(setup.rounds, MOST_ROUNDS))
-    common: dict[str, Any] = {
-        "suite": "preprocess",
-        "setup": f"{material.photos_name} as {images}, side {setup.side}, {setup.threads} threads",
-    }
-    rate = {**common, "unit": "images/s"}
-    resize, alone = "cv2.imdecode + INTER_AREA", "decoding alone"
+        found = setup.measure(works, rounds=min(setup.rounds, MOST_ROUNDS))
+    described = f"{material.photos_name} as {images}, side {setup.side}, {setup.threads} threads"
+    row = partial(Row.measured, suite="preprocess", setup=described)
+    resize = "cv2.imdecode + INTER_AREA"
+    resizing = partial(row, unit="images/s", limit=found["floor"], limit_name=resize)
+    decoding = partial(row, unit="images/s", limit=found["decode"], limit_name="decoding alone")
     for name in specs:
-        yield Row.measured(found[name], name=name, limit=found["floor"], limit_name=resize, note=NOTE, **rate)
+        yield resizing(found[name], name=name, note=NOTE)
     for name in specs:
-        times = found["floor"].over(found[name])
-        yield Row.measured(times, name=f"{name}: wall time, times {resize}", unit="times", **common)
+        yield row(found["floor"].over(found[name]), name=f"{name}: wall time, times {resize}", unit="times")
     for name in specs:
-        yield Row.measured(
-            found[name], name=f"{name}, against decoding", limit=found["decode"], limit_name=alone, **rate
-        )
-    yield Row.measured(found["floor"], name=resize, limit=found["decode"], limit_name=alone, ours=False, **rate)
+        yield decoding(found[name], name=f"{name}, against decoding")
+    yield decoding(found["floor"], name=resize, ours=False)
     for name, note in (
         ("threads", "as builds do it"),
         ("processes", "their records are thrown away, no byte of them is sent: the best case of processes"),
     ):
-        yield Row.measured(
-            found[name], name=f"making records in {name}", limit=found["floor"], limit_name=resize, note=note, **rate
-        )
+        yield resizing(found[name], name=f"making records in {name}", note=note)
     yield from _memory_rows(setup, material)
 
 
@@ -112,7 +105,7 @@ def _build(coco: Path, folder: Path, spec: CacheSpec, threads: int) -> Work:
     def clear() -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        os.sync()  # what the build before has left the disk to do is no part of this one
+        os.sync()  # writes left over by the previous build are no part of this one
 
     def run() -> None:
         out = folder / str(next(numbers))
@@ -121,7 +114,7 @@ def _build(coco: Path, folder: Path, spec: CacheSpec, threads: int) -> Work:
     return Work(run=run, items=images, prepare=clear)
 
 
-# What a process of the crew works on: each reads it once, so that nothing but numbers has to be sent.
+# The split that a worker process works on: each reads it once, so that only numbers have to be sent.
 _split: list[Split] = []
 
 
@@ -136,14 +129,9 @@ def _open_split(coco: Path, spec: CacheSpec) -> None:
     _split[:] = [read_split(coco, "train", spec)]
 
 
-def _records(pool: ThreadPoolExecutor | ProcessPoolExecutor, images: int, spec: CacheSpec) -> Work:
+def _records(pool: Executor, images: int, spec: CacheSpec) -> Work:
     parts = np.array_split(np.arange(images), max(1, images // 16))
-
-    def run() -> None:
-        for _ in pool.map(partial(_make_records, spec), parts):
-            pass
-
-    return Work(run=run, items=images)
+    return Work(run=each(pool, partial(_make_records, spec), parts), items=images)
 
 
 def _make_records(spec: CacheSpec, numbers: Any) -> None:
@@ -166,13 +154,12 @@ def _memory_rows(setup: Setup, material: Material) -> Iterator[Row]:
         (peak,) = run_program(_BUILD, coco, out, setup.side, setup.threads)
         shutil.rmtree(coco)
         shutil.rmtree(out)
-        if not peak:
-            continue
-        yield Row.measured(
-            Rates((peak / 1e6,)),
-            suite="preprocess",
-            setup=f"{images:,} images, side {setup.side}, {setup.threads} threads",
-            name=f"lmdb raw, {images:,} images: peak memory",
-            unit="MB",
-            note="of the process, with Python and libraries",
-        )
+        if peak:
+            yield Row.measured(
+                peak / 1e6,
+                suite="preprocess",
+                setup=f"{images:,} images, side {setup.side}, {setup.threads} threads",
+                name=f"lmdb raw, {images:,} images: peak memory",
+                unit="MB",
+                note="of the process, with Python and libraries",
+            )

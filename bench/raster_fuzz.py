@@ -1,4 +1,4 @@
-"""Polygons of every awkward kind on small planes, drawn by us and by pycocotools: how many pixels differ."""
+"""Random polygons of every difficult kind on small planes: how many pixels differ from what pycocotools draws."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from preprocess.raster import POLYGON, fill_union, fill_union_bits
 
 F64 = npt.NDArray[np.float64]
 U8 = npt.NDArray[np.uint8]
+I64 = npt.NDArray[np.int64]
 Random = np.random.Generator
+Parts = tuple[U8, I64, I64, F64, I64]
+"""Kind, start, length, xy and counts, see the head of `preprocess.raster`."""
 
 SIDES = (1, 2, 63, 64, 65, 128)
-"""Heights and widths that are taken as often as all others up to `MOST_SIDE`: around the ends of words."""
+"""Heights and widths around the ends of 64-bit words, drawn as often as all others up to `MOST_SIDE` together."""
 
 MOST_SIDE = 100
 MOST_POINTS = 12
 
 
 class Drawing(NamedTuple):
-    """A plane's height and width in pixels, and the polygons whose union it shows, `(N, 2)` x and y each."""
+    """Height and width of a plane in pixels, and the polygons whose union it shows, `(N, 2)` x and y each."""
 
     height: int
     width: int
@@ -33,7 +36,7 @@ class Drawing(NamedTuple):
 
 
 def _fractions(parts: int) -> Callable[[Random, int, int], F64]:
-    """Multiples of 1 / parts: on them, the doubles' rounding decides between two pixels."""
+    """Multiples of 1 / parts, where the rounding of doubles decides between two pixels."""
 
     def draw(random: Random, points: int, side: int) -> F64:
         return random.integers(-side * parts, 2 * side * parts + 1, points) / parts
@@ -42,12 +45,12 @@ def _fractions(parts: int) -> Callable[[Random, int, int], F64]:
 
 
 def _within(low: float, high: float, least: float = 0.0) -> Callable[[Random, int, int], F64]:
-    """Anything between low and high, both in sides of the plane, or in pixels of `least` if that is more."""
+    """Uniform between low and high, in units of the plane's side, or of `least` pixels if that is larger."""
     return lambda random, points, side: random.uniform(low * max(side, least), high * max(side, least), points)
 
 
 def _few(random: Random, points: int, side: int) -> F64:
-    """Some of five values: edges that are level, upright, of no length, or lie on each other."""
+    """Five values only: edges that are horizontal, vertical, of no length, or lie on each other."""
     return np.array((-0.1, 0.0, side / 2, side - 0.5, side))[random.integers(0, 5, points)]
 
 
@@ -69,7 +72,7 @@ _COORDINATES: dict[Callable[[Random, int, int], F64], int] = {
     _within(-1, 1, least=2000): 100,
     _within(-1, 1, least=100_000): 1,
 }
-"""Kinds of coordinates and how often each is taken; huge ones rarely, because pycocotools walks all the way."""
+"""Kinds of coordinates and their weights; huge ones are rare, because pycocotools visits each pixel of an edge."""
 
 _KINDS, _ENDS = list(_COORDINATES), list(accumulate(_COORDINATES.values()))
 
@@ -84,17 +87,21 @@ def fuzz_drawings(polygons: int, seed: int) -> Iterator[Drawing]:
         polygons -= parts
 
 
-def count_differences(polygons: int, seed: int = 0) -> tuple[int, int]:
-    """Draw as bytes and as bits what `fuzz_drawings` gives.
+def count_differences(number: int, seed: int = 0) -> tuple[int, int]:
+    """Draw what `fuzz_drawings` gives for so many polygons, as bytes and as packed bits.
 
     Returns:
         Pixels that differ from pycocotools', and all pixels that were compared.
     """
     differing = compared = 0
-    for drawing in fuzz_drawings(polygons, seed):
-        by_pycocotools = _pycocotools_union(drawing)
-        for ours in _our_unions(drawing):
-            differing += int((ours != by_pycocotools).sum())
+    for height, width, polygons in fuzz_drawings(number, seed):
+        flat = [polygon.ravel().tolist() for polygon in polygons]
+        reference: U8 = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(flat, height, width)))
+        length = np.array([len(polygon) for polygon in polygons], np.int64)
+        kind, start = np.full(len(length), POLYGON, np.uint8), 2 * (np.cumsum(length) - length)
+        parts = (kind, start, length, np.concatenate(polygons).ravel(), np.empty(0, np.int64))
+        for ours in draw_unions(parts, 0, len(polygons), height, width):
+            differing += int((ours != reference).sum())
             compared += ours.size
     return differing, compared
 
@@ -114,26 +121,16 @@ def _polygon(random: Random, height: int, width: int) -> F64:
         xy = xy[0] + random.uniform(-1, 1, (points, 1)) * (xy[1] - xy[0])
     elif twist < 0.2:  # each vertex once or several times
         xy = np.repeat(xy, random.integers(1, 4, points), 0)
-    elif twist < 0.6:  # around their middle, as outlines of things are: else almost all would cut through themselves
+    elif twist < 0.6:  # around their centre, like real outlines: else almost all would intersect themselves
         around = xy - xy.mean(0)
         xy = xy[np.argsort(np.arctan2(around[:, 1], around[:, 0]))]
     return xy
 
 
-def _pycocotools_union(drawing: Drawing) -> U8:
-    flat = [polygon.ravel().tolist() for polygon in drawing.polygons]
-    union: U8 = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(flat, drawing.height, drawing.width)))
-    return union
-
-
-def _our_unions(drawing: Drawing) -> tuple[U8, U8]:
-    height, width, polygons = drawing
-    length = np.array([len(polygon) for polygon in polygons], np.int64)
-    start = 2 * (np.cumsum(length) - length)
-    parts = (np.full(len(polygons), POLYGON, np.uint8), start, length, np.concatenate(polygons).ravel())
-    no_runs = np.empty(0, np.int64)
+def draw_unions(parts: Parts, first: int, last: int, height: int, width: int) -> tuple[U8, U8]:
+    """The union of parts first..last-1, `(H, W)` uint8 of 0 and 1, drawn as bytes and as packed bits by our kernels."""
     union = np.empty((height, width), np.uint8)
-    fill_union(*parts, no_runs, 0, len(polygons), union)
+    fill_union(*parts, first, last, union)
     bits = np.empty((height, -(-width // 64)), np.uint64)
-    fill_union_bits(*parts, no_runs, 0, len(polygons), width, bits)
+    fill_union_bits(*parts, first, last, width, bits)
     return union, np.unpackbits(bits.view(np.uint8), axis=1, count=width, bitorder="little")

@@ -1,9 +1,10 @@
-"""Polygons to planes: our kernels, pycocotools, OpenCV, and merely overwriting the planes; and what differs."""
+"""Polygons to planes: our kernels, pycocotools and OpenCV against overwriting the planes; and which pixels differ."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ import numpy.typing as npt
 from numba import njit
 
 from bench.baseline import CocoMasks, PolygonFills
-from bench.ceilings import clear_planes, crew
+from bench.ceilings import clear_planes, thread_pool
 from bench.config import Setup
 from bench.material import Material
-from bench.raster_fuzz import count_differences
+from bench.raster_fuzz import Parts, count_differences, draw_unions
 from bench.report import Row
-from bench.timing import Rates, Work, measure_together
+from bench.timing import Work
 from cache.spec import CacheSpec
 from preprocess.errors import DatasetError
 from preprocess.raster import CROWD_IGNORE, fill_planes, fill_union, fill_union_bits
@@ -31,10 +32,10 @@ TIMES = "{}: times pycocotools"
 """Name of a row, for `bytes` and for `bits`."""
 
 SHARE = 0.5
-"""Of the time that is spent on a measurement of other suites: there are many here, and their calls are short."""
+"""Share of the usual time for each measurement: there are many here, and their calls are short."""
 
 FUZZ_POLYGONS, FUZZ_SHORT, FUZZ_QUICK = 100_000, 10_000, 2_000
-"""How many are compared; the second number where the photos are drawn."""
+"""Random polygons that are compared; the second number where the photos are drawn."""
 
 _PLANE, _PACKED, _BOTH = "overwriting the plane", "overwriting the packed plane", "overwriting both planes"
 _EACH = {
@@ -61,32 +62,22 @@ _PEERS = {peer for _, peer in _RATIOS.values()}
 
 def raster_rows(setup: Setup, material: Material) -> Iterator[Row]:
     """Planes of each photo at native size, in one thread; a union is that of all annotations."""
-    with crew(1):  # OpenCV, too, draws in one thread
-        works = _works(material.coco, material.split)
-        found = measure_together(works, seconds=SHARE * setup.seconds, rounds=setup.rounds)
+    with thread_pool(1):  # OpenCV, too, draws in one thread
+        found = setup.measure(_works(material.coco, material.split), share=SHARE)
     for rates, calls in ((_EACH, "a call for each photo"), (_ALL, "one call for all photos")):
-        common: dict[str, Any] = {
-            "suite": "raster",
-            "setup": f"{material.photos_name} at native size, 1 thread, {calls}",
-        }
+        described = f"{material.photos_name} at native size, 1 thread, {calls}"
+        row = partial(Row.measured, suite="raster", setup=described)
         for which, (name, limit) in rates.items():
-            yield Row.measured(
-                found[which],
-                name=name,
-                limit=found[limit],
-                limit_name=limit,
-                unit="images/s",
-                ours=which not in _PEERS,
-                **common,
-            )
+            ours = which not in _PEERS
+            yield row(found[which], name=name, limit=found[limit], limit_name=limit, unit="images/s", ours=ours)
         for name, (which, peer) in _RATIOS.items():
             if which in rates:
-                yield Row.measured(found[which].over(found[peer]), name=name, unit="times", **common)
+                yield row(found[which].over(found[peer]), name=name, unit="times")
     yield from _difference_rows(setup, material)
 
 
 def _works(coco: Path, split: Split) -> dict[str, Work]:
-    """What is measured, and the limits. All arguments are made beforehand: it is the drawing that counts."""
+    """What is measured, and the limits. All arguments are made beforehand: only the drawing is measured."""
     table, rows = split.table, split.rows
     height, width = table.height[rows], table.width[rows]
     shapes = list(zip(height.tolist(), width.tolist(), strict=True))
@@ -120,8 +111,8 @@ def _works(coco: Path, split: Split) -> dict[str, Work]:
         "pycocotools": _each(masks.union, numbers),
         "cv2.fillPoly": _each(fills.union, numbers),
         "cv2.fillPoly alone": _each(fills_alone.union, numbers),
-        "all bytes": lambda: _unions(*parts, first_part, last_part, height, width, person),
-        "all bits": lambda: _unions_bits(*parts, first_part, last_part, height, width, words),
+        "all bytes": lambda: _unions(parts, first_part, last_part, height, width, person),
+        "all bits": lambda: _unions_bits(parts, first_part, last_part, height, width, words),
     }
     return {
         **{which: Work(run=run, items=len(rows)) for which, run in works.items()},
@@ -140,42 +131,20 @@ def _each(draw: Callable[..., object], calls: Sequence[tuple[Any, ...]]) -> Call
 
 
 @njit(nogil=True)
-def _unions(
-    kind: U8,
-    start: I64,
-    length: I64,
-    xy: npt.NDArray[np.float64],
-    counts: I64,
-    first: I64,
-    last: I64,
-    height: I64,
-    width: I64,
-    buffer: U8,
-) -> None:
+def _unions(parts: Parts, first: I64, last: I64, height: I64, width: I64, buffer: U8) -> None:
     """`fill_union` for all photos, one after another into the same buffer."""
     for photo in range(len(first)):
         out = buffer[: height[photo] * width[photo]].reshape(height[photo], width[photo])
-        fill_union(kind, start, length, xy, counts, first[photo], last[photo], out)
+        fill_union(*parts, first[photo], last[photo], out)
 
 
 @njit(nogil=True)
-def _unions_bits(
-    kind: U8,
-    start: I64,
-    length: I64,
-    xy: npt.NDArray[np.float64],
-    counts: I64,
-    first: I64,
-    last: I64,
-    height: I64,
-    width: I64,
-    buffer: U64,
-) -> None:
-    """`fill_union_bits` likewise."""
+def _unions_bits(parts: Parts, first: I64, last: I64, height: I64, width: I64, buffer: U64) -> None:
+    """`fill_union_bits` for all photos, one after another into the same buffer."""
     for photo in range(len(first)):
         words = (width[photo] + 63) // 64
         out = buffer[: height[photo] * words].reshape(height[photo], words)
-        fill_union_bits(kind, start, length, xy, counts, first[photo], last[photo], width[photo], out)
+        fill_union_bits(*parts, first[photo], last[photo], width[photo], out)
 
 
 def _difference_rows(setup: Setup, material: Material) -> Iterator[Row]:
@@ -190,7 +159,7 @@ def _difference_rows(setup: Setup, material: Material) -> Iterator[Row]:
         ("fuzz", f"{polygons:,} fuzz polygons, unions", count_differences(polygons)),
     ):
         yield Row.measured(
-            Rates((float(differing),)),
+            float(differing),
             name=f"{name}: unlike pycocotools",
             unit="pixels",
             suite="raster",
@@ -209,17 +178,12 @@ def compare_photos(coco: Path, split: Split) -> tuple[int, int]:
     parts = (table.kind, table.start, table.length, table.xy, table.counts)
     differing = compared = 0
     for number, row in enumerate(split.rows):
-        height, width = int(table.height[row]), int(table.width[row])
+        shape = int(table.height[row]), int(table.width[row])
         first, last = int(table.first[row]), int(table.first[row + 1])
-        span = int(table.part_start[first]), int(table.part_start[last])
-        union, person, ignore = (np.empty((height, width), np.uint8) for _ in range(3))
-        bits = np.empty((height, -(-width // 64)), np.uint64)
-        fill_union(*parts, *span, union)
-        fill_union_bits(*parts, *span, width, bits)
+        person, ignore = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
         fill_planes(first, last, table.part_start, table.iscrowd, *parts, CROWD_IGNORE, person, ignore)
-        unpacked = np.unpackbits(bits.view(np.uint8), axis=1, count=width, bitorder="little")
-        ours = (union, unpacked, person, ignore)
+        ours = (*draw_unions(parts, int(table.part_start[first]), int(table.part_start[last]), *shape), person, ignore)
         theirs = (masks.union(number), masks.union(number), *masks.draw(number))
         differing += sum(int((mine != other).sum()) for mine, other in zip(ours, theirs, strict=True))
-        compared += 4 * union.size
+        compared += 4 * person.size
     return differing, compared

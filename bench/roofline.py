@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
+import re
+from typing import Literal
 
 from bench.census import Census, Operation
+from bench.report import BenchError
+from train.config import Precision
+
+Kind = Literal["tensor cores", "fp32 on a GPU", "bf16 on a CPU", "fp32 on a CPU"]
+"""Kinds of arithmetic; how near to the peak convolutions come is only comparable within one."""
 
 COPIED = 0.85
 """Share of a memory's bandwidth that kernels reach that only copy."""
-
-_MASKS = "threshold_backward"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,16 +24,122 @@ class Roof:
     """What limits a step.
 
     Attributes:
+        machine: name of the card or processor.
+        kind: of arithmetic.
         peak: FLOP/s of a matrix product.
         bandwidth: bytes/s of memory, reads and writes together.
-        compiled: whether pointwise operations are joined to their neighbours.
-        overhead: seconds that each kernel takes beside its work.
+        compiled: whether pointwise operations are fused with their neighbours.
+        overhead: seconds that each kernel takes in addition to its work.
     """
 
+    machine: str
+    kind: Kind
     peak: float
     bandwidth: float
     compiled: bool
     overhead: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Card:
+    """A GPU, or another accelerator.
+
+    Attributes:
+        name: its maker's.
+        memory: GB.
+        bandwidth: of the memory, GB/s.
+        fp32: TFLOP/s without tensor cores.
+        narrow: TFLOP/s of tensor cores on 16-bit inputs, dense, accumulated in fp32; None without tensor cores.
+        profile: profile of `train` that is made for it; empty if none is.
+    """
+
+    name: str
+    memory: float
+    bandwidth: float
+    fp32: float
+    narrow: float | None
+    profile: str = ""
+
+    def __post_init__(self) -> None:
+        units = {"memory": "GB", "bandwidth": "GB/s", "fp32": "TFLOP/s", "narrow": "TFLOP/s"}
+        for field, unit in units.items():
+            value = getattr(self, field)
+            if value is not None and not 0 < value < math.inf:
+                raise BenchError(f"{field}={value} is not a positive number of {unit}; see the card's data sheet")
+
+    def peak(self, precision: Precision) -> float:
+        """FLOP/s in a precision.
+
+        Raises:
+            BenchError: it has no tensor cores.
+        """
+        value = self.fp32 if precision == "fp32" else self.narrow
+        if value is None:
+            raise BenchError(f"precision={precision}, but {self.name} has no tensor cores; use fp32")
+        return 1e12 * value
+
+    def roof(self, precision: Precision, *, compiled: bool) -> Roof:
+        """The limits of a step in a precision.
+
+        Raises:
+            BenchError: it has no tensor cores.
+        """
+        return Roof(
+            machine=self.name,
+            kind="fp32 on a GPU" if precision == "fp32" else "tensor cores",
+            peak=self.peak(precision),
+            bandwidth=1e9 * self.bandwidth,
+            compiled=compiled,
+        )
+
+
+CARDS = (
+    Card(name="RTX 4090", memory=24, bandwidth=1008, fp32=82.6, narrow=165, profile="rtx4090"),
+    Card(name="RTX 3080", memory=10, bandwidth=760, fp32=29.8, narrow=59.5, profile="rtx3080"),
+    Card(name="GTX 1080", memory=8, bandwidth=320, fp32=8.9, narrow=None, profile="gtx1080"),
+    Card(name="GTX 1060", memory=6, bandwidth=192, fp32=4.4, narrow=None, profile="gtx1060"),
+    Card(name="A100", memory=80, bandwidth=2039, fp32=19.5, narrow=312, profile="a100"),
+    Card(name="H100", memory=80, bandwidth=3350, fp32=67, narrow=989, profile="h100"),
+    Card(name="H200", memory=141, bandwidth=4800, fp32=67, narrow=989, profile="h200"),
+    Card(name="A100-40", memory=40, bandwidth=1555, fp32=19.5, narrow=312),
+    Card(name="V100", memory=16, bandwidth=900, fp32=15.7, narrow=125),
+    Card(name="T4", memory=16, bandwidth=320, fp32=8.1, narrow=65),
+    Card(name="L4", memory=24, bandwidth=300, fp32=30.3, narrow=121),
+    Card(name="RTX 3060", memory=12, bandwidth=360, fp32=12.7, narrow=25.5),
+    Card(name="RTX 3070", memory=8, bandwidth=448, fp32=20.3, narrow=40.6),
+    Card(name="RTX 3090", memory=24, bandwidth=936, fp32=35.6, narrow=71),
+    Card(name="RTX 4070", memory=12, bandwidth=504, fp32=29.1, narrow=58.3),
+    Card(name="RTX 4080", memory=16, bandwidth=717, fp32=48.7, narrow=97.5),
+)
+"""GPUs by NVIDIA's data sheets and architecture papers: SXM modules of A100, V100, H100 and H200, boost clocks."""
+
+_IGNORED = re.compile(r"nvidia|geforce|tesla|gpu|gb|sxm\d?|hbm\d?\w?")
+"""Words of a card's name that do not tell which card it is."""
+
+
+def find_card(name: str) -> Card:
+    """Give a card by its name, with any spacing and prefix, and with or without its memory, as drivers report it.
+
+    Raises:
+        BenchError: it is not listed; the message tells how to describe it.
+    """
+    # Names with their memory come first: none may hide a card of just that name.
+    known = {f"{_plain(card.name)}{card.memory:g}": card for card in CARDS}
+    known |= {_plain(card.name): card for card in CARDS}
+    if _plain(name) in known:
+        return known[_plain(name)]
+    near = difflib.get_close_matches(_plain(name), known, n=3, cutoff=0.5)
+    listed = ", ".join(dict.fromkeys(known[plain].name for plain in near)) or ", ".join(card.name for card in CARDS)
+    raise BenchError(
+        f"gpu={name!r} is not listed (near it: {listed}); describe it by --peak TFLOP/s, --bandwidth GB/s, --memory GB"
+    )
+
+
+def _plain(name: str) -> str:
+    """Lower case, without spaces, hyphens and `_IGNORED` words; `80gb` becomes `80`."""
+    words = name.lower().replace("-", " ").replace("_", " ").split()
+    kept = (re.sub(r"^(\d+)gb$", r"\1", word) for word in words if not _IGNORED.fullmatch(word))
+    return "".join(kept)
 
 
 def step_seconds(census: Census, roof: Roof, efficiency: float) -> float:
@@ -38,17 +150,13 @@ def step_seconds(census: Census, roof: Roof, efficiency: float) -> float:
         roof: of the hardware.
         efficiency: share of the peak that convolutions reach where arithmetic limits them.
     """
-    return sum(_seconds(operation, roof, efficiency) for operation in census.operations)
+    return sum(_seconds(operation, roof, efficiency)[0] for operation in census.operations)
 
 
 def memory_bound_share(census: Census, roof: Roof, efficiency: float) -> float:
-    """Share of the step's time in which memory is what it waits for."""
-    traffic = sum(
-        _seconds(operation, roof, efficiency)
-        for operation in census.operations
-        if operation.flops / (efficiency * roof.peak) < _bytes(operation, roof) / (COPIED * roof.bandwidth)
-    )
-    return traffic / step_seconds(census, roof, efficiency)
+    """Share of the step's time that operations take which memory limits."""
+    found = [_seconds(operation, roof, efficiency) for operation in census.operations]
+    return sum(seconds for seconds, memory_bound in found if memory_bound) / sum(seconds for seconds, _ in found)
 
 
 def implied_efficiency(census: Census, roof: Roof, seconds: float) -> float | None:
@@ -65,15 +173,13 @@ def implied_efficiency(census: Census, roof: Roof, seconds: float) -> float | No
     return high
 
 
-def _seconds(operation: Operation, roof: Roof, efficiency: float) -> float:
-    moved = _bytes(operation, roof)
+def _seconds(operation: Operation, roof: Roof, efficiency: float) -> tuple[float, bool]:
+    """The time of an operation, and whether memory limits it."""
+    moved = operation.bytes
+    if roof.compiled and operation.pointwise:
+        # Fused with its neighbour, which has the features at hand; only the mask of a ReLU is read once more.
+        moved = operation.read // 2 if operation.name == "threshold_backward" else 0
     if not moved:
-        return 0.0
-    return max(operation.flops / (efficiency * roof.peak), moved / (COPIED * roof.bandwidth)) + roof.overhead
-
-
-def _bytes(operation: Operation, roof: Roof) -> int:
-    if not roof.compiled or operation.kind != "pointwise":
-        return operation.bytes
-    # Joined to the neighbour, which has the features at hand; only the mask of a ReLU is read once more.
-    return operation.read // 2 if operation.name == _MASKS else 0
+        return 0.0, False
+    arithmetic, traffic = operation.flops / (efficiency * roof.peak), moved / (COPIED * roof.bandwidth)
+    return max(arithmetic, traffic) + roof.overhead, arithmetic < traffic

@@ -1,26 +1,31 @@
-"""Each stage of training alone, from the disk to the optimizer: images a second, beside a limit of its own."""
+"""Each stage of training alone, from the disk to the optimizer: images per second, beside a limit of its own."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
-from bench.ceilings import copy_tensor, crew, multiply_matrices, read_disk
+import numpy as np
+from torch import Tensor
+
+from bench.ceilings import CAN_EVICT, copy_tensor, each, evict, multiply_matrices, read_disk, thread_pool
 from bench.config import Setup
 from bench.feed import loader_config, pull
-from bench.flops import count_flops
-from bench.learner import build_step, describe, random_batch
+from bench.learner import LEARNING_RATE, build_step, describe, random_batch
 from bench.loader_suite import loading_limit
 from bench.material import Material
+from bench.model_suite import count_flops
 from bench.report import Row
-from bench.stage_parts import RECORDS, both_ways, forward, read_records, transfer, update
-from bench.timing import Work, measure_together
+from bench.timing import Work
+from cache.reader import CacheReader
 from cache.spec import Codec
 from loader.augment import Level
 from loader.loader import open_loader
 from train.optimizer import OptimizerName
+from train.step import TrainStep
 
 READ, DECODE, COPY, AUGMENT, TRANSFER, FORWARD, BACKWARD, UPDATE = (
     "disk read",
@@ -32,24 +37,29 @@ READ, DECODE, COPY, AUGMENT, TRANSFER, FORWARD, BACKWARD, UPDATE = (
     "backward",
     "optimizer",
 )
-"""Names of the rows, in the order in which an image meets them; without a GPU there is no transfer."""
+"""Names of the rows, in the order in which an image passes the stages; without a GPU there is no transfer."""
 
 READ_BYTES = 64 << 20
 COPIED_BYTES = 256 << 20
-"""In one call; the latter more than processor caches hold."""
+"""Bytes of one call; the latter are more than processor caches hold."""
 
 ARRAYS: dict[OptimizerName, int] = {"adamw": 7, "adam": 7, "sgd": 5}
-"""Of 4 bytes a parameter, that an update reads or writes: weights and moments both ways, gradients once."""
+"""Values that an update reads or writes for each parameter: weights and moments both ways, gradients once."""
+
+RECORDS = "records.bin"
+"""Name of the file that `read_records` makes."""
+
+Batch = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What an image goes through.
+    """One stage of training.
 
     Attributes:
-        work: it; an item is an image.
+        work: the stage; an item is an image.
         limit: what it cannot beat, measured in turn with it; stages may share one.
-        items: of the limit, for one image.
+        items: items of the limit for one image.
         limit_name: of the limit.
         note: what else to know.
     """
@@ -62,25 +72,20 @@ class Stage:
 
 
 def stage_rows(setup: Setup, material: Material) -> Iterator[Row]:
-    """Measured in turn; the page cache is warm, but for the disk. Backward is what both ways take beyond forward."""
+    """All stages in turn, the page cache warm except for the disk. Backward is what both ways take beyond forward."""
     with ExitStack() as stack:
-        pool = stack.enter_context(crew(setup.threads))
+        pool = stack.enter_context(thread_pool(setup.threads))
         stages = {**_reading(setup, material, pool), **_loading(setup, material, pool, stack), **_computing(setup)}
-        limits = {id(stage.limit): stage.limit for stage in stages.values()}
-        found = measure_together(
-            {name: stage.work for name, stage in stages.items()} | {str(key): work for key, work in limits.items()},
-            seconds=setup.seconds / 2,
-            rounds=setup.rounds,
-            synchronise=setup.synchronise,
-        )
+        works = {name: stage.work for name, stage in stages.items()}
+        works |= {str(id(stage.limit)): stage.limit for stage in stages.values()}
+        found = setup.measure(works, share=0.5)
     found[BACKWARD] = found[BACKWARD].without(found[FORWARD])
-    how = f"{setup.network}, {setup.shape}, {describe(setup.training)}, {setup.threads} threads"
     for name, stage in stages.items():
         yield Row.measured(
             found[name],
             suite="stages",
             name=name,
-            setup=how,
+            setup=f"{setup.network}, {setup.shape}, {describe(setup.training)}, {setup.threads} threads",
             unit="images/s",
             limit=found[str(id(stage.limit))].median / stage.items,
             limit_name=stage.limit_name,
@@ -89,7 +94,7 @@ def stage_rows(setup: Setup, material: Material) -> Iterator[Row]:
 
 
 def _reading(setup: Setup, material: Material, pool: ThreadPoolExecutor) -> dict[str, Stage]:
-    """From the disk to memory; nothing where a system cannot be asked to forget a file."""
+    """From the disk to memory; nothing where the page cache cannot be asked to drop a file."""
     records = read_records(pool, setup.threads, material.folder, material.cache, READ_BYTES)
     disk = read_disk(material.folder, READ_BYTES)
     if not records or not disk:
@@ -105,14 +110,14 @@ def _loading(setup: Setup, material: Material, pool: ThreadPoolExecutor, stack: 
     stages: tuple[tuple[str, Codec, Level, str], ...] = (
         (DECODE, "jpeg", "none", ""),
         (COPY, "raw", "none", ""),
-        (AUGMENT, "raw", "light", "copies in the same pass"),
+        (AUGMENT, "raw", "light", f"{AUGMENT}: copies in the same pass"),
     )
     made = {}
     for name, codec, level, note in stages:
         config = loader_config(setup, material.cache_of(codec), "native", level)
         loader = stack.enter_context(open_loader(dataclasses.replace(config, device="cpu")))
         limit, limit_name = limits[codec]
-        made[name] = Stage(work=pull(loader), limit=limit, limit_name=limit_name, note=note and f"{name}: {note}")
+        made[name] = Stage(work=pull(loader), limit=limit, limit_name=limit_name, note=note)
     return made
 
 
@@ -141,3 +146,74 @@ def _computing(setup: Setup) -> dict[str, Stage]:
             note=f"{UPDATE}: clips, too; the limit is {arrays} x 4 bytes for each of {parameters:,} parameters",
         ),
     }
+
+
+def read_records(pool: ThreadPoolExecutor, threads: int, folder: Path, cache: Path, size: int) -> Work | None:
+    """Read records in random order through a memory map, which the page cache does not hold; an item is a record.
+
+    They are copied into a file of their own: pages of the cache itself may be mapped elsewhere, and are not dropped.
+
+    Args:
+        pool: of `threads` threads; each takes its share.
+        threads: see `pool`.
+        folder: where the file stays.
+        cache: whose records of the split `train`, the first ones.
+        size: bytes of all of them, about; at least one record is read.
+
+    Returns:
+        None where the system cannot be asked to drop a file from its page cache.
+    """
+    if not CAN_EVICT:
+        return None
+    path, ends = folder / RECORDS, [0]
+    with CacheReader(cache, "train") as reader, path.open("wb") as file:
+        for number in range(len(reader)):
+            if ends[-1] >= size:
+                break
+            ends.append(ends[-1] + file.write(reader.record(number).tobytes()))
+    order = np.random.default_rng(0).permutation(len(ends) - 1).tolist()
+    largest = int(np.diff(ends).max())
+
+    def run() -> None:
+        evict(path)
+        mapped = np.memmap(path, np.uint8, "r")
+
+        def copy(thread: int) -> None:
+            buffer = np.empty(largest, np.uint8)
+            for number in order[thread::threads]:
+                first, last = ends[number], ends[number + 1]
+                np.copyto(buffer[: last - first], mapped[first:last])
+
+        each(pool, copy, range(threads))()
+
+    return Work(run=run, items=len(order))
+
+
+def transfer(batch: Batch, device: str) -> Work:
+    """Take a batch from pinned memory to the device; an item is an image."""
+    pinned = tuple(tensor.cpu().pin_memory() for tensor in batch)
+
+    def run() -> None:
+        for tensor in pinned:
+            tensor.to(device, non_blocking=True)
+
+    return Work(run=run, items=len(batch[0]))
+
+
+def forward(step: TrainStep, batch: Batch) -> Work:
+    """Network and loss, recorded for the backward pass; an item is an image."""
+    return Work(run=lambda: step.forward(*batch), items=len(batch[0]))
+
+
+def both_ways(step: TrainStep, batch: Batch) -> Work:
+    """Network, loss and backward pass; an item is an image."""
+    return Work(run=_both_ways(step, batch), items=len(batch[0]))
+
+
+def update(step: TrainStep, batch: Batch) -> Work:
+    """Clipping and optimizer, repeated on the gradients of one batch; an item is an image."""
+    return Work(run=lambda: step.update(LEARNING_RATE), items=len(batch[0]), prepare=_both_ways(step, batch))
+
+
+def _both_ways(step: TrainStep, batch: Batch) -> Callable[[], None]:
+    return lambda: step.backward(step.forward(*batch)[0])

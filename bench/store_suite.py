@@ -1,4 +1,4 @@
-"""The two stores alone: records written to a shard, and read from it at random, against doing without a store."""
+"""The two stores alone: records written to a shard, and read from it at random, against the same without a store."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -16,30 +17,32 @@ import numpy as np
 import torch
 import zarr
 
-from bench.ceilings import crew
+from bench.ceilings import each, thread_pool
 from bench.config import Setup
 from bench.material import Material
 from bench.report import Row
-from bench.timing import Work, measure_together
+from bench.timing import Work
 from cache.record import U8, RecordLayout
 from cache.shards import open_reader, open_writer, shard_name
 from cache.spec import Store
 from cache.zarr_shards import DIMENSIONS
 
 SHARD_SAMPLES = 128
-"""In a shard, as in a cache."""
+"""Samples of a shard, as in a cache."""
 
 MOST_BYTES = 256 << 20
-"""Of random records: more than processor caches hold, little enough to be in memory twice."""
+"""Bytes of random records: more than processor caches hold, few enough to be in memory twice."""
 
 SLOW_READS = 16
-"""Records in one call of a reader that manages some hundreds a second."""
+"""Records in one call of a reader that reads some hundreds per second."""
+
+STORES: tuple[Store, ...] = get_args(Store)
 
 Read = Callable[[int], tuple[U8, ...]]
-"""Gives the bytes of a record, in pieces."""
+"""Gives the bytes of a record, by its number, in pieces."""
 
 LIBRARIES = {"zarr-python": "zarr.core.codec_pipeline.BatchedCodecPipeline", "zarrs": "zarrs.ZarrsCodecPipeline"}
-"""What else reads our Zarr shards: pipelines of codecs of zarr-python, its own and one written in Rust."""
+"""Other readers of our Zarr shards: codec pipelines of zarr-python, its own and one written in Rust."""
 
 
 def store_rows(setup: Setup, material: Material) -> Iterator[Row]:
@@ -50,54 +53,42 @@ def store_rows(setup: Setup, material: Material) -> Iterator[Row]:
     folder = material.folder / "stores"
     folder.mkdir()
     described = f"{samples} random records, side {setup.side}"
-    yield from _write_rows(setup, folder, layout, records, described)
-    yield from _read_rows(setup, folder, layout, records, described)
-    shutil.rmtree(folder)
-
-
-def _write_rows(setup: Setup, folder: Path, layout: RecordLayout, records: U8, described: str) -> Iterator[Row]:
-    stores = get_args(Store)
-    works = {store: _write(store, folder, layout, records[:SHARD_SAMPLES]) for store in stores}
+    row = partial(Row.measured, suite="stores", unit="samples/s")
+    works: dict[str, Work] = {store: _write(store, folder, layout, records[:SHARD_SAMPLES]) for store in STORES}
     works["file"] = _write_file(folder, records[:SHARD_SAMPLES])
-    found = measure_together(works, seconds=setup.seconds, rounds=setup.rounds)
-    for store in stores:
-        yield Row.measured(
+    found = setup.measure(works)
+    for store in STORES:
+        yield row(
             found[store],
-            suite="stores",
             name=f"{store}, writing",
             setup=f"{described}, 1 thread",
-            unit="samples/s",
             limit=found["file"],
             limit_name="writing the same bytes to a file",
             note="synced, both",
         )
-
-
-def _read_rows(setup: Setup, folder: Path, layout: RecordLayout, records: U8, described: str) -> Iterator[Row]:
-    order = np.random.default_rng(1).permutation(len(records)).tolist()
+    order = np.random.default_rng(1).permutation(samples).tolist()
     with ExitStack() as stack:
-        reads = {store: _open(stack, store, folder, layout, records) for store in get_args(Store)}
+        reads: dict[str, Read] = {store: _open(stack, store, folder, layout, records) for store in STORES}
         libraries = [name for name in LIBRARIES if find_spec(name.partition("-")[0])]
         others = {f"zarr through {name}": _open_library(name, folder) for name in libraries}
         for threads in sorted({1, setup.threads}):
-            with crew(threads) as pool:
+            with thread_pool(threads) as pool:
                 ring = _ring(2 * setup.batch_size * threads, layout.raw_bytes)
-                works = {name: _gather(pool, threads, read, order, ring) for name, read in reads.items()}
-                few = order[:SLOW_READS]
-                works |= {name: _gather(pool, threads, read, few, ring) for name, read in others.items()}
-                works["memory"] = _gather(pool, threads, lambda n: (records[n],), order, ring)
-                found = measure_together(works, seconds=setup.seconds, rounds=setup.rounds)
-            plural = "s" if threads > 1 else ""
-            common: dict[str, Any] = {"suite": "stores", "setup": described, "unit": "samples/s"}
+                gather = partial(_gather, pool, threads, ring=ring)
+                works = {name: gather(read, order) for name, read in reads.items()}
+                works |= {name: gather(read, order[:SLOW_READS]) for name, read in others.items()}
+                works["memory"] = gather(lambda n: (records[n],), order)
+                found = setup.measure(works)
             for name in (*reads, *others):
-                yield Row.measured(
+                yield row(
                     found[name],
-                    name=f"{name}, reading, {threads} thread{plural}",
+                    name=f"{name}, reading, {threads} thread{'s' if threads > 1 else ''}",
+                    setup=described,
                     limit=found["memory"],
                     limit_name="copying the same bytes",
                     ours=name in reads,
-                    **common,
                 )
+    shutil.rmtree(folder)
 
 
 def _write(store: Store, folder: Path, layout: RecordLayout, records: U8) -> Work:
@@ -144,7 +135,7 @@ def _open(stack: ExitStack, store: Store, folder: Path, layout: RecordLayout, re
 
 
 def _open_library(name: str, folder: Path) -> Read:
-    """Open the Zarr shards with a library; it may serve several threads, but not more than it likes."""
+    """Open the Zarr shards with a library, which may limit how many threads it serves at a time."""
     with zarr.config.set({"codec_pipeline.path": LIBRARIES[name]}):
         groups = [zarr.open_group(str(path), mode="r") for path in sorted(folder.glob("*.zarr"))]
         arrays: list[list[Any]] = [[group[array] for array in DIMENSIONS] for group in groups]
@@ -175,8 +166,4 @@ def _gather(pool: ThreadPoolExecutor, threads: int, read: Read, order: list[int]
                 row[at : at + piece.size] = piece
                 at += piece.size
 
-    def run() -> None:
-        for _ in pool.map(work, range(threads)):
-            pass
-
-    return Work(run=run, items=len(order))
+    return Work(run=each(pool, work, range(threads)), items=len(order))

@@ -10,6 +10,7 @@ from bench.calibration import calibrations
 from bench.config import BenchConfig, Setup, Suite
 from bench.convolutions import convolution_rows
 from bench.epoch_suite import epoch_rows
+from bench.estimate import card_rows, processor_rows
 from bench.hardware import describe_machine
 from bench.loader_suite import loader_rows
 from bench.machine_suite import machine_rows
@@ -20,7 +21,6 @@ from bench.raster_suite import raster_rows
 from bench.report import BenchReport, Row
 from bench.stage_suite import stage_rows
 from bench.store_suite import store_rows
-from bench.tier_estimates import card_rows, processor_rows
 from bench.tiers import guide_rows, machine_row, stored_rows
 from bench.verify_suite import verify_rows
 

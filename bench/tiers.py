@@ -1,10 +1,11 @@
-"""Minutes per epoch by hardware: what the guide promises, and what was measured. See also `bench.tier_estimates`."""
+"""Minutes per epoch by hardware: what the guide promises, and what was measured. Estimates: `bench.estimate`."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from bench.calibration import RESULTS
 from bench.config import GUIDE_IMAGES, Setup
@@ -13,9 +14,8 @@ from bench.hardware import Machine
 from bench.report import BenchReport, Row
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class GuideTier:
-    """A line of the guide's table: minutes for an epoch of `GUIDE_IMAGES` images."""
+class GuideTier(NamedTuple):
+    """A line of the guide's table: minutes for an epoch of `GUIDE_IMAGES` images, at a side in pixels."""
 
     profile: str
     batch_size: int
@@ -25,7 +25,7 @@ class GuideTier:
 
 
 OWN = "this machine"
-"""The note of the line that a report measured itself, not one that it took from others."""
+"""Note of the line that a report measured itself, as opposed to those that it took from other reports."""
 
 GUIDE = (
     GuideTier(profile="rtx4090", batch_size=32, side=512, workers=12, minutes=8),
@@ -58,23 +58,21 @@ def machine_row(setup: Setup, machine: Machine, epoch: Iterable[Row]) -> Row | N
     if both is None or both.limit is None or both.p10 is None or both.p90 is None:
         return None
     where = machine.gpus[0].name if setup.device == "cuda" else f"{machine.processor}, {machine.cores} cores"
+    # The fastest run is the shortest epoch.
+    value, p10, p90, limit = (GUIDE_IMAGES / rate / 60 for rate in (both.value, both.p90, both.p10, both.limit))
     return Row(
         suite="tiers",
         name=setup.training.profile,
         setup=f"{setup.network}, {setup.shape}, {setup.training.precision}, {where}",
-        value=_minutes(both.value),
+        value=value,
         unit="min",
-        p10=_minutes(both.p90),  # the fastest run is the shortest epoch
-        p90=_minutes(both.p10),
+        p10=p10,
+        p90=p90,
         runs=both.runs,
-        limit=_minutes(both.limit),
+        limit=limit,
         limit_name=both.limit_name,
         note=OWN,
     )
-
-
-def _minutes(rate: float) -> float:
-    return GUIDE_IMAGES / rate / 60
 
 
 def stored_rows(folder: Path = RESULTS) -> list[Row]:

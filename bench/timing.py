@@ -1,4 +1,4 @@
-"""How long something takes: warmed up, several times, with the spread; and several things side by side."""
+"""Measures rates: warmed up, several runs, with their spread, several things side by side."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from time import perf_counter
 import numpy as np
 
 MOST_CALLS = 100_000
-"""Calls in one run, whatever the time: a clock that stands still must not make it endless."""
+"""Most calls in a run, so that it ends even if the clock stands still."""
 
 LEAST_LEFT = 0.01
-"""Share of a time that is left when a part of it is taken out."""
+"""Least share of a time that remains when a part of it is taken out."""
 
 
 def nothing() -> None:
-    """Do nothing: for work that needs no preparation, and devices that need no waiting for."""
+    """Do nothing: where work needs no preparation, or a device no synchronisation."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Work:
-    """Something whose rate is asked for.
+    """Work whose rate is measured.
 
     Attributes:
-        run: one call of it.
-        items: what one call does, in the unit of the rate: images, bytes, operations.
+        run: does it once.
+        items: how many items one call processes, in the unit of the rate: images, bytes, operations.
         prepare: called before each timed run, outside of it.
-        calls: in a run; 0 leaves them to the time. With a number of its own it is not called before its runs either, to
-            warm up: whoever knows the number has done that.
+        calls: calls of `run` in a timed run; 0: as many as the time allows. With a number, it is not warmed up either:
+            the caller has done that.
     """
 
     run: Callable[[], object]
@@ -39,18 +39,18 @@ class Work:
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-    """One value a run, in order."""
+    """One value per run, in order."""
 
     values: tuple[float, ...]
 
     @property
     def runs(self) -> int:
-        """How many."""
+        """Number of runs."""
         return len(self.values)
 
     @property
     def median(self) -> float:
-        """The middle one."""
+        """The middle value, interpolated."""
         return self._quantile(0.5)
 
     @property
@@ -75,24 +75,12 @@ class Rates:
         return Rates(tuple(mine / theirs for mine, theirs in zip(self.values, other.values, strict=True)))
 
     def without(self, part: Rates) -> Rates:
-        """The rates of what is left when a part of the work is taken out of it, run by run, as in `over`.
+        """The rates of what remains when a part of the work is taken out of it, run by run, as in `over`.
 
-        Where chance leaves nothing, or less, a `LEAST_LEFT` of the time is left.
+        At least `LEAST_LEFT` of the time remains, whatever the noise.
         """
         pairs = zip(self.values, part.values, strict=True)
         return Rates(tuple(1 / max(1 / whole - 1 / its, LEAST_LEFT / whole) for whole, its in pairs))
-
-
-def measure(
-    work: Work,
-    *,
-    seconds: float,
-    rounds: int,
-    synchronise: Callable[[], object] = nothing,
-    clock: Callable[[], float] = perf_counter,
-) -> Rates:
-    """Measure one thing alone. See `measure_together`."""
-    return measure_together({"": work}, seconds=seconds, rounds=rounds, synchronise=synchronise, clock=clock)[""]
 
 
 def measure_together(
@@ -103,20 +91,20 @@ def measure_together(
     synchronise: Callable[[], object] = nothing,
     clock: Callable[[], float] = perf_counter,
 ) -> dict[str, Rates]:
-    """Measure things in turn, a run of each in every round, so that a slow moment of the machine meets them all.
+    """Measure things in turn, a run of each in every round, so that a slow moment of the machine affects them all.
 
-    Each is called once to warm up (compilation, page faults, caches), which is left out, and once to see how many calls
-    make a run. Where one call makes a run, that call is the first run.
+    Each is called once to warm up (compilation, page faults, caches), and once to find out how many calls make a run.
+    Where one call makes a run, the latter is the first run.
 
     Args:
         works: what to measure, by name.
-        seconds: about how long the runs of one of them take together. One call is the least.
+        seconds: about how long all runs of one of them take together; a run is at least one call.
         rounds: runs of each.
         synchronise: waits for the device; called before each reading of the clock.
         clock: seconds.
 
     Returns:
-        Items a second, by name.
+        Items per second, by name.
     """
 
     def run(work: Work, calls: int) -> float:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from bench.ceilings import crew
+from bench.ceilings import each, read_through, thread_pool
 from bench.config import Setup
 from bench.material import Material
 from bench.report import Row
-from bench.timing import Work, measure_together
+from bench.timing import Work
 from cache.integrity import check_split
 from cache.reader import CacheReader
 from cache.spec import CacheSpec, Store
@@ -21,20 +20,20 @@ from cache.storage import shard_files
 from preprocess.build import build_cache
 
 CAT_BYTES = 1 << 30
-"""About what one `cat` reads, some files several times, so that its start does not count."""
+"""About what one `cat` reads, some files several times, so that the start of the process does not count."""
 
 BLOCK = 1 << 18
-"""Bytes read at a time: as fast as any."""
+"""Bytes read at a time: no other size is faster."""
 
 CAT = "cat FILES > /dev/null"
 
 
 def verify_rows(setup: Setup, material: Material) -> Iterator[Row]:
-    """Every shard of a cache, the page cache warm: in bytes of the shards a second."""
+    """Every shard of a cache, the page cache warm: bytes of the shards per second."""
     stores: dict[str, Store] = {"lmdb raw": "lmdb", "zarr raw": "zarr"}
-    shard_samples = -(-len(material.split.rows) // (4 * setup.threads))  # a few shards a thread, as a large cache has
+    shard_samples = -(-len(material.split.rows) // (4 * setup.threads))  # a few shards per thread, as in a large cache
     works: dict[str, Work] = {}
-    with crew(setup.threads) as pool:
+    with thread_pool(setup.threads) as pool:
         for name, store in stores.items():
             root = material.folder / "verified" / name
             spec = CacheSpec(side=setup.side, store=store, shard_samples=shard_samples)
@@ -42,46 +41,25 @@ def verify_rows(setup: Setup, material: Material) -> Iterator[Row]:
             with CacheReader(root, "train") as reader:
                 size = reader.index.bytes
                 files = [file for info in reader.info.shards for file in shard_files(root / "train" / info.name)]
-            works[name] = _verify(root, size, setup.threads)
-            works[f"{name} read"] = _read(pool, files, size)
+            works[name] = Work(run=partial(_verify, root, setup.threads), items=size)
+            works[f"{name} read"] = Work(run=each(pool, partial(read_through, block=BLOCK), files), items=size)
             works[f"{name} {CAT}"] = _cat(files, size)
-        found = measure_together(works, seconds=setup.seconds, rounds=setup.rounds)
+        found = setup.measure(works)
     shutil.rmtree(material.folder / "verified")
     rates = {name: rate.each(lambda value: value / 1e9) for name, rate in found.items()}
-    common: dict[str, Any] = {
-        "suite": "verify",
-        "setup": f"{material.photos_name}, side {setup.side}, {setup.threads} threads",
-        "unit": "GB/s",
-    }
+    described = f"{material.photos_name}, side {setup.side}, {setup.threads} threads"
+    row = partial(Row.measured, suite="verify", setup=described, unit="GB/s")
     reading = f"reading the same files, {setup.threads} threads"
     for name in stores:
-        yield Row.measured(rates[name], name=name, limit=rates[f"{name} read"], limit_name=reading, **common)
+        yield row(rates[name], name=name, limit=rates[f"{name} read"], limit_name=reading)
     for name in stores:
-        cat = rates[f"{name} {CAT}"]
-        yield Row.measured(rates[name], name=f"{name}, against cat", limit=cat, limit_name=CAT, **common)
+        yield row(rates[name], name=f"{name}, against cat", limit=rates[f"{name} {CAT}"], limit_name=CAT)
 
 
-def _verify(root: Path, size: int, threads: int) -> Work:
-    def run() -> None:
-        with CacheReader(root, "train") as reader:
-            damages = list(check_split(reader, threads=threads))
-        assert not damages, damages
-
-    return Work(run=run, items=size)
-
-
-def _read(pool: ThreadPoolExecutor, files: list[Path], size: int) -> Work:
-    def read(path: Path) -> None:
-        buffer = bytearray(BLOCK)
-        with path.open("rb", buffering=0) as file:
-            while file.readinto(buffer):
-                pass
-
-    def run() -> None:
-        for _ in pool.map(read, files):
-            pass
-
-    return Work(run=run, items=size)
+def _verify(root: Path, threads: int) -> None:
+    with CacheReader(root, "train") as reader:
+        problems = list(check_split(reader, threads=threads))
+    assert not problems, problems
 
 
 def _cat(files: list[Path], size: int) -> Work:

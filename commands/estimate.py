@@ -35,8 +35,8 @@ def estimate(
     The network's operations are counted one by one; each takes as long as its arithmetic or its memory traffic,
     whichever is longer. How near to the peak convolutions come is taken from rows that somebody measured.
     """
-    from bench.calibration import calibrations, leave_one_out
-    from bench.tier_estimates import card_of, estimate_profile, profile_of
+    from bench.calibration import calibrations
+    from bench.estimate import card_of, estimate_profile, leave_one_out, profile_of
     from console.estimate import check_lines, estimate_dict, estimate_lines
 
     known = calibrations()

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bench.calibration import Check
-from bench.cards import Card
-from bench.estimate import Estimate
+from bench.estimate import Check, Estimate
+from bench.roofline import Card
 from console.language import _
 from console.sentences import translated
 from console.text import figure
@@ -88,7 +87,7 @@ def check_lines(checks: Sequence[Check]) -> list[str]:
         measured = _("   {name} ({kind}): measured {rate} images/s, {said}")
         lines.append(
             measured.format(
-                name=translated(row.name), kind=translated(row.kind), rate=figure(row.images_per_s), said=said
+                name=translated(row.name), kind=translated(row.roof.kind), rate=figure(row.images_per_s), said=said
             )
         )
     return lines

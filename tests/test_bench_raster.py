@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import bench.raster_suite
 from bench import raster_fuzz
 from bench.baseline import CocoMasks, PolygonFills
 from bench.raster_fuzz import count_differences, fuzz_drawings
@@ -35,9 +34,9 @@ def flip_a_bit(*arguments):
 
 
 def test_a_union_is_both_planes_together(dataset):
-    masks = CocoMasks(*dataset)
+    split, masks = dataset[1], CocoMasks(*dataset)
     crowds = 0
-    for number in range(len(masks)):
+    for number in range(len(split.rows)):
         person, ignore = masks.draw(number)
         np.testing.assert_array_equal(masks.union(number), person | ignore)
         crowds += int(ignore.any())
@@ -47,9 +46,8 @@ def test_a_union_is_both_planes_together(dataset):
 def test_opencv_draws_nearly_the_same(dataset):
     _, split = dataset
     masks, fills, rounded = CocoMasks(*dataset), PolygonFills(split, rounded=False), PolygonFills(split, rounded=True)
-    assert len(fills) == len(masks) > 0
     differing = pixels = 0
-    for number in range(len(masks)):
+    for number in range(len(split.rows)):
         ours, theirs = fills.union(number), masks.union(number)
         np.testing.assert_array_equal(ours, rounded.union(number))
         differing += int((ours != theirs).sum())
@@ -62,8 +60,8 @@ def test_photos_are_compared_pixel_by_pixel(dataset, monkeypatch):
     _, split = dataset
     pixels = int((split.table.height * split.table.width)[split.rows].sum())
     assert compare_photos(dataset[0], split) == (0, 4 * pixels)
-    monkeypatch.setattr(bench.raster_suite, "fill_union", flip_a_pixel)
-    monkeypatch.setattr(bench.raster_suite, "fill_union_bits", flip_a_bit)
+    monkeypatch.setattr(raster_fuzz, "fill_union", flip_a_pixel)
+    monkeypatch.setattr(raster_fuzz, "fill_union_bits", flip_a_bit)
     assert compare_photos(dataset[0], split) == (2 * len(split.rows), 4 * pixels)
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import simplejpeg
 
-from bench.ceilings import copy_samples, crew
+from bench.ceilings import copy_samples, thread_pool
 from bench.peers.feed import Feed
 from bench.peers.task import Task
 from cache.reader import CacheReader
@@ -23,7 +23,7 @@ CHUNK = 256
 @contextmanager
 def open_feed(task: Task) -> Iterator[Feed]:
     """Copying where the codec is raw, else decoding; both by `task.threads` threads."""
-    with crew(task.threads) as pool:
+    with thread_pool(task.threads) as pool:
         if task.codec == "raw":
             work = copy_samples(pool, task.threads, task.side, task.samples, RING_BATCHES * task.batch_size)
             yield Feed(_endless(work.run, task.samples), "NumPy", lead=1)
