@@ -1,10 +1,10 @@
-"""An annotation file as large as COCO's own, of shapes that nobody drew: for measuring how fast such files are read."""
+"""Writes an annotation file as large as COCO's own, of random shapes, to measure how fast such files are read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
@@ -14,23 +14,22 @@ from preprocess.synth import empty_document
 
 IMAGES = 64_115
 ANNOTATIONS = 262_465
-"""Of COCO's `person_keypoints_train2017.json`."""
+"""Numbers in COCO's `person_keypoints_train2017.json`."""
 
 CROWD_SHARE = 0.015
 PARTS_SHARE = (0.90, 0.07, 0.02, 0.01)
-"""Of persons with one, two, three and four polygons."""
+"""Shares of persons with one, two, three and four polygons."""
 POINTS = (26, 0.70)
-"""Median of a polygon's points, and the standard deviation of their logarithm; likewise below."""
 RADIUS = (25, 1.0)
-"""Pixels."""
 RUNS = (650, 0.90)
+"""A polygon's points and radius in pixels, a crowd region's runs: median and standard deviation of the logarithm."""
 KEYPOINTS_SHARE = 0.57
-"""Of persons with labelled keypoints."""
+"""Share of persons with labelled keypoints."""
 KEYPOINT_SHARE = 0.65
-"""Of the keypoints of such a person, that are labelled."""
+"""Share of the keypoints of such a person that are labelled."""
 
 CHUNK = 4096
-"""Images or annotations that are in memory at a time."""
+"""Images or annotations in memory at a time."""
 
 Entry = dict[str, Any]
 Generator = np.random.Generator
@@ -39,18 +38,17 @@ I64 = npt.NDArray[np.int64]
 
 
 def write_annotation_file(path: Path, *, scale: float = 1.0, seed: int = 0) -> None:
-    """Write an annotation file that is to a reader what COCO's `person_keypoints_train2017.json` is.
+    """Write an annotation file that takes a reader as long as COCO's `person_keypoints_train2017.json` does.
 
-    At scale 1 it has COCO's numbers of images and annotations and about 277 MB, in the fields, and their order, of
-    COCO's, with a space after each comma and colon as `json.dumps` writes them. The shares and medians above follow the
-    1,254 + 832 annotations of a sample of COCO: a person has 37 points on average, in coordinates of two decimals; a
-    crowd has uncompressed run lengths; areas have all their digits. The persons of an image are geometrically
-    distributed, at least one each; annotations lie in no order. Not COCO's are the shapes, which are wobbling circles,
-    and the keypoints, which are anywhere in the box.
+    At scale 1 it has COCO's numbers of images and annotations and about 277 MB, with COCO's fields in COCO's order and
+    a space after each comma and colon, as `json.dumps` writes them. The shares and medians above follow a sample of
+    2,086 annotations of COCO: a person has 37 points on average, with two decimals; a crowd has uncompressed run
+    lengths; areas have all their digits. The number of persons per image is geometrically distributed, from one;
+    annotations are in random order. Unlike COCO's, shapes are wobbling circles, and keypoints are anywhere in the box.
 
     Args:
         path: of the file; overwritten.
-        scale: of the numbers of images and annotations; at least one of each is written.
+        scale: factor of the numbers of images and annotations; at least one of each is written.
         seed: equal seeds and scales give equal bytes.
     """
     rng = np.random.default_rng(seed)
@@ -128,17 +126,17 @@ def _images(rng: Generator, image_ids: I64, sizes: I64) -> Iterator[list[Entry]]
 def _annotations(rng: Generator, ids: I64, image_ids: I64, sizes: I64) -> Iterator[list[Entry]]:
     for chunk in _chunks(len(ids)):
         number = len(ids[chunk])
-        figures = _draw(rng, sizes[chunk])
+        persons, areas, boxes = _draw(rng, sizes[chunk])
         crowd = rng.random(number) < CROWD_SHARE
-        keypoints = _keypoints(rng, figures.boxes, ~crowd & (rng.random(number) < KEYPOINTS_SHARE))
+        keypoints = _keypoints(rng, boxes, ~crowd & (rng.random(number) < KEYPOINTS_SHARE))
         columns = zip(
-            figures.polygons,
+            persons,
             (keypoints[:, :, 2] > 0).sum(axis=1).tolist(),
-            figures.areas.tolist(),
+            areas.tolist(),
             crowd.tolist(),
             keypoints.reshape(number, -1).tolist(),
             image_ids[chunk].tolist(),
-            figures.boxes.round(2).tolist(),
+            boxes.round(2).tolist(),
             ids[chunk].tolist(),
             sizes[chunk].tolist(),
             strict=True,
@@ -159,16 +157,12 @@ def _annotations(rng: Generator, ids: I64, image_ids: I64, sizes: I64) -> Iterat
         ]
 
 
-class _Figures(NamedTuple):
-    """N persons: their polygons, areas `(N,)` in pixels, and boxes `(N, 4)`: x, y, width, height."""
+def _draw(rng: Generator, sizes: I64) -> tuple[list[list[list[float]]], F64, F64]:
+    """Draw a person in each of N images of the given heights and widths.
 
-    polygons: list[list[list[float]]]
-    areas: F64
-    boxes: F64
-
-
-def _draw(rng: Generator, sizes: I64) -> _Figures:
-    """A person in each of N images of the given heights and widths."""
+    Returns:
+        The polygons of each person, areas `(N,)` in pixels, and boxes `(N, 4)`: x, y, width, height.
+    """
     parts = rng.choice(len(PARTS_SHARE), len(sizes), p=PARTS_SHARE) + 1
     first_part = np.cumsum(parts) - parts
     points = np.clip(_log_normal(rng, POINTS, parts.sum()), 3, 400).astype(np.int64)
@@ -191,11 +185,8 @@ def _draw(rng: Generator, sizes: I64) -> _Figures:
     high = np.maximum.reduceat(outline, first[first_part])
     flat = outline.ravel().tolist()
     polygons = [flat[2 * begin : 2 * stop] for begin, stop in zip(first.tolist(), end.tolist(), strict=True)]
-    return _Figures(
-        polygons=[polygons[part : part + n] for part, n in zip(first_part.tolist(), parts.tolist(), strict=True)],
-        areas=np.add.reduceat(areas, first_part),
-        boxes=np.concatenate((low, high - low), axis=1),
-    )
+    persons = [polygons[part : part + n] for part, n in zip(first_part.tolist(), parts.tolist(), strict=True)]
+    return persons, np.add.reduceat(areas, first_part), np.concatenate((low, high - low), axis=1)
 
 
 def _keypoints(rng: Generator, boxes: F64, labelled: npt.NDArray[np.bool_]) -> I64:

@@ -11,9 +11,9 @@ import numpy as np
 from bench.annotation_file import ANNOTATIONS, IMAGES, write_annotation_file
 from bench.config import Setup
 from bench.material import Material
-from bench.process import PEAK_MEMORY, run_program
 from bench.report import Row
 from bench.timing import Rates, Work
+from bench.workloads import PEAK_MEMORY, run_program
 from preprocess.coco import load_persons
 
 TIMES = "annotations: times {}"

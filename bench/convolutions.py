@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from bench.ceilings import multiply_matrices
 from bench.config import Setup
-from bench.learner import describe
 from bench.material import Material
 from bench.report import Row
 from bench.timing import Rates, Work
+from bench.workloads import describe
 from model.network import NetworkConfig, build_network
 from train.step import DTYPES
 

@@ -7,16 +7,24 @@ import math
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from functools import partial
-from itertools import islice
 from time import perf_counter
 
 from bench.config import Setup
-from bench.feed import endless, loader_config, pull
-from bench.learner import LEARNING_RATE, build_step, describe, learn, random_batch
 from bench.material import Material
-from bench.memory import PeakMemory
 from bench.report import Row
 from bench.timing import Rates, Work
+from bench.workloads import (
+    LEARNING_RATE,
+    PeakMemory,
+    build_step,
+    describe,
+    endless,
+    learn,
+    loader_config,
+    pull,
+    random_batch,
+    skip,
+)
 from loader.batch import Batch
 from loader.loader import Loader, open_loader
 from train.step import TrainStep
@@ -196,5 +204,4 @@ class Training:
 
     def _drain(self) -> None:
         """Take the batches that were prefetched while something else was measured."""
-        for _ in islice(self._batches, self._loader.config.prefetch + 1):
-            pass
+        skip(self._batches, self._loader.config.prefetch + 1)

@@ -1,4 +1,4 @@
-"""On what machine: everything that a measured number has to be read beside. Whatever is absent is left empty."""
+"""Describes the machine that figures are measured on. Whatever is absent is left empty."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import os
 import platform
 import shutil
 import subprocess
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 FEATURES = {"avx2": "avx2", "avx512": "avx512f", "bf16": "avx512bf16", "amx": "amx-tile", "neon": "neon"}
-"""Processor features that matter here, and LLVM's names for them."""
+"""Processor features that affect our speed, and LLVM's names for them."""
 
 DISTRIBUTIONS = {
     "torch": ("torch",),
@@ -23,7 +24,7 @@ DISTRIBUTIONS = {
     "lmdb": ("lmdb",),
     "zarr": ("zarr",),
 }
-"""Libraries by the name that is imported, and the packages that bring them."""
+"""Packages that provide each library, by the name that is imported."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class Disk:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What a run runs on.
+    """The machine.
 
     Attributes:
         processor: its name.
@@ -84,15 +85,17 @@ def describe_machine(path: Path | None = None) -> Machine:
 
     memory = psutil.virtual_memory()
     gpus = _gpus()
+    versions = {name: _version(packages) for name, packages in DISTRIBUTIONS.items()}
     return Machine(
         processor=_processor(),
-        cores=_cores(),
+        # A container or `taskset` may give less than the machine has.
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         features=_features(),
         memory_total=memory.total,
         memory_free=memory.available,
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
-        versions=_versions(),
+        versions={name: found for name, found in versions.items() if found},
         gpus=gpus,
         driver=_driver() if gpus else None,
         dali_devices=_dali_devices(),
@@ -116,46 +119,33 @@ def _processor() -> str:
     return next((name for name in names if name), platform.processor() or platform.machine())
 
 
-def _cores() -> int:
-    # A container or `taskset` may give less than the machine has.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _features() -> tuple[str, ...]:
     try:
         from llvmlite.binding import get_host_cpu_features
 
-        # LLVM also asks whether the operating system lets the feature be used.
-        there = get_host_cpu_features()
+        found = get_host_cpu_features()  # LLVM also asks whether the operating system lets a feature be used
     except (ImportError, RuntimeError):
         return ()
-    return tuple(name for name, known_as in FEATURES.items() if there.get(known_as))
+    return tuple(name for name, known_as in FEATURES.items() if found.get(known_as))
 
 
-def _versions() -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, packages in DISTRIBUTIONS.items():
-        for package in packages:
-            try:
-                found[name] = version(package)
-            except PackageNotFoundError:
-                continue
-            break
-    return found
+def _version(packages: tuple[str, ...]) -> str | None:
+    """The version of the first of these packages that is installed."""
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            return version(package)
+    return None
 
 
 def _gpus() -> tuple[Gpu, ...]:
     try:
         import torch
 
-        if not torch.cuda.is_available():
-            return ()
-        properties = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        found = [torch.cuda.get_device_properties(number) for number in range(count)]
     except (ImportError, RuntimeError):
         return ()
-    return tuple(
-        Gpu(name=gpu.name, memory=gpu.total_memory, capability=f"{gpu.major}.{gpu.minor}") for gpu in properties
-    )
+    return tuple(Gpu(name=gpu.name, memory=gpu.total_memory, capability=f"{gpu.major}.{gpu.minor}") for gpu in found)
 
 
 def _driver() -> str | None:
@@ -165,23 +155,20 @@ def _driver() -> str | None:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    return answer.split("\n", 1)[0].strip() or None
+    return answer.partition("\n")[0].strip() or None
 
 
 def _dali_devices() -> int | None:
     try:
-        backend = import_module("nvidia.dali.backend")
+        return int(import_module("nvidia.dali.backend").GetCUDADeviceCount())
     except (ImportError, OSError):
         return None
-    try:
-        return int(backend.GetCUDADeviceCount())
     except RuntimeError:
         return 0
 
 
 def _disk(path: Path) -> Disk | None:
-    place = path.absolute()
-    existing = next((parent for parent in (place, *place.parents) if parent.exists()), None)
+    existing = next((folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists()), None)
     if existing is None:
         return None
     usage = shutil.disk_usage(existing)

@@ -12,12 +12,11 @@ from pathlib import Path
 from bench.baseline import CocoMasks, OnTheFly, plain_loader
 from bench.ceilings import copy_samples, decode, thread_pool
 from bench.config import Setup
-from bench.feed import loader_config, pull
 from bench.material import Material
 from bench.peers.suite import peer_suite
-from bench.process import run_program
 from bench.report import Row
 from bench.timing import Rates, Work
+from bench.workloads import loader_config, pull, run_program
 from cache.reader import CacheReader
 from loader.augment import Level
 from loader.batch import Backend, LoaderConfig

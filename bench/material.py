@@ -1,4 +1,4 @@
-"""What the suites work on: a dataset, its photos in memory, a cache. Each is made when it is first asked for."""
+"""The data that suites work on: a dataset, its photos in memory, a cache. Each is made when it is first needed."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ PHOTO_SIDE = (560, 640)
 """Pixels of the long side of drawn photos, near COCO's."""
 
 LEAST_BATCHES = 4
-"""In a cache that is made of few photos."""
+"""Least batches in a cache that is made of few photos."""
 
 
 class Material:
-    """Dataset and cache for a `Setup`; what has to be made lies in `folder`."""
+    """Dataset and cache of a `Setup`; what has to be made lies in `folder`."""
 
     def __init__(self, setup: Setup, folder: Path) -> None:
         self._setup, self.folder = setup, folder
@@ -70,27 +70,21 @@ class Material:
     @cached_property
     def cache(self) -> Path:
         """The cache: the one given, else one of raw pixels in LMDB, repeated up to `Setup.megabytes`."""
-        given, spec = self._setup.config.cache, CacheSpec(side=self._setup.side)
-        if given:
-            return given
-        small, large = self.folder / "small", self.folder / "cache"
-        build_cache(self.build_config(small, spec))
-        samples = self._setup.megabytes * 10**6 // RecordLayout.of(spec).raw_bytes
-        if samples <= CacheIndex.load(small).splits["train"].samples:
-            return small
-        repeat_cache(small, large, samples)
-        shutil.rmtree(small)
-        return large
+        size = RecordLayout.of(CacheSpec(side=self._setup.side)).raw_bytes
+        return self._setup.config.cache or self._make_cache("raw", self._setup.megabytes * 10**6 // size)
 
     def cache_of(self, codec: Codec) -> Path:
         """A cache of raw pixels, or of JPEGs: `cache` if it is one, else a small one that is made of the photos."""
         if CacheIndex.load(self.cache).spec.codec == codec:
             return self.cache
+        return self._make_cache(codec, LEAST_BATCHES * self._setup.batch_size)
+
+    def _make_cache(self, codec: Codec, samples: int) -> Path:
+        """A cache of the photos, repeated up to so many samples, in a folder named by the codec."""
         small, large = self.folder / f"small-{codec}", self.folder / codec
         if not large.exists():
             build_cache(self.build_config(small, CacheSpec(side=self._setup.side, codec=codec)))
-            samples = CacheIndex.load(small).splits["train"].samples
-            repeat_cache(small, large, max(samples, LEAST_BATCHES * self._setup.batch_size))
+            repeat_cache(small, large, max(samples, CacheIndex.load(small).splits["train"].samples))
             shutil.rmtree(small)
         return large
 
@@ -114,6 +108,6 @@ class Material:
 
 @contextmanager
 def open_material(setup: Setup) -> Iterator[Material]:
-    """Material whose folder goes away with the block."""
+    """Material whose folder is removed at the end of the block."""
     with tempfile.TemporaryDirectory(prefix="maskcache-bench-") as folder:
         yield Material(setup, Path(folder))

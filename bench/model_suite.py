@@ -10,11 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.ceilings import multiply_matrices
 from bench.config import Setup
-from bench.learner import build_step, describe, learn, plain, random_batch
 from bench.material import Material
 from bench.report import BenchError, Row
 from bench.roofline import find_card
 from bench.timing import Rates
+from bench.workloads import build_step, describe, learn, plain, random_batch
 from model.network import NetworkConfig, build_network
 from train.config import Precision
 

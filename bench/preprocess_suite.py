@@ -18,10 +18,10 @@ import numpy as np
 from bench.ceilings import decode, decode_and_resize, each, thread_pool
 from bench.config import Setup
 from bench.material import Material
-from bench.process import PEAK_MEMORY, run_program
 from bench.replica import repeat_dataset
 from bench.report import Row
 from bench.timing import Work
+from bench.workloads import PEAK_MEMORY, run_program
 from cache.child import end_with_parent
 from cache.record import RecordLayout
 from cache.spec import CacheSpec

@@ -13,13 +13,12 @@ from torch import Tensor
 
 from bench.ceilings import CAN_EVICT, copy_tensor, each, evict, multiply_matrices, read_disk, thread_pool
 from bench.config import Setup
-from bench.feed import loader_config, pull
-from bench.learner import LEARNING_RATE, build_step, describe, random_batch
 from bench.loader_suite import loading_limit
 from bench.material import Material
 from bench.model_suite import count_flops
 from bench.report import Row
 from bench.timing import Work
+from bench.workloads import LEARNING_RATE, build_step, describe, loader_config, pull, random_batch
 from cache.reader import CacheReader
 from cache.spec import Codec
 from loader.augment import Level

@@ -1,4 +1,4 @@
-"""All the suites, in one run."""
+"""Runs the suites that were asked for."""
 
 from __future__ import annotations
 
@@ -43,14 +43,11 @@ class Listener(Protocol):
     """Is told how a benchmark goes, from the calling thread."""
 
     def on_suite(self, suite: Suite, number: int, total: int) -> None:
-        """A suite begins, the `number`-th (from 1) of `total`; what it works on is made first, where it is not yet."""
-
-    def on_row(self, row: Row) -> None:
-        """A figure is there."""
+        """A suite begins, the `number`-th (from 1) of `total`; the data that it works on may have to be made first."""
 
 
 def run_suites(config: BenchConfig, listener: Listener) -> BenchReport:
-    """Measure. Whatever has to be made for it lies in a temporary folder that is gone afterwards.
+    """Measure. Whatever has to be made for it lies in a temporary folder that is removed afterwards.
 
     With the suite `epoch` the report ends with the table of tiers: promised, measured and estimated.
 
@@ -62,22 +59,13 @@ def run_suites(config: BenchConfig, listener: Listener) -> BenchReport:
     """
     setup = Setup.of(config)
     rows: list[Row] = []
-
-    def keep(row: Row) -> None:
-        rows.append(row)
-        listener.on_row(row)
-
     with open_material(setup) as material:
         for number, suite in enumerate(config.suites, 1):
             listener.on_suite(suite, number, len(config.suites))
-            for row in _ROWS[suite](setup, material):
-                keep(row)
+            rows += _ROWS[suite](setup, material)
     machine = describe_machine(config.cache or config.coco)
     if "epoch" in config.suites:
-        own = machine_row(setup, machine, rows)
-        for row in (*guide_rows(), *stored_rows(), *([own] if own else [])):
-            keep(row)
-        known = calibrations()
-        for row in (*card_rows(known), *processor_rows(setup, machine, rows, known)):
-            keep(row)
+        own, known = machine_row(setup, machine, rows), calibrations()
+        estimated = *card_rows(known), *processor_rows(setup, machine, rows, known)
+        rows += [*guide_rows(), *stored_rows(), *([own] if own else []), *estimated]
     return BenchReport(environment=machine, config=setup.to_dict(), rows=tuple(rows))

@@ -79,9 +79,6 @@ class BenchPrinter:
         )
         print(said, file=sys.stderr, flush=True)
 
-    def on_row(self, row: Row) -> None:
-        """Nothing: the tables come at the end, when limits and ratios can be read beside each other."""
-
 
 def _show_steps() -> None:
     """Let what takes long in a suite say on standard error what it does."""

@@ -182,7 +182,6 @@ def test_without_a_terminal_the_tables_are_as_wide_as_needed(capsys, monkeypatch
 def test_progress_goes_to_standard_error(capsys):
     printer = BenchPrinter()
     printer.on_suite("loader", 2, 5)
-    printer.on_row(guide_rows()[0])
     out, err = capsys.readouterr()
     assert out == ""
     assert "2/5 LOADER" in err

@@ -12,14 +12,12 @@ import torch
 from bench import stage_suite
 from bench.config import BenchConfig, Setup
 from bench.epoch_suite import AT_MOST, STEPS, Training, overlap, plan_epoch
-from bench.feed import loader_config
-from bench.learner import build_step, random_batch
 from bench.material import open_material
-from bench.memory import PeakMemory
 from bench.model_suite import count_flops, named_peak
 from bench.report import BenchReport, Row
 from bench.stage_suite import RECORDS, both_ways, forward, read_records, update
 from bench.timing import Rates, measure_together
+from bench.workloads import PeakMemory, build_step, loader_config, random_batch
 from cache.reader import CacheReader
 from console.bench import conclusions
 from console.html_bars import bars

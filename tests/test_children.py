@@ -41,7 +41,7 @@ if __name__ == "__main__":
 """,
     # A program of which the memory is measured.
     "bench, a program": """
-from bench.process import run_program
+from bench.workloads import run_program
 
 run_program("import os, time; os.write(2, b'ready\\\\n'); time.sleep(10**6)")
 """,
