@@ -24,7 +24,7 @@ SCALE, SHORT_SCALE, QUICK_SCALE = 1.0, 0.2, 0.05
 WARM_UP_SCALE = 0.0005
 
 MOST_ROUNDS = 3
-"""Few, because pycocotools takes five seconds."""
+"""Runs of each reader; pycocotools takes five seconds."""
 
 OURS = "annotations"
 
@@ -61,21 +61,19 @@ def annotation_rows(setup: Setup, material: Material) -> Iterator[Row]:
     columns = vars(load_persons(path)).values()
     table_size = sum(column.nbytes for column in columns if isinstance(column, np.ndarray))
     copied = setup.measure({"": Work(run=partial(_copy, path, bytearray(size)), items=annotations)})[""]
-    rates: dict[str, list[float]] = {name: [] for name in _READERS}
-    peaks: dict[str, list[float]] = {name: [] for name in _READERS}
+    runs: dict[str, list[list[float]]] = {name: [] for name in _READERS}
     for _ in range(min(setup.rounds, MOST_ROUNDS)):
         for name, (imports, call) in _READERS.items():
-            seconds, peak = run_program(_PROGRAM.replace("{imports}", imports).replace("{call}", call), small, path)
-            rates[name].append(annotations / seconds)
-            peaks[name].append(peak / 1e6)
+            program = _PROGRAM.replace("{imports}", imports).replace("{call}", call)
+            runs[name].append(run_program(program, small, path))
     path.unlink()
 
-    found = {name: Rates(tuple(values)) for name, values in rates.items()}
+    found = {name: Rates(tuple(annotations / seconds for seconds, _ in values)) for name, values in runs.items()}
     described = f"{annotations:,} annotations of {round(scale * IMAGES):,} images in {size / 1e6:.0f} MB"
     row = partial(Row.measured, suite="annotations", setup=described)
-    for name, values in found.items():
+    for name, rates in found.items():
         yield row(
-            values,
+            rates,
             name=name,
             unit="annotations/s",
             ours=name == OURS,
@@ -83,13 +81,13 @@ def annotation_rows(setup: Setup, material: Material) -> Iterator[Row]:
             limit_name="copying the file from the page cache",
             note="in a fresh process that has read a few; our reader uses all processors for a part of the work",
         )
-    for name, values in found.items():
+    for name, rates in found.items():
         if name != OURS:
-            yield row(found[OURS].over(values), name=TIMES.format(name.split()[-1]), unit="times")
-    for name, megabytes in peaks.items():
-        if all(megabytes):
+            yield row(found[OURS].over(rates), name=TIMES.format(name.split()[-1]), unit="times")
+    for name, values in runs.items():
+        if all(peak for _, peak in values):
             yield row(
-                Rates(tuple(megabytes)),
+                Rates(tuple(peak / 1e6 for _, peak in values)),
                 name=f"{name}: peak memory",
                 unit="MB",
                 ours=name == OURS,

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from bench.census import Census, count_step, take_census
 from bench.report import BenchError, BenchReport, Row
 from bench.roofline import Roof, find_card, implied_efficiency
+from cache.choices import Precision
 from model.network import NetworkConfig
-from train.config import Precision
 from train.step import DTYPES
 
 CPU_OVERHEAD = 3e-5

@@ -18,10 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from cache.choices import Precision
 from model.base import check_side
 from model.loss import LOSSES
 from model.network import NetworkConfig, build_network
-from train.config import Precision
 from train.step import DTYPES
 
 _ATEN = torch.ops.aten
@@ -76,7 +76,7 @@ class Census:
 
     @property
     def flops(self) -> int:
-        """Of the convolutions, forward and backward."""
+        """Floating-point operations of the convolutions, forward and backward."""
         return sum(operation.flops for operation in self.operations)
 
     @property

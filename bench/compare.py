@@ -53,7 +53,7 @@ LOWER_UNITS = frozenset({"s", "s/1000", "min", "MB", "pixels"})
 """Units of which less is better: `s/1000` are CPU-seconds for 1000 samples, `pixels` are those that differ from the
 reference."""
 LOWER_NAMES = {"%": WAIT, "times": "wall time, times "}
-"""By unit: less is better, too, where the row's name contains this."""
+"""Less is better, too, in rows of this unit whose name contains this text."""
 
 BETWEEN_RUNS, MOST_BETWEEN_RUNS = 0.05, 0.25
 """The least and the most that two runs on one machine are taken to differ by, whatever the spread within them says:
@@ -66,24 +66,8 @@ FIRST = 0.5
 ONCE, EXACT = {"s": FIRST, "MB": BETWEEN_RUNS}, 0.01
 """Margin, by unit, of figures that were measured once in a run; the second number in other units, which are counted."""
 
-CONFIG = (
-    "coco",
-    "cache",
-    "network",
-    "precision",
-    "compile",
-    "channels_last",
-    "device",
-    "augment",
-    "side",
-    "batch_size",
-    "threads",
-    "torch_threads",
-    "images",
-    "photos",
-    "megabytes",
-)
-"""Entries of a report's configuration that change its figures, not only which figures there are, or their spread."""
+IGNORED = frozenset({"suites", "profile", "quick", "seconds", "rounds", "notes", "peers", "peers_folder"})
+"""Entries of a report's configuration that do not change its figures, only which figures there are, or their spread."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -177,7 +161,7 @@ class Comparison:
 
     @property
     def regressions(self) -> list[Pair]:
-        """Those rows, the worst first."""
+        """The regressions, the worst first."""
         return sorted((pair for pair in self.pairs if pair.regression), key=lambda pair: -pair.worse)
 
     def write(self, path: Path) -> None:
@@ -297,14 +281,13 @@ def _machine(machine: Machine) -> dict[str, Any]:
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of `CONFIG` that are there: a network by its parts, a folder by its name without its parents."""
+    """The entries that change figures: a network by its parts, a folder by its name without its parents."""
     found: dict[str, Any] = {}
-    for name in CONFIG:
-        value = config.get(name)
+    for name, value in config.items():
         if isinstance(value, dict):
             found |= {f"{name} {part}": content for part, content in value.items()}
         elif name in ("coco", "cache"):
             found[name] = Path(value).name if value else None
-        elif name in config:
+        elif name not in IGNORED:
             found[name] = value
     return found

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 
 from bench.report import BenchError
-from cache.choices import Precision
 from bench.timing import Rates, Work, measure_together, nothing
+from cache.choices import Precision, Suite
 from cache.index import CacheIndex
 from model.network import NetworkConfig
 from train.config import TrainConfig
@@ -19,22 +19,9 @@ from train.hardware import Hardware, read_hardware
 from train.profiles import adapt, from_profile
 from train.profiles import profile as find_profile
 
-Suite = Literal[
-    "machine",
-    "raster",
-    "annotations",
-    "preprocess",
-    "stores",
-    "verify",
-    "loader",
-    "convolutions",
-    "stages",
-    "model",
-    "epoch",
-]
 SUITES: tuple[Suite, ...] = get_args(Suite)
 USUAL_SUITES: tuple[Suite, ...] = tuple(suite for suite in SUITES if suite != "convolutions")
-"""Those that run by default: to measure the convolutions one by one takes minutes, and interests few."""
+"""The suites that run by default; measuring the convolutions one by one takes minutes, and few need it."""
 
 GUIDE_IMAGES = 45_174
 """Images in an epoch of the guide's table."""
@@ -182,12 +169,8 @@ class Setup:
 
     def measure(self, works: Mapping[str, Work], *, share: float = 1.0, rounds: int | None = None) -> dict[str, Rates]:
         """Measure things in turn, see `measure_together`, for `share` of the seconds, in `rounds` if given."""
-        return measure_together(
-            works,
-            seconds=share * self.seconds,
-            rounds=rounds or self.rounds,
-            synchronise=self.synchronise,
-        )
+        seconds, rounds = share * self.seconds, rounds or self.rounds
+        return measure_together(works, seconds=seconds, rounds=rounds, synchronise=self.synchronise)
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values, fit for JSON: what was asked for, completed by what ran."""

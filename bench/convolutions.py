@@ -47,7 +47,7 @@ class Shape:
     transposed: bool
 
     def __str__(self) -> str:
-        """As `3x3, 64 to 128, at 32x32`."""
+        """In words, as rows give it: `3x3, 64 to 128, at 32x32`."""
         how = f" up by {self.stride}" if self.transposed else f" by {self.stride}" if self.stride > 1 else ""
         return f"{self.kernel}x{self.kernel}{how}, {self.channels} to {self.filters}, at {self.height}x{self.width}"
 

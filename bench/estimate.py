@@ -12,8 +12,8 @@ from bench.config import GUIDE_IMAGES, Setup
 from bench.hardware import Machine
 from bench.report import BenchError, Row
 from bench.roofline import CARDS, Card, Roof, find_card, memory_bound_share, step_seconds
+from cache.choices import Precision
 from model.network import NetworkConfig
-from train.config import Precision
 from train.profiles import Profile
 from train.profiles import profile as find_profile
 

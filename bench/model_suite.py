@@ -15,8 +15,8 @@ from bench.report import BenchError, Row
 from bench.roofline import find_card
 from bench.timing import Rates
 from bench.workloads import build_step, describe, learn, plain, random_batch
+from cache.choices import Precision
 from model.network import NetworkConfig, build_network
-from train.config import Precision
 
 
 def model_rows(setup: Setup, _material: Material) -> Iterator[Row]:

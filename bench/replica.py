@@ -1,4 +1,4 @@
-"""A dataset with its photos repeated, a cache with its samples repeated: as large as one likes, from a few photos."""
+"""Repeats the photos of a dataset, or the samples of a cache, up to any size."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def repeat_dataset(split: Split, out: Path, images: int) -> None:
 def repeat_cache(source: Path, out: Path, samples: int) -> None:
     """Write the split `train` of a cache again with `samples` samples, its own ones in turn.
 
-    Each has bytes of its own on disk and in memory; no cache of a processor can tell that they repeat.
+    Each copy has bytes of its own on disk and in memory, so that processor caches gain nothing from the repetition.
     """
     with CacheReader(source, "train") as reader:
         spec = reader.index.spec

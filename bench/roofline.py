@@ -10,7 +10,7 @@ from typing import Literal
 
 from bench.census import Census, Operation
 from bench.report import BenchError
-from train.config import Precision
+from cache.choices import Precision
 
 Kind = Literal["tensor cores", "fp32 on a GPU", "bf16 on a CPU", "fp32 on a CPU"]
 """Kinds of arithmetic; how near to the peak convolutions come is only comparable within one."""

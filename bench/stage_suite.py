@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -190,13 +190,8 @@ def read_records(pool: ThreadPoolExecutor, threads: int, folder: Path, cache: Pa
 
 def transfer(batch: Batch, device: str) -> Work:
     """Take a batch from pinned memory to the device; an item is an image."""
-    pinned = tuple(tensor.cpu().pin_memory() for tensor in batch)
-
-    def run() -> None:
-        for tensor in pinned:
-            tensor.to(device, non_blocking=True)
-
-    return Work(run=run, items=len(batch[0]))
+    pinned = [tensor.cpu().pin_memory() for tensor in batch]
+    return Work(run=lambda: [tensor.to(device, non_blocking=True) for tensor in pinned], items=len(batch[0]))
 
 
 def forward(step: TrainStep, batch: Batch) -> Work:
@@ -206,13 +201,9 @@ def forward(step: TrainStep, batch: Batch) -> Work:
 
 def both_ways(step: TrainStep, batch: Batch) -> Work:
     """Network, loss and backward pass; an item is an image."""
-    return Work(run=_both_ways(step, batch), items=len(batch[0]))
+    return Work(run=lambda: step.backward(step.forward(*batch)[0]), items=len(batch[0]))
 
 
 def update(step: TrainStep, batch: Batch) -> Work:
     """Clipping and optimizer, repeated on the gradients of one batch; an item is an image."""
-    return Work(run=lambda: step.update(LEARNING_RATE), items=len(batch[0]), prepare=_both_ways(step, batch))
-
-
-def _both_ways(step: TrainStep, batch: Batch) -> Callable[[], None]:
-    return lambda: step.backward(step.forward(*batch)[0])
+    return Work(run=lambda: step.update(LEARNING_RATE), items=len(batch[0]), prepare=both_ways(step, batch).run)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from bench.annotations_suite import annotation_rows
 from bench.calibration import calibrations
-from bench.config import BenchConfig, Setup, Suite
+from bench.config import BenchConfig, Setup
 from bench.convolutions import convolution_rows
 from bench.epoch_suite import epoch_rows
 from bench.estimate import card_rows, processor_rows
@@ -23,6 +23,7 @@ from bench.stage_suite import stage_rows
 from bench.store_suite import store_rows
 from bench.tiers import guide_rows, machine_row, stored_rows
 from bench.verify_suite import verify_rows
+from cache.choices import Suite
 
 _ROWS: dict[Suite, Callable[[Setup, Material], Iterator[Row]]] = {
     "machine": machine_rows,
@@ -40,7 +41,7 @@ _ROWS: dict[Suite, Callable[[Setup, Material], Iterator[Row]]] = {
 
 
 class Listener(Protocol):
-    """Is told how a benchmark goes, from the calling thread."""
+    """Receives the progress of a benchmark, in the calling thread."""
 
     def on_suite(self, suite: Suite, number: int, total: int) -> None:
         """A suite begins, the `number`-th (from 1) of `total`; the data that it works on may have to be made first."""

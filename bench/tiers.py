@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from bench.calibration import RESULTS
 from bench.config import GUIDE_IMAGES, Setup
@@ -13,27 +12,17 @@ from bench.epoch_suite import BOTH
 from bench.hardware import Machine
 from bench.report import BenchReport, Row
 
-
-class GuideTier(NamedTuple):
-    """A line of the guide's table: minutes for an epoch of `GUIDE_IMAGES` images, at a side in pixels."""
-
-    profile: str
-    batch_size: int
-    side: int
-    workers: int
-    minutes: float
-
-
 OWN = "this machine"
 """Note of the line that a report measured itself, as opposed to those that it took from other reports."""
 
 GUIDE = (
-    GuideTier(profile="rtx4090", batch_size=32, side=512, workers=12, minutes=8),
-    GuideTier(profile="rtx3080", batch_size=24, side=384, workers=8, minutes=12),
-    GuideTier(profile="gtx1080", batch_size=16, side=384, workers=6, minutes=18),
-    GuideTier(profile="gtx1060", batch_size=8, side=256, workers=4, minutes=35),
-    GuideTier(profile="cpu", batch_size=4, side=256, workers=2, minutes=240),
+    ("rtx4090", 32, 512, 12, 8),
+    ("rtx3080", 24, 384, 8, 12),
+    ("gtx1080", 16, 384, 6, 18),
+    ("gtx1060", 8, 256, 4, 35),
+    ("cpu", 4, 256, 2, 240),
 )
+"""The guide's table: profile, batch size, side in pixels, workers, minutes for an epoch of `GUIDE_IMAGES` images."""
 
 
 def guide_rows() -> list[Row]:
@@ -41,14 +30,14 @@ def guide_rows() -> list[Row]:
     return [
         Row(
             suite="tiers",
-            name=tier.profile,
-            setup=f"U-Net (width unsaid), side {tier.side}, batch {tier.batch_size}",
-            value=tier.minutes,
+            name=profile,
+            setup=f"U-Net (width unsaid), side {side}, batch {batch_size}",
+            value=minutes,
             unit="min",
             kind="guide",
-            note=f"{tier.workers} workers",
+            note=f"{workers} workers",
         )
-        for tier in GUIDE
+        for profile, batch_size, side, workers, minutes in GUIDE
     ]
 
 

@@ -35,3 +35,18 @@ PredictKind = Literal["cutout", "mask", "composite"]
 PredictFormat = Literal["png", "jpeg"]
 VideoFormat = Literal["webm", "mov"]
 ExportFormat = Literal["onnx", "program"]
+
+# What is measured: see `bench.config.BenchConfig`. `bench` runs suites in this order.
+Suite = Literal[
+    "machine",
+    "raster",
+    "annotations",
+    "preprocess",
+    "stores",
+    "verify",
+    "loader",
+    "convolutions",
+    "stages",
+    "model",
+    "epoch",
+]

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from bench.config import Suite
     from bench.report import BenchReport, Row
+    from cache.choices import Suite
 
 WIDTH = 100
 """Columns where there is no terminal that says how many it has."""
