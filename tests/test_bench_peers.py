@@ -1,8 +1,9 @@
-"""The peers suite without a peer: contestants that answer, crash and hang; rows made of answers; and our own ones."""
+"""The peers suite without a peer: entries that answer, crash and hang; rows made of answers; and our own ones."""
 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import json
 import mmap
@@ -21,26 +22,18 @@ import pytest
 import bench.peers
 from bench.config import BenchConfig, Setup
 from bench.material import Material
-from bench.peers import contest as contest_module
 from bench.peers import environment as environment_module
-from bench.peers import player as player_module
-from bench.peers.content import ContentError, check_epoch
-from bench.peers.contest import Contest
-from bench.peers.contestant import Contestant, Group
+from bench.peers import runner as runner_module
+from bench.peers.child import ContentError, Epoch, Pump, Window, check_epoch
 from bench.peers.contestants.records import warp
 from bench.peers.datasets import Datasets
-from bench.peers.entrants import limit, ours
-from bench.peers.environment import OWN, RECIPES, Environments, Recipe
-from bench.peers.feed import Feed, Pump
-from bench.peers.plan import Plan
-from bench.peers.player import Answer, Introduction, PeerError, Player
-from bench.peers.roster import roster
-from bench.peers.rows import peer_rows
+from bench.peers.entries import entry_groups, limit, ours
+from bench.peers.environment import find_python
+from bench.peers.runner import Result, Runner, Score, Worker
 from bench.peers.samples import Samples
-from bench.peers.score import Result, Score
-from bench.peers.suite import peer_suite
-from bench.peers.task import Task
-from bench.peers.usage import Usage, descendants, memory_bytes
+from bench.peers.suite import peer_rows, peer_suite
+from bench.peers.task import OWN, Entry, PeerError, Task
+from bench.peers.usage import descendants, memory_bytes, usage
 from bench.report import BenchError
 from cache.errors import CacheError
 from loader.augment import LEVELS, draw_parameters
@@ -79,27 +72,25 @@ def datasets(setup, material, tmp_path_factory):
     return made
 
 
-def task_for(datasets, contestant, **changes):
-    fields = {name: getattr(contestant, name) for name in ("module", "dataset", "threads", "codec", "check", "options")}
+def task_for(datasets, entry, **changes):
     common = {"data": str(datasets.folder), "side": SIDE, "batch_size": BATCH, "samples": RECORDS, "writers": 1}
-    return Task(**{**fields, **common, **changes})
+    return Task(**{**vars(entry), **common, **changes})
 
 
 # The clock
 
 
-def counting_feed(batches, lead=2, log=None):
+def counting_feed(batches, log):
     def epoch():
-        if log is not None:
-            log.append("epoch")
+        log.append("epoch")
         yield from repeat(BATCH, batches)
 
-    return Feed(epoch, "none", lead)
+    return epoch
 
 
 def test_a_window_counts_whole_batches_after_those_before_the_clock_and_stops_it_at_the_end_of_an_epoch(monkeypatch):
     log, now = [], [0.0]
-    monkeypatch.setattr("bench.peers.feed.perf_counter", lambda: now[0])
+    monkeypatch.setattr("bench.peers.child.perf_counter", lambda: now[0])
 
     def epoch():
         log.append("epoch")
@@ -108,7 +99,7 @@ def test_a_window_counts_whole_batches_after_those_before_the_clock_and_stops_it
             now[0] += 2
             yield BATCH
 
-    found = Pump(Feed(epoch, "none", 2)).window(29)
+    found = Pump(epoch, lead=2).window(29)
     assert found.seconds == 30  # 15 batches, of the 4 of each epoch that come after two
     assert found.samples == 15 * BATCH
     assert len(log) == 4
@@ -116,7 +107,7 @@ def test_a_window_counts_whole_batches_after_those_before_the_clock_and_stops_it
 
 def test_a_window_goes_on_where_the_last_one_ended():
     log = []
-    pump = Pump(counting_feed(10**9, log=log))
+    pump = Pump(counting_feed(10**9, log))
     assert pump.window(0.001).samples
     assert pump.window(0.001).samples
     assert log == ["epoch"]
@@ -124,7 +115,7 @@ def test_a_window_goes_on_where_the_last_one_ended():
 
 def test_an_epoch_without_batches_to_count_is_an_error():
     with pytest.raises(ValueError, match="no more than 3 batches; use more samples"):
-        Pump(counting_feed(3, lead=3)).window(0.01)
+        Pump(counting_feed(3, []), lead=3).window(0.01)
 
 
 def test_an_iterator_that_has_ended_is_not_asked_again():
@@ -141,7 +132,7 @@ def test_an_iterator_that_has_ended_is_not_asked_again():
                 raise StopIteration
             return BATCH
 
-    assert Pump(Feed(Waits, "none", 1)).window(0.001).samples
+    assert Pump(Waits, lead=1).window(0.001).samples
 
 
 # What is used
@@ -150,13 +141,13 @@ def test_an_iterator_that_has_ended_is_not_asked_again():
 def test_time_of_children_counts_while_they_live_and_afterwards(start_child):
     burn = "import time\nwhile time.process_time() < 0.1: pass\n"
     child = start_child([sys.executable, "-c", f"{burn}print(flush=True); input()"], stdin=subprocess.PIPE)
-    before = Usage.now([]).cpu
+    before = usage([])[0]
     child.stdout.readline()
     assert child.pid in descendants()
-    living = Usage.now([child.pid]).cpu - before
+    living = usage([child.pid])[0] - before
     child.communicate("\n")
     assert living >= 0.08
-    assert Usage.now([]).cpu - before >= 0.08
+    assert usage([])[0] - before >= 0.08
 
 
 def test_memory_counts_what_is_our_own_and_not_files(tmp_path):
@@ -188,7 +179,7 @@ def batches_of(samples, order, *, spoil=None):
 def checked(datasets, order=range(RECORDS), *, spoil=None, **changes):
     samples = Samples(datasets.folder, RECORDS)
     task = task_for(datasets, ours("native raw", 1), **changes)
-    return check_epoch(Feed(lambda: batches_of(samples, list(order), spoil=spoil), "none"), task)
+    return check_epoch(lambda: batches_of(samples, list(order), spoil=spoil), task)
 
 
 def test_an_epoch_is_compared_whatever_the_order_of_samples_and_axes(datasets):
@@ -239,7 +230,7 @@ def test_what_is_to_be_close_may_be_off_a_little_and_says_how_much(datasets):
 # Processes
 
 
-READY = {"library": "fake 1.0", "samples": 40, "missing": 0, "extra": 0, "mean": 0.0, "largest": 0}
+READY = {"samples": 40, "missing": 0, "extra": 0, "mean": 0.0, "largest": 0}
 ANSWER = {"samples": 100, "seconds": 0.5, "cpu": 0.2, "disk": 0, "memory": 5_000_000}
 
 FAKE = f"""
@@ -269,28 +260,26 @@ for number, line in enumerate(sys.stdin):
 
 
 @pytest.fixture
-def fakes(monkeypatch, tmp_path, datasets):
-    """A contest whose contestants are fakes, by the name of their module."""
+def fakes(monkeypatch, tmp_path, setup):
+    """A runner whose entries are fakes, by the name of their module."""
     script = tmp_path / "fake.py"
     script.write_text(FAKE)
-    monkeypatch.setattr(contest_module, "_LAUNCH", script)
-    monkeypatch.setattr(contest_module, "READY_SECONDS", 3.0)
-    monkeypatch.setattr(player_module, "CLOSING_SECONDS", 1.0)
-    kept = SimpleNamespace(folder=tmp_path / "data", make=datasets.__class__.make)
+    monkeypatch.setattr(runner_module, "_LAUNCH", script)
+    monkeypatch.setattr(runner_module, "READY_SECONDS", 3.0)
+    monkeypatch.setattr(runner_module, "CLOSING_SECONDS", 1.0)
+    kept = SimpleNamespace(folder=tmp_path / "data", samples=RECORDS)
     kept.folder.mkdir()
     kept.make = lambda name, write: Datasets.make(kept, name, write)
-    plan = Plan(side=SIDE, batch_size=BATCH, samples=RECORDS, window=0.5, rounds=2, threads=1)
-    return Contest(plan, kept, Environments(tmp_path / "environments"))
+    return Runner(dataclasses.replace(setup, rounds=2), kept, tmp_path / "environments")
 
 
 def fake(module, **fields):
-    return Contestant(name=module, module=module, threads=1, **fields)
+    return Entry(name=module, module=module, threads=1, **fields)
 
 
 def test_whoever_fails_is_left_out_with_the_reason_and_the_others_go_on(fakes):
     others = set(descendants())  # that earlier tests' libraries keep
-    group = Group("fakes", tuple(map(fake, ("good", "absent", "crash", "hang", "mumble", "faint"))))
-    result = fakes.run(group)
+    result = fakes.run("fakes", list(map(fake, ("good", "absent", "crash", "hang", "mumble", "faint"))))
     assert result.scores.keys() == {"good"}
     assert result.scores["good"].rates.values == (200.0, 200.0)
     assert result.absent == {
@@ -304,10 +293,10 @@ def test_whoever_fails_is_left_out_with_the_reason_and_the_others_go_on(fakes):
 
 
 def test_a_dataset_is_written_once_and_what_failed_is_not_tried_again(fakes, caplog):
-    group = Group("fakes", (fake("good", dataset="kept"), fake("unwritten", dataset="not")))
+    entries = [fake("good", dataset="kept"), fake("unwritten", dataset="not")]
     with caplog.at_level("INFO", logger="bench"):
-        fakes.prepare(group)
-        result = fakes.run(group)
+        fakes.prepare(entries)
+        result = fakes.run("fakes", entries)
     assert result.scores.keys() == {"good"}
     assert result.absent["unwritten"].startswith("its dataset could not be written: ended with status 1")
     assert [record.getMessage() for record in caplog.records].count("writing the dataset kept") == 1
@@ -315,40 +304,38 @@ def test_a_dataset_is_written_once_and_what_failed_is_not_tried_again(fakes, cap
 
 
 def test_what_a_process_started_ends_with_it(monkeypatch):
-    monkeypatch.setattr(player_module, "CLOSING_SECONDS", 0.1)
+    monkeypatch.setattr(runner_module, "CLOSING_SECONDS", 0.1)
     others = set(descendants())
     program = f"import os, time\nif os.fork(): print({json.dumps(READY)!r}, flush=True)\ntime.sleep(60)"
-    with Player([sys.executable, "-c", program], os.environ) as player:
-        assert player.wait_ready(10).library == "fake 1.0"
+    with Worker([sys.executable, "-c", program], os.environ) as worker:
+        assert worker.wait_ready(10).samples == 40
         assert len(set(descendants()) - others) == 2
     assert set(descendants()) <= others
-    player.close()
+    worker.close()
 
 
 # Rows
 
 
-def scored(contestant, samples, cpu=0.5, memory=10**8, **said):
-    answers = tuple(Answer(samples=n, seconds=1.0, cpu=cpu, disk=0, memory=memory + n) for n in samples)
-    return Score(contestant=contestant, introduction=Introduction(**{**READY, **said}), answers=answers)
+def scored(entry, samples, cpu=0.5, memory=10**8, **found):
+    windows = [Window(samples=n, seconds=1.0, cpu=cpu, disk=0, memory=memory + n) for n in samples]
+    return Score(entry, Epoch(**{**READY, **found}), windows)
 
 
 def test_rows_are_rates_beside_their_limits_ratios_by_the_round_and_what_was_used():
     copying, native = limit("raw", 2), ours("native raw", 2)
-    common = {"module": "fake", "threads": 2, "rival": native.name, "limit": copying.name}
-    other, lost = (Contestant(name=name, **common) for name in ("other", "lost"))
-    close = Contestant(name="close", note="a remark", check="close", **common)
-    group = Group("one", (copying, native, other, lost, close))
+    common = {"module": "fake", "threads": 2, "compare_to": native.name, "limit": copying.name}
+    other = Entry(name="other", **common)
+    close = Entry(name="close", note="a remark", check="close", **common)
     scores = {
         copying.name: scored(copying, (4000, 2000, 1000)),
         native.name: scored(native, (3000, 1500, 750)),
         "other": scored(other, (1000, 750, 250), missing=3, extra=1),
         "close": scored(close, (100, 100, 100), mean=0.5, largest=9),
     }
-    again = Group("two", (copying, native))
     results = [
-        Result(group=group, scores=scores, absent={"lost": "it is gone"}),
-        Result(group=again, scores={native.name: scored(native, (1, 1, 1))}, absent={copying.name: "ill"}),
+        Result(scores, absent={"lost": "it is gone"}),
+        Result({native.name: scored(native, (1, 1, 1))}, absent={copying.name: "ill"}),
     ]
     rows = list(peer_rows(results, "side 64"))
     found = {row.name: row for row in rows}
@@ -376,18 +363,17 @@ def test_rows_are_rates_beside_their_limits_ratios_by_the_round_and_what_was_use
 # Environments
 
 
-def test_a_missing_package_of_the_system_is_told_with_its_remedy(monkeypatch, tmp_path):
+def test_a_missing_package_of_the_system_is_named_with_its_remedy(monkeypatch, tmp_path):
     monkeypatch.setattr(environment_module, "_has_package", lambda name: False)
     with pytest.raises(PeerError, match="needs opencv4: apt-get install libopencv-dev libturbojpeg0-dev pkg-config"):
-        Environments(tmp_path).python("ffcv")
+        find_python(tmp_path, "ffcv")
 
 
-def test_an_environment_is_made_once_and_one_that_failed_is_not_tried_again(monkeypatch, tmp_path):
-    (tmp_path / "good.txt").write_text("")
-    (tmp_path / "bad.txt").write_text("this is no requirement\n")
+def test_an_environment_is_made_once_and_one_that_failed_is_not_tried_again(monkeypatch, fakes, tmp_path):
+    for name in ("good", "bad"):
+        (tmp_path / f"{name}.txt").write_text("")
+        (tmp_path / f"{name}-alone.txt").write_text("")
     monkeypatch.setattr(environment_module, "_REQUIREMENTS", tmp_path)
-    recipes = {name: Recipe(requirements=(f"{name}.txt",), alone="") for name in ("good", "bad")}
-    monkeypatch.setattr(environment_module, "RECIPES", recipes)
     ran = []
 
     def run(command, seconds):
@@ -396,21 +382,20 @@ def test_an_environment_is_made_once_and_one_that_failed_is_not_tried_again(monk
             raise PeerError("pip failed")
 
     monkeypatch.setattr(environment_module, "_run", run)
-    folder = tmp_path / "environments" / "good"
+    root = tmp_path / "environments"
+    folder = root / "good"
     monkeypatch.setattr(environment_module.shutil, "rmtree", lambda *_, **__: folder.mkdir(parents=True, exist_ok=True))
-    environments = Environments(tmp_path / "environments")
-    assert environments.python(OWN) == Path(sys.executable)
-    assert environments.python("good") == folder / "bin" / "python"
-    assert len(ran) == 2, "venv and pip"
-    assert Environments(tmp_path / "environments").python("good")
-    assert len(ran) == 2, "it was there"
-    for _ in range(2):
-        with pytest.raises(PeerError, match="pip failed"):
-            environments.python("bad")
-    assert len(ran) == 4
+    assert find_python(root, OWN) == Path(sys.executable)
+    assert find_python(root, "good") == folder / "bin" / "python"
+    assert len(ran) == 3, "venv, and pip twice"
+    assert find_python(root, "good")
+    assert len(ran) == 3, "it was there"
+    bad = [fake("good", environment="bad"), fake("crash", environment="bad")]
+    assert fakes.run("bad", bad).absent == {"good": "pip failed", "crash": "pip failed"}
+    assert len(ran) == 5
     (tmp_path / "good.txt").write_text("# other requirements")
-    environments.python("good")
-    assert len(ran) == 6
+    find_python(root, "good")
+    assert len(ran) == 8
 
 
 def test_a_command_that_fails_says_its_first_error_and_one_that_lasts_is_ended():
@@ -421,33 +406,32 @@ def test_a_command_that_fails_says_its_first_error_and_one_that_lasts_is_ended()
 
 
 def test_all_requirements_are_pinned():
-    names = {file for recipe in RECIPES.values() for file in (*recipe.requirements, recipe.alone)}
-    assert {path.name for path in (FOLDER / "requirements").iterdir()} == names
-    for name in names:
-        lines = (FOLDER / "requirements" / name).read_text().splitlines()
-        assert all(line.startswith("#") or line.count("==") == 1 for line in lines), name
+    for path in (FOLDER / "requirements").iterdir():
+        lines = path.read_text().splitlines()
+        assert all(line.startswith("#") or line.count("==") == 1 for line in lines), path
 
 
-# The roster
+# The entries
 
 
-def test_the_roster_names_modules_that_are_there_and_environments_that_can_be_made(tmp_path):
+def test_entries_name_modules_and_environments_that_are_there_and_groups_hold_what_they_are_compared_with(tmp_path):
+    environments = {OWN} | {path.stem.removesuffix("-alone") for path in (FOLDER / "requirements").iterdir()}
     for threads in (1, 2, 16):
-        groups = roster(threads, tmp_path, 600)
-        for contestant in (contestant for group in groups for contestant in group.contestants):
-            assert (FOLDER / "contestants" / f"{contestant.module}.py").exists(), contestant
-            assert contestant.environment in {OWN, *RECIPES}, contestant
-        modules = {contestant.module for group in groups for contestant in group.contestants}
-        unused = {"__init__", "decoding", "tars", "worker_loader"}
+        modules = set()
+        for group in entry_groups(threads, tmp_path, 600).values():
+            names = {entry.name for entry in group}
+            assert len(names) == len(group)
+            for entry in group:
+                assert entry.environment in environments, entry
+                assert {entry.limit, entry.compare_to} <= names | {""}, entry
+                modules.add(entry.module)
+        unused = {"__init__", "common"}
         assert modules | unused == {path.stem for path in (FOLDER / "contestants").glob("*.py")}
-        native = "native raw light, 2 threads" if threads == 2 else None
-        rivals = {contestant.rival for group in groups for contestant in group.contestants}
-        assert native is None or native in rivals
 
 
 def test_what_runs_in_other_environments_imports_nothing_of_ours_but_what_runs_there():
-    foreign = [FOLDER / f"{name}.py" for name in ("launch", "play", "feed", "usage", "samples", "content", "task")]
-    peers = ("ffcv_beton", "webdataset_shards", "litdata_chunks", "mosaic_shards", "decoding", "worker_loader", "tars")
+    foreign = [FOLDER / f"{name}.py" for name in ("launch", "child", "usage", "samples", "task")]
+    peers = ("ffcv_beton", "webdataset_shards", "litdata_chunks", "mosaic_shards", "common")
     foreign += [FOLDER / "contestants" / f"{name}.py" for name in peers]
     allowed = {".".join(["bench.peers", *path.relative_to(FOLDER).with_suffix("").parts]) for path in foreign}
     ours_ = {"cache", "loader", "preprocess", "model", "train", "console", "cli", "bench", "predict"}
@@ -459,7 +443,7 @@ def test_what_runs_in_other_environments_imports_nothing_of_ours_but_what_runs_t
                 assert name.partition(".")[0] not in ours_ or name in allowed, f"{path.name} imports {name}"
 
 
-# Datasets and contestants of our own
+# Datasets and entries of our own
 
 
 def test_datasets_are_made_once_of_the_photos_in_turn(datasets, setup, material, monkeypatch):
@@ -467,7 +451,6 @@ def test_datasets_are_made_once_of_the_photos_in_turn(datasets, setup, material,
     assert (samples.photos, samples.side, len(samples)) == (PHOTOS, SIDE, RECORDS)
     np.testing.assert_array_equal(samples.image(PHOTOS + 1), samples.image(1))
     assert samples.encoded(1, "jpeg") == samples.jpeg(1 + 2 * PHOTOS)
-    assert sum(samples.key_counts().values()) == RECORDS
     again = Datasets(datasets.folder.parent, setup, material, RECORDS)
     assert again.folder == datasets.folder
     monkeypatch.setattr(again, "_write_samples", lambda out: pytest.fail("they are there"))
@@ -478,36 +461,35 @@ def test_datasets_are_made_once_of_the_photos_in_turn(datasets, setup, material,
         again.prepare()
 
 
-def own_contestants(material):
-    groups = roster(2, material.coco, PHOTOS)
-    found = {contestant.name: contestant for group in groups for contestant in group.contestants}
-    return [contestant for contestant in found.values() if contestant.environment == OWN]
+def own_entries(material):
+    found = {entry.name: entry for group in entry_groups(2, material.coco, PHOTOS).values() for entry in group}
+    return [entry for entry in found.values() if entry.environment == OWN]
 
 
-def test_every_contestant_of_our_own_delivers_the_samples(datasets, material, tmp_path):
+def test_every_entry_of_our_own_delivers_the_samples(datasets, material, tmp_path):
     taken = 0
-    for contestant in own_contestants(material):
-        if "dali" in contestant.name.lower() and not (find_spec("nvidia") and find_spec("nvidia.dali")):
+    for entry in own_entries(material):
+        if "dali" in entry.name.lower() and not (find_spec("nvidia") and find_spec("nvidia.dali")):
             continue
-        module = importlib.import_module(f"bench.peers.contestants.{contestant.module}")
-        task = task_for(datasets, contestant)
-        if contestant.dataset:
-            datasets.make(contestant.dataset, lambda out, module=module, task=task: module.write_dataset(task, out))
+        module = importlib.import_module(f"bench.peers.contestants.{entry.module}")
+        task = task_for(datasets, entry)
+        if entry.dataset:
+            datasets.make(entry.dataset, lambda out, module=module, task=task: module.write_dataset(task, out))
         with ExitStack() as stack:
-            feed = stack.enter_context(module.open_feed(task))
+            feed = module.open_feed(task, stack)
             found = check_epoch(feed, task)
-            if contestant.module != "limits":
-                assert found.samples == RECORDS, contestant.name
-                assert found.missing == found.extra == 0, contestant.name
+            if entry.module != "limits":
+                assert found.samples == RECORDS, entry.name
+                assert found.missing == found.extra == 0, entry.name
             window = Pump(feed).window(0.01)
-            assert window.samples > 0, contestant.name
-            assert window.cpu > 0 or contestant.threads != 1, contestant.name
+            assert window.samples > 0, entry.name
+            assert window.cpu > 0 or entry.threads != 1, entry.name
             taken += 1
     assert taken >= 12
 
 
 def test_opencv_augments_as_our_loaders_do(datasets):
-    """The rival does the same work: planes agree but for pixels on an edge, images within resampling tolerance."""
+    """The other does the same work: planes agree but for pixels on an edge, images within resampling tolerance."""
     config = LoaderConfig(
         cache=datasets.folder / "cache-raw", batch_size=BATCH, backend="native", augment=LEVELS["light"], threads=1
     )
@@ -527,12 +509,9 @@ def test_opencv_augments_as_our_loaders_do(datasets):
                 assert np.quantile(off, 0.9) <= 4
 
 
-def test_the_suite_runs_contestants_in_processes_of_their_own(setup, material, monkeypatch, caplog):
-    group = Group(
-        "small",
-        (limit("raw", 1), ours("native raw", 1), Contestant(name="gone", module="no_such_module", threads=1)),
-    )
-    monkeypatch.setattr("bench.peers.suite.roster", lambda *_: (group,))
+def test_the_suite_runs_entries_in_processes_of_their_own(setup, material, monkeypatch, caplog):
+    small = [limit("raw", 1), ours("native raw", 1), Entry(name="gone", module="no_such_module", threads=1)]
+    monkeypatch.setattr("bench.peers.suite.entry_groups", lambda *_: {"small": small})
     monkeypatch.setattr("bench.peers.suite.QUICK_SAMPLES", RECORDS)
     with caplog.at_level("INFO", logger="bench"):
         rows = {row.name: row for row in peer_suite(setup, material)}

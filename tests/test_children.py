@@ -47,21 +47,20 @@ run_program("import os, time; os.write(2, b'ready\\\\n'); time.sleep(10**6)")
 """,
     # Another library's loader that never answers, with a process that it has started itself.
     "bench, another library": f"""
-import os, sys, threading, time
-from bench.peers import play
-from bench.peers.player import Player
+import os, sys, time
+from bench.peers.runner import Worker
 
 program = '''
 import subprocess, sys, threading, time
-from bench.peers import play
-play.CLOSING_SECONDS = 0.1
-threading.Thread(target=play._end_with_parent).start()
+from bench.peers import child
+child.CLOSING_SECONDS = 0.1
+threading.Thread(target=child._end_with_parent).start()
 {SLEEPER})
 print("ready", file=sys.stderr, flush=True)
 time.sleep(10**6)
 '''
-with Player([sys.executable, "-c", program], os.environ) as player:
-    while not os.pread(player._errors.fileno(), 6, 0).endswith(b"\\n"):
+with Worker([sys.executable, "-c", program], os.environ) as worker:
+    while not os.pread(worker._errors.fileno(), 6, 0).endswith(b"\\n"):
         time.sleep(0.01)
     print("ready", flush=True)
     time.sleep(10**6)

@@ -1,4 +1,4 @@
-"""What contestants read, made once and kept: samples as plain arrays, our caches of them, and libraries' datasets."""
+"""What entries read, made once and kept: samples as plain arrays, our caches of them, and libraries' datasets."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from bench.report import BenchError
 from cache.index import CacheIndex
 from cache.reader import CacheReader
 from cache.record import RecordLayout
-from cache.spec import CacheSpec
+from cache.spec import CacheSpec, Codec, Store
 from preprocess.build import build_cache
 
 GIGABYTE = 10**9
 
 VERSION = 1
-"""Of what is written; a change in a contestant's `write_dataset` is one."""
+"""Of what is written; it counts up with each change of a `write_dataset`."""
 
 SPACE = 10
 """Times the size of a raw cache that all datasets take together."""
@@ -40,9 +40,8 @@ class Datasets:
     """
 
     def __init__(self, root: Path, setup: Setup, material: Material, samples: int) -> None:
-        self._setup, self._material, self._samples = setup, material, samples
-        self._small = {"raw": self._build(CacheSpec(side=setup.side))}
-        sources = CacheIndex.load(self._small["raw"]).fingerprint
+        self._side, self._material, self.samples = setup.side, material, samples
+        sources = CacheIndex.load(self._small_cache()).fingerprint
         self.folder = root / f"v{VERSION}-side{setup.side}-{samples}-{sources[:12]}"
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -54,9 +53,9 @@ class Datasets:
         """
         self._check_space()
         self.make(FOLDER, self._write_samples)
-        self.make("cache-raw", lambda out: repeat_cache(self._small["raw"], out, self._samples))
-        self.make("cache-jpeg", lambda out: repeat_cache(self._jpeg(), out, self._samples))
-        self.make("cache-zarr", self._write_zarr)
+        self.make("cache-raw", lambda out: repeat_cache(self._small_cache(), out, self.samples))
+        self.make("cache-jpeg", lambda out: repeat_cache(self._small_cache("jpeg"), out, self.samples))
+        self.make("cache-zarr", lambda out: repeat_cache(self._small_cache(store="zarr"), out, self.samples))
 
     def make(self, name: str, write: Callable[[Path], object]) -> Path:
         """The folder of that name; `write` fills it where it is not there yet."""
@@ -69,7 +68,7 @@ class Datasets:
         return path
 
     def _check_space(self) -> None:
-        needed = SPACE * self._samples * RecordLayout(self._setup.side, "raw").raw_bytes
+        needed = SPACE * self.samples * RecordLayout(self._side, "raw").raw_bytes
         there = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
         free = shutil.disk_usage(self.folder).free
         if there + free < needed:
@@ -78,25 +77,17 @@ class Datasets:
                 "delete datasets of other runs beside it, or use another --peers-folder"
             )
 
-    def _build(self, spec: CacheSpec) -> Path:
-        """A cache with each photo once."""
-        out = self._material.folder / f"peers-{spec.codec}-{spec.store}"
-        build_cache(self._material.build_config(out, spec))
+    def _small_cache(self, codec: Codec = "raw", store: Store = "lmdb") -> Path:
+        """A cache with each photo once, in the material's folder; it is built when it is first asked for."""
+        out = self._material.folder / f"peers-{codec}-{store}"
+        if not out.exists():
+            spec = CacheSpec(side=self._side, codec=codec, store=store)
+            build_cache(self._material.build_config(out, spec))
         return out
 
-    def _jpeg(self) -> Path:
-        if "jpeg" not in self._small:
-            self._small["jpeg"] = self._build(CacheSpec(side=self._setup.side, codec="jpeg"))
-        return self._small["jpeg"]
-
-    def _write_zarr(self, out: Path) -> None:
-        small = self._build(CacheSpec(side=self._setup.side, store="zarr"))
-        repeat_cache(small, out, self._samples)
-        shutil.rmtree(small)
-
     def _write_samples(self, out: Path) -> None:
-        side = self._setup.side
-        with CacheReader(self._small["raw"], "train") as raw, CacheReader(self._jpeg(), "train") as jpeg:
+        side, raw_cache, jpeg_cache = self._side, self._small_cache(), self._small_cache("jpeg")
+        with CacheReader(raw_cache, "train") as raw, CacheReader(jpeg_cache, "train") as jpeg:
             fields = [raw.fields(number) for number in range(len(raw))]
             jpegs = [jpeg.fields(number).image for number in range(len(jpeg))]
             arrays = {

@@ -1,8 +1,10 @@
-"""Pythons of the contestants' own: virtual environments, made once and kept, so that no library sees another's."""
+"""Virtual environments for other libraries, made once and kept, so that no library sees another's packages.
+
+`requirements/NAME.txt` is installed with what it depends on, then `requirements/NAME-alone.txt` without.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import logging
 import os
@@ -12,91 +14,47 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.peers.player import PeerError
-
-OWN = "own"
-"""Stands for the Python that we run in."""
+from bench.peers.task import OWN, PeerError
 
 VENV_SECONDS, PIP_SECONDS = 120.0, 1800.0
 """At most, for making an environment and for each file of requirements: torch alone may be gigabytes."""
+
+SYSTEM = {"ffcv": ("opencv4", "libturbojpeg")}
+"""Packages of the system, as `pkg-config` knows them, that are needed to build an environment."""
+
+REMEDY = "apt-get install libopencv-dev libturbojpeg0-dev pkg-config"
 
 _REQUIREMENTS = Path(__file__).parent / "requirements"
 _MARK = "installed.txt"
 _log = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How to make an environment.
+def find_python(root: Path, name: str) -> Path:
+    """The interpreter of an environment in `root`, which is made if it is not there yet or its requirements changed.
 
-    Attributes:
-        requirements: files, installed one after the other with what they depend on.
-        alone: a file whose packages are installed without what they depend on; empty for none.
-        system: packages of the system that are needed to build, as `pkg-config` knows them.
-        remedy: how to get these.
+    Raises:
+        PeerError: it cannot be made.
     """
-
-    requirements: tuple[str, ...]
-    alone: str
-    system: tuple[str, ...] = ()
-    remedy: str = ""
-
-
-RECIPES = {
-    "ffcv": Recipe(
-        requirements=("ffcv.txt",),
-        alone="ffcv-alone.txt",
-        system=("opencv4", "libturbojpeg"),
-        remedy="apt-get install libopencv-dev libturbojpeg0-dev pkg-config",
-    ),
-    # Both of those that are installed alone ask for torchvision, which brings another torch, in gigabytes.
-    "streams": Recipe(requirements=("streams.txt",), alone="streams-alone.txt"),
-}
-"""By name."""
-
-
-class Environments:
-    """The environments in a folder. One that could not be made is not tried again in the same run."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._failed: dict[str, str] = {}
-
-    def python(self, name: str) -> Path:
-        """The interpreter of an environment, which is made where it is not there yet, or of other requirements.
-
-        Raises:
-            PeerError: it cannot be made.
-        """
-        if name == OWN:
-            return Path(sys.executable)
-        if name not in self._failed:
-            try:
-                return self._ready(name, RECIPES[name])
-            except PeerError as error:
-                self._failed[name] = str(error)
-        raise PeerError(self._failed[name])
-
-    def _ready(self, name: str, recipe: Recipe) -> Path:
-        folder = self._root.resolve() / name
-        files = [_REQUIREMENTS / file for file in (*recipe.requirements, recipe.alone) if file]
-        wanted = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-        mark, python = folder / _MARK, folder / "bin" / "python"
-        if mark.exists() and mark.read_text() == wanted:
-            return python
-        for package in recipe.system:
-            if not _has_package(package):
-                raise PeerError(f"building it needs {package}: {recipe.remedy}")
-        _log.info("setting up %s with pip, in %s; this takes some minutes", name, folder)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _run([sys.executable, "-m", "venv", str(folder)], VENV_SECONDS)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        for file in files:
-            alone = ["--no-deps", "--no-build-isolation"] if file.name == recipe.alone else []
-            _run([*pip, *alone, "--requirement", str(file)], PIP_SECONDS)
-        mark.write_text(wanted)
+    if name == OWN:
+        return Path(sys.executable)
+    folder = root.resolve() / name
+    files = [_REQUIREMENTS / f"{name}.txt", _REQUIREMENTS / f"{name}-alone.txt"]
+    wanted = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    mark, python = folder / _MARK, folder / "bin" / "python"
+    if mark.exists() and mark.read_text() == wanted:
         return python
+    for package in SYSTEM.get(name, ()):
+        if not _has_package(package):
+            raise PeerError(f"building it needs {package}: {REMEDY}")
+    _log.info("setting up %s with pip, in %s; this takes some minutes", name, folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _run([sys.executable, "-m", "venv", str(folder)], VENV_SECONDS)
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    _run([*pip, "--requirement", str(files[0])], PIP_SECONDS)
+    _run([*pip, "--no-deps", "--no-build-isolation", "--requirement", str(files[1])], PIP_SECONDS)
+    mark.write_text(wanted)
+    return python
 
 
 def foreign_variables() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Run by its path, in whatever Python: gives it `bench.peers`, and nothing else of this project, then plays.
+"""Run by its path, in any Python: makes `bench.peers` importable, and nothing else of this project, and runs a child.
 
 A Python of another environment must not find this one's packages, which lie beside `bench` where it is installed.
 """
@@ -15,4 +15,4 @@ if __name__ == "__main__":
         package = ModuleType(name)
         package.__path__ = [str(folder)]
         sys.modules[name] = package
-    importlib.import_module("bench.peers.play").main()
+    importlib.import_module("bench.peers.child").main()

@@ -1,4 +1,4 @@
-"""The samples themselves, as plain arrays: what datasets are written from, and what batches are compared with.
+"""The samples as plain arrays: datasets are written from them, and batches are compared with them.
 
     image.npy           (P, S, S, 3)   the pixels
     decoded.npy         (P, S, S, 3)   the pixels of the JPEGs, by the exact decoder of libjpeg-turbo
@@ -13,7 +13,6 @@ standard library and NumPy only.
 from __future__ import annotations
 
 import zlib
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ ARRAYS = ("image", "decoded", "person", "ignore", "jpeg", "jpeg_start")
 
 
 class Samples:
-    """The arrays, mapped."""
+    """The arrays, mapped into memory."""
 
     def __init__(self, data: Path, records: int) -> None:
         arrays: dict[str, Any] = {name: np.load(data / FOLDER / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
@@ -46,7 +45,7 @@ class Samples:
         return np.array(self._arrays["image"][record % self.photos])
 
     def decoded(self, record: int) -> U8:
-        """The pixels of its JPEG, likewise."""
+        """The pixels of its JPEG, `(S, S, 3)`."""
         return np.array(self._arrays["decoded"][record % self.photos])
 
     def jpeg(self, record: int) -> bytes:
@@ -67,21 +66,16 @@ class Samples:
         """Both planes, `(2, S, S)` of 0 and 1."""
         return unpack(self.bits(record), self.side)
 
-    def keys(self) -> dict[int, int]:
-        """The photo whose planes have this key. Of several photos with the same planes, the last."""
-        return {key_of(np.frombuffer(self.bits(number), np.uint8)): number for number in range(self.photos)}
-
-    def key_counts(self) -> Counter[int]:
-        """How many records of an epoch have planes of this key."""
-        keys = [key_of(np.frombuffer(self.bits(number), np.uint8)) for number in range(self.photos)]
-        return Counter(keys[record % self.photos] for record in range(self.records))
+    def keys(self) -> list[int]:
+        """The `key_of` the planes of each photo."""
+        return [key_of(self.bits(number)) for number in range(self.photos)]
 
 
-def unpack(bits: bytes | U8, side: int) -> U8:
+def unpack(bits: bytes, side: int) -> U8:
     """Packed planes as `(2, S, S)` of 0 and 1."""
     return np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little").reshape(2, side, side)
 
 
-def key_of(bits: U8) -> int:
-    """A short name for packed planes."""
-    return zlib.crc32(np.ascontiguousarray(bits).data)
+def key_of(bits: bytes) -> int:
+    """A checksum by which packed planes are recognised."""
+    return zlib.crc32(bits)

@@ -1,33 +1,34 @@
-"""Our loaders and others', on the same samples, in the same rounds."""
+"""Our loaders and other libraries', on the same samples, in the same rounds, as rows of a report."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from bench.config import Setup
 from bench.material import Material
-from bench.peers.contest import Contest
 from bench.peers.datasets import Datasets
-from bench.peers.environment import Environments
-from bench.peers.plan import Plan
-from bench.peers.roster import roster
-from bench.peers.rows import peer_rows
+from bench.peers.entries import entry_groups
+from bench.peers.runner import Result, Runner, Score
 from bench.report import Row
 from preprocess.workplace import lock_folder
 
 SAMPLES, QUICK_SAMPLES = 4000, 512
 """Records of each dataset: raw ones are 2 GB at side 384, more than any processor's cache holds."""
 
-MOST_ROUNDS = 7
-"""A whole run is to take minutes, not an hour."""
+MEGABYTE = 10**6
+
+MEMORY_NOTE = (
+    "Memory is what all processes of an entry hold of their own (proportional set size of anonymous and shared memory, "
+    "the most of what was read after each run), libraries included, the page cache not"
+)
 
 _log = logging.getLogger(__name__)
 
 
 def peer_suite(setup: Setup, material: Material) -> Iterator[Row]:
-    """Rows of all contestants. What is set up lies in `BenchConfig.peers_folder` and stays for the next run.
+    """Rows of all entries. What is set up lies in `BenchConfig.peers_folder` and stays for the next run.
 
     Raises:
         CacheError: another run is at work there.
@@ -36,25 +37,90 @@ def peer_suite(setup: Setup, material: Material) -> Iterator[Row]:
     root = setup.config.peers_folder
     root.mkdir(parents=True, exist_ok=True)
     with lock_folder(root):
-        yield from _rows(setup, material, root)
+        _log.info("preparing samples and caches in %s", root)
+        samples = QUICK_SAMPLES if setup.config.quick else SAMPLES
+        datasets = Datasets(root / "datasets", setup, material, samples)
+        datasets.prepare()
+        runner = Runner(setup, datasets, root / "environments")
+        groups = entry_groups(setup.threads, material.coco, len(material.split.rows))
+        for entries in groups.values():
+            runner.prepare(entries)
+        results = [runner.run(name, entries) for name, entries in groups.items()]
+        yield from peer_rows(results, f"{setup.shape}, {samples:,} records of {material.photos_name}, page cache warm")
 
 
-def _rows(setup: Setup, material: Material, root: Path) -> Iterator[Row]:
-    plan = Plan(
-        side=setup.side,
-        batch_size=setup.batch_size,
-        samples=QUICK_SAMPLES if setup.config.quick else SAMPLES,
-        window=setup.seconds / 2,
-        rounds=min(MOST_ROUNDS, setup.rounds),
-        threads=setup.threads,
-    )
-    _log.info("preparing samples and caches in %s", root)
-    datasets = Datasets(root / "datasets", setup, material, plan.samples)
-    datasets.prepare()
-    contest = Contest(plan, datasets, Environments(root / "environments"))
-    groups = roster(setup.threads, material.coco, len(material.split.rows))
-    for group in groups:
-        contest.prepare(group)
-    results = [contest.run(group) for group in groups]
-    described = f"{setup.shape}, {plan.samples:,} records of {material.photos_name}, page cache warm"
-    yield from peer_rows(results, described)
+def peer_rows(results: Sequence[Result], described: str) -> Iterator[Row]:
+    """Samples per second, how many times as fast as other libraries, CPU-seconds and memory: each entry once.
+
+    Args:
+        results: of groups; an entry of several counts where it stands first, but as a limit and in comparisons in each.
+        described: what all have in common, in words.
+    """
+    first: dict[str, tuple[Score, Result]] = {}
+    for result in results:
+        for name, score in result.scores.items():
+            first.setdefault(name, (score, result))
+    notes = [f"{name} is left out: {reason}" for result in results for name, reason in result.absent.items()]
+    common: dict[str, Any] = {"suite": "loader"}
+    for number, (name, (score, result)) in enumerate(first.items()):
+        limit = result.scores.get(score.entry.limit)
+        yield Row.measured(
+            score.rates,
+            name=name,
+            setup=described,
+            unit="samples/s",
+            ours=_is_ours(score),
+            note="; ".join([*(dict.fromkeys(notes) if number == 0 else []), *_remarks(score)]),
+            limit=limit.rates if limit else None,
+            limit_name=limit.entry.name if limit else "",
+            **common,
+        )
+    for result in results:
+        for name, score in result.scores.items():
+            mine = result.scores.get(score.entry.compare_to)
+            if mine:
+                yield Row.measured(
+                    mine.rates.over(score.rates),
+                    name=f"{mine.entry.name}: times {name}",
+                    setup=f"{described}: ours against others",
+                    unit="times",
+                    **common,
+                )
+    for name, (score, _) in first.items():
+        yield Row.measured(
+            score.cpu,
+            name=f"{name}: CPU",
+            setup=f"{described}: CPU of all processes",
+            unit="s/1000",
+            ours=_is_ours(score),
+            **common,
+        )
+    for name, (score, _) in first.items():
+        if score.memory:
+            yield Row(
+                name=f"{name}: memory",
+                setup=f"{described}: memory",
+                value=score.memory / MEGABYTE,
+                unit="MB",
+                runs=len(score.windows),
+                ours=_is_ours(score),
+                note=MEMORY_NOTE,
+                **common,
+            )
+
+
+def _is_ours(score: Score) -> bool:
+    return score.entry.module == "ours"
+
+
+def _remarks(score: Score) -> list[str]:
+    """What a reader should know of an entry."""
+    epoch, found = score.epoch, [score.entry.note] if score.entry.note else []
+    if epoch.missing or epoch.extra:
+        found.append(f"an epoch lacks {epoch.missing} records and has {epoch.extra} twice")
+    if epoch.largest:
+        found.append(f"pixels differ by {epoch.mean:.2f} grey levels on average, {epoch.largest} at most")
+    disk = sum(window.disk for window in score.windows)
+    if disk > MEGABYTE:
+        found.append(f"{disk / MEGABYTE:.0f} MB were not in the page cache")
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import resource
 import time
@@ -12,34 +11,20 @@ _PROC = Path("/proc")
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
-@dataclasses.dataclass(frozen=True)
-class Usage:
-    """Of this process, its descendants, and all whose end was waited for, since they began.
+def usage(processes: list[int]) -> tuple[float, int]:
+    """What this process, its descendants `processes`, and all whose end was waited for have used since they began.
 
-    Attributes:
-        cpu: user and system seconds; those of living descendants are known to a hundredth of a second.
-        disk: bytes read that were not in the page cache; 0 where a system does not tell.
+    Returns:
+        User and system seconds (those of living descendants to a hundredth of a second), and bytes read that were not
+        in the page cache (0 where a system does not tell).
     """
-
-    cpu: float = 0.0
-    disk: int = 0
-
-    @classmethod
-    def now(cls, processes: list[int]) -> Usage:
-        """Read it; `processes` are the descendants."""
-        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu, disk = time.process_time() + ended.ru_utime + ended.ru_stime, _disk(os.getpid())
-        for process in processes:
-            fields = _stat(process)
-            cpu += sum(int(ticks) for ticks in fields[11:15]) / _TICK if fields else 0.0
-            disk += _disk(process)
-        return cls(cpu, disk)
-
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(self.cpu + other.cpu, self.disk + other.disk)
-
-    def __sub__(self, other: Usage) -> Usage:
-        return Usage(self.cpu - other.cpu, max(0, self.disk - other.disk))
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu, disk = time.process_time() + ended.ru_utime + ended.ru_stime, _disk(os.getpid())
+    for process in processes:
+        fields = _stat(process)
+        cpu += sum(int(ticks) for ticks in fields[11:15]) / _TICK
+        disk += _disk(process)
+    return cpu, disk
 
 
 def descendants() -> list[int]:
@@ -74,17 +59,18 @@ def _disk(process: int) -> int:
 
 
 def _fields(process: int, name: str) -> dict[str, str]:
-    """The lines `name: value` of a file about a process; none if it has ended, or there is no such file."""
-    try:
-        text = (_PROC / str(process) / name).read_text()
-    except OSError:
-        return {}
-    return {key: value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
+    """The lines `name: value` of a file about a process; empty if it has ended, or there is no such file."""
+    lines = (line.partition(":") for line in _read(process, name).splitlines())
+    return {key: value.strip() for key, _, value in lines}
 
 
 def _stat(process: int) -> list[str]:
-    """Fields of a process from its state on; none if it has ended. The name before them may hold blanks."""
+    """Fields of a process from its state on; empty if it has ended. The name before them may hold blanks."""
+    return _read(process, "stat").rpartition(")")[2].split()
+
+
+def _read(process: int, name: str) -> str:
     try:
-        return (_PROC / str(process) / "stat").read_text().rpartition(")")[2].split()
+        return (_PROC / str(process) / name).read_text()
     except OSError:
-        return []
+        return ""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,14 @@ from ffcv.pipeline.operation import Operation  # type: ignore[import-not-found]
 from ffcv.transforms import ToTensor  # type: ignore[import-not-found]
 from ffcv.writer import DatasetWriter  # type: ignore[import-not-found]
 
-from bench.peers.feed import Batch, Feed
+from bench.peers.child import Batch, Feed
 from bench.peers.samples import Samples
 from bench.peers.task import Task
 
 U8 = npt.NDArray[np.uint8]
 
 QUALITY = 95
-"""Of its own encoder, as in our caches."""
+"""Of the JPEGs that its own encoder writes, as in our caches."""
 
 NAME = "samples.beton"
 PLANES = ("person", "ignore")
@@ -76,7 +76,7 @@ class ParallelArrays(NDArrayDecoder):  # type: ignore[misc]
 
 
 class WithJpeg(np.ndarray[Any, np.dtype[np.uint8]]):
-    """Pixels that bring the JPEG that is to be stored for them."""
+    """Pixels with the JPEG that is to be stored for them."""
 
     jpeg: bytes
 
@@ -103,20 +103,18 @@ def write_dataset(task: Task, folder: Path) -> None:
     """Write its file."""
     if task.options.get("chroma") == "full":
         rgb_image.encode_jpeg = lambda pixels, _quality: np.frombuffer(pixels.jpeg, np.uint8)
-    side, byte = task.side, np.dtype(np.uint8)
+    side, byte, planes = task.side, np.dtype(np.uint8), task.options["planes"]
     mode = "jpg" if task.codec == "jpeg" else "raw"
     fields = {"image": RGBImageField(write_mode=mode, jpeg_quality=QUALITY)}
-    if task.options["planes"] == "own":
+    if planes == "own":
         fields |= {name: NDArrayField(byte, (side, side)) for name in PLANES}
     else:
         fields["planes"] = NDArrayField(byte, (2, side, side // 8))
-    indexed = Indexed(Samples(task.folder, task.samples), task.options["planes"])
     writer = DatasetWriter(str(folder / NAME), fields, num_workers=task.writers)
-    writer.from_indexed_dataset(indexed, chunksize=min(64, task.samples))
+    writer.from_indexed_dataset(Indexed(Samples(task.folder, task.samples), planes), chunksize=min(64, task.samples))
 
 
-@contextmanager
-def open_feed(task: Task) -> Iterator[Feed]:
+def open_feed(task: Task, _stack: ExitStack) -> Feed:
     """Its loader."""
     pipelines = {"image": [SimpleRGBImageDecoder(), ToTensor()]}
     if task.options["planes"] == "own":
@@ -137,4 +135,4 @@ def open_feed(task: Task) -> Iterator[Feed]:
         for image, planes in loader:
             yield image, planes[:, 0], planes[:, 1]
 
-    yield Feed((lambda: loader) if task.options["planes"] == "own" else packed, "ffcv 1.0.2")
+    return (lambda: loader) if task.options["planes"] == "own" else packed

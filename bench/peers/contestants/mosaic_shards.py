@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bench.peers.contestants.decoding import decode
-from bench.peers.contestants.worker_loader import Tensors, settle
-from bench.peers.feed import Feed
+from bench.peers.child import Feed
+from bench.peers.contestants.common import Tensors, decode, worker_options
 from bench.peers.samples import Samples
 from bench.peers.task import Task
 
 SHARD_BYTES = 1 << 26
-"""Its own."""
+"""Its default."""
 
-TORCHVISION = {"datasets": "VisionDataset", "transforms.functional": "to_tensor"}
-"""What it imports of torchvision, for datasets of its own that nobody asks for here: gigabytes, and another torch."""
+TORCHVISION = {"": "", ".datasets": "VisionDataset", ".transforms": "", ".transforms.functional": "to_tensor"}
+"""Modules of torchvision (gigabytes, and another torch), and what it imports of them for datasets not used here."""
 
 
 def _import_streaming() -> Any:
     """The library, on top of a torchvision with nothing in it."""
-    for name in ("", *(f".{part}" for part in ("datasets", "transforms", "transforms.functional"))):
+    for name, content in TORCHVISION.items():
         module = ModuleType(f"torchvision{name}")
         module.__spec__ = ModuleSpec(module.__name__, None)
         module.__path__ = []
+        if content:
+            setattr(module, content, object)
         sys.modules[module.__name__] = module
-    for name, content in TORCHVISION.items():
-        setattr(sys.modules[f"torchvision.{name}"], content, object)
     import streaming  # type: ignore[import-not-found]
 
     return streaming
@@ -49,22 +47,13 @@ def write_dataset(task: Task, folder: Path) -> None:
             writer.write({"image": samples.encoded(number, task.codec), "bits": samples.bits(number)})
 
 
-@contextmanager
-def open_feed(task: Task) -> Iterator[Feed]:
+def open_feed(task: Task, _stack: ExitStack) -> Feed:
     """Its own dataset and loader; decoded in the workers."""
 
     class Decoded(streaming.StreamingDataset):  # type: ignore[misc, name-defined]
         def __getitem__(self, number: int) -> Tensors:
-            found = super().__getitem__(number)
-            return decode(found["image"], found["bits"], task.codec, task.side)
+            return decode(task, super().__getitem__(number))
 
     dataset = Decoded(local=str(task.path), shuffle=True, batch_size=task.batch_size)
-    loader = streaming.StreamingDataLoader(
-        dataset,
-        batch_size=task.batch_size,
-        num_workers=task.threads,
-        persistent_workers=True,
-        drop_last=True,
-        worker_init_fn=settle,
-    )
-    yield Feed(lambda: loader, f"mosaicml-streaming {streaming.__version__}")
+    loader = streaming.StreamingDataLoader(dataset, **worker_options(task))
+    return lambda: loader

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 
-from bench.peers.feed import Batch, Feed
+from bench.peers.child import Feed
 from bench.peers.task import Task
 from loader.augment import LEVELS
 from loader.batch import LoaderConfig
 from loader.loader import open_loader
 
 
-@contextmanager
-def open_feed(task: Task) -> Iterator[Feed]:
+def open_feed(task: Task, stack: ExitStack) -> Feed:
     """A loader of one of our caches, in random order."""
     config = LoaderConfig(
         cache=task.folder / task.options["cache"],
@@ -22,10 +20,5 @@ def open_feed(task: Task) -> Iterator[Feed]:
         augment=LEVELS[task.options.get("level", "none")],
         threads=task.threads,
     )
-    with open_loader(config) as loader:
-
-        def epoch() -> Iterator[Batch]:
-            for batch in loader:
-                yield batch.image, batch.person, batch.ignore
-
-        yield Feed(epoch, "maskcache")
+    loader = stack.enter_context(open_loader(config))
+    return lambda: ((batch.image, batch.person, batch.ignore) for batch in loader)

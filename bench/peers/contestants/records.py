@@ -7,18 +7,15 @@ says; with the very parameters that our loaders draw.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 
 import cv2
-import lmdb
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch.utils.data import Dataset
 
-from bench.peers.contestants.worker_loader import Tensors, as_it_is, empty_batch, worker_loader
-from bench.peers.feed import Feed
+from bench.peers.child import Feed
+from bench.peers.contestants.common import Tensors, empty_batch, worker_loader
 from bench.peers.task import Task
 from cache.reader import CacheReader
 from loader.augment import LEVELS, Level, draw_parameters
@@ -27,7 +24,7 @@ U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
 
 IGNORED = 1
-"""What a plane `ignore` is outside."""
+"""Value of the plane `ignore` outside the image."""
 
 DRAWN_EPOCHS = 4
 """Parameters are drawn beforehand, for so many epochs: sample by sample, drawing would cost a tenth of the time."""
@@ -57,19 +54,13 @@ class Records(Dataset[Tensors]):
         layout, fields = self._reader.layout, self._reader.fields(number)
         pixels = fields.image.reshape(image.shape)
         planes = layout.unpack_plane(fields.person), layout.unpack_plane(fields.ignore)
-        if self._augmented:
-            self._taken += 1
-            drawn = self._drawn[self._taken // len(self) % DRAWN_EPOCHS]
-            warp(
-                pixels,
-                *planes,
-                drawn.matrix[number],
-                drawn.colour[number],
-                colours=self._colours,
-                out=(image, person, ignore),
-            )
-        else:
+        if not self._augmented:
             image[:], person[:], ignore[:] = pixels, *planes
+            return
+        self._taken += 1
+        drawn = self._drawn[self._taken // len(self) % DRAWN_EPOCHS]
+        matrix, colour, out = drawn.matrix[number], drawn.colour[number], (image, person, ignore)
+        warp(pixels, *planes, matrix, colour, colours=self._colours, out=out)
 
 
 def warp(
@@ -105,11 +96,14 @@ def warp(
         cv2.warpAffine(plane, centred, size, dst=target, flags=cv2.INTER_NEAREST | inverse, borderValue=outside)
 
 
-@contextmanager
-def open_feed(task: Task) -> Iterator[Feed]:
+def open_feed(task: Task, stack: ExitStack) -> Feed:
     """A DataLoader in worker processes, or in this one."""
     cv2.setNumThreads(1)
-    with CacheReader(task.folder / "cache-raw", "train") as reader:
-        dataset = Records(reader, task.options.get("level", "none"), task.options.get("colours", ""))
-        loader = worker_loader(dataset, task.batch_size, task.threads, shuffle=True, collate_fn=as_it_is)
-        yield Feed(lambda: loader, f"torch {torch.__version__}, lmdb {lmdb.__version__}")
+    reader = stack.enter_context(CacheReader(task.folder / "cache-raw", "train"))
+    dataset = Records(reader, task.options.get("level", "none"), task.options.get("colours", ""))
+    loader = worker_loader(dataset, task, shuffle=True, collate_fn=_as_it_is)
+    return lambda: loader
+
+
+def _as_it_is(batch: Tensors) -> Tensors:
+    return batch

@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+import torch
 import webdataset  # type: ignore[import-not-found]
 
-from bench.peers.contestants.decoding import decode
-from bench.peers.contestants.tars import write_tars
-from bench.peers.contestants.worker_loader import Tensors, worker_loader
-from bench.peers.feed import Feed
+from bench.peers.child import Feed
+from bench.peers.contestants.common import BUFFER_SAMPLES, Tensors, decode, tar_files, worker_loader, write_tars
 from bench.peers.task import Task
 
-BUFFER_SAMPLES = 256
-"""Among which a worker draws the next sample."""
+write_dataset = write_tars
 
 
-def write_dataset(task: Task, folder: Path) -> None:
-    """Write the tar files."""
-    write_tars(task, folder)
-
-
-@contextmanager
-def open_feed(task: Task) -> Iterator[Feed]:
+def open_feed(task: Task, _stack: ExitStack) -> Feed:
     """Its pipeline in a DataLoader: decoded and batched in the workers."""
-    shards = sorted(str(path) for path in task.path.glob("*.tar"))
+    shards = tar_files(task)
     dataset = webdataset.WebDataset(shards, shardshuffle=len(shards))
-    dataset = dataset.shuffle(BUFFER_SAMPLES).map(partial(_sample, task.codec, task.side))
-    dataset = dataset.batched(task.batch_size, partial=False, collation_fn=_stack)
-    loader = worker_loader(dataset, None, task.threads)
-    yield Feed(lambda: loader, f"webdataset {webdataset.__version__}")
+    dataset = dataset.shuffle(BUFFER_SAMPLES).map(partial(_sample, task))
+    dataset = dataset.batched(task.batch_size, partial=False, collation_fn=_stack_samples)
+    loader = worker_loader(dataset, task, batch_size=None, drop_last=False)  # the dataset makes batches
+    return lambda: loader
 
 
-def _sample(codec: str, side: int, found: dict[str, Any]) -> Tensors:
-    return decode(found["img"], found["bits"], codec, side)
+def _sample(task: Task, item: dict[str, Any]) -> Tensors:
+    return decode(task, {"image": item["img"], "bits": item["bits"]})
 
 
-def _stack(samples: list[Tensors]) -> Tensors:
-    import torch
-
+def _stack_samples(samples: list[Tensors]) -> Tensors:
     image, person, ignore = (torch.stack(parts) for parts in zip(*samples, strict=True))
     return image, person, ignore

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import numpy as np
 import zarr
 from torch.utils.data import Dataset
 
-from bench.peers.contestants.worker_loader import Tensors, tensors, worker_loader
-from bench.peers.feed import Feed
+from bench.peers.child import Feed
+from bench.peers.contestants.common import Tensors, tensors, worker_loader
 from bench.peers.task import Task
 from cache.index import CacheIndex
 
@@ -43,8 +42,7 @@ class ZarrSamples(Dataset[Tensors]):
         return tensors(image, planes)
 
 
-@contextmanager
-def open_feed(task: Task) -> Iterator[Feed]:
+def open_feed(task: Task, _stack: ExitStack) -> Feed:
     """A DataLoader in worker processes, which must not be forked from one where Zarr's threads run."""
-    loader = worker_loader(ZarrSamples(task.folder / "cache-zarr"), task.batch_size, task.threads, shuffle=True)
-    yield Feed(lambda: loader, f"zarr {zarr.__version__}")
+    loader = worker_loader(ZarrSamples(task.folder / "cache-zarr"), task, shuffle=True)
+    return lambda: loader

@@ -1,0 +1,248 @@
+"""The process of one entry: it opens a loader, compares an epoch with the samples, and measures when asked.
+
+    launch.py write TASK FOLDER    writes the dataset; the exit status tells whether that worked
+    launch.py measure TASK         pulls an epoch, comparing it with the samples, then writes the `Epoch` as JSON
+    > 1.0                          and for each line with a number of seconds
+    < {"samples": 20160, ...}      a `Window`
+
+until its input ends. Whatever libraries print goes to standard error. If the process that asks is killed, this one's
+process group is killed soon after: workers of some libraries would wait for ever.
+
+Runs in any environment: standard library and NumPy only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+from typing import Any, TextIO
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.peers.samples import Samples, key_of
+from bench.peers.task import Task
+from bench.peers.usage import descendants, memory_bytes, usage
+
+U8 = npt.NDArray[np.uint8]
+
+Batch = tuple[Any, Any, Any]
+"""Image, person, ignore: arrays or tensors of uint8, samples first."""
+
+Feed = Callable[[], Iterable[Batch | int]]
+"""Begins an epoch of batches; of a limit, which has no batches to show, numbers of samples."""
+
+LEAD_BATCHES = 8
+"""Taken before the clock starts: more than any loader prefetches, so that none begins with batches for free."""
+
+COMPARED = 64
+"""At least so many images of an epoch are compared pixel by pixel; the planes of all samples are."""
+
+CLOSE, CLOSE_IMAGE = 3.0, 12.0
+"""Grey levels on average by which images that are only to be close may differ, all together and each: JPEG with colours
+of half the resolution differs by about two, and by four where clothes are bright."""
+
+CLOSING_SECONDS = 20.0
+"""Between the end of the input and the end of the process group; `bench.peers.runner` itself waits for less."""
+
+
+class ContentError(ValueError):
+    """A batch is not what it should be."""
+
+
+@dataclasses.dataclass
+class Epoch:
+    """How an epoch compares with the samples.
+
+    Attributes:
+        samples: how many came.
+        missing, extra: records that did not come, and samples that came once too often, where planes are unchanged.
+        mean, largest: grey levels by which the compared images differ from the samples.
+    """
+
+    samples: int = 0
+    missing: int = 0
+    extra: int = 0
+    mean: float = 0.0
+    largest: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """What came while the clock ran, and what all processes of the entry used for it.
+
+    Attributes:
+        samples: how many.
+        seconds: of the clock.
+        cpu: seconds, user and system.
+        disk: bytes that were not in the page cache.
+        memory: the most bytes seen after this window and those before it.
+    """
+
+    samples: int
+    seconds: float
+    cpu: float
+    disk: int
+    memory: int
+
+
+def main() -> None:
+    """Do what the command line says."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    command, task = sys.argv[1], Task.from_json(sys.argv[2])
+    module = importlib.import_module(f"bench.peers.contestants.{task.module}")
+    if command == "write":
+        module.write_dataset(task, Path(sys.argv[3]))
+        return
+    out = _claim_output()
+    with ExitStack() as stack:
+        feed = module.open_feed(task, stack)
+        _print_json(out, check_epoch(feed, task))
+        pump = Pump(feed, lead=1 if task.module == "limits" else LEAD_BATCHES)
+        for line in sys.stdin:
+            _print_json(out, pump.window(float(line)))
+
+
+def _claim_output() -> TextIO:
+    """Standard output for the protocol alone: everyone else's goes to standard error."""
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return out
+
+
+def _print_json(out: TextIO, found: Epoch | Window) -> None:
+    print(json.dumps(dataclasses.asdict(found)), file=out, flush=True)
+
+
+def _end_with_parent() -> None:
+    """Wait until nobody can write to standard input any more, without reading from it; then leave time to close."""
+    input_end = select.poll()
+    input_end.register(0, 0)  # a pipe's end is reported whatever is asked for
+    input_end.poll()
+    time.sleep(CLOSING_SECONDS)
+    os.killpg(0, signal.SIGKILL)
+
+
+class Pump:
+    """Pulls a feed in windows; between them the feed rests in the middle of an epoch, with what it has prefetched.
+
+    Where an epoch ends, the clock stops until the batches of the next one flow: epochs are short here, and what their
+    ends cost would weigh sixteen times as much as with all of COCO.
+
+    Args:
+        feed: see there.
+        lead: batches taken before the clock starts.
+    """
+
+    def __init__(self, feed: Feed, lead: int = LEAD_BATCHES) -> None:
+        self._feed, self._lead = feed, lead
+        self._batches: Iterator[Batch | int] = iter(())
+        self._memory = memory_bytes()
+
+    def window(self, seconds: float) -> Window:
+        """Take whole batches for at least so long.
+
+        Raises:
+            ValueError: an epoch has no batches beyond those before the clock starts.
+        """
+        samples, spent, cpu, disk = 0, 0.0, 0.0, 0
+        while spent < seconds:
+            fresh, before = self._take_lead(), samples
+            workers = descendants()
+            (cpu_begun, disk_begun), start = usage(workers), perf_counter()
+            last = start
+            for batch in self._batches:
+                samples += batch if isinstance(batch, int) else len(batch[0])
+                last = perf_counter()
+                if spent + last - start >= seconds:
+                    break
+            cpu_ended, disk_ended = usage(workers)
+            cpu, disk = cpu + cpu_ended - cpu_begun, disk + max(0, disk_ended - disk_begun)
+            spent += last - start
+            if fresh and samples == before:
+                raise ValueError(f"an epoch has no more than {self._lead} batches; use more samples")
+        self._memory = max(self._memory, memory_bytes())
+        return Window(samples, spent, cpu, disk, self._memory)
+
+    def _take_lead(self) -> bool:
+        """Take batches until they flow; returns whether that began an epoch."""
+        if sum(1 for _ in islice(self._batches, self._lead)) == self._lead:
+            return False
+        # Through a generator, which may be asked again when it has ended: FFCV's iterator then waits for ever.
+        self._batches = (batch for batch in self._feed())
+        for _ in islice(self._batches, self._lead):
+            pass
+        return True
+
+
+def check_epoch(feed: Feed, task: Task) -> Epoch:
+    """Compare an epoch with the samples, so that no library can skip work.
+
+    Raises:
+        ContentError: a batch, or the images on average, are not what they should be.
+    """
+    epoch, expected, found = Epoch(), Samples(task.folder, task.samples), Counter[int]()
+    keys, means = expected.keys(), list[float]()
+    photo_of = {key: photo for photo, key in enumerate(keys)}
+    for batch in feed():
+        if isinstance(batch, int):
+            return epoch
+        image, planes = _arrays(batch, task)
+        for row in range(len(image)):
+            if task.check != "shape":
+                key = key_of(np.packbits(planes[row], bitorder="little").tobytes())
+                if key not in photo_of:
+                    raise ContentError(f"sample {epoch.samples} has planes that no record has")
+                found[key] += 1
+                if epoch.samples < COMPARED:
+                    off = _difference(image[row], expected, photo_of[key], task)
+                    means.append(float(off.mean()))
+                    epoch.largest = max(epoch.largest, int(off.max()))
+            epoch.samples += 1
+    if task.check != "shape":
+        counts = Counter(keys[record % expected.photos] for record in range(task.samples))
+        epoch.missing, epoch.extra = (counts - found).total(), (found - counts).total()
+    epoch.mean = float(np.mean(means)) if means else 0.0
+    if epoch.mean > CLOSE:
+        raise ContentError(f"images are off by {epoch.mean:.2f} grey levels on average; at most {CLOSE} is expected")
+    return epoch
+
+
+def _arrays(batch: Batch, task: Task) -> tuple[U8, U8]:
+    """Images `(N, S, S, 3)` and planes `(N, 2, S, S)` of a batch, whatever the order of its axes."""
+    image, person, ignore = (np.asarray(part) for part in batch)
+    for array in (image, person, ignore):
+        if array.dtype != np.uint8:
+            raise ContentError(f"a batch has type {array.dtype}, not uint8")
+    side = task.side
+    if image.shape[1:] == (3, side, side):
+        image = image.transpose(0, 2, 3, 1)
+    shape = (task.batch_size, side, side)
+    if image.shape != (*shape, 3) or any(plane.size != np.prod(shape) for plane in (person, ignore)):
+        raise ContentError(f"a batch has shapes {image.shape}, {person.shape} and {ignore.shape}, not {shape}")
+    planes = np.stack([person.reshape(shape), ignore.reshape(shape)], axis=1)
+    if planes.max() > 1:
+        raise ContentError(f"a plane has the value {planes.max()}, not 0 and 1")
+    return image, planes
+
+
+def _difference(image: U8, expected: Samples, photo: int, task: Task) -> npt.NDArray[np.int16]:
+    """Grey levels by which each value of an image is off."""
+    target = expected.decoded(photo) if task.codec == "jpeg" else expected.image(photo)
+    off: npt.NDArray[np.int16] = np.abs(image.astype(np.int16) - target)
+    if off.mean() > (CLOSE_IMAGE if task.check == "close" else 0):
+        raise ContentError(f"an image is off by {off.mean():.2f} grey levels on average, {off.max()} at most")
+    return off

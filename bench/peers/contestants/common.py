@@ -1,0 +1,94 @@
+"""What several libraries need: samples as tensors, torch's DataLoader, tar files. Needs torch and simplejpeg only."""
+
+from __future__ import annotations
+
+import io
+import math
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simplejpeg
+import torch
+from torch.utils.data import DataLoader, get_worker_info
+
+from bench.peers.samples import Samples, unpack
+from bench.peers.task import Task
+
+Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+BUFFER_SAMPLES = 256
+"""Among which readers of tar files draw the next sample."""
+
+TAR_SAMPLES = 128
+"""In a tar file, as in a shard of our caches."""
+
+
+def tensors(image: Any, planes: Any) -> Tensors:
+    """A sample of arrays, `(S, S, 3)` and `(2, S, S)`, that own their memory."""
+    return torch.from_numpy(image), torch.from_numpy(planes[0]), torch.from_numpy(planes[1])
+
+
+def decode(task: Task, item: Mapping[str, bytes]) -> Tensors:
+    """The pixels `(S, S, 3)` and both planes `(S, S)` of a stored sample, for libraries that leave that to their users.
+
+    Args:
+        task: codec and side.
+        item: `image`, raw pixels or a JPEG; `bits`, both planes, packed as in `bench.peers.samples`.
+    """
+    if task.codec == "jpeg":
+        pixels = simplejpeg.decode_jpeg(item["image"], "RGB")
+    else:
+        side = task.side
+        pixels = np.frombuffer(bytearray(item["image"]), np.uint8).reshape(side, side, 3)  # torch wants to write
+    return tensors(pixels, unpack(item["bits"], task.side))
+
+
+def worker_options(task: Task) -> dict[str, Any]:
+    """Options of a DataLoader whose worker processes stay; without threads, it works in this process."""
+    return {
+        "batch_size": task.batch_size,
+        "num_workers": task.threads,
+        "persistent_workers": task.threads > 0,
+        "drop_last": True,
+        "worker_init_fn": use_one_thread,
+    }
+
+
+def worker_loader(dataset: Any, task: Task, **options: Any) -> DataLoader[Tensors]:
+    """Torch's DataLoader, for libraries that have none of their own; `options` replace those of `worker_options`."""
+    if not task.threads:
+        use_one_thread(0)
+    return DataLoader(dataset, **worker_options(task) | options)
+
+
+def use_one_thread(_worker: int) -> None:
+    """One torch thread per worker: the workers are the parallelism."""
+    torch.set_num_threads(1)
+
+
+def empty_batch(*shape: int) -> torch.Tensor:
+    """A tensor of bytes to be filled: in a worker in shared memory, as torch's own collation does it; saves a copy."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))  # type: ignore[no-untyped-call]
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
+
+
+def write_tars(task: Task, folder: Path) -> None:
+    """Write tar files in the layout of WebDataset: images (`img`: raw or JPEG) and packed planes (`bits`)."""
+    samples = Samples(task.folder, task.samples)
+    for first in range(0, len(samples), TAR_SAMPLES):
+        with tarfile.open(folder / f"{first // TAR_SAMPLES:05d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+            for number in range(first, min(first + TAR_SAMPLES, len(samples))):
+                for kind, data in (("img", samples.encoded(number, task.codec)), ("bits", samples.bits(number))):
+                    member = tarfile.TarInfo(f"{number:08d}.{kind}")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+
+
+def tar_files(task: Task) -> list[str]:
+    """The tar files of a dataset."""
+    return sorted(str(path) for path in task.path.glob("*.tar"))

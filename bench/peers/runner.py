@@ -1,0 +1,278 @@
+"""A group in rounds: all entries are opened, then each measures a window in turn, so that a slow moment meets them all.
+
+An entry is a process of its own (`bench.peers.child`), which waits to be asked, with whatever it has prefetched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from bench.config import Setup
+from bench.peers.child import Epoch, Window
+from bench.peers.datasets import Datasets
+from bench.peers.environment import find_python, foreign_variables
+from bench.peers.task import OWN, Entry, PeerError, Task
+from bench.timing import Rates
+
+T = TypeVar("T")
+
+MOST_ROUNDS = 7
+"""A whole run is to take minutes, not an hour."""
+
+READY_SECONDS = 300.0
+"""At most, for opening and one epoch."""
+
+ANSWER_SECONDS = 120.0
+"""At most, beyond a window."""
+
+WRITE_SECONDS = 1200.0
+"""At most, for writing a dataset."""
+
+CLOSING_SECONDS = 10.0
+"""For ending by itself; then a process is killed, with all that it started."""
+
+_EXCEPTION = re.compile(r"[\w.]*(Error|Exception|Exit|Interrupt)\b")
+"""How the last line of a traceback begins; more may follow it."""
+
+_MODULE = re.compile(r"^(\w+\.)+(?=\w+:)")
+"""Where the class of an exception is from."""
+
+_LAUNCH = Path(__file__).with_name("launch.py")
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """How an entry did: the epoch that was compared, and a window for each round."""
+
+    entry: Entry
+    epoch: Epoch
+    windows: list[Window]
+
+    @property
+    def rates(self) -> Rates:
+        """Samples per second."""
+        return Rates(tuple(window.samples / window.seconds for window in self.windows))
+
+    @property
+    def cpu(self) -> Rates:
+        """CPU-seconds per thousand samples."""
+        return Rates(tuple(1000 * window.cpu / window.samples for window in self.windows))
+
+    @property
+    def memory(self) -> int:
+        """The most bytes that were seen; 0 where a system does not tell."""
+        return max(window.memory for window in self.windows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A group's scores by name, in the group's order; and why the others have none."""
+
+    scores: Mapping[str, Score]
+    absent: Mapping[str, str]
+
+
+class Worker:
+    """The process of an entry. Idle until it is asked for a window."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
+        self._process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            start_new_session=True,  # a group of its own, so that its workers can be ended with it
+        )
+        assert self._process.stdin
+        assert self._process.stdout
+        self._input, self._output = self._process.stdin, self._process.stdout
+
+    def wait_ready(self, seconds: float) -> Epoch:
+        """Wait until its first epoch is over.
+
+        Raises:
+            PeerError: it ended, or took longer.
+        """
+        return Epoch(**self._answer(seconds))
+
+    def measure(self, window: float, seconds: float) -> Window:
+        """Measure so many seconds.
+
+        Raises:
+            PeerError: it ended, or took longer than `seconds` to answer.
+        """
+        try:
+            print(window, file=self._input, flush=True)
+        except OSError:
+            raise self._failure(self._last_error()) from None
+        return Window(**self._answer(seconds))
+
+    def wait_end(self, seconds: float) -> None:
+        """Wait until it has done its work and ended.
+
+        Raises:
+            PeerError: it failed, or took longer.
+        """
+        try:
+            status = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise PeerError(f"was not done after {seconds:.0f} s") from None
+        if status:
+            raise PeerError(self._last_error())
+
+    def close(self) -> None:
+        """Let it end, or end it. May be called again."""
+        if self._errors.closed:
+            return
+        with suppress(OSError):  # what was written did not arrive: it had ended
+            self._input.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(CLOSING_SECONDS)
+        with suppress(OSError):  # also when it has ended: those that it started may not have
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._output.close()
+        self._errors.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _answer(self, seconds: float) -> dict[str, Any]:
+        # It writes one line for each that it is asked for, so nothing is left in the buffer of the last one.
+        if not select.select([self._output], [], [], seconds)[0]:
+            raise self._failure(f"did not answer within {seconds:.0f} s")
+        line = self._output.readline()
+        if not line:
+            raise self._failure(self._last_error())
+        try:
+            found: dict[str, Any] = json.loads(line)
+        except json.JSONDecodeError:
+            raise self._failure(f"answered {line.strip()[:80]!r}, which is no JSON") from None
+        return found
+
+    def _failure(self, reason: str) -> PeerError:
+        """An error to raise; the process is closed, so that it does not disturb the others."""
+        self.close()
+        return PeerError(reason)
+
+    def _last_error(self) -> str:
+        """The last line of its errors, or the last that begins as an exception does."""
+        try:
+            self._process.wait(CLOSING_SECONDS)
+        except subprocess.TimeoutExpired:
+            return "closed its output, but did not end"
+        self._errors.seek(0)
+        lines = [line.strip() for line in self._errors.read().decode(errors="replace").splitlines() if line.strip()]
+        exceptions = [line for line in lines if _EXCEPTION.match(line)] or lines
+        if not exceptions:
+            return f"ended with status {self._process.returncode}, without a word"
+        return _MODULE.sub("", exceptions[-1])
+
+
+class Runner:
+    """Measures groups of entries. What could not be prepared once is not tried again.
+
+    Args:
+        setup: side, batch size, threads that write datasets, time and rounds.
+        datasets: what entries read.
+        environments: folder of the libraries' environments.
+    """
+
+    def __init__(self, setup: Setup, datasets: Datasets, environments: Path) -> None:
+        self._setup, self._datasets, self._environments = setup, datasets, environments
+        self._failed: dict[str, str] = {}
+
+    def prepare(self, entries: Sequence[Entry]) -> None:
+        """Set up environments and write datasets beforehand: `run` gives the reasons of what fails here."""
+        for entry in entries:
+            with suppress(PeerError):
+                self._make_dataset(entry)
+
+    def run(self, group: str, entries: Sequence[Entry]) -> Result:
+        """Measure a group. An entry that fails is left out, with the reason."""
+        window, rounds = self._setup.seconds / 2, min(MOST_ROUNDS, self._setup.rounds)
+        scores: dict[str, Score] = {}
+        absent: dict[str, str] = {}
+        workers: dict[str, Worker] = {}
+        with ExitStack() as stack:
+            for entry in entries:
+                _log.info("%s: opening %s", group, entry.name)
+                try:
+                    self._make_dataset(entry)
+                    worker = workers[entry.name] = stack.enter_context(self._start(entry, "measure"))
+                    scores[entry.name] = Score(entry, worker.wait_ready(READY_SECONDS), [])
+                except PeerError as error:
+                    absent[entry.name] = str(error)
+            for number in range(rounds):
+                _log.info("%s: round %d of %d", group, number + 1, rounds)
+                for name, score in list(scores.items()):
+                    try:
+                        score.windows.append(workers[name].measure(window, ANSWER_SECONDS))
+                    except PeerError as error:
+                        absent[name] = str(error)
+                        del scores[name]
+        for name, reason in absent.items():
+            _log.warning("%s is left out: %s", name, reason)
+        return Result(scores, absent)
+
+    def _make_dataset(self, entry: Entry) -> None:
+        """See that the entry's Python and its own dataset are there."""
+        self._python(entry)
+        if not entry.dataset:
+            return
+
+        def write(folder: Path) -> None:
+            _log.info("writing the dataset %s", entry.dataset)
+            try:
+                with self._start(entry, "write", str(folder)) as worker:
+                    worker.wait_end(WRITE_SECONDS)
+            except PeerError as error:
+                raise PeerError(f"its dataset could not be written: {error}") from None
+
+        self._once(entry.dataset, lambda: self._datasets.make(entry.dataset, write))
+
+    def _python(self, entry: Entry) -> Path:
+        name = entry.environment
+        return self._once(f"environment {name}", lambda: find_python(self._environments, name))
+
+    def _once(self, name: str, prepare: Callable[[], T]) -> T:
+        if name not in self._failed:
+            try:
+                return prepare()
+            except PeerError as error:
+                self._failed[name] = str(error)
+        raise PeerError(self._failed[name])
+
+    def _start(self, entry: Entry, command: str, *arguments: str) -> Worker:
+        variables = foreign_variables()
+        if entry.environment == OWN:
+            variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        task = Task(
+            **vars(entry),
+            data=str(self._datasets.folder.resolve()),
+            side=self._setup.side,
+            batch_size=self._setup.batch_size,
+            samples=self._datasets.samples,
+            writers=self._setup.threads,
+        )
+        return Worker([str(self._python(entry)), str(_LAUNCH), command, task.to_json(), *arguments], variables)
