@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from export.card_training import data_section, scores_section, training_section
+import dataclasses
+from collections.abc import Sequence
+
+from cache.spec import Crowd, Fit, ImageRule
+from export.check import TOLERANCE
 from export.config import FILES, Format
-from export.markdown import table
-from export.metadata import THRESHOLD
-from export.parity import TOLERANCE
-from export.record import TrainingRecord
+from export.record import THRESHOLD, TrainingRecord
 from export.report import CHECKPOINT, ExportReport
-from export.usage import usage
+from train.evaluation.targets import TARGETS
 
 LICENCE = "apache-2.0"
 """As maskcache itself; whoever trained a network may put another into its card."""
@@ -22,6 +23,50 @@ _RUNTIMES: dict[str, str] = {
     "program": f"`{FILES['program']}`, PyTorch (`torch.export`)",
 }
 _LIBRARIES: dict[Format, str] = {"onnx": "onnx", "program": "pytorch"}
+_RULES: dict[ImageRule, str] = {
+    "person": "images with at least one annotation of a person",
+    "keypoints": "images with at least one person that has keypoints",
+    "keypoints10": "images with at least ten labelled keypoints",
+    "all": "all images, those without a person too",
+}
+_CROWDS: dict[Crowd, str] = {
+    "ignore": "left out of loss and scores",
+    "person": "persons like any other",
+    "drop": "background",
+}
+_SCORES = {
+    "iou": "IoU",
+    "dice": "Dice",
+    "accuracy": "pixel accuracy",
+    "precision": "precision",
+    "recall": "recall",
+    "boundary_f": "boundary F (within 0.8 % of the diagonal)",
+}
+_UNITS = {"hours": 3600, "minutes": 60, "seconds": 1}
+_LOAD: dict[Format, str] = {
+    "onnx": f'session = onnxruntime.InferenceSession("{FILES["onnx"]}", providers=["CPUExecutionProvider"])',
+    "program": (
+        f'network = torch.export.load("{FILES["program"]}").module()\n'
+        "network = network.to(memory_format=torch.channels_last)  # faster on processors"
+    ),
+}
+_IMPORT: dict[Format, str] = {"onnx": "import onnxruntime", "program": "import torch"}
+_CALL: dict[Format, str] = {
+    "onnx": 'probability = session.run(["probability"], {"image": image})[0]',
+    "program": "probability = network(torch.from_numpy(image)).numpy()",
+}
+_PLACE: dict[Fit, str] = {
+    "letterbox": """\
+inner = ImageOps.contain(photo, (SIDE, SIDE), Image.Resampling.HAMMING)
+left, top = (SIDE - inner.width) // 2, (SIDE - inner.height) // 2
+square = Image.new("RGB", (SIDE, SIDE))
+square.paste(inner, (left, top))""",
+    "stretch": "square = photo.resize((SIDE, SIDE), Image.Resampling.HAMMING)",
+}
+_CROP: dict[Fit, tuple[str, ...]] = {
+    "letterbox": ("mask = mask.crop((left, top, left + inner.width, top + inner.height))",),
+    "stretch": (),
+}
 
 
 def write_card(report: ExportReport, record: TrainingRecord) -> str:
@@ -31,9 +76,9 @@ def write_card(report: ExportReport, record: TrainingRecord) -> str:
         _title(report, record),
         _usage(report, record),
         _contract(report),
-        data_section(record),
-        training_section(record),
-        scores_section(record),
+        _data(record),
+        _training(record),
+        _scores(record),
         _parity(report),
         _latency(report),
         _limits(report, record),
@@ -75,8 +120,7 @@ def _usage(report: ExportReport, record: TrainingRecord) -> str:
 
 def _contract(report: ExportReport) -> str:
     stride, least = report.stride, report.least
-    normalised = report.normalisation
-    mean, std = (", ".join(f"{value:g}" for value in values) for values in (normalised.mean, normalised.std))
+    mean, std = (", ".join(f"{value:g}" for value in report.normalisation[name]) for name in ("mean", "std"))
     rows = [
         ("input `image`", "uint8, (N, 3, H, W): N photos, RGB, 0 to 255. No normalisation: the network does it."),
         ("output `probability`", "float32, (N, 1, H, W): of each pixel being of a person, 0 to 1."),
@@ -86,7 +130,7 @@ def _contract(report: ExportReport) -> str:
     ]
     if report.opset:
         rows.append(("ONNX", f"opset {report.opset}; side, fit, stride and more are in the file's metadata, too."))
-    words = [f"## Input and output\n\n{table(('what', 'how'), rows)}"]
+    words = [f"## Input and output\n\n{_table(('what', 'how'), rows)}"]
     for file in report.files:
         tried = f"{least + stride // 2} x {least}"
         words.append(
@@ -95,6 +139,103 @@ def _contract(report: ExportReport) -> str:
             else f"`{file.path.name}` answers at other sizes, too (tried: {tried}); nobody has looked at how well."
         )
     return "\n\n".join(words)
+
+
+def _data(record: TrainingRecord) -> str:
+    """On which images; what is not known is said to be so."""
+    saved, index = record.saved, record.cache
+    head = "## Training data\n\n"
+    if index is None:
+        return (
+            f"{head}A cache made from a dataset in COCO's layout, fingerprint `{saved.fingerprint}`. When this card "
+            "was written it was not where the run had it, so how many images it has, by which rule they were chosen, "
+            "and what became of crowds are not known here."
+        )
+    spec = index.spec
+    rows: list[tuple[str, object]] = [
+        (f"images, {name}", f"{split.samples:,} (`{split.source.annotations}`; {split.rejected:,} could not be used)")
+        for name, split in index.splits.items()
+    ]
+    codec = "raw pixels" if spec.codec == "raw" else f"JPEG, quality {spec.jpeg_quality}"
+    rows += [
+        ("which", f"`{spec.images}`: {_RULES[spec.images]}" + (f"; {spec.limit:,} at most" if spec.limit else "")),
+        ("category", f"`{spec.category}`"),
+        ("crowds", f"`{spec.crowd}`: {_CROWDS[spec.crowd]}"),
+        ("stored as", f"side {spec.side}, {spec.fit}, {codec}"),
+        ("fingerprint", f"`{index.fingerprint}`"),
+    ]
+    return (
+        f"{head}A dataset in COCO's layout; whether it is COCO 2017, a part of it, or another one is not recorded. "
+        "(COCO 2017 has 64,115 images with persons to train on, and 2,693 to validate.)\n\n"
+        f"{_table(('what', 'how'), rows)}"
+    )
+
+
+def _training(record: TrainingRecord) -> str:
+    """With which settings."""
+    saved, config = record.saved, record.saved.config
+    network = config.network
+    duration = _duration(sum(result.seconds for result in saved.results))
+    rows: list[tuple[str, object]] = [
+        ("network", f"{network.name}, width {network.width}, dropout {network.dropout:g}"),
+        ("epochs", f"the weights are those after {len(saved.results)} ({config.epochs} planned): {duration} of work"),
+        ("images in an update", config.images_per_update),
+        ("optimizer", f"{config.optimizer}, weight decay {config.decay:g}, gradient norm at most {config.clip:g}"),
+        ("learning rate", f"{config.peak:g}, {config.scheduler}, warm-up over {100 * config.warmup:g} % of the steps"),
+        ("loss", config.loss),
+        ("augmentation", config.loader.augment),
+        ("average of the weights", f"{config.average:g}" if config.average else "none"),
+        ("precision", f"{config.precision}; exported in fp32"),
+        ("seed", config.loader.seed),
+    ]
+    if network.encoder:
+        start = {"auto": "pretrained weights if they could be had: the run's log tells", "none": "none"}
+        weights = start.get(config.encoder_weights, "those of a file, which is not recorded further")
+        rows.insert(1, ("encoder", f"{network.encoder}, with weights to begin with: {weights}"))
+    return f"## Training\n\n{_table(('setting', 'value'), rows)}"
+
+
+def _scores(record: TrainingRecord) -> str:
+    """How good it is."""
+    scored, photos = record.scored, record.photos
+    if scored is None:
+        return "## Scores\n\nNone: the checkpoint was written before the end of its first epoch."
+    values = {**dataclasses.asdict(scored.val), "boundary_f": scored.boundary_f}
+    columns = [values] + ([photos.values] if photos else [])
+    head = [
+        "score",
+        f"at side {record.saved.side}",
+        *(["at the photos' own size"] if photos else []),
+        "aimed at on COCO",
+    ]
+    rows = [
+        (label, *(_number(column[name]) for column in columns), _number(TARGETS.get(name)))
+        for name, label in _SCORES.items()
+    ]
+    index = record.cache
+    pixels = sum(scored.val_counts)
+    images = f"{index.splits['val'].samples:,}" if index and "val" in index.splits else "an unknown number of"
+    words = (
+        f"On the validation split, {images} images, pooled over the {pixels:,} pixels that count, after epoch "
+        f"{scored.epoch}. The epoch was chosen by its IoU on the same images, which makes that a little too good."
+    )
+    if photos:
+        words += f" At the photos' own size: {photos.images:,} images, by `maskcache eval`."
+    if photos and photos.best_threshold:
+        threshold, iou = photos.best_threshold
+        words += f" In hindsight the best threshold there is {threshold:g}, with an IoU of {iou:.4f}."
+    told = "".join(f"\n\nNote: {note}." for note in record.notes)
+    return f"## Scores\n\n{words}\n\n{_table(head, rows, numbers=True)}{told}"
+
+
+def _duration(seconds: float) -> str:
+    """In the unit that gives two digits or more."""
+    name, unit = next(each for each in _UNITS.items() if seconds >= 10 * each[1] or each[1] == 1)
+    return f"{seconds / unit:,.0f} {name}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}".rstrip("0").ljust(4, "0")
 
 
 def _parity(report: ExportReport) -> str:
@@ -114,7 +255,7 @@ def _parity(report: ExportReport) -> str:
         "## Same answers as the checkpoint\n\n"
         "Each file was read back and compared with the checkpoint's network in fp32, on drawn scenes with persons and "
         f"on noise: batches of {tried}, {report.files[0].difference.pixels:,} pixels. Differences are of the "
-        f"probability; above {TOLERANCE:g} there would be no file.\n\n{table(head, rows, numbers=True)}"
+        f"probability; above {TOLERANCE:g} there would be no file.\n\n{_table(head, rows, numbers=True)}"
     )
 
 
@@ -135,7 +276,7 @@ def _latency(report: ExportReport) -> str:
     return (
         f"## Latency\n\nOne image of side {report.side}, fp32, {threads} each, {runs} runs by turns, on one machine: "
         f"{environment['processor']}; {runtimes}. Decoding and resizing the photo come on top.\n\n"
-        f"{table(head, rows, numbers=True)}"
+        f"{_table(head, rows, numbers=True)}"
     )
 
 
@@ -176,3 +317,37 @@ def _licence(record: TrainingRecord) -> str:
             "ImageNet's photos, on which such weights are mostly trained, are offered for non-commercial research."
         )
     return words
+
+
+def usage(kind: Format, *, side: int, fit: Fit) -> str:
+    """Give a program that cuts the persons out of `photo.jpg`.
+
+    Args:
+        kind: of the file that it calls.
+        side: of the square that the network sees, pixels.
+        fit: how photos are laid into it.
+    """
+    head = sorted((_IMPORT[kind], "import numpy as np"))
+    return "\n".join(
+        (
+            *head,
+            "from PIL import Image, ImageOps",
+            "",
+            f"SIDE = {side}",
+            _LOAD[kind],
+            'photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")',
+            _PLACE[fit],
+            "image = np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1)[np.newaxis])  # (1, 3, SIDE, SIDE)",
+            f"{_CALL[kind]}  # (1, 1, SIDE, SIDE)",
+            "mask = Image.fromarray((255 * probability[0, 0] + 0.5).astype(np.uint8))",
+            *_CROP[fit],
+            "photo.putalpha(mask.resize(photo.size, Image.Resampling.BILINEAR))",
+            'photo.save("cutout.png")',
+        )
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: bool = False) -> str:
+    """A table; with `numbers` all columns but the first are set right."""
+    rule = ["---", *["---:" if numbers else "---"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (head, rule, *rows))

@@ -35,7 +35,7 @@ class ExportConfig:
         format: `onnx`, `program` (of `torch.export`), or `all`.
         opset: of ONNX.
         side: at which the files are compared with the checkpoint and timed, pixels; None: as in training.
-        threads: of each contestant while it is timed; 0: as torch takes them.
+        threads: of each while it is timed; 0: as torch takes them.
         latency: whether to time them.
         overwrite: put new files in the place of those that are there.
     """

@@ -6,7 +6,6 @@ Tensor suffixes: N images, 3 RGB, 1 the person probability, H and W pixels.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,22 +35,13 @@ class ProbabilityNetwork(nn.Module):
         return torch.sigmoid(self.network(image))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Normalisation:
-    """What the network does first, itself: `(image / 255 - mean) / std`, by channel."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-def normalisation(network: SegmentationNetwork) -> Normalisation:
-    """Read it off the network's buffers, rounded to six digits."""
+def normalisation(network: SegmentationNetwork) -> dict[str, tuple[float, ...]]:
+    """What the network does first, itself: `(image / 255 - mean) / std` by channel, rounded to six digits."""
     layer = network.normalise
     std_3 = 1 / (255 * layer.scale_1311.flatten().double())
     mean_3 = layer.shift_1311.flatten().double() * std_3
-    return Normalisation(
-        mean=tuple(round(value, 6) for value in mean_3.tolist()), std=tuple(round(value, 6) for value in std_3.tolist())
-    )
+    values = {"mean": mean_3.tolist(), "std": std_3.tolist()}
+    return {name: tuple(round(value, 6) for value in each) for name, each in values.items()}
 
 
 def check_least_side(network: SegmentationNetwork, side: int) -> None:
@@ -94,14 +84,9 @@ def trace(network: SegmentationNetwork) -> torch.export.ExportedProgram:
             f"the network cannot be exported for images of any size ({reason}); "
             "unet, attention_unet, resunet and unet on timm:resnet34 can"
         ) from error
-    _forget_sources(program)
-    return program
-
-
-def _forget_sources(program: torch.export.ExportedProgram) -> None:
-    """Take out where in the source each operation stands: the paths are of this machine, and nobody else's concern."""
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)
+        node.meta.pop("stack_trace", None)  # has paths of this machine
+    return program
 
 
 @contextmanager

@@ -1,18 +1,25 @@
-"""What is known of how a checkpoint was trained: from itself, from its cache, from an evaluation of it."""
+"""What is known of a checkpoint: how it was trained and evaluated, and what its exported files say of themselves."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from cache.errors import CacheError
 from cache.files import file_digest
 from cache.index import CacheIndex
+from export.network import INPUT, LEAST_STRIDES, OUTPUT
+from model.base import SegmentationNetwork
 from train.checkpoint import Checkpoint
 from train.evaluation.config import EvalConfig
 from train.result import EpochResult
+
+THRESHOLD = 0.5
+"""Probability above which a pixel was counted as a person in training's scores."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,25 +37,28 @@ class PhotoScores:
     best_threshold: tuple[float, float] | None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class TrainingRecord:
-    """All of it.
+    """How a checkpoint was trained and evaluated.
 
     Attributes:
         saved: the checkpoint.
-        scored: the epoch whose scores it has last, or None before the first epoch's end.
         cache: the index of the cache that it was trained on, if it still lies where the run had it.
         photos: of an evaluation of this very checkpoint in the run's folder, or None.
     """
 
     saved: Checkpoint
-    scored: EpochResult | None
     cache: CacheIndex | None
     photos: PhotoScores | None
 
     @property
+    def scored(self) -> EpochResult | None:
+        """The epoch whose scores the checkpoint has last, or None before the first epoch's end."""
+        return self.saved.results[-1] if self.saved.results else None
+
+    @property
     def notes(self) -> tuple[str, ...]:
-        """What whoever reads the scores should know, a sentence each."""
+        """What readers of the scores should know, a sentence each."""
         going_on = self.saved.continuation
         if going_on is None:
             return ()
@@ -59,18 +69,44 @@ class TrainingRecord:
 
 
 def read_record(path: Path, saved: Checkpoint) -> TrainingRecord:
-    """Collect it; what is not there any more is left out.
+    """Look for the cache and the evaluation of the checkpoint `saved` in the file `path`."""
+    return TrainingRecord(saved, _find_cache(saved), _find_photos(path))
+
+
+def release() -> str:
+    """This program's version."""
+    try:
+        return version("maskcache")
+    except PackageNotFoundError:  # run from its folder, never installed
+        return "unknown"
+
+
+def metadata(
+    network: SegmentationNetwork, normalised: Mapping[str, Sequence[float]], saved: Checkpoint, digest: str
+) -> dict[str, str]:
+    """What an exported file says of itself: names and values, all texts.
 
     Args:
-        path: of the checkpoint.
-        saved: what it holds.
+        network: that is exported.
+        normalised: its `export.network.normalisation`.
+        saved: the checkpoint that it comes from.
+        digest: of that file.
     """
-    return TrainingRecord(
-        saved=saved,
-        scored=saved.results[-1] if saved.results else None,
-        cache=_find_cache(saved),
-        photos=_find_photos(path),
-    )
+    stride = network.stride
+    return {
+        "name": f"maskcache {saved.config.network}",
+        "maskcache_version": release(),
+        "input": f"{INPUT}: uint8 RGB (N, 3, H, W); H and W multiples of {stride}, {LEAST_STRIDES * stride} or more",
+        "output": f"{OUTPUT}: float32 (N, 1, H, W), of a person, 0 to 1",
+        "normalisation": json.dumps({"inside": True, **normalised}),
+        "stride": str(stride),
+        "side": str(saved.side),
+        "fit": saved.fit,
+        "threshold": str(THRESHOLD),
+        "network": json.dumps(saved.config.to_dict()["network"]),
+        "checkpoint_sha256": digest,
+        "cache_fingerprint": saved.fingerprint,
+    }
 
 
 def _find_cache(saved: Checkpoint) -> CacheIndex | None:

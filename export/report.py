@@ -1,4 +1,4 @@
-"""What an export has made, and how it was found to be."""
+"""The result of an export."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
+from export.check import Difference, Latency
 from export.config import Format
-from export.latency import Latency
-from export.network import LEAST_STRIDES, Normalisation
-from export.parity import Difference
+from export.network import LEAST_STRIDES
 
 CHECKPOINT = "checkpoint"
-"""The name of the contestant that is not a file."""
+"""The name in `ExportReport.latency` of what is not a file."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,14 +35,14 @@ class ExportedFile:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportReport:
-    """All of it.
+    """An export.
 
     Attributes:
         model: the checkpoint.
         network: its network, as `unet 32`.
         parameters: of it.
         stride: height and width are multiples of so many pixels.
-        normalisation: what the network does first.
+        normalisation: what the network does first: `mean` and `std` by channel.
         trained_side: side of the square that it was trained on, pixels.
         side: at which it was compared and timed.
         opset: of ONNX; None without that.
@@ -51,7 +50,7 @@ class ExportReport:
         files: that were written, without the card.
         card: the model card.
         latency: of one image at `side`, by `CHECKPOINT` and format; empty if not measured.
-        threads: of each contestant.
+        threads: of each while it was timed.
         environment: where that was: processor and versions.
         notes: what is worth knowing, a sentence each.
     """
@@ -60,7 +59,7 @@ class ExportReport:
     network: str
     parameters: int
     stride: int
-    normalisation: Normalisation
+    normalisation: Mapping[str, tuple[float, ...]]
     trained_side: int
     side: int
     opset: int | None
@@ -74,5 +73,5 @@ class ExportReport:
 
     @property
     def least(self) -> int:
-        """Pixels that height and width are at least."""
+        """The least height and width, pixels."""
         return LEAST_STRIDES * self.stride

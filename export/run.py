@@ -6,20 +6,31 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
+import numpy as np
 import torch
 
 from cache.files import file_digest
 from export.card import write_card
-from export.config import CARD, FILES, ExportConfig, Format
-from export.files import write_onnx, write_program
-from export.folder import check_free, commit, older_files, workplace
-from export.latency import Latency, measure, torch_threads
-from export.metadata import metadata
+from export.check import (
+    F32,
+    U8,
+    Answer,
+    Latency,
+    batches,
+    check,
+    check_packages,
+    compare,
+    load_file,
+    measure,
+    refuses_other_sizes,
+    torch_threads,
+    versions,
+)
+from export.config import CARD, FILES, ExportConfig, ExportError, Format, reason_of
 from export.network import check_least_side, normalisation, trace
-from export.parity import batches, check, compare
-from export.record import read_record
+from export.record import metadata, read_record
 from export.report import CHECKPOINT, ExportedFile, ExportReport
-from export.runtime import answer_of, check_packages, load_file, refuses_other_sizes, running, versions
+from export.write import check_free, commit, older_files, work_folder, write_onnx, write_program
 from model.base import check_side
 from train.checkpoint import load_checkpoint
 from train.hardware import describe, read_hardware
@@ -55,22 +66,30 @@ def export(config: ExportConfig, tell: Tell | None = None) -> ExportReport:
     values = metadata(network, normalised, saved, file_digest(config.model))
     threads = config.threads or torch.get_num_threads()
 
-    with workplace(config.out) as place, torch_threads(threads):
+    def reference(image_N3HW: U8) -> F32:
+        return np.asarray(predictor(torch.from_numpy(image_N3HW)).sigmoid().numpy())
+
+    with work_folder(config.out) as folder, torch_threads(threads):
         say("trace", None)
         program = trace(network)
-        reference = answer_of(predictor)
-        answers, files = {CHECKPOINT: reference}, list[ExportedFile]()
+        answers: dict[str, Answer] = {CHECKPOINT: reference}
+        files = list[ExportedFile]()
         for kind in config.formats:
-            path = place / FILES[kind]
+            path = folder / FILES[kind]
             say("write", kind)
             if kind == "onnx":
                 write_onnx(program, path, opset=config.opset, metadata=values)
             else:
                 write_program(program, path, values)
             say("compare", kind)
-            with running(kind):
+            try:
                 answer = answers[kind] = load_file(path, kind, threads)
                 difference = compare(answer, reference, side, network.stride)
+            except Exception as error:  # each runtime has a kind of its own
+                raise ExportError(
+                    f"{FILES[kind]} does not run here ({reason_of(error)}); nothing was written: "
+                    "try another --format, or another --opset"
+                ) from error
             check(difference, kind)
             files.append(
                 ExportedFile(
@@ -103,6 +122,6 @@ def export(config: ExportConfig, tell: Tell | None = None) -> ExportReport:
             environment={"processor": describe(read_hardware())["processor"], **versions()},
             notes=(*record.notes, *older_files(config)),
         )
-        (place / CARD).write_text(write_card(report, record), encoding="utf-8")
-        commit(place, config.out, config.names)
+        (folder / CARD).write_text(write_card(report, record), encoding="utf-8")
+        commit(folder, config.out, config.names)
     return report

@@ -19,20 +19,17 @@ from click.testing import CliRunner
 from PIL import Image, ImageOps
 from torch.nn import functional as F
 
-import export.latency
+import export.check
 import export.run
-import export.runtime
 from cache.index import CacheIndex
 from cache.spec import CacheSpec
 from cli import main
-from export.card import write_card
+from export.card import usage, write_card
+from export.check import TOLERANCE, check, compare, load_file
 from export.config import ExportConfig, ExportError
-from export.files import EXTRA_FILE, write_program
 from export.network import _constant_padding
-from export.parity import TOLERANCE, check, compare
 from export.record import read_record
-from export.runtime import load_file
-from export.usage import usage
+from export.write import EXTRA_FILE, write_program
 from loader.batch import LoaderConfig
 from model import NetworkConfig, Scores, build_network
 from preprocess.build import BuildConfig, build_cache
@@ -103,7 +100,7 @@ def exported(root, model):
     with pytest.MonkeyPatch.context() as patch:
         export_network_trace = export.run.trace
         patch.setattr(export.run, "trace", trace)
-        patch.setattr(export.latency, "MOST_ROUNDS", 5)
+        patch.setattr(export.check, "MOST_ROUNDS", 5)
         report = export.run.export(
             ExportConfig(model=model, out=root / "out"), lambda step, kind: steps.append((step, kind))
         )
@@ -328,7 +325,7 @@ def test_an_unknown_format_and_a_missing_package(model, tmp_path, monkeypatch):
         "'torchscript' is not one of 'onnx', 'program', 'all'"
         in run("--model", model, "--out", tmp_path / "out", "--format", "torchscript", code=2).stderr
     )
-    monkeypatch.setattr(export.runtime, "find_spec", lambda name: None if name.startswith("onnxr") else name)
+    monkeypatch.setattr(export.check, "find_spec", lambda name: None if name.startswith("onnxr") else name)
     result = run("--model", model, "--out", tmp_path / "out", code=1)
     assert "needs onnxruntime, not installed here: pip install -e '.[export]', or use --format program" in result.stderr
     assert not (tmp_path / "out").exists()
@@ -401,7 +398,7 @@ def test_the_card_says_what_it_does_not_know(exported, model, tmp_path):
     record = read_record(model, saved)
     assert record.photos is None
     assert "not known here" in write_card(exported[0], dataclasses.replace(record, cache=None))
-    unscored = write_card(exported[0], dataclasses.replace(record, scored=None))
+    unscored = write_card(exported[0], dataclasses.replace(record, saved=dataclasses.replace(saved, results=())))
     assert "None: the checkpoint was written before the end of its first epoch" in unscored
     saved = dataclasses.replace(saved, continuation=gone_on)
     assert "weights after step 7" in write_card(exported[0], dataclasses.replace(record, saved=saved))
@@ -497,9 +494,9 @@ def test_latency_is_measured_by_turns(monkeypatch):
         order.append(name)
         now[0] += seconds
 
-    monkeypatch.setattr(export.latency, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(export.check, "perf_counter", lambda: now[0])
     slow = iter([0.5, 0.5, *(0.25 * number for number in range(1, 100))])  # two to warm up
-    found = export.latency.measure({"a": lambda: take("a", next(slow)), "b": lambda: take("b", 0.125)})
+    found = export.check.measure({"a": lambda: take("a", next(slow)), "b": lambda: take("b", 0.125)})
     assert order[:4] == ["a", "a", "b", "b"]
     assert order[4:10] == ["a", "b", "b", "a", "a", "b"]
     rounds = [250.0 * number for number in range(1, found["a"].runs + 1)]

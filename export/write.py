@@ -1,18 +1,23 @@
-"""The files themselves: ONNX, and a program of `torch.export`."""
+"""Writing an export: ONNX, a program of `torch.export`, and their folder, where all appear together or not at all."""
 
 from __future__ import annotations
 
 import io
 import json
+import shutil
+import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from export.config import ExportError, reason_of
+from cache.atomic import sync_directory, sync_tree
+from export.config import CARD, FILES, ExportConfig, ExportError, reason_of
 from export.network import INPUT, OUTPUT
+from preprocess.interrupt import deferred_interrupt
 
 if TYPE_CHECKING:
     import onnx
@@ -78,3 +83,61 @@ def write_program(program: torch.export.ExportedProgram, path: Path, metadata: M
     archive = io.BytesIO()  # torch, given the path, would tell of a full disk by a RuntimeError with a stack of C++
     torch.export.save(program, archive, extra_files={EXTRA_FILE: json.dumps(dict(metadata), indent=1)})
     path.write_bytes(archive.getvalue())  # without a copy; a view in a traceback crashes Python 3.12.1
+
+
+def check_free(config: ExportConfig) -> None:
+    """Refuse to write over what is there, unless that is wanted.
+
+    Raises:
+        ExportError: a file has one of the names, or `out` is one itself.
+    """
+    if config.out.exists() and not config.out.is_dir():
+        raise ExportError(f"out={config.out} is to be a folder, not a file; choose another --out")
+    there = [name for name in config.names if (config.out / name).exists()]
+    if there and not config.overwrite:
+        raise ExportError(
+            f"{config.out} has {' and '.join(there)} already; put new ones in their place with --overwrite, "
+            "or choose another --out"
+        )
+
+
+def older_files(config: ExportConfig) -> tuple[str, ...]:
+    """A note for each file of an earlier export that stays beside the new ones: the new card is not about it."""
+    older = [name for name in FILES.values() if name not in config.names and (config.out / name).exists()]
+    return tuple(f"{name} in {config.out} is of an earlier export, and the card is not about it" for name in older)
+
+
+@contextmanager
+def work_folder(out: Path) -> Iterator[Path]:
+    """Make a folder within `out` to write into; it is removed with what is still in it, and an empty new `out` with it.
+
+    Raises:
+        ExportError: it cannot be made, or written to.
+    """
+    new = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".export-", dir=out))
+    except OSError as error:
+        raise ExportError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
+    try:
+        yield folder
+    except OSError as error:
+        raise ExportError(
+            f"cannot write to {out}: {error.strerror or error}; free some space or choose another --out"
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if new:
+            with suppress(OSError):  # where it is not empty, it is done
+                out.rmdir()
+
+
+def commit(folder: Path, out: Path, names: Sequence[str]) -> None:
+    """Move files from the work folder to where they belong. The card comes last: it never describes other files."""
+    sync_tree(folder)
+    with deferred_interrupt():
+        (out / CARD).unlink(missing_ok=True)
+        for name in names:
+            (folder / name).replace(out / name)
+        sync_directory(out)

@@ -1,0 +1,225 @@
+"""Exported files at work, as their users have them: how far their answers are from the checkpoint's, and how fast.
+
+Suffixes: N images, 3 RGB, 1 the person probability, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from time import perf_counter
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from export.config import FILES, ExportConfig, ExportError, Format
+from export.network import INPUT, LEAST_STRIDES, OUTPUT
+from export.record import THRESHOLD
+from preprocess.synth import SynthConfig, render
+
+F32 = npt.NDArray[np.float32]
+U8 = npt.NDArray[np.uint8]
+
+Answer = Callable[[U8], F32]
+"""Gives `probability_N1HW` of `image_N3HW`."""
+
+_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+
+TOLERANCE = 1e-4
+"""Largest difference of a probability: a fortieth of a grey level of an 8-bit mask. Sums in another order give 1e-6."""
+
+SEED = 0
+
+WARM_UP = 2
+LEAST_ROUNDS, MOST_ROUNDS = 5, 100
+SECONDS = 10.0
+"""Rounds go on until so much time has passed, or there are `MOST_ROUNDS`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A file's answers beside those of the checkpoint's network in fp32.
+
+    Attributes:
+        shapes: of the batches that were compared, `(N, 3, H, W)`.
+        pixels: in them.
+        largest, mean: absolute difference of the probability.
+        decisions: share of pixels that only one of both takes for a person, at a probability of a half.
+    """
+
+    shapes: tuple[tuple[int, int, int, int], ...]
+    pixels: int
+    largest: float
+    mean: float
+    decisions: float
+
+
+def batches(side: int, stride: int) -> Iterator[U8]:
+    """The images to compare on: drawn scenes with persons and noise by turns, single and several, square and not.
+
+    They are the same each time.
+
+    Args:
+        side: of the squares, a multiple of `stride`.
+        stride: of the network.
+    """
+    least = LEAST_STRIDES * stride
+    half = max(least, side // 2 // stride * stride)
+    counts_sizes = (
+        (1, side, side),
+        (2, side, side),
+        (1, side, half),
+        (2, half, side + stride),
+        (4, least, least + stride),
+    )
+    rng = np.random.default_rng(SEED)
+    drawn = 0
+    for count, height, width in counts_sizes:
+        batch_NHW3 = np.empty((count, height, width, 3), np.uint8)
+        for image_HW3 in batch_NHW3:
+            if drawn % 2:
+                image_HW3[:] = rng.integers(0, 256, image_HW3.shape, np.uint8)
+            else:
+                scene = render(drawn, SynthConfig(seed=SEED)).image
+                image_HW3[:] = cv2.resize(scene, (width, height), interpolation=cv2.INTER_AREA)
+            drawn += 1
+        yield np.ascontiguousarray(batch_NHW3.transpose(0, 3, 1, 2))
+
+
+def compare(answer: Answer, reference: Answer, side: int, stride: int) -> Difference:
+    """Ask both about `batches`."""
+    shapes, largest, total, pixels, decisions = [], 0.0, 0.0, 0, 0
+    for image_N3HW in batches(side, stride):
+        mine_N1HW, true_N1HW = answer(image_N3HW), reference(image_N3HW)
+        apart_N1HW = np.abs(mine_N1HW.astype(np.float64) - true_N1HW)
+        shapes.append(image_N3HW.shape)
+        largest = float(np.maximum(largest, apart_N1HW.max()))  # unlike `max`, it keeps what is no number
+        total += float(apart_N1HW.sum())
+        pixels += apart_N1HW.size
+        decisions += int(np.count_nonzero((mine_N1HW > THRESHOLD) != (true_N1HW > THRESHOLD)))
+    return Difference(
+        shapes=tuple(shapes), pixels=pixels, largest=largest, mean=total / pixels, decisions=decisions / pixels
+    )
+
+
+def check(difference: Difference, kind: Format) -> None:
+    """Refuse a file that answers otherwise than its checkpoint.
+
+    Raises:
+        ExportError: see `TOLERANCE`; or there are answers that are no numbers.
+    """
+    if difference.largest <= TOLERANCE:
+        return
+    raise ExportError(
+        f"{FILES[kind]} answers otherwise than the checkpoint: probabilities differ by up to {difference.largest:.2g}, "
+        f"and {TOLERANCE:g} is the limit; nothing was written: try another --format, or another --opset"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Milliseconds of one answer: the middle one, and between which a tenth is faster and a tenth slower."""
+
+    median: float
+    p10: float
+    p90: float
+    runs: int
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Have torch use so many threads of the CPU for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def measure(runs: Mapping[str, Callable[[], object]]) -> dict[str, Latency]:
+    """Time each, one after the other in every round, so that a slow moment of the machine meets them all.
+
+    Each round begins with another one. Whatever is called must have finished when it returns.
+    """
+    for run in runs.values():
+        for _ in range(WARM_UP):
+            run()
+    names = list(runs)
+    found: dict[str, list[float]] = {name: [] for name in names}
+    started = perf_counter()
+    for number in range(MOST_ROUNDS):
+        if number >= LEAST_ROUNDS and perf_counter() - started > SECONDS:
+            break
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            before = perf_counter()
+            runs[name]()
+            found[name].append(1000 * (perf_counter() - before))
+    quantiles = {name: np.quantile(values, (0.1, 0.5, 0.9)).tolist() for name, values in found.items()}
+    return {
+        name: Latency(median=median, p10=p10, p90=p90, runs=len(found[name]))
+        for name, (p10, median, p90) in quantiles.items()
+    }
+
+
+def check_packages(config: ExportConfig) -> None:
+    """See that what a format needs is installed.
+
+    Raises:
+        ExportError: it is not.
+    """
+    missing = [name for name in _PACKAGES if "onnx" in config.formats and find_spec(name) is None]
+    if missing:
+        raise ExportError(
+            f"format=onnx needs {' and '.join(missing)}, not installed here: pip install -e '.[export]', "
+            "or use --format program"
+        )
+
+
+def load_file(path: Path, kind: Format, threads: int) -> Answer:
+    """Load a file on the CPU.
+
+    Args:
+        path: of the file.
+        kind: which of both.
+        threads: that ONNX Runtime works with; a program takes as many as torch has.
+    """
+    if kind == "program":
+        module = torch.export.load(path).module().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+        def answer(image_N3HW: U8) -> F32:
+            with torch.no_grad():
+                return np.asarray(module(torch.from_numpy(image_N3HW)).numpy())
+
+        return answer
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # an error comes as an exception; that is enough
+    # Its threads would else go on spinning for a while after each answer, in the way of whoever is measured next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda image_N3HW: np.asarray(session.run([OUTPUT], {INPUT: image_N3HW})[0])
+
+
+def refuses_other_sizes(answer: Answer, stride: int) -> bool:
+    """Whether a height that is no multiple of the stride is an error instead of an answer."""
+    height, width = LEAST_STRIDES * stride + stride // 2, LEAST_STRIDES * stride
+    try:
+        answer(np.zeros((1, 3, height, width), np.uint8))
+    except Exception:  # each runtime has a kind of its own
+        return True
+    return False
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    return {name: str(import_module(name).__version__) for name in ("torch", "onnxruntime") if find_spec(name)}
