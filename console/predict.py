@@ -7,8 +7,7 @@ from console.quality import summary_line
 from console.sentences import translated
 from console.text import count, duration, figure, rejected
 from predict.config import Kind
-from predict.result import PhotoResult, PredictReport
-from predict.video.result import VideoResult
+from predict.result import PhotoResult, PredictReport, VideoResult
 
 SHOWN = 10
 """Photos that are named, of each kind that wants naming."""

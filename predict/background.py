@@ -31,7 +31,7 @@ STRIP = 256
 
 
 class Background(Protocol):
-    """Something to stand before."""
+    """What can lie behind persons."""
 
     def behind(self, image_HW3: U8, alpha_HW: U8) -> U8:
         """Give the `(H, W, 3)` pixels that lie behind a photo's persons, whose mask is `alpha_HW`."""
@@ -124,12 +124,14 @@ def parse_background(text: str) -> Background:
 
 
 def remove_background(image_HW3: U8, alpha_HW: U8, background: Background | None) -> U8:
-    """Give a photo's persons before another background, `(H, W, 3)`; or before none, `(H, W, 4)` RGBA."""
+    """A photo's persons before another background, `(H, W, 3)`; or before none, `(H, W, 4)` RGBA."""
     if background:
         return compose(image_HW3, alpha_HW, background.behind(image_HW3, alpha_HW))
     # Where nothing is seen nothing is kept: the background is gone, not hidden, and the file is smaller.
     shown_HW3 = cv2.bitwise_and(image_HW3, image_HW3, mask=alpha_HW)
-    return np.dstack((shown_HW3, alpha_HW))
+    cutout_HW4 = np.asarray(cv2.cvtColor(shown_HW3, cv2.COLOR_RGB2RGBA), np.uint8)
+    cutout_HW4[..., 3] = alpha_HW
+    return cutout_HW4
 
 
 def compose(image_HW3: U8, alpha_HW: U8, background_HW3: U8) -> U8:

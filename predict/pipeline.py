@@ -1,118 +1,239 @@
-"""Photos on their way, so that the network waits for none: while it has one group, the next is read, the last written.
+"""Photos are read, predicted and written at the same time, so that the network waits for none.
 
-    workers   read, decode, fit                 the next group, a photo at a time
-    caller    ask the network                   this group, all at once
-    workers   restore, refine, encode, write    the last group, a photo at a time
+    thread pool    read, decode, fit                 the next group, a photo at a time
+    caller         ask the network                   this group, all at once
+    thread pool    restore, refine, encode, write    the last group, a photo at a time
 
 Memory is that of three groups, whatever the number of photos. A group is as many photos as the network takes at once,
 or as many as have `GROUP_PIXELS` together; a larger one is a group by itself.
+
+Suffixes: H and W pixels, S side, 3 RGB.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
-from predict.photo import count_pixels
+import numpy as np
+import numpy.typing as npt
+
+from cache.atomic import write_atomically
+from predict.background import Background, remove_background
+from predict.config import STANDARD, PredictConfig, PredictError
+from predict.encode import encode
+from predict.mask import Mask, certainty, draw_mask
+from predict.photo import Photo, count_pixels, decode_photo
 from predict.plan import Job
+from predict.record import FileState, Options, Record, file_state
 from predict.result import PhotoResult
-from predict.square import find_persons, shared_processors
-from predict.worker import ReadPhoto, Worker
+from predict.square import Square, find_persons, fit_square, shared_processors
 from preprocess.errors import ImageError
-from preprocess.image import opencv_threads
-from train.predictor import Predictor
+from preprocess.geometry import FitBox
+from preprocess.image import opencv_threads, read_file
+from preprocess.quality import quality_scores
+from train.predictor import Trained
+
+F32 = npt.NDArray[np.float32]
+U8 = npt.NDArray[np.uint8]
 
 GROUP_PIXELS = 1 << 25
 """Three such groups take 0.3 GB as RGB. With photos of 48 Mpx the whole program took 1.8 GB."""
+
+
+class ReadPhoto(NamedTuple):
+    """A photo that was read.
+
+    Attributes:
+        job: what it is for.
+        photo: its pixels.
+        state: of its file when it was read.
+        square: what the network sees of it.
+        seconds: that it took.
+    """
+
+    job: Job
+    photo: Photo
+    state: FileState | None
+    square: Square
+    seconds: float
+
 
 _Reading = list[Future[ReadPhoto | PhotoResult]]
 _Writing = list[Future[PhotoResult] | PhotoResult]
 
 
-class Pipeline:
-    """Takes photos through the network.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What results are made with, of photos and of videos.
 
-    Args:
-        worker: reads and writes.
-        predictor: the network.
-        batch_size: photos that it takes at once, at most.
-        threads: that read and write; 0 takes one a processor.
+    Attributes:
+        config: what to make.
+        background: of composites.
+        trained: the network.
+        side: of the square that it sees, pixels.
+        batch_size: photos or frames that it takes at once, at most.
+        options: what decides the results, for their records.
     """
 
-    def __init__(self, worker: Worker, predictor: Predictor, *, batch_size: int, threads: int = 0) -> None:
-        self.threads = threads or os.cpu_count() or 1
-        self._worker, self._predictor, self._batch_size = worker, predictor, batch_size
+    config: PredictConfig
+    background: Background | None
+    trained: Trained
+    side: int
+    batch_size: int
+    options: Options
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[PhotoResult]:
-        """Give the results in order, each when it and those before it are written; rejections have their place.
+    @property
+    def threads(self) -> int:
+        """That read and write."""
+        return self.config.threads or os.cpu_count() or 1
 
-        Raises:
-            PredictError: a result cannot be written. Those of the photos under way are written or not, never by half.
-        """
-        reading: deque[_Reading] = deque()
-        writing: deque[_Writing] = deque()
-        # The photos are the unit of parallel work: OpenCV's own threads would only get in the way.
-        with (
-            opencv_threads(1),
-            shared_processors(self._predictor),
-            ThreadPoolExecutor(self.threads, thread_name_prefix="predict") as pool,
-        ):
-            try:
-                for group in self._groups(jobs, pool):
-                    reading.append([pool.submit(self._worker.read, job) for job in group])
-                    if len(reading) > 1:
-                        writing.append(self._predict(reading.popleft(), pool))
-                    if len(writing) > 1:
-                        yield from _results(writing.popleft())
-                while reading:
-                    writing.append(self._predict(reading.popleft(), pool))
-                while writing:
+    def fit(self, image_HW3: U8) -> Square:
+        """What the network sees of a photo."""
+        return fit_square(image_HW3, self.side, self.trained.fit)
+
+    def draw(self, probability_SS: F32, box: FitBox, image_HW3: U8, background: Background | None) -> tuple[U8, Mask]:
+        """The pixels of a result, `(H, W)` grey, `(H, W, 3)` RGB or `(H, W, 4)` RGBA, and its mask."""
+        config = self.config
+        mask = draw_mask(
+            probability_SS, box, image_HW3, refined=config.refine, hard=config.hard, threshold=config.threshold
+        )
+        is_mask = config.kind == "mask"
+        return mask.alpha if is_mask else remove_background(image_HW3, mask.alpha, background), mask
+
+
+def make_photos(setup: Setup, jobs: Iterable[Job]) -> Iterator[PhotoResult]:
+    """Give the results in order, each when it and those before it are written; rejections have their place.
+
+    Raises:
+        PredictError: a result cannot be written. Those of the photos under way are written or not, never by half.
+    """
+    reading: deque[_Reading] = deque()
+    writing: deque[_Writing] = deque()
+    # The photos are the unit of parallel work: OpenCV's own threads would only get in the way.
+    with (
+        opencv_threads(1),
+        shared_processors(setup.trained.predictor),
+        ThreadPoolExecutor(setup.threads, thread_name_prefix="predict") as pool,
+    ):
+        try:
+            for group in _groups(jobs, setup.batch_size, pool):
+                reading.append([pool.submit(_read, setup, job) for job in group])
+                if len(reading) > 1:
+                    writing.append(_predict(setup, reading.popleft(), pool))
+                if len(writing) > 1:
                     yield from _results(writing.popleft())
-            finally:
-                pool.shutdown(cancel_futures=True)
+            while reading:
+                writing.append(_predict(setup, reading.popleft(), pool))
+            while writing:
+                yield from _results(writing.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
 
-    def _groups(self, jobs: Iterable[Job], pool: ThreadPoolExecutor) -> Iterator[list[Job]]:
-        """Jobs, as many together as the network and memory take."""
-        jobs = iter(jobs)
-        ahead = deque((job, pool.submit(_pixels, job)) for job in islice(jobs, 2 * self._batch_size))
-        group, held = list[Job](), 0
-        while ahead:
-            job, counting = ahead.popleft()
-            ahead.extend((following, pool.submit(_pixels, following)) for following in islice(jobs, 1))
-            pixels = counting.result()
-            if group and (len(group) == self._batch_size or held + pixels > GROUP_PIXELS):
-                yield group
-                group, held = [], 0
-            group.append(job)
-            held += pixels
-        if group:
+
+def _groups(jobs: Iterable[Job], batch_size: int, pool: ThreadPoolExecutor) -> Iterator[list[Job]]:
+    """Jobs, as many together as the network and memory take."""
+    jobs = iter(jobs)
+    counted = deque((job, pool.submit(_pixels, job)) for job in islice(jobs, 2 * batch_size))
+    group, held = list[Job](), 0
+    while counted:
+        job, counting = counted.popleft()
+        counted.extend((following, pool.submit(_pixels, following)) for following in islice(jobs, 1))
+        pixels = counting.result()
+        if group and (len(group) == batch_size or held + pixels > GROUP_PIXELS):
             yield group
-
-    def _predict(self, reading: _Reading, pool: ThreadPoolExecutor) -> _Writing:
-        """Ask the network, and have the results written."""
-        found = [future.result() for future in reading]
-        photos = [one for one in found if isinstance(one, ReadPhoto)]
-        started = perf_counter()
-        probabilities_NSS = iter(find_persons(self._predictor, [photo.square for photo in photos]))
-        each = (perf_counter() - started) / max(1, len(photos))
-        return [
-            pool.submit(self._worker.write, one, next(probabilities_NSS), each) if isinstance(one, ReadPhoto) else one
-            for one in found
-        ]
+            group, held = [], 0
+        group.append(job)
+        held += pixels
+    if group:
+        yield group
 
 
 def _pixels(job: Job) -> int:
-    """Of a photo that is yet to be read; what is wrong with it is said when it is."""
+    """Of a photo that is yet to be read, which also finds what is wrong with it."""
     try:
         return count_pixels(job.source) if job.source else 0
     except ImageError:
         return 0
 
 
+def _predict(setup: Setup, reading: _Reading, pool: ThreadPoolExecutor) -> _Writing:
+    """Ask the network, and have the results written."""
+    found = [future.result() for future in reading]
+    photos = [one for one in found if isinstance(one, ReadPhoto)]
+    started = perf_counter()
+    probabilities_NSS = iter(find_persons(setup.trained.predictor, [photo.square for photo in photos]))
+    each = (perf_counter() - started) / max(1, len(photos))
+    return [
+        pool.submit(_finish, setup, one, next(probabilities_NSS), each) if isinstance(one, ReadPhoto) else one
+        for one in found
+    ]
+
+
 def _results(writing: _Writing) -> Iterator[PhotoResult]:
     for one in writing:
         yield one if isinstance(one, PhotoResult) else one.result()
+
+
+def _read(setup: Setup, job: Job) -> ReadPhoto | PhotoResult:
+    """Read, decode and fit a photo; give its rejection if that cannot be."""
+    started = perf_counter()
+    state = file_state(job.source)  # before it is read: what is changed meanwhile is then known to be another
+    try:
+        photo = decode_photo(sys.stdin.buffer.read() if job.source is None else read_file(job.source))
+    except ImageError as error:
+        seconds = perf_counter() - started
+        return PhotoResult(input=job.name, output=None, status="rejected", reason=str(error), seconds=seconds)
+    return ReadPhoto(job, photo, state, setup.fit(photo.pixels), perf_counter() - started)
+
+
+def _finish(setup: Setup, read: ReadPhoto, probability_SS: F32, seconds: float) -> PhotoResult:
+    """Bring the network's answer back to the photo's size, and write the result; `seconds` were the network's.
+
+    Raises:
+        PredictError: it cannot be written.
+    """
+    started = perf_counter()
+    config, job, (pixels_HW3, profile) = setup.config, read.job, read.photo
+    result, mask = setup.draw(probability_SS, read.square.box, pixels_HW3, setup.background)
+    comment = "" if job.output is None else Record(source=read.state, options=setup.options).to_text()
+    _write(job.output, encode(result, config.format, None if config.kind == "mask" else profile, comment))
+    scores = quality_scores(pixels_HW3, mask.person, side=setup.side)
+    height, width = pixels_HW3.shape[:2]
+    return PhotoResult(
+        input=job.name,
+        output=STANDARD if job.output is None else str(job.output),
+        status="done",
+        width=width,
+        height=height,
+        coverage=mask.coverage,
+        seconds=read.seconds + seconds + perf_counter() - started,
+        scores={**scores.to_dict(), "certainty": certainty(probability_SS[read.square.box.slices], config.threshold)},
+    )
+
+
+def _write(output: Path | None, data: bytes) -> None:
+    """Write whole or not at all."""
+    if output is None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write_atomically(output, data)
+        except OSError:
+            output.with_name(f".{output.name}.tmp").unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise PredictError(
+            f"cannot write {output}: {error.strerror}; free some space or choose another --out: what is done is kept"
+        ) from error

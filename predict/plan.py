@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import glob
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from predict.background import Background, parse_background
 from predict.config import STANDARD, PredictConfig, PredictError
-from predict.inputs import Input, find_inputs
 from predict.photo import SUFFIXES
 from predict.video.format import VIDEO_SUFFIXES, choose_encoding, is_video
+
+Input = tuple[Path | None, Path]
+"""A photo or video to read, None for standard input, and the place of its result in the folder of results."""
 
 
 class Job(NamedTuple):
@@ -47,7 +51,7 @@ class Plan(NamedTuple):
 
 
 def plan_jobs(config: PredictConfig) -> Plan:
-    """Look for the photos and videos, and give each its output.
+    """Find the photos and videos, and choose an output for each.
 
     Raises:
         PredictError: an input stands for nothing; two would give the same file; one would be overwritten; the
@@ -58,12 +62,13 @@ def plan_jobs(config: PredictConfig) -> Plan:
         inputs = find_inputs(config.inputs, Path())
         if len(inputs) != 1:
             raise PredictError(f"standard output holds one result, and there are {len(inputs)} photos; name a folder")
-        if is_video(inputs[0].path):
-            raise PredictError(f"{inputs[0].path} is a video, which is not written to standard output; name a folder")
-        return Plan((Job(inputs[0].path, None, skip=False),), background)
+        ((source, _),) = inputs
+        if is_video(source):
+            raise PredictError(f"{source} is a video, which is not written to standard output; name a folder")
+        return Plan((Job(source, None, skip=False),), background)
     if not config.out.is_dir() and (config.out.exists() or config.out.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES):
         raise PredictError(f"out={config.out} is to be a folder, not a file; results are called as their photos are")
-    jobs = [_job(each, config) for each in find_inputs(config.inputs, config.out)]
+    jobs = [_job(source, place, config) for source, place in find_inputs(config.inputs, config.out)]
     _check_distinct(jobs)
     _check_safe(jobs, config)
     videos = tuple(job for job in jobs if is_video(job.source))
@@ -72,10 +77,10 @@ def plan_jobs(config: PredictConfig) -> Plan:
     return Plan(tuple(job for job in jobs if not is_video(job.source)), background, videos)
 
 
-def _job(each: Input, config: PredictConfig) -> Job:
-    suffix = choose_encoding(config.kind, config.video_format).suffix if is_video(each.path) else config.suffix
-    output = config.out / each.place.with_suffix(suffix)
-    return Job(each.path, output, skip=output.exists() and not config.overwrite)
+def _job(source: Path | None, place: Path, config: PredictConfig) -> Job:
+    suffix = choose_encoding(config.kind, config.video_format).suffix if is_video(source) else config.suffix
+    output = config.out / place.with_suffix(suffix)
+    return Job(source, output, skip=output.exists() and not config.overwrite)
 
 
 def _check_distinct(jobs: list[Job]) -> None:
@@ -96,3 +101,57 @@ def _check_safe(jobs: list[Job], config: PredictConfig) -> None:
     for job in jobs:
         if job.output and job.output.resolve() in read:
             raise PredictError(f"{job.output} is itself an input and is never overwritten; choose another --out")
+
+
+def find_inputs(names: Sequence[str], out: Path) -> list[Input]:
+    """All photos and videos in the order in which they are named, each once; those of a folder by path.
+
+    Of a folder what has a known suffix counts, hidden files and what is beneath `out` do not. A file that is named, or
+    meant by a pattern, is taken whatever its suffix.
+
+    Raises:
+        PredictError: a name or pattern stands for nothing, or standard input is named twice.
+    """
+    if names.count(STANDARD) > 1:
+        raise PredictError(f"there is one standard input, and {STANDARD} is named {names.count(STANDARD)} times")
+    found: dict[Path | None, Input] = {}
+    for name in names:
+        for each in _inputs(name, out.resolve()):
+            found.setdefault(each[0] and each[0].resolve(), each)
+    return list(found.values())
+
+
+def _inputs(name: str, out: Path) -> Iterator[Input]:
+    path = Path(name)
+    if name == STANDARD:
+        yield None, Path("stdin")
+    elif path.is_dir():
+        yield from _folder(path, out)
+    elif path.exists():
+        yield path, Path(path.name)
+    elif glob.has_magic(name):
+        # Names with these signs in them were looked for as they are before.
+        matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  # pathlib's knows no absolute patterns
+        if not matches:
+            raise PredictError(f"no file is called {name}; check the pattern")
+        for match in matches:
+            one = Path(match)
+            yield from _folder(one, out) if one.is_dir() else [(one, Path(one.name))]
+    else:
+        raise PredictError(f"{name} does not exist; name a file, a folder, a pattern, or - for standard input")
+
+
+def _folder(folder: Path, out: Path) -> Iterator[Input]:
+    beneath = folder.resolve() in out.parents  # results of an earlier call are no photos
+    empty, known = True, SUFFIXES | VIDEO_SUFFIXES
+    for path in sorted(folder.rglob("*")):
+        place = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in place.parts)
+        if path.suffix.lower() not in known or hidden or not path.is_file():
+            continue
+        if beneath and out in path.resolve().parents:
+            continue
+        empty = False
+        yield path, place
+    if empty:
+        raise PredictError(f"{folder} holds no photo and no video; known are {', '.join(sorted(known))}")

@@ -1,4 +1,4 @@
-"""What has become of the photos and videos."""
+"""The results of photos and videos."""
 
 from __future__ import annotations
 
@@ -8,24 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from predict.config import STANDARD, Kind, Status
-from predict.video.result import VideoResult
 from preprocess.quality import QualityThresholds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PhotoResult:
-    """One photo.
+class Result:
+    """A photo or a video.
 
     Attributes:
         input: its path, or `-`.
         output: path of the result, or `-`; None if there is none.
         status: `skipped` is what was there already.
-        width, height: of the upright photo and of its result, pixels.
-        coverage: share of persons, in percent.
-        seconds: spent on it: reading, its part of the network's time, writing.
+        width, height: of the upright photo or video and of its result, pixels.
+        coverage: share of persons, in percent; of a video the mean over its frames.
+        seconds: spent on it; of a photo reading, its part of the network's time, and writing.
         reason: why it was rejected.
-        scores: of the photo and its mask, by name, 0 to 100; empty if it is not done. See `preprocess.quality`, and
-            `predict.certainty`, which has no threshold.
     """
 
     input: str
@@ -36,16 +33,43 @@ class PhotoResult:
     coverage: float | None = None
     seconds: float | None = None
     reason: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PhotoResult(Result):
+    """A photo.
+
+    Attributes:
+        scores: of the photo and its mask, by name, 0 to 100; empty if it is not done. See `preprocess.quality`, and
+            `predict.mask.certainty`, which has no threshold.
+    """
+
     scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give plain values, fit for JSON."""
-        return dataclasses.asdict(self)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VideoResult(Result):
+    """A video.
+
+    Attributes:
+        frames: that were written.
+        fps: frames per second, on average, as they are shown.
+        notes: what is worth knowing, a sentence each.
+    """
+
+    frames: int = 0
+    fps: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def frames_per_s(self) -> float:
+        """Frames that were done in a second."""
+        return self.frames / self.seconds if self.seconds else 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PredictReport:
-    """All of them.
+    """All results of a run.
 
     Attributes:
         model: the checkpoint.
@@ -54,7 +78,7 @@ class PredictReport:
         device, precision, side, batch_size, threads: how it ran.
         notes: what is worth knowing, a sentence each.
         photos: in the order in which they were named.
-        videos: likewise.
+        videos: in the order in which they were named.
         seconds: from the first photo to the last, without loading the network.
         quality: what the scores of a result are to reach.
     """
@@ -79,9 +103,8 @@ class PredictReport:
         return str(self.out) == STANDARD
 
     def count(self, status: Status) -> int:
-        """How many photos and videos came to this."""
-        statuses = [photo.status for photo in self.photos] + [video.status for video in self.videos]
-        return statuses.count(status)
+        """How many photos and videos have this status."""
+        return sum(result.status == status for result in (*self.photos, *self.videos))
 
     @property
     def images_per_s(self) -> float:
@@ -89,7 +112,7 @@ class PredictReport:
         return sum(photo.status == "done" for photo in self.photos) / self.seconds if self.seconds else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values, fit for JSON."""
+        """Plain values, fit for JSON."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {
             **values,
@@ -101,8 +124,8 @@ class PredictReport:
             "rejected": self.count("rejected"),
             "images_per_s": self.images_per_s,
             "quality": dataclasses.asdict(self.quality),
-            "photos": [{**photo.to_dict(), "below": self._below(photo)} for photo in self.photos],
-            "videos": [video.to_dict() for video in self.videos],
+            "photos": [{**dataclasses.asdict(photo), "below": self._below(photo)} for photo in self.photos],
+            "videos": [{**dataclasses.asdict(video), "frames_per_s": video.frames_per_s} for video in self.videos],
         }
 
     def _below(self, photo: PhotoResult) -> list[str]:

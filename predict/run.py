@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
@@ -10,15 +11,13 @@ import torch
 
 from model.base import check_side
 from predict.config import PredictConfig
-from predict.pipeline import Pipeline
+from predict.pipeline import Setup, make_photos
 from predict.plan import Job, Plan
-from predict.record import Options, check_made, decisive_options, video_options
-from predict.result import PhotoResult, PredictReport
-from predict.video.result import VideoResult
-from predict.worker import Worker
+from predict.record import check_made, decisive_options, video_options
+from predict.result import PhotoResult, PredictReport, VideoResult
 from preprocess.image import quiet_pillow
 from train.hardware import HardwareError
-from train.predictor import Trained, load_predictor
+from train.predictor import load_predictor
 
 Advance = Callable[[int, int], None]
 """Called with (photos done, photos to do), or with frames."""
@@ -30,7 +29,7 @@ Watch = Callable[[Job], AbstractContextManager[Advance]]
 def predict(
     config: PredictConfig, plan: Plan, advance: Advance | None = None, watch: Watch | None = None
 ) -> PredictReport:
-    """Do what was planned: the photos, then the videos. What cannot be read is left out, and told with its reason.
+    """Make what was planned: the photos, then the videos. What cannot be read is rejected with its reason.
 
     Raises:
         CheckpointError: see `load_network`.
@@ -47,17 +46,19 @@ def predict(
     batch_size = config.batch_size or trained.config.loader.batch_size
     options = decisive_options(config, plan.background, side, trained.precision)
     check_made(config, plan, options)
-    pipeline = Pipeline(
-        Worker(config, plan.background, side, trained.fit, options),
-        trained.predictor,
+    setup = Setup(
+        config=config,
+        background=plan.background,
+        trained=trained,
+        side=side,
         batch_size=batch_size,
-        threads=config.threads,
+        options=options,
     )
     started = perf_counter()
     try:
-        photos = _collect(pipeline, plan, advance)
+        photos = _make_photos(setup, plan, advance)
         seconds = perf_counter() - started
-        videos = tuple(_videos(config, plan, watch, trained, side, batch_size, options)) if plan.videos else ()
+        videos = tuple(_make_videos(setup, plan, watch)) if plan.videos else ()
     except torch.OutOfMemoryError as error:
         raise HardwareError(
             f"the GPU's memory cannot hold batch_size={batch_size} at side {side}; "
@@ -71,7 +72,7 @@ def predict(
         precision=trained.precision,
         side=side,
         batch_size=batch_size,
-        threads=pipeline.threads,
+        threads=setup.threads,
         notes=notes,
         photos=photos,
         videos=videos,
@@ -80,12 +81,12 @@ def predict(
     )
 
 
-def _collect(pipeline: Pipeline, plan: Plan, advance: Advance | None) -> tuple[PhotoResult, ...]:
+def _make_photos(setup: Setup, plan: Plan, advance: Advance | None) -> tuple[PhotoResult, ...]:
     """All results in the order of the jobs, those that are there already among them."""
     wanted = [job for job in plan.jobs if not job.skip]
     made = list[PhotoResult]()
     with quiet_pillow():
-        for result in pipeline.run(wanted):
+        for result in make_photos(setup, wanted):
             made.append(result)
             if advance:
                 advance(len(made), len(wanted))
@@ -96,26 +97,11 @@ def _collect(pipeline: Pipeline, plan: Plan, advance: Advance | None) -> tuple[P
     )
 
 
-def _videos(
-    config: PredictConfig,
-    plan: Plan,
-    watch: Watch | None,
-    trained: Trained,
-    side: int,
-    batch_size: int,
-    options: Options,
-) -> Iterator[VideoResult]:
+def _make_videos(setup: Setup, plan: Plan, watch: Watch | None) -> Iterator[VideoResult]:
     from predict.video.pipeline import VideoPipeline  # wants the optional package av
 
-    pipeline = VideoPipeline(
-        config,
-        plan.background,
-        trained.predictor,
-        side=side,
-        fit=trained.fit,
-        batch_size=batch_size,
-        options=video_options(config, options),
-    )
+    options = video_options(setup.config, setup.options)
+    pipeline = VideoPipeline(dataclasses.replace(setup, options=options))
     for job in plan.videos:
         if job.skip:
             yield VideoResult(input=job.name, output=str(job.output), status="skipped")

@@ -33,7 +33,7 @@ def test_a_png_holds_its_pixels_to_the_bit(height, width, channels):
 def test_the_profile_comes_along(file_format):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     pixels = np.full((9, 8, 3), 100, np.uint8)
-    for given in (profile, None):
+    for given in (profile, b"profile" * 40, None):  # also one that libpng would refuse
         read = Image.open(io.BytesIO(encode(pixels, file_format, given)))
         assert read.info.get("icc_profile") == given
         assert np.abs(np.asarray(read).astype(int) - pixels).max() <= 2

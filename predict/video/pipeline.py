@@ -1,9 +1,9 @@
-"""A video on its way, so that the network waits for none: all four stages are at work at a time, on one group each.
+"""Videos are decoded, predicted, drawn and encoded at the same time, a group of frames each, so that no stage waits.
 
-    reader    decode, fit                  the next group of frames
-    caller    ask the network, smooth      this group
-    workers   restore, refine, compose     the group before, a frame at a time
-    encoder   encode, write                the one before that, in order
+    reader         decode, fit                  the next group of frames
+    caller         ask the network, smooth      this group
+    thread pool    restore, refine, compose     the group before, a frame at a time
+    writer         encode, write                the one before that, in order
 
 Memory is that of these groups and of what decoder and encoder hold back, whatever the length. A group is as many frames
 as the network takes at once, or as have `GROUP_PIXELS` together.
@@ -13,7 +13,6 @@ Suffixes: S side.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,22 +23,17 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from av import Packet, VideoFrame
 
-from cache.spec import Fit
-from predict.background import Background, Picture, remove_background
-from predict.config import PredictConfig
-from predict.mask import draw_mask
-from predict.pipeline import GROUP_PIXELS
+from predict.background import Background, Picture
+from predict.pipeline import F32, GROUP_PIXELS, Setup
 from predict.plan import Job
-from predict.record import Options, Record, file_state
-from predict.square import F32, Square, find_persons, fit_square, shared_processors
-from predict.video.errors import VideoError
+from predict.record import Record, file_state
+from predict.result import VideoResult
+from predict.square import Square, find_persons, shared_processors
 from predict.video.format import choose_encoding
-from predict.video.result import VideoResult
 from predict.video.sink import VideoSink, open_sink
 from predict.video.smoothing import Smoother
-from predict.video.source import Frame, SoundPacket, VideoSource
+from predict.video.source import Frame, SoundPacket, VideoError, VideoSource
 from preprocess.image import opencv_threads
-from train.predictor import Predictor
 
 Advance = Callable[[int, int], None]
 """Called with (frames done, frames to do)."""
@@ -55,45 +49,18 @@ class Shot(NamedTuple):
     square: Square
 
 
-class Drawn(NamedTuple):
-    """A picture that is ready to be encoded, and the share of persons in it, in percent."""
-
-    picture: VideoFrame
-    coverage: float
-
+Drawn = tuple[VideoFrame, float]
+"""A picture that is ready to be encoded, and the share of persons in it, in percent."""
 
 Read: TypeAlias = "list[Shot | SoundPacket]"
 Drawing: TypeAlias = "list[Future[Drawn] | SoundPacket]"
 
 
 class VideoPipeline:
-    """Takes videos through the network.
+    """Takes videos through the network."""
 
-    Args:
-        config: what to make.
-        background: of composites.
-        predictor: the network.
-        side, fit: of its square.
-        batch_size: frames that it takes at once, at most.
-        options: what decides the results, for their records.
-    """
-
-    def __init__(
-        self,
-        config: PredictConfig,
-        background: Background | None,
-        predictor: Predictor,
-        *,
-        side: int,
-        fit: Fit,
-        batch_size: int,
-        options: Options,
-    ) -> None:
-        self._config, self._background, self._predictor = config, background, predictor
-        self._side, self._fit, self._batch_size = side, fit, batch_size
-        self._options = options
-        self._threads = config.threads or os.cpu_count() or 1
-        self._encoding = choose_encoding(config.kind, config.video_format)
+    def __init__(self, setup: Setup) -> None:
+        self._setup, self._encoding = setup, choose_encoding(setup.config.kind, setup.config.video_format)
 
     def run(self, job: Job, advance: Advance | None = None) -> VideoResult:
         """Make one video; give its rejection if that cannot be.
@@ -103,8 +70,8 @@ class VideoPipeline:
         """
         assert job.source, "a video is never on standard input"
         assert job.output, "nor its result on standard output"
-        started, coverages, threads = perf_counter(), list[float](), self._config.threads
-        comment = Record(source=file_state(job.source), options=self._options).to_text()
+        started, coverages, threads = perf_counter(), list[float](), self._setup.config.threads
+        comment = Record(source=file_state(job.source), options=self._setup.options).to_text()
         try:
             with VideoSource(job.source, threads=threads) as source:
                 with open_sink(job.output, self._encoding, source, threads=threads, comment=comment) as sink:
@@ -129,15 +96,16 @@ class VideoPipeline:
             return VideoResult(input=job.name, output=None, status="rejected", reason=str(error), seconds=seconds)
 
     def _written(self, source: VideoSource, sink: VideoSink) -> Iterator[list[float]]:
-        """Do it, and give the coverage of each group's frames when they are written."""
-        groups, smoother = self._groups(source), Smoother(self._config.smooth)
+        """Write the result, and give the coverage of each group's frames when they are written."""
+        predictor = self._setup.trained.predictor
+        groups, smoother = self._groups(source), Smoother(self._setup.config.smooth)
         background, writing = self._fitted_background(source), deque[Future[list[float]]]()
         # The frames are the unit of parallel work: OpenCV's own threads would only get in the way.
         with (
             opencv_threads(1),
-            shared_processors(self._predictor),
+            shared_processors(predictor),
             _pool(1) as reader,
-            _pool(self._threads) as workers,
+            _pool(self._setup.threads) as workers,
             _pool(1) as writer,
         ):
             try:
@@ -145,7 +113,7 @@ class VideoPipeline:
                 while group := reading.result():
                     reading = reader.submit(next, groups, None)
                     shots = [item for item in group if isinstance(item, Shot)]
-                    answers = iter(find_persons(self._predictor, [shot.square for shot in shots]))
+                    answers = iter(find_persons(predictor, [shot.square for shot in shots]))
                     drawing: Drawing = []
                     for item in group:
                         if isinstance(item, Packet):
@@ -164,13 +132,13 @@ class VideoPipeline:
 
     def _groups(self, source: VideoSource) -> Iterator[Read]:
         """Frames, as many together as the network and memory take, and the sound between them."""
-        size = max(1, min(self._batch_size, GROUP_PIXELS // (source.width * source.height)))
+        size = max(1, min(self._setup.batch_size, GROUP_PIXELS // (source.width * source.height)))
         group: Read = []
         shots = 0
         for item in source.items():
             if isinstance(item, Frame):
                 shots += 1
-                group.append(Shot(item, fit_square(item.pixels, self._side, self._fit)))
+                group.append(Shot(item, self._setup.fit(item.pixels)))
             else:
                 group.append(item)
             if shots == size or len(group) == size + _MOST_PACKETS:
@@ -180,25 +148,16 @@ class VideoPipeline:
             yield group
 
     def _draw(self, shot: Shot, probability_SS: F32, background: Background | None, sink: VideoSink) -> Drawn:
-        config, pixels_HW3 = self._config, shot.frame.pixels
-        mask = draw_mask(
-            probability_SS,
-            shot.square.box,
-            pixels_HW3,
-            refined=config.refine,
-            hard=config.hard,
-            threshold=config.threshold,
-        )
-        is_mask = config.kind == "mask"
-        picture = mask.alpha if is_mask else remove_background(pixels_HW3, mask.alpha, background)
-        return Drawn(sink.draw(picture, shot.frame), mask.coverage)
+        pixels, mask = self._setup.draw(probability_SS, shot.square.box, shot.frame.pixels, background)
+        return sink.draw(pixels, shot.frame), mask.coverage
 
     def _fitted_background(self, source: VideoSource) -> Background | None:
-        """As it is, but a picture is brought to the video's size once, not for each frame."""
-        if not isinstance(self._background, Picture):
-            return self._background
+        """The background; a picture is brought to the video's size here, once instead of for each frame."""
+        background = self._setup.background
+        if not isinstance(background, Picture):
+            return background
         alpha_HW = np.zeros((source.height, source.width), np.uint8)
-        return Picture(self._background.behind(np.dstack([alpha_HW] * 3), alpha_HW))
+        return Picture(background.behind(np.dstack([alpha_HW] * 3), alpha_HW))
 
     def _notes(self, sink: VideoSink) -> tuple[str, ...]:
         if not sink.left_out:

@@ -21,9 +21,8 @@ from av.video.reformatter import ColorRange
 from cache.atomic import sync_directory
 from predict.config import PredictError
 from predict.video.colours import GREY
-from predict.video.errors import VideoError, said
 from predict.video.format import Encoding
-from predict.video.source import Frame, SoundPacket, VideoSource
+from predict.video.source import Frame, SoundPacket, VideoError, VideoSource, said
 
 U8 = npt.NDArray[np.uint8]
 

@@ -21,17 +21,27 @@ from av.container import InputContainer
 from av.stream import Disposition, Stream
 
 from predict.video.colours import read_colours
-from predict.video.errors import VideoError, said
-from predict.video.extent import Extent
 
 U8 = npt.NDArray[np.uint8]
 SoundPacket: TypeAlias = "Packet[Stream]"
+
+SHORT = Fraction(1, 10)
+"""Seconds that may be missing, or two frames if these last longer: headers round."""
 
 _SQUARE = Fraction(1)
 """Width of a pixel by its height."""
 
 _TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 """By quarters of a turn, against the clock."""
+
+
+class VideoError(ValueError):
+    """A video cannot be read to its end, or not be written as is wanted; the message is the reason alone."""
+
+
+def said(error: av.FFmpegError) -> str:
+    """What FFmpeg says, without its numbers."""
+    return (error.strerror or type(error).__name__).strip().rstrip(".")
 
 
 class Frame(NamedTuple):
@@ -135,7 +145,7 @@ class VideoSource:
         raise VideoError("no frame of its video can be decoded")
 
     def _decode(self) -> Generator[VideoFrame | SoundPacket, None, None]:
-        extent, frames = Extent(self._container, self._stream, self.rate), 0
+        extent, frames = _Extent(self._container, self._stream, self.rate), 0
         try:
             for packet in self._container.demux():
                 extent.see(packet)
@@ -182,3 +192,41 @@ def _moved(packet: SoundPacket, begin: Fraction) -> SoundPacket:
     packet.pts = None if packet.pts is None else packet.pts - shift
     packet.dts = None if packet.dts is None else packet.dts - shift
     return packet
+
+
+class _Extent:
+    """Compares what a file has with what its header promises: where a file was cut, FFmpeg just comes to an end.
+
+    Args:
+        container, stream: the file and its video.
+        rate: frames a second.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream, rate: Fraction) -> None:
+        self._stream, self._slack = stream, max(SHORT, 2 / rate)
+        self._end: Fraction | None = None
+        self._whole_file = False
+        if stream.duration is not None and stream.time_base:
+            self._end = ((stream.start_time or 0) + stream.duration) * stream.time_base
+        elif container.duration is not None:
+            # Matroska tells that of all streams together, from 0 on, whenever they begin.
+            self._end, self._whole_file = Fraction(container.duration, av.time_base), True
+        # MP4 and MOV also count frames that they then leave out: those before and after an edit.
+        self._frames = 0 if "mov" in container.format.name else stream.frames
+        self._reached = Fraction(0)
+
+    def see(self, packet: Packet[Stream]) -> None:
+        """Note how far a packet goes."""
+        if packet.pts is not None and (self._whole_file or packet.stream is self._stream):
+            self._reached = max(self._reached, (packet.pts + (packet.duration or 0)) * packet.time_base)
+
+    def check(self, frames: int, rate: Fraction) -> None:
+        """Say what is missing at the end of the file.
+
+        Raises:
+            VideoError: more than a rounding is.
+        """
+        missing = Fraction(0) if self._end is None else self._end - self._reached
+        missing = max(missing, (self._frames - frames) / rate)
+        if missing > self._slack:
+            raise VideoError(f"it is cut: of what its header promises the last {float(missing):.1f} s are missing")
