@@ -13,7 +13,7 @@ from export.report import CHECKPOINT, ExportReport
 from train.evaluation.targets import TARGETS
 
 LICENCE = "apache-2.0"
-"""As maskcache itself; whoever trained a network may put another into its card."""
+"""The licence of maskcache itself; who trained a network may put another into its card."""
 
 TAGS = ("person-segmentation", "background-removal", "u-net", "maskcache")
 
@@ -70,7 +70,7 @@ _CROP: dict[Fit, tuple[str, ...]] = {
 
 
 def write_card(report: ExportReport, record: TrainingRecord) -> str:
-    """Give the card's text."""
+    """The text of the card."""
     sections = (
         _front(report),
         _title(report, record),
@@ -142,7 +142,7 @@ def _contract(report: ExportReport) -> str:
 
 
 def _data(record: TrainingRecord) -> str:
-    """On which images; what is not known is said to be so."""
+    """The training images, and what is not known of them."""
     saved, index = record.saved, record.cache
     head = "## Training data\n\n"
     if index is None:
@@ -172,7 +172,7 @@ def _data(record: TrainingRecord) -> str:
 
 
 def _training(record: TrainingRecord) -> str:
-    """With which settings."""
+    """The settings of the training."""
     saved, config = record.saved, record.saved.config
     network = config.network
     duration = _duration(sum(result.seconds for result in saved.results))
@@ -196,7 +196,7 @@ def _training(record: TrainingRecord) -> str:
 
 
 def _scores(record: TrainingRecord) -> str:
-    """How good it is."""
+    """The scores on the validation split."""
     scored, photos = record.scored, record.photos
     if scored is None:
         return "## Scores\n\nNone: the checkpoint was written before the end of its first epoch."
@@ -224,12 +224,12 @@ def _scores(record: TrainingRecord) -> str:
     if photos and photos.best_threshold:
         threshold, iou = photos.best_threshold
         words += f" In hindsight the best threshold there is {threshold:g}, with an IoU of {iou:.4f}."
-    told = "".join(f"\n\nNote: {note}." for note in record.notes)
-    return f"## Scores\n\n{words}\n\n{_table(head, rows, numbers=True)}{told}"
+    notes = "".join(f"\n\nNote: {note}." for note in record.notes)
+    return f"## Scores\n\n{words}\n\n{_table(head, rows, numbers=True)}{notes}"
 
 
 def _duration(seconds: float) -> str:
-    """In the unit that gives two digits or more."""
+    """A time in the unit that gives two digits or more."""
     name, unit = next(each for each in _UNITS.items() if seconds >= 10 * each[1] or each[1] == 1)
     return f"{seconds / unit:,.0f} {name}"
 
@@ -320,7 +320,7 @@ def _licence(record: TrainingRecord) -> str:
 
 
 def usage(kind: Format, *, side: int, fit: Fit) -> str:
-    """Give a program that cuts the persons out of `photo.jpg`.
+    """A program that cuts the persons out of `photo.jpg`.
 
     Args:
         kind: of the file that it calls.

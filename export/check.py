@@ -93,7 +93,7 @@ def batches(side: int, stride: int) -> Iterator[U8]:
 
 
 def compare(answer: Answer, reference: Answer, side: int, stride: int) -> Difference:
-    """Ask both about `batches`."""
+    """Compare the answers of both on `batches`."""
     shapes, largest, total, pixels, decisions = [], 0.0, 0.0, 0, 0
     for image_N3HW in batches(side, stride):
         mine_N1HW, true_N1HW = answer(image_N3HW), reference(image_N3HW)
@@ -134,7 +134,7 @@ class Latency:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Have torch use so many threads of the CPU for a while."""
+    """Let torch use this many threads of the CPU within the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -170,7 +170,7 @@ def measure(runs: Mapping[str, Callable[[], object]]) -> dict[str, Latency]:
 
 
 def check_packages(config: ExportConfig) -> None:
-    """See that what a format needs is installed.
+    """Check that the packages that a format needs are installed.
 
     Raises:
         ExportError: it is not.
@@ -204,7 +204,7 @@ def load_file(path: Path, kind: Format, threads: int) -> Answer:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # an error comes as an exception; that is enough
-    # Its threads would else go on spinning for a while after each answer, in the way of whoever is measured next.
+    # Its threads would else go on spinning for a while after each answer, in the way of what is measured next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda image_N3HW: np.asarray(session.run([OUTPUT], {INPUT: image_N3HW})[0])

@@ -1,4 +1,4 @@
-"""What is to be exported, and how."""
+"""The settings of an export."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class ExportError(ValueError):
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of what a library says of its error: some go on for pages."""
+    """The first line of a library's error: some go on for pages."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """Which network, into what.
+    """The settings of an export.
 
     Attributes:
-        model: a `best_model.pth` or `last_model.pth`.
+        model: the checkpoint, a `best_model.pth` or `last_model.pth`.
         out: folder of `model.onnx`, `model.pt2` and `README.md`.
         format: `onnx`, `program` (of `torch.export`), or `all`.
         opset: of ONNX.
@@ -59,7 +59,7 @@ class ExportConfig:
 
     @property
     def formats(self) -> tuple[Format, ...]:
-        """Those that are asked for."""
+        """The formats that are asked for."""
         return tuple(each for each in FILES if self.format in (each, "all"))
 
     @property

@@ -31,12 +31,12 @@ class ProbabilityNetwork(nn.Module):
         self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
-        """Give `probability_N1HW` (float32) of `image_N3HW` (uint8 RGB)."""
+        """`probability_N1HW` (float32) of `image_N3HW` (uint8 RGB)."""
         return torch.sigmoid(self.network(image))
 
 
 def normalisation(network: SegmentationNetwork) -> dict[str, tuple[float, ...]]:
-    """What the network does first, itself: `(image / 255 - mean) / std` by channel, rounded to six digits."""
+    """The normalisation inside the network, `(image / 255 - mean) / std` by channel, rounded to six digits."""
     layer = network.normalise
     std_3 = 1 / (255 * layer.scale_1311.flatten().double())
     mean_3 = layer.shift_1311.flatten().double() * std_3
@@ -58,7 +58,7 @@ def check_least_side(network: SegmentationNetwork, side: int) -> None:
 
 
 def trace(network: SegmentationNetwork) -> torch.export.ExportedProgram:
-    """Give the network with its sigmoid as a program for any number of images and any height and width that it takes.
+    """Trace the network with its sigmoid, for any number of images and any height and width that it takes.
 
     Features are channels_last, which suits processors; weights are contiguous, as files want them.
 
@@ -91,7 +91,7 @@ def trace(network: SegmentationNetwork) -> torch.export.ExportedProgram:
 
 @contextmanager
 def _constant_padding() -> Iterator[None]:
-    """Have timm's convolutions with TensorFlow's `SAME` padding pad by what they pad for the sizes that we take.
+    """Let timm's convolutions with TensorFlow's `SAME` padding use the constant padding of the sizes that we take.
 
     timm computes it anew from each size, and torch takes minutes to work out what that makes of an unknown one. But
     where the size is a multiple of a layer's stride, as all are here, it is always the same: kernel less stride.

@@ -1,4 +1,4 @@
-"""What is known of a checkpoint: how it was trained and evaluated, and what its exported files say of themselves."""
+"""The training and evaluation of a checkpoint, and the metadata of its exported files."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ THRESHOLD = 0.5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PhotoScores:
-    """What `eval` found at the photos' own size.
+    """Scores by `eval` at the photos' own size.
 
     Attributes:
-        images: that were scored.
+        images: number of images that were scored.
         values: IoU, Dice, accuracy, precision, recall and `boundary_f`, by name.
         best_threshold: the probability above which a pixel should have counted as a person, and the IoU of that.
     """
@@ -39,7 +39,7 @@ class PhotoScores:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingRecord:
-    """How a checkpoint was trained and evaluated.
+    """Training and evaluation of a checkpoint.
 
     Attributes:
         saved: the checkpoint.
@@ -58,7 +58,7 @@ class TrainingRecord:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What readers of the scores should know, a sentence each."""
+        """Remarks on the scores, a sentence each."""
         going_on = self.saved.continuation
         if going_on is None:
             return ()
@@ -84,7 +84,7 @@ def release() -> str:
 def metadata(
     network: SegmentationNetwork, normalised: Mapping[str, Sequence[float]], saved: Checkpoint, digest: str
 ) -> dict[str, str]:
-    """What an exported file says of itself: names and values, all texts.
+    """The metadata of an exported file: names and values, all texts.
 
     Args:
         network: that is exported.

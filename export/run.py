@@ -1,4 +1,4 @@
-"""From a checkpoint to its files."""
+"""Run `export`: trace a checkpoint's network, write it, compare, measure, and write the card."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from train.predictor import load_predictor
 
 Step = Literal["trace", "write", "compare", "measure"]
 Tell = Callable[[Step, Format | None], object]
-"""Called when a step begins, with the format that it is of."""
+"""Called when a step begins, with its format."""
 
 
 def export(config: ExportConfig, tell: Tell | None = None) -> ExportReport:

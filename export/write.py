@@ -38,7 +38,7 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, *, opset: int,
         metadata: for `metadata_props`.
 
     Raises:
-        ExportError: the network cannot be said in ONNX.
+        ExportError: the network cannot be expressed in ONNX.
     """
     import onnx
 

@@ -1,4 +1,4 @@
-"""What a composite has behind its persons: a colour, the photo itself blurred, or a picture.
+"""The background of a composite: a colour, the photo itself blurred, or a picture.
 
 Suffixes: H and W pixels, 3 RGB, 1 one channel.
 """
@@ -34,7 +34,7 @@ class Background(Protocol):
     """What can lie behind persons."""
 
     def behind(self, image_HW3: U8, alpha_HW: U8) -> U8:
-        """Give the `(H, W, 3)` pixels that lie behind a photo's persons, whose mask is `alpha_HW`."""
+        """The `(H, W, 3)` pixels that lie behind a photo's persons, whose mask is `alpha_HW`."""
 
 
 class Colour(NamedTuple):

@@ -1,4 +1,4 @@
-"""What is to become of which photos."""
+"""The settings of `predict`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class PredictError(ValueError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """Which photos, by which network, into what.
+    """The settings of one run of `predict`.
 
     Attributes:
-        model: a `best_model.pth` or `last_model.pth`.
+        model: the checkpoint, a `best_model.pth` or `last_model.pth`.
         inputs: files, folders, patterns, or `-` for one image on standard input.
         out: folder of the results; `-` for one image on standard output.
         kind: `cutout`: the photo with the mask as its alpha; `mask`: the mask alone; `composite`: the persons before
@@ -35,16 +35,16 @@ class PredictConfig:
         background: of a composite, see `predict.background`.
         format: of the files; only a composite can be a JPEG.
         video_format: of a video's cutout: VP9 with alpha in a WebM, or ProRes 4444 in a MOV.
-        smooth: of videos: weight of the frames before where nothing moves, 0 to below 1; 0 is none.
+        smooth: for videos: weight of the frames before where nothing moves, from 0 (none) to below 1.
         hard: a mask of 0 and 255 instead of the probability.
-        threshold: probability above which a pixel counts as a person: for `hard`, and for the coverage that is told.
+        threshold: probability above which a pixel counts as a person: for `hard`, and for the reported coverage.
         refine: draw the mask's edges along the photo's, see `predict.refine`.
         overwrite: make results anew that are there already, however they were made.
         side: of the square that the network sees, pixels; None: as in training.
         batch_size: photos that are predicted together, at most; 0: as in training.
         device: None takes a GPU if there is one.
         precision: of the convolutions; None: as in training if the device can do it, else fp32.
-        threads: CPU threads that read and write; 0 takes one a processor.
+        threads: CPU threads that read and write; 0 takes one per processor.
         quality: what the scores of a result are to reach.
     """
 
@@ -88,10 +88,10 @@ class PredictConfig:
 
     @property
     def to_standard_output(self) -> bool:
-        """Whether the result goes there, and no file is written."""
+        """Whether the result goes to standard output, and no file is written."""
         return str(self.out) == STANDARD
 
     @property
     def suffix(self) -> str:
-        """Of the files that are written."""
+        """Suffix of the files that are written."""
         return ".jpg" if self.format == "jpeg" else ".png"

@@ -60,7 +60,7 @@ def certainty(probability_hw: npt.NDArray[np.float32], threshold: float) -> floa
 
     Of each pixel of the mask its probability is expected to be common to mask and person; the mask and, of each pixel
     beside it, its probability are expected to be in one of them. Networks trust themselves too much, so it is good for
-    comparing photos and says too much of a single one; `docs/quality.md` has how well it foretells the true IoU.
+    comparing photos and says too much of a single one; `docs/quality.md` has how well it predicts the true IoU.
 
     Args:
         probability_hw: float32 in 0 to 1, at least one pixel.

@@ -17,7 +17,7 @@ from preprocess.image import first_line
 U8 = npt.NDArray[np.uint8]
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif"})
-"""By which photos are known in a folder."""
+"""Suffixes of the files in a folder that count as photos."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # no other of Pillow's decoders is let near foreign bytes
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
@@ -45,7 +45,7 @@ class Photo(NamedTuple):
 
 
 def count_pixels(path: Path) -> int:
-    """Give a photo's height times width by reading just the head of its file.
+    """A photo's height times width, read from just the head of its file.
 
     Raises:
         ImageError: see `decode_photo`; or the file is missing or cannot be read.
@@ -106,7 +106,7 @@ def _open(file: BinaryIO) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """As `ImageOps.exif_transpose`, but that this also writes the EXIF anew, and fails at what it cannot write."""
+    """Turn an image as its EXIF says; unlike `ImageOps.exif_transpose`, it does not have to write the EXIF anew."""
     turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     return image if turn is None else image.transpose(turn)
 

@@ -73,7 +73,7 @@ _Writing = list[Future[PhotoResult] | PhotoResult]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What results are made with, of photos and of videos.
+    """The settings and the network with which photos and videos are made.
 
     Attributes:
         config: what to make.
@@ -93,7 +93,7 @@ class Setup:
 
     @property
     def threads(self) -> int:
-        """That read and write."""
+        """Threads that read and write."""
         return self.config.threads or os.cpu_count() or 1
 
     def fit(self, image_HW3: U8) -> Square:
@@ -111,7 +111,7 @@ class Setup:
 
 
 def make_photos(setup: Setup, jobs: Iterable[Job]) -> Iterator[PhotoResult]:
-    """Give the results in order, each when it and those before it are written; rejections have their place.
+    """Yield the results in order, each when it and those before it are written; rejections have their place.
 
     Raises:
         PredictError: a result cannot be written. Those of the photos under way are written or not, never by half.
@@ -158,7 +158,7 @@ def _groups(jobs: Iterable[Job], batch_size: int, pool: ThreadPoolExecutor) -> I
 
 
 def _pixels(job: Job) -> int:
-    """Of a photo that is yet to be read, which also finds what is wrong with it."""
+    """Pixels of a photo that is yet to be read; 0 where it cannot be, which reading it reports."""
     try:
         return count_pixels(job.source) if job.source else 0
     except ImageError:

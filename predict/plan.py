@@ -32,17 +32,17 @@ class Job(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of what it is made of, for people."""
+        """Name of the source for people."""
         return STANDARD if self.source is None else str(self.source)
 
 
 class Plan(NamedTuple):
-    """What is to be done.
+    """The photos and videos to be made.
 
     Attributes:
         jobs: the photos, in order.
-        background: what a composite has behind.
-        videos: in order.
+        background: of composites.
+        videos: the videos, in order.
     """
 
     jobs: tuple[Job, ...]

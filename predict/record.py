@@ -1,4 +1,4 @@
-"""How a result was made: a record in the metadata of its file, so that no result of other options counts as done.
+"""The record in a result's metadata of how it was made, so that no result of other options counts as done.
 
 It is written with the file, in one rename, and moves with it: whenever a run is killed, and however many runs share a
 folder, each result says itself what it is. A PNG has it as the text `comment`, a JPEG and a video as their comment.
@@ -23,7 +23,7 @@ from preprocess.image import quiet_pillow
 
 
 class FileState(NamedTuple):
-    """What differs when a file is written anew: its size in bytes, and when it was written, in nanoseconds."""
+    """State of a file, which changes when it is written anew: its size in bytes, and when that was in nanoseconds."""
 
     size: int
     written: int
@@ -33,20 +33,20 @@ class Option(NamedTuple):
     """The value of an option.
 
     Attributes:
-        value: of a file a digest of its content.
-        file: its name, for people: what has another name and the same content is the same.
+        value: the value; of a file a digest of its content.
+        file: name of the file, for people; files of the same content count as the same.
     """
 
     value: str
     file: str = ""
 
     def __str__(self) -> str:
-        """As `red`, or `beach.jpg (sha256 1f2e3d4c5b6a7988)`."""
+        """The value for people: `red`, or `beach.jpg (sha256 1f2e3d4c5b6a7988)`."""
         return f"{self.file} (sha256 {self.value})" if self.file else self.value
 
 
 Options = dict[str, Option]
-"""By flag."""
+"""Options by their flag."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class Record:
     maskcache: Literal[1] = 1
 
     def to_text(self) -> str:
-        """Give it as JSON, in ASCII."""
+        """The record as JSON, in ASCII."""
         return json.dumps(dataclasses.asdict(self))
 
 
@@ -78,9 +78,9 @@ def file_state(path: Path | None) -> FileState | None:
 
 
 def decisive_options(config: PredictConfig, background: Background | None, side: int, precision: str) -> Options:
-    """Give the options that decide a photo's result; see `video_options`.
+    """The options that decide a photo's result; see `video_options`.
 
-    The others decide the file's suffix (`--format`, `--video-format`), only what is told (`--threshold` without
+    The others decide the file's suffix (`--format`, `--video-format`), only what is reported (`--threshold` without
     `--hard`), or no more than rounding (`--batch-size`, `--device`, `--threads`).
 
     Args:
@@ -100,7 +100,7 @@ def decisive_options(config: PredictConfig, background: Background | None, side:
 
 
 def video_options(config: PredictConfig, options: Options) -> Options:
-    """Give the options that decide a video's result: those of a photo, and one more."""
+    """The options that decide a video's result: those of a photo, and one more."""
     return {**options, "--smooth": Option(str(config.smooth))}
 
 

@@ -1,4 +1,4 @@
-"""Masks whose edges lie where the photo's are: the guided filter, where the network is in doubt.
+"""The guided filter, which moves a mask's edges to the photo's where the network is in doubt.
 
 Kaiming He, Jian Sun, Xiaoou Tang: "Guided image filtering", ECCV 2010; IEEE TPAMI 35(6), 2013, equations 19 to 21 (a
 colour guide). In each window the mask is fitted as a linear function of the photo's colour; a pixel gets the mean of
@@ -24,16 +24,16 @@ U8 = npt.NDArray[np.uint8]
 Planes = Sequence[F32]
 
 RADIUS = 0.04
-"""Of the window, as a share of the photo's diagonal: as far as networks are wrong. docs/predict.md has the others."""
+"""Radius of the window as a share of the photo's diagonal: as far as networks are wrong. See docs/predict.md."""
 
 EPS = 1e-4
 """Variance of the colours (0 to 1) from which on a window's contrast is taken for an edge; a JPEG's noise is below."""
 
 LEAST_EPS = 1e-5
-"""Below it 32 bits do not tell a flat window's determinant from 0."""
+"""The least `eps`: below it 32-bit floats cannot distinguish a flat window's determinant from 0."""
 
 WINDOW = 12
-"""Pixels of a window's radius from which on a smaller photo is enough."""
+"""Radius of a window in pixels from which on a smaller photo is enough."""
 
 STRIP = 256
 """Rows that are made at a time."""
@@ -129,7 +129,7 @@ def _stretch(plane_hW: F32, rows: slice, height: int) -> F32:
 
 
 def _variance(guide_3: Planes, mean_3: Planes, mean: Callable[[F32], F32], eps: float) -> Planes:
-    """Of the colours in each window: its upper triangle by rows, with `eps` added on the diagonal."""
+    """Covariance of the colours in each window: its upper triangle by rows, with `eps` added on the diagonal."""
     variance_6 = []
     for one, other in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)):
         plane_HW = mean(guide_3[one] * guide_3[other]) - mean_3[one] * mean_3[other]

@@ -99,7 +99,7 @@ class PredictReport:
 
     @property
     def to_standard_output(self) -> bool:
-        """Whether the result went there."""
+        """Whether the result went to standard output."""
         return str(self.out) == STANDARD
 
     def count(self, status: Status) -> int:

@@ -1,4 +1,4 @@
-"""Photos and videos in, results out."""
+"""Run `predict`: load the network, make the photos, then the videos."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Advance = Callable[[int, int], None]
 """Called with (photos done, photos to do), or with frames."""
 
 Watch = Callable[[Job], AbstractContextManager[Advance]]
-"""Called for each video; what it gives is told how many of the video's frames are done."""
+"""Called for each video; gives the `Advance` for its frames."""
 
 
 def predict(

@@ -1,4 +1,4 @@
-"""A photo in the square that a network sees, and what the network answers.
+"""The network's square: a photo is fitted into it, and the network predicts it.
 
 Suffixes: N photos, H and W pixels, S side, 3 RGB, 1 one channel.
 """
@@ -22,7 +22,7 @@ U8 = npt.NDArray[np.uint8]
 
 
 class Square(NamedTuple):
-    """What the network sees of a photo.
+    """A photo as the network sees it.
 
     Attributes:
         pixels: `(S, S, 3)` uint8 RGB.
@@ -43,7 +43,7 @@ def fit_square(image_HW3: U8, side: int, fit: Fit) -> Square:
 
 
 def find_persons(predictor: Predictor, squares: Sequence[Square]) -> list[F32]:
-    """Ask the network about photos, all at once: the probability of a person, `(S, S)` of each."""
+    """Predict photos in one batch: the probability of a person, `(S, S)` float32 for each."""
     if not squares:
         return []
     pixels_NSS3 = torch.from_numpy(np.stack([square.pixels for square in squares]))
@@ -53,10 +53,10 @@ def find_persons(predictor: Predictor, squares: Sequence[Square]) -> list[F32]:
 
 @contextmanager
 def shared_processors(predictor: Predictor) -> Iterator[None]:
-    """Have a network on the processors take half of them, while others read and write.
+    """Let a network on the CPU use half of the processors while other threads read and write.
 
-    A network's threads wait for the slowest of them at each layer. Where each has a processor to itself but for those
-    who read and write, on two processors a quarter of the speed was left, and less.
+    A network's threads wait for the slowest of them at each layer. With as many threads as processors, a quarter of the
+    speed or less was left on two processors, because reading and writing slowed one of them.
     """
     before = torch.get_num_threads()
     if predictor.device == "cpu":

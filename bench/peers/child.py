@@ -1,6 +1,6 @@
 """The process of one entry: it opens a loader, compares an epoch with the samples, and measures when asked.
 
-    launch.py write TASK FOLDER    writes the dataset; the exit status tells whether that worked
+    launch.py write TASK FOLDER    writes the dataset; the exit status is 0 if that worked
     launch.py measure TASK         pulls an epoch, comparing it with the samples, then writes the `Epoch` as JSON
     > 1.0                          and for each line with a number of seconds
     < {"samples": 20160, ...}      a `Window`
@@ -49,7 +49,7 @@ LEAD_BATCHES = 8
 """Taken before the clock starts: more than any loader prefetches, so that none begins with batches for free."""
 
 COMPARED = 64
-"""At least so many images of an epoch are compared pixel by pixel; the planes of all samples are."""
+"""At least this many images of an epoch are compared pixel by pixel; the planes of all samples are."""
 
 CLOSE, CLOSE_IMAGE = 3.0, 12.0
 """Grey levels on average by which images that are only to be close may differ, all together and each: JPEG with colours
@@ -82,7 +82,7 @@ class Epoch:
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """What came while the clock ran, and what all processes of the entry used for it.
+    """The samples that came while the clock ran, and what all processes of the entry used for them.
 
     Attributes:
         samples: how many.
@@ -153,7 +153,7 @@ class Pump:
         self._memory = memory_bytes()
 
     def window(self, seconds: float) -> Window:
-        """Take whole batches for at least so long.
+        """Take whole batches for at least this many seconds.
 
         Raises:
             ValueError: an epoch has no batches beyond those before the clock starts.

@@ -23,7 +23,7 @@ from preprocess.build import build_cache
 GIGABYTE = 10**9
 
 VERSION = 1
-"""Of what is written; it counts up with each change of a `write_dataset`."""
+"""Version of what is written; it counts up with each change of a `write_dataset`."""
 
 SPACE = 10
 """Times the size of a raw cache that all datasets take together."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from bench.peers.task import OWN, PeerError
 
 VENV_SECONDS, PIP_SECONDS = 120.0, 1800.0
-"""At most, for making an environment and for each file of requirements: torch alone may be gigabytes."""
+"""Limits for making an environment and for each file of requirements: torch alone may be gigabytes."""
 
 SYSTEM = {"ffcv": ("opencv4", "libturbojpeg")}
 """Packages of the system, as `pkg-config` knows them, that are needed to build an environment."""

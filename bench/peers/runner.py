@@ -33,22 +33,22 @@ MOST_ROUNDS = 7
 """A whole run is to take minutes, not an hour."""
 
 READY_SECONDS = 300.0
-"""At most, for opening and one epoch."""
+"""Limit for opening and one epoch."""
 
 ANSWER_SECONDS = 120.0
-"""At most, beyond a window."""
+"""Limit for an answer, beyond its window."""
 
 WRITE_SECONDS = 1200.0
-"""At most, for writing a dataset."""
+"""Limit for writing a dataset."""
 
 CLOSING_SECONDS = 10.0
-"""For ending by itself; then a process is killed, with all that it started."""
+"""Time for a process to end by itself; then it is killed, with all that it started."""
 
 _EXCEPTION = re.compile(r"[\w.]*(Error|Exception|Exit|Interrupt)\b")
 """How the last line of a traceback begins; more may follow it."""
 
 _MODULE = re.compile(r"^(\w+\.)+(?=\w+:)")
-"""Where the class of an exception is from."""
+"""Module of an exception's class."""
 
 _LAUNCH = Path(__file__).with_name("launch.py")
 _log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """How an entry did: the epoch that was compared, and a window for each round."""
+    """What an entry achieved: the epoch that was compared, and a window for each round."""
 
     entry: Entry
     epoch: Epoch

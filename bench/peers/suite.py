@@ -114,7 +114,7 @@ def _is_ours(score: Score) -> bool:
 
 
 def _remarks(score: Score) -> list[str]:
-    """What a reader should know of an entry."""
+    """Remarks on an entry."""
     epoch, found = score.epoch, [score.entry.note] if score.entry.note else []
     if epoch.missing or epoch.extra:
         found.append(f"an epoch lacks {epoch.missing} records and has {epoch.extra} twice")

@@ -1,4 +1,4 @@
-"""What is measured, and what its process is told. Runs in any environment: standard library only."""
+"""Entries, and the tasks of their processes. Runs in any environment: standard library only."""
 
 from __future__ import annotations
 

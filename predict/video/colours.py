@@ -1,4 +1,4 @@
-"""What a video's numbers look like: the tags that say so, and what is meant where they are missing.
+"""The colour space of a video: its tags, and what is meant where they are missing.
 
 Rec. ITU-T H.273, tables 2 to 4: its numbers are those of FFmpeg, but for swscale's own of the matrices.
 """
@@ -41,13 +41,13 @@ class Colours(NamedTuple):
     tagged: bool
 
     def to_rgb(self, frame: VideoFrame, width: int, height: int) -> U8:
-        """Give the pixels `(height, width, 3)`; frames of another size are scaled."""
+        """The pixels of a frame, `(height, width, 3)` uint8 RGB; frames of another size are scaled."""
         matrix = None if self.tagged else _MATRICES[self.matrix]
         pixels = frame.to_ndarray(format="rgb24", width=width, height=height, src_colorspace=matrix, threads=1)
         return np.asarray(pixels, np.uint8)
 
     def to_frame(self, pixels: U8, pixel_format: str) -> VideoFrame:
-        """Give grey `(H, W)`, RGB `(H, W, 3)` or RGBA `(H, W, 4)` as an encoder wants it, in the usual range."""
+        """A frame for an encoder, of grey `(H, W)`, RGB `(H, W, 3)` or RGBA `(H, W, 4)`, in the limited range."""
         kind = {2: "gray", 3: "rgb24", 4: "rgba"}[pixels.ndim if pixels.ndim == 2 else pixels.shape[2]]
         return VideoFrame.from_ndarray(pixels, kind).reformat(
             format=pixel_format,
@@ -67,4 +67,4 @@ def read_colours(frame: VideoFrame) -> Colours:
 
 
 GREY = Colours(_SMPTE170M, 2, 2, tagged=True)
-"""Of a mask, which has no colours: with this matrix swscale makes grey without a detour by RGB."""
+"""The tags of a mask, which has no colours: with this matrix swscale makes grey without a detour by RGB."""

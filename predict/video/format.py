@@ -1,4 +1,4 @@
-"""Which codec and which file a video becomes."""
+"""The codec and the file format of a video's result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from predict.config import Kind, VideoFormat
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".3gp", ".flv", ".wmv", ".ogv"}
 )
-"""By which videos are known; `.ts` is left to TypeScript."""
+"""Suffixes of files that count as videos; `.ts` is left to TypeScript."""
 
 
 def is_video(path: Path | None) -> bool:
@@ -20,7 +20,7 @@ def is_video(path: Path | None) -> bool:
 
 
 class Encoding(NamedTuple):
-    """How a video is written.
+    """Codec and file format of a video.
 
     Attributes:
         suffix: of its file.
@@ -58,7 +58,7 @@ _CUTOUTS: Mapping[VideoFormat, Encoding] = {
 
 
 def choose_encoding(kind: Kind, video_format: VideoFormat) -> Encoding:
-    """How results of a kind are written: in a cutout's the alpha has its place, which H.264 does not have."""
+    """Codec and file format of results of a kind: a cutout needs an alpha channel, which H.264 does not have."""
     if kind == "cutout":
         return _CUTOUTS[video_format]
     return _MASK if kind == "mask" else _COMPOSITE

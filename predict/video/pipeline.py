@@ -39,7 +39,7 @@ Advance = Callable[[int, int], None]
 """Called with (frames done, frames to do)."""
 
 _MOST_PACKETS = 1000
-"""Of sound in a group: where the video ends long before it, its packets would have no end."""
+"""Packets of sound in a group, at most: sound may go on long after the video has ended."""
 
 
 class Shot(NamedTuple):

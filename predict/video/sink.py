@@ -1,4 +1,4 @@
-"""A video as it is written: under a temporary name until it is whole.
+"""Writing a video, under a temporary name until it is whole.
 
 Suffixes: H and W pixels.
 """
@@ -22,7 +22,7 @@ from cache.atomic import sync_directory
 from predict.config import PredictError
 from predict.video.colours import GREY
 from predict.video.format import Encoding
-from predict.video.source import Frame, SoundPacket, VideoError, VideoSource, said
+from predict.video.source import Frame, SoundPacket, VideoError, VideoSource, reason_of
 
 U8 = npt.NDArray[np.uint8]
 
@@ -61,12 +61,12 @@ class VideoSink:
             context.open()
         except av.FFmpegError as error:
             size = f"{source.width} x {source.height}"
-            raise VideoError(f"{encoding.codec} cannot encode its {size} pixels: {said(error)}") from None
+            raise VideoError(f"{encoding.codec} cannot encode its {size} pixels: {reason_of(error)}") from None
 
     def draw(self, pixels: U8, frame: Frame) -> VideoFrame:
-        """Give a picture as the encoder wants it; may be called in many threads at a time.
+        """Convert a picture to a frame for the encoder; may be called in many threads at a time.
 
-        Where the encoder wants even numbers of pixels, the last row or column is there twice.
+        Where the encoder needs even numbers of pixels, the last row or column is there twice.
 
         Args:
             pixels: `(H, W)` grey, `(H, W, 3)` RGB or `(H, W, 4)` RGBA.
@@ -89,11 +89,11 @@ class VideoSink:
         try:
             packets = self._stream.encode(frame)
         except av.FFmpegError as error:
-            raise VideoError(f"{self._encoding.codec} cannot encode it: {said(error)}") from None
+            raise VideoError(f"{self._encoding.codec} cannot encode it: {reason_of(error)}") from None
         self._container.mux(packets)
 
     def copy(self, packet: SoundPacket) -> None:
-        """Take a packet of sound as it is, if the file can hold it.
+        """Copy a packet of sound unchanged, if the file can hold it.
 
         Raises:
             av.FFmpegError: the file cannot be written.
@@ -146,7 +146,7 @@ def open_sink(
         with suppress(OSError):  # where it cannot be written it can often not be removed either, and is not there
             temporary.unlink()
         if isinstance(error, (av.FFmpegError, OSError)):
-            reason = said(error) if isinstance(error, av.FFmpegError) else error.strerror
+            reason = reason_of(error) if isinstance(error, av.FFmpegError) else error.strerror
             raise PredictError(
                 f"cannot write {path}: {reason}; free some space or choose another --out: what is done is kept"
             ) from error

@@ -1,4 +1,4 @@
-"""Masks that do not flicker: what the network says of a frame, averaged with what it said of those before.
+"""Masks that do not flicker: a frame's probabilities are averaged with those of the frames before.
 
 An exponential average whose weight falls, pixel by pixel, with the change of the picture: where something moves, the
 past says nothing of it. docs/predict.md has what it gives, against a plain average.
@@ -38,7 +38,7 @@ class Smoother:
         self._before: tuple[Square, F32] | None = None
 
     def smooth(self, probability_SS: F32, square: Square) -> F32:
-        """Give the average up to a frame, `(S, S)` float32, of which the network saw `square`."""
+        """The average up to a frame, `(S, S)` float32, of which the network saw `square`."""
         if not self._weight:
             return probability_SS
         if self._before:
@@ -50,7 +50,7 @@ class Smoother:
 
 
 def _trust(past: Square, square: Square) -> F32:
-    """How much each pixel is what it was, 1 to 0; nothing of another scene is."""
+    """How little each pixel has changed, 1 (nothing) to 0; 0 everywhere for another scene."""
     change_SS = cv2.blur(cv2.absdiff(past.pixels, square.pixels).mean(axis=2, dtype=np.float32), (3, 3))
     if np.mean(change_SS[square.box.slices] > 2 * TOLERANCE) > CUT_SHARE:
         return np.zeros_like(change_SS)

@@ -1,4 +1,4 @@
-"""A video as it is read: upright frames with their time stamps, and the packets of its sound.
+"""Reading a video: upright frames with their time stamps, and the packets of its sound.
 
 Suffixes: H and W pixels, 3 RGB.
 """
@@ -32,15 +32,15 @@ _SQUARE = Fraction(1)
 """Width of a pixel by its height."""
 
 _TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
-"""By quarters of a turn, against the clock."""
+"""Rotations by quarter turns, counter-clockwise."""
 
 
 class VideoError(ValueError):
     """A video cannot be read to its end, or not be written as is wanted; the message is the reason alone."""
 
 
-def said(error: av.FFmpegError) -> str:
-    """What FFmpeg says, without its numbers."""
+def reason_of(error: av.FFmpegError) -> str:
+    """FFmpeg's description of an error, without its numbers."""
     return (error.strerror or type(error).__name__).strip().rstrip(".")
 
 
@@ -64,9 +64,9 @@ class VideoSource:
     Attributes:
         width, height: of the upright frames, pixels; where the file's are no squares, they are stretched to squares.
         frames: how many are to be expected: by the header, or by duration and rate; 0 where neither is known.
-        rate: frames a second, on average.
+        rate: frames per second, on average.
         time_base: unit of the frames' time stamps, seconds.
-        colours: what the numbers look like.
+        colours: its colour space.
         sound: the streams whose packets come along.
 
     Args:
@@ -81,7 +81,7 @@ class VideoSource:
         try:
             self._container = av.open(str(path), "r", metadata_errors="replace")
         except av.FFmpegError as error:
-            raise VideoError(f"it is no video, or its head is damaged: {said(error)}") from None
+            raise VideoError(f"it is no video, or its head is damaged: {reason_of(error)}") from None
         try:
             self._stream = _find_video(self._container)
             self._stream.codec_context.thread_type = "AUTO"
@@ -90,14 +90,14 @@ class VideoSource:
             self.time_base = self._stream.time_base or 1 / self.rate
             self.sound: tuple[AudioStream, ...] = self._container.streams.audio
             self._decoded = self._decode()
-            self._ahead = self._read_ahead()
-            self._set_up(self._ahead[-1])
+            self._begun = self._read_first()
+            self._set_up(self._begun[-1])
         except BaseException:
             self._container.close()
             raise
 
     def _set_up(self, first: VideoFrame | SoundPacket) -> None:
-        """Take what holds for all frames from the first one."""
+        """Read from the first frame what holds for all of them."""
         assert isinstance(first, VideoFrame)
         self.colours = read_colours(first)
         aspect = self._stream.sample_aspect_ratio or _SQUARE
@@ -117,7 +117,7 @@ class VideoSource:
         self._container.close()
 
     def items(self) -> Iterator[Frame | SoundPacket]:
-        """Give the frames in the order in which they are shown, and packets of sound as they come; once.
+        """Yield the frames in the order in which they are shown, and packets of sound as they come; once.
 
         Raises:
             VideoError: what follows is damaged, or is missing.
@@ -125,7 +125,7 @@ class VideoSource:
         # A file may begin at any time, as a cut recording does. Where its sound begins before 0 it stays there.
         begin = Fraction(max(0, self._container.start_time or 0), av.time_base)
         shift, step, last = round(begin / self.time_base), max(1, round(1 / self.rate / self.time_base)), -1
-        for item in chain(self._ahead, self._decoded):
+        for item in chain(self._begun, self._decoded):
             if isinstance(item, Packet):
                 yield _moved(item, begin)
                 continue
@@ -136,12 +136,12 @@ class VideoSource:
                 pixels_HW3 = np.asarray(cv2.rotate(pixels_HW3, _TURNS[self._quarters]), np.uint8)
             yield Frame(pixels_HW3, last, item.duration)
 
-    def _read_ahead(self) -> list[VideoFrame | SoundPacket]:
-        ahead: list[VideoFrame | SoundPacket] = []
+    def _read_first(self) -> list[VideoFrame | SoundPacket]:
+        begun: list[VideoFrame | SoundPacket] = []
         for item in self._decoded:
-            ahead.append(item)
+            begun.append(item)
             if isinstance(item, VideoFrame):
-                return ahead
+                return begun
         raise VideoError("no frame of its video can be decoded")
 
     def _decode(self) -> Generator[VideoFrame | SoundPacket, None, None]:
@@ -159,7 +159,7 @@ class VideoSource:
                     frames += 1
                     yield frame
         except av.FFmpegError as error:
-            raise VideoError(f"it is damaged after {float(frames / self.rate):.1f} s: {said(error)}") from None
+            raise VideoError(f"it is damaged after {float(frames / self.rate):.1f} s: {reason_of(error)}") from None
         extent.check(frames, self.rate)
 
     def _frames_of(self, packet: Packet[Stream], *, begun: bool) -> list[VideoFrame]:
@@ -221,7 +221,7 @@ class _Extent:
             self._reached = max(self._reached, (packet.pts + (packet.duration or 0)) * packet.time_base)
 
     def check(self, frames: int, rate: Fraction) -> None:
-        """Say what is missing at the end of the file.
+        """Refuse a file whose end is missing.
 
         Raises:
             VideoError: more than a rounding is.

@@ -20,10 +20,10 @@ from bench.peers.task import Task
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 BUFFER_SAMPLES = 256
-"""Among which readers of tar files draw the next sample."""
+"""Size of the buffer from which readers of tar files draw the next sample."""
 
 TAR_SAMPLES = 128
-"""In a tar file, as in a shard of our caches."""
+"""Samples in a tar file, as in a shard of our caches."""
 
 
 def tensors(image: Any, planes: Any) -> Tensors:

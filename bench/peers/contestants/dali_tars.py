@@ -1,4 +1,4 @@
-"""DALI without us: its reader of WebDataset's tar files, on the CPU. In our own environment.
+"""DALI without our loader: its reader of WebDataset's tar files, on the CPU. In our own environment.
 
 That reader is what DALI has for samples of several parts; it shuffles within a buffer.
 """

@@ -35,7 +35,7 @@ from bench.peers.task import Task
 U8 = npt.NDArray[np.uint8]
 
 QUALITY = 95
-"""Of the JPEGs that its own encoder writes, as in our caches."""
+"""Quality of the JPEGs that its own encoder writes, as in our caches."""
 
 NAME = "samples.beton"
 PLANES = ("person", "ignore")
@@ -50,7 +50,7 @@ class Unpack(Operation):  # type: ignore[misc]
         return dataclasses.replace(before, shape=shape, jit_mode=True), AllocationQuery(shape, before.dtype)
 
     def generate_code(self) -> Callable[..., Any]:
-        """For a batch, in all threads."""
+        """The operation for a batch, in all threads."""
         each = Compiler.get_iterator()
 
         def unpack(bits: U8, out: U8) -> U8:
@@ -69,7 +69,7 @@ class ParallelArrays(NDArrayDecoder):  # type: ignore[misc]
     """Its decoder of arrays, in all threads."""
 
     def generate_code(self) -> Callable[..., Any]:
-        """As it is, but said to be parallel."""
+        """The usual operation, marked as parallel."""
         code: Callable[..., Any] = super().generate_code()
         code.is_parallel = True  # type: ignore[attr-defined]
         return code

@@ -14,7 +14,7 @@ from bench.peers.samples import Samples
 from bench.peers.task import Task
 
 CHUNK_BYTES = "64MB"
-"""As in its documentation."""
+"""Size of a chunk, as in its documentation."""
 
 
 def write_dataset(task: Task, folder: Path) -> None:

@@ -15,7 +15,7 @@ from bench.peers.samples import Samples
 from bench.peers.task import Task
 
 SHARD_BYTES = 1 << 26
-"""Its default."""
+"""Size of a shard: its default."""
 
 TORCHVISION = {"": "", ".datasets": "VisionDataset", ".transforms": "", ".transforms.functional": "to_tensor"}
 """Modules of torchvision (gigabytes, and another torch), and what it imports of them for datasets not used here."""
