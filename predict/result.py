@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from predict.config import STANDARD, Kind, Status
 from preprocess.quality import QualityThresholds
@@ -112,20 +112,13 @@ class PredictReport:
         return sum(photo.status == "done" for photo in self.photos) / self.seconds if self.seconds else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        """The fields, and what follows from them, for JSON."""
         return {
-            **values,
-            "model": str(self.model),
-            "out": str(self.out),
-            "notes": list(self.notes),
-            "done": self.count("done"),
-            "skipped": self.count("skipped"),
-            "rejected": self.count("rejected"),
+            **vars(self),
+            **{status: self.count(status) for status in get_args(Status)},
             "images_per_s": self.images_per_s,
-            "quality": dataclasses.asdict(self.quality),
-            "photos": [{**dataclasses.asdict(photo), "below": self._below(photo)} for photo in self.photos],
-            "videos": [{**dataclasses.asdict(video), "frames_per_s": video.frames_per_s} for video in self.videos],
+            "photos": [{**vars(photo), "below": self._below(photo)} for photo in self.photos],
+            "videos": [{**vars(video), "frames_per_s": video.frames_per_s} for video in self.videos],
         }
 
     def _below(self, photo: PhotoResult) -> list[str]:

@@ -8,7 +8,7 @@
 until its input ends. Whatever libraries print goes to standard error. If the process that asks is killed, this one's
 process group is killed soon after: workers of some libraries would wait for ever.
 
-Runs in any environment: standard library and NumPy only.
+TASK is a `Task` in JSON. Runs in any environment: standard library and NumPy only.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Window:
 def main() -> None:
     """Do what the command line says."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    command, task = sys.argv[1], Task.from_json(sys.argv[2])
+    command, task = sys.argv[1], Task(**json.loads(sys.argv[2]))
     module = importlib.import_module(f"bench.peers.contestants.{task.module}")
     if command == "write":
         module.write_dataset(task, Path(sys.argv[3]))

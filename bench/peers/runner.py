@@ -63,6 +63,11 @@ class Score:
     windows: list[Window]
 
     @property
+    def is_ours(self) -> bool:
+        """Whether it is of a loader of this project."""
+        return self.entry.module == "ours"
+
+    @property
     def rates(self) -> Rates:
         """Samples per second."""
         return Rates(tuple(window.samples / window.seconds for window in self.windows))
@@ -87,7 +92,10 @@ class Result:
 
 
 class Worker:
-    """The process of an entry. Idle until it is asked for a window."""
+    """The process of an entry. Idle until it is asked for a window.
+
+    Its methods raise a `PeerError` if the process has failed, or takes longer than `seconds`.
+    """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
@@ -105,19 +113,11 @@ class Worker:
         self._input, self._output = self._process.stdin, self._process.stdout
 
     def wait_ready(self, seconds: float) -> Epoch:
-        """Wait until its first epoch is over.
-
-        Raises:
-            PeerError: it ended, or took longer.
-        """
+        """Wait until its first epoch is over."""
         return Epoch(**self._answer(seconds))
 
     def measure(self, window: float, seconds: float) -> Window:
-        """Measure so many seconds.
-
-        Raises:
-            PeerError: it ended, or took longer than `seconds` to answer.
-        """
+        """Measure for `window` seconds."""
         try:
             print(window, file=self._input, flush=True)
         except OSError:
@@ -125,11 +125,7 @@ class Worker:
         return Window(**self._answer(seconds))
 
     def wait_end(self, seconds: float) -> None:
-        """Wait until it has done its work and ended.
-
-        Raises:
-            PeerError: it failed, or took longer.
-        """
+        """Wait until it has done its work and ended."""
         try:
             status = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -275,4 +271,4 @@ class Runner:
             samples=self._datasets.samples,
             writers=self._setup.threads,
         )
-        return Worker([str(self._python(entry)), str(_LAUNCH), command, task.to_json(), *arguments], variables)
+        return Worker([str(self._python(entry)), str(_LAUNCH), command, json.dumps(vars(task)), *arguments], variables)

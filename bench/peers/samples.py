@@ -35,10 +35,10 @@ class Samples:
         self._arrays = arrays
         self.photos: int = len(arrays["image"])
         self.side: int = arrays["image"].shape[1]
-        self.records = records
+        self._records = records
 
     def __len__(self) -> int:
-        return self.records
+        return self._records
 
     def image(self, record: int) -> U8:
         """The pixels of a record, `(S, S, 3)`."""

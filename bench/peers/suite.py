@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from bench.config import Setup
 from bench.material import Material
@@ -61,56 +60,46 @@ def peer_rows(results: Sequence[Result], described: str) -> Iterator[Row]:
         for name, score in result.scores.items():
             first.setdefault(name, (score, result))
     notes = [f"{name} is left out: {reason}" for result in results for name, reason in result.absent.items()]
-    common: dict[str, Any] = {"suite": "loader"}
     for number, (name, (score, result)) in enumerate(first.items()):
         limit = result.scores.get(score.entry.limit)
         yield Row.measured(
             score.rates,
+            suite="loader",
             name=name,
             setup=described,
             unit="samples/s",
-            ours=_is_ours(score),
+            ours=score.is_ours,
             note="; ".join([*(dict.fromkeys(notes) if number == 0 else []), *_remarks(score)]),
             limit=limit.rates if limit else None,
             limit_name=limit.entry.name if limit else "",
-            **common,
         )
     for result in results:
         for name, score in result.scores.items():
-            mine = result.scores.get(score.entry.compare_to)
-            if mine:
+            if mine := result.scores.get(score.entry.compare_to):
                 yield Row.measured(
                     mine.rates.over(score.rates),
+                    suite="loader",
                     name=f"{mine.entry.name}: times {name}",
                     setup=f"{described}: ours against others",
                     unit="times",
-                    **common,
                 )
     for name, (score, _) in first.items():
+        setup = f"{described}: CPU of all processes"
         yield Row.measured(
-            score.cpu,
-            name=f"{name}: CPU",
-            setup=f"{described}: CPU of all processes",
-            unit="s/1000",
-            ours=_is_ours(score),
-            **common,
+            score.cpu, suite="loader", name=f"{name}: CPU", setup=setup, unit="s/1000", ours=score.is_ours
         )
     for name, (score, _) in first.items():
         if score.memory:
             yield Row(
+                suite="loader",
                 name=f"{name}: memory",
                 setup=f"{described}: memory",
                 value=score.memory / MEGABYTE,
                 unit="MB",
                 runs=len(score.windows),
-                ours=_is_ours(score),
+                ours=score.is_ours,
                 note=MEMORY_NOTE,
-                **common,
             )
-
-
-def _is_ours(score: Score) -> bool:
-    return score.entry.module == "ours"
 
 
 def _remarks(score: Score) -> list[str]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 OWN = "own"
 """Name of the environment that this project runs in."""
@@ -74,12 +73,3 @@ class Task(Entry):
         """The entry's own dataset."""
         assert self.dataset, self.module
         return self.folder / self.dataset
-
-    def to_json(self) -> str:
-        """One line."""
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Undo `to_json`."""
-        return cls(**json.loads(text))
