@@ -100,14 +100,15 @@ class Setup:
         """What the network sees of a photo."""
         return fit_square(image_HW3, self.side, self.trained.fit)
 
-    def draw(self, probability_SS: F32, box: FitBox, image_HW3: U8, background: Background | None) -> tuple[U8, Mask]:
+    def draw(self, probability_SS: F32, box: FitBox, image_HW3: U8) -> tuple[U8, Mask]:
         """The pixels of a result, `(H, W)` grey, `(H, W, 3)` RGB or `(H, W, 4)` RGBA, and its mask."""
         config = self.config
         mask = draw_mask(
             probability_SS, box, image_HW3, refined=config.refine, hard=config.hard, threshold=config.threshold
         )
-        is_mask = config.kind == "mask"
-        return mask.alpha if is_mask else remove_background(image_HW3, mask.alpha, background), mask
+        if config.kind == "mask":
+            return mask.alpha, mask
+        return remove_background(image_HW3, mask.alpha, self.background), mask
 
 
 def make_photos(setup: Setup, jobs: Iterable[Job]) -> Iterator[PhotoResult]:
@@ -203,7 +204,7 @@ def _finish(setup: Setup, read: ReadPhoto, probability_SS: F32, seconds: float) 
     """
     started = perf_counter()
     config, job, (pixels_HW3, profile) = setup.config, read.job, read.photo
-    result, mask = setup.draw(probability_SS, read.square.box, pixels_HW3, setup.background)
+    result, mask = setup.draw(probability_SS, read.square.box, pixels_HW3)
     comment = "" if job.output is None else Record(source=read.state, options=setup.options).to_text()
     _write(job.output, encode(result, config.format, None if config.kind == "mask" else profile, comment))
     scores = quality_scores(pixels_HW3, mask.person, side=setup.side)

@@ -15,7 +15,7 @@ import msgspec
 
 from cache.files import file_digest
 from predict.background import Background, Blur, Colour
-from predict.config import STANDARD, PredictConfig, PredictError
+from predict.config import PredictConfig, PredictError
 from predict.encode import read_comment
 from predict.plan import Plan
 from predict.video.format import is_video
@@ -47,6 +47,9 @@ class Option(NamedTuple):
 
 Options = dict[str, Option]
 """Options by their flag."""
+
+_Difference = tuple[str, str, str]
+"""Flag, old and new value of an option that differs; what else differs has a name of its own in place of the flag."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,10 +95,10 @@ def decisive_options(config: PredictConfig, background: Background | None, side:
     options = {"--model": _content(config.model), "--as": Option(config.kind)}
     if config.background is not None:
         options["--background"] = _background(config.background, background)
-    options["--hard"] = _switch(on=config.hard)
+    options["--hard"] = Option("yes" if config.hard else "no")
     if config.hard:
         options["--threshold"] = Option(str(config.threshold))
-    options["--refine"] = _switch(on=config.refine)
+    options["--refine"] = Option("yes" if config.refine else "no")
     return {**options, "--side": Option(str(side)), "--precision": Option(precision)}
 
 
@@ -125,40 +128,31 @@ def check_made(config: PredictConfig, plan: Plan, options: Options) -> None:
         )
 
 
-class _Difference(NamedTuple):
-    """Between a result that is there and the one that is asked for: an option's values, or without a flag a reason."""
-
-    flag: str
-    old: str
-    new: str
-
-
-_UNKNOWN, _CHANGED, _STANDARD_INPUT = (_Difference("", reason, "") for reason in ("unknown", "changed", STANDARD))
-
-
 def _differences(source: Path | None, output: Path, options: Options) -> list[_Difference]:
     record = _read(output)
     if record is None:
-        return [_UNKNOWN]
+        return [("unknown", "", "")]
     found = [
-        _Difference(flag, str(record.options[flag]), str(option))
+        (flag, str(record.options[flag]), str(option))
         for flag, option in options.items()
         if flag in record.options and record.options[flag].value != option.value
     ]
     if source is None or record.source is None:
-        return [*found, _STANDARD_INPUT]
-    return [*found, _CHANGED] if record.source != file_state(source) else found
+        return [*found, ("standard input", "", "")]
+    return found if record.source == file_state(source) else [*found, ("changed", "", "")]
 
 
 def _reason(difference: _Difference, files: list[Path]) -> str:
     named = f"{files[0]} and {len(files) - 1:,} more" if len(files) > 1 else str(files[0])
-    if difference == _UNKNOWN:
-        return f"without a record of how, as by another program or an older release ({named})"
-    if difference == _CHANGED:
-        return f"of another input, or of one that has changed since ({named})"
-    if difference == _STANDARD_INPUT:
-        return f"of standard input, where there may be another photo now ({named})"
-    return f"{difference.flag}: {difference.old}, not {difference.new} ({named})"
+    match difference:
+        case ("unknown", _, _):
+            return f"without a record of how, as by another program or an older release ({named})"
+        case ("changed", _, _):
+            return f"of another input, or of one that has changed since ({named})"
+        case ("standard input", _, _):
+            return f"of standard input, where there may be another photo now ({named})"
+        case (flag, old, new):
+            return f"{flag}: {old}, not {new} ({named})"
 
 
 def _read(path: Path) -> Record | None:
@@ -185,7 +179,3 @@ def _background(text: str, background: Background | None) -> Option:
         case Blur(percent):
             return Option(f"blur:{percent:g}")
     return _content(Path(text))
-
-
-def _switch(*, on: bool) -> Option:
-    return Option("yes" if on else "no")

@@ -98,13 +98,12 @@ def _make_photos(setup: Setup, plan: Plan, advance: Advance | None) -> tuple[Pho
 
 
 def _make_videos(setup: Setup, plan: Plan, watch: Watch | None) -> Iterator[VideoResult]:
-    from predict.video.pipeline import VideoPipeline  # wants the optional package av
+    from predict.video.pipeline import make_video  # needs the optional package av
 
-    options = video_options(setup.config, setup.options)
-    pipeline = VideoPipeline(dataclasses.replace(setup, options=options))
+    setup = dataclasses.replace(setup, options=video_options(setup.config, setup.options))
     for job in plan.videos:
         if job.skip:
             yield VideoResult(input=job.name, output=str(job.output), status="skipped")
             continue
         with watch(job) if watch else nullcontext() as advance:
-            yield pipeline.run(job, advance)
+            yield make_video(setup, job, advance)

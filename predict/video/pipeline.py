@@ -13,6 +13,7 @@ Suffixes: S side.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +24,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from av import Packet, VideoFrame
 
-from predict.background import Background, Picture
+from predict.background import Picture
 from predict.pipeline import F32, GROUP_PIXELS, Setup
 from predict.plan import Job
 from predict.record import Record, file_state
@@ -56,114 +57,107 @@ Read: TypeAlias = "list[Shot | SoundPacket]"
 Drawing: TypeAlias = "list[Future[Drawn] | SoundPacket]"
 
 
-class VideoPipeline:
-    """Takes videos through the network."""
+def make_video(setup: Setup, job: Job, advance: Advance | None = None) -> VideoResult:
+    """Make one video; give its rejection if that cannot be.
 
-    def __init__(self, setup: Setup) -> None:
-        self._setup, self._encoding = setup, choose_encoding(setup.config.kind, setup.config.video_format)
+    Raises:
+        PredictError: the result cannot be written. No half of it is left.
+    """
+    assert job.source, "a video is never on standard input"
+    assert job.output, "nor its result on standard output"
+    started, coverages, threads = perf_counter(), list[float](), setup.config.threads
+    encoding = choose_encoding(setup.config.kind, setup.config.video_format)
+    comment = Record(source=file_state(job.source), options=setup.options).to_text()
+    try:
+        with VideoSource(job.source, threads=threads) as source:
+            with open_sink(job.output, encoding, source, threads=threads, comment=comment) as sink:
+                for written in _written(_with_fitted_background(setup, source), source, sink):
+                    coverages += written
+                    if advance:
+                        advance(len(coverages), max(len(coverages), source.frames))
+            return VideoResult(
+                input=job.name,
+                output=str(job.output),
+                status="done",
+                width=source.width,
+                height=source.height,
+                frames=len(coverages),
+                fps=float(source.rate),
+                coverage=fmean(coverages),
+                seconds=perf_counter() - started,
+                notes=_notes(sink, encoding.suffix),
+            )
+    except VideoError as error:
+        seconds = perf_counter() - started
+        return VideoResult(input=job.name, output=None, status="rejected", reason=str(error), seconds=seconds)
 
-    def run(self, job: Job, advance: Advance | None = None) -> VideoResult:
-        """Make one video; give its rejection if that cannot be.
 
-        Raises:
-            PredictError: the result cannot be written. No half of it is left.
-        """
-        assert job.source, "a video is never on standard input"
-        assert job.output, "nor its result on standard output"
-        started, coverages, threads = perf_counter(), list[float](), self._setup.config.threads
-        comment = Record(source=file_state(job.source), options=self._setup.options).to_text()
+def _with_fitted_background(setup: Setup, source: VideoSource) -> Setup:
+    """Bring a background picture to the video's size, once instead of for each frame."""
+    if not isinstance(setup.background, Picture):
+        return setup
+    alpha_HW = np.zeros((source.height, source.width), np.uint8)
+    fitted = Picture(setup.background.behind(np.dstack([alpha_HW] * 3), alpha_HW))
+    return dataclasses.replace(setup, background=fitted)
+
+
+def _written(setup: Setup, source: VideoSource, sink: VideoSink) -> Iterator[list[float]]:
+    """Write the result, and give the coverage of each group's frames when they are written."""
+    predictor = setup.trained.predictor
+    groups, smoother = _groups(setup, source), Smoother(setup.config.smooth)
+    writing = deque[Future[list[float]]]()
+    # The frames are the unit of parallel work: OpenCV's own threads would only get in the way.
+    with (
+        opencv_threads(1),
+        shared_processors(predictor),
+        _pool(1) as reader,
+        _pool(setup.threads) as workers,
+        _pool(1) as writer,
+    ):
         try:
-            with VideoSource(job.source, threads=threads) as source:
-                with open_sink(job.output, self._encoding, source, threads=threads, comment=comment) as sink:
-                    for written in self._written(source, sink):
-                        coverages += written
-                        if advance:
-                            advance(len(coverages), max(len(coverages), source.frames))
-                return VideoResult(
-                    input=job.name,
-                    output=str(job.output),
-                    status="done",
-                    width=source.width,
-                    height=source.height,
-                    frames=len(coverages),
-                    fps=float(source.rate),
-                    coverage=fmean(coverages),
-                    seconds=perf_counter() - started,
-                    notes=self._notes(sink),
-                )
-        except VideoError as error:
-            seconds = perf_counter() - started
-            return VideoResult(input=job.name, output=None, status="rejected", reason=str(error), seconds=seconds)
-
-    def _written(self, source: VideoSource, sink: VideoSink) -> Iterator[list[float]]:
-        """Write the result, and give the coverage of each group's frames when they are written."""
-        predictor = self._setup.trained.predictor
-        groups, smoother = self._groups(source), Smoother(self._setup.config.smooth)
-        background, writing = self._fitted_background(source), deque[Future[list[float]]]()
-        # The frames are the unit of parallel work: OpenCV's own threads would only get in the way.
-        with (
-            opencv_threads(1),
-            shared_processors(predictor),
-            _pool(1) as reader,
-            _pool(self._setup.threads) as workers,
-            _pool(1) as writer,
-        ):
-            try:
+            reading = reader.submit(next, groups, None)
+            while group := reading.result():
                 reading = reader.submit(next, groups, None)
-                while group := reading.result():
-                    reading = reader.submit(next, groups, None)
-                    shots = [item for item in group if isinstance(item, Shot)]
-                    answers = iter(find_persons(predictor, [shot.square for shot in shots]))
-                    drawing: Drawing = []
-                    for item in group:
-                        if isinstance(item, Packet):
-                            drawing.append(item)
-                            continue
-                        probability_SS = smoother.smooth(next(answers), item.square)
-                        drawing.append(workers.submit(self._draw, item, probability_SS, background, sink))
-                    writing.append(writer.submit(_write, drawing, sink))
-                    if len(writing) > 1:
-                        yield writing.popleft().result()
-                while writing:
+                squares = [item.square for item in group if isinstance(item, Shot)]
+                answers = iter(find_persons(predictor, squares))
+                drawing: Drawing = []
+                for item in group:
+                    if isinstance(item, Packet):
+                        drawing.append(item)
+                        continue
+                    probability_SS = smoother.smooth(next(answers), item.square)
+                    drawing.append(workers.submit(_draw, setup, item, probability_SS, sink))
+                writing.append(writer.submit(_write, drawing, sink))
+                if len(writing) > 1:
                     yield writing.popleft().result()
-            finally:
-                for pool in (reader, workers, writer):
-                    pool.shutdown(cancel_futures=True)
+            while writing:
+                yield writing.popleft().result()
+        finally:
+            for pool in (reader, workers, writer):
+                pool.shutdown(cancel_futures=True)
 
-    def _groups(self, source: VideoSource) -> Iterator[Read]:
-        """Frames, as many together as the network and memory take, and the sound between them."""
-        size = max(1, min(self._setup.batch_size, GROUP_PIXELS // (source.width * source.height)))
-        group: Read = []
-        shots = 0
-        for item in source.items():
-            if isinstance(item, Frame):
-                shots += 1
-                group.append(Shot(item, self._setup.fit(item.pixels)))
-            else:
-                group.append(item)
-            if shots == size or len(group) == size + _MOST_PACKETS:
-                yield group
-                group, shots = [], 0
-        if group:
+
+def _groups(setup: Setup, source: VideoSource) -> Iterator[Read]:
+    """Frames, as many together as the network and memory take, and the sound between them."""
+    size = max(1, min(setup.batch_size, GROUP_PIXELS // (source.width * source.height)))
+    group: Read = []
+    shots = 0
+    for item in source.items():
+        if isinstance(item, Frame):
+            shots += 1
+            group.append(Shot(item, setup.fit(item.pixels)))
+        else:
+            group.append(item)
+        if shots == size or len(group) == size + _MOST_PACKETS:
             yield group
+            group, shots = [], 0
+    if group:
+        yield group
 
-    def _draw(self, shot: Shot, probability_SS: F32, background: Background | None, sink: VideoSink) -> Drawn:
-        pixels, mask = self._setup.draw(probability_SS, shot.square.box, shot.frame.pixels, background)
-        return sink.draw(pixels, shot.frame), mask.coverage
 
-    def _fitted_background(self, source: VideoSource) -> Background | None:
-        """The background; a picture is brought to the video's size here, once instead of for each frame."""
-        background = self._setup.background
-        if not isinstance(background, Picture):
-            return background
-        alpha_HW = np.zeros((source.height, source.width), np.uint8)
-        return Picture(background.behind(np.dstack([alpha_HW] * 3), alpha_HW))
-
-    def _notes(self, sink: VideoSink) -> tuple[str, ...]:
-        if not sink.left_out:
-            return ()
-        remedy = "; --video-format mov can" if self._encoding.suffix == ".webm" else ""
-        return (f"its sound ({', '.join(sink.left_out)}) is left out: {self._encoding.suffix} cannot hold it{remedy}",)
+def _draw(setup: Setup, shot: Shot, probability_SS: F32, sink: VideoSink) -> Drawn:
+    pixels, mask = setup.draw(probability_SS, shot.square.box, shot.frame.pixels)
+    return sink.draw(pixels, shot.frame), mask.coverage
 
 
 def _write(drawing: Drawing, sink: VideoSink) -> list[float]:
@@ -177,6 +171,13 @@ def _write(drawing: Drawing, sink: VideoSink) -> list[float]:
             sink.write(picture)
             coverages.append(coverage)
     return coverages
+
+
+def _notes(sink: VideoSink, suffix: str) -> tuple[str, ...]:
+    if not sink.left_out:
+        return ()
+    remedy = "; --video-format mov can" if suffix == ".webm" else ""
+    return (f"its sound ({', '.join(sink.left_out)}) is left out: {suffix} cannot hold it{remedy}",)
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
