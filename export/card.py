@@ -43,30 +43,33 @@ _SCORES = {
     "boundary_f": "boundary F (within 0.8 % of the diagonal)",
 }
 _UNITS = {"hours": 3600, "minutes": 60, "seconds": 1}
-_LOAD: dict[Format, str] = {
-    "onnx": f'session = onnxruntime.InferenceSession("{FILES["onnx"]}", providers=["CPUExecutionProvider"])',
+_RUN: dict[Format, tuple[str, str, str]] = {
+    "onnx": (
+        "import onnxruntime",
+        f'session = onnxruntime.InferenceSession("{FILES["onnx"]}", providers=["CPUExecutionProvider"])',
+        'probability = session.run(["probability"], {"image": image})[0]',
+    ),
     "program": (
+        "import torch",
         f'network = torch.export.load("{FILES["program"]}").module()\n'
-        "network = network.to(memory_format=torch.channels_last)  # faster on processors"
+        "network = network.to(memory_format=torch.channels_last)  # faster on processors",
+        "probability = network(torch.from_numpy(image)).numpy()",
     ),
 }
-_IMPORT: dict[Format, str] = {"onnx": "import onnxruntime", "program": "import torch"}
-_CALL: dict[Format, str] = {
-    "onnx": 'probability = session.run(["probability"], {"image": image})[0]',
-    "program": "probability = network(torch.from_numpy(image)).numpy()",
-}
-_PLACE: dict[Fit, str] = {
-    "letterbox": """\
+"""How a file is imported, loaded and called."""
+
+_FIT: dict[Fit, tuple[str, str]] = {
+    "letterbox": (
+        """\
 inner = ImageOps.contain(photo, (SIDE, SIDE), Image.Resampling.HAMMING)
 left, top = (SIDE - inner.width) // 2, (SIDE - inner.height) // 2
 square = Image.new("RGB", (SIDE, SIDE))
 square.paste(inner, (left, top))""",
-    "stretch": "square = photo.resize((SIDE, SIDE), Image.Resampling.HAMMING)",
+        "mask = mask.crop((left, top, left + inner.width, top + inner.height))\n",
+    ),
+    "stretch": ("square = photo.resize((SIDE, SIDE), Image.Resampling.HAMMING)", ""),
 }
-_CROP: dict[Fit, tuple[str, ...]] = {
-    "letterbox": ("mask = mask.crop((left, top, left + inner.width, top + inner.height))",),
-    "stretch": (),
-}
+"""How a photo is laid into the network's square, and its mask taken out of it."""
 
 
 def write_card(report: ExportReport, record: TrainingRecord) -> str:
@@ -327,24 +330,21 @@ def usage(kind: Format, *, side: int, fit: Fit) -> str:
         side: of the square that the network sees, pixels.
         fit: how photos are laid into it.
     """
-    head = sorted((_IMPORT[kind], "import numpy as np"))
-    return "\n".join(
-        (
-            *head,
-            "from PIL import Image, ImageOps",
-            "",
-            f"SIDE = {side}",
-            _LOAD[kind],
-            'photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")',
-            _PLACE[fit],
-            "image = np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1)[np.newaxis])  # (1, 3, SIDE, SIDE)",
-            f"{_CALL[kind]}  # (1, 1, SIDE, SIDE)",
-            "mask = Image.fromarray((255 * probability[0, 0] + 0.5).astype(np.uint8))",
-            *_CROP[fit],
-            "photo.putalpha(mask.resize(photo.size, Image.Resampling.BILINEAR))",
-            'photo.save("cutout.png")',
-        )
-    )
+    (library, load, call), (place, crop) = _RUN[kind], _FIT[fit]
+    return f"""\
+import numpy as np
+{library}
+from PIL import Image, ImageOps
+
+SIDE = {side}
+{load}
+photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
+{place}
+image = np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1)[np.newaxis])  # (1, 3, SIDE, SIDE)
+{call}  # (1, 1, SIDE, SIDE)
+mask = Image.fromarray((255 * probability[0, 0] + 0.5).astype(np.uint8))
+{crop}photo.putalpha(mask.resize(photo.size, Image.Resampling.BILINEAR))
+photo.save("cutout.png")"""
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: bool = False) -> str:
