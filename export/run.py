@@ -86,8 +86,9 @@ def export(config: ExportConfig, tell: Tell | None = None) -> ExportReport:
                 answer = answers[kind] = load_file(path, kind, threads)
                 difference = compare(answer, reference, side, network.stride)
             except Exception as error:  # each runtime has a kind of its own
+                reason = reason_of(error)
                 raise ExportError(
-                    f"{FILES[kind]} does not run here ({reason_of(error)}); nothing was written: "
+                    f"{FILES[kind]} does not run here ({reason}); nothing was written: "
                     "try another --format, or another --opset"
                 ) from error
             check(difference, kind)

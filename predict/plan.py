@@ -62,10 +62,10 @@ def plan_jobs(config: PredictConfig) -> Plan:
         inputs = find_inputs(config.inputs, Path())
         if len(inputs) != 1:
             raise PredictError(f"standard output holds one result, and there are {len(inputs)} photos; name a folder")
-        ((source, _),) = inputs
-        if is_video(source):
-            raise PredictError(f"{source} is a video, which is not written to standard output; name a folder")
-        return Plan((Job(source, None, skip=False),), background)
+        ((path, _),) = inputs
+        if is_video(path):
+            raise PredictError(f"{path} is a video, which is not written to standard output; name a folder")
+        return Plan((Job(path, None, skip=False),), background)
     if not config.out.is_dir() and (config.out.exists() or config.out.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES):
         raise PredictError(f"out={config.out} is to be a folder, not a file; results are called as their photos are")
     jobs = [_job(source, place, config) for source, place in find_inputs(config.inputs, config.out)]

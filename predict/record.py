@@ -138,7 +138,7 @@ def _differences(source: Path | None, output: Path, options: Options) -> list[_D
         if flag in record.options and record.options[flag].value != option.value
     ]
     if source is None or record.source is None:
-        return [*found, ("standard input", "", "")]
+        return [*found, ("stdin", "", "")]
     return found if record.source == file_state(source) else [*found, ("changed", "", "")]
 
 
@@ -149,7 +149,7 @@ def _reason(difference: _Difference, files: list[Path]) -> str:
             return f"without a record of how, as by another program or an older release ({named})"
         case ("changed", _, _):
             return f"of another input, or of one that has changed since ({named})"
-        case ("standard input", _, _):
+        case ("stdin", _, _):
             return f"of standard input, where there may be another photo now ({named})"
         case (flag, old, new):
             return f"{flag}: {old}, not {new} ({named})"

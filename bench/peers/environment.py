@@ -19,10 +19,8 @@ from bench.peers.task import OWN, PeerError
 VENV_SECONDS, PIP_SECONDS = 120.0, 1800.0
 """Limits for making an environment and for each file of requirements: torch alone may be gigabytes."""
 
-SYSTEM = {"ffcv": ("opencv4", "libturbojpeg")}
-"""Packages of the system, as `pkg-config` knows them, that are needed to build an environment."""
-
-REMEDY = "apt-get install libopencv-dev libturbojpeg0-dev pkg-config"
+SYSTEM = {"ffcv": (("opencv4", "libturbojpeg"), "apt-get install libopencv-dev libturbojpeg0-dev pkg-config")}
+"""Packages of the system that are needed to build an environment, as `pkg-config` knows them, and how to get them."""
 
 _REQUIREMENTS = Path(__file__).parent / "requirements"
 _MARK = "installed.txt"
@@ -43,9 +41,10 @@ def find_python(root: Path, name: str) -> Path:
     mark, python = folder / _MARK, folder / "bin" / "python"
     if mark.exists() and mark.read_text() == wanted:
         return python
-    for package in SYSTEM.get(name, ()):
+    packages, remedy = SYSTEM.get(name, ((), ""))
+    for package in packages:
         if not _has_package(package):
-            raise PeerError(f"building it needs {package}: {REMEDY}")
+            raise PeerError(f"building it needs {package}: {remedy}")
     _log.info("setting up %s with pip, in %s; this takes some minutes", name, folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -249,7 +249,7 @@ class Runner:
 
     def _python(self, entry: Entry) -> Path:
         name = entry.environment
-        return self._once(f"environment {name}", lambda: find_python(self._environments, name))
+        return self._once(f"environment:{name}", lambda: find_python(self._environments, name))
 
     def _once(self, name: str, prepare: Callable[[], T]) -> T:
         if name not in self._failed:
