@@ -23,7 +23,7 @@ from loader.augment import AugmentConfig, Level
 from loader.batch import Backend, Batch, LoaderConfig
 from loader.loader import Loader
 from train.config import TrainConfig
-from train.memory import keep_freed_memory
+from train.process import keep_freed_memory
 from train.step import TrainStep, make_train_step, prepare_network
 
 PULLED_SAMPLES = 256
@@ -121,7 +121,7 @@ def learn(step: TrainStep, batch: tuple[Tensor, Tensor, Tensor]) -> Work:
 class PeakMemory:
     """The peak memory since it was made: of a GPU, or of this process as seen by `look`.
 
-    A process that trains keeps what it frees (see `train.memory`), so looking between two steps misses nothing.
+    A process that trains keeps what it frees (see `train.process`), so looking between two steps misses nothing.
     """
 
     def __init__(self, device: str) -> None:

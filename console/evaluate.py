@@ -6,7 +6,7 @@ from console.language import _, marks, message
 from console.sentences import translated
 from console.text import count, duration
 from train.evaluation.result import EvalReport, SizeReport
-from train.evaluation.targets import TARGETS
+from train.result import TARGETS
 
 SHOWN_REJECTIONS = 10
 

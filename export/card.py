@@ -10,7 +10,7 @@ from export.check import TOLERANCE
 from export.config import FILES, Format
 from export.record import THRESHOLD, TrainingRecord
 from export.report import CHECKPOINT, ExportReport
-from train.evaluation.targets import TARGETS
+from train.result import TARGETS
 
 LICENCE = "apache-2.0"
 """The licence of maskcache itself; who trained a network may put another into its card."""

@@ -272,7 +272,7 @@ def test_every_kind_of_result(model, painted, tmp_path):
 def test_predictions_are_those_of_eval(model, coco_people, tmp_path):
     from cache.spec import CacheSpec
     from preprocess.sources import read_split
-    from train.evaluation.photos import PhotoImages
+    from train.evaluation.images import PhotoImages
     from train.predictor import Predictor
 
     spec = CacheSpec(side=SIDE)

@@ -78,9 +78,9 @@ def test_everything_comes_back(tmp_path):
 def test_a_network_is_ready_for_use_whatever_it_was_trained_in(tmp_path, channels_last):
     saved = checkpoint_of(3, channels_last=channels_last, whole=False)
     save_checkpoint(tmp_path / "best.pth", saved)
-    network, config = load_network(tmp_path / "best.pth")
+    network, loaded = load_network(tmp_path / "best.pth")
     assert not network.training
-    assert config == {**CONFIG.to_dict(), "side": 64, "fit": "stretch"}
+    assert (loaded.config, loaded.side, loaded.fit) == (CONFIG, 64, "stretch")
     original = build_network(CONFIG.network, memory_format=torch.contiguous_format)
     original.load_state_dict(saved.network)
     image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
@@ -93,7 +93,7 @@ def test_a_checkpoint_of_before_there_was_a_fit_is_of_a_letterbox(tmp_path):
     document = torch.load(tmp_path / "old.pth", weights_only=True)
     del document["fit"]
     torch.save(document, tmp_path / "old.pth")
-    assert load_network(tmp_path / "old.pth")[1]["fit"] == "letterbox"
+    assert load_network(tmp_path / "old.pth")[1].fit == "letterbox"
 
 
 class FullDisk:

@@ -96,7 +96,7 @@ def test_an_epoch_ends_with_an_update_of_what_is_left(cache, tmp_path, monkeypat
     ids=["accumulated", "plateau"],
 )
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(cache, tmp_path, changes, monkeypatch):
-    monkeypatch.setattr("train.schedule.PLATEAU_PATIENCE", 0)
+    monkeypatch.setattr("train.optimizer.PLATEAU_PATIENCE", 0)
     config = config_of(cache, tmp_path / "whole", **changes)
     whole = fit(config, Silent())
 

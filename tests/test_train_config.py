@@ -12,8 +12,8 @@ from loader.augment import AugmentConfig
 from loader.batch import LoaderConfig
 from model import NetworkConfig
 from train.config import FREE, SETTINGS, TrainConfig, TrainConfigError
+from train.optimizer import learning_rate, plateau_factor
 from train.profiles import from_profile, profile
-from train.schedule import learning_rate, plateau_factor
 
 BASE = TrainConfig(loader=LoaderConfig(cache=Path("data/cache")), out=Path("runs/one"))
 

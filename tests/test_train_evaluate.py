@@ -59,7 +59,7 @@ def save(path, **changes):
     weights = build_network(network).state_dict()
     save_checkpoint(
         path,
-        Checkpoint(config=TrainConfig.from_dict({**values}), fingerprint="", side=SIDE, results=(), network=weights),
+        Checkpoint(config=TrainConfig.from_dict(values), fingerprint="", side=SIDE, results=(), network=weights),
     )
     return path
 
@@ -69,8 +69,7 @@ def use(monkeypatch, network, **changes):
     before = train.predictor.load_network
 
     def load(path, *, device):
-        _, values = before(path, device=device)
-        return network.to(device), {**values, **changes}
+        return network.to(device), dataclasses.replace(before(path, device=device)[1], **changes)
 
     monkeypatch.setattr(train.predictor, "load_network", load)
 
@@ -237,7 +236,7 @@ def test_of_a_trained_network_it_says_what_training_said(coco, tmp_path, write_c
 def test_photos_are_laid_out_as_those_of_training_were(coco, tmp_path, monkeypatch):
     monkeypatch.setattr("train.loop._draw", lambda *_: ())
     for name in ("plot_confusion", "plot_samples"):
-        monkeypatch.setattr(f"train.evaluation.folder.{name}", lambda *_, **__: None)
+        monkeypatch.setattr(f"train.evaluation.run.{name}", lambda *_, **__: None)
     spec = CacheSpec(side=SIDE, fit="stretch")
     build_cache(BuildConfig(coco=coco, out=tmp_path / "cache", spec=spec, workers=2))
     config = TrainConfig(

@@ -167,7 +167,7 @@ def test_scores_are_those_of_all_validation_images(two):
     network, _ = load_network(two.out / "checkpoints" / "best_model.pth")
     counts = torch.zeros(4, dtype=torch.int64)
     with open_loader(
-        LoaderConfig(cache=two.cache, split="val", batch_size=5, shuffle=False, drop_last=False, threads=1)
+        LoaderConfig(cache=two.loader.cache, split="val", batch_size=5, shuffle=False, drop_last=False, threads=1)
     ) as loader:
         for batch in loader:
             with torch.no_grad():
@@ -183,7 +183,7 @@ def test_only_the_first_rank_writes(two):
         *2 * ["training"],
     ]
     assert len((two.out / "metrics.jsonl").read_text().splitlines()) == 2
-    assert json.loads((two.out / "config.json").read_text())["world"] == 2
+    assert json.loads((two.out / "config.json").read_text())["loader"]["world"] == 2
     assert not list(two.out.rglob("*.tmp"))
 
 
@@ -278,14 +278,14 @@ def test_of_each_machine_one_rank_tells_what_was_said_first():
     store = FakeStore()
     lost, full = RankLostError("another rank has ended"), OSError(28, "No space left on device")
     ranks = [Ranks(rank=rank, world=4, local=rank % 2, machine=rank // 2) for rank in range(4)]
-    first = ranks[3]._told(store, full)
+    first = ranks[3]._report(store, full)
     assert type(first) is RankError
     assert str(first) == "rank 3 of 4: [Errno 28] No space left on device"
-    assert type(ranks[2]._told(store, lost)) is ReportedElsewhereError
-    there = [ranks[number]._told(store, lost) for number in (1, 0)]
+    assert type(ranks[2]._report(store, lost)) is ReportedElsewhereError
+    there = [ranks[number]._report(store, lost) for number in (1, 0)]
     assert [type(error) for error in there] == [RankError, ReportedElsewhereError]
     assert {str(error) for error in there} == {"rank 3 of 4: [Errno 28] No space left on device"}
-    alone = ranks[1]._told(LostStore(), lost)
+    alone = ranks[1]._report(LostStore(), lost)
     assert type(alone) is RankError
     assert str(alone) == "rank 1 of 4: another rank has ended"
 

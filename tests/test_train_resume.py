@@ -21,8 +21,8 @@ from preprocess.build import BuildConfig, build_cache
 from preprocess.synth import SynthConfig, make_dataset
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.config import TrainConfig
-from train.interrupt import stop_requests
 from train.loop import fit
+from train.process import stop_requests
 
 STEPS, EPOCHS, BATCH = 4, 3, 4
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,8 +11,7 @@ from torchmetrics.classification import BinaryJaccardIndex
 
 from model import LOSSES, NetworkConfig, bce_dice
 from model.metrics import Scores
-from train.average import WeightAverage
-from train.optimizer import build_optimizer
+from train.optimizer import WeightAverage, build_optimizer
 from train.step import EvalStep, TrainStep, prepare_network
 
 SIDE, RATE = 64, 3e-3

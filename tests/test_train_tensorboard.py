@@ -4,13 +4,13 @@ from pathlib import Path
 import pytest
 from tensorboard.summary.writer import event_file_writer
 
-import train.tensorboard
+import train.trackers
 from loader.batch import LoaderConfig
 from model import Scores
 from train.config import TrainConfig
 from train.folder import RunFolder
 from train.result import EpochResult, StartInfo
-from train.tensorboard import MISSING, missing, open_tensorboard
+from train.trackers import MISSING, missing, open_tensorboard
 
 STEPS = 3
 
@@ -103,7 +103,7 @@ def test_without_a_boundary_score_there_is_no_curve_of_it(tmp_path):
 
 
 def test_without_the_package_there_is_no_listener_but_a_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(train.tensorboard, "find_spec", lambda name: None)
+    monkeypatch.setattr(train.trackers, "find_spec", lambda name: None)
     with open_tensorboard(RunFolder(tmp_path), 0) as board:
         assert board is None
     assert missing() == MISSING

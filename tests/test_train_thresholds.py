@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional.classification import binary_jaccard_index
 
-from train.evaluation.thresholds import STEPS, ThresholdCounts, ThresholdScore
+from train.evaluation.result import STEPS, ThresholdCounts, ThresholdScore
 
 
 def draw(seed, images=3, side=24):

@@ -31,7 +31,7 @@ VERSION = 1
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be read, written or gone on with; the message names the file and the remedy."""
+    """A checkpoint cannot be read, written or resumed from; the message names the file and the remedy."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ class Checkpoint:
         fit: of that cache: how its photos lie in the square.
         results: the epochs that are done.
         network: the network's `state_dict`; contiguous (NCHW) on disk.
-        continuation: where to go on; None in a file that is only for use.
+        continuation: what a resumed run needs; None in a file that is only for use.
     """
 
     config: TrainConfig
@@ -127,8 +127,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "network": {name: value.detach().cpu().contiguous() for name, value in checkpoint.network.items()},
     }
     if checkpoint.continuation:
-        going_on = checkpoint.continuation
-        document["continuation"] = {**vars(going_on), "progress": dataclasses.asdict(going_on.progress)}
+        values = vars(checkpoint.continuation)
+        document["continuation"] = {**values, "progress": dataclasses.asdict(checkpoint.continuation.progress)}
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -183,6 +183,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
             "use the release that wrote it"
         )
     try:
+        continuation = document.get("continuation")
+        if continuation:
+            continuation["progress"] = msgspec.convert(continuation["progress"], Progress)
         return Checkpoint(
             config=TrainConfig.from_dict(document["config"]),
             fingerprint=msgspec.convert(document["fingerprint"], str),
@@ -190,7 +193,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             fit=msgspec.convert(document.get("fit", "letterbox"), Fit),  # the first releases' files have none
             results=msgspec.convert(document["results"], tuple[EpochResult, ...]),
             network=msgspec.convert(document["network"], dict[str, Tensor]),
-            continuation=_continuation(document.get("continuation")),
+            continuation=continuation and Continuation(**continuation),
         )
     except (KeyError, TypeError, ValueError) as error:  # msgspec's and the configuration's errors are ValueErrors
         raise CheckpointError(f"{path} lacks what a checkpoint has ({error}); it was changed or is damaged") from None
@@ -246,14 +249,8 @@ def _foreign_archive(path: Path) -> str:
     return ""
 
 
-def _continuation(values: dict[str, Any] | None) -> Continuation | None:
-    if values is None:
-        return None
-    return Continuation(**{**values, "progress": msgspec.convert(values["progress"], Progress)})
-
-
 def check_resumable(path: Path, saved: Checkpoint, config: TrainConfig, fingerprint: str) -> Continuation:
-    """Give where to go on from, and refuse to go on with another run than the saved one.
+    """Give what a resumed run needs, and refuse to resume another run than the saved one.
 
     Raises:
         CheckpointError: it names each field that differs; `epochs` may only be raised.
@@ -276,10 +273,8 @@ def check_resumable(path: Path, saved: Checkpoint, config: TrainConfig, fingerpr
     return saved.continuation
 
 
-def load_network(path: Path, *, device: str = "cpu") -> tuple[SegmentationNetwork, dict[str, Any]]:
-    """Give the network of a checkpoint, in eval mode, channels_last, on `device`; and the run's configuration.
-
-    The configuration is `TrainConfig.to_dict()`, with `side` and `fit` of the cache that it was trained on.
+def load_network(path: Path, *, device: str = "cpu") -> tuple[SegmentationNetwork, Checkpoint]:
+    """Give the network of a checkpoint, in eval mode, channels_last, on `device`; and what else the checkpoint holds.
 
     Raises:
         CheckpointError: see `load_checkpoint`; or the weights don't fit the network that the configuration names.
@@ -293,4 +288,4 @@ def load_network(path: Path, *, device: str = "cpu") -> tuple[SegmentationNetwor
             f"{path} does not fit the network {saved.config.network} that it names ({str(error).splitlines()[0]}); "
             "use the release that wrote it"
         ) from None
-    return network.to(device).eval(), {**saved.config.to_dict(), "side": saved.side, "fit": saved.fit}
+    return network.to(device).eval(), saved

@@ -59,11 +59,11 @@ class TrainConfig:
         learning_rate: its peak, after the warm-up. None: the optimizer's own, see `train.optimizer.LEARNING_RATE`.
         weight_decay: on the kernels only. None: the optimizer's own, see `train.optimizer.WEIGHT_DECAY`.
         momentum: of `sgd`.
-        scheduler: of the learning rate, see `train.schedule`.
+        scheduler: of the learning rate, see `train.optimizer`.
         warmup: share of all steps over which the learning rate rises.
         clip: largest norm of the gradient.
         average: share that each update keeps of the running average of the weights, which is what is validated and
-            saved as the best; 0 takes the weights as they are. See `train.average`.
+            saved as the best; 0 takes the weights as they are. See `train.optimizer`.
         patience: epochs without a better validation IoU after which training ends; 0 never ends it early.
         loss: name in `model.LOSSES`.
         deterministic: only take kernels that give the same bits each time; on a GPU they are slower.

@@ -17,11 +17,9 @@ from model.boundary import BoundaryScores
 from model.metrics import Scores
 from train.checkpoint import Progress
 from train.config import TrainConfig
-from train.interrupt import StopRequest
-from train.ranks import ALONE, Ranks
+from train.optimizer import learning_rate, plateau_factor
 from train.result import EpochResult, best_epoch
-from train.schedule import learning_rate, plateau_factor
-from train.step import EvalStep, TrainStep
+from train.run import Run
 
 GPU_READ_STEPS = 50
 """Steps between two reads of a GPU: each read waits for all work that is queued. Reading from a CPU waits for none."""
@@ -52,52 +50,33 @@ class Validation:
     skipped: int
 
 
-def rates(config: TrainConfig, steps_per_epoch: int, results: list[EpochResult]) -> Callable[[int], float]:
-    """The learning rate by step, counted over all epochs, in the epoch that follows these."""
-    peak = config.peak
+def rate_of(run: Run, step: int) -> float:
+    """The learning rate of a step, counted over all epochs, in the epoch that follows the run's results."""
+    config, peak = run.config, run.config.peak
     if config.scheduler == "plateau":
-        peak *= plateau_factor([result.val_loss for result in results])
-    steps = config.epochs * steps_per_epoch
-
-    def rate(step: int) -> float:
-        return learning_rate(step, steps=steps, peak=peak, warmup=config.warmup, scheduler=config.scheduler)
-
-    return rate
+        peak *= plateau_factor([result.val_loss for result in run.results])
+    steps = config.epochs * len(run.train)
+    return learning_rate(step, steps=steps, peak=peak, warmup=config.warmup, scheduler=config.scheduler)
 
 
-def train_epoch(
-    config: TrainConfig,
-    step: TrainStep,
-    loader: Loader,
-    results: list[EpochResult],
-    progress: Progress,
-    on_step: Callable[[int, int, float, float], None],
-    save: Callable[[Progress], None],
-    stop: StopRequest,
-    ranks: Ranks = ALONE,
-) -> Progress:
-    """Train to the end of the epoch that follows `results`, or until asked to stop.
+def train_epoch(run: Run, on_step: Callable[[int, int, float, float], None]) -> Progress:
+    """Train to the end of the epoch that follows the run's results, or until asked to stop; give the progress.
 
-    A checkpoint is only written, and a run only stopped, after an update: so no gradient has to be kept.
+    A checkpoint is only written, and a run only stopped, after an update: so no gradient has to be kept. Only the first
+    rank saves in between.
 
     Args:
-        config: of the run.
-        step: what is trained.
-        loader: of the training images.
-        results: the epochs before.
-        progress: where the epoch is begun.
+        run: stands where the epoch is to be begun or continued.
         on_step: see `Listener.on_step`.
-        save: writes a checkpoint.
-        stop: whether to stop.
-        ranks: of the run. Only the first one saves in between.
 
     Raises:
         DivergedError: a loss is not finite.
     """
-    epoch, total = len(results), len(loader)
+    config, step, loader, progress, stop = run.config, run.step, run.train, run.progress, run.stop
+    epoch, total = len(run.results), len(loader)
     if loader.state_dict()["epoch"] > epoch:  # all of its batches were taken before the run was stopped
         return progress
-    rate_of, group = rates(config, total, results), config.accumulation
+    group = config.accumulation
     read_every = GPU_READ_STEPS if config.device == "cuda" else 1
     window: list[tuple[Tensor, float, npt.NDArray[np.int64]]] = []
     saved_at = asked = started = perf_counter()
@@ -108,12 +87,12 @@ def train_epoch(
         skipped += len(batch.skipped)
         begins = (done - 1) // group * group
         last, number = done % group == 0 or done == total, epoch * total + done
-        rate = rate_of(number - 1)
+        rate = rate_of(run, number - 1)
         warming = not step.warm
         planes = batch.person, batch.ignore
         loss = step(batch.image, *planes, rate, batches=min(group, total - begins), last=last)
         window.append((loss, rate, batch.samples))
-        due = last and ranks.first and perf_counter() - saved_at >= 60 * config.checkpoint_minutes
+        due = last and run.ranks.first and perf_counter() - saved_at >= 60 * config.checkpoint_minutes
         regular = done % read_every == 0 or done == total  # the same steps on all ranks
         stopping = last and (stop.agree() if regular else stop.agreed)
         if due or stopping or warming or regular:
@@ -134,7 +113,7 @@ def train_epoch(
             window.clear()
             on_step(done, total, math.fsum(losses) / len(losses), _images_per_s(config, done, progress))
             if due:
-                save(progress)
+                run.save(progress)
                 saved_at = perf_counter()
             if stopping:
                 break
@@ -166,13 +145,14 @@ def _read_losses(
     return losses
 
 
-def validate(evaluate: EvalStep, loader: Loader, stop: StopRequest, ranks: Ranks = ALONE) -> Validation | None:
+def validate(run: Run) -> Validation | None:
     """Pass over all validation images, each rank over its own, or give None when asked to stop."""
+    evaluate, ranks, stop = run.evaluate, run.ranks, run.stop
     started = perf_counter()
     skipped = 0
     ranks.share(evaluate.network.buffers())  # BatchNorm's statistics: each rank has those of its own images
     evaluate.reset()
-    for batch in loader:
+    for batch in run.val:
         if stop.agreed:
             return None
         evaluate(batch.image, batch.person, batch.ignore, batch.valid - len(batch.skipped))
@@ -193,37 +173,29 @@ def validate(evaluate: EvalStep, loader: Loader, stop: StopRequest, ranks: Ranks
     )
 
 
-def summarise(
-    config: TrainConfig,
-    step: TrainStep,
-    loader: Loader,
-    before: list[EpochResult],
-    progress: Progress,
-    validation: Validation,
-    ranks: Ranks = ALONE,
-) -> EpochResult:
-    """The result of the epoch that follows those before, over all ranks but for the times, which are this one's."""
-    steps = len(loader)
-    counts_4 = step.counts_4.clone()
+def summarise(run: Run, validation: Validation) -> EpochResult:
+    """The result of the epoch that is just done, over all ranks but for the times, which are this rank's."""
+    progress, steps = run.progress, len(run.train)
+    counts_4 = run.step.counts_4.clone()
     sums_2 = torch.tensor([progress.loss_sum, progress.skipped], dtype=torch.float64, device=counts_4.device)
-    ranks.sum(counts_4, sums_2)
+    run.ranks.sum(counts_4, sums_2)
     counts: list[int] = counts_4.tolist()
     loss_sum, skipped = sums_2.tolist()
-    best = best_epoch(before)
+    best = best_epoch(run.results)
     return EpochResult(
-        epoch=len(before) + 1,
-        epochs=config.epochs,
-        train_loss=loss_sum / steps / ranks.world,
+        epoch=len(run.results) + 1,
+        epochs=run.config.epochs,
+        train_loss=loss_sum / steps / run.ranks.world,
         train_accuracy=Scores.from_counts(*counts).accuracy,
         val_loss=validation.loss,
         val=validation.scores,
         val_counts=validation.counts,
         boundary_f=validation.boundary_f,
-        learning_rate=rates(config, steps, before)(progress.step - 1),
+        learning_rate=rate_of(run, progress.step - 1),
         train_seconds=progress.seconds,
         warmup_seconds=progress.warmup,
         val_seconds=validation.seconds,
-        images_per_s=_images_per_s(config, steps, progress),
+        images_per_s=_images_per_s(run.config, steps, progress),
         wait_share=progress.waited / progress.seconds if progress.seconds else 0.0,
         best=best is None or validation.scores.iou > best.val.iou,
         skipped=int(skipped) + validation.skipped,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito 2008).
@@ -31,21 +29,3 @@ def save_figure(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path
-
-
-def draw_curve(axes: Axes, x: Sequence[int], y: Sequence[float], label: str, colour: str) -> None:
-    """Draw a line, with markers as long as they can be told apart."""
-    marker = "o" if len(x) <= 40 else ""
-    axes.plot(x, y, color=colour, label=label, linewidth=1.8, marker=marker, markersize=3.5)
-
-
-def style_epochs(axes: Axes) -> None:
-    """Style a panel whose horizontal axis counts epochs."""
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_xlabel("epoch", color=INK)
-    axes.grid(color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.margins(x=0.03)

@@ -22,34 +22,26 @@ from cache.atomic import write_atomically
 from loader.damage import BadRecord
 from train.checkpoint import CheckpointError
 from train.config import TrainConfig
-from train.result import EpochResult, StartInfo
+from train.result import EpochResult, Listener, StartInfo
 
 
-@dataclasses.dataclass(frozen=True)
 class RunFolder:
-    """Where things lie below `root`."""
+    """Where the files of a run are.
 
-    root: Path
+    Attributes:
+        root: the folder.
+        best_model: the network of the epoch with the highest validation IoU, for use.
+        best_weights: the same network's weights for other programs: safetensors, which runs no code when it is read.
+        last_model: the latest checkpoint, to resume from.
+        plots: the pictures' folder.
+    """
 
-    @property
-    def best_model(self) -> Path:
-        """The network of the epoch with the highest validation IoU, for use."""
-        return self.root / "checkpoints" / "best_model.pth"
-
-    @property
-    def best_weights(self) -> Path:
-        """The same network's weights for other programs: safetensors, which runs no code when it is read."""
-        return self.root / "checkpoints" / "best_model.safetensors"
-
-    @property
-    def last_model(self) -> Path:
-        """The latest checkpoint, to go on from."""
-        return self.root / "checkpoints" / "last_model.pth"
-
-    @property
-    def plots(self) -> Path:
-        """The pictures' folder."""
-        return self.root / "plots"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.best_model = root / "checkpoints" / "best_model.pth"
+        self.best_weights = root / "checkpoints" / "best_model.safetensors"
+        self.last_model = root / "checkpoints" / "last_model.pth"
+        self.plots = root / "plots"
 
     def prepare(self, *, resume: bool) -> None:
         """Make the folders.
@@ -109,8 +101,8 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     return {**flat, **{f"val_{name}": value for name, value in [*scores.items(), *named]}}
 
 
-class RunLog:
-    """A listener that writes `logs/training_<time>.log`."""
+class RunLog(Listener):
+    """Writes `logs/training_<time>.log`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -122,49 +114,27 @@ class RunLog:
     def on_start(self, info: StartInfo) -> None:
         """See `Listener`."""
         for name, text in info.environment.items():
-            self._logger.info("%s: %s", name, text)
-        self._logger.info("config: %s", json.dumps(info.config.resolved()))
-        self._logger.info(
-            "train %d images, val %d, side %d; network %s with %d parameters; %d steps an epoch, from step %d on",
-            info.train_images,
-            info.val_images,
-            info.side,
-            info.config.network,
-            info.parameters,
-            info.steps_per_epoch,
-            info.step,
+            self.note(f"{name}: {text}")
+        self.note(f"config: {json.dumps(info.config.resolved())}")
+        self.note(
+            f"train {info.train_images} images, val {info.val_images}, side {info.side}; network {info.config.network} "
+            f"with {info.parameters} parameters; {info.steps_per_epoch} steps an epoch, from step {info.step} on"
         )
-        self._logger.info("loader: %s", info.loader)
+        self.note(f"loader: {info.loader}")
         for note in info.notes:
             self._logger.warning("%s", note)
 
-    def on_step(self, done: int, total: int, loss: float, images_per_s: float) -> None:
-        """See `Listener`. Steps are not logged."""
-
     def on_epoch(self, result: EpochResult) -> None:
         """See `Listener`."""
-        self._logger.info(
-            "epoch %d/%d: train loss %.4f accuracy %.4f | val loss %.4f IoU %.4f Dice %.4f accuracy %.4f "
-            "precision %.4f recall %.4f boundary F %.4f%s | %.1f s + %.1f s%s | %.1f images/s, data wait %.1f %%, "
-            "learning rate %.2e",
-            result.epoch,
-            result.epochs,
-            result.train_loss,
-            result.train_accuracy,
-            result.val_loss,
-            result.val.iou,
-            result.val.dice,
-            result.val.accuracy,
-            result.val.precision,
-            result.val.recall,
-            math.nan if result.boundary_f is None else result.boundary_f,
-            " (best)" if result.best else "",
-            result.train_seconds,
-            result.val_seconds,
-            f", first step {result.warmup_seconds:.1f} s" if result.warmup_seconds else "",
-            result.images_per_s,
-            100 * result.wait_share,
-            result.learning_rate,
+        val, first = result.val, result.warmup_seconds
+        boundary_f = math.nan if result.boundary_f is None else result.boundary_f
+        self.note(
+            f"epoch {result.epoch}/{result.epochs}: train loss {result.train_loss:.4f} accuracy "
+            f"{result.train_accuracy:.4f} | val loss {result.val_loss:.4f} IoU {val.iou:.4f} Dice {val.dice:.4f} "
+            f"accuracy {val.accuracy:.4f} precision {val.precision:.4f} recall {val.recall:.4f} boundary F "
+            f"{boundary_f:.4f}{' (best)' if result.best else ''} | {result.train_seconds:.1f} s + "
+            f"{result.val_seconds:.1f} s{f', first step {first:.1f} s' if first else ''} | {result.images_per_s:.1f} "
+            f"images/s, data wait {100 * result.wait_share:.1f} %, learning rate {result.learning_rate:.2e}"
         )
 
     def on_bad_records(self, found: tuple[BadRecord, ...], total: int) -> None:
@@ -172,10 +142,7 @@ class RunLog:
         for record in found:
             self._logger.warning(
                 "skipped a bad record: %s sample %d (image %d): %s",
-                record.split,
-                record.sample,
-                record.image_id,
-                record.reason,
+                *(record.split, record.sample, record.image_id, record.reason),
             )
         self._logger.warning("%d bad records so far", total)
 

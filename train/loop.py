@@ -14,14 +14,13 @@ from train.config import TrainConfig
 from train.epoch import summarise, train_epoch, validate
 from train.folder import RunLog, open_log
 from train.hardware import Hardware, HardwareError, describe, read_hardware
-from train.memory import keep_freed_memory
 from train.plots import plot_confusion, plot_curves, plot_metrics, plot_samples
 from train.predictions import choose_samples, predict_samples
+from train.process import keep_freed_memory
 from train.profiles import adapt
-from train.result import FitResult, Listener, Listeners, StartInfo, best_epoch
+from train.result import FitResult, Listener, StartInfo, best_epoch
 from train.run import Run, open_run
-from train.tensorboard import missing, open_tensorboard
-from train.wandb_run import open_wandb
+from train.trackers import missing, open_tensorboard, open_wandb
 
 PICTURED_SAMPLES = 96
 """Validation images among which those of `sample_predictions.png` are chosen."""
@@ -30,17 +29,17 @@ PICTURED_SAMPLES = 96
 def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> FitResult:
     """Train, validate and save each epoch, then draw pictures.
 
-    The first Ctrl-C or SIGTERM ends the run after the current step, with a checkpoint from which `resume` goes on as
+    The first Ctrl-C or SIGTERM ends the run after the current step, with a checkpoint from which `resume` continues as
     if nothing had happened: the same batches in the same order and, on a CPU, eagerly, with as many threads, the same
     bits. Torch's global generator is seeded.
 
     Started by `torchrun`, each rank learns from its slice of each global batch, and the weights are updated by the mean
-    of their gradients; the first one writes and tells. A run on several ranks draws its dropout anew when it goes on.
+    of their gradients; the first one writes and tells. A resumed run on several ranks draws its dropout anew.
 
     Args:
         config: what to train; everything is written below `config.out`.
         listener: is told how it goes.
-        resume: go on from the `last_model.pth` in `config.out`.
+        resume: continue from the `last_model.pth` in `config.out`.
 
     Raises:
         CacheError: see `loader.open_loader`.
@@ -58,11 +57,16 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
     with open_run(config, notes, resume=resume) as run:
         run.notes += (missing(),) if missing() else ()
         _begin(run, hardware, resume=resume)
-        with open_log(run.folder, first=run.ranks.first) as log, ExitStack() as boards:
-            everyone = _listeners(run, log, boards, listener)
-            everyone.on_start(_introduce(run, hardware))
+        with open_log(run.folder, first=run.ranks.first) as log, ExitStack() as trackers:
+            listeners: list[Listener] = []
+            if run.ranks.first:
+                board = trackers.enter_context(open_tensorboard(run.folder, run.progress.step))
+                project = trackers.enter_context(open_wandb(run.folder, run.config.wandb, run.progress.step))
+                listeners = [each for each in (log, board, project, listener) if each is not None]
+            for each in listeners:
+                each.on_start(_introduce(run, hardware))
             try:
-                _train(run, log, everyone)
+                _train(run, log, listeners)
             except torch.OutOfMemoryError as error:
                 batch_size = run.config.loader.batch_size
                 raise HardwareError(
@@ -100,15 +104,6 @@ def _begin(run: Run, hardware: Hardware, *, resume: bool) -> None:
         torch.manual_seed(run.config.loader.seed + 1000003 * run.ranks.rank + run.progress.step)
 
 
-def _listeners(run: Run, log: RunLog, boards: ExitStack, listener: Listener) -> Listeners:
-    """Whoever is told how it goes: on the first rank alone."""
-    if not run.ranks.first:
-        return Listeners()
-    board = boards.enter_context(open_tensorboard(run.folder, run.progress.step))
-    project = boards.enter_context(open_wandb(run.folder, run.config.wandb, run.progress.step))
-    return Listeners(log, board, project, listener)
-
-
 def _introduce(run: Run, hardware: Hardware) -> StartInfo:
     return StartInfo(
         config=run.config,
@@ -124,25 +119,30 @@ def _introduce(run: Run, hardware: Hardware) -> StartInfo:
     )
 
 
-def _train(run: Run, log: RunLog, everyone: Listeners) -> None:
+def _train(run: Run, log: RunLog, listeners: list[Listener]) -> None:
     """Epoch after epoch: to the last one, until the score no longer rises, or until asked to stop."""
-    told = set[BadRecord]()
+
+    def on_step(done: int, total: int, loss: float, images_per_s: float) -> None:
+        for listener in listeners:
+            listener.on_step(done, total, loss, images_per_s)
+
+    reported = set[BadRecord]()
     while run.unfinished and not run.stop.agree():
-        run.progress = train_epoch(
-            run.config, run.step, run.train, run.results, run.progress, everyone.on_step, run.save, run.stop, run.ranks
-        )
-        validation = validate(run.evaluate, run.val, run.stop, run.ranks)
+        run.progress = train_epoch(run, on_step)
+        validation = validate(run)
         if validation is None:
             run.save_stopped()
             break
-        result = summarise(run.config, run.step, run.train, run.results, run.progress, validation, run.ranks)
+        result = summarise(run, validation)
         run.finish_epoch(result)
-        everyone.on_epoch(result)
+        for listener in listeners:
+            listener.on_epoch(result)
         for loader in (run.train, run.val):
             _note_transfers(log, loader)
-        if found := tuple(record for record in run.bad_records if record not in told):
-            everyone.on_bad_records(found, len(run.bad_records))
-            told.update(found)
+        if found := tuple(record for record in run.bad_records if record not in reported):
+            reported.update(found)
+            for listener in listeners:
+                listener.on_bad_records(found, len(run.bad_records))
 
 
 def _note_transfers(log: RunLog, loader: Loader) -> None:

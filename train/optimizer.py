@@ -1,11 +1,18 @@
-"""The optimizers, by name."""
+"""How weights change: the optimizers by name, the learning rate by step, and a running average of the weights."""
 
 from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from cache.choices import OptimizerName as OptimizerName
+from cache.choices import Scheduler
+from model.base import SegmentationNetwork
 
 WEIGHT_DECAY: dict[OptimizerName, float] = {"adamw": 1e-2, "adam": 1e-6, "sgd": 1e-4}
 """Of each, unless said otherwise. The guide's 1e-6 is meant for Adam, which adds it to the gradient. AdamW multiplies
@@ -13,6 +20,12 @@ the weights by 1 - learning rate * weight decay each step (Loshchilov and Hutter
 
 LEARNING_RATE: dict[OptimizerName, float] = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2}
 """Peak of each, unless said otherwise."""
+
+PLATEAU_FACTOR = 0.5
+PLATEAU_PATIENCE = 5
+"""Epochs."""
+PLATEAU_THRESHOLD = 1e-4
+"""Share of the lowest loss by which a lower one must fall below it to count."""
 
 
 def build_optimizer(
@@ -43,3 +56,91 @@ def build_optimizer(
         return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, nesterov=momentum > 0, fused=True)
     kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
     return kind(groups, lr=learning_rate, fused=True)
+
+
+def learning_rate(
+    step: int, *, steps: int, peak: float, warmup: float, scheduler: Scheduler = "cosine_annealing"
+) -> float:
+    """Give the learning rate of a step: a pure function of it, so that resuming needs no scheduler's state.
+
+    A straight rise to `peak` (the warm-up of Goyal et al. 2017), then for `cosine_annealing` half a cosine down to zero
+    after the last step (Loshchilov and Hutter 2017, "SGDR", without restarts); else `peak` to the end.
+
+    Args:
+        step: counted from 0, over all epochs.
+        steps: of the whole run.
+        peak: the largest learning rate; for `plateau` already times `plateau_factor`.
+        warmup: share of `steps` in which it rises, 0 to below 1.
+        scheduler: see above.
+    """
+    rising = round(steps * warmup)
+    if step < rising:
+        return peak * (step + 1) / rising
+    if scheduler != "cosine_annealing":
+        return peak
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+def plateau_factor(losses: Sequence[float]) -> float:
+    """What the learning rate is multiplied with after epochs of these validation losses.
+
+    Halved whenever the loss has not fallen for more than `PLATEAU_PATIENCE` epochs: torch's `ReduceLROnPlateau` with
+    `PLATEAU_FACTOR`, without its state.
+    """
+    factor, lowest, bad = 1.0, math.inf, 0
+    for loss in losses:
+        if loss < lowest * (1 - PLATEAU_THRESHOLD):
+            lowest, bad = loss, 0
+        else:
+            bad += 1
+        if bad > PLATEAU_PATIENCE:
+            factor, bad = factor * PLATEAU_FACTOR, 0
+    return factor
+
+
+class WeightAverage:
+    """Exponential moving average of weights and of BatchNorm's statistics (Polyak and Juditsky 1992).
+
+    It scores better than the weights of any one step.
+
+    The decay rises with the number of updates n, as (1 + n) / (10 + n), up to its final value: else a short run would
+    remember the weights that it began with. It never waits for the device.
+
+    Attributes:
+        network: has the averages; in eval mode, of the same memory format as the one that learns.
+
+    Args:
+        learning: the network that learns, not compiled.
+        decay: final share of the average that an update keeps, 0 to below 1.
+    """
+
+    def __init__(self, learning: SegmentationNetwork, decay: float) -> None:
+        self.network = copy.deepcopy(learning).eval().requires_grad_(False)
+        self._decay, self._updates = decay, 0
+        pairs = list(zip(_tensors(self.network), _tensors(learning), strict=True))
+        self._averaged = [(mine, theirs) for mine, theirs in pairs if mine.is_floating_point()]
+        self._counted = [(mine, theirs) for mine, theirs in pairs if not mine.is_floating_point()]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in what the network has learned in a step."""
+        self._updates += 1
+        decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
+        mine, theirs = zip(*self._averaged, strict=True)
+        torch._foreach_lerp_(mine, theirs, 1 - decay)
+        for average, count in self._counted:
+            average.copy_(count)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next update depends on; its tensors are the live ones."""
+        return {"network": self.network.state_dict(), "updates": self._updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Undo `state_dict`."""
+        self.network.load_state_dict(state["network"])
+        self._updates = state["updates"]
+
+
+def _tensors(network: nn.Module) -> list[torch.Tensor]:
+    # Parameters themselves, not the detached ones of a state_dict: whoever replaces their memory is followed.
+    return [*network.parameters(), *network.buffers()]

@@ -1,4 +1,4 @@
-"""All pictures of runs by one name each, and that of sample predictions."""
+"""The pictures of runs and evaluations: curves, confusion matrix and sample predictions."""
 
 from __future__ import annotations
 
@@ -9,19 +9,167 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from train.figure import BLUE, INK, new_figure, save_figure
-from train.plot_confusion import plot_confusion
-from train.plot_curves import plot_curves, plot_metrics
+from train.figure import BLUE, GREEN, GRID, INK, ORANGE, PURPLE, SKY, YELLOW, new_figure, save_figure
 
 if TYPE_CHECKING:
-    from train.predictions import SamplePrediction
+    from matplotlib.axes import Axes
 
-__all__ = ["plot_confusion", "plot_curves", "plot_metrics", "plot_samples"]
+    from train.predictions import SamplePrediction
+    from train.result import EpochResult
 
 U8 = npt.NDArray[np.uint8]
 
-# Colours that stay apart for colour-blind readers, as in `train.figure`.
-HIT, MISSED, INVENTED = (0, 158, 115), (213, 94, 0), (86, 180, 233)
+HIT, MISSED, INVENTED = GREEN, ORANGE, SKY
+"""Colours of person pixels over a photo."""
+
+_SCORES = (
+    ("iou", "IoU", BLUE),
+    ("dice", "Dice", GREEN),
+    ("accuracy", "pixel accuracy", PURPLE),
+    ("precision", "precision", SKY),
+    ("recall", "recall", YELLOW),
+)
+
+
+def plot_curves(results: Sequence[EpochResult], path: Path, *, loss: str = "") -> Path:
+    """Draw loss, and scores on the validation images, over the epochs; write a PNG and give its path.
+
+    Args:
+        results: of the epochs, at least one.
+        path: of the PNG.
+        loss: what the loss is, for the title.
+    """
+    figure = new_figure(12, 4.6)
+    left, right = figure.subplots(1, 2)
+    epochs = [result.epoch for result in results]
+
+    _draw_curve(left, epochs, [result.train_loss for result in results], "train", ORANGE)
+    _draw_curve(left, epochs, [result.val_loss for result in results], "validation", BLUE)
+    left.set_title(f"Loss ({loss})" if loss else "Loss", color=INK, fontsize=11)
+    left.set_ylim(bottom=0)
+
+    for name, label, colour in _SCORES[:3]:
+        _draw_curve(right, epochs, [getattr(result.val, name) for result in results], label, colour)
+    train_accuracy = [result.train_accuracy for result in results]
+    right.plot(epochs, train_accuracy, color=PURPLE, linewidth=1, linestyle=":", label="pixel accuracy, train")
+    best = max(results, key=lambda result: result.val.iou)
+    right.axvline(best.epoch, color=INK, linewidth=0.8, linestyle="--")
+    right.set_title(f"Validation: best IoU {best.val.iou:.4f} in epoch {best.epoch}", color=INK, fontsize=11)
+    right.set_ylim(0, 1.02)
+
+    for axes in (left, right):
+        _style_epochs(axes)
+        axes.legend(frameon=False, fontsize=9)
+    return save_figure(figure, path)
+
+
+def plot_metrics(results: Sequence[EpochResult], path: Path) -> Path:
+    """Draw each score on the validation images, learning rate and speed over the epochs, a panel each.
+
+    A panel's scale is its own: what matters late in a run is the third digit. Dotted lines are the targets where they
+    are in reach; the dashed line is the epoch of the best IoU, whose values the titles give.
+
+    Args:
+        results: of the epochs, at least one.
+        path: of the PNG, which is given back.
+    """
+    from train.result import TARGETS  # which loads torch
+
+    epochs = [result.epoch for result in results]
+    best = max(results, key=lambda result: result.val.iou)
+    series = [
+        (f"{label} {getattr(best.val, name):.4f}", [getattr(result.val, name) for result in results], colour, name)
+        for name, label, colour in _SCORES
+    ]
+    # An epoch of an older release has none; NaN leaves a gap.
+    boundary = [float("nan") if result.boundary_f is None else result.boundary_f for result in results]
+    if best.boundary_f is not None:
+        series.append((f"boundary F {best.boundary_f:.4f}", boundary, ORANGE, "boundary_f"))
+    rates, speeds = [result.learning_rate for result in results], [result.images_per_s for result in results]
+    series.append((f"learning rate {best.learning_rate:.2e}", rates, INK, ""))
+    series.append((f"training images/s {best.images_per_s:,.0f}", speeds, INK, ""))
+
+    figure = new_figure(14, 6.2)
+    panels = figure.subplots(2, 4).ravel()
+    for axes, (title, values, colour, name) in zip(panels, series, strict=False):
+        _draw_curve(axes, epochs, values, title, colour)
+        axes.axvline(best.epoch, color=INK, linewidth=0.8, linestyle="--")
+        axes.set_title(title, color=INK, fontsize=11)
+        _style_epochs(axes)
+        if name:
+            _scale_score(axes, TARGETS.get(name))
+        else:
+            axes.set_ylim(0, 1.08 * max(values))
+    for axes in panels[len(series) :]:
+        axes.set_visible(False)
+    heading = f"Validation scores; titles: values in epoch {best.epoch}, that of the best IoU (dashed line)"
+    figure.suptitle(heading, color=INK, fontsize=12)
+    return save_figure(figure, path)
+
+
+def _scale_score(axes: Axes, target: float | None) -> None:
+    """Leave no room above 1, and show the target once the scale reaches near it."""
+    low, high = axes.get_ylim()
+    if target is not None and high > target - 0.1:
+        axes.axhline(target, color=INK, linewidth=0.8, linestyle=":")
+        low, high = min(low, target - 0.01), max(high, target + 0.01)
+    axes.set_ylim(max(0, low), min(1.005, high))
+
+
+def _draw_curve(axes: Axes, x: Sequence[int], y: Sequence[float], label: str, colour: str) -> None:
+    """Draw a line, with markers as long as they can be told apart."""
+    marker = "o" if len(x) <= 40 else ""
+    axes.plot(x, y, color=colour, label=label, linewidth=1.8, marker=marker, markersize=3.5)
+
+
+def _style_epochs(axes: Axes) -> None:
+    """Style a panel whose horizontal axis counts epochs."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch", color=INK)
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.margins(x=0.03)
+
+
+def plot_confusion(counts: Sequence[int], path: Path, *, title: str = "") -> Path:
+    """Draw a 2 x 2 matrix: a row for each true class, a column for each predicted one; write a PNG and give its path.
+
+    Each cell says its pixels and its share of the row, and is the darker the larger that share is: one hue from light
+    to dark is read alike by everybody, in print too.
+
+    Args:
+        counts: pixels: true positive, false positive, false negative, true negative.
+        path: of the PNG.
+        title: above the matrix.
+    """
+    tp, fp, fn, tn = counts
+    classes = ("person", "background")
+    pixels = np.array([[tp, fn], [fp, tn]], np.float64)
+    share = pixels / np.maximum(pixels.sum(axis=1, keepdims=True), 1)
+    figure = new_figure(5.6, 4.9)
+    axes = figure.subplots()
+    shown = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for row in range(2):
+        for column in range(2):
+            colour = "white" if share[row, column] > 0.5 else INK
+            text = f"{100 * share[row, column]:.2f} %"
+            axes.text(column, row, text, color=colour, fontsize=17, ha="center", va="bottom")
+            text = f"{pixels[row, column]:,.0f} pixels"
+            axes.text(column, row + 0.06, text, color=colour, fontsize=10, ha="center", va="top")
+    axes.set_xticks([0, 1], classes, color=INK)
+    axes.set_yticks([0, 1], classes, color=INK, rotation=90, va="center")
+    axes.set_xlabel("predicted", color=INK)
+    axes.set_ylabel("true", color=INK)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title("\n".join(filter(None, (f"{pixels.sum():,.0f} pixels", title))), color=INK, fontsize=11)
+    bar = figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.04)
+    bar.set_label("share of the row", color=INK)
+    bar.outline.set_visible(False)
+    return save_figure(figure, path)
 
 
 def plot_samples(samples: Sequence[tuple[str, SamplePrediction]], path: Path) -> Path:
@@ -29,6 +177,8 @@ def plot_samples(samples: Sequence[tuple[str, SamplePrediction]], path: Path) ->
 
     `samples` are pairs of a word for the row and its prediction, as `choose_samples` gives them.
     """
+    from matplotlib.patches import Patch
+
     ratios = [sample.image.shape[0] / sample.image.shape[1] for _, sample in samples]
     heights = [min(max(ratio, 0.4), 1.5) for ratio in ratios]  # two lines of words need some height
     figure = new_figure(8.6, 2.06 * sum(heights) + 0.75)
@@ -58,7 +208,7 @@ def plot_samples(samples: Sequence[tuple[str, SamplePrediction]], path: Path) ->
         grid[row][0].set_ylabel(heading, color=INK, fontsize=9, rotation=0, ha="right", va="center", labelpad=8)
     legend = (("right", HIT), ("missed", MISSED), ("invented", INVENTED))
     figure.legend(
-        handles=[_patch(label, colour) for label, colour in legend],
+        handles=[Patch(color=colour, label=label) for label, colour in legend],
         loc="outside lower center",
         ncols=3,
         frameon=False,
@@ -86,12 +236,5 @@ def _overlay(sample: SamplePrediction) -> U8:
         (predicted & ~sample.person, INVENTED),
     ):
         chosen = chosen & counts
-        picture[chosen] = 0.45 * picture[chosen] + 0.55 * np.array(colour)
+        picture[chosen] = 0.45 * picture[chosen] + 0.55 * np.frombuffer(bytes.fromhex(colour[1:]), np.uint8)
     return picture.clip(0, 255).round().astype(np.uint8)
-
-
-def _patch(label: str, colour: tuple[int, int, int]) -> object:
-    from matplotlib.patches import Patch
-
-    red, green, blue = (channel / 255 for channel in colour)
-    return Patch(color=(red, green, blue), label=label)

@@ -68,17 +68,15 @@ def load_predictor(path: Path, wanted: Device | None, precision: Precision | Non
     """
     hardware = read_hardware()
     device = choose_device(wanted, hardware)
-    network, values = load_network(path, device=device)
-    config = TrainConfig.from_dict(values)
-    if not config.channels_last:
+    network, saved = load_network(path, device=device)
+    if not saved.config.channels_last:
         network.set_memory_format(torch.contiguous_format)
-    chosen, notes = choose_precision(precision, config, device, hardware)
-    predictor = Predictor(network, chosen, device)
+    chosen, notes = choose_precision(precision, saved.config, device, hardware)
     return Trained(
-        predictor=predictor,
-        config=config,
-        side=int(values["side"]),
-        fit=values["fit"],
+        predictor=Predictor(network, chosen, device),
+        config=saved.config,
+        side=saved.side,
+        fit=saved.fit,
         precision=chosen,
         notes=notes,
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
-from types import MappingProxyType
 from typing import Any
 
 from cache.choices import Backend, Device, Precision
@@ -51,9 +50,6 @@ class Profile:
     device: Device
     reasons: Mapping[str, str]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "reasons", MappingProxyType(dict(self.reasons)))
-
 
 _TENSOR_CORES = {
     "precision": "bf16 runs on tensor cores from sm_80 on and needs no loss scaling",
@@ -93,17 +89,8 @@ def rtx4090() -> Profile:
 
 def rtx3080() -> Profile:
     """GeForce RTX 3080: sm_86, 10 GB, 60 TFLOP/s in 16 bits."""
-    return dataclasses.replace(
-        rtx4090(),
-        name="rtx3080",
-        batch_size=24,
-        side=384,
-        threads=8,
-        reasons={
-            "network": "a step takes about 4 GB at this batch and side; of unet 64 it would take 14 of 10 GB",
-            **_TENSOR_CORES,
-        },
-    )
+    reason = "a step takes about 4 GB at this batch and side; of unet 64 it would take 14 of 10 GB"
+    return _like(rtx4090(), "rtx3080", reason, batch_size=24, side=384, threads=8)
 
 
 def gtx1080() -> Profile:
@@ -128,51 +115,31 @@ def gtx1080() -> Profile:
 
 def gtx1060() -> Profile:
     """GeForce GTX 1060: Pascal, sm_61, 6 GB, 4.4 TFLOP/s in fp32."""
-    return dataclasses.replace(
-        gtx1080(),
-        name="gtx1060",
-        batch_size=8,
-        side=256,
-        threads=4,
-        reasons={
-            "network": "an epoch is 7 minutes at the card's peak; unet 64 would be 49, above the guide's figure",
-            **_PASCAL,
-        },
-    )
+    reason = "an epoch is 7 minutes at the card's peak; unet 64 would be 49, above the guide's figure"
+    return _like(gtx1080(), "gtx1060", reason, batch_size=8, side=256, threads=4)
 
 
 def h200() -> Profile:
     """H200: sm_90, 141 GB, 989 TFLOP/s in 16 bits."""
-    return dataclasses.replace(
-        rtx4090(),
-        name="h200",
-        network=NetworkConfig(name="unet", width=64),
-        batch_size=64,
-        side=512,
-        threads=16,
-        reasons={
-            "network": "room for the classic 31 M U-Net: a step takes about 64 of 141 GB at this batch and side",
-            **_TENSOR_CORES,
-        },
-    )
+    reason = "room for the classic 31 M U-Net: a step takes about 64 of 141 GB at this batch and side"
+    network = NetworkConfig(name="unet", width=64)
+    return _like(rtx4090(), "h200", reason, network=network, batch_size=64, threads=16)
 
 
 def h100() -> Profile:
     """H100: sm_90, 80 GB, 989 TFLOP/s in 16 bits."""
-    return dataclasses.replace(
-        h200(),
-        name="h100",
-        batch_size=48,
-        reasons={
-            "network": "room for the classic 31 M U-Net: a step takes about 48 of 80 GB at this batch and side",
-            **_TENSOR_CORES,
-        },
-    )
+    reason = "room for the classic 31 M U-Net: a step takes about 48 of 80 GB at this batch and side"
+    return _like(h200(), "h100", reason, batch_size=48)
 
 
 def a100() -> Profile:
     """A100 of 80 GB: sm_80, 312 TFLOP/s in 16 bits; `auto` takes a smaller batch for the one of 40 GB."""
     return dataclasses.replace(h100(), name="a100")
+
+
+def _like(profile: Profile, name: str, reason: str, **changes: Any) -> Profile:
+    """A variant of a profile, and the reason for its network at its batch size."""
+    return dataclasses.replace(profile, name=name, reasons={**profile.reasons, "network": reason}, **changes)
 
 
 def cpu(hardware: Hardware | None = None) -> Profile:
@@ -247,19 +214,9 @@ def _because(profile: Profile, reason: str) -> Profile:
     return dataclasses.replace(profile, reasons={**profile.reasons, "name": f"nearest: {reason}"})
 
 
-PROFILES: Mapping[str, Callable[[], Profile]] = MappingProxyType(
-    {
-        "rtx4090": rtx4090,
-        "rtx3080": rtx3080,
-        "gtx1080": gtx1080,
-        "gtx1060": gtx1060,
-        "cpu": cpu,
-        "a100": a100,
-        "h100": h100,
-        "h200": h200,
-        "auto": auto,
-    }
-)
+PROFILES: Mapping[str, Callable[[], Profile]] = {
+    each.__name__: each for each in (rtx4090, rtx3080, gtx1080, gtx1060, cpu, a100, h100, h200, auto)
+}
 """The profiles by the names that `--profile` takes."""
 
 

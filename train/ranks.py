@@ -18,7 +18,7 @@ from train.hardware import HardwareError
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
-PATIENCE = timedelta(minutes=10)
+TIMEOUT = timedelta(minutes=10)
 """How long ranks wait for one that says nothing, as when it compiles, or fetches from a store that has trouble."""
 
 FAILURE = "maskcache/failure"
@@ -28,7 +28,7 @@ Value = TypeVar("Value")
 
 
 class RankError(ValueError):
-    """A rank cannot go on, which ends the run; the message names the rank and the reason."""
+    """A rank cannot continue, which ends the run; the message names the rank and the reason."""
 
 
 class RankLostError(ValueError):
@@ -36,7 +36,7 @@ class RankLostError(ValueError):
 
 
 class ReportedElsewhereError(ValueError):
-    """The run ends for a reason that another rank of this machine has told."""
+    """The run ends for a reason that another rank of this machine reports."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Ranks:
     """This process among those of a run.
 
     Attributes:
-        rank: its number. Number 0 writes files and tells how it goes.
+        rank: its number. Number 0 writes files and reports progress.
         world: how many there are.
         local: its number on this machine: that of its GPU.
         machine: the number of its machine.
@@ -75,7 +75,7 @@ class Ranks:
         Raises:
             HardwareError: this machine has fewer GPUs than ranks.
             RankError: instead of a `ValueError` or `OSError` in the block, and when another rank has gone.
-            ReportedElsewhereError: likewise, if another rank of this machine tells it.
+            ReportedElsewhereError: instead of them, if another rank of this machine reports the error.
         """
         if self.world == 1:
             yield
@@ -88,23 +88,21 @@ class Ranks:
                 )
             torch.cuda.set_device(self.local)
         backend = "nccl" if device == "cuda" else "gloo"
-        with _speaking():
-            store, _, _ = next(rendezvous("env://", self.rank, self.world, timeout=PATIENCE))
-            distributed.init_process_group(
-                backend, store=store, rank=self.rank, world_size=self.world, timeout=PATIENCE
-            )
+        with _lost_ranks():
+            store, _, _ = next(rendezvous("env://", self.rank, self.world, timeout=TIMEOUT))
+            distributed.init_process_group(backend, store=store, rank=self.rank, world_size=self.world, timeout=TIMEOUT)
         try:
             yield
             self.wait()  # who leaves early takes away what others may still be reading
         except Exception as error:
-            told = self._told(store, error)
+            reported = self._report(store, error)
             if isinstance(error, ValueError | OSError):
-                raise told from error
+                raise reported from error
             raise
         finally:
             distributed.destroy_process_group()
 
-    def _told(self, store: Store, error: Exception) -> ValueError:
+    def _report(self, store: Store, error: Exception) -> ValueError:
         """Leave to the others why this rank ends; give the error that is to say so here."""
         reason = f"rank {self.rank} of {self.world}: {error}"
         lost = isinstance(error, RankLostError)
@@ -124,7 +122,7 @@ class Ranks:
         """
         if self.world > 1:
             flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-            with _speaking():
+            with _lost_ranks():
                 distributed.all_reduce(flat)
             flat /= self.world
             parts = torch.split(flat, [gradient.numel() for gradient in gradients])
@@ -135,7 +133,7 @@ class Ranks:
         """Replace tensors by their sums over all ranks."""
         if self.world > 1:
             for tensor in tensors:
-                with _speaking():
+                with _lost_ranks():
                     distributed.all_reduce(tensor)
 
     def any(self, flag: bool, device: str) -> bool:
@@ -143,7 +141,7 @@ class Ranks:
         if self.world == 1:
             return flag
         count = torch.tensor(int(flag), device=device)
-        with _speaking():
+        with _lost_ranks():
             distributed.all_reduce(count)
         return bool(count)
 
@@ -152,31 +150,31 @@ class Ranks:
         if self.world > 1:
             for tensor in tensors:
                 flat = tensor.detach().contiguous()  # what is sent must be, and the weights may be channels_last
-                with _speaking():
+                with _lost_ranks():
                     distributed.broadcast(flat, 0)
                 tensor.detach().copy_(flat)
 
     def wait(self) -> None:
         """Until all ranks are here."""
         if self.world > 1:
-            with _speaking():
+            with _lost_ranks():
                 distributed.barrier()
 
     def from_first(self, make: Callable[[], Value]) -> Value:
         """What rank 0 makes, on all ranks; its `ValueError` as well."""
         if self.world == 1:
             return make()
-        told: list[Value | ValueError | None] = [None]
+        shared: list[Value | ValueError | None] = [None]
         if self.first:
             try:
-                told = [make()]
+                shared = [make()]
             except ValueError as error:
-                told = [error]
-        with _speaking():
-            distributed.broadcast_object_list(told, 0)
-        if isinstance(told[0], ValueError):
-            raise told[0]
-        return cast(Value, told[0])
+                shared = [error]
+        with _lost_ranks():
+            distributed.broadcast_object_list(shared, 0)
+        if isinstance(shared[0], ValueError):
+            raise shared[0]
+        return cast(Value, shared[0])
 
 
 ALONE = Ranks()
@@ -184,7 +182,7 @@ ALONE = Ranks()
 
 
 @contextmanager
-def _speaking() -> Iterator[None]:
+def _lost_ranks() -> Iterator[None]:
     """What the library says when another rank is gone, as an error of ours.
 
     Raises:

@@ -11,6 +11,9 @@ from loader.damage import BadRecord
 from model.metrics import Scores
 from train.config import TrainConfig
 
+TARGETS: Mapping[str, float] = {"iou": 0.85, "dice": 0.90, "accuracy": 0.95}
+"""What a network should reach on COCO's validation images, by the names in `model.Scores`; those of the guide."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StartInfo:
@@ -25,7 +28,7 @@ class StartInfo:
         loader: the backend of the training images, and why it.
         parameters: of the network.
         steps_per_epoch: training steps.
-        step: the first one, counted over all epochs; above 0 when a run goes on.
+        step: the first one, counted over all epochs; above 0 when a run is resumed.
     """
 
     config: TrainConfig
@@ -111,7 +114,7 @@ class FitResult:
     Attributes:
         epochs: all epochs so far, those before a resume included.
         best: the one with the highest validation IoU, or None before the first epoch's end.
-        interrupted: it was asked to stop; `fit(..., resume=True)` goes on from the very next batch.
+        interrupted: it was asked to stop; `fit(..., resume=True)` continues with the very next batch.
         stopped_early: it ended before its last epoch, for the score has not risen for `TrainConfig.patience` epochs.
         best_model, last_model, log: files; `best_model` is there once `best` is.
         plots: the pictures drawn.
@@ -130,46 +133,23 @@ class FitResult:
 
 
 class Listener(Protocol):
-    """Is told how a run goes, from the training thread."""
+    """Is told how a run goes, from the training thread. A class that inherits it overrides what it wants to hear of."""
 
     def on_start(self, info: StartInfo) -> None:
         """Everything is open and checked; the first step comes next."""
+        return
 
     def on_step(self, done: int, total: int, loss: float, images_per_s: float) -> None:
         """Some more steps of the epoch are done: `done` of `total`, mean loss since the last call, mean speed."""
+        return
 
     def on_epoch(self, result: EpochResult) -> None:
         """An epoch is done and saved."""
+        return
 
     def on_bad_records(self, found: tuple[BadRecord, ...], total: int) -> None:
         """In the epoch that is just done, `found` were skipped for the first time; distinct ones so far: `total`."""
-
-
-class Listeners:
-    """Tells several; those that are None are left out."""
-
-    def __init__(self, *listeners: Listener | None) -> None:
-        self._listeners = [listener for listener in listeners if listener is not None]
-
-    def on_start(self, info: StartInfo) -> None:
-        """See `Listener`."""
-        for listener in self._listeners:
-            listener.on_start(info)
-
-    def on_step(self, done: int, total: int, loss: float, images_per_s: float) -> None:
-        """See `Listener`."""
-        for listener in self._listeners:
-            listener.on_step(done, total, loss, images_per_s)
-
-    def on_epoch(self, result: EpochResult) -> None:
-        """See `Listener`."""
-        for listener in self._listeners:
-            listener.on_epoch(result)
-
-    def on_bad_records(self, found: tuple[BadRecord, ...], total: int) -> None:
-        """See `Listener`."""
-        for listener in self._listeners:
-            listener.on_bad_records(found, total)
+        return
 
 
 def best_epoch(results: list[EpochResult]) -> EpochResult | None:

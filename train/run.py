@@ -16,7 +16,6 @@ from model.boundary import boundary_tolerance
 from model.encoder_unet import EncoderUNet
 from model.encoder_weights import start_encoder
 from model.loss import LOSSES
-from train.average import WeightAverage
 from train.checkpoint import (
     Checkpoint,
     Continuation,
@@ -30,9 +29,9 @@ from train.checkpoint import (
 )
 from train.config import TrainConfig, TrainConfigError
 from train.folder import RunFolder
-from train.interrupt import StopRequest, stop_requests
+from train.optimizer import WeightAverage
+from train.process import StopRequest, kernels, stop_requests
 from train.ranks import Ranks
-from train.reproducible import kernels
 from train.result import EpochResult, best_epoch
 from train.room import search_batch_size
 from train.step import EvalStep, TrainStep, make_train_step, prepare_network

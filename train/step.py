@@ -14,9 +14,8 @@ from model.boundary import count_boundary
 from model.loss import LOSSES, Loss
 from model.metrics import count_pixels
 from model.network import NetworkConfig, build_network
-from train.average import WeightAverage
 from train.config import TrainConfig
-from train.optimizer import build_optimizer
+from train.optimizer import WeightAverage, build_optimizer
 from train.ranks import ALONE, Ranks
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -116,9 +115,7 @@ class TrainStep:
         """Learn from a batch (as `loader.Batch` has it) and give its loss: float32 scalar on the device.
 
         Args:
-            image_N3HW: as person_N1HW and ignore_N1HW, of a batch.
-            person_N1HW: see above.
-            ignore_N1HW: see above.
+            image_N3HW, person_N1HW, ignore_N1HW: of the batch.
             learning_rate: of the update.
             batches: whose gradients the update is the mean of.
             last: whether this is the last one of them, after which the weights are updated.

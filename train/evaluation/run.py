@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
-from collections.abc import Callable
+import io
+import json
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from cache.choices import Device
+from cache.atomic import write_atomically
 from cache.files import file_digest
 from cache.spec import CacheSpec
 from loader.batch import LoaderConfig
@@ -18,17 +21,19 @@ from loader.loader import Loader, open_loader
 from model.base import check_side
 from model.loss import LOSSES
 from preprocess.sources import Split, read_split
-from train.evaluation.config import EvalConfig
-from train.evaluation.folder import write_report
-from train.evaluation.images import CacheImages, EvalImages
-from train.evaluation.photos import PhotoImages
-from train.evaluation.result import EvalReport, SizeReport
+from train.evaluation.config import EvalConfig, EvalError
+from train.evaluation.images import CacheImages, EvalImages, PhotoImages
+from train.evaluation.result import EvalReport, SizeReport, choose_images
 from train.evaluation.score import score_images
 from train.hardware import HardwareError, describe, read_hardware
+from train.plots import plot_confusion, plot_samples
 from train.predictor import load_predictor
 
 Advance = Callable[[int, int], None]
 """Called with (images done, images in all), over all sizes."""
+
+_WORDS = {"cache": "at the cache's side", "photo": "at the photos' own size"}
+_MEASURES = ("iou", "dice", "accuracy", "precision", "recall")
 
 
 def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
@@ -54,7 +59,20 @@ def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
         spec = CacheSpec(side=trained.side, fit=trained.fit, orientation=config.orientation, outside=config.outside)
         loader = None
         if config.cache:
-            loader = stack.enter_context(open_loader(_loader_config(config, config.cache, device, batch_size)))
+            loader = stack.enter_context(
+                open_loader(
+                    LoaderConfig(
+                        cache=config.cache,
+                        split=config.split,
+                        batch_size=batch_size,
+                        device=device,
+                        shuffle=False,
+                        drop_last=False,
+                        threads=config.threads,
+                        on_bad_record="skip",
+                    )
+                )
+            )
             spec = loader.reader.index.spec
             views.append(CacheImages(loader, predictor, LOSSES[trained.config.loss]))
             check_side(predictor.network, spec.side, name="the cache's side")
@@ -67,12 +85,13 @@ def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
             notes += (f"the network was trained at side {trained.side} and sees side {spec.side} here",)
         if spec.fit != trained.fit:
             notes += (f"the network was trained on a {trained.fit} cache and sees {spec.fit} here",)
-        total = sum(len(view) for view in views)
+        total, done = sum(len(view) for view in views), 0
         sizes = list[SizeReport]()
         try:
-            for number, view in enumerate(views):
-                before = sum(len(earlier) for earlier in views[:number])
-                sizes.append(score_images(view, partial(_tell, advance, total, before)))
+            for view in views:
+                report_done = partial(_report, advance, total, done)
+                sizes.append(score_images(view, report_done))
+                done += len(view)
         except torch.OutOfMemoryError as error:
             raise HardwareError(
                 f"the GPU's memory cannot hold batch_size={batch_size} at side {spec.side}; "
@@ -96,20 +115,7 @@ def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
             notes=notes,
             sizes=tuple(sizes),
         )
-        return write_report(report, views[-1], config.folder)
-
-
-def _loader_config(config: EvalConfig, cache: Path, device: Device, batch_size: int) -> LoaderConfig:
-    return LoaderConfig(
-        cache=cache,
-        split=config.split,
-        batch_size=batch_size,
-        device=device,
-        shuffle=False,
-        drop_last=False,
-        threads=config.threads,
-        on_bad_record="skip",
-    )
+        return _write_report(report, views[-1], config.folder)
 
 
 def _strangers(loader: Loader | None, split: Split, config: EvalConfig) -> tuple[str, ...]:
@@ -126,6 +132,49 @@ def _strangers(loader: Loader | None, split: Split, config: EvalConfig) -> tuple
     )
 
 
-def _tell(advance: Advance | None, total: int, before: int, seen: int) -> None:
+def _report(advance: Advance | None, total: int, before: int, seen: int) -> None:
     if advance:
         advance(before + seen, total)
+
+
+def _write_report(report: EvalReport, images: EvalImages, folder: Path) -> EvalReport:
+    """Write `metrics.json`, `per_image.csv` and two pictures; give the report with their paths.
+
+    Args:
+        report: what was found.
+        images: of the foremost size, which the pictures are of.
+        folder: is made.
+
+    Raises:
+        EvalError: they cannot be written.
+    """
+    foremost = report.foremost
+    files = tuple(
+        folder / name for name in ("metrics.json", "per_image.csv", "confusion_matrix.png", "sample_predictions.png")
+    )
+    report = dataclasses.replace(report, files=files)
+    metrics, table, confusion, samples = files
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(table, _csv(report.sizes).encode())
+        plot_confusion(foremost.counts, confusion, title=f"{report.split}, {_WORDS[foremost.size]}")
+        chosen = choose_images(foremost.images)
+        plot_samples([(word, images.one(image.number).sample(image.scores.iou)) for word, image in chosen], samples)
+        write_atomically(metrics, json.dumps(report.to_dict(), indent=1).encode() + b"\n")
+    except OSError as error:
+        raise EvalError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
+    return report
+
+
+def _csv(sizes: Sequence[SizeReport]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    head = ("size", "image_id", "height", "width", "person_fraction", *_MEASURES, "boundary_f", "tp", "fp", "fn", "tn")
+    writer.writerow(head)
+    for size in sizes:
+        for image in size.images:
+            scores = image.scores
+            values = [image.person_fraction, *(getattr(scores, name) for name in _MEASURES), image.boundary.f]
+            rounded = [f"{value:.6f}" for value in values]
+            writer.writerow([size.size, image.image_id, image.height, image.width, *rounded, *image.counts])
+    return text.getvalue()

@@ -12,8 +12,7 @@ from model.boundary import boundary_tolerance, count_boundary
 from model.metrics import count_pixels
 from train.evaluation.config import EvalError
 from train.evaluation.images import EvalImages, Predicted
-from train.evaluation.result import ImageScore, SizeReport
-from train.evaluation.thresholds import ThresholdCounts
+from train.evaluation.result import ImageScore, SizeReport, ThresholdCounts
 
 
 def score_images(view: EvalImages, advance: Callable[[int], object]) -> SizeReport:

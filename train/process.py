@@ -1,13 +1,17 @@
-"""Being asked to stop, without being torn out of an update of the weights."""
+"""What a run sets in its process: how it is stopped, which kernels torch takes, and what its allocator keeps."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+import torch
 
 from train.ranks import ALONE, Ranks
 
@@ -16,12 +20,16 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LAUNCHER_VARIABLE = "TORCHELASTIC_RUN_ID"
 """Set in the processes that `torchrun` has started."""
 
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_KEEP = 1 << 30
+_PAD = 1 << 27
+
 
 class StopRequest:
     """Whether to stop, the same on all ranks.
 
-    A rank is asked to by a signal, or by the end of the `torchrun` that started it: were that killed, ranks would go on
-    with nobody to stop them.
+    A rank is asked to by a signal, or by the end of the `torchrun` that started it: were that killed, nobody
+    would stop the ranks.
 
     Args:
         asked: is set when this process is asked to.
@@ -74,3 +82,41 @@ def stop_requests() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def kernels(*, deterministic: bool) -> Iterator[None]:
+    """Within the block, take kernels that give the same bits each time, or those that cuDNN finds the fastest.
+
+    The switches are torch's own, for the whole process; afterwards they are as they were.
+
+    See https://docs.pytorch.org/docs/stable/notes/randomness.html
+    """
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    deterministic = deterministic or before[0]  # who has asked for it already is not contradicted
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic  # shapes never change, so looking for the fastest pays
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc's allocator to keep what is freed instead of giving it back to the kernel; returns whether it could.
+
+    A step on the CPU allocates and frees the same activations over and over. By default each block of some size is
+    mapped anew and its pages are zeroed by the kernel at first touch: a fifth of a step of a small network, measured.
+    The process keeps its peak memory until it ends. See mallopt(3).
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another libc
+        return False
+    settings = ((_M_MMAP_THRESHOLD, _KEEP), (_M_TRIM_THRESHOLD, _KEEP), (_M_TOP_PAD, _PAD))
+    return all(mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in settings)
