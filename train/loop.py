@@ -38,7 +38,7 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
 
     Args:
         config: what to train; everything is written below `config.out`.
-        listener: is told how it goes.
+        listener: hears how the run goes.
         resume: continue from the `last_model.pth` in `config.out`.
 
     Raises:

@@ -15,11 +15,11 @@ from cache.choices import Scheduler
 from model.base import SegmentationNetwork
 
 WEIGHT_DECAY: dict[OptimizerName, float] = {"adamw": 1e-2, "adam": 1e-6, "sgd": 1e-4}
-"""Of each, unless said otherwise. The guide's 1e-6 is meant for Adam, which adds it to the gradient. AdamW multiplies
+"""Weight decay of each optimizer by default. The guide's 1e-6 is meant for Adam, which adds it to the gradient. AdamW multiplies
 the weights by 1 - learning rate * weight decay each step (Loshchilov and Hutter 2019): there 1e-6 would do nothing."""
 
 LEARNING_RATE: dict[OptimizerName, float] = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2}
-"""Peak of each, unless said otherwise."""
+"""Peak learning rate of each optimizer by default."""
 
 PLATEAU_FACTOR = 0.5
 PLATEAU_PATIENCE = 5
@@ -71,7 +71,7 @@ def learning_rate(
         steps: of the whole run.
         peak: the largest learning rate; for `plateau` already times `plateau_factor`.
         warmup: share of `steps` in which it rises, 0 to below 1.
-        scheduler: see above.
+        scheduler: name of the schedule.
     """
     rising = round(steps * warmup)
     if step < rising:

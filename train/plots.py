@@ -117,7 +117,7 @@ def _scale_score(axes: Axes, target: float | None) -> None:
 
 
 def _draw_curve(axes: Axes, x: Sequence[int], y: Sequence[float], label: str, colour: str) -> None:
-    """Draw a line, with markers as long as they can be told apart."""
+    """Draw a line, with markers unless there are too many to tell them apart."""
     marker = "o" if len(x) <= 40 else ""
     axes.plot(x, y, color=colour, label=label, linewidth=1.8, marker=marker, markersize=3.5)
 

@@ -1,4 +1,4 @@
-"""What an evaluation is to be of."""
+"""What to evaluate, on which images, and how."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class EvalConfig:
         batch_size: images that are predicted together; 0: as in training.
         device: None takes a GPU if there is one.
         precision: of the convolutions; None: as in training if the device can do it, else fp32.
-        threads: CPU threads that load or read; 0 takes one a processor.
-        orientation, outside: of the photos of `coco`, if no cache says it; see `CacheSpec`.
+        threads: CPU threads that load or read; 0 takes one per processor.
+        orientation, outside: of the photos of `coco`, unless a cache says it; see `CacheSpec`.
     """
 
     checkpoint: Path

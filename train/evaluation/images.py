@@ -168,7 +168,7 @@ class PhotoImages:
         spec: says side, fit and crowd rule.
         predictor: the network.
         batch_size: photos that are predicted together.
-        threads: that read; 0 takes one a processor.
+        threads: that read; 0 takes one per processor.
     """
 
     size: Size = "photo"

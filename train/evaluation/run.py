@@ -89,8 +89,7 @@ def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
         sizes = list[SizeReport]()
         try:
             for view in views:
-                report_done = partial(_report, advance, total, done)
-                sizes.append(score_images(view, report_done))
+                sizes.append(score_images(view, partial(_advance_from, done, total, advance)))
                 done += len(view)
         except torch.OutOfMemoryError as error:
             raise HardwareError(
@@ -132,9 +131,9 @@ def _strangers(loader: Loader | None, split: Split, config: EvalConfig) -> tuple
     )
 
 
-def _report(advance: Advance | None, total: int, before: int, seen: int) -> None:
+def _advance_from(before: int, total: int, advance: Advance | None, done: int) -> None:
     if advance:
-        advance(before + seen, total)
+        advance(before + done, total)
 
 
 def _write_report(report: EvalReport, images: EvalImages, folder: Path) -> EvalReport:

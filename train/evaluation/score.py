@@ -1,9 +1,8 @@
-"""From predictions to counts."""
+"""The score of each image of an evaluation: counts of its pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from time import perf_counter
 
 import torch
@@ -16,7 +15,7 @@ from train.evaluation.result import ImageScore, SizeReport, ThresholdCounts
 
 
 def score_images(view: EvalImages, advance: Callable[[int], object]) -> SizeReport:
-    """Pass over all images once; `advance` is told how many are done.
+    """Pass over all images once; `advance` is called with how many are done.
 
     Raises:
         EvalError: none can be read.
@@ -25,10 +24,16 @@ def score_images(view: EvalImages, advance: Callable[[int], object]) -> SizeRepo
     images: list[ImageScore] = []
     thresholds = ThresholdCounts(view.device)
     for batch in view.batches():
-        with _one_thread():
+        # Counting is many short operations on one image. Shared out, each waits for its slowest thread: ten times as
+        # long, measured, where other threads are reading.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
             images += _score_batch(batch)
             for one in batch:
                 thresholds.update(one.probability, one.person, one.ignore)
+        finally:
+            torch.set_num_threads(threads)
         advance(len(images) + len(view.rejections))
     if not images:
         reason = view.rejections[-1].reason if view.rejections else "there is none"
@@ -53,32 +58,14 @@ def _score_batch(batch: list[Predicted]) -> list[ImageScore]:
         planes = one.predicted, one.person, one.ignore
         tolerance = boundary_tolerance(*one.person.shape[2:])
         counts_8.append(torch.cat((count_pixels(*planes), count_boundary(*planes, tolerance=tolerance))))
-    scores = []
-    for one, counts in zip(batch, torch.stack(counts_8).tolist(), strict=True):  # one wait for the device a batch
-        height, width = one.person.shape[2:]
-        scores.append(
-            ImageScore(
-                number=one.number,
-                image_id=one.image_id,
-                height=height,
-                width=width,
-                counts=tuple(counts[:4]),
-                boundary_counts=tuple(counts[4:]),
-            )
+    return [
+        ImageScore(
+            number=one.number,
+            image_id=one.image_id,
+            height=one.person.shape[2],
+            width=one.person.shape[3],
+            counts=tuple(counts[:4]),
+            boundary_counts=tuple(counts[4:]),
         )
-    return scores
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Have torch use one thread of the CPU.
-
-    Counting is many short operations on one image. Shared out, each waits for its slowest thread: ten times as long,
-    measured, where other threads are reading.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+        for one, counts in zip(batch, torch.stack(counts_8).tolist(), strict=True)  # one wait for the device per batch
+    ]
