@@ -15,8 +15,9 @@ from cache.choices import Scheduler
 from model.base import SegmentationNetwork
 
 WEIGHT_DECAY: dict[OptimizerName, float] = {"adamw": 1e-2, "adam": 1e-6, "sgd": 1e-4}
-"""Weight decay of each optimizer by default. The guide's 1e-6 is meant for Adam, which adds it to the gradient. AdamW multiplies
-the weights by 1 - learning rate * weight decay each step (Loshchilov and Hutter 2019): there 1e-6 would do nothing."""
+"""Weight decay of each optimizer by default. The guide's 1e-6 is meant for Adam, which adds it to the gradient. AdamW
+multiplies the weights by 1 - learning rate * weight decay in each step (Loshchilov and Hutter 2019): there 1e-6 would
+do nothing."""
 
 LEARNING_RATE: dict[OptimizerName, float] = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2}
 """Peak learning rate of each optimizer by default."""
