@@ -1,16 +1,16 @@
 REBUILD = "mend it with `verify --repair`"
-"""The remedy for what is damaged."""
+"""The remedy for damaged data."""
 
-GO_ON = "run the same `preprocess` again: it keeps the shards that are sound"
+RESUME = "run the same `preprocess` again: it keeps the shards that are sound"
 """The remedy for a cache without a readable index."""
 
 
 class CacheError(ValueError):
-    """Something about a cache that its user can mend; the message names the value, the limit and the remedy."""
+    """An error of a cache that its user can correct; the message names the value, the limit and the remedy."""
 
 
 class CacheMissingError(CacheError):
-    """There is no finished cache at the path: its index, the commit mark, is not there."""
+    """There is no finished cache at the path: it has no index."""
 
 
 class CacheVersionError(CacheError):
@@ -22,11 +22,11 @@ class CacheStaleError(CacheError):
 
 
 class CacheCorruptError(CacheError):
-    """Bytes on disk are not those that were written."""
+    """Bytes on disk differ from those that were written."""
 
 
 class CacheWriteError(CacheError):
-    """A shard could not be written: a full disk, missing permission, or a store that gave up."""
+    """A shard could not be written: a full disk, missing permission, or a failure of the store."""
 
 
 class StorageError(CacheError):

@@ -15,7 +15,7 @@ import xxhash
 
 from cache import files
 from cache.atomic import write_atomically
-from cache.errors import GO_ON, REBUILD, CacheCorruptError, CacheMissingError, CacheVersionError
+from cache.errors import REBUILD, RESUME, CacheCorruptError, CacheMissingError, CacheVersionError
 from cache.spec import FORMAT_VERSION, CacheSpec
 
 INDEX_NAME = "index.json"
@@ -46,7 +46,7 @@ _HEADER_BYTES = 4096
 SampleTable = npt.NDArray[np.void]
 
 # These names become paths, some of which are deleted: none may lead out of the cache's folder. The index's checksum
-# proves nothing, for whoever edits an index can sign it anew. msgspec checks the patterns when it reads one.
+# proves nothing, for it can be computed anew after an edit. msgspec checks the patterns when it reads one.
 SplitName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")]
 ShardName = Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{5,9}\.(lmdb|zarr)\Z")]
 Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
@@ -73,7 +73,7 @@ class ShardInfo:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceInfo:
-    """What a split was made from: the annotation file's name, and a digest of its images and their annotations."""
+    """The sources of a split: the annotation file's name, and a digest of its images and their annotations."""
 
     annotations: str
     images: str
@@ -92,7 +92,7 @@ class SplitInfo:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CacheIndex:
-    """What `index.json` says."""
+    """The content of `index.json`."""
 
     spec: CacheSpec
     fingerprint: str
@@ -133,18 +133,18 @@ class CacheIndex:
             document = json.loads(text)
             version = document["format_version"]
         except (ValueError, KeyError, TypeError) as error:
-            raise CacheCorruptError(f"{path} is not a cache index ({error}); {GO_ON}") from None
+            raise CacheCorruptError(f"{path} is not a cache index ({error}); {RESUME}") from None
         if version != FORMAT_VERSION:
             raise CacheVersionError(
                 f"{root} has cache format {version}; this release reads format {FORMAT_VERSION}; "
                 "rebuild it with this release's `preprocess --force`, or use the release that made it"
             )
         if document.get("checksum") != _digest(document.get("index")):
-            raise CacheCorruptError(f"{path} was changed after it was written (its checksum differs); {GO_ON}")
+            raise CacheCorruptError(f"{path} was changed after it was written (its checksum differs); {RESUME}")
         try:
             return msgspec.convert(document["index"], cls)
         except msgspec.ValidationError as error:
-            raise CacheCorruptError(f"{path} is not a cache index ({error}); {GO_ON}") from None
+            raise CacheCorruptError(f"{path} is not a cache index ({error}); {RESUME}") from None
 
 
 def encode_index(index: CacheIndex) -> bytes:

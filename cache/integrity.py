@@ -23,7 +23,7 @@ CHILD_SILENCE = 60.0
 """Seconds without a word after which a process that reads a damaged shard counts as lost."""
 
 MOST_CRASHES = 3
-"""Processes lost to one shard before the rest of it is given up."""
+"""Processes lost to one shard before the rest of it is not tried."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Damage:
     Attributes:
         where: `train/00003.lmdb`, or `train/00003.lmdb row 7, image 785`.
         what: is wrong there.
-        split, shard: to be made again to mend it; empty if that takes something else.
+        split, shard: the shard to be rebuilt; empty if that is no remedy.
     """
 
     where: str
@@ -113,7 +113,7 @@ def check_record(reader: CacheReader, sample: int) -> Damage | None:
 
 
 def _check_records_apart(reader: CacheReader, samples: list[int]) -> Iterator[Damage]:
-    """`check_record` in a process of its own: LMDB trusts its pages, and damaged ones can crash whoever reads them."""
+    """`check_record` in a process of its own: LMDB trusts its pages, and damaged ones can crash a reader."""
     context = multiprocessing.get_context("spawn")
     waiting, crashes = list(samples), 0
     while waiting and crashes < MOST_CRASHES:

@@ -41,7 +41,7 @@ def kernel(function: Kernel, *, forceinline: bool = False) -> Kernel:
 
 
 class _KernelCache(FunctionCache):
-    """What was compiled of a function, on disk. An error of the disk costs time, and nothing else."""
+    """The compiled versions of a function, on disk. An error of the disk only means that it is compiled again."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled function for a signature, or None if there is none that can be read."""
@@ -51,7 +51,7 @@ class _KernelCache(FunctionCache):
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep a compiled function, if the disk takes it."""
+        """Save a compiled function, if the disk takes it."""
         try:
             super().save_overload(sig, data)
         except OSError as error:

@@ -25,7 +25,7 @@ COLUMNS = tuple(name for name in SAMPLE_DTYPE.names or () if name not in ("shard
 
 
 class ImageSource(NamedTuple):
-    """What a record, or a rejection, was made from.
+    """The source of a record, or of a rejection.
 
     Attributes:
         image_id: the image's id.
@@ -77,7 +77,7 @@ class ShardManifest:
         return table
 
     def save(self, directory: PurePath) -> None:
-        """Say that the shard is finished: it must be durable by now.
+        """Mark the shard as finished: it must be durable by now.
 
         Raises:
             StorageError: object storage cannot be written.
@@ -123,5 +123,5 @@ class ShardManifest:
 
 
 def manifest_path(directory: Folder, shard: str) -> Folder:
-    """Where the manifest of a shard lies, by the shard's name."""
+    """The path of the manifest of a shard, by the shard's name."""
     return directory / PurePath(shard).with_suffix(".json")

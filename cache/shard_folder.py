@@ -1,10 +1,10 @@
 """A folder of bounded size for what is fetched from object storage, shared by all processes of a machine.
 
     <name>         a shard or a sample table, named by its checksum
-    <name>.lock    locked while that is fetched (by one) or read (by any number); its text is the bytes that it takes,
-                   its time that of the last use
-    .<name>.tmp    what is on its way; only whoever has the lock for itself touches it
-    room           locked by whoever counts and removes
+    <name>.lock    locked while that is fetched (exclusively) or read (shared); its text is the bytes that it takes, its
+                   time that of the last use
+    .<name>.tmp    what is being fetched; only the process that holds the exclusive lock touches it
+    room           locked by the process that counts and removes
 
 What a killed process leaves behind is overwritten or removed, and never read.
 """

@@ -48,7 +48,7 @@ class ShardReader(Protocol):
         """The parts of a record without a copy: views into mapped memory, read only, valid until `close`."""
 
     def close(self) -> None:
-        """Let go of files and maps."""
+        """Close files and maps."""
 
 
 def open_writer(store: Store, path: Path, layout: RecordLayout, capacity: int) -> ShardWriter:

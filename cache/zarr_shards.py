@@ -38,7 +38,7 @@ DIMENSIONS = {
 """The arrays, in the order of a record's fields, and the names of their dimensions."""
 
 INDEX_BYTES = 16
-"""Of one chunk in the index."""
+"""Bytes of the index for each chunk."""
 
 CHECKSUM_BYTES = 4
 
@@ -107,12 +107,12 @@ class ZarrReader:
         return np.concatenate(self.fields(row))
 
     def close(self) -> None:
-        """Let go of the maps."""
+        """Close the maps."""
         self._arrays.clear()
 
 
 def chunk_index(rows: int, chunk_bytes: int) -> bytes:
-    """What follows the chunks of a file: offset and size of each (little-endian u64), and the CRC-32C of these."""
+    """The index after the chunks of a file: offset and size of each (little-endian u64), and the CRC-32C of these."""
     index = np.empty((rows, 2), "<u8")
     index[:, 0], index[:, 1] = np.arange(rows) * chunk_bytes, chunk_bytes
     checksum: int = google_crc32c.value(index.tobytes())
@@ -129,12 +129,12 @@ def _data_path(group: Path, name: str) -> Path:
 
 
 def _data_name(name: str) -> str:
-    """Where an array's data lies in its group: it is the only one in the outer grid of chunks."""
+    """The path of an array's data in its group: it is the only chunk of the outer grid."""
     return f"{name}/{'.'.join(['c', *('0' for _ in DIMENSIONS[name])])}"
 
 
 def chunk_ranges(row: int, side: int) -> list[tuple[str, int, int]]:
-    """Where the parts of a record lie: of each the file in the group, its first byte, and the one after its last."""
+    """The location of each part of a record: its file in the group, its first byte, and the byte after its last."""
     sizes = {name: math.prod(_chunk_shape(name, side)) for name in DIMENSIONS}
     return [(_data_name(name), row * size, (row + 1) * size) for name, size in sizes.items()]
 

@@ -117,7 +117,7 @@ class LoaderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LoaderState:
-    """Where a loader stands: the epoch, and the samples of it (of all ranks) that were handed out."""
+    """The position of a loader: the epoch, and how many samples of it (of all ranks) were handed out."""
 
     epoch: int = 0
     consumed: int = 0
@@ -127,7 +127,7 @@ class BatchSource(Protocol):
     """A backend: makes the planned batches, in order.
 
     Attributes:
-        notes: what is worth knowing of how it runs, a sentence each.
+        notes: remarks on how it runs, a sentence each.
         resident: so many samples, the first ones of the split, are in memory: no batch reads them from their shards.
     """
 

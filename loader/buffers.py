@@ -16,7 +16,7 @@ _HUGE_PAGE = 1 << 21
 OFF_LINE = 16
 """Bytes after a line. libjpeg-turbo stores past the processor's caches where rows begin with a multiple of 32 bytes
 (`vmovntdq` in its `jdcolext-avx2.asm`). As it writes eight rows in turn, in bits, that takes longer than the caches do,
-and whoever reads the pixels next finds them in memory: 731 microseconds instead of 708 for 384 x 384 pixels."""
+and the next reader finds the pixels only in memory: 731 microseconds instead of 708 for 384 x 384 pixels."""
 
 
 def host_buffer(*shape: int, pinned: bool = False, off: int = 0) -> torch.Tensor:
@@ -25,15 +25,15 @@ def host_buffer(*shape: int, pinned: bool = False, off: int = 0) -> torch.Tensor
     Args:
         shape: of the tensor.
         pinned: locked in memory, so that a GPU can read it by itself.
-        off: bytes behind the beginning of a line: `OFF_LINE` for what JPEGs are decoded into.
+        off: bytes after the beginning of a line: `OFF_LINE` for buffers that JPEGs are decoded into.
     """
     size = math.prod(shape)
     if pinned:
-        room = torch.zeros(size + _LINE, dtype=torch.uint8, pin_memory=True)
-        begin = -room.data_ptr() % _LINE + off
+        memory = torch.zeros(size + _LINE, dtype=torch.uint8, pin_memory=True)
+        begin = -memory.data_ptr() % _LINE + off
     else:
         unit = _HUGE_PAGE if size >= 2 * _HUGE_PAGE else _LINE
         # NumPy's, which asks for huge pages for what is large.
-        room = torch.from_numpy(np.zeros((-(-size // unit) + 2) * unit, np.uint8))
-        begin = -room.data_ptr() % unit + off
-    return room[begin : begin + size].view(shape)
+        memory = torch.from_numpy(np.zeros((-(-size // unit) + 2) * unit, np.uint8))
+        begin = -memory.data_ptr() % unit + off
+    return memory[begin : begin + size].view(shape)

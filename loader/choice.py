@@ -1,4 +1,4 @@
-"""Which backend `auto` stands for, and why."""
+"""The backend that `auto` stands for, and the reason."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Chosen = Literal["native", "dali", "resident"]
 
 
 class Choice(NamedTuple):
-    """A backend, and why it: a clause for people."""
+    """A backend, and the reason for it, for people."""
 
     backend: Chosen
     reason: str

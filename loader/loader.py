@@ -21,11 +21,7 @@ from loader.shard_flow import ShardPrefetch
 
 
 class _Pass(Iterator[Batch]):
-    """The batches from a loader's position, where that is when the first one is asked for, to the end of its epoch.
-
-    Args:
-        loader: whose position moves with each batch.
-    """
+    """The batches from a loader's position, as it is when the first one is asked for, to the end of the epoch."""
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
@@ -57,7 +53,7 @@ class _Pass(Iterator[Batch]):
         self.close()
 
     def close(self) -> None:
-        """Have no more batches made."""
+        """Make no more batches."""
         if self._batches is not None and not self._loader.unusable:
             self._batches.close()
 
@@ -76,8 +72,8 @@ class Loader:
     Attributes:
         config: as it was asked for.
         reader: of the split.
-        choice: the backend that makes the batches, and why it.
-        unusable: why no batches can be asked for any more; empty as long as they can.
+        choice: the backend that makes the batches, and the reason for it.
+        unusable: why the loader gives no more batches; empty while it does.
     """
 
     def __init__(self, config: LoaderConfig, reader: CacheReader, source: BatchSource, choice: Choice) -> None:
@@ -102,7 +98,7 @@ class Loader:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is worth knowing of how it runs, a sentence each."""
+        """Remarks on how the backend runs, a sentence each."""
         return self._source.notes
 
     @property
@@ -146,7 +142,7 @@ class Loader:
         return len(self) - self._state.consumed // self.global_batch
 
     def _run(self) -> Generator[Batch]:
-        """Make them."""
+        """Make the rest of the epoch's batches, moving the position with each."""
         config, start = self.config, self._state
         plans: Iterable[BatchPlan] = plan_epoch(
             self._order(start.epoch),

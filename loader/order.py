@@ -1,4 +1,4 @@
-"""In which order samples come: a pure function, so that a run can be stopped and go on anywhere, on any backend."""
+"""The order of samples: a pure function, so that a run can be stopped and resumed anywhere, on any backend."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ I64 = npt.NDArray[np.int64]
 
 
 def resolve_order(order: Order, cache: PurePath, *, in_place: bool = False) -> Order:
-    """What `auto` stands for: an order that respects locality where whole shards have to be fetched."""
+    """The order that `auto` stands for: `windowed` where whole shards have to be fetched, else `global`."""
     return order if order != "auto" else "windowed" if is_url(cache) and not in_place else "global"
 
 

@@ -38,7 +38,7 @@ class _Slot:
     def __init__(self, first_row: int, pixels: Pixels | None) -> None:
         self.first_row, self.pixels = first_row, pixels
         self.buffers = [tensor.numpy().reshape(len(tensor), -1) for tensor in pixels or ()]  # the same, flat
-        self.read: torch.cuda.Event | None = None  # behind the last work on the GPU that reads these rows
+        self.read: torch.cuda.Event | None = None  # recorded after the last work on the GPU that reads these rows
 
 
 class _PendingBatch(PendingBatch[_Slot]):

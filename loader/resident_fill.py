@@ -32,7 +32,7 @@ BLOCK = 16
 
 
 class RecordFiller:
-    """Fills rows of a store. Threads may share it as long as no two of them have the same sample or row in hand.
+    """Fills rows of a store. Threads may share it as long as no two of them work on the same sample or row.
 
     On a CPU records are decoded where they will stay. For a GPU each thread has a pinned buffer and waits for its own
     uploads, so that one thread decodes while another one's block crosses the bus.

@@ -68,7 +68,7 @@ class ResidentStore:
         return places
 
     def release(self) -> None:
-        """Give the memory back, whoever may still hold the store."""
+        """Free the memory, even if something still holds the store."""
         self.records = Records(*(torch.empty(0, dtype=torch.uint8, device=self.device) for _ in self.records))
 
 

@@ -50,7 +50,7 @@ _OUTSIDE = 2
 """Outside the source there is no person (bit 0), and it is to be ignored (bit 1)."""
 
 _ROWS_AHEAD = 8
-"""How far ahead memory is asked for: 4 to 16 measured alike, the whole image at once worse."""
+"""Rows ahead of which memory is prefetched: 4 to 16 measured alike, the whole image at once worse."""
 _PIXELS_A_LINE = 16
 """Steps along a row that miss no cache line, unless the picture shrinks: 64 bytes hold 21 pixels."""
 
@@ -58,7 +58,7 @@ _LANES = 8
 
 
 class Taps(NamedTuple):
-    """What the pixels of one output row read, `(S,)` each.
+    """The source of the pixels of one output row, `(S,)` each.
 
     Attributes:
         offset: int32, of the upper left source pixel, in bytes.
@@ -144,7 +144,7 @@ def _fill(kind: Any, value: Any) -> Any:
 
 
 def _shuffle(builder: Any, one: Any, two: Any, lanes: list[int]) -> Any:
-    """Those lanes of two vectors, which count through both."""
+    """The lanes of two vectors by their numbers, which count through both."""
     return builder.shuffle_vector(one, two, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
 
 

@@ -1,4 +1,4 @@
-"""What every network here shares: it takes uint8 images, normalises them itself and answers with one logit a pixel.
+"""The base of every network here: it takes uint8 images, normalises them itself and answers with one logit a pixel.
 
 Tensor suffixes: N images, 3 RGB, 4 RGB and one channel of zeros, 1 the person logit, C features, H and W pixels.
 """
@@ -64,9 +64,7 @@ class SegmentationNetwork(nn.Module, ABC):
 
     Args:
         head_width: channels of the features.
-        mean: as std and padded, see `Normalise`.
-        std: see above.
-        padded: see above.
+        mean, std, padded: see `Normalise`.
     """
 
     stride: int

@@ -34,9 +34,9 @@ class BoundaryScores:
     f: float
     """Harmonic mean of precision and recall."""
     precision: float
-    """Of the predicted boundary, how much lies within the tolerance of the true one."""
+    """Share of the predicted boundary that lies within the tolerance of the true one."""
     recall: float
-    """Of the true boundary, how much lies within the tolerance of the predicted one."""
+    """Share of the true boundary that lies within the tolerance of the predicted one."""
 
     @classmethod
     def from_counts(cls, predicted: int, matched_predicted: int, true: int, matched_true: int) -> BoundaryScores:

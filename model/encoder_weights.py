@@ -44,7 +44,7 @@ def start_encoder(network: EncoderUNet, weights: str) -> str:
 
 
 def _download(encoder: str) -> tuple[Mapping[str, Tensor], str]:
-    """As timm keeps them for the next time, below ~/.cache; and their name."""
+    """Pretrained weights, which timm keeps below ~/.cache for the next time, and their name."""
     import timm
 
     with torch.random.fork_rng():  # whoever trains draws the same numbers, with weights or without

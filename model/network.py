@@ -57,7 +57,7 @@ class NetworkConfig:
             raise ValueError(f"encoder={self.encoder!r} is for network unet, not {self.name}; add --network unet")
 
     def __str__(self) -> str:
-        """As `unet 32`, or `unet 32 on timm:resnet34`."""
+        """Name, width and encoder: `unet 32`, or `unet 32 on timm:resnet34`."""
         return f"{self.name} {self.width}" + (f" on {self.encoder}" if self.encoder else "")
 
 
