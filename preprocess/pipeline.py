@@ -67,11 +67,6 @@ def remove_stale_manifests(jobs: list[Job]) -> None:
                 files.remove(path)
 
 
-def save_manifest(job: Job, manifest: ShardManifest) -> None:
-    """Say that a shard is finished: it is in its place."""
-    manifest.save(job.directory)
-
-
 def make_shards(
     jobs: list[Job],
     spec: CacheSpec,
@@ -79,7 +74,7 @@ def make_shards(
     on_images: Callable[[int], None],
     *,
     scratch: str | None = None,
-    on_shard: Callable[[Job, ShardManifest], None] = save_manifest,
+    save: bool = True,
 ) -> FinishedShards:
     """Make shards one after the other, with all threads at work on the images of the next ones.
 
@@ -91,7 +86,7 @@ def make_shards(
         threads: that make records; 0 takes one per processor.
         on_images: called with the number of images that were done since the last call, from the calling thread.
         scratch: folder for the shards that then go to object storage; the system's by default.
-        on_shard: called with each shard when it is in its place, by a closer.
+        save: write the manifest beside each shard, which says that it is finished.
 
     Yields:
         Each job with the manifest of its shard, in the order of the jobs.
@@ -144,7 +139,8 @@ def make_shards(
                 raise
             files.deliver(here / job.split.name / job.name, job.directory / job.name)
             manifest = _manifest(job, shard, outcomes)
-            on_shard(job, manifest)
+            if save:
+                manifest.save(job.directory)
             return job, manifest
 
         def reader(split: Split, row: int) -> Callable[[], bytes]:
@@ -190,18 +186,14 @@ def make_shards(
 
 
 def _manifest(job: Job, shard: ShardInfo, outcomes: list[_Outcome]) -> ShardManifest:
+    rejections = tuple(
+        Rejection(split=job.split.name, image_id=source.image_id, file_name=source.file_name, reason=reason)
+        for source, _, reason in outcomes
+        if reason
+    )
     return ShardManifest(
         shard=shard,
         sources=tuple(outcome.source for outcome in outcomes),
         samples=tuple(outcome.sample for outcome in outcomes if not outcome.reason),
-        rejections=tuple(
-            Rejection(
-                split=job.split.name,
-                image_id=outcome.source.image_id,
-                file_name=outcome.source.file_name,
-                reason=outcome.reason,
-            )
-            for outcome in outcomes
-            if outcome.reason
-        ),
+        rejections=rejections,
     )

@@ -43,13 +43,12 @@ def open_client(address: ClusterAddress) -> Iterator[Client]:
     except ModuleNotFoundError:
         raise ClusterError("--cluster needs Dask: pip install -c constraints.txt -e '.[cluster]'") from None
     # What Dask logs of a lost worker or connection is either mended or becomes an error here.
-    with silence_logging_cmgr(logging.CRITICAL + 1):
-        if address.local_processes:
-            with _local_cluster(address.local_processes) as client:
-                yield client
-        else:
-            with _remote_cluster(address) as client:
-                yield client
+    processes = address.local_processes
+    with (
+        silence_logging_cmgr(logging.CRITICAL + 1),
+        _local_cluster(processes) if processes else _remote_cluster(address) as client,
+    ):
+        yield client
 
 
 @contextmanager

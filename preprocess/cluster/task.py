@@ -70,7 +70,7 @@ def make_shard(task: ShardTask) -> bytes:
             task.spec,
             task.threads,
             on_images=lambda _: None,
-            on_shard=lambda _, manifest: None,  # the client saves the manifest
+            save=False,  # which the client does
             scratch=get_worker().local_directory,  # Dask tidies up behind a killed worker
         )
     except (CacheError, ClusterError, DatasetError) as error:
