@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -78,9 +79,16 @@ def _remote_cluster(address: ClusterAddress) -> Iterator[Client]:
 @contextmanager
 def _local_cluster(processes: int) -> Iterator[Client]:
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client, LocalCluster, Worker, WorkerPlugin
 
-    from preprocess.cluster.interrupt import IgnoreInterrupt
+    class IgnoreInterrupt(WorkerPlugin):
+        """Ctrl-C in a terminal reaches all its processes, of which only the client may react."""
+
+        name = "ignore-interrupt"
+
+        def setup(self, worker: Worker) -> None:
+            """Called in the main thread of each worker's process, including those that replace a lost one."""
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     with dask.config.set(_LEAN):
         try:
