@@ -290,7 +290,8 @@ def _leaks(train: dict[int, _Photo], val: dict[int, _Photo]) -> Iterator[Finding
     """Photos of `val` that are also in `train`, by digest: exports number each split from 1, so ids tell nothing."""
     for digest, photo in sorted(val.items(), key=itemgetter(1)):
         if digest in train:
-            reason = f"it is the same photo as {train[digest][0]} in train: validation would not be independent"
+            trained = train[digest][0]
+            reason = f"it is the same photo as {trained} in train: validation would not be independent"
             yield _image_finding("val", photo, reason)
 
 
