@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 import time
-from itertools import groupby
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 from bench.epoch_suite import LOADER, MINUTES, STEP, WAIT
 from bench.loader_suite import NATIVE
@@ -107,22 +109,25 @@ def show_report(report: BenchReport, console: Console | None = None) -> None:
     out.print(title.format(processor=machine.processor, cores=machine.cores, gpus=gpus), style="bold", markup=False)
     for note in report.config.get("notes", ()):
         out.print(_note(note), markup=False, highlight=False)
-    for suite, found in groupby(report.rows, key=lambda row: row.suite):
-        rows = list(found)
+    for suite, rows in grouped(report.rows, "suite"):
         out.print(suite_line(suite), style="bold", markup=False, highlight=False)
         if suite == "tiers":
             out.print(_tier_table(rows))
             out.print(_("   Note: {note}").format(note=_(TIERS_NOTE)), style="dim", markup=False, highlight=False)
             continue
-        for number, (setup, group) in enumerate(groupby(rows, key=lambda row: row.setup)):
-            members = list(group)
+        for number, (setup, group) in enumerate(grouped(rows, "setup")):
             out.print(f"   {translated(setup)}", style="dim", markup=False, highlight=False)
-            out.print(_table(members, header=number == 0))
-            for note in dict.fromkeys(row.note for row in members if row.note):
+            out.print(_table(group, header=number == 0))
+            for note in dict.fromkeys(row.note for row in group if row.note):
                 out.print(_note(note), style="dim", markup=False, highlight=False)
     out.print()
     for line in conclusions(report):
         out.print(_("➡️  {line}").format(line=line), style="bold", markup=False, highlight=False)
+
+
+def grouped(rows: Iterable[Any], field: str) -> list[tuple[str, list[Any]]]:
+    """Consecutive rows that have the same value in a field, such as `suite` or `setup`, with that value."""
+    return [(value, list(group)) for value, group in itertools.groupby(rows, key=attrgetter(field))]
 
 
 def suite_line(suite: str) -> str:

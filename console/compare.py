@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from console.bench import WIDTH, suite_line
+from console.bench import WIDTH, grouped, suite_line
 from console.language import _, message
 from console.sentences import translated
 from console.text import count, figure
@@ -41,11 +41,11 @@ def show_comparison(comparison: Comparison, console: Console | None = None) -> N
     out.print(files, markup=False, highlight=False)
     for note in notes(comparison):
         out.print(_("   Note: {note}").format(note=note), markup=False, highlight=False)
-    for suite, found in groupby(comparison.pairs, key=lambda pair: pair.suite):
+    for suite, pairs in grouped(comparison.pairs, "suite"):
         out.print(suite_line(suite), style="bold", markup=False, highlight=False)
-        for number, (setup, group) in enumerate(groupby(found, key=lambda pair: pair.setup)):
+        for number, (setup, group) in enumerate(grouped(pairs, "setup")):
             out.print(f"   {translated(setup)}", style="dim", markup=False, highlight=False)
-            out.print(_table(list(group), header=number == 0))
+            out.print(_table(group, header=number == 0))
     for path, rows in ((comparison.before, comparison.only_before), (comparison.after, comparison.only_after)):
         if rows:
             title = _("📊 ONLY IN {path}: {rows}").format(path=path, rows=count(len(rows), "row"))

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from console.quality_panels import draw_scores
+from preprocess.quality import NAMES
+from train.figure import BLUE, GREEN, GRID, INK, ORANGE, PURPLE, new_figure, save_figure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from matplotlib.axes import Axes
 
     from preprocess.analyze import Distributions
     from preprocess.survey import QualitySurvey
 
-COLOURS = ("#1b7f79", "#e4803a", "#6a5acd", "#b0416d")
-INK, FAINT = "#2b2f33", "#d9dde0"
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
 MOST_PERSONS = 15
 """The last bar holds all images with at least this many."""
 
@@ -27,7 +26,8 @@ SMALLEST_SHARE = 0.001
 """Percent of an image; what is smaller counts into the first bin."""
 
 BINS_PER_DECADE = 8
-HEADROOM = 1.2
+SCORE_BINS = 25
+HEADROOM = 1.25
 """Height of a panel over its highest bar: room for the legend."""
 
 
@@ -42,74 +42,83 @@ def draw_histograms(
     Raises:
         OSError: the picture cannot be written.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    shown = [each for each in distributions if len(each.persons)]
-    layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.12, wspace=0.04)
-    rows = 2 if surveys else 1
-    figure = Figure(figsize=(12, 4.9 + 3.7 * (rows - 1)), dpi=120, facecolor="white", layout=layout)
+    figure = new_figure(12, 8.6 if surveys else 4.9)
+    figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.12)
     figure.suptitle(title, x=0.012, ha="left", fontsize=15, fontweight="bold", color=INK)
-    grid = figure.add_gridspec(rows, 4, height_ratios=(4.9, 3.7)[:rows])
-    left, right = figure.add_subplot(grid[0, :2]), figure.add_subplot(grid[0, 2:])
+    grid = figure.add_gridspec(2 if surveys else 1, 4, height_ratios=(4.9, 3.7) if surveys else None)
+    shown = [each for each in distributions if len(each.persons)]
+    _draw_persons(figure.add_subplot(grid[0, :2]), shown)
+    _draw_shares(figure.add_subplot(grid[0, 2:]), shown)
     if surveys:
-        panels = [figure.add_subplot(grid[1, column]) for column in range(4)]
-        draw_scores(panels, surveys, [COLOURS[number % len(COLOURS)] for number in range(len(surveys))])
-    smallest = min((float(each.share.min()) for each in shown if len(each.share)), default=1.0)
-    low = max(float(np.floor(np.log10(smallest))), np.log10(SMALLEST_SHARE))
-    edges = np.logspace(low, 2, round(BINS_PER_DECADE * (2 - low)) + 1)
-    for number, each in enumerate(shown):
-        _draw_persons(left, each, number, len(shown))
-        _draw_shares(right, each, number, edges)
-    each_name = shown[0].each if shown else "person"
-    subject = "A person's share of its image" if each_name == "person" else "Share of an image that is person"
-    _dress(left, "Persons per image", "persons in the image", "images with persons")
-    _dress(right, subject, "% of the image (logarithmic)", "persons" if each_name == "person" else "images")
-    left.set_xticks([*range(1, MOST_PERSONS, 2), MOST_PERSONS])
-    left.set_xticklabels([*map(str, range(1, MOST_PERSONS, 2)), f"{MOST_PERSONS}+"])
-    right.set_xscale("log")
-    right.set_xlim(edges[0], edges[-1])
-    ticks = 10.0 ** np.arange(low, 3)
-    right.set_xticks(ticks)
-    right.set_xticklabels([f"{tick:g}%" for tick in ticks])
-    figure.savefig(path)
+        for number, name in enumerate(NAMES):
+            _draw_scores(figure.add_subplot(grid[1, number]), number, name, surveys)
+    save_figure(figure, path)
 
 
-def _draw_persons(axes: Axes, each: Distributions, number: int, splits: int) -> None:
+def _draw_persons(axes: Axes, splits: Sequence[Distributions]) -> None:
     values = np.arange(1, MOST_PERSONS + 1)
-    counts = np.bincount(np.minimum(each.persons, MOST_PERSONS), minlength=MOST_PERSONS + 1)[1:]
-    width = 0.84 / splits
-    axes.bar(
-        values + (number - (splits - 1) / 2) * width,
-        100 * counts / counts.sum(),
-        width,
-        color=COLOURS[number % len(COLOURS)],
-        label=f"{each.name}: {len(each.persons):,} images, mean {each.persons.mean():.2f}, most {each.persons.max():,}",
-    )
+    for number, each in enumerate(splits):
+        counts = np.bincount(np.minimum(each.persons, MOST_PERSONS), minlength=MOST_PERSONS + 1)[1:]
+        width = 0.84 / len(splits)
+        x = values + (number - (len(splits) - 1) / 2) * width
+        images, mean, most = len(each.persons), each.persons.mean(), each.persons.max()
+        label = f"{each.name}: {images:,} images, mean {mean:.2f}, most {most:,}"
+        axes.bar(x, 100 * counts / counts.sum(), width, color=COLOURS[number % len(COLOURS)], label=label)
+    ticks = range(1, MOST_PERSONS + 1, 2)
+    axes.set_xticks(ticks, [*map(str, ticks[:-1]), f"{MOST_PERSONS}+"])
+    _dress(axes, "Persons per image", "persons in the image", "% of the images with persons")
 
 
-def _draw_shares(axes: Axes, each: Distributions, number: int, edges: npt.NDArray[np.float64]) -> None:
-    if not len(each.share):
-        return
-    counts, _ = np.histogram(each.share.clip(edges[0], edges[-1]), edges)
-    colour = COLOURS[number % len(COLOURS)]
-    heights = 100 * counts / counts.sum()
+def _draw_shares(axes: Axes, splits: Sequence[Distributions]) -> None:
+    smallest = min((float(each.share.min()) for each in splits if len(each.share)), default=1.0)
+    low = np.floor(np.log10(max(smallest, SMALLEST_SHARE)))  # a whole decade
+    edges = np.logspace(low, 2, round(BINS_PER_DECADE * (2 - low)) + 1)
+    for number, each in enumerate(splits):
+        if len(each.share):
+            median = float(np.median(each.share))
+            label = f"{each.name}: {len(each.share):,} {each.each}s, median {median:.3g}%"
+            _draw_stairs(axes, each.share.clip(edges[0], edges[-1]), edges, number, label)
+            _draw_line(axes, median, COLOURS[number % len(COLOURS)])
+    axes.set(xscale="log", xlim=(edges[0], edges[-1]))
+    axes.xaxis.set_major_formatter("{x:g}%")
+    of_persons = not splits or splits[0].each == "person"
+    title = "A person's share of its image" if of_persons else "Share of an image that is person"
+    _dress(axes, title, "% of the image (logarithmic)", f"% of the {'persons' if of_persons else 'images'}")
+
+
+def _draw_scores(axes: Axes, column: int, name: str, surveys: Sequence[QualitySurvey]) -> None:
+    """Draw the score `name`, which is a column of the scores, with its threshold as a line."""
+    for number, survey in enumerate(surveys):
+        if len(survey):
+            label = f"{survey.split}: {100 * survey.reached[:, column].mean():.0f}% reach it"
+            _draw_stairs(axes, survey.scores[:, column], np.linspace(0, 100, SCORE_BINS + 1), number, label)
+    _draw_line(axes, getattr(surveys[0].thresholds, name), INK)
+    axes.set_xlim(0, 100)
+    _dress(axes, name.capitalize(), "score; the line is the threshold", "" if column else "% of the photos")
+
+
+def _draw_stairs(
+    axes: Axes, values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64], number: int, label: str
+) -> None:
+    counts, _edges = np.histogram(values, edges)
+    heights, colour = 100 * counts / len(values), COLOURS[number % len(COLOURS)]
     axes.stairs(heights, edges, fill=True, color=colour, alpha=0.22)
-    median = float(np.median(each.share))
-    label = f"{each.name}: {len(each.share):,} {each.each}s, median {median:.3g}%"
     axes.stairs(heights, edges, color=colour, linewidth=1.8, label=label)
-    axes.axvline(median, color=colour, linewidth=1.2, linestyle=(0, (4, 3)), ymax=1 / HEADROOM)
+
+
+def _draw_line(axes: Axes, x: float, colour: str) -> None:
+    axes.axvline(x, color=colour, linewidth=1.2, linestyle="--", ymax=1 / HEADROOM)
 
 
 def _dress(axes: Axes, title: str, x_label: str, y_label: str) -> None:
     axes.set_title(title, loc="left", fontsize=12, color=INK, pad=10)
     axes.set_xlabel(x_label, color=INK)
-    axes.set_ylabel(f"% of the {y_label}", color=INK)
+    axes.set_ylabel(y_label, color=INK)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.spines[["left", "bottom"]].set_color(GRID)
     axes.tick_params(which="both", colors=INK, length=0)
-    axes.grid(axis="y", color=FAINT, linewidth=0.7)
+    axes.grid(axis="y", color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
     if axes.get_legend_handles_labels()[1]:
         axes.set_ylim(0, axes.get_ylim()[1] * HEADROOM)
-        axes.legend(labelcolor=INK, fontsize=9.5, facecolor="white", edgecolor="none", framealpha=0.85)
+        axes.legend(labelcolor=INK, fontsize=9, facecolor="white", edgecolor="none", framealpha=0.85)

@@ -1,122 +1,111 @@
-"""A benchmark's report as a page that stands for itself: no script, no font, no picture from elsewhere."""
+"""A benchmark's report as a self-contained HTML page, in English; see `templates/bench.html.j2`."""
 
 from __future__ import annotations
 
-from html import escape
-from itertools import groupby
+import math
+from functools import cache
+from pathlib import Path
 
-from bench.report import BenchReport
-from console.bench import TITLES, conclusions
-from console.html_bars import WORDS, bars, swatch
-from console.html_style import STYLE
-from console.html_tables import tables
+import jinja2
+
+from bench.report import BenchReport, Kind, Row
+from console.bench import TITLES, conclusions, grouped, spread_text, value_text
 from console.language import ENGLISH, speaking
-from console.text import size
-from console.tier_chart import tier_svg
+from console.text import figure, size
+from console.tier_chart import by_profile, tier_svg
 
-_LIMITS = """<section id="limits">
-<h2>Speed of light</h2>
-<p>Each figure against what this machine could do at best, which was measured in the same run. A full bar is at the
-limit, whether more is better (images a second) or less (minutes, megabytes). A limit is the speed of a plain way to do
-the same, so it can be passed: an arrow says that the bar was cut off there.</p>
-{key}
-{bars}
-</section>"""
+LESS_IS_BETTER = ("s", "min", "MB")
+"""Units in which the limit is the lowest possible value, not the highest."""
+
+FIRST = "stages"
+"""The suite whose bars come first: it shows the whole way of a sample."""
+
+KINDS: dict[Kind, str] = {"measured": "measured", "estimated": "est.", "guide": "promised, not measured"}
 
 
 def html_page(report: BenchReport) -> str:
-    """The whole page, in English: machine, conclusions, figures against their limits, minutes per epoch, tables."""
+    """Render a page without scripts, fonts or pictures from elsewhere.
+
+    It has the machine, the conclusions, the figures against their limits, the chart of minutes per epoch, and a table
+    for each suite.
+    """
+    limited = [row for row in report.rows if row.limit is not None]
+    limited.sort(key=lambda row: row.suite != FIRST)
     with speaking(ENGLISH):
-        return _page(report)
+        return _template().render(
+            report=report,
+            facts=_facts(report),
+            conclusions=conclusions(report),
+            suites=grouped(report.rows, "suite"),
+            titles=TITLES,
+            kinds=KINDS,
+            limits=grouped(limited, "suite"),
+            limited_kinds={row.kind for row in limited},
+            chart=tier_svg(report.rows) if any(row.suite == "tiers" for row in report.rows) else "",
+        )
 
 
-def _page(report: BenchReport) -> str:
-    machine = report.environment
-    title = escape(f"{machine.processor}, {machine.cores} cores" + "".join(f", {gpu.name}" for gpu in machine.gpus))
-    drawn, kinds = bars(report.rows), {row.kind for row in report.rows if row.limit is not None}
-    key = "".join(f"<li>{swatch(kind)}{word}</li>" for kind, word in WORDS.items() if kind in kinds)
-    limits = _LIMITS.format(key=f'<ul class="key">{key}</ul>', bars=drawn) if drawn else ""
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Benchmark: {title}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<header>
-<p class="kicker">maskcache, benchmark</p>
-<h1>{title}</h1>
-{_facts(report)}
-{_conclusions(report)}
-{_contents(report, limits=bool(limits))}
-</header>
-<main>
-{limits}
-{_tiers(report)}
-<section id="tables">
-<h2>All figures</h2>
-<p>The median of the runs; a tenth of them gave less than p10, a tenth more than p90.
-An estimate has its range there.</p>
-{tables(report.rows)}
-</section>
-</main>
-<footer>Written by <code>cli.py bench --html</code>.</footer>
-</body>
-</html>
-"""
+def share_of_limit(row: Row) -> float | None:
+    """How much of the possible speed a row reaches: 1 at the limit, whether more or less is better.
+
+    It is None for a row without a limit.
+    """
+    if row.limit is None or row.unit not in LESS_IS_BETTER:
+        return row.ratio
+    return row.limit / row.value if row.value else math.inf
 
 
-def _facts(report: BenchReport) -> str:
+def percent(share: float) -> str:
+    """`46 %`; below ten `4.6 %`, below one `0.46 %`."""
+    if share >= 10:
+        return "> 999 %"
+    value = 100 * share
+    return f"{value:.0f} %" if value >= 9.95 else f"{value:.1f} %" if value >= 0.995 else f"{value:.2g} %"
+
+
+def ratio_text(row: Row) -> str:
+    """Value / limit: a percentage, or a factor where the limit is the lowest possible value."""
+    if row.ratio is None:
+        return ""
+    return f"{row.ratio:.2f}×" if row.unit in LESS_IS_BETTER else percent(row.ratio)
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    functions = (by_profile, figure, grouped, percent, ratio_text, share_of_limit, spread_text, value_text)
+    environment.globals.update({function.__name__: function for function in functions})
+    return environment.get_template("bench.html.j2")
+
+
+def _facts(report: BenchReport) -> dict[str, str]:
+    """The machine and the setup, each in a line; a line can be empty."""
     machine, config = report.environment, report.config
     features = f" ({', '.join(machine.features)})" if machine.features else ""
     driver = f"; driver {machine.driver}" if machine.driver else ""
     gpus = "; ".join(f"{gpu.name}, {size(gpu.memory)}, compute capability {gpu.capability}" for gpu in machine.gpus)
-    network = config.get("network", {})
+    network = config.get("network")
     setup = (
         f"profile {config['profile']}" if "profile" in config else "",
         f"{network['name']} {network['width']}" if network else "",
-        *(f"{word} {config[name]}" for name, word in (("side", "side"), ("batch_size", "batch")) if name in config),
+        f"side {config['side']}" if "side" in config else "",
+        f"batch {config['batch_size']}" if "batch_size" in config else "",
         config.get("precision", ""),
     )
-    facts = {
+    return {
         "Processor": f"{machine.processor}, {machine.cores} cores{features}",
         "Memory": f"{size(machine.memory_total)}, {size(machine.memory_free)} of it free",
         "GPU": f"{gpus}{driver}" if gpus else "none",
         "System": machine.system,
         "Versions": ", ".join(
-            (f"Python {machine.python}", *(f"{name} {number}" for name, number in machine.versions.items()))
+            f"{name} {number}" for name, number in [("Python", machine.python), *machine.versions.items()]
         ),
-        "Setup": ", ".join(str(part) for part in setup if part),
+        "Setup": ", ".join(filter(None, setup)),
     }
-    lines = "\n".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in facts.items() if text)
-    return f'<dl class="facts">\n{lines}\n</dl>'
-
-
-def _conclusions(report: BenchReport) -> str:
-    lines = "\n".join(f"<p>{escape(line)}</p>" for line in conclusions(report))
-    said = f'<section class="conclusions" aria-label="Conclusions">\n{lines}\n</section>' if lines else ""
-    notes = "\n".join(f"<li>{escape(str(note))}</li>" for note in report.config.get("notes", ()))
-    return said + (f'\n<ul class="notes">\n{notes}\n</ul>' if notes else "")
-
-
-def _contents(report: BenchReport, *, limits: bool) -> str:
-    suites = [suite for suite, _ in groupby(report.rows, key=lambda row: row.suite)]
-    links = [("limits", "Speed of light")] if limits else []
-    links += [("hardware", "Hardware compared")] if "tiers" in suites else []
-    links += [(suite, TITLES.get(suite, suite).partition(":")[0].capitalize()) for suite in suites]
-    items = "".join(f'<li><a href="#{escape(name)}">{escape(text)}</a></li>' for name, text in links)
-    return f'<nav aria-label="Contents"><ul>{items}</ul></nav>'
-
-
-def _tiers(report: BenchReport) -> str:
-    if not any(row.suite == "tiers" for row in report.rows):
-        return ""
-    return f"""<section id="hardware">
-<h2>Hardware compared</h2>
-<figure class="tiers">
-{tier_svg(report.rows, narrow=False)}
-{tier_svg(report.rows, narrow=True)}
-</figure>
-</section>"""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import groupby
-
 from bench.report import BenchReport, Row
-from console.bench import TITLES
+from console.bench import TITLES, grouped
 from console.text import figure
 
 HEAD = "| what | median | p10 to p90 | limit | of it |\n| --- | ---: | ---: | --- | ---: |"
@@ -18,12 +16,11 @@ def markdown_tables(report: BenchReport) -> str:
     features = f" ({', '.join(machine.features)})" if machine.features else ""
     versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
     lines = [f"{machine.processor}, {machine.cores} cores{features}{gpus}; {machine.system}; {versions}."]
-    for suite, rows in groupby((row for row in report.rows if row.suite != "tiers"), key=lambda row: row.suite):
+    for suite, rows in grouped((row for row in report.rows if row.suite != "tiers"), "suite"):
         lines += ["", f"### {TITLES[suite]}"]
-        for setup, group in groupby(rows, key=lambda row: row.setup):
-            members = list(group)
-            lines += ["", f"{setup}:", "", HEAD, *(_line(row) for row in members)]
-            notes = dict.fromkeys(f"*{row.name}*: {row.note}." for row in members if row.note)
+        for setup, group in grouped(rows, "setup"):
+            lines += ["", f"{setup}:", "", HEAD, *(_line(row) for row in group)]
+            notes = dict.fromkeys(f"*{row.name}*: {row.note}." for row in group if row.note)
             lines += ["", *notes] if notes else []
     return "\n".join(lines) + "\n"
 

@@ -20,7 +20,6 @@ from bench.timing import Rates, measure_together
 from bench.workloads import PeakMemory, build_step, loader_config, random_batch
 from cache.reader import CacheReader
 from console.bench import conclusions
-from console.html_bars import bars
 from loader.loader import open_loader
 from model.network import NetworkConfig
 from preprocess.synth import SynthConfig, make_dataset
@@ -271,8 +270,3 @@ def test_the_sentence_that_matters():
         "The loader is the bottleneck: the network alone could take 3.00 times as many images; "
         "slower even alone: augment."
     ]
-
-
-def test_the_page_begins_with_the_stages():
-    page = bars([*rows_of("machine", disk=5.0), *rows_of("stages", forward=60.0), *rows_of("epoch", both=7.0)])
-    assert page.index("STAGES") < page.index("MACHINE") < page.index("EPOCH")
