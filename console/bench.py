@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 import logging
-import sys
 import time
 from collections.abc import Iterable
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.epoch_suite import LOADER, MINUTES, STEP, WAIT
 from bench.loader_suite import NATIVE
@@ -17,7 +16,7 @@ from bench.raster_suite import TIMES as RASTER_TIMES
 from bench.stage_suite import AUGMENT, BACKWARD, COPY, DECODE, FORWARD, READ, UPDATE
 from console.language import _, message
 from console.sentences import translated
-from console.text import duration, figure
+from console.text import duration, figure, standard_output, tell
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
 
     from bench.report import BenchReport, Row
     from cache.choices import Suite
-
-WIDTH = 100
-"""Columns where there is no terminal that says how many it has."""
 
 TITLES = {
     "machine": message("MACHINE: what it could do at best"),
@@ -79,7 +75,7 @@ class BenchPrinter:
         said = _("⏱️  {number}/{total} {suite} (after {time})").format(
             number=number, total=total, suite=_(TITLES[suite]), time=duration(time.monotonic() - self._start)
         )
-        print(said, file=sys.stderr, flush=True)
+        tell(said)
 
 
 def _show_steps() -> None:
@@ -100,29 +96,27 @@ def _translate_step(record: logging.LogRecord) -> bool:
 
 def show_report(report: BenchReport, console: Console | None = None) -> None:
     """Print the tables and, last, what follows from them."""
-    from rich.console import Console
-
-    out = console or (Console() if sys.stdout.isatty() else Console(width=WIDTH))
+    out = console or standard_output()
     machine = report.environment
     gpus = "".join(f", {gpu.name}" for gpu in machine.gpus)
     title = _("=== BENCHMARK: {processor}, {cores} cores{gpus} ===")
-    out.print(title.format(processor=machine.processor, cores=machine.cores, gpus=gpus), style="bold", markup=False)
+    out.print(title.format(processor=machine.processor, cores=machine.cores, gpus=gpus), style="bold")
     for note in report.config.get("notes", ()):
-        out.print(_note(note), markup=False, highlight=False)
+        out.print(_note(translated(note)))
     for suite, rows in grouped(report.rows, "suite"):
-        out.print(suite_line(suite), style="bold", markup=False, highlight=False)
+        out.print(suite_line(suite), style="bold")
         if suite == "tiers":
             out.print(_tier_table(rows))
-            out.print(_("   Note: {note}").format(note=_(TIERS_NOTE)), style="dim", markup=False, highlight=False)
+            out.print(_note(_(TIERS_NOTE)), style="dim")
             continue
         for number, (setup, group) in enumerate(grouped(rows, "setup")):
-            out.print(f"   {translated(setup)}", style="dim", markup=False, highlight=False)
+            out.print(f"   {translated(setup)}", style="dim")
             out.print(_table(group, header=number == 0))
             for note in dict.fromkeys(row.note for row in group if row.note):
-                out.print(_note(note), style="dim", markup=False, highlight=False)
+                out.print(_note(translated(note)), style="dim")
     out.print()
     for line in conclusions(report):
-        out.print(_("➡️  {line}").format(line=line), style="bold", markup=False, highlight=False)
+        out.print(_("➡️  {line}").format(line=line), style="bold")
 
 
 def grouped(rows: Iterable[Any], field: str) -> list[tuple[str, list[Any]]]:
@@ -135,8 +129,8 @@ def suite_line(suite: str) -> str:
     return "\n" + _("📊 {suite}").format(suite=_(TITLES.get(suite, suite)))
 
 
-def _note(note: object) -> str:
-    return _("   Note: {note}").format(note=translated(str(note)))
+def _note(note: str) -> str:
+    return _("   Note: {note}").format(note=note)
 
 
 def conclusions(report: BenchReport) -> list[str]:
@@ -144,7 +138,6 @@ def conclusions(report: BenchReport) -> list[str]:
     minutes, wait = report.find("epoch", MINUTES), report.find("epoch", WAIT)
     lines = _bottleneck(report)
     if minutes and wait:
-        config = report.config
         said = _(
             "An epoch of {images:,} images takes about {time} here ({network} {width}, side {side}, "
             "batch {batch_size}), {wait:.1f}% of it waiting for data."
@@ -154,17 +147,9 @@ def conclusions(report: BenchReport) -> list[str]:
                 "An epoch of {images:,} images takes about {time} here ({network} {width}, side {side}, "
                 "batch {batch_size}; extrapolated), {wait:.1f}% of it waiting for data."
             )
-        lines.append(
-            said.format(
-                images=config["images"],
-                time=duration(60 * minutes.value),
-                network=config["network"]["name"],
-                width=config["network"]["width"],
-                side=config["side"],
-                batch_size=config["batch_size"],
-                wait=wait.value,
-            )
-        )
+        network = report.config["network"]
+        values = {"network": network["name"], "width": network["width"], "time": duration(60 * minutes.value)}
+        lines.append(said.format_map({**report.config, **values, "wait": wait.value}))
     for suite, name, sentence in _COMPARISONS:
         row = report.find(suite, name)
         if row and not minutes:
@@ -199,12 +184,14 @@ def _bottleneck(report: BenchReport) -> list[str]:
 
 def _table(rows: list[Row], *, header: bool) -> Table:
     """Rows of one setup. Widths are fixed, so that the tables of a suite stand below each other."""
-    table = _bare_table(header=header)
-    table.add_column(_("what"), width=31)
-    table.add_column(_("median"), width=16, justify="right")
-    table.add_column(_("p10 to p90"), width=15, justify="right")
-    table.add_column(_("limit"), width=23)
-    table.add_column(_("of it"), width=6, justify="right")
+    table = bare_table(
+        (_("what"), 31, "left"),
+        (_("median"), 16, "right"),
+        (_("p10 to p90"), 15, "right"),
+        (_("limit"), 23, "left"),
+        (_("of it"), 6, "right"),
+        header=header,
+    )
     for row in rows:
         limit = f"{figure(row.limit)} {translated(row.limit_name)}" if row.limit is not None else ""
         table.add_row(translated(row.name), value_text(row), spread_text(row), limit, _ratio(row))
@@ -213,32 +200,37 @@ def _table(rows: list[Row], *, header: bool) -> Table:
 
 def _tier_table(rows: list[Row]) -> Table:
     """The promise is a column; what is measured stands out."""
-    promised = {row.name: row for row in rows if row.kind == "guide"}
-    table = _bare_table(header=True)
-    table.add_column(_("profile"), width=8)
-    table.add_column(_("model, side, batch, where"), width=39)
-    table.add_column(_("minutes"), width=9, justify="right")
-    table.add_column(_("range"), width=9, justify="right")
-    table.add_column(_("guide"), width=5, justify="right")
-    table.add_column(_("how known"), width=22)
+    promised = {row.name: f"~{row.value:g}" for row in rows if row.kind == "guide"}
+    table = bare_table(
+        (_("profile"), 8, "left"),
+        (_("model, side, batch, where"), 39, "left"),
+        (_("minutes"), 9, "right"),
+        (_("range"), 9, "right"),
+        (_("guide"), 5, "right"),
+        (_("how known"), 22, "left"),
+    )
     for row in rows:
-        profile = row.name.partition(",")[0]  # what follows is the network, or the file, which `how` tells
         if row.kind == "guide":
             continue
-        promise = f"~{promised[profile].value:g}" if profile in promised else ""
-        how = translated(row.note)
-        value = _("est. {value}").format(value=figure(row.value))
-        style = "dim"
+        profile = row.name.partition(",")[0]  # what follows is the network, or the file, which `how` tells
+        how, value, style = translated(row.note), figure(row.value), "green"
         if row.kind == "measured":
-            how, value, style = _("measured, {note}").format(note=how), figure(row.value), "green"
-        table.add_row(profile, translated(row.setup), value, spread_text(row), promise, how, style=style)
+            how = _("measured, {note}").format(note=how)
+        else:
+            value, style = _("est. {value}").format(value=value), "dim"
+        cells = (translated(row.setup), value, spread_text(row), promised.get(profile, ""), how)
+        table.add_row(profile, *cells, style=style)
     return table
 
 
-def _bare_table(*, header: bool) -> Table:
+def bare_table(*columns: tuple[str, int, Literal["left", "right"]], header: bool = True) -> Table:
+    """An empty table without lines, of columns with a title, a width and a side to which they are aligned."""
     from rich.table import Table
 
-    return Table(box=None, show_header=header, header_style="underline", padding=(0, 0, 0, 1), pad_edge=True)
+    table = Table(box=None, show_header=header, header_style="underline", padding=(0, 0, 0, 1), pad_edge=True)
+    for title, width, side in columns:
+        table.add_column(title, width=width, justify=side)
+    return table
 
 
 def value_text(row: Row) -> str:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from console.bench import WIDTH, grouped, suite_line
+from console.bench import bare_table, grouped, suite_line
 from console.language import _, message
 from console.sentences import translated
-from console.text import count, figure
+from console.text import at_most, count, figure, standard_output
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,28 +32,25 @@ _NO_SPEED = ("MB", "pixels", "%", "times")  # something may be faster, and yet f
 
 def show_comparison(comparison: Comparison, console: Console | None = None) -> None:
     """Print what differs around the figures, the tables, the rows that stand alone and, last, the verdict."""
-    from rich.console import Console
-
-    out = console or (Console() if sys.stdout.isatty() else Console(width=WIDTH))
+    out = console or standard_output()
     out.print(_("=== COMPARISON ==="), style="bold")
-    files = _("   before: {before}\n   after:  {after}").format(before=comparison.before, after=comparison.after)
-    out.print(files, markup=False, highlight=False)
+    out.print(_("   before: {before}\n   after:  {after}").format(before=comparison.before, after=comparison.after))
     for note in notes(comparison):
-        out.print(_("   Note: {note}").format(note=note), markup=False, highlight=False)
+        out.print(_("   Note: {note}").format(note=note))
     for suite, pairs in grouped(comparison.pairs, "suite"):
-        out.print(suite_line(suite), style="bold", markup=False, highlight=False)
+        out.print(suite_line(suite), style="bold")
         for number, (setup, group) in enumerate(grouped(pairs, "setup")):
-            out.print(f"   {translated(setup)}", style="dim", markup=False, highlight=False)
+            out.print(f"   {translated(setup)}", style="dim")
             out.print(_table(group, header=number == 0))
     for path, rows in ((comparison.before, comparison.only_before), (comparison.after, comparison.only_after)):
         if rows:
             title = _("📊 ONLY IN {path}: {rows}").format(path=path, rows=count(len(rows), "row"))
-            out.print(f"\n{title}", style="bold", markup=False, highlight=False)
+            out.print(f"\n{title}", style="bold")
             for line in _alone(rows):
-                out.print(f"   {line}", style="dim", markup=False, highlight=False)
+                out.print(f"   {line}", style="dim")
     out.print()
     for line in conclusions(comparison):
-        out.print(line, style="bold", markup=False, highlight=False)
+        out.print(line, style="bold")
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -92,24 +88,23 @@ def conclusions(comparison: Comparison) -> list[str]:
     limit, worst = f"{comparison.max_regression:g} %", comparison.regressions
     if not worst:
         return [*lines, _("✅ None got worse by more than {limit}, clear of the spread.").format(limit=limit)]
-    named = [f"{pair.suite}, {translated(pair.name)} ({_loss(pair)})" for pair in worst[:MOST_NAMED]]
-    if len(worst) > MOST_NAMED:
-        named.append(_("and {count:,} more").format(count=len(worst) - MOST_NAMED))
+    named = [f"{pair.suite}, {translated(pair.name)} ({_loss(pair)})" for pair in worst]
+    named = at_most(MOST_NAMED, named, _("and {count:,} more"))
     said = _("❌ {rows} got worse by more than {limit}: {named}")
     return [*lines, said.format(rows=count(len(worst), "row"), limit=limit, named="; ".join(named))]
 
 
 def _table(pairs: Sequence[Pair], *, header: bool) -> Table:
     """Pairs of one setup. Widths are fixed, so that the tables of a suite stand below each other."""
-    from rich.table import Table
-
-    table = Table(box=None, show_header=header, header_style="underline", padding=(0, 0, 0, 1), pad_edge=True)
-    table.add_column(_("what"), width=34)
-    table.add_column(_("before"), width=9, justify="right")
-    table.add_column(_("after"), width=9, justify="right")
-    table.add_column(_("unit"), width=13)
-    table.add_column(_("after / before"), width=19)
-    table.add_column(_("verdict"), width=9)
+    table = bare_table(
+        (_("what"), 34, "left"),
+        (_("before"), 9, "right"),
+        (_("after"), 9, "right"),
+        (_("unit"), 13, "left"),
+        (_("after / before"), 19, "left"),
+        (_("verdict"), 9, "left"),
+        header=header,
+    )
     for pair in pairs:
         word = _((_WORDS if pair.unit in _NO_SPEED else _SPEED_WORDS)[pair.verdict])
         mark = _("{verdict} ❌").format(verdict=word) if pair.regression else word

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from console.language import _, message
 from console.progress import progress_bar
 from console.sentences import translated
-from console.text import count, duration, size
+from console.text import count, duration, size, tell
 from preprocess.download.coco import DownloadReport, Outcome
 from preprocess.download.fetch import RestartReason, Stage
 from preprocess.download.plan import STAGING, Archive, DownloadConfig, Item, Plan
@@ -39,13 +38,13 @@ class DownloadPrinter:
 
     def on_plan(self, plan: Plan) -> None:
         """Tell what will be fetched, and how much room it takes."""
-        _say(_("From {url} to {folder}:").format(url=self._config.base_url, folder=self._config.root))
+        tell(_("From {url} to {folder}:").format(url=self._config.base_url, folder=self._config.root))
         for item in plan.items:
-            _say(f"  {_item_line(item)}")
+            tell(f"  {_item_line(item)}")
         need = _("  takes about {need} on disk at most; {free} are free")
         if self._config.keep_archives:
             need = _("  takes about {need} on disk at most, archives kept; {free} are free")
-        _say(need.format(need=size(plan.need), free=size(plan.free)))
+        tell(need.format(need=size(plan.need), free=size(plan.free)))
 
     def stage(self, stage: Stage, archive: Archive) -> AbstractContextManager[Callable[[int, int], None]]:
         """A bar, or a line now and then."""
@@ -59,15 +58,11 @@ class DownloadPrinter:
             archive=archive.name, position=size(position), reason=translated(reason), delay=duration(delay)
         )
         tries = _(" ({failures} of {attempts} without progress)") if failures else ""
-        _say(said + tries.format(failures=failures, attempts=attempts))
+        tell(said + tries.format(failures=failures, attempts=attempts))
 
     def on_restart(self, archive: Archive, reason: RestartReason, lost: int) -> None:
         """Tell why the bar goes back."""
-        _say(_(_RESTARTS[reason]).format(archive=archive.name, lost=size(lost)))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+        tell(_(_RESTARTS[reason]).format(archive=archive.name, lost=size(lost)))
 
 
 def _item_line(item: Item) -> str:

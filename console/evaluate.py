@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from console.language import _, marks, message
 from console.sentences import translated
-from console.text import count, duration
+from console.text import at_most, bulleted, count, duration, underlined
 from train.evaluation.result import EvalReport, SizeReport
 from train.result import TARGETS
 
@@ -32,34 +32,30 @@ _FILES = {"metrics.json": message("   📝 Report: {path}"), "per_image.csv": me
 
 def eval_lines(report: EvalReport) -> list[str]:
     """What was evaluated, the scores beside their targets, what was left out, and the files."""
-    network, sizes = report.network, report.sizes
+    sizes = report.sizes
     sources = [_("cache {cache}").format(cache=report.cache)] if report.cache else []
     sources += [_("photos of {coco}").format(coco=report.coco)] if report.coco else []
-    title = _("🔍 EVALUATION OF {checkpoint}").format(checkpoint=report.checkpoint)
     images = _("   - Images: {split}, {sources}; the network sees side {side}, {fit}")
-    lines = [
-        title,
-        "=" * (len(title) + title.startswith("🔍")),  # two columns wide
-        "",
+    return [
+        *underlined(_("🔍 EVALUATION OF {checkpoint}").format(checkpoint=report.checkpoint)),
         _("📊 Configuration:"),
         _("   - Network: {name}, width {width}, {parameters:.1f} M parameters, trained at side {side}").format(
-            **network, parameters=report.parameters / 1e6, side=report.trained_side
+            **report.network, parameters=report.parameters / 1e6, side=report.trained_side
         ),
         images.format(split=report.split, sources=f" {_('and')} ".join(sources), side=report.side, fit=report.fit),
         _("   - Device: {device}, {precision}, batch size {batch_size}").format(
             device=report.device, precision=report.precision, batch_size=report.batch_size
         ),
-        *(_("   - Note: {note}").format(note=translated(note)) for note in report.notes),
+        *bulleted(report.notes),
         "",
         _("📈 Scores, pooled over all pixels that count:"),
         *_table(report),
         "",
         *(_images_line(report, size) for size in sizes),
         *(_threshold_line(report, size) for size in sizes if _gain(size) >= WORTH_SAYING),
+        *(line for size in sizes for line in _rejection_lines(size)),
+        *(_(_FILES.get(path.name, _PICTURE)).format(path=path) for path in report.files),
     ]
-    for size in sizes:
-        lines += _rejection_lines(size)
-    return [*lines, *(_(_FILES.get(path.name, _PICTURE)).format(path=path) for path in report.files)]
 
 
 def _table(report: EvalReport) -> list[str]:
@@ -117,14 +113,11 @@ def _threshold_line(report: EvalReport, size: SizeReport) -> str:
 def _rejection_lines(size: SizeReport) -> list[str]:
     if not size.rejections:
         return []
-    shown = size.rejections[:SHOWN_REJECTIONS]
-    lines = [_("   ⚠️  {images} left out:").format(images=count(len(size.rejections), "image"))]
-    lines += [
+    title = _("   ⚠️  {images} left out:").format(images=count(len(size.rejections), "image"))
+    lines = [
         _("      {split}/{file} (image {image_id}): {reason}").format(
             split=each.split, file=translated(each.file_name), image_id=each.image_id, reason=translated(each.reason)
         )
-        for each in shown
+        for each in size.rejections
     ]
-    if len(size.rejections) > len(shown):
-        lines.append(_("      and {count:,} more: see metrics.json").format(count=len(size.rejections) - len(shown)))
-    return lines
+    return [title, *at_most(SHOWN_REJECTIONS, lines, _("      and {count:,} more: see metrics.json"))]

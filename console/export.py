@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 from console.language import _, message
-from console.sentences import translated
-from console.text import count, duration, size
+from console.text import bulleted, count, duration, size, tell, underlined
 from export.config import FILES, Format
 from export.report import CHECKPOINT, ExportReport
 from export.run import Step
@@ -35,34 +33,28 @@ class ExportPrinter:
         """Print a line; see `export.run.Tell`."""
         words = _(_STEPS[step]).format(file=FILES[kind] if kind else "")
         seconds = duration(time.monotonic() - self._start)
-        print(_("⏱️  {step} (after {time})").format(step=words, time=seconds), file=sys.stderr, flush=True)
+        tell(_("⏱️  {step} (after {time})").format(step=words, time=seconds))
 
 
 def export_lines(report: ExportReport) -> list[str]:
     """What was exported, how near it is, how fast it is, and the files."""
-    title = _("📦 EXPORT OF {checkpoint}").format(checkpoint=report.model)
-    network = _("   - Network: {network}, {parameters:.1f} M parameters, trained at side {side}").format(
-        network=report.network, parameters=report.parameters / 1e6, side=report.trained_side
-    )
-    sizes = _("   - Images: any number, uint8 RGB; height and width multiples of {stride}, {least} or more").format(
-        stride=report.stride, least=report.least
-    )
-    lines = [title, "=" * (len(title) + title.startswith("📦")), "", _("📊 Configuration:"), network, sizes]
-    lines += [_("   - Note: {note}").format(note=translated(note)) for note in report.notes]
-    lines += ["", *_difference_lines(report), "", *_latency_lines(report)]
-    for file in report.files:
-        lines.append(_("   💾 Model: {path} ({size})").format(path=file.path, size=size(file.bytes)))
-    return [*lines, _("   📝 Card: {path}").format(path=report.card)]
-
-
-def _difference_lines(report: ExportReport) -> list[str]:
-    line = _(
+    difference = _(
         "   - {file}: {largest:.1e} at most, {mean:.1e} on average; {decided:.4f} % of the pixels decided otherwise"
     )
     return [
+        *underlined(_("📦 EXPORT OF {checkpoint}").format(checkpoint=report.model)),
+        _("📊 Configuration:"),
+        _("   - Network: {network}, {parameters:.1f} M parameters, trained at side {side}").format(
+            network=report.network, parameters=report.parameters / 1e6, side=report.trained_side
+        ),
+        _("   - Images: any number, uint8 RGB; height and width multiples of {stride}, {least} or more").format(
+            stride=report.stride, least=report.least
+        ),
+        *bulleted(report.notes),
+        "",
         _("🔍 Probabilities beside those of the checkpoint in fp32:"),
         *(
-            line.format(
+            difference.format(
                 file=file.path.name,
                 largest=file.difference.largest,
                 mean=file.difference.mean,
@@ -70,6 +62,10 @@ def _difference_lines(report: ExportReport) -> list[str]:
             )
             for file in report.files
         ),
+        "",
+        *_latency_lines(report),
+        *(_("   💾 Model: {path} ({size})").format(path=file.path, size=size(file.bytes)) for file in report.files),
+        _("   📝 Card: {path}").format(path=report.card),
     ]
 
 

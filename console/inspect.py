@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from console.language import _, message, ngettext
 from console.marks import plain
 from console.sentences import translated
-from console.text import by_reason, count, size
+from console.text import by_reason, count, size, standard_output
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from bench.hardware import Machine
     from preprocess.analyze import CacheStatistics, Statistics, Summary
     from preprocess.cache_soundness import CacheSoundness
-    from preprocess.soundness import DatasetSoundness
+    from preprocess.soundness import DatasetSoundness, SplitSoundness
     from preprocess.structure import Check
 
 SHOWN_FINDINGS = 20
@@ -48,25 +47,21 @@ _SPLITS = {"train": message("Training"), "val": message("Validation")}
 _LITTLE_SPACE = 20_000_000_000  # bytes; the guide's advice for COCO
 
 
-def show_structure(checks: Sequence[Check], console: Console | None = None) -> None:
+def show_structure(checks: Sequence[Check]) -> None:
     """Print what `quick` found, of a dataset or of a cache."""
     cached = checks[0].kind == "index"
-    lines = [_("=== QUICK CACHE CHECK ===") if cached else _("=== QUICK COCO STRUCTURE CHECK ==="), ""]
-    lines += [_check_line(check) for check in checks]
     missing = sum(not check.ok for check in checks)
-    lines.append("")
+    lines = [_("=== QUICK CACHE CHECK ===") if cached else _("=== QUICK COCO STRUCTURE CHECK ==="), ""]
+    lines += [*map(_check_line, checks), ""]
     if missing:
         said = _("❌ {things} to mend before training") if cached else _("❌ {things} to mend before preprocessing")
         lines.append(said.format(things=count(missing, "thing")))
     elif cached:
         lines += [_("✅ Cache verified!"), _("   ✅ All its shards are there"), _("   ✅ Ready to train the model")]
     else:
-        lines += [
-            _("✅ COCO structure verified!"),
-            _("   ✅ All the files needed are there"),
-            _("   ✅ Ready to preprocess"),
-        ]
-    _show(lines, console)
+        lines += [_("✅ COCO structure verified!"), _("   ✅ All the files needed are there")]
+        lines.append(_("   ✅ Ready to preprocess"))
+    _show(lines)
 
 
 def _check_line(check: Check) -> str:
@@ -78,7 +73,7 @@ def _check_line(check: Check) -> str:
     return _(said).format(path=check.path, folder=folder, value=value, size=size(value), note=translated(check.note))
 
 
-def show_machine(machine: Machine, console: Console | None = None) -> None:
+def show_machine(machine: Machine) -> None:
     """Print what `verify` says of the machine."""
     features = f" ({', '.join(machine.features)})" if machine.features else ""
     libraries = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
@@ -106,42 +101,42 @@ def show_machine(machine: Machine, console: Console | None = None) -> None:
         little = _(" ⚠️ little for the whole of COCO") if machine.disk.free < _LITTLE_SPACE else ""
         disk = _("   - Disk of {path}: {free} free").format(path=machine.disk.path, free=size(machine.disk.free))
         lines.append(disk + little)
-    _show([*lines, ""], console)
+    _show([*lines, ""])
 
 
-def show_dataset(soundness: DatasetSoundness, console: Console | None = None) -> None:
+def show_dataset(soundness: DatasetSoundness) -> None:
     """Print what `verify` found in a dataset."""
     lines = [_("=== COMPLETE CHECK OF {path} ===").format(path=soundness.coco), ""]
-    wrong: dict[str, dict[str, int]] = {}
-    for finding in soundness.findings:
-        counts = wrong.setdefault(finding.split, {})
-        counts[finding.kind] = counts.get(finding.kind, 0) + 1
-    images = _(
-        "{split}: {checked:,} of {selected:,} images ({rule} rule) are there, decode and have the size that the JSON "
-        "says"
-    )
+    unusable = Counter(finding.split for finding in soundness.findings if finding.kind == "annotation")
     for split in soundness.splits:
-        bad = wrong.get(split.split, {})
-        name = _(_SPLITS[split.split])
-        if split.file:
-            readable = _(_ANNOTATIONS_READABLE[split.split])
-            lines.append(readable.format(file=split.file, images=split.images))
-            usable = split.annotations - bad.get("annotation", 0)
-            said = _("{split}: {usable:,} of {annotations:,} {category} annotations sound")
-            counts = {"usable": usable, "annotations": split.annotations}
-            said = said.format(split=name, category=soundness.category, **counts)
-            lines.append(_marked(said, good=not bad.get("annotation")))
-            said = images.format(split=name, checked=split.checked, selected=split.selected, rule=soundness.rule)
-            lines.append(_marked(said, good=split.checked == split.selected))
-        else:
-            lines.append(_(_ANNOTATIONS_UNREADABLE[split.split]))
-        if split.absent:
-            lines.append(_("   - {count:,} more images are not there and not needed").format(count=split.absent))
-        if split.unlisted:
-            unlisted = count(split.unlisted, "file")
-            lines.append(_("   - {files} that the JSON does not name").format(files=unlisted))
+        lines += _split_lines(split, soundness, unusable[split.split])
     lines += ["", *_findings(_describe(soundness))]
-    _show([*lines, _("✅ Dataset is sound") if soundness.sound else _("❌ Dataset is not sound")], console)
+    _show([*lines, _("✅ Dataset is sound") if soundness.sound else _("❌ Dataset is not sound")])
+
+
+def _split_lines(split: SplitSoundness, soundness: DatasetSoundness, unusable: int) -> list[str]:
+    name = _(_SPLITS[split.split])
+    if split.file:
+        readable = _(_ANNOTATIONS_READABLE[split.split]).format(file=split.file, images=split.images)
+        annotations = _("{split}: {usable:,} of {annotations:,} {category} annotations sound").format(
+            split=name,
+            usable=split.annotations - unusable,
+            annotations=split.annotations,
+            category=soundness.category,
+        )
+        images = _(
+            "{split}: {checked:,} of {selected:,} images ({rule} rule) are there, decode and have the size that the "
+            "JSON says"
+        ).format(split=name, checked=split.checked, selected=split.selected, rule=soundness.rule)
+        whole = split.checked == split.selected
+        lines = [readable, _marked(annotations, good=not unusable), _marked(images, good=whole)]
+    else:
+        lines = [_(_ANNOTATIONS_UNREADABLE[split.split])]
+    if split.absent:
+        lines.append(_("   - {count:,} more images are not there and not needed").format(count=split.absent))
+    if split.unlisted:
+        lines.append(_("   - {files} that the JSON does not name").format(files=count(split.unlisted, "file")))
+    return lines
 
 
 def _marked(said: str, *, good: bool) -> str:
@@ -161,7 +156,7 @@ def _describe(soundness: DatasetSoundness) -> list[tuple[str, str]]:
     return described
 
 
-def show_cache(soundness: CacheSoundness, console: Console | None = None) -> None:
+def show_cache(soundness: CacheSoundness) -> None:
     """Print what `verify` found in a cache."""
     lines = [_("=== COMPLETE CHECK OF {path} ===").format(path=soundness.cache), ""]
     spec = soundness.spec
@@ -191,7 +186,7 @@ def show_cache(soundness: CacheSoundness, console: Console | None = None) -> Non
     elif soundness.stale is not None:
         lines.append(_("✅ It agrees with the dataset"))
     lines += ["", *_findings((translated(each.where), translated(each.what)) for each in soundness.damages)]
-    _show([*lines, _("✅ Cache is sound") if soundness.sound else _("❌ Cache is not sound")], console)
+    _show([*lines, _("✅ Cache is sound") if soundness.sound else _("❌ Cache is not sound")])
 
 
 def _findings(found: Iterable[tuple[str, str]]) -> list[str]:
@@ -203,7 +198,7 @@ def _findings(found: Iterable[tuple[str, str]]) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-def show_statistics(statistics: Statistics, split: str, console: Console | None = None) -> None:
+def show_statistics(statistics: Statistics, split: str) -> None:
     """Print what `analyze` counted in a split of a dataset."""
     s = statistics
     lines = [
@@ -241,10 +236,10 @@ def show_statistics(statistics: Statistics, split: str, console: Console | None 
     ready = _("❌ No image has a person.")
     if s.rules["person"]:
         ready = _("✅ Analysis done. Dataset ready for preprocessing.")
-    _show([*lines, "", ready, ""], console)
+    _show([*lines, "", ready, ""])
 
 
-def show_cache_statistics(statistics: CacheStatistics, console: Console | None = None) -> None:
+def show_cache_statistics(statistics: CacheStatistics) -> None:
     """Print what `analyze` counted in a split of a cache."""
     s, fraction = statistics, statistics.person_fraction
     stored = _("{codec} in {store}").format(codec=s.spec.codec, store=s.spec.store)
@@ -275,8 +270,7 @@ def show_cache_statistics(statistics: CacheStatistics, console: Console | None =
                 size=size(s.bytes), each=size(round(s.bytes_per_sample)), stored=stored
             ),
             "",
-        ],
-        console,
+        ]
     )
 
 
@@ -290,12 +284,10 @@ def _size_lines(width: Summary, height: Summary) -> list[str]:
     ]
 
 
-def _show(lines: Iterable[str], console: Console | None) -> None:
-    """Print lines as they are: coloured on a terminal, never wrapped, and no bracket in a path taken for markup."""
-    from rich.console import Console
-
-    out = console or Console()
+def _show(lines: Iterable[str]) -> None:
+    """Print lines as they are, never wrapped; on a terminal a line is coloured by the mark that it begins with."""
+    out = standard_output()
     for line in lines:
         bare = line.lstrip()
         style = next((style for mark, style in _STYLES.items() if bare.startswith((mark, plain(mark)))), None)
-        out.print(line, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        out.print(line, style=style, soft_wrap=True)

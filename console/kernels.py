@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from console.language import _
 from console.sentences import translated
+from console.text import tell
 
 
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        print(_("   Note: {note}").format(note=translated(record.getMessage())), file=sys.stderr, flush=True)
+        tell(_("   Note: {note}").format(note=translated(record.getMessage())))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from console.language import _, message, ngettext
 from console.quality import summary_line
 from console.sentences import translated
-from console.text import count, duration, figure, rejected
+from console.text import at_most, bulleted, count, duration, figure, rejected
 from predict.config import Kind
 from predict.result import PhotoResult, PredictReport, VideoResult
 
@@ -21,7 +21,7 @@ _PLACES: dict[Kind, str] = {
 
 def predict_lines(report: PredictReport) -> list[str]:
     """What was left out and why, and in one line what was done."""
-    lines = [_("   - Note: {note}").format(note=translated(note)) for note in report.notes]
+    lines = bulleted(report.notes)
     everything: tuple[PhotoResult | VideoResult, ...] = (*report.photos, *report.videos)
     skipped = [str(each.output) for each in everything if each.status == "skipped"]
     for noun, those in (("photo", report.photos), ("video", report.videos)):
@@ -62,13 +62,11 @@ def _video_lines(video: VideoResult) -> list[str]:
         time=duration(video.seconds or 0),
         rate=figure(video.frames_per_s),
     )
-    return [line, *(_("   - Note: {note}").format(note=translated(note)) for note in video.notes)]
+    return [line, *bulleted(video.notes)]
 
 
 def _named(title: str, names: list[str]) -> list[str]:
     if not names:
         return []
-    lines = [title, *(f"      {name}" for name in names[:SHOWN])]
-    if len(names) > SHOWN:
-        lines.append(_("      and {count:,} more: --json names them all").format(count=len(names) - SHOWN))
-    return lines
+    more = _("      and {count:,} more: --json names them all")
+    return [title, *at_most(SHOWN, [f"      {name}" for name in names], more)]

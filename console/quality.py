@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from console.language import _, message
 from console.sentences import translated
-from console.text import count
+from console.text import at_most, count
 
 if TYPE_CHECKING:
     from preprocess.quality import QualityThresholds
@@ -33,13 +33,10 @@ def survey_lines(survey: QualitySurvey) -> list[str]:
     lines = [title.format(split=survey.split, scored=len(survey), photos=photos, side=survey.side)]
     if len(survey):
         lines += [*_table(survey), *_worst_lines(survey)]
-    rejected = survey.rejections
-    if rejected:
+    if rejected := survey.rejections:
         lines.append(_("   ⚠️  {photos} cannot be scored:").format(photos=count(len(rejected), "photo")))
-        lines += [f"      {each.file_name}: {translated(each.reason)}" for each in rejected[:SHOWN_REJECTIONS]]
-        if len(rejected) > SHOWN_REJECTIONS:
-            more = _("      and {count:,} more: --json names them all")
-            lines.append(more.format(count=len(rejected) - SHOWN_REJECTIONS))
+        named = [f"      {each.file_name}: {translated(each.reason)}" for each in rejected]
+        lines += at_most(SHOWN_REJECTIONS, named, _("      and {count:,} more: --json names them all"))
     return [*lines, ""]
 
 

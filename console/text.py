@@ -1,13 +1,23 @@
-"""Numbers and units as people read them."""
+"""Numbers, units and lists as people read them, and where they are printed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+from unicodedata import east_asian_width
 
 from console.language import _, ngettext
+from console.sentences import translated
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 NAMED = 3
-"""Places that a line of `by_reason` names."""
+"""Locations that a line of `by_reason` names."""
+
+WIDTH = 100
+"""Columns of a table where there is no terminal that says how many it has."""
 
 
 def size(count: int) -> str:
@@ -50,14 +60,44 @@ def figure(value: float) -> str:
 
 
 def by_reason(found: Iterable[tuple[str, str]]) -> list[tuple[str, int]]:
-    """Places and what is wrong there, as a line for each reason, with the number of places that it concerns."""
-    places: dict[str, list[str]] = {}
-    for place, reason in found:
-        places.setdefault(reason, []).append(place)
+    """Locations and what is wrong there, as a line for each reason, with the number of locations it concerns."""
+    locations: dict[str, list[str]] = {}
+    for location, reason in found:
+        locations.setdefault(reason, []).append(location)
     lines = []
-    for reason, where in places.items():
+    for reason, where in locations.items():
         named, more = "; ".join(where[:NAMED]), len(where) - NAMED
         if more > 0:
             named = _("{places} and {count:,} more").format(places=named, count=more)
         lines.append((f"{named}: {reason}", len(where)))
     return lines
+
+
+def at_most(most: int, lines: Sequence[str], more: str) -> list[str]:
+    """The first lines and, if there are others, `more` as the last one, with their number as `{count}`."""
+    rest = len(lines) - most
+    return [*lines[:most], more.format(count=rest)] if rest > 0 else list(lines)
+
+
+def bulleted(notes: Iterable[str]) -> list[str]:
+    """Notes of a package below as lines of a list."""
+    return [_("   - Note: {note}").format(note=translated(note)) for note in notes]
+
+
+def underlined(title: str) -> list[str]:
+    """A title, a line of `=` as long as it is on a terminal, and an empty line."""
+    columns = sum(2 if east_asian_width(sign) in "WF" else 1 for sign in title)
+    return [title, "=" * columns, ""]
+
+
+def tell(line: str) -> None:
+    """Print a line on standard error, at once."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def standard_output() -> Console:
+    """Standard output with styles on a terminal; text is printed as it is, also with brackets and colons."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else WIDTH
+    return Console(width=width, markup=False, highlight=False, emoji=False)

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from console.language import _
 from console.progress import progress_bar
 from console.sentences import translated
-from console.text import duration
+from console.text import at_most, bulleted, duration, underlined
 from loader.damage import BadRecord
 from train.result import EpochResult, FitResult, StartInfo
 
@@ -35,12 +35,8 @@ class TrainPrinter:
         config = info.config
         self._batch_size, self._epochs = config.loader.batch_size, config.epochs
         self._epoch = info.step // info.steps_per_epoch + 1
-        title = _("🚀 TRAINING U-NET")
-        print(title)
-        print("=" * (len(title) + title.startswith("🚀")))  # two columns wide
-        print()
-        print("\n".join(_configuration_lines(info)))
-        print(flush=True)
+        lines = [*underlined(_("🚀 TRAINING U-NET")), *_configuration_lines(info), ""]
+        print("\n".join(lines), flush=True)
 
     def on_step(self, done: int, total: int, loss: float, images_per_s: float) -> None:
         """Move the bar, where there is a terminal."""
@@ -98,7 +94,7 @@ def _configuration_lines(info: StartInfo) -> list[str]:
             profile=config.profile,
         ),
         _("   - Loader: {loader}").format(loader=translated(str(info.loader))),
-        *(_("   - Note: {note}").format(note=translated(note)) for note in info.notes),
+        *bulleted(info.notes),
     ]
     if info.step:
         said = _("   - Going on after step {step:,} ({steps:,} an epoch)")
@@ -139,10 +135,9 @@ def bad_records_line(found: tuple[BadRecord, ...], total: int) -> str:
         _("{split} sample {sample} (image {image_id})").format(
             split=record.split, sample=record.sample, image_id=record.image_id
         )
-        for record in found[:NAMED_RECORDS]
+        for record in found
     ]
-    if len(found) > NAMED_RECORDS:
-        named.append(_("{count:,} more").format(count=len(found) - NAMED_RECORDS))
+    named = at_most(NAMED_RECORDS, named, _("{count:,} more"))
     said = _("⚠️  Bad records skipped: {new:,} new, {total:,} in all: {records}; the log says why")
     return said.format(new=len(found), total=total, records=", ".join(named))
 

@@ -83,7 +83,7 @@ def pair_of(before, after, limit=None):
 
 def printed(comparison):
     text = io.StringIO()
-    show_comparison(comparison, Console(file=text, width=100))
+    show_comparison(comparison, Console(file=text, width=100, markup=False, highlight=False))
     return text.getvalue()
 
 

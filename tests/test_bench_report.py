@@ -63,7 +63,7 @@ def report_of(rows):
 
 def printed(report, width=100):
     text = io.StringIO()
-    show_report(report, Console(file=text, width=width))
+    show_report(report, Console(file=text, width=width, markup=False, highlight=False))
     return text.getvalue()
 
 
