@@ -22,9 +22,9 @@ from preprocess.quality import quality_scores
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.config import TrainConfig
 from train.predictor import load_predictor
-from webpage.checkpoints import find_checkpoints
 from webpage.display import LONGEST, Chequerboard, shrink
 from webpage.downloads import make_zip, result_names
+from webpage.network import find_checkpoints
 from webpage.photo import Finish, Upload, make_png, see, show
 
 

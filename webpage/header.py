@@ -7,8 +7,8 @@ from pathlib import Path
 import streamlit as st
 
 from console.language import LANGUAGES
-from webpage.checkpoints import find_checkpoints
 from webpage.language import KEY, NAMES, _, browsers
+from webpage.network import find_checkpoints
 from webpage.style import show_style
 
 _LOCAL = ("localhost", "127.0.0.1", "::1")
@@ -46,6 +46,7 @@ def _choose_language() -> None:
 def _choose_checkpoint(found: list[Path]) -> Path | None:
     # Whoever comes over the network is not to try what files there are.
     local = st.get_option("server.address") in _LOCAL
+    typed = _("The best_model.pth of a run, the newest first. The path of another one can be typed.")
     chosen = st.selectbox(
         _("Network"),
         [str(path) for path in found],
@@ -53,9 +54,7 @@ def _choose_checkpoint(found: list[Path]) -> Path | None:
         format_func=short_name,
         accept_new_options=local,
         placeholder=_("Path of a best_model.pth"),
-        help=_("The best_model.pth of a run, the newest first. The path of another one can be typed.")
-        if local
-        else None,
+        help=typed if local else None,
     )
     return Path(chosen) if chosen else None
 

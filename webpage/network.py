@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import streamlit as st
 
 from train.predictor import Trained, load_predictor
-from webpage.checkpoints import VARIABLE
 from webpage.language import _, translated
 from webpage.session import literal
+
+VARIABLE = "MASKCACHE_MODEL"
+"""Names a checkpoint that the page begins with."""
+
+_LOCATIONS = ("runs/*/checkpoints/best_model.pth", "data/*/run/checkpoints/best_model.pth")
+"""Of `train` and of `make demo`, below the working folder."""
+
+
+def find_checkpoints(folder: Path) -> list[Path]:
+    """Give the one that `MASKCACHE_MODEL` names, then those of the runs below `folder`, the newest first."""
+    found = {path for pattern in _LOCATIONS for path in folder.glob(pattern)}
+    newest = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    named = os.environ.get(VARIABLE)
+    known = [path.relative_to(folder) for path in newest]
+    return list(dict.fromkeys([Path(named), *known])) if named else known
 
 
 def open_network(path: Path | None) -> Trained | None:
@@ -18,15 +33,15 @@ def open_network(path: Path | None) -> Trained | None:
         _show_how_to_train()
         return None
     try:
-        return _load(path, _state(path))
+        return _load(path, _written(path))
     except (ValueError, OSError) as error:  # CheckpointError and HardwareError are ValueErrors
         st.error(_("This network cannot be used; choose another one in the settings above."), icon=":material/error:")
         st.caption(literal(translated(error)))
         return None
 
 
-def _state(path: Path) -> tuple[int, int]:
-    """What differs when a file is written anew; of none that is there, zeros."""
+def _written(path: Path) -> tuple[int, int]:
+    """Time and size of a file, which differ when it is written anew; zeros if it is missing."""
     try:
         found = path.stat()
     except OSError:
@@ -48,9 +63,6 @@ def _show_how_to_train() -> None:
         "python cli.py preprocess --coco COCO --out data/cache\npython cli.py train --cache data/cache --profile auto",
         language="bash",
     )
-    st.write(
-        _("Load this page again afterwards. A checkpoint that lies elsewhere is named by `{variable}`:").format(
-            variable=VARIABLE
-        )
-    )
+    elsewhere = _("Load this page again afterwards. A checkpoint that lies elsewhere is named by `{variable}`:")
+    st.write(elsewhere.format(variable=VARIABLE))
     st.code(f"{VARIABLE}=best_model.pth streamlit run app.py", language="bash")

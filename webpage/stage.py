@@ -1,25 +1,34 @@
-"""The photo that is looked at: before and after, its mask."""
+"""The photo that is looked at: before and after, its mask.
+
+Two parts of it are components of this page, which are in `assets/`. `compare` lays two pictures on top of each other,
+with a line between them to move by pointer, finger or arrow keys. `strip` shows small pictures of which one is chosen.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
 from preprocess.quality import QualityScores
-from webpage.compare import compare
 from webpage.language import _
 from webpage.photo import Finish, SeenPhoto, show
-from webpage.strip import Small, strip
+
+_ASSETS = Path(__file__).parent / "assets"
 
 
 def choose_photo(photos: Sequence[SeenPhoto]) -> SeenPhoto:
-    """Let one of several photos be chosen to be looked at."""
+    """Let one of several photos be chosen to be looked at; the first, if the chosen one is gone."""
     if len(photos) == 1:
         return photos[0]
-    small = [Small(photo.upload.key, photo.upload.name, photo.thumbnail) for photo in photos]
-    chosen = strip(small, label=_("Photos"), key="strip")
-    return next(photo for photo in photos if photo.upload.key == chosen)
+    before = st.session_state.get("strip", {}).get("chosen")
+    chosen = next((photo for photo in photos if photo.upload.key == before), photos[0])
+    pictures = [{"key": each.upload.key, "name": each.upload.name, "url": each.thumbnail} for each in photos]
+    data = {"label": _("Photos"), "chosen": chosen.upload.key, "pictures": pictures}
+    _show_component("strip", data, on_chosen_change=lambda: None)
+    return chosen
 
 
 def show_photo(photo: SeenPhoto, finish: Finish, side: int) -> QualityScores:
@@ -33,14 +42,23 @@ def show_photo(photo: SeenPhoto, finish: Finish, side: int) -> QualityScores:
             _("View"), views, format_func=views.__getitem__, key="look", default="after", required=True,
             label_visibility="collapsed",
         )  # fmt: skip
-    compare(
-        photo.before,
-        shown.mask if view == "mask" else shown.after,
-        size=(photo.width, photo.height),
-        names=(_("Before"), views[view or "after"]),
-        label=_("How much of the photo is shown as it was"),
-        key="compare",
+    _show_component(
+        "compare",
+        {
+            "before": photo.before,
+            "after": shown.mask if view == "mask" else shown.after,
+            "beforeName": _("Before"),
+            "afterName": views[view or "after"],
+            "width": photo.width,
+            "height": photo.height,
+            "label": _("How much of the photo is shown as it was"),
+        },
     )
     if not shown.scores.coverage:
         st.warning(_("The network finds nobody in this photo."), icon=":material/person_off:")
     return shown.scores
+
+
+def _show_component(name: str, data: dict[str, Any], **callbacks: Any) -> None:
+    html, css, js = ((_ASSETS / f"{name}.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
+    st.components.v2.component(name, html=html, css=css, js=js)(key=name, data=data, **callbacks)
