@@ -30,11 +30,9 @@ class BatchSummary:
         source: the cache, or the dataset.
         loader: the backend, and why.
         shape: of the images, NCHW.
-        image_ids: COCO's.
         person_fraction: mean share of person pixels among those that count.
         ignore_fraction: share of pixels that do not count.
         first_batch_seconds: from opening the cache.
-        picture: the contact sheet.
     """
 
     source: str
@@ -59,8 +57,7 @@ def draw_batch(
         batch = next(iter(batches))
         seconds = time.perf_counter() - start
         counted = batch.ignore == 0
-        sheet = contact_sheet(batch)
-        _write(picture, sheet)
+        _write(picture, contact_sheet(batch))
         return BatchSummary(
             source=str(cache),
             loader=str(batches.choice),
@@ -86,14 +83,7 @@ def _write(picture: Path, sheet: npt.NDArray[np.uint8]) -> None:
 
 
 def draw_dataset_batch(
-    coco: Path,
-    picture: Path,
-    *,
-    split: str,
-    batch_size: int,
-    orientation: Orientation,
-    outside: bool,
-    **options: Any,
+    coco: Path, picture: Path, *, split: str, batch_size: int, orientation: Orientation, outside: bool, **options: Any
 ) -> BatchSummary:
     """`draw_batch` for a dataset that has no cache yet: a few of its images go through a temporary one."""
     spec = CacheSpec(side=256, limit=batch_size, orientation=orientation, outside=outside)

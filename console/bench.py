@@ -14,12 +14,12 @@ from bench.loader_suite import NATIVE
 from bench.loader_suite import TIMES as LOADER_TIMES
 from bench.raster_suite import TIMES as RASTER_TIMES
 from bench.stage_suite import AUGMENT, BACKWARD, COPY, DECODE, FORWARD, READ, UPDATE
+from console.kernels import LogPrinter
 from console.language import _, message
 from console.sentences import translated
 from console.text import duration, figure, standard_output, tell
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from bench.report import BenchReport, Row
@@ -79,24 +79,16 @@ class BenchPrinter:
 
 
 def _show_steps() -> None:
-    """Let what takes long in a suite say on standard error what it does."""
+    """Print what takes long in a suite on standard error."""
     log = logging.getLogger("bench")
     if not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("   %(message)s"))
-        handler.addFilter(_translate_step)
-        log.addHandler(handler)
+        log.addHandler(LogPrinter())
         log.setLevel(logging.INFO)
 
 
-def _translate_step(record: logging.LogRecord) -> bool:
-    record.msg = translated(str(record.msg))
-    return True
-
-
-def show_report(report: BenchReport, console: Console | None = None) -> None:
+def show_report(report: BenchReport) -> None:
     """Print the tables and, last, what follows from them."""
-    out = console or standard_output()
+    out = standard_output()
     machine = report.environment
     gpus = "".join(f", {gpu.name}" for gpu in machine.gpus)
     title = _("=== BENCHMARK: {processor}, {cores} cores{gpus} ===")

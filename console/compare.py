@@ -14,7 +14,6 @@ from console.sentences import translated
 from console.text import at_most, count, figure, standard_output
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from bench.compare import Comparison, Pair
@@ -30,9 +29,9 @@ _WORDS = {"faster": message("better"), "slower": message("worse"), "same": messa
 _NO_SPEED = ("MB", "pixels", "%", "times")  # something may be faster, and yet fewer times as fast as another
 
 
-def show_comparison(comparison: Comparison, console: Console | None = None) -> None:
+def show_comparison(comparison: Comparison) -> None:
     """Print what differs around the figures, the tables, the rows that stand alone and, last, the verdict."""
-    out = console or standard_output()
+    out = standard_output()
     out.print(_("=== COMPARISON ==="), style="bold")
     out.print(_("   before: {before}\n   after:  {after}").format(before=comparison.before, after=comparison.after))
     for note in notes(comparison):

@@ -1,4 +1,4 @@
-"""What the log of `cache.kernel` says, for people: where compiled kernels are kept, if not where they should be."""
+"""What packages below log for people to read, printed on standard error in the language in use."""
 
 from __future__ import annotations
 
@@ -6,22 +6,29 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from console.language import _
+from console.language import _, message
 from console.sentences import translated
 from console.text import tell
 
 
-class _Handler(logging.Handler):
+class LogPrinter(logging.Handler):
+    """Prints each record as a line of its own, by a template with `{note}`."""
+
+    def __init__(self, template: str = "   {note}") -> None:
+        super().__init__()
+        self._template = template
+
     def emit(self, record: logging.LogRecord) -> None:
-        tell(_("   Note: {note}").format(note=translated(record.getMessage())))
+        """Print a record."""
+        tell(_(self._template).format(note=translated(record.getMessage())))
 
 
 @contextmanager
 def kernel_notes() -> Iterator[None]:
-    """Within the block, print them on standard error in the language in use."""
-    log, handler = logging.getLogger("cache.kernel"), _Handler()
-    log.addHandler(handler)
+    """Within the block, print where compiled kernels are kept if that is not where they should be."""
+    log, printer = logging.getLogger("cache.kernel"), LogPrinter(message("   Note: {note}"))
+    log.addHandler(printer)
     try:
         yield
     finally:
-        log.removeHandler(handler)
+        log.removeHandler(printer)

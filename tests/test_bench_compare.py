@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -11,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from rich.console import Console
 
 from bench.compare import BETWEEN_RUNS, HIGHER_UNITS, LOWER_UNITS, MOST_BETWEEN_RUNS, Pair, better_of, compare_files
 from bench.epoch_suite import WAIT
@@ -82,8 +82,8 @@ def pair_of(before, after, limit=None):
 
 
 def printed(comparison):
-    text = io.StringIO()
-    show_comparison(comparison, Console(file=text, width=100, markup=False, highlight=False))
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        show_comparison(comparison)
     return text.getvalue()
 
 

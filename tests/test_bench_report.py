@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
 
 import pytest
-from rich.console import Console
 
 from bench.config import BenchConfig, Setup
 from bench.epoch_suite import BOTH, LOADER, MINUTES, STEP, WAIT
@@ -61,9 +61,9 @@ def report_of(rows):
     return BenchReport(environment=MACHINE, config=CONFIG, rows=tuple(rows))
 
 
-def printed(report, width=100):
-    text = io.StringIO()
-    show_report(report, Console(file=text, width=width, markup=False, highlight=False))
+def printed(report):
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        show_report(report)
     return text.getvalue()
 
 
