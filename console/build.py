@@ -35,7 +35,6 @@ def build_lines(report: BuildReport, out: PurePath, seconds: float) -> list[str]
         resumed = _(" ({count:,} images were already done)").format(count=report.resumed) if report.resumed else ""
         lines.append(said.format(images=count(report.written, "image"), time=duration(seconds), rate=rate) + resumed)
     for name, split in index.splits.items():
-        total = sum(shard.bytes for shard in split.shards)
         said = _("  {split}: {samples}, {rejected}, {shards}, {size}; {category} of {file}")
         lines.append(
             said.format(
@@ -43,24 +42,20 @@ def build_lines(report: BuildReport, out: PurePath, seconds: float) -> list[str]
                 samples=count(split.samples, "sample"),
                 rejected=rejected(split.rejected),
                 shards=count(len(split.shards), "shard"),
-                size=size(total),
+                size=size(sum(shard.bytes for shard in split.shards)),
                 category=spec.category,
                 file=split.source.annotations,
             )
         )
-    codec = _("{codec} quality {quality}") if spec.codec == "jpeg" else "{codec}"
-    lines.append(
-        _("  side {side}, {fit}, {codec} in {store}, crowds: {crowd}").format(
-            side=spec.side,
-            fit=spec.fit,
-            codec=codec.format(codec=spec.codec, quality=spec.jpeg_quality),
-            store=spec.store,
-            crowd=spec.crowd,
-        )
-    )
-    rejections = by_reason((f"{each.split}/{each.file_name}", translated(each.reason)) for each in report.rejections)
-    lines += [_("  rejected {images}").format(images=line) for line, _count in rejections[:SHOWN_REJECTIONS]]
-    if rest := sum(images for _line, images in rejections[SHOWN_REJECTIONS:]):
+    codec: str = spec.codec
+    if codec == "jpeg":
+        codec = _("{codec} quality {quality}").format(codec=codec, quality=spec.jpeg_quality)
+    said = _("  side {side}, {fit}, {codec} in {store}, crowds: {crowd}")
+    lines.append(said.format(side=spec.side, fit=spec.fit, codec=codec, store=spec.store, crowd=spec.crowd))
+    rejections = ((f"{each.split}/{each.file_name}", translated(each.reason)) for each in report.rejections)
+    reasons, rest = by_reason(rejections, SHOWN_REJECTIONS)
+    lines += [_("  rejected {images}").format(images=line) for line in reasons]
+    if rest:
         said = _("  and {count:,} more: see rejected.jsonl in {cache}/train and {cache}/val")
         lines.append(said.format(count=rest, cache=out))
     if report.leaks:

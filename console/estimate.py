@@ -74,20 +74,13 @@ def check_lines(checks: Sequence[Check]) -> list[str]:
     """How well each measured row is predicted by the others."""
     lines = [_("🔎 Each measured row, predicted from the others of its kind:")]
     for check in checks:
-        row = check.row
-        if check.predicted is None or check.error is None or check.low is None or check.high is None:
-            said = _("the only one of its kind")
-        else:
+        row, said = check.row, _("the only one of its kind")
+        if check.predicted is not None and check.error is not None and check.low is not None and check.high is not None:
+            predicted, low, high = map(figure, (check.predicted, check.low, check.high))
             said = _("est. {predicted} ({low} to {high}): {error:+.0f}%").format(
-                predicted=figure(check.predicted),
-                low=figure(check.low),
-                high=figure(check.high),
-                error=100 * check.error,
+                predicted=predicted, low=low, high=high, error=100 * check.error
             )
-        measured = _("   {name} ({kind}): measured {rate} images/s, {said}")
-        lines.append(
-            measured.format(
-                name=translated(row.name), kind=translated(row.roof.kind), rate=figure(row.images_per_s), said=said
-            )
-        )
+        line = _("   {name} ({kind}): measured {rate} images/s, {said}")
+        rate = figure(row.images_per_s)
+        lines.append(line.format(name=translated(row.name), kind=translated(row.roof.kind), rate=rate, said=said))
     return lines

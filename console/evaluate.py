@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from console.language import _, marks, message
+from console.language import _, message
 from console.sentences import translated
-from console.text import at_most, bulleted, count, duration, underlined
+from console.text import at_most, bulleted, columns, count, duration, underlined
 from train.evaluation.result import EvalReport, SizeReport
 from train.result import TARGETS
 
@@ -15,9 +15,6 @@ WORTH_SAYING = 0.005
 
 _MARKS = (message("❌"), message("✅"))
 """Whether a score is what it should be."""
-
-_MARK_COLUMNS = 3
-"""A space and such a sign, which is two columns wide."""
 
 _ROWS = (
     ("iou", "IoU"),
@@ -61,15 +58,15 @@ def eval_lines(report: EvalReport) -> list[str]:
 def _table(report: EvalReport) -> list[str]:
     """A row for each score, a column for each size."""
     sizes = report.sizes
-    blank = " " * (_MARK_COLUMNS if marks() else 1 + max(len(_(mark)) for mark in _MARKS))
-    lines = [f"   {'':<11}" + "".join(f"{_name(report, size):>15}{blank}" for size in sizes) + f"  {_('target')}"]
-    for field, label in _ROWS:
-        target = TARGETS.get(field)
-        cells = "".join(_cell(getattr(size.scores, field), blank, target) for size in sizes)
-        lines.append(f"   {_(label):<11}{cells}" + (f"  ≥ {target:.2f}" if target else ""))
-    lines.append(f"   {_('Boundary F'):<11}" + "".join(_cell(size.boundary.f, blank) for size in sizes))
+    blank = " " * max(columns(f" {_(mark)}") for mark in _MARKS)
+    rows = [(_(label), [getattr(size.scores, field) for size in sizes], TARGETS.get(field)) for field, label in _ROWS]
+    rows.append((_("Boundary F"), [size.boundary.f for size in sizes], None))
     if any(size.loss is not None for size in sizes):
-        lines.append(f"   {_('Loss'):<11}" + "".join(_cell(size.loss, blank) for size in sizes))
+        rows.append((_("Loss"), [size.loss for size in sizes], None))
+    lines = [f"   {'':<11}" + "".join(f"{_name(report, size):>15}{blank}" for size in sizes) + f"  {_('target')}"]
+    for label, values, target in rows:
+        cells = "".join(_cell(value, blank, target) for value in values)
+        lines.append(f"   {label:<11}{cells}" + (f"  ≥ {target:.2f}" if target else ""))
     return [line.rstrip() for line in lines]
 
 
@@ -77,13 +74,11 @@ def _name(report: EvalReport, size: SizeReport) -> str:
     return _("side {side}").format(side=report.side) if size.size == "cache" else _("own size")
 
 
-def _cell(value: float | None, blank: str, target: float | None = None) -> str:
+def _cell(value: float | None, blank: str, target: float | None) -> str:
     """A number of 15 columns, and as many as `blank` has for whether it is what it should be."""
     number = "-" if value is None else f"{value:.4f}"
-    if value is None or target is None:
-        return f"{number:>15}{blank}"
-    mark = f" {_(_MARKS[value >= target])}"
-    return f"{number:>15}{mark if marks() else mark.ljust(len(blank))}"
+    mark = "" if value is None or target is None else f" {_(_MARKS[value >= target])}"
+    return f"{number:>15}{mark}{blank[columns(mark) :]}"
 
 
 def _images_line(report: EvalReport, size: SizeReport) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bench.hardware import Machine
     from preprocess.analyze import CacheStatistics, Statistics, Summary
     from preprocess.cache_soundness import CacheSoundness
+    from preprocess.finding import Finding
     from preprocess.soundness import DatasetSoundness, SplitSoundness
     from preprocess.structure import Check
 
@@ -110,7 +111,7 @@ def show_dataset(soundness: DatasetSoundness) -> None:
     unusable = Counter(finding.split for finding in soundness.findings if finding.kind == "annotation")
     for split in soundness.splits:
         lines += _split_lines(split, soundness, unusable[split.split])
-    lines += ["", *_findings(_describe(soundness))]
+    lines += ["", *_findings((_where(each), translated(each.reason)) for each in soundness.findings)]
     _show([*lines, _("✅ Dataset is sound") if soundness.sound else _("❌ Dataset is not sound")])
 
 
@@ -118,11 +119,9 @@ def _split_lines(split: SplitSoundness, soundness: DatasetSoundness, unusable: i
     name = _(_SPLITS[split.split])
     if split.file:
         readable = _(_ANNOTATIONS_READABLE[split.split]).format(file=split.file, images=split.images)
+        usable, total = split.annotations - unusable, split.annotations
         annotations = _("{split}: {usable:,} of {annotations:,} {category} annotations sound").format(
-            split=name,
-            usable=split.annotations - unusable,
-            annotations=split.annotations,
-            category=soundness.category,
+            split=name, usable=usable, annotations=total, category=soundness.category
         )
         images = _(
             "{split}: {checked:,} of {selected:,} images ({rule} rule) are there, decode and have the size that the "
@@ -143,17 +142,13 @@ def _marked(said: str, *, good: bool) -> str:
     return (_("✅ {found}") if good else _("❌ {found}")).format(found=said)
 
 
-def _describe(soundness: DatasetSoundness) -> list[tuple[str, str]]:
-    """Where each finding is, and what it is."""
-    described = []
-    for finding in soundness.findings:
-        where = f"{finding.split}/{finding.file}"
-        if finding.image_id is not None:
-            where = _("{where}, image {image_id}").format(where=where, image_id=finding.image_id)
-        if finding.annotation_id is not None:
-            where = _("{where}, annotation {annotation_id}").format(where=where, annotation_id=finding.annotation_id)
-        described.append((where, translated(finding.reason)))
-    return described
+def _where(finding: Finding) -> str:
+    where = f"{finding.split}/{finding.file}"
+    if finding.image_id is not None:
+        where = _("{where}, image {image_id}").format(where=where, image_id=finding.image_id)
+    if finding.annotation_id is not None:
+        where = _("{where}, annotation {annotation_id}").format(where=where, annotation_id=finding.annotation_id)
+    return where
 
 
 def show_cache(soundness: CacheSoundness) -> None:
@@ -191,9 +186,9 @@ def show_cache(soundness: CacheSoundness) -> None:
 
 def _findings(found: Iterable[tuple[str, str]]) -> list[str]:
     """The first findings, and how many more there are."""
-    reasons = by_reason(found)
-    lines = [_marked(line, good=False) for line, _count in reasons[:SHOWN_FINDINGS]]
-    if more := sum(places for _line, places in reasons[SHOWN_FINDINGS:]):
+    reasons, more = by_reason(found, SHOWN_FINDINGS)
+    lines = [_marked(line, good=False) for line in reasons]
+    if more:
         lines.append(_("   and {count:,} more; `verify --json` names them all").format(count=more))
     return [*lines, ""] if lines else []
 
@@ -275,12 +270,11 @@ def show_cache_statistics(statistics: CacheStatistics) -> None:
 
 
 def _size_lines(width: Summary, height: Summary) -> list[str]:
+    wide = _("   - Width: {low:.0f} to {high:.0f} pixels, median {median:.0f}")
+    high = _("   - Height: {low:.0f} to {high:.0f} pixels, median {median:.0f}")
     return [
         said.format(low=each.minimum, high=each.maximum, median=each.median)
-        for said, each in (
-            (_("   - Width: {low:.0f} to {high:.0f} pixels, median {median:.0f}"), width),
-            (_("   - Height: {low:.0f} to {high:.0f} pixels, median {median:.0f}"), height),
-        )
+        for said, each in ((wide, width), (high, height))
     ]
 
 

@@ -59,8 +59,12 @@ def figure(value: float) -> str:
     return f"{value:.2f}" if value >= 0.0995 else f"{value:.3f}"
 
 
-def by_reason(found: Iterable[tuple[str, str]]) -> list[tuple[str, int]]:
-    """Locations and what is wrong there, as a line for each reason, with the number of locations it concerns."""
+def by_reason(found: Iterable[tuple[str, str]], most: int) -> tuple[list[str], int]:
+    """Locations and what is wrong there, as a line for each reason.
+
+    Returns:
+        The first `most` lines, and how many locations the others concern.
+    """
     locations: dict[str, list[str]] = {}
     for location, reason in found:
         locations.setdefault(reason, []).append(location)
@@ -69,8 +73,8 @@ def by_reason(found: Iterable[tuple[str, str]]) -> list[tuple[str, int]]:
         named, more = "; ".join(where[:NAMED]), len(where) - NAMED
         if more > 0:
             named = _("{places} and {count:,} more").format(places=named, count=more)
-        lines.append((f"{named}: {reason}", len(where)))
-    return lines
+        lines.append(f"{named}: {reason}")
+    return lines[:most], sum(map(len, [*locations.values()][most:]))
 
 
 def at_most(most: int, lines: Sequence[str], more: str) -> list[str]:
@@ -84,10 +88,14 @@ def bulleted(notes: Iterable[str]) -> list[str]:
     return [_("   - Note: {note}").format(note=translated(note)) for note in notes]
 
 
+def columns(text: str) -> int:
+    """How many columns a text takes on a terminal, where emoji and Chinese letters are two wide."""
+    return sum(2 if east_asian_width(sign) in "WF" else 1 for sign in text)
+
+
 def underlined(title: str) -> list[str]:
     """A title, a line of `=` as long as it is on a terminal, and an empty line."""
-    columns = sum(2 if east_asian_width(sign) in "WF" else 1 for sign in title)
-    return [title, "=" * columns, ""]
+    return [title, "=" * columns(title), ""]
 
 
 def tell(line: str) -> None:
