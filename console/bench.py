@@ -47,7 +47,7 @@ _COMPARISONS = (
         message("Batches come {times} times as fast as from a DataLoader that makes them anew."),
     ),
 )
-"""Said when no epoch was measured."""
+"""Suite, row and conclusion; they are printed when no epoch was measured."""
 
 UNITS = (
     message("images/s"),
@@ -56,7 +56,7 @@ UNITS = (
     message("times"),
     message("pixels"),
 )
-"""Of rows, where they are words."""
+"""The units of rows that are words, and so are translated."""
 
 TIERS_NOTE = message(
     "est.: nobody has measured it, see `estimate`. The guide promises; its U-Net's width it does not say."
@@ -150,7 +150,7 @@ def conclusions(report: BenchReport) -> list[str]:
 
 
 def _bottleneck(report: BenchReport) -> list[str]:
-    """Who waits for whom, by the suite `epoch`, else by the stages; and which stages it is because of."""
+    """Whether loader or network waits for the other, by the suite `epoch`, else by the stages; and which stages cause it."""
     found = [report.find("epoch", name) for name in (LOADER, STEP)]
     loader, step = (row.value if row else 0.0 for row in found)
     stages = {row.name: row.value for row in report.rows if row.suite == "stages"}

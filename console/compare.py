@@ -25,7 +25,7 @@ MOST_NAMED = 5
 _STYLES = {"faster": "green", "slower": "red", "same": ""}
 _SPEED_WORDS = {"faster": message("faster"), "slower": message("slower"), "same": message("same")}
 _WORDS = {"faster": message("better"), "slower": message("worse"), "same": message("same")}
-"""Verdicts on what has no speed."""
+"""Verdicts on rows that are no speeds."""
 _NO_SPEED = ("MB", "pixels", "%", "times")  # something may be faster, and yet fewer times as fast as another
 
 

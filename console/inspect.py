@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from preprocess.structure import Check
 
 SHOWN_FINDINGS = 20
-"""More than these are only counted; `--json` gives all."""
+"""How many findings are printed; the others are counted, and `--json` gives them all."""
 
 _STYLES = {"===": "bold", "❌": "red", "✅": "green"}
 _FOUND = {

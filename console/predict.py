@@ -12,7 +12,7 @@ from predict.result import PhotoResult, PredictReport, VideoResult
 SHOWN = 10
 """Photos that are named, of each kind that wants naming."""
 
-_PLACES: dict[Kind, str] = {
+_RESULTS: dict[Kind, str] = {
     "cutout": message("cutouts in {place}"),
     "mask": message("masks in {place}"),
     "composite": message("composites in {place}"),
@@ -42,7 +42,7 @@ def predict_lines(report: PredictReport) -> list[str]:
     line = _("❌ {done} ({device}, {precision}, side {side}): {results}")
     if not failed:
         line = _("✅ {done} ({device}, {precision}, side {side}): {results}")
-    results = _(_PLACES[report.kind]).format(place=where)
+    results = _(_RESULTS[report.kind]).format(place=where)
     how = {"device": report.device, "precision": report.precision, "side": report.side}
     quality = summary_line((photo.scores for photo in report.photos), report.quality)
     lines += [quality] if quality else []

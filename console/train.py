@@ -14,7 +14,7 @@ from loader.damage import BadRecord
 from train.result import EpochResult, FitResult, StartInfo
 
 NOTABLE_WARMUP = 3.0
-"""Seconds of the first step, as when it compiles, that are told."""
+"""Seconds that the first step must take to be mentioned, as when it compiles."""
 
 NAMED_RECORDS = 3
 """Bad records that are named on the screen; the log names all."""
@@ -64,7 +64,7 @@ class TrainPrinter:
 
 
 def _configuration_lines(info: StartInfo) -> list[str]:
-    """How it runs."""
+    """The configuration, a line for each part of it."""
     config, network = info.config, info.config.network
     cache = _("   - Cache: {cache} ({train:,} train, {val:,} val, side {side})")
     size = {"width": network.width, "parameters": info.parameters / 1e6}

@@ -19,12 +19,12 @@ LONGEST = 1280
 """Longest side of a picture on the page: the 390 points of a phone are 1170 pixels."""
 
 THUMBNAIL = 192
-"""Of a small picture to choose by."""
+"""Longest side of the small picture by which a photo is chosen."""
 
 QUALITY = 85
 
 _SQUARES = 48
-"""Of the chequerboard, along the longest side."""
+"""Squares of the chequerboard along the longest side."""
 
 
 def shrink(image: U8, longest: int = LONGEST) -> U8:

@@ -10,7 +10,7 @@ from webpage.language import _
 from webpage.photo import Upload
 
 MOST_PHOTOS = 20
-"""At a time: each keeps its file and some 5 MB in memory."""
+"""Photos that the page takes at a time: each keeps its file and some 5 MB in memory."""
 
 TYPES = sorted(suffix.removeprefix(".") for suffix in SUFFIXES)
 

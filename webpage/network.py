@@ -15,7 +15,7 @@ VARIABLE = "MASKCACHE_MODEL"
 """Names a checkpoint that the page begins with."""
 
 _LOCATIONS = ("runs/*/checkpoints/best_model.pth", "data/*/run/checkpoints/best_model.pth")
-"""Of `train` and of `make demo`, below the working folder."""
+"""Where `train` and `make demo` write checkpoints, below the working folder."""
 
 
 def find_checkpoints(folder: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from webpage.photo import SeenPhoto, Upload, see
 def see_photos(uploads: Sequence[Upload], trained: Trained) -> list[SeenPhoto]:
     """Show those photos to the network that it has not seen yet, and forget those that are gone.
 
-    Files that are no photos are told on the page, and left out.
+    Files that are not photos are left out, and named on the page.
     """
     state = st.session_state
     before: dict[str, SeenPhoto | ImageError] = state.get("seen", {})

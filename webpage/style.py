@@ -13,7 +13,7 @@ _STYLE = Path(__file__).parent / "assets" / "page.css"
 
 
 def show_style() -> None:
-    """Put it on the page, with texts in the places of Streamlit's own, which are English in every language."""
+    """Put the style sheet on the page, with texts in the places of Streamlit's own, which are English in every language."""
     megabytes = st.get_option("server.maxUploadSize")
     button = "[data-testid=stFileUploaderDropzone] button p"
     limit = "[data-testid=stFileUploaderDropzoneInstructions] span"
