@@ -27,8 +27,8 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 demo: setup
 	rm -rf $(DEMO)
 	$(BIN)/python cli.py synth $(DEMO)/coco --images 400
-	$(BIN)/python cli.py preprocess --coco $(DEMO)/coco --out $(DEMO)/cache --side 128 --images all
-	$(BIN)/python cli.py verify --coco $(DEMO)/coco --cache $(DEMO)/cache --images all
+	$(BIN)/python cli.py preprocess --coco $(DEMO)/coco --out $(DEMO)/cache --side 128 --select all
+	$(BIN)/python cli.py verify --coco $(DEMO)/coco --cache $(DEMO)/cache --select all
 	$(BIN)/python cli.py batch --cache $(DEMO)/cache --picture $(DEMO)/batch.png
 	$(BIN)/python cli.py train --cache $(DEMO)/cache --out $(DEMO)/run --profile cpu \
 		--network unet --width 16 --batch-size 8 --lr 4e-3 --epochs 54

@@ -29,7 +29,7 @@ from console.language import _
 @click.group(
     cls=FriendlyGroup,
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True},
 )
 @click.version_option(package_name="maskcache", prog_name="maskcache")
 @click.option("--yes", is_flag=True, help="Without a command: do not ask.")

@@ -8,29 +8,26 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from commands.options import DEFAULT_COCO, FILE, coco_or_cache, photo_options, quality_thresholds, thresholds_of
-from commands.output import show_json
+from commands import options
+from commands.options import DEFAULT_COCO, FILE, group, option
+from console.language import _, message
 
 if TYPE_CHECKING:
     from preprocess.survey import QualitySurvey, SurveyConfig
 
 
-@click.command(short_help="What is in it? Statistics and a picture.")
-@coco_or_cache
-@click.option("--category", default="person", show_default=True, help="COCO category to count.")
-@click.option(
-    "--picture", type=FILE, default=Path("analysis.png"), show_default=True, help="Where to draw the histograms."
+@click.command(cls=options.GroupedCommand, short_help="Count images and persons, and draw their distributions.")
+@options.coco_or_cache
+@options.category
+@option("--picture", type=FILE, default=Path("analysis.png"), help="Draw the histograms into this file.")
+@option("--quality", is_flag=True, help="Read the photos, too, and score them and their persons' masks.")
+@group(
+    message("Options of --quality"),
+    option("--limit", default=2000, help="Score this many photos of each split, evenly over it; 0 scores all."),
+    option("--side", default=384, help="Score a dataset for a network that sees images of this side, in pixels."),
+    options.photos,
+    options.thresholds,
 )
-@click.option("--quality", is_flag=True, help="Read photos, too, and score them and their persons' masks.")
-@click.option(
-    "--limit",
-    default=2000,
-    show_default=True,
-    help="Of --quality: so many photos of each split, evenly over it; 0 takes all.",
-)
-@click.option("--side", default=384, show_default=True, help="Of --quality: what the network is to see of a dataset.")
-@photo_options
-@quality_thresholds
 @click.pass_context
 def analyze(
     context: click.Context,
@@ -43,16 +40,15 @@ def analyze(
     quality: bool,
     **given: Any,
 ) -> None:
-    """What is in it? Images, persons, sizes, what each rule of `preprocess --images` selects; and a picture of it.
+    """Count images, persons, sizes and what each rule of `preprocess --select` takes, and draw their distributions.
 
-    With --quality also four scores of each photo, from 0 to 100: coverage, contrast, edge and resolution, how many
-    photos reach their thresholds, and which are furthest from that. docs/quality.md says what they mean.
+    --quality adds four scores of each photo, from 0 to 100: coverage, contrast, edge and resolution. It prints how many
+    photos reach the thresholds, and which are furthest below. docs/quality.md explains the scores.
     """
     from cache.index import CacheIndex
     from cache.reader import CacheReader
     from console.histogram import draw_histograms
     from console.inspect import show_cache_statistics, show_statistics
-    from console.language import _
     from console.progress import progress_bar
     from console.quality import survey_lines
     from preprocess.analyze import analyze as analyze_table
@@ -88,7 +84,7 @@ def analyze(
     draw_histograms(drawn, picture, str(coco or cache or DEFAULT_COCO), surveys["coco"] or surveys["cache"])
     if as_json:
         scores = {of: {each.split: each.to_dict() for each in surveys[of]} for of in found}
-        show_json({**found, **({"quality": scores} if quality else {}), "picture": picture})
+        click.echo(options.as_json_text({**found, **({"quality": scores} if quality else {}), "picture": picture}))
         return
     for split, statistics in found.get("coco", {}).items():
         show_statistics(statistics, split)
@@ -100,14 +96,14 @@ def analyze(
 
 
 def _survey_config(context: click.Context, given: dict[str, Any], *, wanted: bool) -> SurveyConfig | None:
-    """What to score; None if nothing. Without --quality its options would do nothing, and are refused."""
-    from console.language import _
+    """What to score, or None. Options of --quality would do nothing without it, and are refused."""
+    from preprocess.quality import QualityThresholds
     from preprocess.survey import SurveyConfig
 
     if wanted:
-        return SurveyConfig(thresholds=thresholds_of(given), **given)
+        return SurveyConfig(thresholds=QualityThresholds(**options.taken(given, "min_")), **given)
     for name in given:
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
             option = f"--{name.replace('_', '-')}"
-            raise click.UsageError(_("{option} is of --quality; give that, too").format(option=option))
+            raise click.UsageError(_("{option} needs --quality; give that, too").format(option=option))
     return None

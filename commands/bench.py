@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,80 +10,60 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from commands.options import FILE, FOLDER, NETWORKS, PRECISIONS, network_of
-from console.language import _
-
-_SUITES = (
-    "machine",
-    "raster",
-    "annotations",
-    "preprocess",
-    "stores",
-    "verify",
-    "loader",
-    "convolutions",
-    "stages",
-    "model",
-    "epoch",
-)
+from cache.choices import Suite
+from commands import options
+from commands.options import FILE, FOLDER, group, option
+from console.language import _, message
 
 
-@click.command(short_help="How fast is each stage, against its physical limit?")
-@click.option("--coco", type=FOLDER, help="Measure on this dataset.  [default: drawn people]")
-@click.option("--cache", type=FOLDER, help="Load from this cache.  [default: a temporary one]")
-@click.option(
-    "--suite",
-    "suites",
-    type=click.Choice(_SUITES),
-    multiple=True,
-    help="Which; may be repeated.  [default: all but convolutions]",
+@click.command(cls=options.GroupedCommand, short_help="Measure each stage beside its physical limit.")
+@group(
+    message("Measurements"),
+    option(
+        "--suite",
+        "suites",
+        type=Suite,
+        multiple=True,
+        help="Run this suite; may be repeated.  [default: all but convolutions]",
+    ),
+    option("--coco", type=FOLDER, help="Measure on this dataset.  [default: drawn people]"),
+    option("--cache", type=FOLDER, help="Load from this cache.  [default: a temporary one]"),
+    option("--images", default=45174, help="Count this many images in an epoch."),
+    option("--seconds", type=float, help="Take about this long for each measurement.  [default: 2; with --quick: 0.4]"),
+    option("--quick", is_flag=True, help="Use fewer photos and less time: rough figures in two minutes."),
+    options.threads,
+    option("--peers", is_flag=True, help="Measure other libraries' loaders on the same samples, too, in 15 minutes."),
+    option(
+        "--peers-folder",
+        type=FOLDER,
+        default=Path("data/peers"),
+        help="Keep their environments and datasets here, 20 GB.",
+    ),
 )
-@click.option("--profile", default="auto", show_default=True, help="As in `train`: network, batch, side, precision.")
-@click.option("--network", "network_name", type=NETWORKS, help="Which network.  [default: the profile's]")
-@click.option("--width", type=int, help="Channels of its first level, a multiple of 8.  [default: the profile's]")
-@click.option("--side", type=int, help="Side of the images, pixels.  [default: the cache's, else the profile's]")
-@click.option("--batch-size", type=int, help="Images in a batch.  [default: the profile's]")
-@click.option("--precision", type=PRECISIONS, help="Of the convolutions.  [default: the profile's]")
-@click.option(
-    "--compile/--no-compile", "compile", default=None, help="Whether to use torch.compile.  [default: the profile's]"
+@group(
+    message("Network"),
+    option("--profile", default="auto", help="Take the values of this profile, as in `train`."),
+    options.network,
+    option("--side", type=int, help="Use square images of this side.  [default: the cache's, else the profile's]"),
+    options.batch_size,
+    options.precision,
+    options.compiled,
 )
-@click.option("--threads", default=0, show_default=True, help="CPU threads; 0 takes one a processor.")
-@click.option(
-    "--images", type=int, help="Images of an epoch, for the minutes.  [default: 45174, as in the guide's table]"
+@group(
+    message("Reports"),
+    option("--json", "json_file", type=FILE, help="Write the report or the comparison to this file, too."),
+    option("--markdown", "markdown_file", type=FILE, help="Write the tables to this file, too."),
+    option("--html", "html_file", type=FILE, help="Write a page with charts to this file, too."),
+    option("--plot", "plot_file", type=FILE, help="Draw minutes per epoch by hardware into this .png or .svg."),
+    option("--compare", nargs=2, type=FILE, metavar="BEFORE AFTER", help="Only compare two reports that --json wrote."),
+    option(
+        "--max-regression",
+        type=float,
+        metavar="PERCENT",
+        help="With --compare, exit with 1 if a row got worse by more than this and by more than the spread.",
+    ),
 )
-@click.option("--seconds", type=float, help="Time for each measurement.")
-@click.option("--quick", is_flag=True, help="Fewer photos and shorter measurements: rough figures in two minutes.")
-@click.option(
-    "--peers", is_flag=True, help="Measure other libraries' loaders, too, on the same samples: a quarter of an hour."
-)
-@click.option(
-    "--peers-folder",
-    type=FOLDER,
-    default=Path("data/peers"),
-    show_default=True,
-    help="Where their environments and datasets are kept, 20 GB.",
-)
-@click.option(
-    "--compare",
-    nargs=2,
-    type=FILE,
-    metavar="BEFORE AFTER",
-    help="Measure nothing: compare two reports that --json wrote.",
-)
-@click.option(
-    "--max-regression",
-    type=float,
-    metavar="PERCENT",
-    help="With --compare: exit code 1 if a row got worse by more than this, and clear of the spread.",
-)
-@click.option("--json", "json_file", type=FILE, help="Write the report, or the comparison, to this file, too.")
-@click.option("--markdown", "markdown_file", type=FILE, help="Write its tables to this file, too.")
-@click.option("--html", "html_file", type=FILE, help="Write it as a page with charts to this file, too.")
-@click.option("--plot", "plot_file", type=FILE, help="Draw minutes per epoch by hardware, a .png or .svg.")
 def bench(
-    network_name: str | None,
-    width: int | None,
-    suites: tuple[Any, ...],
     compare: tuple[Path, Path] | None,
     max_regression: float | None,
     json_file: Path | None,
@@ -93,7 +74,7 @@ def bench(
 ) -> None:
     """Measure every stage on this machine, each beside what the hardware could do.
 
-    Ends with the minutes of an epoch here, beside the figures that the guide promises for other hardware.
+    The last table gives the minutes of an epoch here, beside the figures for other hardware.
     """
     if compare:
         _compare(*compare, max_regression, json_file)
@@ -103,32 +84,28 @@ def bench(
     from bench.config import BenchConfig
     from bench.suites import run_suites
     from console.bench import BenchPrinter, show_report
+    from console.html import html_page
+    from console.markdown import markdown_tables
     from console.tier_chart import check_picture, draw_tiers
     from train.profiles import profile as find_profile
 
     if plot_file:
         check_picture(plot_file)
-    values = {name: value for name, value in given.items() if value is not None}
-    if network_name or width is not None:
-        values["network"] = network_of(find_profile(given["profile"]).network, network_name, width)
-    if suites:
-        values["suites"] = suites
+    changes = {name: value for name, value in options.taken(given, "network_").items() if value is not None}
+    values = {name: value for name, value in given.items() if value not in (None, ())}
+    if changes:
+        values["network"] = dataclasses.replace(find_profile(given["profile"]).network, **changes)
     report = run_suites(BenchConfig(**values), BenchPrinter())
     show_report(report)
+    for path in filter(None, (json_file, markdown_file, html_file)):
+        path.parent.mkdir(parents=True, exist_ok=True)
     if json_file:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
         report.write(json_file)
         click.echo(_("📝 Report: {path}").format(path=json_file))
     if markdown_file:
-        from console.markdown import markdown_tables
-
-        markdown_file.parent.mkdir(parents=True, exist_ok=True)
         markdown_file.write_text(markdown_tables(report))
         click.echo(_("📝 Tables: {path}").format(path=markdown_file))
     if html_file:
-        from console.html import html_page
-
-        html_file.parent.mkdir(parents=True, exist_ok=True)
         html_file.write_text(html_page(report), encoding="utf-8")
         click.echo(_("📝 Page: {path}").format(path=html_file))
     if plot_file:
@@ -136,7 +113,7 @@ def bench(
 
 
 def _compare(before: Path, after: Path, max_regression: float | None, json_file: Path | None) -> None:
-    """Two reports instead of a measurement."""
+    """Compare two reports instead of measuring."""
     context = click.get_current_context()
     for parameter in context.command.params:
         given = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE

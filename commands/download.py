@@ -2,43 +2,38 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any, get_args
 
 import click
 
-from commands.options import DEFAULT_COCO, FOLDER
-from commands.output import show_json
+from cache.choices import Split
+from commands import options
+from commands.options import option
 
 
-@click.command(short_help="Fetch COCO 2017, or what is missing of it.")
-@click.option("--dir", "root", type=FOLDER, default=DEFAULT_COCO, show_default=True, help="Where to put it.")
-@click.option(
+@click.command(short_help="Download COCO 2017, or what is missing of it.")
+@option("--dir", "root", type=options.FOLDER, default=options.DEFAULT_COCO, help="Put the dataset into this folder.")
+@option(
     "--split",
     "splits",
-    type=click.Choice(["train", "val"]),
+    type=Split,
     multiple=True,
-    default=["train", "val"],
-    help="Only this one; may be repeated.  [default: both]",
+    default=get_args(Split),
+    help="Download this split; may be repeated.",
 )
-@click.option("--keep-archives", is_flag=True, help="Move the zip files there, too; else they go once unpacked.")
-@click.option("--base-url", help="Of a mirror with the same files.  [default: http://images.cocodataset.org]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-def download(root: Path, splits: tuple[str, ...], keep_archives: bool, base_url: str | None, as_json: bool) -> None:
-    """Fetch COCO 2017, or what is missing of it: annotations, val2017 and train2017, 20 GB; 40 GB while unpacking.
+@option("--keep-archives", is_flag=True, help="Keep the zip files beside it instead of deleting them.")
+@option("--base-url", help="Download from a mirror at this URL.  [default: http://images.cocodataset.org]")
+@options.as_json
+def download(base_url: str | None, as_json: bool, **given: Any) -> None:
+    """Download COCO 2017, or what is missing of it: annotations, val2017 and train2017, 20 GB; 40 GB while unpacking.
 
-    May be stopped at any time: the same command goes on with the next byte. Sizes, hashes and checksums are compared
-    with COCO's. Images and annotations that are there are left alone; so is a zip file of COCO's beside them, which is
-    unpacked instead of fetched.
+    You can stop it at any time: the same command continues with the next byte. Sizes, hashes and checksums are compared
+    with COCO's. Images and annotations that are already there are left alone, and a zip file of COCO beside them is
+    unpacked instead of downloaded.
     """
     from console.download import DownloadPrinter, download_lines
     from preprocess.download.coco import download_coco
     from preprocess.download.plan import BASE_URL, DownloadConfig
 
-    config = DownloadConfig(
-        root=root, splits=splits, keep_archives=keep_archives, base_url=BASE_URL if base_url is None else base_url
-    )
-    report = download_coco(config, DownloadPrinter(config))
-    if as_json:
-        show_json(report)
-    else:
-        click.echo("\n".join(download_lines(report)))
+    config = DownloadConfig(base_url=BASE_URL if base_url is None else base_url, **given)
+    options.show(download_coco(config, DownloadPrinter(config)), download_lines, as_json=as_json)

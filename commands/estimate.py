@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import click
 
-from commands.options import NETWORKS, PRECISIONS, network_of
-from commands.output import show_json
+from commands import options
+from commands.options import option
 from console.language import _
 
 
-@click.command(short_help="How long would an epoch take on that card? Nothing is measured.")
-@click.option("--gpu", metavar="NAME", help='As "RTX 4090"; of one that is not listed, just a name for the next three.')
-@click.option("--peak", type=float, help="TFLOP/s of its tensor cores in 16 bits, added up in fp32 (or of fp32).")
-@click.option("--bandwidth", type=float, help="Of its memory, GB/s.")
-@click.option("--memory", type=float, help="GB.")
-@click.option("--network", "--model", "network_name", type=NETWORKS, help="Which network.  [default: the profile's]")
-@click.option("--width", type=int, help="Channels of its first level, a multiple of 8.  [default: the profile's]")
-@click.option("--side", type=int, help="Side of the images, pixels.  [default: the profile's]")
-@click.option("--batch-size", "--batch", "batch_size", type=int, help="Images in a step.  [default: the profile's]")
-@click.option("--precision", type=PRECISIONS, help="Of the convolutions.  [default: 16 bits with tensor cores]")
-@click.option(
-    "--compile/--no-compile", "compile", default=None, help="Whether by torch.compile.  [default: with tensor cores]"
+@click.command(short_help="Estimate the time of an epoch on a GPU that is not here.")
+@option(
+    "--gpu",
+    metavar="NAME",
+    help='Estimate for this card, such as "RTX 4090". For one that is not listed, give the next three, too.',
 )
-@click.option("--images", default=45174, show_default=True, help="Images of an epoch.")
-@click.option("--check", is_flag=True, help="Also predict each measured row from the others, and tell the errors.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-def estimate(
-    gpu: str | None, network_name: str | None, width: int | None, check: bool, as_json: bool, **given: Any
-) -> None:
-    """How long would an epoch take on that card, and does the batch fit? A range; nothing is measured.
+@option("--peak", type=float, help="Give the card this peak in TFLOP/s, in 16 bits with fp32 sums, or in fp32.")
+@option("--bandwidth", type=float, help="Give its memory this bandwidth, in GB/s.")
+@option("--memory", type=float, help="Give it this much memory, in GB.")
+@options.network
+@option("--side", type=int, help="Use square images of this side, in pixels.  [default: the profile's]")
+@options.batch_size
+@options.precision
+@options.compiled
+@option("--images", default=45174, help="Count this many images in an epoch.")
+@option("--check", is_flag=True, help="Predict each measured row from the others, too, and print the errors.")
+@options.as_json
+def estimate(gpu: str | None, images: int, check: bool, as_json: bool, **given: Any) -> None:
+    """Estimate how long an epoch takes on a GPU and whether the batch fits, as a range; nothing is measured.
 
     The network's operations are counted one by one; each takes as long as its arithmetic or its memory traffic,
-    whichever is longer. How near to the peak convolutions come is taken from rows that somebody measured.
+    whichever is longer. How near to the peak convolutions come is taken from published measurements.
     """
     from bench.calibration import calibrations
     from bench.estimate import card_of, estimate_profile, leave_one_out, profile_of
@@ -47,13 +47,14 @@ def estimate(
         click.echo("\n".join(check_lines(checks)))
         return
     card = card_of(gpu, given.pop("peak"), given.pop("bandwidth"), given.pop("memory"), given["precision"])
-    images = given.pop("images")
+    changes = {name: value for name, value in options.taken(given, "network_").items() if value is not None}
     profile = profile_of(card, **{name: value for name, value in given.items() if value is not None})
-    network = network_of(profile.network, network_name, width)
+    network = dataclasses.replace(profile.network, **changes)
     found = estimate_profile(profile, network, card, known)
     if as_json:
         errors = [{"name": one.row.name, "measured": one.row.images_per_s, "error": one.error} for one in checks]
-        show_json({**estimate_dict(card, network, found, images), **({"checks": errors} if check else {})})
+        values = estimate_dict(card, network, found, images) | ({"checks": errors} if check else {})
+        click.echo(options.as_json_text(values))
         return
     shape = _("side {side}, batch {batch_size}, {precision} {mode}").format(
         side=profile.side,

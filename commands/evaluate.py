@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
-from commands.options import CHECKPOINT, FOLDER, photo_options
-from commands.output import show_json
+from cache.choices import Split
+from commands import options
+from commands.options import FOLDER, option
 
 
-@click.command("eval", short_help="How good is a trained network?")
-@click.option(
-    "--checkpoint", type=CHECKPOINT, required=True, help="A best_model.pth or last_model.pth that training wrote."
-)
-@click.option("--cache", type=FOLDER, help="Score this cache's images at its side.")
-@click.option("--coco", type=FOLDER, help="Score this dataset's photos at their own size.")
-@photo_options
-@click.option("--split", type=click.Choice(["val", "train"]), default="val", show_default=True, help="Which images.")
-@click.option("--out", type=FOLDER, help="Folder for results and pictures.  [default: eval-SPLIT in the run's folder]")
-@click.option("--batch-size", default=0, show_default=True, help="Images predicted together; 0: as in training.")
-@click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Where.  [default: a GPU if there is one]")
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16", "fp16"]),
-    help="Of the convolutions.  [default: as in training, if the device can do it]",
-)
-@click.option("--threads", default=0, show_default=True, help="CPU threads that read; 0 takes one a processor.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-def evaluate(as_json: bool, **given: Any) -> None:
-    """How good is a trained network? Scores it on a split: give --cache, --coco or both.
+@click.command("eval", short_help="Score a trained network on a split.")
+@options.checkpoint
+@option("--cache", type=FOLDER, help="Score the images of this cache at its side.")
+@option("--coco", type=FOLDER, help="Score the photos of this dataset at their own size.")
+@options.photos
+@option("--split", "splits", type=Split, multiple=True, default=["val"], help="Score this split; may be repeated.")
+@option("--out", type=FOLDER, help="Write the results to this folder.  [default: eval-SPLIT in the run's folder]")
+@options.inference
+@options.as_json
+def evaluate(splits: tuple[str, ...], out: Path | None, as_json: bool, **given: Any) -> None:
+    """Score a trained network on a split of a cache (--cache), of a dataset (--coco), or of both.
 
-    A cache is scored at its side, as in training. Of a dataset the photos are predicted as a cache would have them,
-    and the answer is brought back to each photo's own size: what a user of the network gets.
+    A cache is scored at its side, as in training. Photos of a dataset are predicted as a cache would hold them, and the
+    answer is brought back to each photo's own size: this is what a user of the network gets. With several splits,
+    --out gets a folder for each.
     """
     from console.evaluate import eval_lines
     from console.language import _
@@ -40,10 +34,13 @@ def evaluate(as_json: bool, **given: Any) -> None:
     from train.evaluation.config import EvalConfig
     from train.evaluation.run import evaluate as run_evaluation
 
-    config = EvalConfig(**given)
-    with progress_bar(_("Evaluating")) as update:
-        report = run_evaluation(config, update)
+    reports = {}
+    for split in dict.fromkeys(splits):
+        config = EvalConfig(split=split, out=out / split if out and len(splits) > 1 else out, **given)
+        with progress_bar(_("Evaluating")) as update:
+            report = run_evaluation(config, update)
+        reports[split] = report.to_dict()
+        if not as_json:
+            click.echo("\n".join(eval_lines(report)))
     if as_json:
-        show_json(report.to_dict())
-    else:
-        click.echo("\n".join(eval_lines(report)))
+        click.echo(options.as_json_text(reports if len(reports) > 1 else report.to_dict()))

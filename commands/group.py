@@ -15,18 +15,7 @@ import click
 
 from commands.spoken import SpokenContext, SpokenError, language_option
 from console.kernels import kernel_notes
-from console.language import (
-    ENGLISH,
-    LANGUAGES,
-    VARIABLE,
-    _,
-    chosen,
-    language,
-    message,
-    of_locale,
-    speaking,
-    use,
-)
+from console.language import ENGLISH, LANGUAGES, VARIABLE, _, chosen, language, message, of_locale, speaking, use
 from console.marks import shows_marks
 from console.sentences import translated
 

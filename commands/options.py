@@ -1,132 +1,227 @@
-"""Options, choices and defaults that several commands share."""
+"""Options, choices and defaults that several commands share, and how a command prints its result."""
 
 from __future__ import annotations
 
-import dataclasses
+import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_args
 
 import click
 
-from console.language import _, message
-
-if TYPE_CHECKING:
-    from model.network import NetworkConfig
-    from preprocess.quality import QualityThresholds
+from cache.choices import Device, ImageRule, NetworkName, Orientation, Precision
+from console.language import _
 
 DEFAULT_COCO = Path("COCO")
 DEFAULT_CACHE = Path("data/cache")
 DEFAULT_RUN = Path("runs/latest")
+CHECKPOINTS = "runs/*/checkpoints/best_model.pth"
+
+Decorator = Callable[[Any], Any]
 
 
-class LocalFolder(click.Path):
-    """A folder of this machine; a URL is refused here, and not taken for a folder of that name."""
+class Location(click.Path):
+    """A folder of this machine, or a URL such as `s3://bucket/cache`, which `local` refuses."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, local: bool = False) -> None:
         super().__init__(file_okay=False, path_type=Path)
+        self.local = local
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
         """See `click.ParamType`."""
-        place = _place(value)
-        if not isinstance(place, str | Path):
+        if isinstance(value, str) and "://" in value:
+            from cache.place import place
+
+            value = place(value)
+        if isinstance(value, str | Path):
+            return super().convert(value, param, context)
+        if self.local:
             said = _("{value} is in object storage, and this has to be a folder of this machine")
             self.fail(said.format(value=value), param, context)
-        return super().convert(place, param, context)
-
-
-class CachePlace(LocalFolder):
-    """A folder of this machine, or a URL as `s3://bucket/cache`."""
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
-        """See `click.ParamType`."""
-        place = _place(value)
-        return super().convert(place, param, context) if isinstance(place, str | Path) else place
-
-
-def _place(value: Any) -> Any:
-    """A URL as `cache.place` has it, everything else as it was given."""
-    if not isinstance(value, str) or "://" not in value:
         return value
-    from cache.place import place
-
-    return place(value)
 
 
-FOLDER = LocalFolder()
-CACHE = CachePlace()
+FOLDER = Location(local=True)
+CACHE = Location()
 FILE = click.Path(dir_okay=False, path_type=Path)
-CHECKPOINT = click.Path(path_type=Path)
-"""What is there is looked at when it is loaded, which can say what else it is."""
 
-IMAGES_HELP = (
-    "Which images count: with a person annotation, with a person that has keypoints, with at least ten labelled "
-    "keypoints, or all."
+
+class AliasedOption(click.Option):
+    """An option with further spellings that are accepted and not shown."""
+
+    def __init__(self, *arguments: Any, aliases: Sequence[str], **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        self.aliases = list(aliases)
+
+    def add_to_parser(self, parser: Any, context: click.Context) -> None:
+        """See `click.Option`."""
+        super().add_to_parser(parser, context)
+        if self.aliases:
+            shown, self.opts = self.opts, self.aliases
+            super().add_to_parser(parser, context)
+            self.opts = shown
+
+
+def option(*names: str, type: Any = None, aliases: Sequence[str] = (), **attributes: Any) -> Decorator:
+    """`click.option` whose type may be one of `cache.choices`, with the aliases of `AliasedOption`."""
+    choices = get_args(type)
+    return click.option(
+        *names, cls=AliasedOption, type=click.Choice(choices) if choices else type, aliases=aliases, **attributes
+    )
+
+
+def combined(*options: Decorator) -> Decorator:
+    """Several options as one decorator; the help lists them in this order."""
+
+    def decorate(command: Any) -> Any:
+        for each in reversed(options):
+            command = each(command)
+        return command
+
+    return decorate
+
+
+def group(heading: str, *options: Decorator) -> Decorator:
+    """Options that the help of a `GroupedCommand` lists below a heading."""
+
+    def decorate(command: Any) -> Any:
+        known = len(getattr(command, "__click_params__", ()))
+        combined(*options)(command)
+        for parameter in command.__click_params__[known:]:
+            parameter.heading = heading
+        return command
+
+    return decorate
+
+
+class GroupedCommand(click.Command):
+    """A command whose help lists its options in the groups of `group`, and those without one at the end."""
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """See `click.Command`."""
+        rows: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(context):
+            row = parameter.get_help_record(context) if isinstance(parameter, click.Option) else None
+            if row:
+                rows.setdefault(getattr(parameter, "heading", "Options"), []).append(row)
+        for heading in sorted(rows, key="Options".__eq__):
+            with formatter.section(heading):
+                formatter.write_dl(rows[heading])
+
+
+def _newest_checkpoint(context: click.Context, _option: click.Parameter, named: Path | None) -> Path | None:
+    """The checkpoint that was named, or else the best network of the newest run."""
+    if named or context.resilient_parsing:
+        return named
+    newest = max(Path().glob(CHECKPOINTS), key=lambda path: path.stat().st_mtime, default=None)
+    if newest is None:
+        said = _("There is no {pattern} here; train a network with `cli.py train`, or name one with --checkpoint")
+        raise click.UsageError(said.format(pattern=CHECKPOINTS), context)
+    click.echo(_("Checkpoint: {path} (the newest run)").format(path=newest), err=True)
+    return newest
+
+
+as_json = option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+content = option("--content", is_flag=True, help="Read the photos to find those that changed and kept their size.")
+category = option("--category", default="person", help="Take the annotations of this COCO category.")
+batch_size = option(
+    "--batch-size", aliases=["--batch"], type=int, help="Put this many images in a batch.  [default: the profile's]"
 )
-CONTENT_HELP = "Read the photos to find those that changed and kept their size."
-LOADERS = click.Choice(["auto", "native", "dali", "resident"])
-RULES = click.Choice(["person", "keypoints", "keypoints10", "all"])
-NETWORKS = click.Choice(["unet", "attention_unet", "resunet"])
-LOSSES = click.Choice(["bce_dice", "focal_dice", "bce", "dice", "focal"])
-PRECISIONS = click.Choice(["fp32", "bf16", "fp16"])
+precision = option("--precision", type=Precision, help="Compute convolutions in this format.  [default: the profile's]")
+compiled = option("--compile/--no-compile", default=None, help="Use torch.compile.  [default: the profile's]")
+threads = option(
+    "--threads", aliases=["--workers"], default=0, help="Use this many CPU threads; 0 uses one per processor."
+)
+checkpoint = option(
+    "--checkpoint",
+    aliases=["--model"],
+    type=click.Path(path_type=Path),
+    callback=_newest_checkpoint,
+    help="Use this best_model.pth or last_model.pth.  [default: best_model.pth of the newest run]",
+)
+
+network = combined(
+    option(
+        "--network",
+        "network_name",
+        aliases=["--model"],
+        type=NetworkName,
+        help="Use this network.  [default: the profile's]",
+    ),
+    option(
+        "--width",
+        "network_width",
+        type=int,
+        help="Give the first level this many channels, a multiple of 8.  [default: the profile's]",
+    ),
+)
+
+inference = combined(
+    option("--batch-size", default=0, help="Put this many images in a batch; 0 uses the batch size of training."),
+    option("--device", type=Device, help="Run on this device.  [default: a GPU if there is one]"),
+    option(
+        "--precision",
+        type=Precision,
+        help="Compute convolutions in this format.  [default: as in training, if the device supports it]",
+    ),
+    threads,
+)
+"""How a trained network is run."""
+
+coco_or_cache = combined(
+    option("--coco", type=FOLDER, help="Look at this dataset.  [default: COCO if no --cache]"),
+    option("--cache", type=CACHE, help="Look at this cache."),
+    as_json,
+)
+"""What the commands look at that change nothing."""
+
+photos = combined(
+    option(
+        "--orientation",
+        type=Orientation,
+        default="auto",
+        help="Say whether annotations were drawn on the stored pixels or on the photo turned upright by its EXIF. auto "
+        "decides by the sizes in the JSON; photos whose sizes leave it open are rejected.",
+    ),
+    option("--outside", is_flag=True, help="Allow file names that lead out of the dataset's folder."),
+)
+"""How a dataset's photos are found and turned."""
+
+selection = combined(
+    option(
+        "--select",
+        "rule",
+        aliases=["--images"],
+        type=ImageRule,
+        default="person",
+        help="Take the images with a person annotation, those with a person that has keypoints, those with at least "
+        "ten labelled keypoints, or all images.",
+    ),
+    category,
+    photos,
+)
+"""Which images and annotations of a dataset count."""
+
+thresholds = combined(
+    option("--min-coverage", default=15.0, help="Require this score for the percent of the photo that is person."),
+    option("--min-contrast", default=60.0, help="Require this score for how far colours differ across the outline."),
+    option("--min-edge", default=50.0, help="Require this score for how much of that difference lies at the outline."),
+    option("--min-resolution", default=70.0, help="Require this score for how wide persons are at the network's side."),
+)
 
 
-def coco_or_cache(command: Any) -> Any:
-    """The options `--coco`, `--cache` and `--json` of the commands that look."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text."),
-        click.option("--cache", type=CACHE, help="Look at this cache."),
-        click.option("--coco", type=FOLDER, help=f"Look at this dataset.  [default: {DEFAULT_COCO} if no --cache]"),
-    ):
-        command = option(command)
-    return command
+def taken(given: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Take the values whose names begin with a prefix out of a command's values; give them without it."""
+    return {name.removeprefix(prefix): given.pop(name) for name in list(given) if name.startswith(prefix)}
 
 
-def photo_options(command: Any) -> Any:
-    """The options `--orientation` and `--outside` of the commands that read a dataset's photos."""
-    for option in (
-        click.option("--outside", is_flag=True, help="Allow file names that lead out of the dataset's folder."),
-        click.option(
-            "--orientation",
-            type=click.Choice(["auto", "stored", "upright"]),
-            default="auto",
-            show_default=True,
-            help="Whether annotations were drawn on the stored pixels or on the photo turned upright by its EXIF. auto "
-            "decides by the sizes in the JSON; photos whose sizes leave it open are rejected.",
-        ),
-    ):
-        command = option(command)
-    return command
+def as_json_text(value: Any) -> str:
+    """Dataclasses, structs, paths and what they hold, as indented JSON."""
+    import msgspec
+
+    return json.dumps(msgspec.to_builtins(value, enc_hook=str), indent=1)
 
 
-def network_of(base: NetworkConfig, name: Any, width: int | None) -> NetworkConfig:
-    """A profile's network with what was asked for on top."""
-    return dataclasses.replace(base, name=name or base.name, width=base.width if width is None else width)
-
-
-def quality_thresholds(command: Any) -> Any:
-    """The options `--min-coverage`, `--min-contrast`, `--min-edge` and `--min-resolution`."""
-    for name, value, text in (
-        (
-            "resolution",
-            70.0,
-            message("Threshold of the score resolution: how wide in pixels persons are, as the network sees them."),
-        ),
-        ("edge", 50.0, message("Threshold of the score edge: how much of that difference lies at the outline.")),
-        ("contrast", 60.0, message("Threshold of the score contrast: how far colours differ across the outline.")),
-        ("coverage", 15.0, message("Threshold of the score coverage: percent of the photo that is person.")),
-    ):
-        option = click.option(
-            f"--min-{name}",
-            default=value,
-            show_default=True,
-            help=text,
-        )
-        command = option(command)
-    return command
-
-
-def thresholds_of(given: dict[str, Any]) -> QualityThresholds:
-    """Take what these options were given out of a command's values."""
-    from preprocess.quality import NAMES, QualityThresholds
-
-    return QualityThresholds(**{name: given.pop(f"min_{name}") for name in NAMES})
+def show(value: Any, lines: Callable[[Any], Iterable[str]], *, as_json: bool) -> None:
+    """Print a result as JSON, or as the lines that a function makes of it."""
+    click.echo(as_json_text(value) if as_json else "\n".join(lines(value)))

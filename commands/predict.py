@@ -10,85 +10,83 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commands.options import CHECKPOINT, PRECISIONS, quality_thresholds, thresholds_of
-from commands.output import show_json
+from cache.choices import PredictFormat, PredictKind, VideoFormat
+from commands import options
+from commands.options import group, option
+from console.language import _, message
 
 if TYPE_CHECKING:
     from predict.plan import Job
 
 
-@click.command(short_help="Remove backgrounds: photos and videos in, cutouts, masks or composites out.")
+@click.command(cls=options.GroupedCommand, short_help="Remove the backgrounds of photos and videos.")
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
-@click.option("--model", type=CHECKPOINT, required=True, help="A best_model.pth or last_model.pth that training wrote.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="Folder of the results; - for standard output."
+@group(
+    message("Results"),
+    option(
+        "--out", type=click.Path(path_type=Path), required=True, help="Write here, into a folder; - is standard output."
+    ),
+    option(
+        "--as",
+        "kind",
+        type=PredictKind,
+        help="Write the photo with the mask as its alpha, the mask alone, or the persons before a --background.  "
+        "[default: cutout]",
+    ),
+    option(
+        "--background",
+        metavar="WHAT",
+        help="Put this behind the persons: #rrggbb, a CSS name, blur, blur:PERCENT (of the diagonal), or a picture.",
+    ),
+    option("--format", type=PredictFormat, default="png", help="Write photos as this; jpeg is for composites only."),
+    option(
+        "--video-format",
+        type=VideoFormat,
+        default="webm",
+        help="Write a video's cutout, which has alpha, as VP9 for browsers or as ProRes 4444 for editing. Other videos "
+        "are H.264 in MP4.",
+    ),
+    option(
+        "--overwrite", is_flag=True, help="Replace results that are there.  [default: skip those made the same way]"
+    ),
+    options.as_json,
 )
-@click.option(
-    "--as",
-    "kind",
-    type=click.Choice(["cutout", "mask", "composite"]),
-    help="The photo with the mask as its alpha, the mask alone, or before a --background.  [default: cutout]",
+@group(
+    message("Mask"),
+    option("--hard", is_flag=True, help="Make a mask of 0 and 255 instead of the probability."),
+    option("--threshold", default=0.5, help="Take pixels above this as person, for --hard and the coverage."),
+    option("--refine", is_flag=True, help="Draw the mask's edges along the photo's, by a guided filter."),
+    option(
+        "--smooth",
+        default=0.8,
+        help="Give earlier frames of a video this weight where nothing moves, so that masks do not flicker.",
+    ),
 )
-@click.option(
-    "--background",
-    metavar="WHAT",
-    help="Of a composite: #rrggbb, a CSS name, blur, blur:PERCENT (of the diagonal), or a picture.",
+@group(
+    message("Network"),
+    options.checkpoint,
+    option("--side", type=int, help="Show it square images of this side, in pixels.  [default: as in training]"),
+    options.inference,
 )
-@click.option(
-    "--format", type=click.Choice(["png", "jpeg"]), default="png", show_default=True, help="jpeg: composites."
-)
-@click.option(
-    "--video-format",
-    type=click.Choice(["webm", "mov"]),
-    default="webm",
-    show_default=True,
-    help="Of a video's cutout, with alpha: VP9 for browsers, ProRes 4444 for editing. Other videos are H.264 in MP4.",
-)
-@click.option(
-    "--smooth",
-    default=0.8,
-    show_default=True,
-    help="Of videos: weight of the frames before where nothing moves, so that masks do not flicker; 0: none.",
-)
-@click.option("--hard", is_flag=True, help="A mask of 0 and 255 instead of the probability.")
-@click.option(
-    "--threshold", default=0.5, show_default=True, help="Above it a pixel is a person, for --hard and the coverage."
-)
-@click.option("--refine", is_flag=True, help="Draw the mask's edges along the photo's, by a guided filter.")
-@click.option(
-    "--overwrite",
-    is_flag=True,
-    help="Make results anew that are there already.  [default: skip those of the same photo and options]",
-)
-@click.option("--side", type=int, help="Of the square that the network sees, pixels.  [default: as in training]")
-@click.option(
-    "--batch-size", default=0, show_default=True, help="Photos or frames predicted together; 0: as in training."
-)
-@click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Where.  [default: a GPU if there is one]")
-@click.option(
-    "--precision", type=PRECISIONS, help="Of the convolutions.  [default: as in training, if the device can do it]"
-)
-@click.option("--threads", default=0, show_default=True, help="CPU threads that read and write; 0: one a processor.")
-@quality_thresholds
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-def predict(kind: Any, as_json: bool, **given: Any) -> None:
+@group(message("Quality"), options.thresholds)
+def predict(checkpoint: Path, kind: Any, as_json: bool, **given: Any) -> None:
     """Remove the backgrounds of photos and videos: files, folders, "patterns", or - for a photo on standard input.
 
-    Each result has its photo's size, upright, and is called as its photo is; sub-folders of a folder are kept. Videos
-    are known by their suffixes, keep their time stamps and their sound, and want pip install -e '.[video]'. Exits with
-    1 if something had to be left out.
+    Each result has its photo's size, upright, and its photo's name; sub-folders of a folder are kept. Videos are known
+    by their suffixes, keep their time stamps and their sound, and need pip install -e '.[video]'. The exit code is 1 if
+    an input had to be left out.
     """
-    from console.language import _
     from console.predict import predict_lines
     from console.progress import progress_bar
     from predict.config import PredictConfig, PredictError
     from predict.plan import plan_jobs
     from predict.run import predict as run_prediction
+    from preprocess.quality import QualityThresholds
 
-    quality = thresholds_of(given)
+    quality = QualityThresholds(**options.taken(given, "min_"))
     kind = kind or ("composite" if given["background"] else "cutout")
     try:
-        config = PredictConfig(kind=kind, quality=quality, **given)
+        config = PredictConfig(model=checkpoint, kind=kind, quality=quality, **given)
         plan = plan_jobs(config)
     except PredictError as error:
         raise click.UsageError(str(error)) from None
@@ -103,7 +101,7 @@ def predict(kind: Any, as_json: bool, **given: Any) -> None:
 
         report = run_prediction(config, plan, update, watch)
     if as_json:
-        show_json(report.to_dict())
+        click.echo(options.as_json_text(report.to_dict()))
     else:
         click.echo("\n".join(predict_lines(report)), err=config.to_standard_output)
     if report.count("rejected"):

@@ -7,25 +7,24 @@ from pathlib import Path
 
 import click
 
-from commands.options import DEFAULT_COCO, coco_or_cache
-from commands.output import show_json
+from commands import options
 
 
-@click.command(short_help="Is everything there? Names and sizes, in a second.")
-@coco_or_cache
+@click.command(short_help="Check that all files are there, in a second.")
+@options.coco_or_cache
 def quick(coco: Path | None, cache: Path | None, as_json: bool) -> None:
-    """Is everything there? Looks at names and sizes only; takes a second."""
+    """Check that all files of a dataset or a cache are there. This takes a second: it reads names and sizes only."""
     from console.inspect import show_structure
     from preprocess.structure import check_cache, check_structure
 
     found = {}
     if coco or not cache:
-        found["coco"] = check_structure(coco or DEFAULT_COCO)
+        found["coco"] = check_structure(coco or options.DEFAULT_COCO)
     if cache:
         found["cache"] = check_cache(cache)
     ok = all(check.ok for checks in found.values() for check in checks)
     if as_json:
-        show_json({"ok": ok, **found})
+        click.echo(options.as_json_text({"ok": ok, **found}))
     else:
         for checks in found.values():
             show_structure(checks)

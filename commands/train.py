@@ -7,104 +7,116 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from commands.options import CACHE, DEFAULT_CACHE, DEFAULT_RUN, FILE, FOLDER, LOADERS, LOSSES, NETWORKS, PRECISIONS
+from cache.choices import Backend, Level, LossName, OnBadRecord, OptimizerName, Order, Scheduler
+from commands import options
+from commands.options import CACHE, DEFAULT_CACHE, DEFAULT_RUN, FILE, FOLDER, group, option
+from console.language import message
 
 
-@click.command(short_help="Train a network on a cache.")
-@click.option("--cache", type=CACHE, help=f"The cache's folder, or s3://BUCKET/FOLDER.  [default: {DEFAULT_CACHE}]")
-@click.option("--out", type=FOLDER, help=f"The run's folder: checkpoints, plots, log.  [default: {DEFAULT_RUN}]")
-@click.option(
-    "--profile",
-    help="rtx4090, rtx3080, gtx1080, gtx1060, a100, h100, h200, cpu, or auto: by the hardware.  [default: auto]",
+@click.command(cls=options.GroupedCommand, short_help="Train a network on a cache.")
+@group(
+    message("Data"),
+    option("--cache", type=CACHE, default=DEFAULT_CACHE, help="Train on this cache; s3://BUCKET/FOLDER works, too."),
+    option("--side", aliases=["--image-size"], type=int, help="Refuse a cache of another side, in pixels."),
+    option("--augment", type=Level, default="light", help="Augment images this strongly."),
+    option(
+        "--order",
+        type=Order,
+        default="auto",
+        help="Shuffle over all images (global), or so that only a few shards are needed at a time (windowed). auto is "
+        "windowed for a URL.",
+    ),
+    option("--window", default=16, help="Mix this many shards in the windowed order."),
+    option("--cache-dir", type=FOLDER, help="Keep shards of a URL here.  [default: $MASKCACHE_CACHE_DIR]"),
+    option(
+        "--cache-size", metavar="SIZE", help="Keep at most this much, such as 50GB.  [default: half of what is free]"
+    ),
+    option("--in-place", is_flag=True, help="Read Zarr shards of a URL without keeping them."),
+    option("--on-bad-record", type=OnBadRecord, default="stop", help="Stop at a bad record, or skip and count it."),
 )
-@click.option("--config", "file", type=FILE, help="Settings from a TOML file, or from the config.json of a run.")
-@click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Any setting, also by the guide's name (num_epochs=50); may be repeated; stronger than the file.",
+@group(
+    message("Network"),
+    options.network,
+    option(
+        "--encoder",
+        "network_encoder",
+        metavar="timm:NAME",
+        help="Give --network unet this pretrained encoder of timm, which needs the extra [timm].",
+    ),
+    option(
+        "--encoder-weights",
+        default="auto",
+        metavar="auto|none|FILE",
+        help="Download its weights, continue without if that fails (auto), start from scratch, or read a file.",
+    ),
+    option("--dropout", "network_dropout", default=0.0, help="Drop this share of the deepest features."),
 )
-@click.option("--epochs", type=int, help="Passes over the training images.  [default: 100]")
-@click.option("--batch-size", type=int, help="Images in a step, of each rank.  [default: the profile's]")
-@click.option(
-    "--global-batch", type=int, help="Images in a step of all ranks, instead of --batch-size.  [default: their sum]"
+@group(
+    message("Optimization"),
+    option("--epochs", default=100, help="Pass this many times over the training images."),
+    options.batch_size,
+    option("--global-batch", type=int, help="Share this many images among all ranks instead of --batch-size for each."),
+    option("--accumulation", default=1, help="Add up the gradients of this many batches for each update."),
+    option("--optimizer", type=OptimizerName, default="adamw", help="Use this optimizer."),
+    option("--learning-rate", "--lr", type=float, help="Set the peak learning rate.  [default: 1e-3; sgd: 1e-2]"),
+    option(
+        "--weight-decay",
+        type=float,
+        help="Set the weight decay of the kernels.  [default: 1e-2; adam: 1e-6; sgd: 1e-4]",
+    ),
+    option("--momentum", default=0.9, help="Set the momentum of sgd."),
+    option("--scheduler", type=Scheduler, default="cosine_annealing", help="Change the learning rate in this way."),
+    option("--loss", type=LossName, default="bce_dice", help="Minimize this loss."),
+    option(
+        "--average",
+        aliases=["--ema"],
+        default=0.0,
+        help="Validate and save a moving average of the weights with this decay; 0 uses the weights as they are.",
+    ),
+    option("--patience", default=0, help="Stop after this many epochs without a better IoU; 0 never stops early."),
 )
-@click.option("--accumulation", type=int, help="Steps whose gradients make one update.  [default: 1]")
-@click.option("--image-size", "side", type=int, help="Side that the cache must have, pixels.  [default: any]")
-@click.option("--optimizer", type=click.Choice(["adamw", "adam", "sgd"]), help="Which.  [default: adamw]")
-@click.option(
-    "--lr", "--learning-rate", "learning_rate", type=float, help="Peak learning rate.  [default: 1e-3; sgd: 1e-2]"
+@group(
+    message("Hardware"),
+    option(
+        "--profile",
+        default="auto",
+        help="Use the values for rtx4090, rtx3080, gtx1080, gtx1060, a100, h100, h200 or cpu; auto finds what is here.",
+    ),
+    options.precision,
+    options.compiled,
+    option("--loader", type=Backend, help="Load with this backend.  [default: the profile's]"),
+    option(
+        "--threads",
+        aliases=["--workers"],
+        type=int,
+        help="Use this many CPU threads; 0 uses one per processor.  [default: the profile's]",
+    ),
+    option("--prefetch", default=2, help="Prepare this many batches in advance."),
+    option("--pin-memory/--no-pin-memory", default=True, help="Prepare batches in pinned memory, for a GPU."),
+    option("--deterministic/--no-deterministic", default=False, help="Use only kernels that repeat bit for bit."),
 )
-@click.option("--weight-decay", type=float, help="Of the kernels.  [default: 1e-2; adam: 1e-6; sgd: 1e-4]")
-@click.option("--momentum", type=float, help="Of sgd.  [default: 0.9]")
-@click.option(
-    "--scheduler",
-    type=click.Choice(["cosine_annealing", "plateau", "none"]),
-    help="Of the learning rate, after a warm-up.  [default: cosine_annealing]",
+@group(
+    message("Run"),
+    option("--out", type=FOLDER, default=DEFAULT_RUN, help="Write checkpoints, plots and logs to this folder."),
+    option("--resume", is_flag=True, help="Continue the run in --out with the very next batch."),
+    option("--config", "file", type=FILE, help="Read settings from a TOML file or the config.json of a run."),
+    option(
+        "--set",
+        "assignments",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Change any setting, also by another tool's name (num_epochs=50); may be repeated.",
+    ),
+    option("--seed", default=0, help="Seed the weights, the order and the augmentation."),
+    option("--wandb", metavar="PROJECT", help="Log to this project at Weights & Biases; needs the extra [wandb]."),
 )
-@click.option("--network", "--model", "network_name", type=NETWORKS, help="Which network.  [default: the profile's]")
-@click.option(
-    "--width", "network_width", type=int, help="Channels of its first level, a multiple of 8.  [default: the profile's]"
-)
-@click.option(
-    "--encoder",
-    "network_encoder",
-    metavar="timm:NAME",
-    help="An encoder of timm's for --network unet, with pretrained weights; needs the extra [timm].  [default: none]",
-)
-@click.option(
-    "--encoder-weights",
-    metavar="auto|none|FILE",
-    help="Download them, or go on without if that fails; start from scratch; or a file.  [default: auto]",
-)
-@click.option("--dropout", "network_dropout", type=float, help="Of its deepest features.  [default: 0]")
-@click.option("--loss", type=LOSSES, help="Which loss.  [default: bce_dice]")
-@click.option(
-    "--average", "--ema", "average", type=float, help="Share that a running average of the weights keeps; 0: none."
-)
-@click.option("--patience", type=int, help="End after so many epochs without a better IoU; 0 never does.  [default: 0]")
-@click.option(
-    "--augment", type=click.Choice(["none", "light", "heavy"]), help="How strongly to augment.  [default: light]"
-)
-@click.option("--loader", type=LOADERS, help="Which loader.  [default: the profile's]")
-@click.option("--workers", "threads", type=int, help="CPU threads of each loader; 0 takes one a processor.")
-@click.option("--prefetch", type=int, help="Batches made ahead.  [default: 2]")
-@click.option(
-    "--pin-memory/--no-pin-memory", default=None, help="Make them in locked memory, for a GPU.  [default: yes]"
-)
-@click.option(
-    "--order",
-    type=click.Choice(["auto", "global", "windowed"]),
-    help="Shuffle over all images, or so that few shards are needed at a time; auto: windowed for a URL.",
-)
-@click.option("--window", type=int, help="Shards that the windowed order mixes.  [default: 16]")
-@click.option("--cache-dir", type=FOLDER, help="Where shards of a URL are kept.  [default: $MASKCACHE_CACHE_DIR]")
-@click.option("--cache-size", metavar="SIZE", help="How much they may take, as 50GB.  [default: half of what is free]")
-@click.option("--in-place", is_flag=True, default=None, help="Read Zarr shards of a URL where they are.")
-@click.option("--precision", type=PRECISIONS, help="Of the convolutions.  [default: the profile's]")
-@click.option(
-    "--compile/--no-compile", "compile", default=None, help="Whether to use torch.compile.  [default: the profile's]"
-)
-@click.option("--seed", type=int, help="Of weights, order and augmentation.  [default: 0]")
-@click.option(
-    "--deterministic/--no-deterministic", default=None, help="Only kernels that give the same bits.  [default: no]"
-)
-@click.option(
-    "--on-bad-record",
-    type=click.Choice(["stop", "skip"]),
-    help="Stop with its name, or leave it out of loss and scores and count it.  [default: stop]",
-)
-@click.option(
-    "--wandb", metavar="PROJECT", help="Send scalars to this project at Weights & Biases, too; needs the extra [wandb]."
-)
-@click.option("--resume", is_flag=True, help="Go on with the run in --out, from its very next batch.")
 def train(file: Path | None, assignments: tuple[str, ...], resume: bool, **flags: Any) -> None:
     """Train a network on a cache.
 
-    Settings come from the profile, then --config, then --set, then the flags. Each epoch is validated and saved; Ctrl-C
-    saves too, and --resume goes on as if nothing had happened.
+    Settings come from the profile, then --config, then --set, then the other options. Each epoch is validated and
+    saved. Ctrl-C saves, too, and --resume continues as if nothing had happened.
     """
     from cache.place import place
     from console.train import TrainPrinter, end_lines
@@ -113,10 +125,12 @@ def train(file: Path | None, assignments: tuple[str, ...], resume: bool, **flags
     from train.ranks import Ranks, ReportedElsewhereError
     from train.settings import configure, read_settings
 
-    above = click.get_current_context().parent
-    automatic = above is not None and above.invoked_subcommand is None
+    context = click.get_current_context()
+    automatic = context.parent is not None and context.parent.invoked_subcommand is None
     settings = read_settings(file, assignments)
-    settings |= {name.replace("network_", "network."): value for name, value in flags.items() if value is not None}
+    for name, value in flags.items():
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            settings[name.replace("network_", "network.")] = value
     cache, out = place(settings.pop("cache", DEFAULT_CACHE)), Path(settings.pop("out", DEFAULT_RUN))
     config = configure(find_profile(settings.pop("profile", "auto")), settings, cache=cache, out=out)
     printer = TrainPrinter()

@@ -9,32 +9,22 @@ from typing import Any
 
 import click
 
-from commands.options import DEFAULT_COCO, FOLDER, IMAGES_HELP, RULES, coco_or_cache, photo_options
-from commands.output import as_json_text, show_json
+from commands import options
+from commands.options import option
 
 
-@click.command(short_help="Is it sound? Every image or record, and the machine.")
-@coco_or_cache
-@click.option("--images", "rule", type=RULES, default="person", show_default=True, help=IMAGES_HELP)
-@click.option("--category", default="person", show_default=True, help="COCO category whose annotations are checked.")
-@photo_options
-@click.option("--repair", is_flag=True, help="Make the damaged shards of --cache again, from --coco.")
-@click.option("--log", type=FOLDER, help="Write verification_<time>.log, as JSON, to this folder, too.")
+@click.command(short_help="Check every photo, annotation and record, and describe the machine.")
+@options.coco_or_cache
+@options.selection
+@option("--repair", is_flag=True, help="Rebuild the damaged shards of --cache from --coco.")
+@option("--log", type=options.FOLDER, help="Write verification_<time>.log, which is JSON, to this folder, too.")
 def verify(
-    coco: Path | None,
-    cache: Path | None,
-    as_json: bool,
-    rule: Any,
-    category: str,
-    orientation: Any,
-    outside: bool,
-    repair: bool,
-    log: Path | None,
+    coco: Path | None, cache: Path | None, as_json: bool, repair: bool, log: Path | None, **selection: Any
 ) -> None:
-    """Is it sound? Decodes every image, or reads every record; tells the environment.
+    """Decode every photo of a dataset or read every record of a cache, and describe the machine.
 
-    With both --coco and --cache it also tells whether the cache is still what the dataset gives. With --repair it only
-    looks at the cache, and makes its damaged shards again.
+    With both --coco and --cache, check also that the cache is still what the dataset gives. With --repair, check the
+    cache alone, and rebuild its damaged shards.
     """
     from bench.hardware import describe_machine
     from console.build import repair_lines
@@ -47,11 +37,11 @@ def verify(
 
     if repair and not (coco and cache):
         raise click.UsageError(_("--repair needs --cache, and --coco to make the damaged shards from"))
-    dataset = coco if coco or cache else DEFAULT_COCO
+    dataset = coco if coco or cache else options.DEFAULT_COCO
     found: dict[str, Any] = {"machine": describe_machine(cache or dataset)}
     if dataset and not repair:
         with progress_bar(_("Verifying")) as update:
-            found["coco"] = verify_dataset(dataset, rule, category, update, orientation=orientation, outside=outside)
+            found["coco"] = verify_dataset(dataset, progress=update, **selection)
     if cache:
         with progress_bar(_("Verifying"), "samples") as update:
             found["cache"] = verify_cache(cache, update, coco=coco)
@@ -63,11 +53,10 @@ def verify(
     ok = all(found[name].sound for name in ("coco", "cache") if name in found)
     if log:
         log.mkdir(parents=True, exist_ok=True)
-        (log / f"verification_{time.strftime('%Y%m%d_%H%M%S')}.log").write_text(
-            as_json_text({"ok": ok, **found}) + "\n"
-        )
+        path = log / f"verification_{time.strftime('%Y%m%d_%H%M%S')}.log"
+        path.write_text(options.as_json_text({"ok": ok, **found}) + "\n")
     if as_json:
-        show_json({"ok": ok, **found})
+        click.echo(options.as_json_text({"ok": ok, **found}))
     else:
         show_machine(found["machine"])
         if "coco" in found:

@@ -102,6 +102,8 @@ def spec_flags(spec: CacheSpec) -> list[str]:
     """The flags of `preprocess` that give a spec, where it is not the default; the codec is taken from the cache."""
     usual, names = CacheSpec(), ("side", "fit", "store", "images", "crowd", "category", "limit", "orientation")
     changed = {name: getattr(spec, name) for name in names if getattr(spec, name) != getattr(usual, name)}
+    if "images" in changed:
+        changed["select"] = changed.pop("images")
     flags = [f"--{name} {shlex.quote(str(value))}" for name, value in changed.items()]
     return [*flags, "--outside"] if spec.outside else flags
 

@@ -224,7 +224,7 @@ def show_statistics(statistics: Statistics, split: str) -> None:
             _("   - Largest area: {area:,.0f} pixels²").format(area=s.area.maximum),
             _("   - Median: {area:,.0f} pixels²").format(area=s.area.median),
         ]
-    lines += ["", _("🗂️ Images by rule (`preprocess --images`):")]
+    lines += ["", _("🗂️ Images by rule (`preprocess --select`):")]
     lines += [f"   - {name}: {count:,}" for name, count in s.rules.items()]
     if s.width and s.height:
         lines += ["", _("🖼️ Image sizes:"), *_size_lines(s.width, s.height)]

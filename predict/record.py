@@ -152,6 +152,7 @@ def _reason(difference: _Difference, files: list[Path]) -> str:
         case ("stdin", _, _):
             return f"of standard input, where there may be another photo now ({named})"
         case (flag, old, new):
+            flag = {"--model": "--checkpoint"}.get(flag, flag)  # records keep the older spelling
             return f"{flag}: {old}, not {new} ({named})"
 
 

@@ -81,7 +81,7 @@ def read_split(coco: PurePath, name: str, spec: CacheSpec, *, content: bool = Fa
     rows = np.flatnonzero(select_images(table, spec.images)).tolist()
     if not rows:
         raise DatasetError(
-            f"no image of {annotations} satisfies the rule {spec.images}; take them all: `preprocess --images all`"
+            f"no image of {annotations} satisfies the rule {spec.images}; take them all: `preprocess --select all`"
         )
     if 0 < spec.limit < len(rows):
         rows = [rows[at * len(rows) // spec.limit] for at in range(spec.limit)]

@@ -20,12 +20,12 @@ FLAGS = {
     "download": {"dir", "split", "keep-archives", "base-url", "json"},
     "synth": {"directory", "images", "seed"},
     "preprocess": {
-        "coco", "out", "side", "fit", "image-codec", "store", "images", "crowd", "splits", "category", "limit",
-        "workers", "cluster", "force", "content", "strict", "orientation", "outside",
+        "coco", "out", "side", "fit", "image-codec", "store", "select", "crowd", "split", "category", "limit",
+        "threads", "cluster", "force", "content", "strict", "orientation", "outside",
     },
     "diff": {"cache", "coco", "content", "json"},
     "quick": {"coco", "cache", "json"},
-    "verify": {"coco", "cache", "json", "images", "category", "orientation", "outside", "repair", "log"},
+    "verify": {"coco", "cache", "json", "select", "category", "orientation", "outside", "repair", "log"},
     "analyze": {
         "coco", "cache", "json", "category", "picture", "quality", "limit", "side", "min-coverage", "min-contrast",
         "min-edge", "min-resolution", "orientation", "outside",
@@ -35,10 +35,10 @@ FLAGS = {
         "orientation", "outside",
     },
     "train": {
-        "cache", "out", "profile", "config", "set", "epochs", "batch-size", "accumulation", "image-size", "optimizer",
-        "lr", "weight-decay", "momentum", "scheduler", "network", "width", "encoder", "encoder-weights", "dropout",
+        "cache", "out", "profile", "config", "set", "epochs", "batch-size", "accumulation", "side", "optimizer",
+        "learning-rate", "weight-decay", "momentum", "scheduler", "network", "width", "encoder", "encoder-weights", "dropout",
         "loss", "average", "patience", "augment",
-        "loader", "workers", "prefetch", "pin-memory", "precision", "compile", "seed", "deterministic",
+        "loader", "threads", "prefetch", "pin-memory", "precision", "compile", "seed", "deterministic",
         "on-bad-record", "wandb", "resume", "global-batch", "order", "window", "cache-dir",
         "cache-size", "in-place",
     },
@@ -47,12 +47,12 @@ FLAGS = {
         "orientation", "outside",
     },
     "predict": {
-        "inputs", "model", "out", "as", "background", "format", "hard", "threshold", "refine", "overwrite", "side",
+        "inputs", "checkpoint", "out", "as", "background", "format", "hard", "threshold", "refine", "overwrite", "side",
         "batch-size", "device", "precision", "threads", "min-coverage", "min-contrast", "min-edge", "min-resolution",
         "json", "video-format",
         "smooth",
     },
-    "export": {"model", "out", "format", "opset", "side", "threads", "latency", "overwrite", "json"},
+    "export": {"checkpoint", "out", "format", "opset", "side", "threads", "latency", "overwrite", "json"},
     "estimate": {
         "gpu", "peak", "bandwidth", "memory", "network", "width", "side", "batch-size", "precision", "compile",
         "images", "check", "json",
@@ -64,12 +64,47 @@ FLAGS = {
     },
 }  # fmt: skip
 
+ALIASES = {
+    "--checkpoint": ["--model"],
+    "--network": ["--model"],
+    "--threads": ["--workers"],
+    "--batch-size": ["--batch"],
+    "--select": ["--images"],
+    "--split": ["--splits"],
+    "--side": ["--image-size"],
+    "--average": ["--ema"],
+}
+"""Older spellings, which are accepted and not shown."""
+
 
 def test_the_flags_are_an_interface():
     found = {
         name: {parameter.opts[0].lstrip("-") for parameter in command.params} for name, command in main.commands.items()
     }
     assert found == {name: flags | {"lang"} for name, flags in FLAGS.items()}
+
+
+def test_older_spellings_are_hidden_aliases():
+    aliases = {}
+    for name, command in main.commands.items():
+        said = run(name, "--help").stdout
+        for parameter in command.params:
+            for alias in getattr(parameter, "aliases", ()):
+                aliases.setdefault(parameter.opts[0], []).append(alias)
+                assert not re.search(rf"{alias}(?![\w-])", said)
+    assert {option: sorted(set(given)) for option, given in aliases.items()} == ALIASES
+    assert {"preprocess", "verify"} == {name for name, flags in FLAGS.items() if "select" in flags}
+
+
+def test_the_help_of_train_shows_the_defaults_of_its_configuration():
+    from train.config import TrainConfig
+
+    fields = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    defaults = {parameter.name: parameter.default for parameter in main.commands["train"].params}
+    shown = {name: default for name, default in defaults.items() if isinstance(default, int | float | str)}
+    shown = {name: default for name, default in shown.items() if name in fields and name != "profile"}
+    assert {name: fields[name] for name in shown} == shown
+    assert {"epochs", "optimizer", "loss", "momentum"} <= shown.keys()
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])

@@ -111,8 +111,8 @@ def test_a_cache_alone_and_beside_its_dataset(coco, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--min-edge", 20], "--min-edge is of --quality; give that, too"),
-        (["--limit", 0], "--limit is of --quality"),
+        (["--min-edge", 20], "--min-edge needs --quality; give that, too"),
+        (["--limit", 0], "--limit needs --quality"),
         (["--quality", "--min-edge", "much"], "'much' is not a valid float"),
     ],
 )

@@ -446,7 +446,7 @@ OPTIONS = {
     "refine": ((*BASE, "--refine"), "--refine: no, not yes"),
     "side": ((*BASE, "--side", 64), "--side: 96, not 64"),
     "precision": ((*BASE, "--precision", "bf16"), "--precision: fp32, not bf16"),
-    "model": ((*BASE, "--model", "other.pth"), "--model: best_model.pth (sha256 #), not other.pth (sha256 #)"),
+    "model": ((*BASE, "--model", "other.pth"), "--checkpoint: best_model.pth (sha256 #), not other.pth (sha256 #)"),
 }
 
 
@@ -491,7 +491,7 @@ def test_another_content_of_the_same_name_is_another(made_before):
     Path("other.png").rename("bg.png")
     Path("other.pth").rename("best_model.pth")
     said = predict_photos(*BASE, code=1)
-    assert "--model: best_model.pth (sha256 #), not best_model.pth (sha256 #) (out/000.png and 1 more)" in said
+    assert "--checkpoint: best_model.pth (sha256 #), not best_model.pth (sha256 #) (out/000.png and 1 more)" in said
     assert "; --background: bg.png (sha256 #), not bg.png (sha256 #) (out/000.png and 1 more)" in said
 
 
