@@ -32,21 +32,20 @@ from console.language import _
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True},
 )
 @click.version_option(package_name="maskcache", prog_name="maskcache")
-@click.option("--yes", is_flag=True, help="Without a command: do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask if there is no command.")
 @click.pass_context
 def main(context: click.Context, yes: bool) -> None:
     """Train a person-segmentation U-Net on COCO from a precompiled mask cache.
 
-    \b
-    Without a command: verify COCO/, make data/cache unless it is there, ask once, train runs/latest.
+    Without a command, it verifies COCO/, builds data/cache unless it is there, asks once and trains runs/latest.
 
     \b
-    The road:
+    The usual order of the commands:
       cli.py download --dir COCO                    once: 20 GB, unless COCO is there
       cli.py quick --coco COCO                      is everything there?
       cli.py preprocess --coco COCO --out CACHE     once: decode, rasterize, resize, pack
       cli.py train --cache CACHE --profile auto     as often as you like, at memory speed
-    Without COCO:  cli.py synth DIR makes a small dataset to try all of it.
+    Without COCO, cli.py synth DIR makes a small dataset to try all of it.
     """
     if context.invoked_subcommand is None:
         automatic(context, yes=yes)

@@ -44,7 +44,7 @@ def automatic(context: click.Context, *, yes: bool) -> None:
     if not cached:
         said = _("preprocess {coco} at side {side} into {cache}")
         plan.append(said.format(coco=DEFAULT_COCO, side=chosen.side, cache=DEFAULT_CACHE))
-    said = _("go on with the run in {run} (profile {profile})") if resume else _("train {run} (profile {profile})")
+    said = _("resume the run in {run} (profile {profile})") if resume else _("train {run} (profile {profile})")
     plan.append(said.format(run=DEFAULT_RUN, profile=chosen.name))
     question = f" {_('and')} ".join(plan)
     question = _("{question}?").format(question=f"{question[0].upper()}{question[1:]}")

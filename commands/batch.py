@@ -18,11 +18,11 @@ MOST_COLUMNS = 6
 
 @click.command(short_help="Draw one augmented batch as a contact sheet.")
 @option("--cache", type=FOLDER, default=options.DEFAULT_CACHE, help="Take the batch from this cache.")
-@option("--coco", type=FOLDER, help="Take it from this dataset instead: a small cache is built of a few of its images.")
+@option("--coco", type=FOLDER, help="Take the batch from this dataset: a small cache is built of a few of its images.")
 @options.photos
-@option("--split", default="train", help="Take it from this split, train or val.")
+@option("--split", default="train", help="Take the batch from this split, train or val.")
 @option("--batch-size", default=16, help="Put this many images in the batch.")
-@option("--augment", type=Level, default="light", help="Augment this strongly.")
+@option("--augment", type=Level, default="light", help="Augment images this strongly.")
 @option("--loader", type=Backend, default="auto", help="Load with this backend.")
 @option("--seed", default=0, help="Seed the order and the augmentation.")
 @option("--picture", type=options.FILE, default=Path("batch.png"), help="Write the contact sheet to this file.")

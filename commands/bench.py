@@ -29,15 +29,16 @@ from console.language import _, message
     option("--coco", type=FOLDER, help="Measure on this dataset.  [default: drawn people]"),
     option("--cache", type=FOLDER, help="Load from this cache.  [default: a temporary one]"),
     option("--images", default=45174, help="Count this many images in an epoch."),
-    option("--seconds", type=float, help="Take about this long for each measurement.  [default: 2; with --quick: 0.4]"),
+    option(
+        "--seconds",
+        type=float,
+        help="Take about this many seconds for each measurement.  [default: 2; with --quick: 0.4]",
+    ),
     option("--quick", is_flag=True, help="Use fewer photos and less time: rough figures in two minutes."),
     options.threads,
     option("--peers", is_flag=True, help="Measure other libraries' loaders on the same samples, too, in 15 minutes."),
     option(
-        "--peers-folder",
-        type=FOLDER,
-        default=Path("data/peers"),
-        help="Keep their environments and datasets here, 20 GB.",
+        "--peers-folder", type=FOLDER, default=Path("data/peers"), help="Keep what --peers needs in this folder, 20 GB."
     ),
 )
 @group(

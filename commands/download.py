@@ -21,7 +21,7 @@ from commands.options import option
     default=get_args(Split),
     help="Download this split; may be repeated.",
 )
-@option("--keep-archives", is_flag=True, help="Keep the zip files beside it instead of deleting them.")
+@option("--keep-archives", is_flag=True, help="Keep the zip files beside the dataset instead of deleting them.")
 @option("--base-url", help="Download from a mirror at this URL.  [default: http://images.cocodataset.org]")
 @options.as_json
 def download(base_url: str | None, as_json: bool, **given: Any) -> None:

@@ -19,8 +19,8 @@ from console.language import _
     help='Estimate for this card, such as "RTX 4090". For one that is not listed, give the next three, too.',
 )
 @option("--peak", type=float, help="Give the card this peak in TFLOP/s, in 16 bits with fp32 sums, or in fp32.")
-@option("--bandwidth", type=float, help="Give its memory this bandwidth, in GB/s.")
-@option("--memory", type=float, help="Give it this much memory, in GB.")
+@option("--bandwidth", type=float, help="Give the card's memory this bandwidth, in GB/s.")
+@option("--memory", type=float, help="Give the card this much memory, in GB.")
 @options.network
 @option("--side", type=int, help="Use square images of this side, in pixels.  [default: the profile's]")
 @options.batch_size

@@ -22,8 +22,8 @@ from commands.options import option
     help="Write ONNX, which needs the extra [export], a program of torch.export, or both.",
 )
 @option("--opset", default=18, help="Use this operator set of ONNX, 18 to 23.")
-@option("--side", type=int, help="Compare and time at this side of the image, in pixels.  [default: as in training]")
-@option("--threads", default=0, help="Time each with this many CPU threads; 0 leaves the number to torch.")
+@option("--side", type=int, help="Compare and time with square images of this side.  [default: as in training]")
+@option("--threads", default=0, help="Measure with this many CPU threads; 0 leaves the number to torch.")
 @option("--latency/--no-latency", default=True, help="Measure how long an image takes.")
 @option("--overwrite", is_flag=True, help="Replace files that are already there.")
 @options.as_json

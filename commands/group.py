@@ -20,10 +20,10 @@ from console.marks import shows_marks
 from console.sentences import translated
 
 _KEPT = {
-    "preprocess": message("Finished shards are kept: the same command goes on."),
-    "download": message("What is there is kept: the same command goes on."),
-    "predict": message("What is done is kept: the same command goes on."),
-    "": message("What is done is kept: the same command goes on."),
+    "preprocess": message("Finished shards are kept: the same command continues."),
+    "download": message("What is there is kept: the same command continues."),
+    "predict": message("What is done is kept: the same command continues."),
+    "": message("What is done is kept: the same command continues."),
 }
 """What a command leaves when it is stopped; `train` says it itself."""
 

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 @group(
     message("Results"),
     option(
-        "--out", type=click.Path(path_type=Path), required=True, help="Write here, into a folder; - is standard output."
+        "--out",
+        type=click.Path(path_type=Path),
+        required=True,
+        help="Write the results to this folder; - is standard output.",
     ),
     option(
         "--as",
@@ -38,7 +41,9 @@ if TYPE_CHECKING:
         metavar="WHAT",
         help="Put this behind the persons: #rrggbb, a CSS name, blur, blur:PERCENT (of the diagonal), or a picture.",
     ),
-    option("--format", type=PredictFormat, default="png", help="Write photos as this; jpeg is for composites only."),
+    option(
+        "--format", type=PredictFormat, default="png", help="Write photos in this format; jpeg is for composites only."
+    ),
     option(
         "--video-format",
         type=VideoFormat,
@@ -59,13 +64,13 @@ if TYPE_CHECKING:
     option(
         "--smooth",
         default=0.8,
-        help="Give earlier frames of a video this weight where nothing moves, so that masks do not flicker.",
+        help="Weight earlier frames of a video by this where nothing moves, against flicker; 0 turns this off.",
     ),
 )
 @group(
     message("Network"),
     options.checkpoint,
-    option("--side", type=int, help="Show it square images of this side, in pixels.  [default: as in training]"),
+    option("--side", type=int, help="Use square images of this side, in pixels.  [default: as in training]"),
     options.inference,
 )
 @group(message("Quality"), options.thresholds)

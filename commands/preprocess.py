@@ -21,7 +21,9 @@ def _comma_separated(_context: click.Context, _option: click.Parameter, given: t
 @click.command(cls=options.GroupedCommand, short_help="Build the cache from a dataset, once.")
 @group(
     message("Data"),
-    option("--coco", type=CACHE, default=DEFAULT_COCO, help="Read the dataset here; s3://BUCKET/FOLDER works, too."),
+    option(
+        "--coco", type=CACHE, default=DEFAULT_COCO, help="Read the dataset in this folder or at s3://BUCKET/FOLDER."
+    ),
     option(
         "--split",
         "splits",
@@ -42,7 +44,7 @@ def _comma_separated(_context: click.Context, _option: click.Parameter, given: t
 )
 @group(
     message("Cache"),
-    option("--out", type=CACHE, default=DEFAULT_CACHE, help="Write the cache here; s3://BUCKET/FOLDER works, too."),
+    option("--out", type=CACHE, default=DEFAULT_CACHE, help="Write the cache to this folder or to s3://BUCKET/FOLDER."),
     option("--side", default=384, help="Make square images of this side, in pixels, a multiple of 32."),
     option("--fit", type=Fit, default="letterbox", help="Keep the aspect and pad, or stretch to fill the square."),
     option(

@@ -18,8 +18,10 @@ from console.language import message
 @click.command(cls=options.GroupedCommand, short_help="Train a network on a cache.")
 @group(
     message("Data"),
-    option("--cache", type=CACHE, default=DEFAULT_CACHE, help="Train on this cache; s3://BUCKET/FOLDER works, too."),
-    option("--side", aliases=["--image-size"], type=int, help="Refuse a cache of another side, in pixels."),
+    option(
+        "--cache", type=CACHE, default=DEFAULT_CACHE, help="Train on the cache in this folder or at s3://BUCKET/FOLDER."
+    ),
+    option("--side", aliases=["--image-size"], type=int, help="Refuse a cache of another side than this, in pixels."),
     option("--augment", type=Level, default="light", help="Augment images this strongly."),
     option(
         "--order",
@@ -29,7 +31,7 @@ from console.language import message
         "windowed for a URL.",
     ),
     option("--window", default=16, help="Mix this many shards in the windowed order."),
-    option("--cache-dir", type=FOLDER, help="Keep shards of a URL here.  [default: $MASKCACHE_CACHE_DIR]"),
+    option("--cache-dir", type=FOLDER, help="Keep shards of a URL in this folder.  [default: $MASKCACHE_CACHE_DIR]"),
     option(
         "--cache-size", metavar="SIZE", help="Keep at most this much, such as 50GB.  [default: half of what is free]"
     ),
@@ -49,7 +51,7 @@ from console.language import message
         "--encoder-weights",
         default="auto",
         metavar="auto|none|FILE",
-        help="Download its weights, continue without if that fails (auto), start from scratch, or read a file.",
+        help="Download the encoder's weights (auto continues if that fails), start from scratch, or read a file.",
     ),
     option("--dropout", "network_dropout", default=0.0, help="Drop this share of the deepest features."),
 )
@@ -64,7 +66,7 @@ from console.language import message
     option(
         "--weight-decay",
         type=float,
-        help="Set the weight decay of the kernels.  [default: 1e-2; adam: 1e-6; sgd: 1e-4]",
+        help="Set the weight decay of the convolution kernels.  [default: 1e-2; adam: 1e-6; sgd: 1e-4]",
     ),
     option("--momentum", default=0.9, help="Set the momentum of sgd."),
     option("--scheduler", type=Scheduler, default="cosine_annealing", help="Change the learning rate in this way."),

@@ -36,8 +36,8 @@ FLAGS = {
     },
     "train": {
         "cache", "out", "profile", "config", "set", "epochs", "batch-size", "accumulation", "side", "optimizer",
-        "learning-rate", "weight-decay", "momentum", "scheduler", "network", "width", "encoder", "encoder-weights", "dropout",
-        "loss", "average", "patience", "augment",
+        "learning-rate", "weight-decay", "momentum", "scheduler", "network", "width", "encoder", "encoder-weights",
+        "dropout", "loss", "average", "patience", "augment",
         "loader", "threads", "prefetch", "pin-memory", "precision", "compile", "seed", "deterministic",
         "on-bad-record", "wandb", "resume", "global-batch", "order", "window", "cache-dir",
         "cache-size", "in-place",
@@ -154,7 +154,7 @@ def test_a_command_that_is_stopped_says_what_is_kept(tmp_path, monkeypatch, numb
 
     monkeypatch.setattr("preprocess.download.coco.download_coco", stopped)
     result = run("download", "--dir", tmp_path, code=130)
-    assert result.stderr == "\nStopped. What is there is kept: the same command goes on.\n"
+    assert result.stderr == "\nStopped. What is there is kept: the same command continues.\n"
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
@@ -433,7 +433,7 @@ def test_without_a_command_no_hint_names_an_option_that_is_not_there(made, tmp_p
     with monkeypatch.context() as patch:
         patch.setattr("preprocess.build.build_cache", stopped)
         said = run_alone(tmp_path, monkeypatch, "--yes", code=130).stderr
-    assert said.endswith("Stopped. What is done is kept: the same command goes on.\n")
+    assert said.endswith("Stopped. What is done is kept: the same command continues.\n")
     with monkeypatch.context() as patch:
         patch.setattr("train.loop.fit", interrupted)
         said = run_alone(tmp_path, monkeypatch, "--yes", code=130).stdout

@@ -225,7 +225,7 @@ def test_ctrl_c_keeps_finished_shards_and_the_same_command_goes_on(tmp_path, wri
     process.send_signal(number)
     _, errors = process.communicate()
     assert process.returncode == 130, errors
-    assert "Finished shards are kept: the same command goes on." in errors
+    assert "Finished shards are kept: the same command continues." in errors
     assert "Traceback" not in errors
     assert not (out / "index.json").exists()
     report = build_cache(BuildConfig(coco=coco, out=out, spec=CacheSpec(side=64), auto_codec=True))

@@ -123,7 +123,7 @@ def test_a_stopped_build_begins_no_more_shards_says_how_to_resume_and_is_resumed
     _, errors = process.communicate()
     assert process.returncode == 130, errors
     assert len(list(out.glob("*/*.json"))) <= begun
-    assert "Finished shards are kept: the same command goes on." in errors
+    assert "Finished shards are kept: the same command continues." in errors
     assert "Traceback" not in errors
     assert not list(tmp_path.rglob("*.tmp"))
     report = build_cache(BuildConfig(coco=coco, out=out, spec=CacheSpec(side=384, limit=0), auto_codec=True))

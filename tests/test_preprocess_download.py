@@ -732,7 +732,7 @@ def test_ctrl_c_says_how_to_go_on(site, command, tmp_path, monkeypatch):
     with monkeypatch.context() as patches:
         patches.setattr(Part, "append", interrupted)
         said = command("--split", "val", code=130)
-    assert said.stderr.endswith("Stopped. What is there is kept: the same command goes on.\n")
+    assert said.stderr.endswith("Stopped. What is there is kept: the same command continues.\n")
     command("--split", "val")
     assert [start for _, start, _ in site.log] == [0, 700, 0]
     assert len(files(tmp_path / "coco")) == 11
