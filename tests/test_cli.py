@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 import signal
@@ -344,30 +345,30 @@ def test_the_guides_names_reach_a_run(made, tmp_path):
     assert f"cli.py preprocess --side 96 --out {root / 'cache'}-96" in wrong
 
 
-def test_evaluating_what_was_trained(made, tmp_path):
+def test_evaluating_what_was_trained(made, tmp_path, monkeypatch):
     root, _ = made
-    out = tmp_path / "run"
-    run(
-        "train",
-        "--cache",
-        root / "cache",
-        "--out",
-        out,
-        "--profile",
-        "cpu",
-        "--width",
-        8,
-        "--epochs",
-        1,
-        "--no-compile",
-    )
-    model = out / "checkpoints" / "best_model.pth"
-    said = run("eval", "--checkpoint", model, "--cache", root / "cache", "--coco", root / "coco").stdout
-    assert "IoU" in said
+    cache = root / "cache"
+    monkeypatch.chdir(tmp_path)
+    assert "There is no runs/*/checkpoints/best_model.pth here" in run("eval", "--cache", cache, code=2).stderr
+    older = Path("runs/older/checkpoints/best_model.pth")
+    older.parent.mkdir(parents=True)
+    older.write_bytes(b"")
+    os.utime(older, (0, 0))
+    out = Path("runs/newest")
+    flags = ["--cache", cache, "--profile", "cpu", "--width", 8, "--epochs", 1, "--no-compile"]
+    run("train", "--out", out, *flags)
+    newest = run("eval", "--cache", cache, "--coco", root / "coco")
+    assert f"Checkpoint: {out / 'checkpoints' / 'best_model.pth'} (the newest run)\n" in newest.stderr
+    assert "IoU" in newest.stdout
     assert (out / "eval-val" / "metrics.json").is_file()
-    found = json.loads(run("eval", "--checkpoint", model, "--cache", root / "cache", "--json").stdout)
+    named = ["eval", "--checkpoint", out / "checkpoints" / "best_model.pth", "--cache", cache, "--json"]
+    found = json.loads(run(*named).stdout)
     last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     assert json.dumps(last["val"]["iou"]) in json.dumps(found)
+    both = json.loads(run(*named, "--split", "train", "--split", "val", "--out", "scores").stdout)
+    assert both.keys() == {"train", "val"}
+    assert both["val"]["sizes"]["cache"]["iou"] == found["sizes"]["cache"]["iou"]
+    assert {path.parent.name for path in Path("scores").rglob("metrics.json")} == {"train", "val"}
 
 
 def run_alone(folder, monkeypatch, *arguments, code=0, answer=None):
