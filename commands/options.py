@@ -70,28 +70,23 @@ def option(*names: str, type: Any = None, aliases: Sequence[str] = (), **attribu
     )
 
 
-def combined(*options: Decorator) -> Decorator:
-    """Several options as one decorator; the help lists them in this order."""
-
-    def decorate(command: Any) -> Any:
-        for each in reversed(options):
-            command = each(command)
-        return command
-
-    return decorate
-
-
 def group(heading: str, *options: Decorator) -> Decorator:
-    """Options that the help of a `GroupedCommand` lists below a heading."""
+    """Options as one decorator; the help of a `GroupedCommand` lists them in this order below a heading."""
 
     def decorate(command: Any) -> Any:
         known = len(getattr(command, "__click_params__", ()))
-        combined(*options)(command)
+        for each in reversed(options):
+            command = each(command)
         for parameter in command.__click_params__[known:]:
             parameter.heading = heading
         return command
 
     return decorate
+
+
+def combined(*options: Decorator) -> Decorator:
+    """Options as one decorator, for several commands to share."""
+    return group("Options", *options)
 
 
 class GroupedCommand(click.Command):
