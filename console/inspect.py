@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bench.hardware import Machine
     from preprocess.analyze import CacheStatistics, Statistics, Summary
     from preprocess.cache_soundness import CacheSoundness
-    from preprocess.finding import Finding
+    from preprocess.soundness import Finding
     from preprocess.soundness import DatasetSoundness, SplitSoundness
     from preprocess.structure import Check
 

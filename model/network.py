@@ -14,7 +14,6 @@ from model.encoder_unet import PREFIX, EncoderUNet
 from model.resunet import ResUNet
 from model.unet import UNet
 
-
 NETWORKS: dict[NetworkName, Callable[[int, float], SegmentationNetwork]] = {
     "unet": UNet,
     "attention_unet": AttentionUNet,
