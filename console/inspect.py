@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from bench.hardware import Machine
     from preprocess.analyze import CacheStatistics, Statistics, Summary
     from preprocess.cache_soundness import CacheSoundness
-    from preprocess.soundness import Finding
-    from preprocess.soundness import DatasetSoundness, SplitSoundness
+    from preprocess.soundness import DatasetSoundness, Finding, SplitSoundness
     from preprocess.structure import Check
 
 SHOWN_FINDINGS = 20
