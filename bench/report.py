@@ -90,9 +90,10 @@ class BenchReport:
     config: dict[str, Any]
     rows: tuple[Row, ...]
 
-    def find(self, suite: str, name: str, kind: Kind = "measured") -> Row | None:
-        """A row by its name, or None."""
-        return next((row for row in self.rows if (row.suite, row.name, row.kind) == (suite, name, kind)), None)
+    def find(self, suite: str, name: str) -> Row | None:
+        """A measured row by its name, or None."""
+        found = (row for row in self.rows if row.kind == "measured")
+        return next((row for row in found if (row.suite, row.name) == (suite, name)), None)
 
     def write(self, path: Path) -> None:
         """Write the JSON, atomically; folders are made."""
