@@ -150,7 +150,7 @@ def conclusions(report: BenchReport) -> list[str]:
 
 
 def _bottleneck(report: BenchReport) -> list[str]:
-    """Whether loader or network waits for the other, by the suite `epoch` or else the stages, and which stages cause it."""
+    """Whether loader or network is slower, by the suite `epoch`, else by the stages; and which stages cause it."""
     found = [report.find("epoch", name) for name in (LOADER, STEP)]
     loader, step = (row.value if row else 0.0 for row in found)
     stages = {row.name: row.value for row in report.rows if row.suite == "stages"}

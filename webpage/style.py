@@ -13,7 +13,7 @@ _STYLE = Path(__file__).parent / "assets" / "page.css"
 
 
 def show_style() -> None:
-    """Put the style sheet on the page, and our texts in place of those of Streamlit that are always English."""
+    """Put the style sheet on the page; it also replaces Streamlit's own texts, which are English in every language."""
     megabytes = st.get_option("server.maxUploadSize")
     button = "[data-testid=stFileUploaderDropzone] button p"
     limit = "[data-testid=stFileUploaderDropzoneInstructions] span"
