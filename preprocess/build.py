@@ -215,15 +215,14 @@ def _check_leftovers(config: BuildConfig, before: CacheIndex | None, plans: list
     Raises:
         CacheStaleError: there are some, and `force` is not set.
     """
-    if before or any(plan.manifests for plan in plans):
+    if before or any(plan.manifests for plan in plans) or not has_shards(config.out):
         return
-    if has_shards(config.out):
-        if not config.force:
-            raise CacheStaleError(
-                f"{config.out} holds an unfinished or damaged cache of something else; "
-                "use another --out, or --force to replace it"
-            )
-        clear(config.out)
+    if not config.force:
+        raise CacheStaleError(
+            f"{config.out} holds an unfinished or damaged cache of something else; "
+            "use another --out, or --force to replace it"
+        )
+    clear(config.out)
 
 
 def _make(

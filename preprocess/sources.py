@@ -161,13 +161,9 @@ def _image_sources(
 ) -> list[ImageSource]:
     """What each image consists of. The photo of one that cannot be used is not looked at."""
     sizes = [-1 if row in problems else photos.size(table.file_name[row]) for row in rows]
-    contents = [0] * len(rows)
-    if content:
-        there = [at for at, size in enumerate(sizes) if size >= 0]
-        paths = [photo_path(photos.folder, table.file_name[rows[at]]) for at in there]
-        digests = files.for_each(_file_digest, paths)
-        for at, digest in zip(there, digests, strict=True):
-            contents[at] = digest
+    there = [row for row, size in zip(rows, sizes, strict=True) if content and size >= 0]
+    digests = files.for_each(_file_digest, (photo_path(photos.folder, table.file_name[row]) for row in there))
+    contents = dict(zip(there, digests, strict=True))
     marks = annotation_digests(table, np.array(rows, np.int64)).tolist()
     return [
         ImageSource(
@@ -175,7 +171,7 @@ def _image_sources(
             file_name=table.file_name[row],
             file_bytes=size,
             annotations=mark ^ xxhash.xxh3_64_intdigest(problems[row].encode()) if row in problems else mark,
-            content=found,
+            content=contents.get(row, 0),
         )
-        for row, size, mark, found in zip(rows, sizes, marks, contents, strict=True)
+        for row, size, mark in zip(rows, sizes, marks, strict=True)
     ]
