@@ -178,7 +178,7 @@ def test_a_full_disk(place, monkeypatch):
 
     usage = namedtuple("Usage", "free")
     with monkeypatch.context() as patch:
-        patch.setattr("preprocess.workplace.shutil.disk_usage", lambda _path: usage(12_000_000_000))
+        patch.setattr("shutil.disk_usage", lambda _path: usage(12_000_000_000))
         with pytest.raises(CacheError) as refused:
             check_space(Path("data/cache"), CacheSpec(), 64115)
     check("The disk is full", f"error: {refused.value}")
