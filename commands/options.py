@@ -198,10 +198,18 @@ selection = combined(
 """Which images and annotations of a dataset count."""
 
 thresholds = combined(
-    option("--min-coverage", default=15.0, help="Require this score for the percent of the photo that is person."),
-    option("--min-contrast", default=60.0, help="Require this score for how far colours differ across the outline."),
-    option("--min-edge", default=50.0, help="Require this score for how much of that difference lies at the outline."),
-    option("--min-resolution", default=70.0, help="Require this score for how wide persons are at the network's side."),
+    option(
+        "--min-coverage", default=15.0, help="Set the threshold of coverage, the percent of the photo that is person."
+    ),
+    option(
+        "--min-contrast", default=60.0, help="Set the threshold of contrast, how far colours differ across the outline."
+    ),
+    option(
+        "--min-edge", default=50.0, help="Set the threshold of edge, how much of that difference lies at the outline."
+    ),
+    option(
+        "--min-resolution", default=70.0, help="Set the threshold of resolution, how wide persons are for the network."
+    ),
 )
 
 
