@@ -64,7 +64,7 @@ format: setup
 
 # After a message was added or changed: its translation goes into console/locale/es/LC_MESSAGES/maskcache.po, then again.
 messages: setup
-	$(BIN)/python -m console.extraction
+	$(BIN)/python -m console.catalogue
 
 clean:
 	rm -rf data/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

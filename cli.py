@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import click
 
+from cache.messages import message
 from commands.analyze import analyze
 from commands.automatic import automatic
 from commands.batch import batch
@@ -30,23 +31,24 @@ from console.language import _
     cls=FriendlyGroup,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True},
+    help=message(
+        "Train a person-segmentation U-Net on COCO from a precompiled mask cache.\n\n"
+        "Without a command, it verifies COCO/, builds data/cache unless it is there, asks once and trains "
+        "runs/latest.\n\n"
+        "\b\n"
+        "The usual order of the commands:\n"
+        "  cli.py download --dir COCO                    once: 20 GB, unless COCO is there\n"
+        "  cli.py quick --coco COCO                      is everything there?\n"
+        "  cli.py preprocess --coco COCO --out CACHE     once: decode, rasterize, resize, pack\n"
+        "  cli.py train --cache CACHE --profile auto     as often as you like, at memory speed\n"
+        "Without COCO, cli.py synth DIR makes a small dataset to try all of it."
+    ),
 )
 @click.version_option(package_name="maskcache", prog_name="maskcache")
-@click.option("--yes", is_flag=True, help="Do not ask if there is no command.")
+@click.option("--yes", is_flag=True, help=message("Do not ask if there is no command."))
 @click.pass_context
 def main(context: click.Context, yes: bool) -> None:
-    """Train a person-segmentation U-Net on COCO from a precompiled mask cache.
 
-    Without a command, it verifies COCO/, builds data/cache unless it is there, asks once and trains runs/latest.
-
-    \b
-    The usual order of the commands:
-      cli.py download --dir COCO                    once: 20 GB, unless COCO is there
-      cli.py quick --coco COCO                      is everything there?
-      cli.py preprocess --coco COCO --out CACHE     once: decode, rasterize, resize, pack
-      cli.py train --cache CACHE --profile auto     as often as you like, at memory speed
-    Without COCO, cli.py synth DIR makes a small dataset to try all of it.
-    """
     if context.invoked_subcommand is None:
         automatic(context, yes=yes)
     elif yes:

@@ -14,9 +14,10 @@ from bench.material import Material
 from bench.report import Row
 from bench.timing import Rates, Work
 from bench.workloads import PEAK_MEMORY, run_program
+from cache.messages import Message, message
 from preprocess.coco import load_persons
 
-TIMES = "annotations: times {}"
+TIMES = message("annotations: times {name}")
 """Name of a row; for `pycocotools` and `json`."""
 
 SCALE, SHORT_SCALE, QUICK_SCALE = 1.0, 0.2, 0.05
@@ -30,8 +31,8 @@ OURS = "annotations"
 
 _READERS = {
     OURS: ("from pathlib import Path; from preprocess.coco import load_persons", "load_persons(Path(path))"),
-    "annotations by pycocotools": ("from pycocotools.coco import COCO", "COCO(path)"),
-    "annotations by json": ("import json", "json.load(open(path, 'rb'))"),
+    message("annotations by pycocotools"): ("from pycocotools.coco import COCO", "COCO(path)"),
+    message("annotations by json"): ("import json", "json.load(open(path, 'rb'))"),
 }
 """What a process imports, and what it does."""
 
@@ -69,7 +70,12 @@ def annotation_rows(setup: Setup, material: Material) -> Iterator[Row]:
     path.unlink()
 
     found = {name: Rates(tuple(annotations / seconds for seconds, _ in values)) for name, values in runs.items()}
-    described = f"{annotations:,} annotations of {round(scale * IMAGES):,} images in {size / 1e6:.0f} MB"
+    described = message(
+        "{annotations:,} annotations of {scale:,} images in {size:.0f} MB",
+        annotations=annotations,
+        scale=round(scale * IMAGES),
+        size=size / 1e6,
+    )
     row = partial(Row.measured, suite="annotations", setup=described)
     for name, rates in found.items():
         yield row(
@@ -78,22 +84,24 @@ def annotation_rows(setup: Setup, material: Material) -> Iterator[Row]:
             unit="annotations/s",
             ours=name == OURS,
             limit=copied,
-            limit_name="copying the file from the page cache",
-            note="in a fresh process that has read a few; our reader uses all processors for a part of the work",
+            limit_name=message("copying the file from the page cache"),
+            note=message(
+                "in a fresh process that has read a few; our reader uses all processors for a part of the work"
+            ),
         )
     for name, rates in found.items():
         if name != OURS:
-            yield row(found[OURS].over(rates), name=TIMES.format(name.split()[-1]), unit="times")
+            yield row(found[OURS].over(rates), name=Message(TIMES, name=name.split()[-1]), unit="times")
     for name, values in runs.items():
         if all(peak for _, peak in values):
             yield row(
                 Rates(tuple(peak / 1e6 for _, peak in values)),
-                name=f"{name}: peak memory",
+                name=message("{name}: peak memory", name=name),
                 unit="MB",
                 ours=name == OURS,
                 limit=(size + table_size) / 1e6,
-                limit_name="the file, and the table",
-                note="of the process, with Python and libraries; pages of a mapped file count",
+                limit_name=message("the file, and the table"),
+                note=message("of the process, with Python and libraries; pages of a mapped file count"),
             )
 
 

@@ -21,6 +21,7 @@ from bench.census import Census, count_step, take_census
 from bench.report import BenchError, BenchReport, Row
 from bench.roofline import Roof, find_card, implied_efficiency
 from cache.choices import Precision
+from cache.messages import message
 from model.network import NetworkConfig
 from train.step import DTYPES
 
@@ -33,7 +34,7 @@ OTHERWISE = 0.15
 RESULTS = Path(__file__).parent / "results"
 """Reports of machines, as `cli.py bench --json` writes them."""
 
-STEPS = ("training step (profile)", "training step (plain torch)")
+STEPS = (message("training step (profile)"), message("training step (plain torch)"))
 
 PUBLISHED: tuple[tuple[str, Precision, float], ...] = (
     ("A100-40", "fp16", 119),
@@ -140,7 +141,7 @@ def measured_roof(rows: Sequence[Row], machine: str, precision: Precision, *, co
         return None
     return Roof(
         machine=machine,
-        kind="fp32 on a CPU" if precision == "fp32" else "bf16 on a CPU",
+        kind=(message("fp32 on a CPU") if precision == "fp32" else message("bf16 on a CPU")),
         peak=1e9 * peak,
         bandwidth=2e9 * max(copies),  # each byte copied is read and written
         compiled=compiled,
@@ -162,8 +163,24 @@ def _of_report(path: Path) -> list[Calibration]:
         side, images = config["side"], config["batch_size"]
         found.append(
             Calibration(
-                name=f"{path.stem}, {network}, side {side}, {precision}{' plain' if plain else ''}",
-                family=f"{network.name}{' plain' if plain else ''}",
+                name=(
+                    message(
+                        "{stem}, {network}, side {side}, {precision} plain",
+                        stem=path.stem,
+                        network=network,
+                        side=side,
+                        precision=precision,
+                    )
+                    if plain
+                    else message(
+                        "{stem}, {network}, side {side}, {precision}",
+                        stem=path.stem,
+                        network=network,
+                        side=side,
+                        precision=precision,
+                    )
+                ),
+                family=(message("{name} plain", name=network.name) if plain else network.name),
                 seconds=images / row.value,
                 roof=roof,
                 count=partial(take_census, network, side=side, batch_size=images, precision=precision),

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from cache.choices import Precision
+from cache.messages import message
 from model.base import check_side
 from model.loss import LOSSES
 from model.network import NetworkConfig, build_network
@@ -184,7 +185,7 @@ def _convolution_backward(args: Any, out: Any) -> Iterator[Operation]:
     made = {name: tensors for name, tensors in made.items() if tensors[1] is not None}
     for name, (given, result) in made.items():
         yield Operation(
-            name=f"convolution, {name} gradient",
+            name=message("convolution, {name} gradient", name=name),
             flops=flops // len(made),
             read=_size((gradient, given)),
             written=_size(result),

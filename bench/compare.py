@@ -46,13 +46,14 @@ from typing import Any, Literal
 from bench.epoch_suite import WAIT
 from bench.hardware import Machine
 from bench.report import BenchError, BenchReport, Row, write_json
+from cache.messages import joined, message
 
 HIGHER_UNITS = frozenset({"images/s", "samples/s", "annotations/s", "GB/s", "GFLOP/s", "times", "%"})
 """Units of which more is better: `times` compares a rate with another one, `%` with its limit."""
 LOWER_UNITS = frozenset({"s", "s/1000", "min", "MB", "pixels"})
 """Units of which less is better: `s/1000` are CPU-seconds for 1000 samples, `pixels` are those that differ from the
 reference."""
-LOWER_NAMES = {"%": WAIT, "times": "wall time, times "}
+LOWER_NAMES = {"%": WAIT, "times": message("wall time, times ")}
 """Less is better, too, in rows of this unit whose name contains this text."""
 
 BETWEEN_RUNS, MOST_BETWEEN_RUNS = 0.05, 0.25
@@ -181,16 +182,21 @@ def compare_files(before: Path, after: Path, *, max_regression: float | None = N
             number.
     """
     if max_regression is not None and not 0 <= max_regression < math.inf:
-        raise BenchError(f"max_regression={max_regression} is not a percentage of 0 or more; try 10")
+        raise BenchError(
+            "max_regression={max_regression} is not a percentage of 0 or more; try 10", max_regression=max_regression
+        )
     old, new = BenchReport.read(before), BenchReport.read(after)
     differences = _differences(old, new)
     old_rows, new_rows = _rows(old), _rows(new)
     common = {key: (row, new_rows[key]) for key, row in old_rows.items() if key in new_rows}
     if not common:
-        which = ", ".join(difference.what for difference in differences)
+        which = joined(", ", [difference.what for difference in differences])
         raise BenchError(
-            f"{before} and {after} have no measured row in common{f' (other {which})' if which else ''}; "
-            f"measure both with the same suites, side, batch and threads"
+            "{before} and {after} have no measured row in common{value}; measure both with the same suites, "
+            "side, batch and threads",
+            before=before,
+            after=after,
+            value=(message(" (other {which})", which=which) if which else ""),
         )
     known = [rows for rows in common.values() if better_of(rows[0])]
     margin, margin_of = find_margin([] if differences else known)
@@ -272,9 +278,9 @@ def _machine(machine: Machine) -> dict[str, Any]:
     return {
         "processor": machine.processor,
         "cores": machine.cores,
-        "processor features": machine.features,
+        message("processor features"): machine.features,
         "GPU": tuple(gpu.name for gpu in machine.gpus) or None,
-        "GPU driver": machine.driver,
+        message("GPU driver"): machine.driver,
         "python": machine.python,
         **machine.versions,
     }

@@ -13,6 +13,7 @@ from bench.report import BenchError
 from bench.timing import Rates, Work, measure_together, nothing
 from cache.choices import Precision, Suite
 from cache.index import CacheIndex
+from cache.messages import message
 from model.network import NetworkConfig
 from train.config import TrainConfig
 from train.hardware import Hardware, read_hardware
@@ -73,15 +74,19 @@ class BenchConfig:
     def __post_init__(self) -> None:
         unknown = [suite for suite in self.suites if suite not in SUITES]
         if unknown:
-            raise BenchError(f"suite {unknown[0]!r} is not known; use some of {', '.join(SUITES)}")
+            raise BenchError(
+                "suite {unknown!r} is not known; use some of {suites}", unknown=unknown[0], suites=", ".join(SUITES)
+            )
         if not self.suites:
-            raise BenchError(f"suites is empty; use some of {', '.join(SUITES)}")
+            raise BenchError("suites is empty; use some of {suites}", suites=", ".join(SUITES))
         for name, least in (("images", 1), ("threads", 0), ("photos", 1), ("megabytes", 1), ("batch_size", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
-                raise BenchError(f"{name}={value} is below {least}; use {least} or more")
+                raise BenchError(
+                    "{name}={value} is below {least}; use {least} or more", name=name, value=value, least=least
+                )
         if self.seconds is not None and not 0 < self.seconds < float("inf"):
-            raise BenchError(f"seconds={self.seconds} is not a positive number; try 2")
+            raise BenchError("seconds={seconds} is not a positive number; try 2", seconds=self.seconds)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,7 +132,12 @@ class Setup:
         if config.cache:
             cached = CacheIndex.load(config.cache).spec.side
             if config.side not in (None, cached):
-                raise BenchError(f"side={config.side} is not that of {config.cache}, {cached}; leave one of both out")
+                raise BenchError(
+                    "side={side} is not that of {cache}, {cached}; leave one of both out",
+                    side=config.side,
+                    cache=config.cache,
+                    cached=cached,
+                )
             side = cached
         return cls(
             config=config,
@@ -155,7 +165,7 @@ class Setup:
     @property
     def shape(self) -> str:
         """Side and batch in words, as rows give them."""
-        return f"side {self.side}, batch {self.batch_size}"
+        return message("side {side}, batch {batch_size}", side=self.side, batch_size=self.batch_size)
 
     @property
     def network(self) -> str:

@@ -16,6 +16,7 @@ from bench.material import Material
 from bench.report import Row
 from bench.timing import Rates, Work
 from bench.workloads import describe
+from cache.messages import message
 from model.network import NetworkConfig, build_network
 from train.step import DTYPES
 
@@ -24,7 +25,7 @@ ROTATED_BYTES = 64 << 20
 
 MOST_BUFFERS = 32
 
-PASSES = ("forward", "data gradient", "weight gradient")
+PASSES = ("forward", message("data gradient"), message("weight gradient"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, order=True)
@@ -48,8 +49,20 @@ class Shape:
 
     def __str__(self) -> str:
         """In words, as rows give it: `3x3, 64 to 128, at 32x32`."""
-        how = f" up by {self.stride}" if self.transposed else f" by {self.stride}" if self.stride > 1 else ""
-        return f"{self.kernel}x{self.kernel}{how}, {self.channels} to {self.filters}, at {self.height}x{self.width}"
+        how = (
+            message(" up by {stride}", stride=self.stride)
+            if self.transposed
+            else (message(" by {stride}", stride=self.stride) if self.stride > 1 else "")
+        )
+        return message(
+            "{kernel}x{kernel}{how}, {channels} to {filters}, at {height}x{width}",
+            kernel=self.kernel,
+            how=how,
+            channels=self.channels,
+            filters=self.filters,
+            height=self.height,
+            width=self.width,
+        )
 
     @property
     def flops(self) -> int:
@@ -97,16 +110,26 @@ def convolution_rows(setup: Setup, _material: Material) -> Iterator[Row]:
         works = {name: convolve(shape, name, setup) for name in PASSES}
         works["limit"] = multiply_matrices(training.precision, setup.device)
         found = setup.measure(works, share=0.25)
-        share = f"{count} in {setup.network}, {100 * count * shape.flops / total:.1f}% of its arithmetic"
+        share = message(
+            "{count} in {network}, {count2:.1f}% of its arithmetic",
+            count=count,
+            network=setup.network,
+            count2=100 * count * shape.flops / total,
+        )
         for name in PASSES:
             yield Row.measured(
                 Rates(tuple(rate * shape.flops / 1e9 for rate in found[name].values)),
                 suite="convolutions",
                 name=f"{shape}: {name}",
-                setup=f"{share}; batch {setup.batch_size}, {describe(training)}",
+                setup=message(
+                    "{share}; batch {batch_size}, {describe}",
+                    share=share,
+                    batch_size=setup.batch_size,
+                    describe=describe(training),
+                ),
                 unit="GFLOP/s",
                 limit=found["limit"].median / 1e9,
-                limit_name=f"matrix product, {training.precision}",
+                limit_name=message("matrix product, {precision}", precision=training.precision),
             )
 
 

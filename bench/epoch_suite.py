@@ -25,20 +25,21 @@ from bench.workloads import (
     random_batch,
     skip,
 )
+from cache.messages import message
 from loader.batch import Batch
 from loader.loader import Loader, open_loader
 from train.step import TrainStep
 
 LOADER, STEP, BOTH, OVERLAP, WAIT, WARMUP, MEMORY, HELD, MINUTES = (
-    "loader alone",
-    "training step alone",
-    "loader and training step",
+    message("loader alone"),
+    message("training step alone"),
+    message("loader and training step"),
     "overlap",
-    "data wait",
+    message("data wait"),
     "warm-up",
-    "peak memory",
-    "peak memory, held",
-    "minutes per epoch",
+    message("peak memory"),
+    message("peak memory, held"),
+    message("minutes per epoch"),
 )
 """Names of the rows."""
 
@@ -83,16 +84,28 @@ def epoch_rows(setup: Setup, material: Material) -> Iterator[Row]:
         works = {LOADER: pull(alone), STEP: learn(step, batch), BOTH: together.work(plan)}
         found = setup.measure(works, share=USUALLY, rounds=plan.rounds)
     both, slower = found[BOTH], min((LOADER, STEP), key=lambda name: found[name].median)
-    how = f"{describe(training)}, {backend} loader, {training.loader.augment} augmentation"
+    how = message(
+        "{describe}, {backend} loader, {augment} augmentation",
+        describe=describe(training),
+        backend=backend,
+        augment=training.loader.augment,
+    )
     row = partial(Row.measured, suite="epoch", setup=f"{setup.network}, {setup.shape}, {how}")
     yield row(found[LOADER], name=LOADER, unit="images/s")
     yield row(found[STEP], name=STEP, unit="images/s")
-    note = f"{material.cache_name}, {setup.threads} threads; {plan.describe(setup.batch_size)}"
+    note = message(
+        "{cache_name}, {threads} threads; {describe}",
+        cache_name=material.cache_name,
+        threads=setup.threads,
+        describe=plan.describe(setup.batch_size),
+    )
     yield row(both, name=BOTH, unit="images/s", limit=found[slower], limit_name=slower, note=note)
-    note = "100%: the faster of both is hidden behind the slower; on a CPU they share the cores"
+    note = message("100%: the faster of both is hidden behind the slower; on a CPU they share the cores")
     yield row(overlap(found[LOADER], found[STEP], both), name=OVERLAP, unit="%", note=note)
     yield row(Rates(tuple(100 * share for share in together.waits)), name=WAIT, unit="%")
-    note = "the first step, apart: compiles, or looks for kernels; what was compiled before comes from torch's cache"
+    note = message(
+        "the first step, apart: compiles, or looks for kernels; what was compiled before comes from torch's cache"
+    )
     yield row(warmup, name=WARMUP, unit="s", note=note)
     for name, (what, size) in zip((MEMORY, HELD), memory.found().items(), strict=False):
         yield row(size / 1e6, name=name, unit="MB", note=what)
@@ -102,7 +115,11 @@ def epoch_rows(setup: Setup, material: Material) -> Iterator[Row]:
         unit="min",
         limit=images / found[slower].median / 60,
         limit_name=slower,
-        note=f"{images:,} images{'' if plan.whole else ', extrapolated'}; validation not included",
+        note=message(
+            "{images:,} images{value}; validation not included",
+            images=images,
+            value=("" if plan.whole else ", extrapolated"),
+        ),
     )
 
 
@@ -131,9 +148,13 @@ class EpochPlan:
     def describe(self, batch_size: int) -> str:
         """In words, as rows give it."""
         if self.whole:
-            return f"a true epoch of {self.steps * batch_size:,} images"
-        enough = "" if self.wanted is None else f": --seconds {self.wanted:g} for {STEPS}"
-        return f"windows, {self.steps * self.rounds} steps{enough}"
+            return message("a true epoch of {steps:,} images", steps=self.steps * batch_size)
+        enough = (
+            ""
+            if self.wanted is None
+            else message(": --seconds {wanted:g} for {steps}", wanted=self.wanted, steps=STEPS)
+        )
+        return message("windows, {steps} steps{enough}", steps=self.steps * self.rounds, enough=enough)
 
 
 def plan_epoch(*, images: int, samples: int, batch_size: int, rate: float, seconds: float, rounds: int) -> EpochPlan:

@@ -13,6 +13,7 @@ from bench.hardware import Machine
 from bench.report import BenchError, Row
 from bench.roofline import CARDS, Card, Roof, find_card, memory_bound_share, step_seconds
 from cache.choices import Precision
+from cache.messages import message
 from model.network import NetworkConfig
 from train.profiles import Profile
 from train.profiles import profile as find_profile
@@ -86,7 +87,9 @@ def estimate_step(census: Census, roof: Roof, family: str, rows: Sequence[Calibr
     """
     known = efficiency_of(rows, roof, family)
     if known is None:
-        raise BenchError(f"no measured row is of {roof.kind}, to estimate from; put a report of one into bench/results")
+        raise BenchError(
+            "no measured row is of {kind}, to estimate from; put a report of one into bench/results", kind=roof.kind
+        )
     low, middle, high = (
         census.images / step_seconds(census, roof, share) for share in (known.low, known.middle, known.high)
     )
@@ -147,7 +150,7 @@ def card_of(
     if peak is None or bandwidth is None or memory is None:
         raise BenchError("a card that is not listed needs all of --peak TFLOP/s, --bandwidth GB/s and --memory GB")
     narrow = None if precision == "fp32" else peak
-    return Card(name=gpu or "a card", memory=memory, bandwidth=bandwidth, fp32=peak, narrow=narrow)
+    return Card(name=(gpu or message("a card")), memory=memory, bandwidth=bandwidth, fp32=peak, narrow=narrow)
 
 
 def profile_of(card: Card, **changes: Any) -> Profile:
@@ -165,7 +168,11 @@ def profile_of(card: Card, **changes: Any) -> Profile:
         profile = dataclasses.replace(profile, precision="fp32", channels_last=False, compile=False)
     for name in ("side", "batch_size"):
         if changes.get(name, 1) < 1:
-            raise BenchError(f"{name}={changes[name]} is below 1; use 256 to 512 for a side, 8 to 64 for a batch")
+            raise BenchError(
+                "{name}={changes} is below 1; use 256 to 512 for a side, 8 to 64 for a batch",
+                name=name,
+                changes=changes[name],
+            )
     return dataclasses.replace(profile, **changes)
 
 
@@ -177,9 +184,15 @@ def card_rows(rows: Sequence[Calibration]) -> Iterator[Row]:
         profile = find_profile(card.profile)
         for network in NETWORKS:
             found = estimate_profile(profile, network, card, rows)
-            shape = f"{network}, side {profile.side}, batch {profile.batch_size}, {profile.precision}"
-            size = "" if found.fits(card.memory) else ", too large"
-            note = f"{found.memory:.0f} of {card.memory:g} GB"
+            shape = message(
+                "{network}, side {side}, batch {batch_size}, {precision}",
+                network=network,
+                side=profile.side,
+                batch_size=profile.batch_size,
+                precision=profile.precision,
+            )
+            size = "" if found.fits(card.memory) else message(", too large")
+            note = message("{memory:.0f} of {memory2:g} GB", memory=found.memory, memory2=card.memory)
             yield _row(found, name=f"{profile.name}, {network}", setup=shape + size, note=note)
 
 
@@ -198,7 +211,7 @@ def processor_rows(
         except BenchError:  # nobody has measured such a processor
             return
         shape = f"{network}, {setup.shape}, {training.precision}"
-        yield _row(found, name=f"cpu, {network}", setup=shape, note="this machine")
+        yield _row(found, name=message("cpu, {network}", network=network), setup=shape, note=message("this machine"))
 
 
 def _row(found: Estimate, **fields: Any) -> Row:

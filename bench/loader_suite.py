@@ -17,9 +17,10 @@ from bench.peers.suite import peer_suite
 from bench.report import Row
 from bench.timing import Rates, Work
 from bench.workloads import loader_config, pull, run_program
+from cache.choices import Backend, Level
+from cache.messages import Message, message
 from cache.reader import CacheReader
-from loader.augment import Level
-from loader.batch import Backend, LoaderConfig
+from loader.batch import LoaderConfig
 from loader.loader import open_loader
 
 MOST_COPIED = 1 << 30
@@ -31,11 +32,11 @@ DECODED_SAMPLES = 512
 ON_THE_FLY_SAMPLES = 64
 """Fewest samples in one call of the plain DataLoader, so that its workers are busy most of the time."""
 
-PLAIN = "plain DataLoader, on the fly"
-TIMES = "{}: times the plain DataLoader"
+PLAIN = message("plain DataLoader, on the fly")
+TIMES = message("{name}: times the plain DataLoader")
 """Name of a row; for the loader's name."""
 
-NATIVE = "native, augmentation none"
+NATIVE = message("native, augmentation none")
 
 WARM_EPOCHS, EPOCHS, QUICK_EPOCHS = 2, 20, 4
 """Epochs after which a process's memory is read: first when all buffers exist, then to see whether it grows."""
@@ -50,7 +51,7 @@ def loader_rows(setup: Setup, material: Material) -> Iterator[Row]:
     if find_spec("nvidia") and find_spec("nvidia.dali"):
         # Augmenting with DALI on a CPU is too slow for a first impression.
         variants += [("dali", "none")] if setup.config.quick else [("dali", "none"), ("dali", "light")]
-    names = [f"{backend}, augmentation {level}" for backend, level in variants]
+    names = [message("{backend}, augmentation {level}", backend=backend, level=level) for backend, level in variants]
     with ExitStack() as stack:
         works = {PLAIN: _plain(setup, material)}  # first: its workers are forked before there are threads of ours
         stack.callback(works.clear)  # ends the workers
@@ -60,18 +61,28 @@ def loader_rows(setup: Setup, material: Material) -> Iterator[Row]:
         pool = stack.enter_context(thread_pool(setup.threads))
         works["limit"], limit_name = loading_limit(pool, setup, material.cache)
         found = setup.measure(works)
-    described = f"{setup.shape}, {setup.threads} threads, {material.cache_name}"
+    described = message(
+        "{shape}, {threads} threads, {cache_name}",
+        shape=setup.shape,
+        threads=setup.threads,
+        cache_name=material.cache_name,
+    )
     row = partial(Row.measured, suite="loader")
     rate = partial(row, unit="samples/s", limit=found["limit"], limit_name=limit_name)
     for name in names:
         yield rate(found[name], name=name, setup=described)
     for name in names[:2]:
-        yield row(found[name].over(found[PLAIN]), name=TIMES.format(name), setup=described, unit="times")
+        yield row(found[name].over(found[PLAIN]), name=Message(TIMES, name=name), setup=described, unit="times")
     yield rate(
         found[PLAIN],
         name=PLAIN,
-        setup=f"{setup.shape}, {setup.threads} workers, {material.photos_name}",
-        note="decodes, draws with pycocotools and resizes each sample anew; no augmentation",
+        setup=message(
+            "{shape}, {threads} workers, {photos_name}",
+            shape=setup.shape,
+            threads=setup.threads,
+            photos_name=material.photos_name,
+        ),
+        note=message("decodes, draws with pycocotools and resizes each sample anew; no augmentation"),
         ours=False,
     )
     yield from _process_rows(setup, material)
@@ -100,10 +111,10 @@ def loading_limit(pool: ThreadPoolExecutor, setup: Setup, cache: Path) -> tuple[
         if reader.layout.codec == "jpeg":
             step = -(-len(reader) // DECODED_SAMPLES)
             jpegs = [reader.layout.split(reader.record(n)).image.tobytes() for n in range(0, len(reader), step)]
-            return decode(pool, jpegs), "decoding the same JPEGs"
+            return decode(pool, jpegs), message("decoding the same JPEGs")
         samples = max(1, min(len(reader), MOST_COPIED // reader.layout.image_bytes))
     ring = setup.batch_size * (LoaderConfig(cache=cache).prefetch + 1)
-    return copy_samples(pool, setup.threads, setup.side, samples, ring), "copying the same bytes"
+    return copy_samples(pool, setup.threads, setup.side, samples, ring), message("copying the same bytes")
 
 
 _PROGRAM = """
@@ -144,10 +155,15 @@ def _process_rows(setup: Setup, material: Material) -> Iterator[Row]:
     run_program(_PROGRAM, *arguments, 0)  # it may still have to compile
     runs = [run_program(_PROGRAM, *arguments, count) for count in (*[0] * (starts - 1), epochs)]
     _, before, after = runs[-1]
-    described = f"{setup.shape}, {setup.threads} threads, {material.cache_name}, a process of its own"
+    described = message(
+        "{shape}, {threads} threads, {cache_name}, a process of its own",
+        shape=setup.shape,
+        threads=setup.threads,
+        cache_name=material.cache_name,
+    )
     row = partial(Row.measured, suite="loader", setup=described)
-    note = "from opening the cache; libraries are imported, kernels compiled by an earlier process"
-    yield row(Rates(tuple(first for first, _, _ in runs)), name="native, first batch", unit="s", note=note)
+    note = message("from opening the cache; libraries are imported, kernels compiled by an earlier process")
+    yield row(Rates(tuple(first for first, _, _ in runs)), name=message("native, first batch"), unit="s", note=note)
     for number, megabytes in ((WARM_EPOCHS, before), (epochs, after)):
-        name = f"native, memory after {number} epochs"
-        yield row(megabytes, name=name, unit="MB", note="of the process, not of files")
+        name = message("native, memory after {number} epochs", number=number)
+        yield row(megabytes, name=name, unit="MB", note=message("of the process, not of files"))

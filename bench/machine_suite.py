@@ -10,6 +10,7 @@ from bench.config import Setup
 from bench.material import Material
 from bench.report import Row
 from bench.timing import Rates, Work
+from cache.messages import message
 
 COPY_BYTES = 256 << 20
 """Bytes copied in one call: more than processor caches hold, so that each byte comes from memory."""
@@ -26,25 +27,31 @@ def machine_rows(setup: Setup, material: Material) -> Iterator[Row]:
             rates = _billions(setup, copy_memory(pool, threads, COPY_BYTES))
         yield row(
             rates,
-            name=f"memory copy, {threads} thread{'s' if threads > 1 else ''}",
-            setup=f"{COPY_BYTES >> 20} MiB of random bytes",
+            name=(
+                message("memory copy, {threads} threads", threads=threads)
+                if threads > 1
+                else message("memory copy, {threads} thread", threads=threads)
+            ),
+            setup=message("{copy_bytes} MiB of random bytes", copy_bytes=COPY_BYTES >> 20),
             unit="GB/s",
-            note="bytes copied; each is read once and written once",
+            note=message("bytes copied; each is read once and written once"),
         )
     disk = read_disk(material.folder, DISK_BYTES)
     if disk:
         yield row(
             _billions(setup, disk),
-            name="disk read",
-            setup=f"{DISK_BYTES >> 20} MiB, temporary folder",
+            name=message("disk read"),
+            setup=message("{disk_bytes} MiB, temporary folder", disk_bytes=DISK_BYTES >> 20),
             unit="GB/s",
-            note="dropped from the page cache before; the disk's own cache, or a host's, may still hold it",
+            note=message("dropped from the page cache before; the disk's own cache, or a host's, may still hold it"),
         )
     # fp32, and what else the network runs in or the processor multiplies in hardware
     narrow = ["bf16"] if setup.device == "cuda" or setup.hardware.cpu_bf16 else []
     for precision in dict.fromkeys(["fp32", *narrow, setup.training.precision]):
         rates = _billions(setup, multiply_matrices(precision, setup.device))
-        yield row(rates, name=f"matrix product, {precision}", setup=setup.device, unit="GFLOP/s")
+        yield row(
+            rates, name=message("matrix product, {precision}", precision=precision), setup=setup.device, unit="GFLOP/s"
+        )
 
 
 def _billions(setup: Setup, work: Work) -> Rates:

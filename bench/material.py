@@ -12,9 +12,11 @@ from pathlib import Path
 
 from bench.config import Setup
 from bench.replica import repeat_cache
+from cache.choices import Codec
 from cache.index import CacheIndex
+from cache.messages import message
 from cache.record import RecordLayout
-from cache.spec import CacheSpec, Codec
+from cache.spec import CacheSpec
 from preprocess.build import BuildConfig, build_cache
 from preprocess.sources import Split, read_split
 from preprocess.synth import SynthConfig, make_dataset
@@ -40,7 +42,11 @@ class Material:
     @property
     def photos_name(self) -> str:
         """The photos in words, as rows give them."""
-        return f"{len(self.split.rows)} {'drawn ' if self.drawn else ''}photos"
+        return (
+            message("{rows_count} drawn photos", rows_count=len(self.split.rows))
+            if self.drawn
+            else message("{rows_count} photos", rows_count=len(self.split.rows))
+        )
 
     @cached_property
     def coco(self) -> Path:
@@ -92,8 +98,8 @@ class Material:
     def cache_name(self) -> str:
         """The cache in words, as rows give it."""
         index = CacheIndex.load(self.cache)
-        built = "" if self._setup.config.cache else f" of {self.photos_name}"
-        return f"{index.splits['train'].samples:,} samples{built}"
+        built = "" if self._setup.config.cache else message(" of {photos_name}", photos_name=self.photos_name)
+        return message("{samples:,} samples{built}", samples=index.splits["train"].samples, built=built)
 
     def build_config(self, out: Path, spec: CacheSpec) -> BuildConfig:
         """How to build a cache from the photos."""

@@ -16,6 +16,7 @@ from bench.roofline import find_card
 from bench.timing import Rates
 from bench.workloads import build_step, describe, learn, plain, random_batch
 from cache.choices import Precision
+from cache.messages import message
 from model.network import NetworkConfig, build_network
 
 
@@ -28,23 +29,31 @@ def model_rows(setup: Setup, _material: Material) -> Iterator[Row]:
     batch = random_batch(setup)
     works = {
         "profile": learn(build_step(training), batch),
-        "plain torch": learn(build_step(ordinary), batch),
+        message("plain torch"): learn(build_step(ordinary), batch),
         "limit": multiply_matrices(training.precision, setup.device),
-        "plain limit": multiply_matrices("fp32", setup.device),
+        message("plain limit"): multiply_matrices("fp32", setup.device),
     }
     found = setup.measure(works)
     flops = count_flops(training.network, setup.side, backward=True)
-    shape = f"{setup.network}, {setup.shape}, {torch.get_num_threads()} threads"
+    shape = message(
+        "{network}, {shape}, {get_num_threads} threads",
+        network=setup.network,
+        shape=setup.shape,
+        get_num_threads=torch.get_num_threads(),
+    )
     gpu = setup.hardware.gpu.name if setup.device == "cuda" and setup.hardware.gpu else None
-    for name, config, limit in (("profile", training, "limit"), ("plain torch", ordinary, "plain limit")):
+    for name, config, limit in (
+        ("profile", training, "limit"),
+        (message("plain torch"), ordinary, message("plain limit")),
+    ):
         row = partial(Row.measured, suite="model", setup=f"{shape}, {describe(config)}")
         yield row(
             found[name],
-            name=f"training step ({name})",
+            name=message("training step ({name})", name=name),
             unit="images/s",
             limit=found[limit].median / flops,
-            limit_name=f"matrix product, {config.precision}",
-            note=f"{flops / 1e9:.3g} GFLOP an image, counted from the network",
+            limit_name=message("matrix product, {precision}", precision=config.precision),
+            note=message("{flops:.3g} GFLOP an image, counted from the network", flops=flops / 1e9),
         )
         peak, peak_name = named_peak(gpu, config.precision, found[limit])
         reached = found[name].each(lambda rate: rate * flops)
@@ -54,10 +63,12 @@ def model_rows(setup: Setup, _material: Material) -> Iterator[Row]:
             unit="%",
             limit=100.0,
             limit_name=peak_name,
-            note=f"{reached.median / 1e9:,.4g} of {peak.median / 1e9:,.4g} GFLOP/s",
+            note=message(
+                "{median:,.4g} of {median2:,.4g} GFLOP/s", median=reached.median / 1e9, median2=peak.median / 1e9
+            ),
         )
         if name == "profile":
-            yield row(found[name].over(found["plain torch"]), name="profile: times plain torch", unit="times")
+            yield row(found[name].over(found["plain torch"]), name=message("profile: times plain torch"), unit="times")
 
 
 def named_peak(gpu: str | None, precision: Precision, product: Rates) -> tuple[Rates, str]:
@@ -72,10 +83,12 @@ def named_peak(gpu: str | None, precision: Precision, product: Rates) -> tuple[R
         card = find_card(gpu or "")
         peak = card.peak(precision)
     except BenchError:  # not listed, or without such units
-        return product, f"matrix product, {precision}"
+        return product, message("matrix product, {precision}", precision=precision)
     # Convolutions in fp32 may still take tensor cores, in TF32: then they can be faster than this.
-    where = " without tensor cores" if precision == "fp32" and card.narrow else ""
-    return Rates((peak,) * product.runs), f"data sheet of {card.name}, {precision}{where}"
+    where = message(" without tensor cores") if precision == "fp32" and card.narrow else ""
+    return Rates((peak,) * product.runs), message(
+        "data sheet of {name}, {precision}{where}", name=card.name, precision=precision, where=where
+    )
 
 
 def count_flops(config: NetworkConfig, side: int, *, backward: bool) -> int:

@@ -23,6 +23,7 @@ from bench.report import Row
 from bench.timing import Work
 from bench.workloads import PEAK_MEMORY, run_program
 from cache.child import end_with_parent
+from cache.messages import message
 from cache.record import RecordLayout
 from cache.spec import CacheSpec
 from preprocess.build import BuildConfig, build_cache
@@ -53,7 +54,7 @@ build_cache(BuildConfig(
 print(peak_memory())
 """
 
-NOTE = "whole builds: reading the JSON, drawing, packing, hashing, writing, syncing"
+NOTE = message("whole builds: reading the JSON, drawing, packing, hashing, writing, syncing")
 
 
 def preprocess_rows(setup: Setup, material: Material) -> Iterator[Row]:
@@ -65,11 +66,11 @@ def preprocess_rows(setup: Setup, material: Material) -> Iterator[Row]:
     repeat_dataset(material.split, coco, images)
     files = [material.files[number % len(material.files)] for number in range(images)]
     specs = {
-        "lmdb raw": CacheSpec(side=setup.side),
-        "lmdb jpeg": CacheSpec(side=setup.side, codec="jpeg"),
-        "zarr raw": CacheSpec(side=setup.side, store="zarr"),
+        message("lmdb raw"): CacheSpec(side=setup.side),
+        message("lmdb jpeg"): CacheSpec(side=setup.side, codec="jpeg"),
+        message("zarr raw"): CacheSpec(side=setup.side, store="zarr"),
     }
-    raw = specs["lmdb raw"]
+    raw = specs[message("lmdb raw")]
     _split[:] = [read_split(coco, "train", raw)]
     with thread_pool(setup.threads) as pool, _processes(coco, raw, setup.threads) as processes:
         works = {name: _build(coco, material.folder / "builds", spec, setup.threads) for name, spec in specs.items()}
@@ -78,23 +79,33 @@ def preprocess_rows(setup: Setup, material: Material) -> Iterator[Row]:
         works["threads"] = _records(pool, images, raw)
         works["processes"] = _records(processes, images, raw)
         found = setup.measure(works, rounds=min(setup.rounds, MOST_ROUNDS))
-    described = f"{material.photos_name} as {images}, side {setup.side}, {setup.threads} threads"
+    described = message(
+        "{photos_name} as {images}, side {side}, {threads} threads",
+        photos_name=material.photos_name,
+        images=images,
+        side=setup.side,
+        threads=setup.threads,
+    )
     row = partial(Row.measured, suite="preprocess", setup=described)
-    resize = "cv2.imdecode + INTER_AREA"
+    resize = message("cv2.imdecode + INTER_AREA")
     resizing = partial(row, unit="images/s", limit=found["floor"], limit_name=resize)
-    decoding = partial(row, unit="images/s", limit=found["decode"], limit_name="decoding alone")
+    decoding = partial(row, unit="images/s", limit=found["decode"], limit_name=message("decoding alone"))
     for name in specs:
         yield resizing(found[name], name=name, note=NOTE)
     for name in specs:
-        yield row(found["floor"].over(found[name]), name=f"{name}: wall time, times {resize}", unit="times")
+        yield row(
+            found["floor"].over(found[name]),
+            name=message("{name}: wall time, times {resize}", name=name, resize=resize),
+            unit="times",
+        )
     for name in specs:
-        yield decoding(found[name], name=f"{name}, against decoding")
+        yield decoding(found[name], name=message("{name}, against decoding", name=name))
     yield decoding(found["floor"], name=resize, ours=False)
     for name, note in (
-        ("threads", "as builds do it"),
-        ("processes", "their records are thrown away, no byte of them is sent: the best case of processes"),
+        ("threads", message("as builds do it")),
+        ("processes", message("their records are thrown away, no byte of them is sent: the best case of processes")),
     ):
-        yield resizing(found[name], name=f"making records in {name}", note=note)
+        yield resizing(found[name], name=message("making records in {name}", name=name), note=note)
     yield from _memory_rows(setup, material)
 
 
@@ -149,7 +160,10 @@ def _memory_rows(setup: Setup, material: Material) -> Iterator[Row]:
     """Peak memory of builds of few and of many images, each in a process of its own."""
     several = QUICK_MEMORY_IMAGES if setup.config.quick else SHORT_MEMORY_IMAGES if material.drawn else MEMORY_IMAGES
     for images in several:
-        coco, out = material.folder / f"memory {images}", material.folder / "memory cache"
+        coco, out = (
+            material.folder / message("memory {images}", images=images),
+            material.folder / message("memory cache"),
+        )
         repeat_dataset(material.split, coco, images)
         (peak,) = run_program(_BUILD, coco, out, setup.side, setup.threads)
         shutil.rmtree(coco)
@@ -158,8 +172,13 @@ def _memory_rows(setup: Setup, material: Material) -> Iterator[Row]:
             yield Row.measured(
                 peak / 1e6,
                 suite="preprocess",
-                setup=f"{images:,} images, side {setup.side}, {setup.threads} threads",
-                name=f"lmdb raw, {images:,} images: peak memory",
+                setup=message(
+                    "{images:,} images, side {side}, {threads} threads",
+                    images=images,
+                    side=setup.side,
+                    threads=setup.threads,
+                ),
+                name=message("lmdb raw, {images:,} images: peak memory", images=images),
                 unit="MB",
-                note="of the process, with Python and libraries",
+                note=message("of the process, with Python and libraries"),
             )

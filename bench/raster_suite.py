@@ -19,6 +19,7 @@ from bench.material import Material
 from bench.raster_fuzz import Parts, count_differences, draw_unions
 from bench.report import Row
 from bench.timing import Work
+from cache.messages import Message, message
 from cache.spec import CacheSpec
 from preprocess.errors import DatasetError
 from preprocess.raster import CROWD_IGNORE, fill_planes, fill_union, fill_union_bits
@@ -28,7 +29,7 @@ U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 
-TIMES = "{}: times pycocotools"
+TIMES = message("{name}: times pycocotools")
 """Name of a row, for `bytes` and for `bits`."""
 
 SHARE = 0.5
@@ -37,25 +38,32 @@ SHARE = 0.5
 FUZZ_POLYGONS, FUZZ_SHORT, FUZZ_QUICK = 100_000, 10_000, 2_000
 """Random polygons that are compared; the second number where the photos are drawn."""
 
-_PLANE, _PACKED, _BOTH = "overwriting the plane", "overwriting the packed plane", "overwriting both planes"
+_PLANE, _PACKED, _BOTH = (
+    message("overwriting the plane"),
+    message("overwriting the packed plane"),
+    message("overwriting both planes"),
+)
 _EACH = {
-    "bytes": ("union as bytes", _PLANE),
-    "bits": ("union as packed bits", _PACKED),
-    "planes": ("both planes as bytes", _BOTH),
-    "pycocotools": ("union by pycocotools", _PLANE),
-    "cv2.fillPoly": ("union by cv2.fillPoly", _PLANE),
-    "cv2.fillPoly alone": ("union by cv2.fillPoly alone", _PLANE),
+    "bytes": (message("union as bytes"), _PLANE),
+    "bits": (message("union as packed bits"), _PACKED),
+    "planes": (message("both planes as bytes"), _BOTH),
+    "pycocotools": (message("union by pycocotools"), _PLANE),
+    "cv2.fillPoly": (message("union by cv2.fillPoly"), _PLANE),
+    message("cv2.fillPoly alone"): (message("union by cv2.fillPoly alone"), _PLANE),
 }
-_ALL = {"all bytes": ("all unions as bytes", _PLANE), "all bits": ("all unions as packed bits", _PACKED)}
+_ALL = {
+    message("all bytes"): (message("all unions as bytes"), _PLANE),
+    message("all bits"): (message("all unions as packed bits"), _PACKED),
+}
 """What is measured, photo by photo and in one call: name of the row, and the limit."""
 
 _RATIOS = {
-    TIMES.format("bytes"): ("bytes", "pycocotools"),
-    TIMES.format("bits"): ("bits", "pycocotools"),
-    "bytes: times cv2.fillPoly": ("bytes", "cv2.fillPoly"),
-    "bytes: times cv2.fillPoly alone": ("bytes", "cv2.fillPoly alone"),
-    TIMES.format("all bytes"): ("all bytes", "pycocotools"),
-    TIMES.format("all bits"): ("all bits", "pycocotools"),
+    Message(TIMES, name="bytes"): ("bytes", "pycocotools"),
+    Message(TIMES, name="bits"): ("bits", "pycocotools"),
+    message("bytes: times cv2.fillPoly"): ("bytes", "cv2.fillPoly"),
+    message("bytes: times cv2.fillPoly alone"): ("bytes", message("cv2.fillPoly alone")),
+    Message(TIMES, name=message("all bytes")): (message("all bytes"), "pycocotools"),
+    Message(TIMES, name=message("all bits")): (message("all bits"), "pycocotools"),
 }
 _PEERS = {peer for _, peer in _RATIOS.values()}
 
@@ -64,8 +72,10 @@ def raster_rows(setup: Setup, material: Material) -> Iterator[Row]:
     """Planes of each photo at native size, in one thread; a union is that of all annotations."""
     with thread_pool(1):  # OpenCV, too, draws in one thread
         found = setup.measure(_works(material.coco, material.split), share=SHARE)
-    for rates, calls in ((_EACH, "a call for each photo"), (_ALL, "one call for all photos")):
-        described = f"{material.photos_name} at native size, 1 thread, {calls}"
+    for rates, calls in ((_EACH, message("a call for each photo")), (_ALL, message("one call for all photos"))):
+        described = message(
+            "{photos_name} at native size, 1 thread, {calls}", photos_name=material.photos_name, calls=calls
+        )
         row = partial(Row.measured, suite="raster", setup=described)
         for which, (name, limit) in rates.items():
             ours = which not in _PEERS
@@ -110,9 +120,9 @@ def _works(coco: Path, split: Split) -> dict[str, Work]:
         "planes": _each(fill_planes, plane_calls),
         "pycocotools": _each(masks.union, numbers),
         "cv2.fillPoly": _each(fills.union, numbers),
-        "cv2.fillPoly alone": _each(fills_alone.union, numbers),
-        "all bytes": lambda: _unions(parts, first_part, last_part, height, width, person),
-        "all bits": lambda: _unions_bits(parts, first_part, last_part, height, width, words),
+        message("cv2.fillPoly alone"): _each(fills_alone.union, numbers),
+        message("all bytes"): lambda: _unions(parts, first_part, last_part, height, width, person),
+        message("all bits"): lambda: _unions_bits(parts, first_part, last_part, height, width, words),
     }
     return {
         **{which: Work(run=run, items=len(rows)) for which, run in works.items()},
@@ -155,16 +165,16 @@ def _difference_rows(setup: Setup, material: Material) -> Iterator[Row]:
     polygons = FUZZ_QUICK if setup.config.quick else FUZZ_SHORT if material.drawn else FUZZ_POLYGONS
     found = [compare_photos(material.coco, split) for split in splits]
     for name, work, (differing, compared) in (
-        ("photos", f"{photos} photos, unions and both planes", np.sum(found, axis=0).tolist()),
-        ("fuzz", f"{polygons:,} fuzz polygons, unions", count_differences(polygons)),
+        ("photos", message("{photos} photos, unions and both planes", photos=photos), np.sum(found, axis=0).tolist()),
+        ("fuzz", message("{polygons:,} fuzz polygons, unions", polygons=polygons), count_differences(polygons)),
     ):
         yield Row.measured(
             float(differing),
-            name=f"{name}: unlike pycocotools",
+            name=message("{name}: unlike pycocotools", name=name),
             unit="pixels",
             suite="raster",
-            setup=f"{work}, as bytes and as packed bits",
-            note=f"of {compared:,} pixels",
+            setup=message("{work}, as bytes and as packed bits", work=work),
+            note=message("of {compared:,} pixels", compared=compared),
         )
 
 

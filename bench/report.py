@@ -36,11 +36,12 @@ import msgspec
 from bench.hardware import Machine
 from bench.timing import Rates
 from cache.atomic import write_atomically
+from cache.messages import UserError
 
 Kind = Literal["measured", "guide", "estimated"]
 
 
-class BenchError(ValueError):
+class BenchError(UserError):
     """A benchmark that cannot be run as asked, or a report that cannot be read."""
 
 
@@ -109,9 +110,13 @@ class BenchReport:
         try:
             return msgspec.json.decode(path.read_bytes(), type=cls)
         except FileNotFoundError:
-            raise BenchError(f"{path} is missing; a report is written by: cli.py bench --json {path}") from None
+            raise BenchError(
+                "{path} is missing; a report is written by: cli.py bench --json {path}", path=path
+            ) from None
         except msgspec.DecodeError as error:
-            raise BenchError(f"{path} is not a benchmark report: {error}; write it anew with --json") from None
+            raise BenchError(
+                "{path} is not a benchmark report: {error}; write it anew with --json", path=path, error=error
+            ) from None
 
 
 def write_json(path: Path, document: object) -> None:

@@ -6,14 +6,11 @@ import dataclasses
 import difflib
 import math
 import re
-from typing import Literal
 
 from bench.census import Census, Operation
 from bench.report import BenchError
 from cache.choices import Precision
-
-Kind = Literal["tensor cores", "fp32 on a GPU", "bf16 on a CPU", "fp32 on a CPU"]
-"""Kinds of arithmetic; how near to the peak convolutions come is only comparable within one."""
+from cache.messages import message
 
 COPIED = 0.85
 """Share of a memory's bandwidth that kernels reach that only copy."""
@@ -25,7 +22,8 @@ class Roof:
 
     Attributes:
         machine: name of the card or processor.
-        kind: of arithmetic.
+        kind: of arithmetic, as "tensor cores" or "fp32 on a CPU"; how near to the peak convolutions come is only
+            comparable within one kind.
         peak: FLOP/s of a matrix product.
         bandwidth: bytes/s of memory, reads and writes together.
         compiled: whether pointwise operations are fused with their neighbours.
@@ -33,7 +31,7 @@ class Roof:
     """
 
     machine: str
-    kind: Kind
+    kind: str
     peak: float
     bandwidth: float
     compiled: bool
@@ -65,7 +63,12 @@ class Card:
         for field, unit in units.items():
             value = getattr(self, field)
             if value is not None and not 0 < value < math.inf:
-                raise BenchError(f"{field}={value} is not a positive number of {unit}; see the card's data sheet")
+                raise BenchError(
+                    "{field}={value} is not a positive number of {unit}; see the card's data sheet",
+                    field=field,
+                    value=value,
+                    unit=unit,
+                )
 
     def peak(self, precision: Precision) -> float:
         """FLOP/s in a precision.
@@ -75,7 +78,9 @@ class Card:
         """
         value = self.fp32 if precision == "fp32" else self.narrow
         if value is None:
-            raise BenchError(f"precision={precision}, but {self.name} has no tensor cores; use fp32")
+            raise BenchError(
+                "precision={precision}, but {name} has no tensor cores; use fp32", precision=precision, name=self.name
+            )
         return 1e12 * value
 
     def roof(self, precision: Precision, *, compiled: bool) -> Roof:
@@ -86,7 +91,7 @@ class Card:
         """
         return Roof(
             machine=self.name,
-            kind="fp32 on a GPU" if precision == "fp32" else "tensor cores",
+            kind=(message("fp32 on a GPU") if precision == "fp32" else message("tensor cores")),
             peak=self.peak(precision),
             bandwidth=1e9 * self.bandwidth,
             compiled=compiled,
@@ -131,7 +136,9 @@ def find_card(name: str) -> Card:
     near = difflib.get_close_matches(_plain(name), known, n=3, cutoff=0.5)
     listed = ", ".join(dict.fromkeys(known[plain].name for plain in near)) or ", ".join(card.name for card in CARDS)
     raise BenchError(
-        f"gpu={name!r} is not listed (near it: {listed}); describe it by --peak TFLOP/s, --bandwidth GB/s, --memory GB"
+        "gpu={name!r} is not listed (near it: {listed}); describe it by --peak TFLOP/s, --bandwidth GB/s, --memory GB",
+        name=name,
+        listed=listed,
     )
 
 

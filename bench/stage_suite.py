@@ -19,16 +19,15 @@ from bench.model_suite import count_flops
 from bench.report import Row
 from bench.timing import Work
 from bench.workloads import LEARNING_RATE, build_step, describe, loader_config, pull, random_batch
+from cache.choices import Codec, Level, OptimizerName
+from cache.messages import message
 from cache.reader import CacheReader
-from cache.spec import Codec
-from loader.augment import Level
 from loader.loader import open_loader
-from train.optimizer import OptimizerName
 from train.step import TrainStep
 
 READ, DECODE, COPY, AUGMENT, TRANSFER, FORWARD, BACKWARD, UPDATE = (
-    "disk read",
-    "decode JPEG",
+    message("disk read"),
+    message("decode JPEG"),
     "copy",
     "augment",
     "transfer",
@@ -84,7 +83,13 @@ def stage_rows(setup: Setup, material: Material) -> Iterator[Row]:
             found[name],
             suite="stages",
             name=name,
-            setup=f"{setup.network}, {setup.shape}, {describe(setup.training)}, {setup.threads} threads",
+            setup=message(
+                "{network}, {shape}, {describe}, {threads} threads",
+                network=setup.network,
+                shape=setup.shape,
+                describe=describe(setup.training),
+                threads=setup.threads,
+            ),
             unit="images/s",
             limit=found[str(id(stage.limit))].median / stage.items,
             limit_name=stage.limit_name,
@@ -99,8 +104,10 @@ def _reading(setup: Setup, material: Material, pool: ThreadPoolExecutor) -> dict
     if not records or not disk:
         return {}
     size = (material.folder / RECORDS).stat().st_size / records.items
-    note = f"{records.items:,.0f} records in random order, mapped, dropped from the page cache before"
-    return {READ: Stage(work=records, limit=disk, items=size, limit_name="a file from end to end", note=note)}
+    note = message(
+        "{items:,.0f} records in random order, mapped, dropped from the page cache before", items=records.items
+    )
+    return {READ: Stage(work=records, limit=disk, items=size, limit_name=message("a file from end to end"), note=note)}
 
 
 def _loading(setup: Setup, material: Material, pool: ThreadPoolExecutor, stack: ExitStack) -> dict[str, Stage]:
@@ -109,7 +116,7 @@ def _loading(setup: Setup, material: Material, pool: ThreadPoolExecutor, stack: 
     stages: tuple[tuple[str, Codec, Level, str], ...] = (
         (DECODE, "jpeg", "none", ""),
         (COPY, "raw", "none", ""),
-        (AUGMENT, "raw", "light", f"{AUGMENT}: copies in the same pass"),
+        (AUGMENT, "raw", "light", message("{augment}: copies in the same pass", augment=AUGMENT)),
     )
     made = {}
     for name, codec, level, note in stages:
@@ -125,13 +132,18 @@ def _computing(setup: Setup) -> dict[str, Stage]:
     training, device, batch = setup.training, setup.device, random_batch(setup)
     step = build_step(training)
     ahead, all_ways = (count_flops(training.network, setup.side, backward=back) for back in (False, True))
-    product, name = multiply_matrices(training.precision, device), f"matrix product, {training.precision}"
+    product, name = (
+        multiply_matrices(training.precision, device),
+        message("matrix product, {precision}", precision=training.precision),
+    )
     parameters, arrays = sum(parameter.numel() for parameter in step.network.parameters()), ARRAYS[training.optimizer]
     moving = {}
     if device == "cuda":
         size = sum(tensor.nbytes for tensor in batch) / setup.batch_size
         large = copy_tensor("cpu", device, COPIED_BYTES)
-        moving[TRANSFER] = Stage(work=transfer(batch, device), limit=large, items=size, limit_name="one large copy")
+        moving[TRANSFER] = Stage(
+            work=transfer(batch, device), limit=large, items=size, limit_name=message("one large copy")
+        )
     return {
         **moving,
         FORWARD: Stage(work=forward(step, batch), limit=product, items=ahead, limit_name=name),
@@ -141,8 +153,13 @@ def _computing(setup: Setup) -> dict[str, Stage]:
             limit=copy_tensor(device, device, COPIED_BYTES),
             # A byte that is copied is read and written; an update is of a whole batch.
             items=4 * arrays * parameters / 2 / setup.batch_size,
-            limit_name="copying memory",
-            note=f"{UPDATE}: clips, too; the limit is {arrays} x 4 bytes for each of {parameters:,} parameters",
+            limit_name=message("copying memory"),
+            note=message(
+                "{update}: clips, too; the limit is {arrays} x 4 bytes for each of {parameters:,} parameters",
+                update=UPDATE,
+                arrays=arrays,
+                parameters=parameters,
+            ),
         ),
     }
 

@@ -22,9 +22,10 @@ from bench.config import Setup
 from bench.material import Material
 from bench.report import Row
 from bench.timing import Work
+from cache.choices import Store
+from cache.messages import message
 from cache.record import U8, RecordLayout
 from cache.shards import open_reader, open_writer, shard_name
-from cache.spec import Store
 from cache.zarr_shards import DIMENSIONS
 
 SHARD_SAMPLES = 128
@@ -52,7 +53,7 @@ def store_rows(setup: Setup, material: Material) -> Iterator[Row]:
     records = np.random.default_rng(0).integers(0, 256, (samples, layout.raw_bytes), np.uint8)
     folder = material.folder / "stores"
     folder.mkdir()
-    described = f"{samples} random records, side {setup.side}"
+    described = message("{samples} random records, side {side}", samples=samples, side=setup.side)
     row = partial(Row.measured, suite="stores", unit="samples/s")
     works: dict[str, Work] = {store: _write(store, folder, layout, records[:SHARD_SAMPLES]) for store in STORES}
     works["file"] = _write_file(folder, records[:SHARD_SAMPLES])
@@ -60,17 +61,17 @@ def store_rows(setup: Setup, material: Material) -> Iterator[Row]:
     for store in STORES:
         yield row(
             found[store],
-            name=f"{store}, writing",
-            setup=f"{described}, 1 thread",
+            name=message("{store}, writing", store=store),
+            setup=message("{described}, 1 thread", described=described),
             limit=found["file"],
-            limit_name="writing the same bytes to a file",
-            note="synced, both",
+            limit_name=message("writing the same bytes to a file"),
+            note=message("synced, both"),
         )
     order = np.random.default_rng(1).permutation(samples).tolist()
     with ExitStack() as stack:
         reads: dict[str, Read] = {store: _open(stack, store, folder, layout, records) for store in STORES}
         libraries = [name for name in LIBRARIES if find_spec(name.partition("-")[0])]
-        others = {f"zarr through {name}": _open_library(name, folder) for name in libraries}
+        others = {message("zarr through {name}", name=name): _open_library(name, folder) for name in libraries}
         for threads in sorted({1, setup.threads}):
             with thread_pool(threads) as pool:
                 ring = _ring(2 * setup.batch_size * threads, layout.raw_bytes)
@@ -82,17 +83,21 @@ def store_rows(setup: Setup, material: Material) -> Iterator[Row]:
             for name in (*reads, *others):
                 yield row(
                     found[name],
-                    name=f"{name}, reading, {threads} thread{'s' if threads > 1 else ''}",
+                    name=(
+                        message("{name}, reading, {threads} threads", name=name, threads=threads)
+                        if threads > 1
+                        else message("{name}, reading, {threads} thread", name=name, threads=threads)
+                    ),
                     setup=described,
                     limit=found["memory"],
-                    limit_name="copying the same bytes",
+                    limit_name=message("copying the same bytes"),
                     ours=name in reads,
                 )
     shutil.rmtree(folder)
 
 
 def _write(store: Store, folder: Path, layout: RecordLayout, records: U8) -> Work:
-    numbers, own = count(), folder / f"{store} written"
+    numbers, own = count(), folder / message("{store} written", store=store)
 
     def clear() -> None:
         shutil.rmtree(own, ignore_errors=True)

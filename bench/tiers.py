@@ -11,8 +11,9 @@ from bench.config import GUIDE_IMAGES, Setup
 from bench.epoch_suite import BOTH
 from bench.hardware import Machine
 from bench.report import BenchReport, Row
+from cache.messages import message
 
-OWN = "this machine"
+OWN = message("this machine")
 """Note of the line that a report measured itself, as opposed to those that it took from other reports."""
 
 GUIDE = (
@@ -31,11 +32,11 @@ def guide_rows() -> list[Row]:
         Row(
             suite="tiers",
             name=profile,
-            setup=f"U-Net (width unsaid), side {side}, batch {batch_size}",
+            setup=message("U-Net (width unsaid), side {side}, batch {batch_size}", side=side, batch_size=batch_size),
             value=minutes,
             unit="min",
             kind="guide",
-            note=f"{workers} workers",
+            note=message("{workers} workers", workers=workers),
         )
         for profile, batch_size, side, workers, minutes in GUIDE
     ]
@@ -46,7 +47,11 @@ def machine_row(setup: Setup, machine: Machine, epoch: Iterable[Row]) -> Row | N
     both = next((row for row in epoch if row.suite == "epoch" and row.name == BOTH), None)
     if both is None or both.limit is None or both.p10 is None or both.p90 is None:
         return None
-    where = machine.gpus[0].name if setup.device == "cuda" else f"{machine.processor}, {machine.cores} cores"
+    where = (
+        machine.gpus[0].name
+        if setup.device == "cuda"
+        else message("{processor}, {cores} cores", processor=machine.processor, cores=machine.cores)
+    )
     # The fastest run is the shortest epoch.
     value, p10, p90, limit = (GUIDE_IMAGES / rate / 60 for rate in (both.value, both.p90, both.p10, both.limit))
     return Row(
@@ -72,7 +77,7 @@ def stored_rows(folder: Path = RESULTS) -> list[Row]:
     """
     return [
         # The file is part of the name, which no two rows of a report share.
-        dataclasses.replace(row, name=f"{row.name}, {path.stem}", note=f"from {path.name}")
+        dataclasses.replace(row, name=f"{row.name}, {path.stem}", note=message("from {name}", name=path.name))
         for path in sorted(folder.glob("*.json"))
         for row in BenchReport.read(path).rows
         if row.suite == "tiers" and row.kind == "measured" and row.note == OWN

@@ -13,9 +13,11 @@ from bench.config import Setup
 from bench.material import Material
 from bench.report import Row
 from bench.timing import Work
+from cache.choices import Store
 from cache.integrity import check_split
+from cache.messages import message
 from cache.reader import CacheReader
-from cache.spec import CacheSpec, Store
+from cache.spec import CacheSpec
 from cache.storage import shard_files
 from preprocess.build import build_cache
 
@@ -30,7 +32,7 @@ CAT = "cat FILES > /dev/null"
 
 def verify_rows(setup: Setup, material: Material) -> Iterator[Row]:
     """Every shard of a cache, the page cache warm: bytes of the shards per second."""
-    stores: dict[str, Store] = {"lmdb raw": "lmdb", "zarr raw": "zarr"}
+    stores: dict[str, Store] = {message("lmdb raw"): "lmdb", message("zarr raw"): "zarr"}
     shard_samples = -(-len(material.split.rows) // (4 * setup.threads))  # a few shards per thread, as in a large cache
     works: dict[str, Work] = {}
     with thread_pool(setup.threads) as pool:
@@ -42,18 +44,30 @@ def verify_rows(setup: Setup, material: Material) -> Iterator[Row]:
                 size = reader.index.bytes
                 files = [file for info in reader.info.shards for file in shard_files(root / "train" / info.name)]
             works[name] = Work(run=partial(_verify, root, setup.threads), items=size)
-            works[f"{name} read"] = Work(run=each(pool, partial(read_through, block=BLOCK), files), items=size)
-            works[f"{name} {CAT}"] = _cat(files, size)
+            works[message("{name} read", name=name)] = Work(
+                run=each(pool, partial(read_through, block=BLOCK), files), items=size
+            )
+            works[message("{name} {cat}", name=name, cat=CAT)] = _cat(files, size)
         found = setup.measure(works)
     shutil.rmtree(material.folder / "verified")
     rates = {name: rate.each(lambda value: value / 1e9) for name, rate in found.items()}
-    described = f"{material.photos_name}, side {setup.side}, {setup.threads} threads"
+    described = message(
+        "{photos_name}, side {side}, {threads} threads",
+        photos_name=material.photos_name,
+        side=setup.side,
+        threads=setup.threads,
+    )
     row = partial(Row.measured, suite="verify", setup=described, unit="GB/s")
-    reading = f"reading the same files, {setup.threads} threads"
+    reading = message("reading the same files, {threads} threads", threads=setup.threads)
     for name in stores:
-        yield row(rates[name], name=name, limit=rates[f"{name} read"], limit_name=reading)
+        yield row(rates[name], name=name, limit=rates[message("{name} read", name=name)], limit_name=reading)
     for name in stores:
-        yield row(rates[name], name=f"{name}, against cat", limit=rates[f"{name} {CAT}"], limit_name=CAT)
+        yield row(
+            rates[name],
+            name=message("{name}, against cat", name=name),
+            limit=rates[message("{name} {cat}", name=name, cat=CAT)],
+            limit_name=CAT,
+        )
 
 
 def _verify(root: Path, threads: int) -> None:

@@ -19,8 +19,10 @@ from torch import Tensor
 
 from bench.config import Setup
 from bench.timing import Work
-from loader.augment import AugmentConfig, Level
-from loader.batch import Backend, Batch, LoaderConfig
+from cache.choices import Backend, Level
+from cache.messages import message
+from loader.augment import AugmentConfig
+from loader.batch import Batch, LoaderConfig
 from loader.loader import Loader
 from train.config import TrainConfig
 from train.process import keep_freed_memory
@@ -99,7 +101,11 @@ def plain(training: TrainConfig) -> TrainConfig:
 def describe(training: TrainConfig) -> str:
     """How a step computes, in words, as rows give it."""
     layout = "channels_last" if training.channels_last else "NCHW"
-    return f"{training.precision} {layout} {'compiled' if training.compile else 'eager'}"
+    return (
+        message("{precision} {layout} compiled", precision=training.precision, layout=layout)
+        if training.compile
+        else message("{precision} {layout} eager", precision=training.precision, layout=layout)
+    )
 
 
 def random_batch(setup: Setup) -> tuple[Tensor, Tensor, Tensor]:
@@ -145,10 +151,10 @@ class PeakMemory:
         """Bytes at the peak, by what they are, in words for a note."""
         if self._on_gpu:
             return {
-                "of tensors on the GPU": torch.cuda.max_memory_allocated(),
-                "held by torch on the GPU": torch.cuda.max_memory_reserved(),
+                message("of tensors on the GPU"): torch.cuda.max_memory_allocated(),
+                message("held by torch on the GPU"): torch.cuda.max_memory_reserved(),
             }
-        return {"of the process, not of files": self._most}
+        return {message("of the process, not of files"): self._most}
 
 
 def run_program(program: str, *arguments: Path | int) -> list[float]:

@@ -1,11 +1,13 @@
-REBUILD = "mend it with `verify --repair`"
+from cache.messages import UserError, message
+
+REBUILD = message("mend it with `verify --repair`")
 """The remedy for damaged data."""
 
-RESUME = "run the same `preprocess` again: it keeps the shards that are sound"
+RESUME = message("run the same `preprocess` again: it keeps the shards that are sound")
 """The remedy for a cache without a readable index."""
 
 
-class CacheError(ValueError):
+class CacheError(UserError):
     """An error of a cache that its user can correct; the message names the value, the limit and the remedy."""
 
 

@@ -6,11 +6,11 @@ import threading
 from collections.abc import Container
 from concurrent.futures import Future
 
+from cache.choices import Store
 from cache.index import ShardInfo
 from cache.record import RecordLayout
 from cache.shard_store import Lease, ShardStore
 from cache.shards import ShardReader, open_reader
-from cache.spec import Store
 from cache.storage import StoppedError
 
 LOOK = 0.05

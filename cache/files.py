@@ -226,7 +226,7 @@ def _storage(url: PurePath) -> tuple[Storage, str]:
         StorageError: it names no bucket.
     """
     if len(url.parts) < 2:
-        raise StorageError(f"{url} names no bucket; use s3://BUCKET/FOLDER")
+        raise StorageError("{url} names no bucket; use s3://BUCKET/FOLDER", url=url)
     scheme, bucket, *rest = url.parts
     return _bucket(f"{scheme}//{bucket}"), "/".join(rest)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 from pathlib import Path, PurePath
 from typing import Annotated
 
@@ -16,6 +17,7 @@ import xxhash
 from cache import files
 from cache.atomic import write_atomically
 from cache.errors import REBUILD, RESUME, CacheCorruptError, CacheMissingError, CacheVersionError
+from cache.messages import message
 from cache.spec import FORMAT_VERSION, CacheSpec
 
 INDEX_NAME = "index.json"
@@ -45,10 +47,9 @@ _HEADER_BYTES = 4096
 
 SampleTable = npt.NDArray[np.void]
 
-# These names become paths, some of which are deleted: none may lead out of the cache's folder. The index's checksum
-# proves nothing, for it can be computed anew after an edit. msgspec checks the patterns when it reads one.
+# Names of splits, digests and names of shards become paths, some of which are deleted: none may lead out of the cache's
+# folder. The index's checksum proves nothing, for it can be computed anew after an edit. msgspec checks the patterns.
 SplitName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")]
-ShardName = Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{5,9}\.(lmdb|zarr)\Z")]
 Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 
 
@@ -64,7 +65,7 @@ class ShardInfo:
         key: digest of what it was made from: two shards of equal key hold equal records.
     """
 
-    name: ShardName
+    name: str
     rows: int
     bytes: int
     checksum: Digest
@@ -126,25 +127,55 @@ class CacheIndex:
             text = files.read(path)
         except (FileNotFoundError, NotADirectoryError):
             raise CacheMissingError(
-                f"{root} holds no finished cache ({INDEX_NAME} is missing); "
-                f"make it with: cli.py preprocess --coco DIR --out {root}"
+                "{root} holds no finished cache ({index_name} is missing); make it with: cli.py preprocess "
+                "--coco DIR --out {root}",
+                root=root,
+                index_name=INDEX_NAME,
             ) from None
         try:
             document = json.loads(text)
             version = document["format_version"]
         except (ValueError, KeyError, TypeError) as error:
-            raise CacheCorruptError(f"{path} is not a cache index ({error}); {RESUME}") from None
+            raise CacheCorruptError(
+                "{path} is not a cache index ({error}); {resume}", path=path, error=error, resume=RESUME
+            ) from None
         if version != FORMAT_VERSION:
             raise CacheVersionError(
-                f"{root} has cache format {version}; this release reads format {FORMAT_VERSION}; "
-                "rebuild it with this release's `preprocess --force`, or use the release that made it"
+                "{root} has cache format {version}; this release reads format {format_version}; rebuild it with "
+                "this release's `preprocess --force`, or use the release that made it",
+                root=root,
+                version=version,
+                format_version=FORMAT_VERSION,
             )
         if document.get("checksum") != _digest(document.get("index")):
-            raise CacheCorruptError(f"{path} was changed after it was written (its checksum differs); {RESUME}")
+            raise CacheCorruptError(
+                "{path} was changed after it was written (its checksum differs); {resume}", path=path, resume=RESUME
+            )
         try:
-            return msgspec.convert(document["index"], cls)
-        except msgspec.ValidationError as error:
-            raise CacheCorruptError(f"{path} is not a cache index ({error}); {RESUME}") from None
+            index = msgspec.convert(document["index"], cls)
+            for split in index.splits.values():
+                for shard in split.shards:
+                    check_shard_name(shard.name)
+        except ValueError as error:  # msgspec's errors are such
+            raise CacheCorruptError(
+                "{path} is not a cache index ({error}); {resume}", path=path, error=error, resume=RESUME
+            ) from None
+        return index
+
+
+_SHARD_NAME = re.compile(r"[0-9]{5,9}\.(lmdb|zarr)")
+
+
+def check_shard_name(name: str) -> None:
+    """Refuse a name that a build does not give to a finished shard.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not _SHARD_NAME.fullmatch(name):
+        raise ValueError(
+            message("{name!r} is not the name of a shard; they are called as 00012.lmdb or 00012.zarr", name=name[:80])
+        )
 
 
 def encode_index(index: CacheIndex) -> bytes:
@@ -177,7 +208,9 @@ def load_table(root: PurePath, split: str, info: SplitInfo) -> SampleTable:
     try:
         data = files.read(path)
     except FileNotFoundError:
-        raise CacheCorruptError(f"{path} is missing though the index names it; {REBUILD}") from None
+        raise CacheCorruptError(
+            "{path} is missing though the index names it; {rebuild}", path=path, rebuild=REBUILD
+        ) from None
     return decode_table(data, path, info)
 
 
@@ -188,7 +221,9 @@ def decode_table(data: bytes, path: PurePath, info: SplitInfo) -> SampleTable:
         CacheCorruptError: the bytes, which were read at `path`, are not what the index says.
     """
     if xxhash.xxh3_128_hexdigest(data) != info.table_checksum:
-        raise CacheCorruptError(f"{path} was changed after it was written (its checksum differs); {REBUILD}")
+        raise CacheCorruptError(
+            "{path} was changed after it was written (its checksum differs); {rebuild}", path=path, rebuild=REBUILD
+        )
     header = io.BytesIO(data[:_HEADER_BYTES])
     np.lib.format.read_magic(header)
     (samples,), _, dtype = np.lib.format.read_array_header_1_0(header)

@@ -12,6 +12,7 @@ from cache.child import end_with_parent
 from cache.errors import CacheError
 from cache.index import ShardInfo
 from cache.manifest import ShardManifest, manifest_path
+from cache.messages import message
 from cache.reader import CacheReader
 from cache.record import checksum
 from cache.shards import describe
@@ -77,15 +78,19 @@ def check_shard(reader: CacheReader, info: ShardInfo) -> Damage | None:
     path = reader.directory / info.name
     damage = partial(Damage, where=f"{reader.split}/{info.name}", split=reader.split, shard=info.name)
     if not path.exists():
-        return damage(what="the shard is missing")
+        return damage(what=message("the shard is missing"))
     try:
         found = describe(path, info.rows)
     except OSError as error:
-        return damage(what=f"it cannot be read: {error}")
+        return damage(what=message("it cannot be read: {error}", error=error))
     if found.bytes != info.bytes:
-        return damage(what=f"it has {found.bytes:,} bytes, not {info.bytes:,}")
+        return damage(what=message("it has {bytes:,} bytes, not {bytes2:,}", bytes=found.bytes, bytes2=info.bytes))
     if found.checksum != info.checksum:
-        return damage(what=f"its checksum is {found.checksum}, not {info.checksum}")
+        return damage(
+            what=message(
+                "its checksum is {checksum}, not {checksum2}", checksum=found.checksum, checksum2=info.checksum
+            )
+        )
     return None
 
 
@@ -97,7 +102,11 @@ def check_manifest(reader: CacheReader, info: ShardInfo) -> Damage | None:
         manifest = ShardManifest.load(path)
     except (CacheError, OSError) as error:
         return damage(what=str(error))
-    return None if manifest.shard == info else damage(what=f"it is not the manifest of the {info.name} in the index")
+    return (
+        None
+        if manifest.shard == info
+        else damage(what=message("it is not the manifest of the {name} in the index", name=info.name))
+    )
 
 
 def check_record(reader: CacheReader, sample: int) -> Damage | None:
@@ -108,7 +117,7 @@ def check_record(reader: CacheReader, sample: int) -> Damage | None:
     except CacheError as error:
         return _record_damage(reader, sample, str(error))
     if checksum(record) != int(reader.samples["checksum"][sample]):
-        return _record_damage(reader, sample, "the record's checksum differs")
+        return _record_damage(reader, sample, message("the record's checksum differs"))
     return None
 
 
@@ -132,13 +141,13 @@ def _check_records_apart(reader: CacheReader, samples: list[int]) -> Iterator[Da
         except EOFError:
             crashes += 1
             lost = waiting.pop(0)
-            yield _record_damage(reader, lost, "the store's own structure is damaged: it cannot be read")
+            yield _record_damage(reader, lost, message("the store's own structure is damaged: it cannot be read"))
         finally:
             child.kill()
             child.join()
             ours.close()
     for rest in waiting:
-        yield _record_damage(reader, rest, "not tried: too much of the shard's structure is damaged")
+        yield _record_damage(reader, rest, message("not tried: too much of the shard's structure is damaged"))
 
 
 def _report_records(reader: CacheReader, samples: list[int], to: Connection) -> None:
@@ -150,5 +159,11 @@ def _report_records(reader: CacheReader, samples: list[int], to: Connection) -> 
 def _record_damage(reader: CacheReader, sample: int, what: str) -> Damage:
     entry = reader.samples[sample]
     shard = reader.info.shards[entry["shard"]].name
-    where = f"{reader.split}/{shard} row {entry['row']}, image {entry['image_id']}"
+    where = message(
+        "{split}/{shard} row {entry}, image {entry2}",
+        split=reader.split,
+        shard=shard,
+        entry=entry["row"],
+        entry2=entry["image_id"],
+    )
     return Damage(where=where, what=what, split=reader.split, shard=shard)

@@ -22,13 +22,15 @@ import numba
 from numba import njit
 from numba.core.caching import FunctionCache
 
+from cache.messages import message, system_reason
+
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 logger = logging.getLogger(__name__)
 
 _config: Any = numba.config  # it makes its attributes of environment variables
 
-REMEDY = "set NUMBA_CACHE_DIR to a folder that can be written, to keep them there"
+REMEDY = message("set NUMBA_CACHE_DIR to a folder that can be written, to keep them there")
 
 
 def kernel(function: Kernel, *, forceinline: bool = False) -> Kernel:
@@ -58,7 +60,14 @@ class _KernelCache(FunctionCache):
             # The index is written before what it names: it must not lead to what an older source was compiled to.
             with suppress(OSError):
                 self.flush()
-            _say(f"compiled kernels cannot be kept in {self.cache_path} ({error.strerror}); {REMEDY}")
+            _say(
+                message(
+                    "compiled kernels cannot be kept in {cache_path} ({strerror}); {remedy}",
+                    cache_path=self.cache_path,
+                    strerror=system_reason(error),
+                    remedy=REMEDY,
+                )
+            )
 
 
 def _find_cache(function: Callable[..., Any]) -> _KernelCache | None:
@@ -69,9 +78,12 @@ def _find_cache(function: Callable[..., Any]) -> _KernelCache | None:
         if not asked or Path(found.cache_path).is_relative_to(asked):
             return found
     if asked:
-        reason = f"NUMBA_CACHE_DIR={asked} cannot be written"
+        reason = message("NUMBA_CACHE_DIR={asked} cannot be written", asked=asked)
     else:
-        reason = f"neither {Path(function.__code__.co_filename).parent} nor the user's cache folder can be written"
+        reason = message(
+            "neither {parent} nor the user's cache folder can be written",
+            parent=Path(function.__code__.co_filename).parent,
+        )
     folder = _temporary_folder()
     if folder is not None:
         _config.CACHE_DIR = str(folder)
@@ -82,9 +94,16 @@ def _find_cache(function: Callable[..., Any]) -> _KernelCache | None:
         finally:
             _config.CACHE_DIR = asked
     if folder is None:
-        _say(f"kernels are compiled again in each run, since {reason}; {REMEDY}")
+        _say(message("kernels are compiled again in each run, since {reason}; {remedy}", reason=reason, remedy=REMEDY))
         return None
-    _say(f"compiled kernels are kept in {folder}, since {reason}; {REMEDY}")
+    _say(
+        message(
+            "compiled kernels are kept in {folder}, since {reason}; {remedy}",
+            folder=folder,
+            reason=reason,
+            remedy=REMEDY,
+        )
+    )
     return found
 
 

@@ -34,7 +34,7 @@ class LmdbWriter:
         try:
             self._env = lmdb.open(str(path), subdir=False, map_size=size, lock=False, sync=False, metasync=False)
         except (lmdb.Error, OSError) as error:
-            raise CacheWriteError(f"cannot create {path}: {error}") from error
+            raise CacheWriteError("cannot create {path}: {error}", path=path, error=error) from error
         self._path = path
         self._rows = 0
         self._transaction = self._env.begin(write=True)
@@ -49,7 +49,9 @@ class LmdbWriter:
                 self._transaction.commit()
                 self._transaction = self._env.begin(write=True)
         except lmdb.Error as error:
-            raise CacheWriteError(f"cannot write {self._path}: {error}; free some space and run it again") from error
+            raise CacheWriteError(
+                "cannot write {path}: {error}; free some space and run it again", path=self._path, error=error
+            ) from error
 
     def close(self) -> None:
         """Commit and sync. See `ShardWriter`."""
@@ -60,7 +62,9 @@ class LmdbWriter:
             self._transaction.commit()
             self._env.sync(True)
         except lmdb.Error as error:
-            raise CacheWriteError(f"cannot write {self._path}: {error}; free some space and run it again") from error
+            raise CacheWriteError(
+                "cannot write {path}: {error}; free some space and run it again", path=self._path, error=error
+            ) from error
         finally:
             self._env.close()
 
@@ -79,10 +83,13 @@ class LmdbReader:
         except (lmdb.Error, OSError) as error:
             if "already" in str(error):  # in this process, as py-lmdb says
                 raise CacheError(
-                    f"{path} is already open in this process, not by a CacheReader; LMDB cannot open a file twice: "
-                    "close it there, or read it in another process"
+                    "{path} is already open in this process, not by a CacheReader; LMDB cannot open a file twice: "
+                    "close it there, or read it in another process",
+                    path=path,
                 ) from error
-            raise CacheCorruptError(f"cannot open the shard {path}: {error}; {REBUILD}") from error
+            raise CacheCorruptError(
+                "cannot open the shard {path}: {error}; {rebuild}", path=path, error=error, rebuild=REBUILD
+            ) from error
 
     def record(self, row: int) -> U8:
         """The bytes of a record, without a copy. See `ShardReader`."""
@@ -92,9 +99,17 @@ class LmdbReader:
                 transaction = self._transactions[threading.get_ident()] = self._env.begin(buffers=True)
             value = transaction.get(_key(row))
         except lmdb.Error as error:
-            raise CacheCorruptError(f"cannot read row {row} of {self._path}: {error}; {REBUILD}") from error
+            raise CacheCorruptError(
+                "cannot read row {row} of {path}: {error}; {rebuild}",
+                row=row,
+                path=self._path,
+                error=error,
+                rebuild=REBUILD,
+            ) from error
         if value is None:
-            raise CacheCorruptError(f"row {row} is missing in {self._path}; {REBUILD}")
+            raise CacheCorruptError(
+                "row {row} is missing in {path}; {rebuild}", row=row, path=self._path, rebuild=REBUILD
+            )
         return np.frombuffer(value, np.uint8)
 
     def fields(self, row: int) -> Fields:

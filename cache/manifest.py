@@ -16,7 +16,7 @@ import xxhash
 
 from cache import files
 from cache.errors import REBUILD, CacheCorruptError
-from cache.index import SAMPLE_DTYPE, SampleTable, ShardInfo
+from cache.index import SAMPLE_DTYPE, SampleTable, ShardInfo, check_shard_name
 
 Folder = TypeVar("Folder", bound=PurePath)
 
@@ -97,7 +97,7 @@ class ShardManifest:
         try:
             data = files.read(path)
         except FileNotFoundError:
-            raise CacheCorruptError(f"{path} is missing; {REBUILD}") from None
+            raise CacheCorruptError("{path} is missing; {rebuild}", path=path, rebuild=REBUILD) from None
         return cls.decode(data, path)
 
     @classmethod
@@ -110,15 +110,25 @@ class ShardManifest:
         try:
             digest, body, _ = data.split(b"\n")
         except ValueError:
-            raise CacheCorruptError(f"{path} is no shard manifest; {REBUILD}") from None
+            raise CacheCorruptError("{path} is no shard manifest; {rebuild}", path=path, rebuild=REBUILD) from None
         if xxhash.xxh3_128_hexdigest(body).encode() != digest:
-            raise CacheCorruptError(f"{path} was changed after it was written (its checksum differs); {REBUILD}")
+            raise CacheCorruptError(
+                "{path} was changed after it was written (its checksum differs); {rebuild}", path=path, rebuild=REBUILD
+            )
         try:
             manifest = msgspec.json.decode(body, type=cls)
-        except msgspec.MsgspecError as error:
-            raise CacheCorruptError(f"{path} is no manifest of this release ({error}); {REBUILD}") from None
+            check_shard_name(manifest.shard.name)
+        except ValueError as error:  # msgspec's errors are such
+            raise CacheCorruptError(
+                "{path} is no manifest of this release ({error}); {rebuild}", path=path, error=error, rebuild=REBUILD
+            ) from None
         if manifest_path(path.parent, manifest.shard.name) != path:
-            raise CacheCorruptError(f"{path} is the manifest of another shard, {manifest.shard.name}; {REBUILD}")
+            raise CacheCorruptError(
+                "{path} is the manifest of another shard, {name}; {rebuild}",
+                path=path,
+                name=manifest.shard.name,
+                rebuild=REBUILD,
+            )
         return manifest
 
 

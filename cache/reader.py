@@ -13,6 +13,7 @@ import numpy as np
 from cache.errors import REBUILD, CacheCorruptError, CacheError
 from cache.fetched_shards import FetchedShards
 from cache.index import CacheIndex, SampleTable, load_table
+from cache.messages import message
 from cache.place import StorageUrl, place
 from cache.record import U8, Fields, RecordLayout
 from cache.shard_folder import FolderConfig, ShardFolder
@@ -59,14 +60,30 @@ class CacheReader:
         self._folder = folder or FolderConfig()
         self.index = CacheIndex.load(self.root)
         if split not in self.index.splits:
-            raise CacheError(f"{root} has no split {split!r}; it has {', '.join(self.index.splits)}")
+            raise CacheError(
+                "{root} has no split {split!r}; it has {splits}",
+                root=root,
+                split=split,
+                splits=", ".join(self.index.splits),
+            )
         self.info = self.index.splits[split]
         self.layout = RecordLayout.of(self.index.spec)
         remote = isinstance(self.root, StorageUrl)
         if in_place and not (remote and self.index.spec.store == "zarr"):
             raise CacheError(
-                f"{root} is {'in object storage' if remote else 'on this machine'} with {self.index.spec.store} "
-                "shards; only Zarr shards in object storage can be read in place: leave --in-place out"
+                message(
+                    "{root} is in object storage with {store} shards; only Zarr shards in object storage can be read "
+                    "in place: leave --in-place out",
+                    root=root,
+                    store=self.index.spec.store,
+                )
+                if remote
+                else message(
+                    "{root} is on this machine with {store} shards; only Zarr shards in object storage can be read "
+                    "in place: leave --in-place out",
+                    root=root,
+                    store=self.index.spec.store,
+                )
             )
         self.fetches = remote and not in_place
         self._set_up()
@@ -182,7 +199,13 @@ class CacheReader:
             info = self.info.shards[number]
             path = self.directory / info.name
             if path.is_file() and path.stat().st_size != info.bytes:  # LMDB would read past the end of a cut file
-                raise CacheCorruptError(f"{path} has {path.stat().st_size:,} bytes, not {info.bytes:,}; {REBUILD}")
+                raise CacheCorruptError(
+                    "{path} has {st_size:,} bytes, not {bytes:,}; {rebuild}",
+                    path=path,
+                    st_size=path.stat().st_size,
+                    bytes=info.bytes,
+                    rebuild=REBUILD,
+                )
             opened = open_reader(self.index.spec.store, path, self.layout)
             shard = self._shards.setdefault(number, opened)
             if shard is not opened:  # another thread was faster
@@ -234,5 +257,9 @@ def _allow_open_files(count: int) -> None:
     if usual == resource.RLIM_INFINITY or usual >= count:
         return
     if most != resource.RLIM_INFINITY and most < count:
-        raise CacheError(f"{count} files may have to be open, the limit is {most}; raise it: ulimit -n {count}")
+        raise CacheError(
+            "{count} files may have to be open, the limit is {most}; raise it: ulimit -n {count}",
+            count=count,
+            most=most,
+        )
     resource.setrlimit(resource.RLIMIT_NOFILE, (count, most))

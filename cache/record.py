@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from cache.choices import Codec
 from cache.errors import CacheCorruptError
-from cache.spec import CacheSpec, Codec
+from cache.spec import CacheSpec
 
 U8 = npt.NDArray[np.uint8]
 
@@ -118,7 +119,11 @@ class RecordLayout:
         middle = start + size
         if record.size != middle + 2 * self.plane_bytes:
             expected = middle + 2 * self.plane_bytes
-            raise CacheCorruptError(f"a record has {record.size} bytes, not {expected}; run `verify`, then rebuild")
+            raise CacheCorruptError(
+                "a record has {size} bytes, not {expected}; run `verify`, then rebuild",
+                size=record.size,
+                expected=expected,
+            )
         last = middle + self.plane_bytes
         return Fields(record[start:middle], record[middle:last], record[last:])
 

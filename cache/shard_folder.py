@@ -24,6 +24,7 @@ from pathlib import Path
 
 from cache.errors import CacheError
 from cache.file_lock import POLL, lock_file, try_lock_file
+from cache.messages import system_reason
 from cache.storage import StoppedError, remove
 
 ROOM_SECONDS = 120.0
@@ -49,7 +50,7 @@ class FolderConfig:
 
     def __post_init__(self) -> None:
         if self.size < 0:
-            raise CacheError(f"cache_size={self.size} is negative; 0 takes half of what is free on the disk")
+            raise CacheError("cache_size={size} is negative; 0 takes half of what is free on the disk", size=self.size)
 
     @property
     def path(self) -> Path:
@@ -69,7 +70,7 @@ def parse_size(text: str) -> int:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*(?:([kmgt])(i?)b?|b|bytes)?\s*", text.lower())
     if not found:
-        raise CacheError(f"cache_size={text!r} is no size; write it as 50GB or 800MB")
+        raise CacheError("cache_size={text!r} is no size; write it as 50GB or 800MB", text=text)
     number, unit, binary = found.groups()
     return int(float(number) * (1024 if binary else 1000) ** (" kmgt".index(unit) if unit else 0))
 
@@ -99,7 +100,9 @@ class ShardFolder:
                 self._remove_others("", 0)  # it may have been allowed more before
         except OSError as error:
             raise CacheError(
-                f"cannot use {self.path} for fetched shards: {error.strerror}; choose another --cache-dir"
+                "cannot use {path} for fetched shards: {strerror}; choose another --cache-dir",
+                path=self.path,
+                strerror=system_reason(error),
             ) from None
 
     def lock_of(self, name: str) -> Path:
@@ -132,8 +135,13 @@ class ShardFolder:
                     return
             if held + size > self.limit or time.monotonic() - begun > ROOM_SECONDS:
                 raise CacheError(
-                    f"{self.path} may hold {self.limit:,} bytes; {left:,} of them are in use, and {size:,} more are "
-                    f"needed; use a --cache-size of {left + size:,} or more, or another --cache-dir"
+                    "{path} may hold {limit:,} bytes; {left:,} of them are in use, and {size:,} more are needed; use "
+                    "a --cache-size of {left2:,} or more, or another --cache-dir",
+                    path=self.path,
+                    limit=self.limit,
+                    left=left,
+                    size=size,
+                    left2=left + size,
                 )
             if self._stop.wait(5 * POLL):
                 raise StoppedError(name)
@@ -168,7 +176,7 @@ class ShardFolder:
                 found.append((lock.name.removesuffix(LOCK), int(lock.read_text() or 0), lock.stat().st_mtime))
         return found
 
-    def give_up(self, name: str, own: FileIO) -> None:
+    def discard(self, name: str, own: FileIO) -> None:
         """Remove the parts of something that could not be fetched."""
         remove(self.temporary(name))
         _write(own, 0)
@@ -184,8 +192,10 @@ class ShardFolder:
             yield
         except OSError as error:
             raise CacheError(
-                f"cannot use {self.path} for fetched shards: {error.strerror or error}; free some space, or choose a "
-                "smaller --cache-size or another --cache-dir"
+                "cannot use {path} for fetched shards: {strerror}; free some space, or choose a smaller "
+                "--cache-size or another --cache-dir",
+                path=self.path,
+                strerror=system_reason(error) or error,
             ) from error
 
 

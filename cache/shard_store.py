@@ -13,11 +13,12 @@ from pathlib import Path
 from cache.errors import CacheCorruptError
 from cache.file_lock import POLL, lock_file, try_lock, try_lock_file
 from cache.index import SAMPLES_NAME, SampleTable, ShardInfo, SplitInfo, decode_table
+from cache.messages import message
 from cache.shard_folder import ShardFolder, mark_used
 from cache.shards import describe
 from cache.storage import StoppedError, Storage, remove
 
-AGAIN = "if the cache was made again meanwhile, start again; else upload it or make it again"
+AGAIN = message("if the cache was made again meanwhile, start again; else upload it or make it again")
 
 
 class Lease:
@@ -76,7 +77,9 @@ class ShardStore:
                 try:
                     data = self.storage.read(SAMPLES_NAME)
                 except FileNotFoundError:
-                    raise CacheCorruptError(f"{source} is missing though the index names it; {AGAIN}") from None
+                    raise CacheCorruptError(
+                        "{source} is missing though the index names it; {again}", source=source, again=AGAIN
+                    ) from None
                 table = decode_table(data, source, info)
                 self.folder.reserve(name, len(data), own, 0)
                 temporary.write_bytes(data)
@@ -97,8 +100,14 @@ class ShardStore:
             found[name.partition("/")[0]] += size  # of all files, where a shard is a folder
         for info in shards:
             if found[info.name] != info.bytes:
-                what = f"has {found[info.name]:,} bytes, not {info.bytes:,}" if info.name in found else "is missing"
-                raise CacheCorruptError(f"{self.storage.root / info.name} {what}; {AGAIN}")
+                what = (
+                    message("has {found:,} bytes, not {bytes:,}", found=found[info.name], bytes=info.bytes)
+                    if info.name in found
+                    else message("is missing")
+                )
+                raise CacheCorruptError(
+                    "{root} {what}; {again}", root=self.storage.root / info.name, what=what, again=AGAIN
+                )
 
     def take(self, info: ShardInfo) -> Lease:
         """Fetch a shard, if it is not on this machine; every byte of it was compared with its checksum.
@@ -167,12 +176,15 @@ class ShardStore:
                     break
                 if attempt == 2:
                     raise CacheCorruptError(
-                        f"{self.storage.root / info.name} is not what the index says ({found.bytes:,} bytes, not "
-                        f"{info.bytes:,}, or other ones); {AGAIN}"
+                        "{root} is not what the index says ({bytes:,} bytes, not {bytes2:,}, or other ones); {again}",
+                        root=self.storage.root / info.name,
+                        bytes=found.bytes,
+                        bytes2=info.bytes,
+                        again=AGAIN,
                     )
             temporary.rename(path)
         except BaseException:
-            self.folder.give_up(name, own)
+            self.folder.discard(name, own)
             raise
         self._sound[path] = path.stat().st_ino
         self.fetched += 1
@@ -197,4 +209,6 @@ def copy_shard(storage: Storage, name: str, to: Path) -> None:
             (to / file).parent.mkdir(parents=True, exist_ok=True)
             storage.fetch(f"{name}/{file}", to / file)
     except FileNotFoundError:
-        raise CacheCorruptError(f"{storage.root / name} is missing though the index names it; {AGAIN}") from None
+        raise CacheCorruptError(
+            "{root} is missing though the index names it; {again}", root=storage.root / name, again=AGAIN
+        ) from None

@@ -14,10 +14,10 @@ from typing import Protocol
 import xxhash
 
 from cache.atomic import sync_directory
+from cache.choices import Store
 from cache.errors import CacheError
 from cache.index import ShardInfo
 from cache.record import U8, Fields, RecordLayout
-from cache.spec import Store
 from cache.storage import remove, shard_files
 
 BLOCK = 1 << 20
@@ -113,7 +113,7 @@ class ShardDraft:
         sync_directory(self._directory)
         return dataclasses.replace(info, name=self._name)
 
-    def give_up(self) -> None:
+    def discard(self) -> None:
         """Remove what there is of an unfinished shard."""
         with suppress(CacheError, OSError):  # the error that led here is the one to tell
             self._writer.close()
@@ -130,7 +130,7 @@ def write_shard(
         yield draft
         draft.finish()
     except BaseException:
-        draft.give_up()
+        draft.discard()
         raise
 
 

@@ -5,13 +5,9 @@ import hashlib
 import json
 from typing import Any, get_args
 
-from cache.choices import Codec as Codec
-from cache.choices import Crowd as Crowd
-from cache.choices import Fit as Fit
-from cache.choices import ImageRule as ImageRule
-from cache.choices import Orientation as Orientation
-from cache.choices import Store as Store
+from cache.choices import Codec, Crowd, Fit, ImageRule, Orientation, Store
 from cache.errors import CacheError
+from cache.messages import message
 
 FORMAT_VERSION = 2
 """Version of the layout on disk (index, sample table, record). Readers refuse any other."""
@@ -60,15 +56,26 @@ class CacheSpec:
         for name, allowed in _CHOICES.items():
             value = getattr(self, name)
             if value not in allowed:
-                raise CacheError(f"{name}={value!r} is not known; use one of {', '.join(allowed)}")
+                raise CacheError(
+                    "{name}={value!r} is not known; use one of {allowed}",
+                    name=name,
+                    value=value,
+                    allowed=", ".join(allowed),
+                )
         if self.store == "zarr" and self.codec != "raw":
-            raise CacheError(f"codec={self.codec!r} is not possible with store='zarr'; use codec='raw' or store='lmdb'")
+            raise CacheError(
+                "codec={codec!r} is not possible with store='zarr'; use codec='raw' or store='lmdb'", codec=self.codec
+            )
         if not 1 <= self.jpeg_quality <= 100:
-            raise CacheError(f"jpeg_quality={self.jpeg_quality} is not in 1..100; 95 is the default")
+            raise CacheError(
+                "jpeg_quality={jpeg_quality} is not in 1..100; 95 is the default", jpeg_quality=self.jpeg_quality
+            )
         if self.limit < 0:
-            raise CacheError(f"limit={self.limit} is negative; 0 takes all images")
+            raise CacheError("limit={limit} is negative; 0 takes all images", limit=self.limit)
         if self.shard_samples < 1:
-            raise CacheError(f"shard_samples={self.shard_samples} is below 1; 128 is the default")
+            raise CacheError(
+                "shard_samples={shard_samples} is below 1; 128 is the default", shard_samples=self.shard_samples
+            )
 
     def fingerprint(self, sources: str) -> str:
         """Hash (64 hex digits) of this spec, the format version and a digest of the sources."""
@@ -93,7 +100,11 @@ class CacheSpec:
     def differences(self, other: CacheSpec) -> list[str]:
         """Fields in which `other` differs, as `name: mine, not theirs`."""
         mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
-        return [f"{name}: {mine[name]}, not {theirs[name]}" for name in mine if mine[name] != theirs[name]]
+        return [
+            message("{name}: {mine}, not {theirs}", name=name, mine=mine[name], theirs=theirs[name])
+            for name in mine
+            if mine[name] != theirs[name]
+        ]
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -113,9 +124,18 @@ def check_side(side: int) -> None:
         CacheError: it is not a multiple of 32 within 32..4096; the message names the nearest ones that are.
     """
     if not SIDE_MULTIPLE <= side <= MAX_SIDE:
-        raise CacheError(f"side={side} is not within {SIDE_MULTIPLE}..{MAX_SIDE}; 256, 384 and 512 are usual")
+        raise CacheError(
+            "side={side} is not within {side_multiple}..{max_side}; 256, 384 and 512 are usual",
+            side=side,
+            side_multiple=SIDE_MULTIPLE,
+            max_side=MAX_SIDE,
+        )
     if side % SIDE_MULTIPLE:
         below = side // SIDE_MULTIPLE * SIDE_MULTIPLE
         raise CacheError(
-            f"side={side} is not a multiple of {SIDE_MULTIPLE}; use {below or SIDE_MULTIPLE} or {below + SIDE_MULTIPLE}"
+            "side={side} is not a multiple of {side_multiple}; use {below} or {below2}",
+            side=side,
+            side_multiple=SIDE_MULTIPLE,
+            below=below or SIDE_MULTIPLE,
+            below2=below + SIDE_MULTIPLE,
         )

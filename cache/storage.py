@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cache.errors import StorageError
+from cache.messages import Message, message
 from cache.place import StorageUrl
 
 PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
@@ -34,7 +35,7 @@ Result = TypeVar("Result")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Patience:
+class Retries:
     """How often a request that failed is retried.
 
     It is not left to botocore: that does not retry a transfer that was cut off, cannot be stopped while it waits, does
@@ -57,6 +58,16 @@ class StoppedError(Exception):
     """A transfer was stopped because its result is no longer wanted."""
 
 
+_FAILED = {
+    "read": message("{url} cannot be read: {reason}"),
+    "listed": message("{url} cannot be listed: {reason}"),
+    "written": message("{url} cannot be written: {reason}"),
+    "copied": message("{url} cannot be copied: {reason}"),
+    "removed": message("{url} cannot be removed: {reason}"),
+}
+"""What is said of a request that fails, by what it was to do."""
+
+
 class Storage:
     """The files below a URL. Threads may share it; it may be sent to another process.
 
@@ -75,9 +86,9 @@ class Storage:
     """
 
     def __init__(
-        self, root: StorageUrl, patience: Patience | None = None, *, stop: threading.Event | None = None
+        self, root: StorageUrl, patience: Retries | None = None, *, stop: threading.Event | None = None
     ) -> None:
-        self.root, self._patience = root, patience or Patience()
+        self.root, self._patience = root, patience or Retries()
         self._stop = stop or threading.Event()
         self._lock = threading.Lock()
         self._opened: tuple[int, Any, str] | None = None
@@ -152,7 +163,9 @@ class Storage:
             return self._do("written", name, request)
         except FileNotFoundError as error:
             raise StorageError(
-                f"{self.root / name} cannot be written: {_reason(error)}; make the bucket, or check its name"
+                "{root} cannot be written: {reason}; make the bucket, or check its name",
+                root=self.root / name,
+                reason=_reason(error),
             ) from error
 
     def remove(self, name: str) -> None:
@@ -242,18 +255,22 @@ class Storage:
                 if isinstance(error, OSError) and error.errno in OWN_DISK:
                     raise
                 reason = _reason(error)
+                failed = Message(_FAILED[done], url=url, reason=reason)
                 if remedy := _remedy(error):
-                    raise StorageError(f"{url} cannot be {done}: {reason}; {remedy}") from error
+                    raise StorageError("{failed}; {remedy}", failed=failed, remedy=remedy) from error
                 pause = min(patience.pause * 2 ** (attempt - 1), patience.longest)
                 spent = time.monotonic() - begun
                 if attempt == patience.attempts or spent + pause > patience.seconds:
                     raise StorageError(
-                        f"{url} cannot be {done}: {reason} ({attempt} attempts in {spent:.0f} s); check the network "
-                        "and the server, then run the same command again"
+                        "{failed} ({attempts} attempts in {seconds:.0f} s); check the network and the server, then "
+                        "run the same command again",
+                        failed=failed,
+                        attempts=attempt,
+                        seconds=spent,
                     ) from error
             with self._lock:
                 self.repeats += 1
-                self.trouble = f"{url}: {reason}"
+                self.trouble = Message("{url}: {reason}", url=url, reason=reason)
             self._stop.wait(pause * random.uniform(0.5, 1.0))  # not all ranks at the same moment
             attempt += 1
         raise StoppedError(url)
@@ -305,7 +322,9 @@ def _connect(root: str, _process: int, _variables: tuple[tuple[str, str], ...]) 
         StorageError: a package is missing, or the protocol is not known.
     """
     package = PACKAGES.get(root.partition(":")[0])
-    install = f"pip install -e '.[cloud]'{f' {package}' if package not in (None, 's3fs') else ''}"
+    install = message(
+        "pip install -e '.[cloud]'{value}", value=(f" {package}" if package not in (None, "s3fs") else "")
+    )
     try:
         from fsspec.config import conf
         from fsspec.core import url_to_fs
@@ -317,9 +336,13 @@ def _connect(root: str, _process: int, _variables: tuple[tuple[str, str], ...]) 
         # What others write meanwhile must be seen, and only an instance of our own may be told to leave retries to us.
         system, _ = url_to_fs(root, use_listings_cache=False, skip_instance_cache=True, **options)
     except ImportError as error:
-        raise StorageError(f"{root} needs a package that is not installed ({error}): {install}") from None
+        raise StorageError(
+            "{root} needs a package that is not installed ({error}): {install}", root=root, error=error, install=install
+        ) from None
     except ValueError as error:
-        raise StorageError(f"{root} cannot be opened: {error}; use s3://BUCKET/FOLDER, or a folder") from None
+        raise StorageError(
+            "{root} cannot be opened: {error}; use s3://BUCKET/FOLDER, or a folder", root=root, error=error
+        ) from None
     if hasattr(system, "retries"):
         system.retries = 1
     return system
@@ -333,9 +356,9 @@ def _reason(error: Exception) -> str:
 def _remedy(error: Exception) -> str:
     """What to do about an error that no retry mends; empty if it may pass."""
     if isinstance(error, ImportError):
-        return "pip install -e '.[cloud]'"
+        return message("pip install -e '.[cloud]'")
     if isinstance(error, PermissionError) or "Credential" in type(error).__name__:
-        return (
+        return message(
             "give credentials with the right to it (for s3: AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY; for a server that is not Amazon's, AWS_ENDPOINT_URL)"
         )

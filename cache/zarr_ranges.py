@@ -41,9 +41,11 @@ def read_records(
     try:
         found = storage.read_ranges(wanted)
     except FileNotFoundError as error:
-        raise CacheCorruptError(f"a shard is missing in {storage.root}: {error}; {REBUILD}") from None
+        raise CacheCorruptError(
+            "a shard is missing in {root}: {error}; {rebuild}", root=storage.root, error=error, rebuild=REBUILD
+        ) from None
     for (name, first, end), data in zip(wanted, found, strict=True):
         if len(data) != end - first:
-            raise CacheCorruptError(f"{storage.root / name} ends within a record; {REBUILD}")
+            raise CacheCorruptError("{root} ends within a record; {rebuild}", root=storage.root / name, rebuild=REBUILD)
     fields = [np.frombuffer(data, np.uint8) for data in found]
     return [Fields(*fields[at : at + 3]) for at in range(0, len(fields), 3)]

@@ -25,6 +25,7 @@ import numpy as np
 
 from cache.atomic import sync_tree
 from cache.errors import REBUILD, CacheCorruptError, CacheWriteError
+from cache.messages import message
 from cache.record import U8, Fields, RecordLayout
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class ZarrWriter:
                 (path / name).mkdir(parents=True)
             self._files = [self._stack.enter_context(_data_path(path, name).open("wb")) for name in DIMENSIONS]
         except OSError as error:
-            raise CacheWriteError(f"cannot create {path}: {error}") from error
+            raise CacheWriteError("cannot create {path}: {error}", path=path, error=error) from error
 
     def append(self, record: U8) -> None:
         """Store the next record. See `ShardWriter`."""
@@ -82,7 +83,9 @@ class ZarrWriter:
             raise self._failure(error) from error
 
     def _failure(self, error: OSError) -> CacheWriteError:
-        return CacheWriteError(f"cannot write {self._path}: {error}; free some space and run it again")
+        return CacheWriteError(
+            "cannot write {path}: {error}; free some space and run it again", path=self._path, error=error
+        )
 
 
 class ZarrReader:
@@ -93,14 +96,18 @@ class ZarrReader:
         try:
             self._arrays = [_map_chunks(path, name, layout) for name in DIMENSIONS]
         except (OSError, ValueError) as error:
-            raise CacheCorruptError(f"cannot open the shard {path}: {error}; {REBUILD}") from error
+            raise CacheCorruptError(
+                "cannot open the shard {path}: {error}; {rebuild}", path=path, error=error, rebuild=REBUILD
+            ) from error
 
     def fields(self, row: int) -> Fields:
         """The parts of a record, without a copy. See `ShardReader`."""
         try:
             return Fields(*(array[row] for array in self._arrays))
         except IndexError:
-            raise CacheCorruptError(f"row {row} is missing in {self._path}; {REBUILD}") from None
+            raise CacheCorruptError(
+                "row {row} is missing in {path}; {rebuild}", row=row, path=self._path, rebuild=REBUILD
+            ) from None
 
     def record(self, row: int) -> U8:
         """The bytes of a record, copied together. See `ShardReader`."""
@@ -150,7 +157,13 @@ def _map_chunks(group: Path, name: str, layout: RecordLayout) -> U8:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     rows = (len(data) - CHECKSUM_BYTES) // (chunk_bytes + INDEX_BYTES)
     if rows < 0 or data[rows * chunk_bytes :] != chunk_index(rows, chunk_bytes):
-        raise ValueError(f"{path.relative_to(group)} does not end with the index of its {len(data):,} bytes")
+        raise ValueError(
+            message(
+                "{relative_to} does not end with the index of its {data_count:,} bytes",
+                relative_to=path.relative_to(group),
+                data_count=len(data),
+            )
+        )
     return np.frombuffer(data, np.uint8, rows * chunk_bytes).reshape(rows, chunk_bytes)
 
 

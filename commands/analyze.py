@@ -8,23 +8,38 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from cache.messages import message
 from commands import options
 from commands.options import DEFAULT_COCO, FILE, group, option
-from console.language import _, message
+from console.language import _
 
 if TYPE_CHECKING:
     from preprocess.survey import QualitySurvey, SurveyConfig
 
 
-@click.command(cls=options.GroupedCommand, short_help="Count images and persons, and draw their distributions.")
+@click.command(
+    cls=options.GroupedCommand,
+    short_help=message("Count images and persons, and draw their distributions."),
+    help=message(
+        "Count images, persons, sizes and what each rule of `preprocess --select` takes, and draw their "
+        "distributions.\n\n"
+        "--quality adds four scores of each photo, from 0 to 100: coverage, contrast, edge and resolution. "
+        "It prints how many photos reach the thresholds, and which are furthest below. docs/quality.md "
+        "explains the scores."
+    ),
+)
 @options.coco_or_cache
 @options.category
-@option("--picture", type=FILE, default=Path("analysis.png"), help="Draw the histograms into this file.")
-@option("--quality", is_flag=True, help="Read the photos, too, and score them and their persons' masks.")
+@option("--picture", type=FILE, default=Path("analysis.png"), help=message("Draw the histograms into this file."))
+@option("--quality", is_flag=True, help=message("Read the photos, too, and score them and their persons' masks."))
 @group(
     message("Options of --quality"),
-    option("--limit", default=2000, help="Score this many photos of each split, evenly over it; 0 scores all."),
-    option("--side", default=384, help="Score a dataset for a network that sees images of this side, in pixels."),
+    option(
+        "--limit", default=2000, help=message("Score this many photos of each split, evenly over it; 0 scores all.")
+    ),
+    option(
+        "--side", default=384, help=message("Score a dataset for a network that sees images of this side, in pixels.")
+    ),
     options.photos,
     options.thresholds,
 )
@@ -40,11 +55,7 @@ def analyze(
     quality: bool,
     **given: Any,
 ) -> None:
-    """Count images, persons, sizes and what each rule of `preprocess --select` takes, and draw their distributions.
 
-    --quality adds four scores of each photo, from 0 to 100: coverage, contrast, edge and resolution. It prints how many
-    photos reach the thresholds, and which are furthest below. docs/quality.md explains the scores.
-    """
     from cache.index import CacheIndex
     from cache.reader import CacheReader
     from console.histogram import draw_histograms
@@ -68,7 +79,7 @@ def analyze(
             found["coco"][split] = analyze_table(table)
             drawn.append(distributions(table, split))
             if config:
-                with progress_bar(_("Scoring {split}").format(split=split)) as update:
+                with progress_bar(_("Scoring {split}", split=split)) as update:
                     surveys["coco"].append(survey_dataset(root, split, table, config, update))
     if cache:
         found["cache"] = {}
@@ -78,7 +89,7 @@ def analyze(
                 if "coco" not in found:  # the picture is of one thing: the dataset if both are given
                     drawn.append(cache_distributions(reader))
                 if config:
-                    with progress_bar(_("Scoring {split}").format(split=split), "samples") as update:
+                    with progress_bar(_("Scoring {split}", split=split), "samples") as update:
                         surveys["cache"].append(survey_cache(reader, config, update))
     picture.parent.mkdir(parents=True, exist_ok=True)
     draw_histograms(drawn, picture, str(coco or cache or DEFAULT_COCO), surveys["coco"] or surveys["cache"])
@@ -92,7 +103,7 @@ def analyze(
         show_cache_statistics(statistics)
     for survey in (*surveys["coco"], *surveys["cache"]):
         click.echo("\n".join(survey_lines(survey)))
-    click.echo(_("🖼️  Picture: {path}").format(path=picture))
+    click.echo(_("🖼️  Picture: {path}", path=picture))
 
 
 def _survey_config(context: click.Context, given: dict[str, Any], *, wanted: bool) -> SurveyConfig | None:
@@ -105,5 +116,5 @@ def _survey_config(context: click.Context, given: dict[str, Any], *, wanted: boo
     for name in given:
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
             option = f"--{name.replace('_', '-')}"
-            raise click.UsageError(_("{option} needs --quality; give that, too").format(option=option))
+            raise click.UsageError(_("{option} needs --quality; give that, too", option=option))
     return None

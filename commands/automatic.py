@@ -47,7 +47,7 @@ def automatic(context: click.Context, *, yes: bool) -> None:
     said = _("resume the run in {run} (profile {profile})") if resume else _("train {run} (profile {profile})")
     plan.append(said.format(run=DEFAULT_RUN, profile=chosen.name))
     question = f" {_('and')} ".join(plan)
-    question = _("{question}?").format(question=f"{question[0].upper()}{question[1:]}")
+    question = _("{question}?", question=f"{question[0].upper()}{question[1:]}")
     if not yes and not confirmed(f"\n{question}", default=sound):
         return
     if not cached:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from cache.choices import Backend, Level
+from cache.messages import message
 from commands import options
 from commands.options import FOLDER, option
 from console.language import _
@@ -16,17 +17,30 @@ MOST_COLUMNS = 6
 """Samples in the gallery of `batch --gallery`."""
 
 
-@click.command(short_help="Draw one augmented batch as a contact sheet.")
-@option("--cache", type=FOLDER, default=options.DEFAULT_CACHE, help="Take the batch from this cache.")
-@option("--coco", type=FOLDER, help="Take the batch from this dataset: a small cache is built of a few of its images.")
+@click.command(
+    short_help=message("Draw one augmented batch as a contact sheet."),
+    help=message("Draw one augmented batch with its masks over the images, as a contact sheet."),
+)
+@option("--cache", type=FOLDER, default=options.DEFAULT_CACHE, help=message("Take the batch from this cache."))
+@option(
+    "--coco",
+    type=FOLDER,
+    help=message("Take the batch from this dataset: a small cache is built of a few of its images."),
+)
 @options.photos
-@option("--split", default="train", help="Take the batch from this split, train or val.")
-@option("--batch-size", default=16, help="Put this many images in the batch.")
-@option("--augment", type=Level, default="light", help="Augment images this strongly.")
-@option("--loader", type=Backend, default="auto", help="Load with this backend.")
-@option("--seed", default=0, help="Seed the order and the augmentation.")
-@option("--picture", type=options.FILE, default=Path("batch.png"), help="Write the contact sheet to this file.")
-@option("--gallery", is_flag=True, help="Draw what each augmentation level makes of the first few samples of --cache.")
+@option("--split", default="train", help=message("Take the batch from this split, train or val."))
+@option("--batch-size", default=16, help=message("Put this many images in the batch."))
+@option("--augment", type=Level, default="light", help=message("Augment images this strongly."))
+@option("--loader", type=Backend, default="auto", help=message("Load with this backend."))
+@option("--seed", default=0, help=message("Seed the order and the augmentation."))
+@option(
+    "--picture", type=options.FILE, default=Path("batch.png"), help=message("Write the contact sheet to this file.")
+)
+@option(
+    "--gallery",
+    is_flag=True,
+    help=message("Draw what each augmentation level makes of the first few samples of --cache."),
+)
 @options.as_json
 def batch(
     cache: Path,
@@ -38,7 +52,7 @@ def batch(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Draw one augmented batch with its masks over the images, as a contact sheet."""
+
     from console.batch import batch_lines, draw_batch, draw_dataset_batch, draw_gallery
 
     if gallery:
@@ -46,7 +60,7 @@ def batch(
             raise click.UsageError(_("--gallery needs a --cache, not --coco; make one with `preprocess`"))
         del given["augment"]  # it shows all levels
         draw_gallery(cache, picture, **{**given, "batch_size": min(given["batch_size"], MOST_COLUMNS)})
-        said = [_("🖼️  Picture: {path}").format(path=picture)]
+        said = [_("🖼️  Picture: {path}", path=picture)]
         options.show({"picture": picture}, lambda _picture: said, as_json=as_json)
         return
     if coco:

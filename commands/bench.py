@@ -11,12 +11,20 @@ import click
 from click.core import ParameterSource
 
 from cache.choices import Suite
+from cache.messages import message
 from commands import options
 from commands.options import FILE, FOLDER, group, option
-from console.language import _, message
+from console.language import _
 
 
-@click.command(cls=options.GroupedCommand, short_help="Measure each stage beside its physical limit.")
+@click.command(
+    cls=options.GroupedCommand,
+    short_help=message("Measure each stage beside its physical limit."),
+    help=message(
+        "Measure every stage on this machine, each beside what the hardware could do.\n\n"
+        "The last table gives the minutes of an epoch here, beside the figures for other hardware."
+    ),
+)
 @group(
     message("Measurements"),
     option(
@@ -24,44 +32,61 @@ from console.language import _, message
         "suites",
         type=Suite,
         multiple=True,
-        help="Run this suite; may be repeated.  [default: all but convolutions]",
+        help=message("Run this suite; may be repeated.  [default: all but convolutions]"),
     ),
-    option("--coco", type=FOLDER, help="Measure on this dataset.  [default: drawn people]"),
-    option("--cache", type=FOLDER, help="Load from this cache.  [default: a temporary one]"),
-    option("--images", default=45174, help="Count this many images in an epoch."),
+    option("--coco", type=FOLDER, help=message("Measure on this dataset.  [default: drawn people]")),
+    option("--cache", type=FOLDER, help=message("Load from this cache.  [default: a temporary one]")),
+    option("--images", default=45174, help=message("Count this many images in an epoch.")),
     option(
         "--seconds",
         type=float,
-        help="Take about this many seconds for each measurement.  [default: 2; with --quick: 0.4]",
+        help=message("Take about this many seconds for each measurement.  [default: 2; with --quick: 0.4]"),
     ),
-    option("--quick", is_flag=True, help="Use fewer photos and less time: rough figures in two minutes."),
+    option("--quick", is_flag=True, help=message("Use fewer photos and less time: rough figures in two minutes.")),
     options.threads,
-    option("--peers", is_flag=True, help="Measure other libraries' loaders on the same samples, too, in 15 minutes."),
     option(
-        "--peers-folder", type=FOLDER, default=Path("data/peers"), help="Keep what --peers needs in this folder, 20 GB."
+        "--peers",
+        is_flag=True,
+        help=message("Measure other libraries' loaders on the same samples, too, in 15 minutes."),
+    ),
+    option(
+        "--peers-folder",
+        type=FOLDER,
+        default=Path("data/peers"),
+        help=message("Keep what --peers needs in this folder, 20 GB."),
     ),
 )
 @group(
     message("Network"),
-    option("--profile", default="auto", help="Take the values of this profile, as in `train`."),
+    option("--profile", default="auto", help=message("Take the values of this profile, as in `train`.")),
     options.network,
-    option("--side", type=int, help="Use square images of this side.  [default: the cache's, else the profile's]"),
+    option(
+        "--side", type=int, help=message("Use square images of this side.  [default: the cache's, else the profile's]")
+    ),
     options.batch_size,
     options.precision,
     options.compiled,
 )
 @group(
     message("Reports"),
-    option("--json", "json_file", type=FILE, help="Write the report or the comparison to this file, too."),
-    option("--markdown", "markdown_file", type=FILE, help="Write the tables to this file, too."),
-    option("--html", "html_file", type=FILE, help="Write a page with charts to this file, too."),
-    option("--plot", "plot_file", type=FILE, help="Draw minutes per epoch by hardware into this .png or .svg."),
-    option("--compare", nargs=2, type=FILE, metavar="BEFORE AFTER", help="Only compare two reports that --json wrote."),
+    option("--json", "json_file", type=FILE, help=message("Write the report or the comparison to this file, too.")),
+    option("--markdown", "markdown_file", type=FILE, help=message("Write the tables to this file, too.")),
+    option("--html", "html_file", type=FILE, help=message("Write a page with charts to this file, too.")),
+    option(
+        "--plot", "plot_file", type=FILE, help=message("Draw minutes per epoch by hardware into this .png or .svg.")
+    ),
+    option(
+        "--compare",
+        nargs=2,
+        type=FILE,
+        metavar=message("BEFORE AFTER"),
+        help=message("Only compare two reports that --json wrote."),
+    ),
     option(
         "--max-regression",
         type=float,
-        metavar="PERCENT",
-        help="With --compare, exit with 1 if a row got worse by more than this and by more than the spread.",
+        metavar=message("PERCENT"),
+        help=message("With --compare, exit with 1 if a row got worse by more than this and by more than the spread."),
     ),
 )
 def bench(
@@ -73,10 +98,7 @@ def bench(
     plot_file: Path | None,
     **given: Any,
 ) -> None:
-    """Measure every stage on this machine, each beside what the hardware could do.
 
-    The last table gives the minutes of an epoch here, beside the figures for other hardware.
-    """
     if compare:
         _compare(*compare, max_regression, json_file)
         return
@@ -102,15 +124,15 @@ def bench(
         path.parent.mkdir(parents=True, exist_ok=True)
     if json_file:
         report.write(json_file)
-        click.echo(_("📝 Report: {path}").format(path=json_file))
+        click.echo(_("📝 Report: {path}", path=json_file))
     if markdown_file:
         markdown_file.write_text(markdown_tables(report))
-        click.echo(_("📝 Tables: {path}").format(path=markdown_file))
+        click.echo(_("📝 Tables: {path}", path=markdown_file))
     if html_file:
         html_file.write_text(html_page(report), encoding="utf-8")
-        click.echo(_("📝 Page: {path}").format(path=html_file))
+        click.echo(_("📝 Page: {path}", path=html_file))
     if plot_file:
-        click.echo(_("🖼️  Picture: {path}").format(path=draw_tiers(report.rows, plot_file)))
+        click.echo(_("🖼️  Picture: {path}", path=draw_tiers(report.rows, plot_file)))
 
 
 def _compare(before: Path, after: Path, max_regression: float | None, json_file: Path | None) -> None:
@@ -128,6 +150,6 @@ def _compare(before: Path, after: Path, max_regression: float | None, json_file:
     show_comparison(comparison)
     if json_file:
         comparison.write(json_file)
-        click.echo(_("📝 Comparison: {path}").format(path=json_file))
+        click.echo(_("📝 Comparison: {path}", path=json_file))
     if comparison.regressions:
         sys.exit(1)

@@ -7,20 +7,25 @@ from pathlib import Path
 
 import click
 
+from cache.messages import message
 from commands import options
 from commands.options import option
 
 
-@click.command(short_help="List what has changed in the dataset since a cache was built.")
+@click.command(
+    short_help=message("List what has changed in the dataset since a cache was built."),
+    help=message(
+        "List what has changed in a dataset since CACHE was built from it, and which shards `preprocess` "
+        "would rebuild.\n\n"
+        "Nothing is written. The exit code is 1 if the cache is stale."
+    ),
+)
 @click.argument("cache", type=options.FOLDER)
-@option("--coco", type=options.FOLDER, default=options.DEFAULT_COCO, help="Compare with this dataset.")
+@option("--coco", type=options.FOLDER, default=options.DEFAULT_COCO, help=message("Compare with this dataset."))
 @options.content
 @options.as_json
 def diff(cache: Path, coco: Path, content: bool, as_json: bool) -> None:
-    """List what has changed in a dataset since CACHE was built from it, and which shards `preprocess` would rebuild.
 
-    Nothing is written. The exit code is 1 if the cache is stale.
-    """
     from cache.index import CacheIndex
     from console.build import diff_lines
     from preprocess.changes import find_changes

@@ -7,30 +7,43 @@ from typing import Any, get_args
 import click
 
 from cache.choices import Split
+from cache.messages import message
 from commands import options
 from commands.options import option
 
 
-@click.command(short_help="Download COCO 2017, or what is missing of it.")
-@option("--dir", "root", type=options.FOLDER, default=options.DEFAULT_COCO, help="Put the dataset into this folder.")
+@click.command(
+    short_help=message("Download COCO 2017, or what is missing of it."),
+    help=message(
+        "Download COCO 2017, or what is missing of it: annotations, val2017 and train2017, 20 GB; 40 GB "
+        "while unpacking.\n\n"
+        "You can stop it at any time: the same command continues with the next byte. Sizes, hashes and "
+        "checksums are compared with COCO's. Images and annotations that are already there are left alone, "
+        "and a zip file of COCO beside them is unpacked instead of downloaded."
+    ),
+)
+@option(
+    "--dir",
+    "root",
+    type=options.FOLDER,
+    default=options.DEFAULT_COCO,
+    help=message("Put the dataset into this folder."),
+)
 @option(
     "--split",
     "splits",
     type=Split,
     multiple=True,
     default=get_args(Split),
-    help="Download this split; may be repeated.",
+    help=message("Download this split; may be repeated."),
 )
-@option("--keep-archives", is_flag=True, help="Keep the zip files beside the dataset instead of deleting them.")
-@option("--base-url", help="Download from a mirror at this URL.  [default: http://images.cocodataset.org]")
+@option(
+    "--keep-archives", is_flag=True, help=message("Keep the zip files beside the dataset instead of deleting them.")
+)
+@option("--base-url", help=message("Download from a mirror at this URL.  [default: http://images.cocodataset.org]"))
 @options.as_json
 def download(base_url: str | None, as_json: bool, **given: Any) -> None:
-    """Download COCO 2017, or what is missing of it: annotations, val2017 and train2017, 20 GB; 40 GB while unpacking.
 
-    You can stop it at any time: the same command continues with the next byte. Sizes, hashes and checksums are compared
-    with COCO's. Images and annotations that are already there are left alone, and a zip file of COCO beside them is
-    unpacked instead of downloaded.
-    """
     from console.download import DownloadPrinter, download_lines
     from preprocess.download.coco import download_coco
     from preprocess.download.plan import BASE_URL, DownloadConfig

@@ -7,34 +7,42 @@ from typing import Any
 
 import click
 
+from cache.messages import message
 from commands import options
 from commands.options import option
 from console.language import _
 
 
-@click.command(short_help="Estimate the time of an epoch on a GPU that is not here.")
+@click.command(
+    short_help=message("Estimate the time of an epoch on a GPU that is not here."),
+    help=message(
+        "Estimate how long an epoch takes on a GPU and whether the batch fits, as a range; nothing is "
+        "measured.\n\n"
+        "The network's operations are counted one by one; each takes as long as its arithmetic or its memory "
+        "traffic, whichever is longer. How near to the peak convolutions come is taken from published "
+        "measurements."
+    ),
+)
 @option(
     "--gpu",
-    metavar="NAME",
-    help='Estimate for this card, such as "RTX 4090". For one that is not listed, give the next three, too.',
+    metavar=message("NAME"),
+    help=message('Estimate for this card, such as "RTX 4090". For one that is not listed, give the next three, too.'),
 )
-@option("--peak", type=float, help="Give the card this peak in TFLOP/s, in 16 bits with fp32 sums, or in fp32.")
-@option("--bandwidth", type=float, help="Give the card's memory this bandwidth, in GB/s.")
-@option("--memory", type=float, help="Give the card this much memory, in GB.")
+@option(
+    "--peak", type=float, help=message("Give the card this peak in TFLOP/s, in 16 bits with fp32 sums, or in fp32.")
+)
+@option("--bandwidth", type=float, help=message("Give the card's memory this bandwidth, in GB/s."))
+@option("--memory", type=float, help=message("Give the card this much memory, in GB."))
 @options.network
-@option("--side", type=int, help="Use square images of this side, in pixels.  [default: the profile's]")
+@option("--side", type=int, help=message("Use square images of this side, in pixels.  [default: the profile's]"))
 @options.batch_size
 @options.precision
 @options.compiled
-@option("--images", default=45174, help="Count this many images in an epoch.")
-@option("--check", is_flag=True, help="Predict each measured row from the others, too, and print the errors.")
+@option("--images", default=45174, help=message("Count this many images in an epoch."))
+@option("--check", is_flag=True, help=message("Predict each measured row from the others, too, and print the errors."))
 @options.as_json
 def estimate(gpu: str | None, images: int, check: bool, as_json: bool, **given: Any) -> None:
-    """Estimate how long an epoch takes on a GPU and whether the batch fits, as a range; nothing is measured.
 
-    The network's operations are counted one by one; each takes as long as its arithmetic or its memory traffic,
-    whichever is longer. How near to the peak convolutions come is taken from published measurements.
-    """
     from bench.calibration import calibrations
     from bench.estimate import card_of, estimate_profile, leave_one_out, profile_of
     from console.estimate import check_lines, estimate_dict, estimate_lines
@@ -56,7 +64,8 @@ def estimate(gpu: str | None, images: int, check: bool, as_json: bool, **given: 
         values = estimate_dict(card, network, found, images) | ({"checks": errors} if check else {})
         click.echo(options.as_json_text(values))
         return
-    shape = _("side {side}, batch {batch_size}, {precision} {mode}").format(
+    shape = _(
+        "side {side}, batch {batch_size}, {precision} {mode}",
         side=profile.side,
         batch_size=profile.batch_size,
         precision=profile.precision,

@@ -8,26 +8,35 @@ from typing import Any
 import click
 
 from cache.choices import Split
+from cache.messages import message
 from commands import options
 from commands.options import FOLDER, option
 
 
-@click.command("eval", short_help="Score a trained network on a split.")
+@click.command(
+    "eval",
+    short_help=message("Score a trained network on a split."),
+    help=message(
+        "Score a trained network on a split of a cache (--cache), of a dataset (--coco), or of both.\n\n"
+        "A cache is scored at its side, as in training. Photos of a dataset are predicted as a cache would "
+        "hold them, and the answer is brought back to each photo's own size: this is what a user of the "
+        "network gets. With several splits, --out gets a folder for each."
+    ),
+)
 @options.checkpoint
-@option("--cache", type=FOLDER, help="Score the images of this cache at its side.")
-@option("--coco", type=FOLDER, help="Score the photos of this dataset at their own size.")
+@option("--cache", type=FOLDER, help=message("Score the images of this cache at its side."))
+@option("--coco", type=FOLDER, help=message("Score the photos of this dataset at their own size."))
 @options.photos
-@option("--split", "splits", type=Split, multiple=True, default=["val"], help="Score this split; may be repeated.")
-@option("--out", type=FOLDER, help="Write the results to this folder.  [default: eval-SPLIT in the run's folder]")
+@option(
+    "--split", "splits", type=Split, multiple=True, default=["val"], help=message("Score this split; may be repeated.")
+)
+@option(
+    "--out", type=FOLDER, help=message("Write the results to this folder.  [default: eval-SPLIT in the run's folder]")
+)
 @options.inference
 @options.as_json
 def evaluate(splits: tuple[str, ...], out: Path | None, as_json: bool, **given: Any) -> None:
-    """Score a trained network on a split of a cache (--cache), of a dataset (--coco), or of both.
 
-    A cache is scored at its side, as in training. Photos of a dataset are predicted as a cache would hold them, and the
-    answer is brought back to each photo's own size: this is what a user of the network gets. With several splits,
-    --out gets a folder for each.
-    """
     from console.evaluate import eval_lines
     from console.language import _
     from console.progress import progress_bar

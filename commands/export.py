@@ -8,31 +8,43 @@ from typing import Any, get_args
 import click
 
 from cache.choices import ExportFormat
+from cache.messages import message
 from commands import options
 from commands.options import option
 
 
-@click.command(short_help="Write a trained network as ONNX and as a torch.export program.")
+@click.command(
+    short_help=message("Write a trained network as ONNX and as a torch.export program."),
+    help=message(
+        "Write a trained network for other programs: ONNX, a program of torch.export, and a model card.\n\n"
+        "Both take uint8 RGB images of any number and size (multiples of the network's stride), normalise "
+        "them themselves and answer with probabilities. Each file is first compared with the checkpoint; if "
+        "one differs, none is written."
+    ),
+)
 @options.checkpoint
-@option("--out", type=options.FOLDER, required=True, help="Write model.onnx, model.pt2 and README.md to this folder.")
+@option(
+    "--out",
+    type=options.FOLDER,
+    required=True,
+    help=message("Write model.onnx, model.pt2 and README.md to this folder."),
+)
 @option(
     "--format",
     type=click.Choice([*get_args(ExportFormat), "all"]),
     default="all",
-    help="Write ONNX, which needs the extra [export], a program of torch.export, or both.",
+    help=message("Write ONNX, which needs the extra [export], a program of torch.export, or both."),
 )
-@option("--opset", default=18, help="Use this operator set of ONNX, 18 to 23.")
-@option("--side", type=int, help="Compare and time with square images of this side.  [default: as in training]")
-@option("--threads", default=0, help="Measure with this many CPU threads; 0 leaves the number to torch.")
-@option("--latency/--no-latency", default=True, help="Measure how long an image takes.")
-@option("--overwrite", is_flag=True, help="Replace files that are already there.")
+@option("--opset", default=18, help=message("Use this operator set of ONNX, 18 to 23."))
+@option(
+    "--side", type=int, help=message("Compare and time with square images of this side.  [default: as in training]")
+)
+@option("--threads", default=0, help=message("Measure with this many CPU threads; 0 leaves the number to torch."))
+@option("--latency/--no-latency", default=True, help=message("Measure how long an image takes."))
+@option("--overwrite", is_flag=True, help=message("Replace files that are already there."))
 @options.as_json
 def export(checkpoint: Path, as_json: bool, **given: Any) -> None:
-    """Write a trained network for other programs: ONNX, a program of torch.export, and a model card.
 
-    Both take uint8 RGB images of any number and size (multiples of the network's stride), normalise them themselves
-    and answer with probabilities. Each file is first compared with the checkpoint; if one differs, none is written.
-    """
     from console.export import ExportPrinter, export_lines
     from export.config import ExportConfig
     from export.run import export as run_export

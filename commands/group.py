@@ -13,11 +13,10 @@ from typing import Any
 
 import click
 
-from commands.spoken import SpokenContext, SpokenError, language_option
+from cache.messages import listed, message
+from commands.spoken import SpokenContext, language_option, let_click_speak
 from console.kernels import kernel_notes
-from console.language import ENGLISH, LANGUAGES, VARIABLE, _, chosen, language, message, of_locale, speaking, use
-from console.marks import shows_marks
-from console.sentences import translated
+from console.language import LANGUAGES, VARIABLE, _, chosen, of_locale, shows_marks, speaking, translated, use
 
 _KEPT = {
     "preprocess": message("Finished shards are kept: the same command continues."),
@@ -49,6 +48,7 @@ class FriendlyGroup(click.Group):
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Parse the command line and run; the language ends with it."""
+        let_click_speak()
         with speaking():
             return super().main(*arguments, **options)
 
@@ -60,14 +60,15 @@ class FriendlyGroup(click.Group):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")  # a sign that cannot be shown is no reason to stop
         if wanted not in LANGUAGES:
-            said = _("{variable}={value!r} is no language of maskcache; use {languages}")
-            raise click.UsageError(
-                said.format(variable=VARIABLE, value=wanted, languages=f" {_('or')} ".join(LANGUAGES))
+            languages = listed(LANGUAGES, "or")
+            said = message(
+                "{variable}={value!r} is no language of maskcache; use {languages}",
+                variable=VARIABLE,
+                value=wanted,
+                languages=languages,
             )
-        try:
-            return super().make_context(info_name, args, *more, **extra)
-        except click.UsageError as error:
-            raise _spoken(error) from None
+            raise click.UsageError(translated(said))
+        return super().make_context(info_name, args, *more, **extra)
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""
@@ -78,12 +79,10 @@ class FriendlyGroup(click.Group):
             kept = _KEPT.get(context.invoked_subcommand or "")
             click.echo("\n" + " ".join([_("Stopped."), *([_(kept)] if kept else [])]), err=True)
             sys.exit(130)
-        except click.UsageError as error:
-            raise _spoken(error) from None
         except (ValueError, OSError) as error:
             if os.environ.get("MASKCACHE_TRACEBACK"):
                 raise
-            click.echo(_("error: {error}").format(error=translated(str(error))), err=True)
+            click.echo(_("error: {error}", error=translated(error)), err=True)
             if context.invoked_subcommand is None and context.obj and "--" in str(error):
                 said = _("The options that it names are those of `cli.py {command}`, which does this step alone.")
                 click.echo(said.format(command=context.obj), err=True)
@@ -106,7 +105,3 @@ def _interrupted_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _spoken(error: click.UsageError) -> click.UsageError:
-    return error if language() == ENGLISH else SpokenError(error)

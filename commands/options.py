@@ -10,6 +10,7 @@ from typing import Any, get_args
 import click
 
 from cache.choices import Device, ImageRule, NetworkName, Orientation, Precision
+from cache.messages import message
 from console.language import _
 
 DEFAULT_COCO = Path("COCO")
@@ -112,27 +113,34 @@ def _newest_checkpoint(context: click.Context, _option: click.Parameter, named: 
     if newest is None:
         said = _("There is no {pattern} here; train a network with `cli.py train`, or name one with --checkpoint")
         raise click.UsageError(said.format(pattern=CHECKPOINTS), context)
-    click.echo(_("Checkpoint: {path} (the newest run)").format(path=newest), err=True)
+    click.echo(_("Checkpoint: {path} (the newest run)", path=newest), err=True)
     return newest
 
 
-as_json = option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-content = option("--content", is_flag=True, help="Read the photos to find those that changed and kept their size.")
-category = option("--category", default="person", help="Take the annotations of this COCO category.")
-batch_size = option(
-    "--batch-size", aliases=["--batch"], type=int, help="Put this many images in a batch.  [default: the profile's]"
+as_json = option("--json", "as_json", is_flag=True, help=message("Print JSON instead of text."))
+content = option(
+    "--content", is_flag=True, help=message("Read the photos to find those that changed and kept their size.")
 )
-precision = option("--precision", type=Precision, help="Compute convolutions in this format.  [default: the profile's]")
-compiled = option("--compile/--no-compile", default=None, help="Use torch.compile.  [default: the profile's]")
+category = option("--category", default="person", help=message("Take the annotations of this COCO category."))
+batch_size = option(
+    "--batch-size",
+    aliases=["--batch"],
+    type=int,
+    help=message("Put this many images in a batch.  [default: the profile's]"),
+)
+precision = option(
+    "--precision", type=Precision, help=message("Compute convolutions in this format.  [default: the profile's]")
+)
+compiled = option("--compile/--no-compile", default=None, help=message("Use torch.compile.  [default: the profile's]"))
 threads = option(
-    "--threads", aliases=["--workers"], default=0, help="Use this many CPU threads; 0 uses one per processor."
+    "--threads", aliases=["--workers"], default=0, help=message("Use this many CPU threads; 0 uses one per processor.")
 )
 checkpoint = option(
     "--checkpoint",
     aliases=["--model"],
     type=click.Path(path_type=Path),
     callback=_newest_checkpoint,
-    help="Use this best_model.pth or last_model.pth.  [default: best_model.pth of the newest run]",
+    help=message("Use this best_model.pth or last_model.pth.  [default: best_model.pth of the newest run]"),
 )
 
 network = combined(
@@ -141,31 +149,33 @@ network = combined(
         "network_name",
         aliases=["--model"],
         type=NetworkName,
-        help="Use this network.  [default: the profile's]",
+        help=message("Use this network.  [default: the profile's]"),
     ),
     option(
         "--width",
         "network_width",
         type=int,
-        help="Give the first level this many channels, a multiple of 8.  [default: the profile's]",
+        help=message("Give the first level this many channels, a multiple of 8.  [default: the profile's]"),
     ),
 )
 
 inference = combined(
-    option("--batch-size", default=0, help="Put this many images in a batch; 0 uses the batch size of training."),
-    option("--device", type=Device, help="Run on this device.  [default: a GPU if there is one]"),
+    option(
+        "--batch-size", default=0, help=message("Put this many images in a batch; 0 uses the batch size of training.")
+    ),
+    option("--device", type=Device, help=message("Run on this device.  [default: a GPU if there is one]")),
     option(
         "--precision",
         type=Precision,
-        help="Compute convolutions in this format.  [default: as in training, if the device supports it]",
+        help=message("Compute convolutions in this format.  [default: as in training, if the device supports it]"),
     ),
     threads,
 )
 """How a trained network is run."""
 
 coco_or_cache = combined(
-    option("--coco", type=FOLDER, help="Look at this dataset.  [default: COCO if no --cache]"),
-    option("--cache", type=CACHE, help="Look at this cache."),
+    option("--coco", type=FOLDER, help=message("Look at this dataset.  [default: COCO if no --cache]")),
+    option("--cache", type=CACHE, help=message("Look at this cache.")),
     as_json,
 )
 """What the commands look at that change nothing."""
@@ -175,10 +185,12 @@ photos = combined(
         "--orientation",
         type=Orientation,
         default="auto",
-        help="Say whether annotations were drawn on the stored pixels or on the photo turned upright by its EXIF. auto "
-        "decides by the sizes in the JSON; photos whose sizes leave it open are rejected.",
+        help=message(
+            "Say whether annotations were drawn on the stored pixels or on the photo turned upright by its EXIF. auto "
+            "decides by the sizes in the JSON; photos whose sizes leave it open are rejected."
+        ),
     ),
-    option("--outside", is_flag=True, help="Allow file names that lead out of the dataset's folder."),
+    option("--outside", is_flag=True, help=message("Allow file names that lead out of the dataset's folder.")),
 )
 """How a dataset's photos are found and turned."""
 
@@ -189,8 +201,10 @@ selection = combined(
         aliases=["--images"],
         type=ImageRule,
         default="person",
-        help="Take the images with a person annotation, those with a person that has keypoints, those with at least "
-        "ten labelled keypoints, or all images.",
+        help=message(
+            "Take the images with a person annotation, those with a person that has keypoints, those with at least "
+            "ten labelled keypoints, or all images."
+        ),
     ),
     category,
     photos,
@@ -199,16 +213,24 @@ selection = combined(
 
 thresholds = combined(
     option(
-        "--min-coverage", default=15.0, help="Set the threshold of coverage, the percent of the photo that is person."
+        "--min-coverage",
+        default=15.0,
+        help=message("Set the threshold of coverage, the percent of the photo that is person."),
     ),
     option(
-        "--min-contrast", default=60.0, help="Set the threshold of contrast, how far colours differ across the outline."
+        "--min-contrast",
+        default=60.0,
+        help=message("Set the threshold of contrast, how far colours differ across the outline."),
     ),
     option(
-        "--min-edge", default=50.0, help="Set the threshold of edge, how much of that difference lies at the outline."
+        "--min-edge",
+        default=50.0,
+        help=message("Set the threshold of edge, how much of that difference lies at the outline."),
     ),
     option(
-        "--min-resolution", default=70.0, help="Set the threshold of resolution, how wide persons are for the network."
+        "--min-resolution",
+        default=70.0,
+        help=message("Set the threshold of resolution, how wide persons are for the network."),
     ),
 )
 

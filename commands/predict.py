@@ -11,76 +11,95 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cache.choices import PredictFormat, PredictKind, VideoFormat
+from cache.messages import message
 from commands import options
 from commands.options import group, option
-from console.language import _, message
+from console.language import _
 
 if TYPE_CHECKING:
     from predict.plan import Job
 
 
-@click.command(cls=options.GroupedCommand, short_help="Remove the backgrounds of photos and videos.")
-@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.command(
+    cls=options.GroupedCommand,
+    short_help=message("Remove the backgrounds of photos and videos."),
+    help=message(
+        'Remove the backgrounds of photos and videos: files, folders, "patterns", or - for a photo on '
+        "standard input.\n\n"
+        "Each result has its photo's size, upright, and its photo's name; sub-folders of a folder are kept. "
+        "Videos are known by their suffixes, keep their time stamps and their sound, and need pip install -e "
+        "'.[video]'. The exit code is 1 if an input had to be left out."
+    ),
+)
+@click.argument("inputs", metavar=message("INPUT..."), nargs=-1, required=True)
 @group(
     message("Results"),
     option(
         "--out",
         type=click.Path(path_type=Path),
         required=True,
-        help="Write the results to this folder; - is standard output.",
+        help=message("Write the results to this folder; - is standard output."),
     ),
     option(
         "--as",
         "kind",
         type=PredictKind,
-        help="Write the photo with the mask as its alpha, the mask alone, or the persons before a --background.  "
-        "[default: cutout]",
+        help=message(
+            "Write the photo with the mask as its alpha, the mask alone, or the persons before a --background.  "
+            "[default: cutout]"
+        ),
     ),
     option(
         "--background",
-        metavar="WHAT",
-        help="Put this behind the persons: #rrggbb, a CSS name, blur, blur:PERCENT (of the diagonal), or a picture.",
+        metavar=message("WHAT"),
+        help=message(
+            "Put this behind the persons: #rrggbb, a CSS name, blur, blur:PERCENT (of the diagonal), or a picture."
+        ),
     ),
     option(
-        "--format", type=PredictFormat, default="png", help="Write photos in this format; jpeg is for composites only."
+        "--format",
+        type=PredictFormat,
+        default="png",
+        help=message("Write photos in this format; jpeg is for composites only."),
     ),
     option(
         "--video-format",
         type=VideoFormat,
         default="webm",
-        help="Write a video's cutout, which has alpha, as VP9 for browsers or as ProRes 4444 for editing. Other videos "
-        "are H.264 in MP4.",
+        help=message(
+            "Write a video's cutout, which has alpha, as VP9 for browsers or as ProRes 4444 for editing. Other videos "
+            "are H.264 in MP4."
+        ),
     ),
     option(
-        "--overwrite", is_flag=True, help="Replace results that are there.  [default: skip those made the same way]"
+        "--overwrite",
+        is_flag=True,
+        help=message("Replace results that are there.  [default: skip those made the same way]"),
     ),
     options.as_json,
 )
 @group(
     message("Mask"),
-    option("--hard", is_flag=True, help="Make a mask of 0 and 255 instead of the probability."),
-    option("--threshold", default=0.5, help="Take pixels above this as person, for --hard and the coverage."),
-    option("--refine", is_flag=True, help="Draw the mask's edges along the photo's, by a guided filter."),
+    option("--hard", is_flag=True, help=message("Make a mask of 0 and 255 instead of the probability.")),
+    option("--threshold", default=0.5, help=message("Take pixels above this as person, for --hard and the coverage.")),
+    option("--refine", is_flag=True, help=message("Draw the mask's edges along the photo's, by a guided filter.")),
     option(
         "--smooth",
         default=0.8,
-        help="Weight earlier frames of a video by this where nothing moves, against flicker; 0 turns this off.",
+        help=message(
+            "Weight earlier frames of a video by this where nothing moves, against flicker; 0 turns this off."
+        ),
     ),
 )
 @group(
     message("Network"),
     options.checkpoint,
-    option("--side", type=int, help="Use square images of this side, in pixels.  [default: as in training]"),
+    option("--side", type=int, help=message("Use square images of this side, in pixels.  [default: as in training]")),
     options.inference,
 )
 @group(message("Quality"), options.thresholds)
 def predict(checkpoint: Path, kind: Any, as_json: bool, **given: Any) -> None:
-    """Remove the backgrounds of photos and videos: files, folders, "patterns", or - for a photo on standard input.
 
-    Each result has its photo's size, upright, and its photo's name; sub-folders of a folder are kept. Videos are known
-    by their suffixes, keep their time stamps and their sound, and need pip install -e '.[video]'. The exit code is 1 if
-    an input had to be left out.
-    """
     from console.predict import predict_lines
     from console.progress import progress_bar
     from predict.config import PredictConfig, PredictError

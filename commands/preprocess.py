@@ -8,9 +8,9 @@ from typing import Any, get_args
 import click
 
 from cache.choices import Codec, Crowd, Fit, Split, Store
+from cache.messages import message
 from commands import options
 from commands.options import CACHE, DEFAULT_CACHE, DEFAULT_COCO, group, option
-from console.language import message
 
 
 def _comma_separated(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
@@ -18,11 +18,22 @@ def _comma_separated(_context: click.Context, _option: click.Parameter, given: t
     return tuple(name.strip() for each in given for name in each.split(","))
 
 
-@click.command(cls=options.GroupedCommand, short_help="Build the cache from a dataset, once.")
+@click.command(
+    cls=options.GroupedCommand,
+    short_help=message("Build the cache from a dataset, once."),
+    help=message(
+        "Decode, rasterize, resize and pack a dataset into a cache, once.\n\n"
+        "An interrupted build continues where it stopped. Of a finished cache, only those shards are rebuilt "
+        "whose images or annotations have changed."
+    ),
+)
 @group(
     message("Data"),
     option(
-        "--coco", type=CACHE, default=DEFAULT_COCO, help="Read the dataset in this folder or at s3://BUCKET/FOLDER."
+        "--coco",
+        type=CACHE,
+        default=DEFAULT_COCO,
+        help=message("Read the dataset in this folder or at s3://BUCKET/FOLDER."),
     ),
     option(
         "--split",
@@ -31,34 +42,43 @@ def _comma_separated(_context: click.Context, _option: click.Parameter, given: t
         multiple=True,
         default=get_args(Split),
         callback=_comma_separated,
-        help="Build this split, train or val; may be repeated.",
+        help=message("Build this split, train or val; may be repeated."),
     ),
     options.selection,
     option(
         "--crowd",
         type=Crowd,
         default="ignore",
-        help="Leave crowd regions out of the loss, take them as persons, or take them as background.",
+        help=message("Leave crowd regions out of the loss, take them as persons, or take them as background."),
     ),
-    option("--limit", default=0, help="Take this many images of each split, evenly over it; 0 takes all."),
+    option("--limit", default=0, help=message("Take this many images of each split, evenly over it; 0 takes all.")),
 )
 @group(
     message("Cache"),
-    option("--out", type=CACHE, default=DEFAULT_CACHE, help="Write the cache to this folder or to s3://BUCKET/FOLDER."),
-    option("--side", default=384, help="Make square images of this side, in pixels, a multiple of 32."),
-    option("--fit", type=Fit, default="letterbox", help="Keep the aspect and pad, or stretch to fill the square."),
+    option(
+        "--out",
+        type=CACHE,
+        default=DEFAULT_CACHE,
+        help=message("Write the cache to this folder or to s3://BUCKET/FOLDER."),
+    ),
+    option("--side", default=384, help=message("Make square images of this side, in pixels, a multiple of 32.")),
+    option(
+        "--fit", type=Fit, default="letterbox", help=message("Keep the aspect and pad, or stretch to fill the square.")
+    ),
     option(
         "--image-codec",
         type=click.Choice(["auto", *get_args(Codec)]),
         default="auto",
-        help="Store pixels in this form. auto takes raw if the cache then fits in half of memory, else JPEG.",
+        help=message("Store pixels in this form. auto takes raw if the cache then fits in half of memory, else JPEG."),
     ),
     option(
         "--store",
         type=Store,
         default="lmdb",
-        help="Store shards in this format; both are equally fast. lmdb is one file per shard, raw or JPEG. zarr is raw "
-        "only, and any Zarr v3 reader opens it.",
+        help=message(
+            "Store shards in this format; both are equally fast. lmdb is one file per shard, raw or JPEG. zarr is raw "
+            "only, and any Zarr v3 reader opens it."
+        ),
     ),
 )
 @group(
@@ -66,20 +86,18 @@ def _comma_separated(_context: click.Context, _option: click.Parameter, given: t
     options.threads,
     option(
         "--cluster",
-        metavar="ADDRESS",
-        help="Make the shards on the workers of a Dask cluster: tcp://HOST:8786, where `dask scheduler` listens, or "
-        "local:N for N processes of this machine. --threads then counts those of each shard, and 0 uses one.",
+        metavar=message("ADDRESS"),
+        help=message(
+            "Make the shards on the workers of a Dask cluster: tcp://HOST:8786, where `dask scheduler` listens, or "
+            "local:N for N processes of this machine. --threads then counts those of each shard, and 0 uses one."
+        ),
     ),
-    option("--force", is_flag=True, help="Build anew: replace a cache that is damaged or made otherwise."),
+    option("--force", is_flag=True, help=message("Build anew: replace a cache that is damaged or made otherwise.")),
     options.content,
-    option("--strict", is_flag=True, help="Fail, and leave the cache unfinished, if an image is rejected."),
+    option("--strict", is_flag=True, help=message("Fail, and leave the cache unfinished, if an image is rejected.")),
 )
 def preprocess(image_codec: str, threads: int, cluster: str | None, **given: Any) -> None:
-    """Decode, rasterize, resize and pack a dataset into a cache, once.
 
-    An interrupted build continues where it stopped. Of a finished cache, only those shards are rebuilt whose images or
-    annotations have changed.
-    """
     from cache.spec import CacheSpec
     from console.build import build_lines
     from console.language import _

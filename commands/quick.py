@@ -7,13 +7,19 @@ from pathlib import Path
 
 import click
 
+from cache.messages import message
 from commands import options
 
 
-@click.command(short_help="Check that all files are there, in a second.")
+@click.command(
+    short_help=message("Check that all files are there, in a second."),
+    help=message(
+        "Check that all files of a dataset or a cache are there. This takes a second: it reads names and sizes only."
+    ),
+)
 @options.coco_or_cache
 def quick(coco: Path | None, cache: Path | None, as_json: bool) -> None:
-    """Check that all files of a dataset or a cache are there. This takes a second: it reads names and sizes only."""
+
     from console.inspect import show_structure
     from preprocess.structure import check_cache, check_structure
 

@@ -1,15 +1,23 @@
-"""Help and errors of click in the language in use. click's own words come through here, too."""
+"""Help and errors of click in the language in use."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from typing import IO, Any
 
 import click
 
-from console.helptext import translated_help, translated_names, translated_text
-from console.language import LANGUAGES, _
-from console.sentences import translated
+from cache.messages import message
+from console.language import LANGUAGES, _, ngettext
+
+_METAVAR = re.compile(r"[A-Z][A-Z=]+(?: [A-Z]+)*(?:\.\.\.)?")
+"""A word for a value, as `NAME=VALUE`; lists of choices are in lower case."""
+
+
+def let_click_speak() -> None:
+    """Have click look its own texts up where ours are: it has no catalogues, and asks gettext for the process's."""
+    for module in (click.core, click.decorators, click.exceptions, click.formatting, click.parser, click.types):
+        vars(module).update(_=_, ngettext=ngettext)
 
 
 class SpokenFormatter(click.HelpFormatter):
@@ -17,42 +25,37 @@ class SpokenFormatter(click.HelpFormatter):
 
     def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
         """See `click.HelpFormatter`."""
-        super().write_usage(prog, translated_names(args), f"{_('Usage:')} " if prefix is None else prefix)
-
-    def write_heading(self, heading: str) -> None:
-        """See `click.HelpFormatter`."""
-        super().write_heading(_(heading))
+        super().write_usage(prog, _names(args), prefix)
 
     def write_text(self, text: str) -> None:
         """See `click.HelpFormatter`."""
-        super().write_text(translated_text(text))
+        super().write_text(_(text))
 
     def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
         """See `click.HelpFormatter`."""
-        spoken = [(translated_names(name), translated_help(text)) for name, text in rows]
-        super().write_dl(spoken, col_max, col_spacing)
+        super().write_dl([(_names(name), _help(text)) for name, text in rows], col_max, col_spacing)
+
+
+def _names(text: str) -> str:
+    """An option's names with the word for its value, `--side INTEGER`; or a command's usage."""
+    return _METAVAR.sub(lambda metavar: _(metavar[0]), text)
+
+
+def _help(text: str) -> str:
+    """An option's help. What click has put in brackets behind it is translated already."""
+    if not text:
+        return ""
+    whole = _(text)
+    if whole != text or "  [" not in text:
+        return whole
+    said, _space, extra = text.rpartition("  [")
+    return f"{_(said) if said else ''}  [{extra}"
 
 
 class SpokenContext(click.Context):
     """A context whose help is in the language in use."""
 
     formatter_class = SpokenFormatter
-
-
-class SpokenError(click.UsageError):
-    """An error in how a command is used, in the language in use."""
-
-    def __init__(self, error: click.UsageError) -> None:
-        super().__init__(translated(error.format_message()), error.ctx)
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        """Print how the command is used, where its help is, and what is wrong."""
-        if self.ctx is not None:
-            hint = _("Try '{command} {option}' for help.")
-            option = max(self.ctx.help_option_names, key=len)
-            click.echo(self.ctx.get_usage(), file, err=True)
-            click.echo(hint.format(command=self.ctx.command_path, option=option) + "\n", file, err=True)
-        click.echo(_("Error: {message}").format(message=self.message), file, err=True)
 
 
 def language_option() -> click.Option:
@@ -62,5 +65,5 @@ def language_option() -> click.Option:
         type=click.Choice(LANGUAGES),
         expose_value=False,
         is_eager=True,
-        help="Language of the messages.  [default: MASKCACHE_LANG, else the locale, else English]",
+        help=message("Language of the messages.  [default: MASKCACHE_LANG, else the locale, else English]"),
     )

@@ -6,15 +6,19 @@ from pathlib import Path
 
 import click
 
+from cache.messages import message
 from commands.options import FOLDER, option
 
 
-@click.command(short_help="Draw a small dataset of people in the COCO layout.")
+@click.command(
+    short_help=message("Draw a small dataset of people in the COCO layout."),
+    help=message("Draw a small dataset of people into DIRECTORY, in the COCO layout."),
+)
 @click.argument("directory", type=FOLDER)
-@option("--images", default=400, help="Draw this many images, train and val together.")
-@option("--seed", default=0, help="Seed the drawing; the same seed gives the same pictures, bit for bit.")
+@option("--images", default=400, help=message("Draw this many images, train and val together."))
+@option("--seed", default=0, help=message("Seed the drawing; the same seed gives the same pictures, bit for bit."))
 def synth(directory: Path, images: int, seed: int) -> None:
-    """Draw a small dataset of people into DIRECTORY, in the COCO layout."""
+
     from console.build import synth_lines
     from console.language import _
     from console.progress import progress_bar

@@ -9,23 +9,29 @@ from typing import Any
 
 import click
 
+from cache.messages import message
 from commands import options
 from commands.options import option
 
 
-@click.command(short_help="Check every photo, annotation and record, and describe the machine.")
+@click.command(
+    short_help=message("Check every photo, annotation and record, and describe the machine."),
+    help=message(
+        "Decode every photo of a dataset or read every record of a cache, and describe the machine.\n\n"
+        "With both --coco and --cache, check also that the cache is still what the dataset gives. With "
+        "--repair, check the cache alone, and rebuild its damaged shards."
+    ),
+)
 @options.coco_or_cache
 @options.selection
-@option("--repair", is_flag=True, help="Rebuild the damaged shards of --cache from --coco.")
-@option("--log", type=options.FOLDER, help="Write verification_<time>.log, which is JSON, to this folder, too.")
+@option("--repair", is_flag=True, help=message("Rebuild the damaged shards of --cache from --coco."))
+@option(
+    "--log", type=options.FOLDER, help=message("Write verification_<time>.log, which is JSON, to this folder, too.")
+)
 def verify(
     coco: Path | None, cache: Path | None, as_json: bool, repair: bool, log: Path | None, **selection: Any
 ) -> None:
-    """Decode every photo of a dataset or read every record of a cache, and describe the machine.
 
-    With both --coco and --cache, check also that the cache is still what the dataset gives. With --repair, check the
-    cache alone, and rebuild its damaged shards.
-    """
     from bench.hardware import describe_machine
     from console.build import repair_lines
     from console.inspect import show_cache, show_dataset, show_machine

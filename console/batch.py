@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cache.spec import CacheSpec, Orientation
-from console.language import _
-from console.sentences import translated
+from cache.choices import Orientation
+from cache.spec import CacheSpec
+from console.language import _, translated
 from loader.augment import LEVELS
 from loader.batch import LoaderConfig
 from loader.loader import open_loader
@@ -79,7 +79,7 @@ def draw_gallery(cache: Path, picture: Path, *, split: str, batch_size: int, loa
 def _write(picture: Path, sheet: npt.NDArray[np.uint8]) -> None:
     picture.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(picture), sheet[:, :, ::-1]):
-        raise OSError(_("cannot write {path}; choose another --picture").format(path=picture))
+        raise OSError(_("cannot write {path}; choose another --picture", path=picture))
 
 
 def draw_dataset_batch(
@@ -99,11 +99,9 @@ def batch_lines(summary: BatchSummary) -> list[str]:
     first = _("   Loader: {loader}, first batch after {seconds:.2f} s")
     share = _("   Person: {person:.1%} of the pixels that count; ignored: {ignored:.1%}")
     return [
-        _("✅ One batch of {source}: images {shape} uint8, channels_last").format(
-            source=summary.source, shape=summary.shape
-        ),
+        _("✅ One batch of {source}: images {shape} uint8, channels_last", source=summary.source, shape=summary.shape),
         first.format(loader=translated(summary.loader), seconds=summary.first_batch_seconds),
         share.format(person=summary.person_fraction, ignored=summary.ignore_fraction),
-        _("   COCO images: {ids}").format(ids=", ".join(map(str, summary.image_ids))),
-        _("🖼️  Picture: {path}").format(path=summary.picture),
+        _("   COCO images: {ids}", ids=", ".join(map(str, summary.image_ids))),
+        _("🖼️  Picture: {path}", path=summary.picture),
     ]

@@ -14,9 +14,9 @@ from bench.loader_suite import NATIVE
 from bench.loader_suite import TIMES as LOADER_TIMES
 from bench.raster_suite import TIMES as RASTER_TIMES
 from bench.stage_suite import AUGMENT, BACKWARD, COPY, DECODE, FORWARD, READ, UPDATE
+from cache.messages import message
 from console.kernels import LogPrinter
-from console.language import _, message
-from console.sentences import translated
+from console.language import _, translated
 from console.text import duration, figure, standard_output, tell
 
 if TYPE_CHECKING:
@@ -49,13 +49,7 @@ _COMPARISONS = (
 )
 """Suite, row and conclusion; they are printed when no epoch was measured."""
 
-UNITS = (
-    message("images/s"),
-    message("samples/s"),
-    message("annotations/s"),
-    message("times"),
-    message("pixels"),
-)
+UNITS = (message("images/s"), message("samples/s"), message("annotations/s"), message("times"), message("pixels"))
 """The units of rows that are words, and so are translated."""
 
 TIERS_NOTE = message(
@@ -72,8 +66,12 @@ class BenchPrinter:
 
     def on_suite(self, suite: Suite, number: int, total: int) -> None:
         """Say which."""
-        said = _("⏱️  {number}/{total} {suite} (after {time})").format(
-            number=number, total=total, suite=_(TITLES[suite]), time=duration(time.monotonic() - self._start)
+        said = _(
+            "⏱️  {number}/{total} {suite} (after {time})",
+            number=number,
+            total=total,
+            suite=_(TITLES[suite]),
+            time=duration(time.monotonic() - self._start),
         )
         tell(said)
 
@@ -108,7 +106,7 @@ def show_report(report: BenchReport) -> None:
                 out.print(_note(translated(note)), style="dim")
     out.print()
     for line in conclusions(report):
-        out.print(_("➡️  {line}").format(line=line), style="bold")
+        out.print(_("➡️  {line}", line=line), style="bold")
 
 
 def grouped(rows: Iterable[Any], field: str) -> list[tuple[str, list[Any]]]:
@@ -118,11 +116,11 @@ def grouped(rows: Iterable[Any], field: str) -> list[tuple[str, list[Any]]]:
 
 def suite_line(suite: str) -> str:
     """The title above a suite's tables."""
-    return "\n" + _("📊 {suite}").format(suite=_(TITLES.get(suite, suite)))
+    return "\n" + _("📊 {suite}", suite=_(TITLES.get(suite, suite)))
 
 
 def _note(note: str) -> str:
-    return _("   Note: {note}").format(note=note)
+    return _("   Note: {note}", note=note)
 
 
 def conclusions(report: BenchReport) -> list[str]:
@@ -145,7 +143,7 @@ def conclusions(report: BenchReport) -> list[str]:
     for suite, name, sentence in _COMPARISONS:
         row = report.find(suite, name)
         if row and not minutes:
-            lines.append(_(sentence).format(times=figure(row.value)))
+            lines.append(_(sentence, times=figure(row.value)))
     return lines
 
 
@@ -163,14 +161,14 @@ def _bottleneck(report: BenchReport) -> list[str]:
         return []
     if loader < step:
         slow = [translated(name) for name in (READ, DECODE, COPY, AUGMENT) if stages.get(name, step) < step]
-        more = _("; slower even alone: {stages}").format(stages=", ".join(slow)) if slow else ""
+        more = _("; slower even alone: {stages}", stages=", ".join(slow)) if slow else ""
         said = _("The loader is the bottleneck: the network alone could take {times} times as many images{more}.")
         return [said.format(times=figure(step / loader), more=more)]
     slowest = max(parts, key=parts.__getitem__, default=None)
     more = ""
     if slowest:
         share = 100 * parts[slowest] / sum(parts.values())
-        more = _("; {stage} takes {share:.0f}% of a step").format(stage=translated(slowest), share=share)
+        more = _("; {stage} takes {share:.0f}% of a step", stage=translated(slowest), share=share)
     return [said.format(times=figure(loader / step), more=more)]
 
 
@@ -207,9 +205,9 @@ def _tier_table(rows: list[Row]) -> Table:
         profile = row.name.partition(",")[0]  # what follows is the network, or the file, which `how` tells
         how, value, style = translated(row.note), figure(row.value), "green"
         if row.kind == "measured":
-            how = _("measured, {note}").format(note=how)
+            how = _("measured, {note}", note=how)
         else:
-            value, style = _("est. {value}").format(value=value), "dim"
+            value, style = _("est. {value}", value=value), "dim"
         cells = (translated(row.setup), value, spread_text(row), promised.get(profile, ""), how)
         table.add_row(profile, *cells, style=style)
     return table
@@ -230,7 +228,7 @@ def value_text(row: Row) -> str:
     if row.kind == "guide":
         return f"~{row.value:g} {_(row.unit)}"
     value = f"{figure(row.value)} {_(row.unit)}"
-    return _("est. {value}").format(value=value) if row.kind == "estimated" else value
+    return _("est. {value}", value=value) if row.kind == "estimated" else value
 
 
 def spread_text(row: Row) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from cache.messages import message
 from console.bench import bare_table, grouped, suite_line
-from console.language import _, message
-from console.sentences import translated
+from console.language import _, translated
 from console.text import at_most, count, figure, standard_output
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ def show_comparison(comparison: Comparison) -> None:
     """Print what differs around the figures, the tables, the rows that stand alone and, last, the verdict."""
     out = standard_output()
     out.print(_("=== COMPARISON ==="), style="bold")
-    out.print(_("   before: {before}\n   after:  {after}").format(before=comparison.before, after=comparison.after))
+    out.print(_("   before: {before}\n   after:  {after}", before=comparison.before, after=comparison.after))
     for note in notes(comparison):
-        out.print(_("   Note: {note}").format(note=note))
+        out.print(_("   Note: {note}", note=note))
     for suite, pairs in grouped(comparison.pairs, "suite"):
         out.print(suite_line(suite), style="bold")
         for number, (setup, group) in enumerate(grouped(pairs, "setup")):
@@ -43,7 +43,7 @@ def show_comparison(comparison: Comparison) -> None:
             out.print(_table(group, header=number == 0))
     for path, rows in ((comparison.before, comparison.only_before), (comparison.after, comparison.only_after)):
         if rows:
-            title = _("📊 ONLY IN {path}: {rows}").format(path=path, rows=count(len(rows), "row"))
+            title = _("📊 ONLY IN {path}: {rows}", path=path, rows=count(len(rows), "{count:,} row", "{count:,} rows"))
             out.print(f"\n{title}", style="bold")
             for line in _alone(rows):
                 out.print(f"   {line}", style="dim")
@@ -55,8 +55,11 @@ def show_comparison(comparison: Comparison) -> None:
 def notes(comparison: Comparison) -> list[str]:
     """What makes the comparison doubtful."""
     lines = [
-        _("{what}: before {before}; after {after}").format(
-            what=translated(found.what.replace("_", " ")), before=_said(found.before), after=_said(found.after)
+        _(
+            "{what}: before {before}; after {after}",
+            what=translated(found.what.replace("_", " ")),
+            before=_said(found.before),
+            after=_said(found.after),
         )
         for found in comparison.differences
     ]
@@ -81,16 +84,19 @@ def conclusions(comparison: Comparison) -> list[str]:
         "{same} stayed the same within the spread."
     )
     counts = {verdict: found[verdict] for verdict in ("slower", "faster", "same")}
-    lines = [said.format(rows=count(pairs, "row"), **counts)]
+    lines = [said.format(rows=count(pairs, "{count:,} row", "{count:,} rows"), **counts)]
     if comparison.max_regression is None:
         return lines
     limit, worst = f"{comparison.max_regression:g} %", comparison.regressions
     if not worst:
-        return [*lines, _("✅ None got worse by more than {limit}, clear of the spread.").format(limit=limit)]
+        return [*lines, _("✅ None got worse by more than {limit}, clear of the spread.", limit=limit)]
     named = [f"{pair.suite}, {translated(pair.name)} ({_loss(pair)})" for pair in worst]
     named = at_most(MOST_NAMED, named, _("and {count:,} more"))
     said = _("❌ {rows} got worse by more than {limit}: {named}")
-    return [*lines, said.format(rows=count(len(worst), "row"), limit=limit, named="; ".join(named))]
+    return [
+        *lines,
+        said.format(rows=count(len(worst), "{count:,} row", "{count:,} rows"), limit=limit, named="; ".join(named)),
+    ]
 
 
 def _table(pairs: Sequence[Pair], *, header: bool) -> Table:
@@ -106,7 +112,7 @@ def _table(pairs: Sequence[Pair], *, header: bool) -> Table:
     )
     for pair in pairs:
         word = _((_WORDS if pair.unit in _NO_SPEED else _SPEED_WORDS)[pair.verdict])
-        mark = _("{verdict} ❌").format(verdict=word) if pair.regression else word
+        mark = _("{verdict} ❌", verdict=word) if pair.regression else word
         values = figure(pair.before), figure(pair.after), _(pair.unit), _ratio(pair)
         table.add_row(translated(pair.name), *values, mark, style=_STYLES[pair.verdict])
     return table
@@ -129,9 +135,7 @@ def _bound(ratio: float) -> str:
 def _loss(pair: Pair) -> str:
     if math.isfinite(pair.worse):
         return f"{figure(pair.worse)} %"
-    return _("{before} to {after} {unit}").format(
-        before=figure(pair.before), after=figure(pair.after), unit=_(pair.unit)
-    )
+    return _("{before} to {after} {unit}", before=figure(pair.before), after=figure(pair.after), unit=_(pair.unit))
 
 
 def _said(value: Any) -> str:

@@ -26,4 +26,4 @@ def confirmed(question: str, *, default: bool) -> bool:
             return True
         if word in (no, _("no"), "n", "no"):
             return False
-        print(_("Please answer {yes} or {no}.").format(yes=yes, no=no), file=sys.stderr)
+        print(_("Please answer {yes} or {no}.", yes=yes, no=no), file=sys.stderr)

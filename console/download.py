@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from console.language import _, message
+from cache.messages import message
+from console.language import _, translated
 from console.progress import progress_bar
-from console.sentences import translated
 from console.text import count, duration, size, tell
 from preprocess.download.coco import DownloadReport, Outcome
 from preprocess.download.fetch import RestartReason, Stage
@@ -38,7 +38,7 @@ class DownloadPrinter:
 
     def on_plan(self, plan: Plan) -> None:
         """Tell what will be fetched, and how much room it takes."""
-        tell(_("From {url} to {folder}:").format(url=self._config.base_url, folder=self._config.root))
+        tell(_("From {url} to {folder}:", url=self._config.base_url, folder=self._config.root))
         for item in plan.items:
             tell(f"  {_item_line(item)}")
         need = _("  takes about {need} on disk at most; {free} are free")
@@ -48,21 +48,25 @@ class DownloadPrinter:
 
     def stage(self, stage: Stage, archive: Archive) -> AbstractContextManager[Callable[[int, int], None]]:
         """A bar, or a line now and then."""
-        return progress_bar(_(_STAGES[stage]).format(archive=archive.name), "bytes")
+        return progress_bar(_(_STAGES[stage], archive=archive.name), "bytes")
 
     def on_retry(
         self, archive: Archive, reason: str, *, position: int, failures: int, attempts: int, delay: float
     ) -> None:
         """Tell why the bar stands still."""
-        said = _("⚠️  {archive} at {position}: {reason}; going on in {delay}").format(
-            archive=archive.name, position=size(position), reason=translated(reason), delay=duration(delay)
+        said = _(
+            "⚠️  {archive} at {position}: {reason}; going on in {delay}",
+            archive=archive.name,
+            position=size(position),
+            reason=translated(reason),
+            delay=duration(delay),
         )
         tries = _(" ({failures} of {attempts} without progress)") if failures else ""
         tell(said + tries.format(failures=failures, attempts=attempts))
 
     def on_restart(self, archive: Archive, reason: RestartReason, lost: int) -> None:
         """Tell why the bar goes back."""
-        tell(_(_RESTARTS[reason]).format(archive=archive.name, lost=size(lost)))
+        tell(_(_RESTARTS[reason], archive=archive.name, lost=size(lost)))
 
 
 def _item_line(item: Item) -> str:
@@ -71,46 +75,51 @@ def _item_line(item: Item) -> str:
         return f"{archive.folder}: {_there(item.images)}"
     said = f"{archive.name}, {size(archive.bytes)}"
     if item.source != "server":
-        said = _(_SOURCES[item.source]).format(archive=said)
+        said = _(_SOURCES[item.source], archive=said)
     elif item.to_fetch < archive.bytes:
         here = size(archive.bytes - item.to_fetch)
-        said = _("{archive}, {here} of it are here").format(archive=said, here=here)
+        said = _("{archive}, {here} of it are here", archive=said, here=here)
     if item.images:
-        images = count(archive.images, "image")
-        said = _("{archive}; {here:,} of {images} are here").format(archive=said, here=item.images, images=images)
+        images = count(archive.images, "{count:,} image", "{count:,} images")
+        said = _("{archive}; {here:,} of {images} are here", archive=said, here=item.images, images=images)
     return f"{archive.folder}: {said}"
 
 
 def _there(images: int) -> str:
     if not images:
         return _("there, left alone")
-    return _("all {images} are there, left alone").format(images=count(images, "image"))
+    return _("all {images} are there, left alone", images=count(images, "{count:,} image", "{count:,} images"))
 
 
 def download_lines(report: DownloadReport) -> list[str]:
     """The summary of a download."""
     lines = [_outcome_line(outcome) for outcome in report.outcomes]
     if all(outcome.unpacked is None for outcome in report.outcomes):
-        head = _("✅ {folder} is complete: nothing to do").format(folder=report.root)
+        head = _("✅ {folder} is complete: nothing to do", folder=report.root)
     else:
         fetched = sum(outcome.fetched for outcome in report.outcomes)
-        head = _("✅ {folder} is complete: {size} fetched in {time}").format(
-            folder=report.root, size=size(fetched), time=duration(report.seconds)
+        head = _(
+            "✅ {folder} is complete: {size} fetched in {time}",
+            folder=report.root,
+            size=size(fetched),
+            time=duration(report.seconds),
         )
     if report.unfinished:
         rest = report.root / STAGING
         said = _("   {folder} holds {size} of other downloads: delete it if you want none of them")
         lines.append(said.format(folder=rest, size=size(report.unfinished)))
-    return [head, *lines, _("   Next: {command}").format(command=f"cli.py verify --coco {report.root}")]
+    return [head, *lines, _("   Next: {command}", command=f"cli.py verify --coco {report.root}")]
 
 
 def _outcome_line(outcome: Outcome) -> str:
     done = outcome.unpacked
     if done is None:
         return f"   {outcome.folder}: {_there(outcome.images)}"
-    said = _("{files} unpacked, {size}").format(files=count(done.files, "file"), size=size(done.bytes))
+    said = _(
+        "{files} unpacked, {size}", files=count(done.files, "{count:,} file", "{count:,} files"), size=size(done.bytes)
+    )
     if done.kept:
-        said += _("; {count:,} were there").format(count=done.kept)
+        said += _("; {count:,} were there", count=done.kept)
     if outcome.kept:
-        said += _("; archive: {path}").format(path=outcome.kept)
+        said += _("; archive: {path}", path=outcome.kept)
     return f"   {outcome.folder}: {said}"

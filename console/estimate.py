@@ -7,8 +7,7 @@ from typing import Any
 
 from bench.estimate import Check, Estimate
 from bench.roofline import Card
-from console.language import _
-from console.sentences import translated
+from console.language import _, translated
 from console.text import figure
 from model.network import NetworkConfig
 
@@ -48,21 +47,35 @@ def estimate_lines(card: Card, shape: str, network: NetworkConfig, estimate: Est
             "{peak:.0f}% of the card's peak in all"
         )
     return [
-        _("🔮 ESTIMATE (nobody has measured this): {network} on {card}, {shape}").format(
-            network=translated(str(network)), card=translated(card.name), shape=shape
+        _(
+            "🔮 ESTIMATE (nobody has measured this): {network} on {card}, {shape}",
+            network=translated(str(network)),
+            card=translated(card.name),
+            shape=shape,
         ),
-        _("   Epoch of {images:,} images: est. {minutes} minutes ({best} to {worst})").format(
-            images=images, minutes=figure(middle), best=figure(best), worst=figure(worst)
+        _(
+            "   Epoch of {images:,} images: est. {minutes} minutes ({best} to {worst})",
+            images=images,
+            minutes=figure(middle),
+            best=figure(best),
+            worst=figure(worst),
         ),
-        _("   Rate: est. {rate} images/s ({low} to {high}): the loader has to feed as many").format(
-            rate=figure(estimate.images_per_s), low=figure(estimate.low), high=figure(estimate.high)
+        _(
+            "   Rate: est. {rate} images/s ({low} to {high}): the loader has to feed as many",
+            rate=figure(estimate.images_per_s),
+            low=figure(estimate.low),
+            high=figure(estimate.high),
         ),
         memory.format(needed=figure(estimate.memory), memory=card.memory),
         bound.format(share=100 * estimate.memory_bound, peak=100 * estimate.utilisation),
-        _("   Counted: {gflop} GFLOP an image, {parameters:.1f} M parameters, {kernels} kernels a step").format(
-            gflop=figure(gflop), parameters=census.parameters / 1e6, kernels=len(census.operations)
+        _(
+            "   Counted: {gflop} GFLOP an image, {parameters:.1f} M parameters, {kernels} kernels a step",
+            gflop=figure(gflop),
+            parameters=census.parameters / 1e6,
+            kernels=len(census.operations),
         ),
-        _("   Convolutions at {low:.0f} to {high:.0f}% of the peak, as measured of: {rows}").format(
+        _(
+            "   Convolutions at {low:.0f} to {high:.0f}% of the peak, as measured of: {rows}",
             low=100 * efficiency.low,
             high=100 * efficiency.high,
             rows="; ".join(map(translated, efficiency.rows)),
@@ -77,8 +90,12 @@ def check_lines(checks: Sequence[Check]) -> list[str]:
         row, said = check.row, _("the only one of its kind")
         if check.predicted is not None and check.error is not None and check.low is not None and check.high is not None:
             predicted, low, high = map(figure, (check.predicted, check.low, check.high))
-            said = _("est. {predicted} ({low} to {high}): {error:+.0f}%").format(
-                predicted=predicted, low=low, high=high, error=100 * check.error
+            said = _(
+                "est. {predicted} ({low} to {high}): {error:+.0f}%",
+                predicted=predicted,
+                low=low,
+                high=high,
+                error=100 * check.error,
             )
         line = _("   {name} ({kind}): measured {rate} images/s, {said}")
         rate = figure(row.images_per_s)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from console.language import _, message
-from console.sentences import translated
+from cache.messages import message
+from console.language import _, translated
 from console.text import at_most, bulleted, columns, count, duration, underlined
 from train.evaluation.result import EvalReport, SizeReport
 from train.result import TARGETS
@@ -30,18 +30,24 @@ _FILES = {"metrics.json": message("   📝 Report: {path}"), "per_image.csv": me
 def eval_lines(report: EvalReport) -> list[str]:
     """What was evaluated, the scores beside their targets, what was left out, and the files."""
     sizes = report.sizes
-    sources = [_("cache {cache}").format(cache=report.cache)] if report.cache else []
-    sources += [_("photos of {coco}").format(coco=report.coco)] if report.coco else []
+    sources = [_("cache {cache}", cache=report.cache)] if report.cache else []
+    sources += [_("photos of {coco}", coco=report.coco)] if report.coco else []
     images = _("   - Images: {split}, {sources}; the network sees side {side}, {fit}")
     return [
-        *underlined(_("🔍 EVALUATION OF {checkpoint}").format(checkpoint=report.checkpoint)),
+        *underlined(_("🔍 EVALUATION OF {checkpoint}", checkpoint=report.checkpoint)),
         _("📊 Configuration:"),
-        _("   - Network: {name}, width {width}, {parameters:.1f} M parameters, trained at side {side}").format(
-            **report.network, parameters=report.parameters / 1e6, side=report.trained_side
+        _(
+            "   - Network: {name}, width {width}, {parameters:.1f} M parameters, trained at side {side}",
+            **report.network,
+            parameters=report.parameters / 1e6,
+            side=report.trained_side,
         ),
         images.format(split=report.split, sources=f" {_('and')} ".join(sources), side=report.side, fit=report.fit),
-        _("   - Device: {device}, {precision}, batch size {batch_size}").format(
-            device=report.device, precision=report.precision, batch_size=report.batch_size
+        _(
+            "   - Device: {device}, {precision}, batch size {batch_size}",
+            device=report.device,
+            precision=report.precision,
+            batch_size=report.batch_size,
         ),
         *bulleted(report.notes),
         "",
@@ -51,7 +57,7 @@ def eval_lines(report: EvalReport) -> list[str]:
         *(_images_line(report, size) for size in sizes),
         *(_threshold_line(report, size) for size in sizes if _gain(size) >= WORTH_SAYING),
         *(line for size in sizes for line in _rejection_lines(size)),
-        *(_(_FILES.get(path.name, _PICTURE)).format(path=path) for path in report.files),
+        *(_(_FILES.get(path.name, _PICTURE), path=path) for path in report.files),
     ]
 
 
@@ -71,7 +77,7 @@ def _table(report: EvalReport) -> list[str]:
 
 
 def _name(report: EvalReport, size: SizeReport) -> str:
-    return _("side {side}").format(side=report.side) if size.size == "cache" else _("own size")
+    return _("side {side}", side=report.side) if size.size == "cache" else _("own size")
 
 
 def _cell(value: float | None, blank: str, target: float | None) -> str:
@@ -83,8 +89,12 @@ def _cell(value: float | None, blank: str, target: float | None) -> str:
 
 def _images_line(report: EvalReport, size: SizeReport) -> str:
     rate = len(size.images) / size.seconds if size.seconds else 0
-    line = _("   - {size}: {images} in {time} ({rate:,.0f}/s)").format(
-        size=_name(report, size), images=count(len(size.images), "image"), time=duration(size.seconds), rate=rate
+    line = _(
+        "   - {size}: {images} in {time} ({rate:,.0f}/s)",
+        size=_name(report, size),
+        images=count(len(size.images), "{count:,} image", "{count:,} images"),
+        time=duration(size.seconds),
+        rate=rate,
     )
     iou = size.to_dict()["image_iou"]
     if iou is None:
@@ -108,10 +118,14 @@ def _threshold_line(report: EvalReport, size: SizeReport) -> str:
 def _rejection_lines(size: SizeReport) -> list[str]:
     if not size.rejections:
         return []
-    title = _("   ⚠️  {images} left out:").format(images=count(len(size.rejections), "image"))
+    title = _("   ⚠️  {images} left out:", images=count(len(size.rejections), "{count:,} image", "{count:,} images"))
     lines = [
-        _("      {split}/{file} (image {image_id}): {reason}").format(
-            split=each.split, file=translated(each.file_name), image_id=each.image_id, reason=translated(each.reason)
+        _(
+            "      {split}/{file} (image {image_id}): {reason}",
+            split=each.split,
+            file=translated(each.file_name),
+            image_id=each.image_id,
+            reason=translated(each.reason),
         )
         for each in size.rejections
     ]

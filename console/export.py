@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 
-from console.language import _, message
+from cache.choices import ExportFormat
+from cache.messages import message
+from console.language import _
 from console.text import bulleted, count, duration, size, tell, underlined
-from export.config import FILES, Format
+from export.config import FILES
 from export.report import CHECKPOINT, ExportReport
 from export.run import Step
 
@@ -29,11 +31,11 @@ class ExportPrinter:
     def __init__(self) -> None:
         self._start = time.monotonic()
 
-    def __call__(self, step: Step, kind: Format | None) -> None:
+    def __call__(self, step: Step, kind: ExportFormat | None) -> None:
         """Print a line; see `export.run.Tell`."""
-        words = _(_STEPS[step]).format(file=FILES[kind] if kind else "")
+        words = _(_STEPS[step], file=FILES[kind] if kind else "")
         seconds = duration(time.monotonic() - self._start)
-        tell(_("⏱️  {step} (after {time})").format(step=words, time=seconds))
+        tell(_("⏱️  {step} (after {time})", step=words, time=seconds))
 
 
 def export_lines(report: ExportReport) -> list[str]:
@@ -42,13 +44,18 @@ def export_lines(report: ExportReport) -> list[str]:
         "   - {file}: {largest:.1e} at most, {mean:.1e} on average; {decided:.4f} % of the pixels decided otherwise"
     )
     return [
-        *underlined(_("📦 EXPORT OF {checkpoint}").format(checkpoint=report.model)),
+        *underlined(_("📦 EXPORT OF {checkpoint}", checkpoint=report.model)),
         _("📊 Configuration:"),
-        _("   - Network: {network}, {parameters:.1f} M parameters, trained at side {side}").format(
-            network=report.network, parameters=report.parameters / 1e6, side=report.trained_side
+        _(
+            "   - Network: {network}, {parameters:.1f} M parameters, trained at side {side}",
+            network=report.network,
+            parameters=report.parameters / 1e6,
+            side=report.trained_side,
         ),
-        _("   - Images: any number, uint8 RGB; height and width multiples of {stride}, {least} or more").format(
-            stride=report.stride, least=report.least
+        _(
+            "   - Images: any number, uint8 RGB; height and width multiples of {stride}, {least} or more",
+            stride=report.stride,
+            least=report.least,
         ),
         *bulleted(report.notes),
         "",
@@ -64,8 +71,8 @@ def export_lines(report: ExportReport) -> list[str]:
         ),
         "",
         *_latency_lines(report),
-        *(_("   💾 Model: {path} ({size})").format(path=file.path, size=size(file.bytes)) for file in report.files),
-        _("   📝 Card: {path}").format(path=report.card),
+        *(_("   💾 Model: {path} ({size})", path=file.path, size=size(file.bytes)) for file in report.files),
+        _("   📝 Card: {path}", path=report.card),
     ]
 
 
@@ -73,7 +80,7 @@ def _latency_lines(report: ExportReport) -> list[str]:
     if not report.latency:
         return []
     head = _("⏱️  One image of side {side}, {threads}, milliseconds (p10 to p90):")
-    lines = [head.format(side=report.side, threads=count(report.threads, "thread"))]
+    lines = [head.format(side=report.side, threads=count(report.threads, "{count:,} thread", "{count:,} threads"))]
     for name, each in report.latency.items():
         lines.append(f"   - {_(_RUNTIMES[name])}: {each.median:.1f} ({each.p10:.1f}..{each.p90:.1f})")
     return [*lines, ""]

@@ -6,16 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from console.language import _, message, ngettext
-from console.marks import plain
-from console.sentences import translated
+from cache.messages import message
+from console.language import _, ngettext, plain, translated
 from console.text import by_reason, count, size, standard_output
 
 if TYPE_CHECKING:
     from bench.hardware import Machine
     from preprocess.analyze import CacheStatistics, Statistics, Summary
-    from preprocess.cache_soundness import CacheSoundness
-    from preprocess.soundness import DatasetSoundness, Finding, SplitSoundness
+    from preprocess.cache_soundness import CacheReport
+    from preprocess.soundness import DatasetReport, Finding, SplitReport
     from preprocess.structure import Check
 
 SHOWN_FINDINGS = 20
@@ -55,7 +54,7 @@ def show_structure(checks: Sequence[Check]) -> None:
     lines += [*map(_check_line, checks), ""]
     if missing:
         said = _("❌ {things} to mend before training") if cached else _("❌ {things} to mend before preprocessing")
-        lines.append(said.format(things=count(missing, "thing")))
+        lines.append(said.format(things=count(missing, "{count:,} thing", "{count:,} things")))
     elif cached:
         lines += [_("✅ Cache verified!"), _("   ✅ All its shards are there"), _("   ✅ Ready to train the model")]
     else:
@@ -70,7 +69,7 @@ def _check_line(check: Check) -> str:
     value = check.value or 0
     folder = check.path.replace("\\", "/").rstrip("/").rpartition("/")[2]
     said = _FOUND.get(check.kind) or _FOUND[f"{check.kind}/{check.split}"]
-    return _(said).format(path=check.path, folder=folder, value=value, size=size(value), note=translated(check.note))
+    return _(said, path=check.path, folder=folder, value=value, size=size(value), note=translated(check.note))
 
 
 def show_machine(machine: Machine) -> None:
@@ -80,13 +79,14 @@ def show_machine(machine: Machine) -> None:
     processor, memory = _("   - Processor: {name}, {cores}"), _("   - Memory: {total}, {free} free")
     lines = [
         _("🖥️ Environment:"),
-        processor.format(name=machine.processor, cores=count(machine.cores, "core")) + features,
+        processor.format(name=machine.processor, cores=count(machine.cores, "{count:,} core", "{count:,} cores"))
+        + features,
         memory.format(total=size(machine.memory_total), free=size(machine.memory_free)),
-        _("   - System: {system}, Python {python}").format(system=machine.system, python=machine.python),
-        _("   - Libraries: {libraries}").format(libraries=libraries),
+        _("   - System: {system}, Python {python}", system=machine.system, python=machine.python),
+        _("   - Libraries: {libraries}", libraries=libraries),
     ]
     for gpu in machine.gpus:
-        driver = _(", driver {driver}").format(driver=machine.driver) if machine.driver else ""
+        driver = _(", driver {driver}", driver=machine.driver) if machine.driver else ""
         said = _("   - GPU: {name}, {memory}, capability {capability}")
         lines.append(said.format(name=gpu.name, memory=size(gpu.memory), capability=gpu.capability) + driver)
     if not machine.gpus:
@@ -94,19 +94,19 @@ def show_machine(machine: Machine) -> None:
     if machine.dali_devices is None:
         lines.append(_("   - DALI: not installed"))
     else:
-        lines.append(f"   - DALI: {count(machine.dali_devices, 'GPU')}")
+        lines.append("   - DALI: " + count(machine.dali_devices, "{count:,} GPU", "{count:,} GPUs"))
     compiler = machine.compiler or _("none; the model runs without torch.compile on a CPU")
-    lines.append(_("   - C++ compiler: {compiler}").format(compiler=compiler))
+    lines.append(_("   - C++ compiler: {compiler}", compiler=compiler))
     if machine.disk:
         little = _(" ⚠️ little for the whole of COCO") if machine.disk.free < _LITTLE_SPACE else ""
-        disk = _("   - Disk of {path}: {free} free").format(path=machine.disk.path, free=size(machine.disk.free))
+        disk = _("   - Disk of {path}: {free} free", path=machine.disk.path, free=size(machine.disk.free))
         lines.append(disk + little)
     _show([*lines, ""])
 
 
-def show_dataset(soundness: DatasetSoundness) -> None:
+def show_dataset(soundness: DatasetReport) -> None:
     """Print what `verify` found in a dataset."""
-    lines = [_("=== COMPLETE CHECK OF {path} ===").format(path=soundness.coco), ""]
+    lines = [_("=== COMPLETE CHECK OF {path} ===", path=soundness.coco), ""]
     unusable = Counter(finding.split for finding in soundness.findings if finding.kind == "annotation")
     for split in soundness.splits:
         lines += _split_lines(split, soundness, unusable[split.split])
@@ -114,26 +114,39 @@ def show_dataset(soundness: DatasetSoundness) -> None:
     _show([*lines, _("✅ Dataset is sound") if soundness.sound else _("❌ Dataset is not sound")])
 
 
-def _split_lines(split: SplitSoundness, soundness: DatasetSoundness, unusable: int) -> list[str]:
+def _split_lines(split: SplitReport, soundness: DatasetReport, unusable: int) -> list[str]:
     name = _(_SPLITS[split.split])
     if split.file:
-        readable = _(_ANNOTATIONS_READABLE[split.split]).format(file=split.file, images=split.images)
+        readable = _(_ANNOTATIONS_READABLE[split.split], file=split.file, images=split.images)
         usable, total = split.annotations - unusable, split.annotations
-        annotations = _("{split}: {usable:,} of {annotations:,} {category} annotations sound").format(
-            split=name, usable=usable, annotations=total, category=soundness.category
+        annotations = _(
+            "{split}: {usable:,} of {annotations:,} {category} annotations sound",
+            split=name,
+            usable=usable,
+            annotations=total,
+            category=soundness.category,
         )
         images = _(
             "{split}: {checked:,} of {selected:,} images ({rule} rule) are there, decode and have the size that the "
-            "JSON says"
-        ).format(split=name, checked=split.checked, selected=split.selected, rule=soundness.rule)
+            "JSON says",
+            split=name,
+            checked=split.checked,
+            selected=split.selected,
+            rule=soundness.rule,
+        )
         whole = split.checked == split.selected
         lines = [readable, _marked(annotations, good=not unusable), _marked(images, good=whole)]
     else:
         lines = [_(_ANNOTATIONS_UNREADABLE[split.split])]
     if split.absent:
-        lines.append(_("   - {count:,} more images are not there and not needed").format(count=split.absent))
+        lines.append(_("   - {count:,} more images are not there and not needed", count=split.absent))
     if split.unlisted:
-        lines.append(_("   - {files} that the JSON does not name").format(files=count(split.unlisted, "file")))
+        lines.append(
+            _(
+                "   - {files} that the JSON does not name",
+                files=count(split.unlisted, "{count:,} file", "{count:,} files"),
+            )
+        )
     return lines
 
 
@@ -144,15 +157,15 @@ def _marked(said: str, *, good: bool) -> str:
 def _where(finding: Finding) -> str:
     where = f"{finding.split}/{finding.file}"
     if finding.image_id is not None:
-        where = _("{where}, image {image_id}").format(where=where, image_id=finding.image_id)
+        where = _("{where}, image {image_id}", where=where, image_id=finding.image_id)
     if finding.annotation_id is not None:
-        where = _("{where}, annotation {annotation_id}").format(where=where, annotation_id=finding.annotation_id)
+        where = _("{where}, annotation {annotation_id}", where=where, annotation_id=finding.annotation_id)
     return where
 
 
-def show_cache(soundness: CacheSoundness) -> None:
+def show_cache(soundness: CacheReport) -> None:
     """Print what `verify` found in a cache."""
-    lines = [_("=== COMPLETE CHECK OF {path} ===").format(path=soundness.cache), ""]
+    lines = [_("=== COMPLETE CHECK OF {path} ===", path=soundness.cache), ""]
     spec = soundness.spec
     if spec:
         said = _("📦 Side {side}, {fit}, {codec} in {store}, images: {images}")
@@ -164,9 +177,9 @@ def show_cache(soundness: CacheSoundness) -> None:
             found = _("❌ {split}: {damages} among {samples:,} records in {shards} ({size})")
         found = found.format(
             split=split.split,
-            damages=count(bad, "damage"),
+            damages=count(bad, "{count:,} damage", "{count:,} damages"),
             samples=split.samples,
-            shards=count(split.shards, "shard"),
+            shards=count(split.shards, "{count:,} shard", "{count:,} shards"),
             size=size(split.bytes),
         )
         if split.rejected:
@@ -188,7 +201,7 @@ def _findings(found: Iterable[tuple[str, str]]) -> list[str]:
     reasons, more = by_reason(found, SHOWN_FINDINGS)
     lines = [_marked(line, good=False) for line in reasons]
     if more:
-        lines.append(_("   and {count:,} more; `verify --json` names them all").format(count=more))
+        lines.append(_("   and {count:,} more; `verify --json` names them all", count=more))
     return [*lines, ""] if lines else []
 
 
@@ -196,16 +209,16 @@ def show_statistics(statistics: Statistics, split: str) -> None:
     """Print what `analyze` counted in a split of a dataset."""
     s = statistics
     lines = [
-        _("=== ANALYSIS OF COCO ANNOTATIONS: {split} ===").format(split=split),
+        _("=== ANALYSIS OF COCO ANNOTATIONS: {split} ===", split=split),
         "",
         _("📈 General statistics:"),
-        _("   - Total images: {count:,}").format(count=s.images),
-        _("   - Total annotations: {count:,}").format(count=s.annotations),
-        _("   - Valid person annotations: {count:,}").format(count=s.valid_persons),
-        _("   - Images with valid persons: {count:,}").format(count=s.images_with_valid_persons),
-        _("   - Persons per image, mean: {mean:.2f}").format(mean=s.persons_per_image_mean),
-        _("   - Persons in one image, maximum: {count:,}").format(count=s.persons_per_image_max),
-        _("   - Crowd annotations: {count:,}").format(count=s.crowds),
+        _("   - Total images: {count:,}", count=s.images),
+        _("   - Total annotations: {count:,}", count=s.annotations),
+        _("   - Valid person annotations: {count:,}", count=s.valid_persons),
+        _("   - Images with valid persons: {count:,}", count=s.images_with_valid_persons),
+        _("   - Persons per image, mean: {mean:.2f}", mean=s.persons_per_image_mean),
+        _("   - Persons in one image, maximum: {count:,}", count=s.persons_per_image_max),
+        _("   - Crowd annotations: {count:,}", count=s.crowds),
     ]
     if s.unreadable:
         said = _("   - Annotations that cannot be drawn: {count:,} (`verify` names them)")
@@ -218,10 +231,10 @@ def show_statistics(statistics: Statistics, split: str) -> None:
         lines += [
             "",
             _("📏 Sizes of valid persons (area):"),
-            _("   - Mean area: {area:,.0f} pixels²").format(area=s.area.mean),
-            _("   - Smallest area: {area:,.0f} pixels²").format(area=s.area.minimum),
-            _("   - Largest area: {area:,.0f} pixels²").format(area=s.area.maximum),
-            _("   - Median: {area:,.0f} pixels²").format(area=s.area.median),
+            _("   - Mean area: {area:,.0f} pixels²", area=s.area.mean),
+            _("   - Smallest area: {area:,.0f} pixels²", area=s.area.minimum),
+            _("   - Largest area: {area:,.0f} pixels²", area=s.area.maximum),
+            _("   - Median: {area:,.0f} pixels²", area=s.area.median),
         ]
     lines += ["", _("🗂️ Images by rule (`preprocess --select`):")]
     lines += [f"   - {name}: {count:,}" for name, count in s.rules.items()]
@@ -236,32 +249,38 @@ def show_statistics(statistics: Statistics, split: str) -> None:
 def show_cache_statistics(statistics: CacheStatistics) -> None:
     """Print what `analyze` counted in a split of a cache."""
     s, fraction = statistics, statistics.person_fraction
-    stored = _("{codec} in {store}").format(codec=s.spec.codec, store=s.spec.store)
+    stored = _("{codec} in {store}", codec=s.spec.codec, store=s.spec.store)
     quantiles = ", ".join(f"{100 * value:.1f}% ({percent}%)" for percent, value in s.person_fraction_quantiles.items())
     _show(
         [
-            _("=== ANALYSIS OF THE CACHE: {split} ===").format(split=s.split),
+            _("=== ANALYSIS OF THE CACHE: {split} ===", split=s.split),
             "",
             _("📈 General statistics:"),
-            _("   - Samples: {samples:,} of side {side}; {rejected:,} images rejected").format(
-                samples=s.samples, side=s.spec.side, rejected=s.rejected
+            _(
+                "   - Samples: {samples:,} of side {side}; {rejected:,} images rejected",
+                samples=s.samples,
+                side=s.spec.side,
+                rejected=s.rejected,
             ),
-            _("   - Persons: {count:,}").format(count=s.persons),
-            _("   - Persons per image, mean: {mean:.2f}").format(mean=s.persons_per_image_mean),
-            _("   - Persons in one image, maximum: {count:,}").format(count=s.persons_per_image_max),
-            _("   - Samples without a person: {count:,}").format(count=s.without_person),
+            _("   - Persons: {count:,}", count=s.persons),
+            _("   - Persons per image, mean: {mean:.2f}", mean=s.persons_per_image_mean),
+            _("   - Persons in one image, maximum: {count:,}", count=s.persons_per_image_max),
+            _("   - Samples without a person: {count:,}", count=s.without_person),
             "",
             _("📏 Person pixels, share of the image:"),
-            _("   - Mean: {percent:.1f}%").format(percent=100 * fraction.mean),
-            _("   - Largest: {percent:.1f}%").format(percent=100 * fraction.maximum),
-            _("   - Quantiles: {quantiles}").format(quantiles=quantiles),
+            _("   - Mean: {percent:.1f}%", percent=100 * fraction.mean),
+            _("   - Largest: {percent:.1f}%", percent=100 * fraction.maximum),
+            _("   - Quantiles: {quantiles}", quantiles=quantiles),
             "",
             _("🖼️ Sizes of the photos:"),
             *_size_lines(s.width, s.height),
             "",
             _("💾 On disk:"),
-            _("   - {size} in all, {each} a sample ({stored})").format(
-                size=size(s.bytes), each=size(round(s.bytes_per_sample)), stored=stored
+            _(
+                "   - {size} in all, {each} a sample ({stored})",
+                size=size(s.bytes),
+                each=size(round(s.bytes_per_sample)),
+                stored=stored,
             ),
             "",
         ]

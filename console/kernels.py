@@ -6,8 +6,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from console.language import _, message
-from console.sentences import translated
+from cache.messages import message
+from console.language import _, translated
 from console.text import tell
 
 
@@ -20,7 +20,7 @@ class LogPrinter(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record."""
-        tell(_(self._template).format(note=translated(record.getMessage())))
+        tell(_(self._template, note=translated(record.getMessage())))
 
 
 @contextmanager

@@ -1,47 +1,45 @@
 """The language of the words for people: English in the code, others from gettext catalogues in `console/locale`.
 
-What programs read (JSON, metrics, reports, pages) stays English in every language.
+What programs read (JSON, metrics, reports, pages) stays English in every language. Emoji are shown where they can be.
 """
 
 from __future__ import annotations
 
 import gettext
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
-from console.marks import plain
+from cache.messages import Message, said
 
 DOMAIN = "maskcache"
 LOCALE = Path(__file__).parent / "locale"
 ENGLISH = "en"
 LANGUAGES = (ENGLISH, "es")
 
-SENTENCE = "sentence"
-"""The gettext context of what the packages below say, which do not know this module; see `console.sentences`."""
-
 VARIABLE = "MASKCACHE_LANG"
 _FLAG = "--lang"
 _LOCALE_VARIABLES = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")
 """The first that is set decides, as for every program that uses gettext."""
 
+MARKS_VARIABLE = "MASKCACHE_EMOJI"
+"""1 or 0: with or without emoji, whatever standard output is."""
 
-class _Catalogue(gettext.GNUTranslations):
-    """A catalogue that can tell all that it has, which gettext's do not say in public."""
+_BARE_TERMINALS = ("dumb", "linux")
+"""TERM of those that have no such glyphs, as the console of Linux without X."""
 
-    _catalog: dict[str | tuple[str, int], str]
+_WORDS = {"✅": "[ok]", "❌": "[x]", "⚠": "[!]", "★": "*"}
+"""Marks that mean something; the others only adorn."""
 
-    def sentences(self) -> dict[str, str]:
-        """The messages of the context `SENTENCE`, and their translations."""
-        head = f"{SENTENCE}\x04"
-        entries = ((key, text) for key, text in self._catalog.items() if isinstance(key, str))
-        return {key.removeprefix(head): text for key, text in entries if key.startswith(head)}
+_MEANING = re.compile(f"({'|'.join(_WORDS)})\ufe0f?( ?) *")
+_ADORNING = re.compile("[\u23e9-\u23fa\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff]\ufe0f? *")
 
 
 class _Speech(NamedTuple):
-    """What is spoken, and whether with emoji."""
+    """The language that is spoken, its catalogue, and whether emoji are shown."""
 
     language: str
     catalogue: gettext.NullTranslations
@@ -51,21 +49,39 @@ class _Speech(NamedTuple):
 _speech = _Speech(ENGLISH, gettext.NullTranslations(), True)
 
 
-def _(message: str) -> str:
-    """The message in the language in use. Placeholders are filled in afterwards: `_("{count} images").format(...)`."""
-    text = _speech.catalogue.gettext(message)
-    return text if _speech.marks else plain(text)
+def _(template: str, /, **values: object) -> str:
+    """A message in the language in use: `_("{count} images", count=3)`. Values that are messages are translated, too."""
+    return Message(template, **values).translated(_gettext)
 
 
-def ngettext(singular: str, plural: str, number: int) -> str:
+def ngettext(singular: str, plural: str, number: int, /, **values: object) -> str:
     """The message for one thing, or for several."""
-    text = _speech.catalogue.ngettext(singular, plural, number)
+    text = _shown(_speech.catalogue.ngettext(singular, plural, number))
+    return text.format(**values) if values else text
+
+
+def _gettext(template: str) -> str:
+    return _shown(_speech.catalogue.gettext(template)) if template else ""
+
+
+def _shown(text: str) -> str:
     return text if _speech.marks else plain(text)
 
 
-def message(text: str) -> str:
-    """Mark a constant for the catalogue, to be given to `_` when it is shown."""
-    return text
+def translated(text: str | BaseException) -> str:
+    """A message, or what an error says, in the language in use.
+
+    A text that is no message, as one read from a file, is translated if the catalogue has it word for word.
+    """
+    return translate(text, _speech.catalogue.gettext)
+
+
+def translate(text: str | BaseException, gettext: Callable[[str], str]) -> str:
+    """As `translated`, by the `gettext` of some catalogue."""
+    message = said(text) if isinstance(text, BaseException) else text
+    if isinstance(message, Message):
+        return message.translated(gettext)
+    return gettext(message) if message else ""
 
 
 def language() -> str:
@@ -81,7 +97,7 @@ def marks() -> bool:
 def use(language: str, *, marks: bool = True) -> None:
     """Speak a language from now on, with emoji or without."""
     global _speech
-    _speech = _Speech(language, _catalogue(language), marks)
+    _speech = _Speech(language, catalogue(language), marks)
 
 
 @contextmanager
@@ -96,17 +112,10 @@ def speaking(language: str | None = None, *, marks: bool | None = None) -> Itera
         _speech = before
 
 
-def sentences(language: str) -> dict[str, str]:
-    """What the packages below say, as templates, and their translations; nothing in English."""
-    catalogue = _catalogue(language)
-    return catalogue.sentences() if isinstance(catalogue, _Catalogue) else {}
-
-
 @cache
-def _catalogue(language: str) -> gettext.NullTranslations:
-    if language == ENGLISH:
-        return gettext.NullTranslations()
-    return gettext.translation(DOMAIN, LOCALE, [language], class_=_Catalogue, fallback=True)
+def catalogue(language: str) -> gettext.NullTranslations:
+    """The translations into a language; of English there are none."""
+    return gettext.translation(DOMAIN, LOCALE, [language], fallback=language == ENGLISH)
 
 
 def chosen(arguments: Sequence[str], environ: Mapping[str, str]) -> str:
@@ -130,3 +139,18 @@ def of_locale(environ: Mapping[str, str]) -> str:
     found = next((environ[name] for name in _LOCALE_VARIABLES if environ.get(name)), "")
     codes = (entry.partition(".")[0].partition("_")[0] for entry in found.split(":"))
     return next((code for code in codes if code in LANGUAGES), ENGLISH)
+
+
+def shows_marks(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether emoji can be seen: on a terminal that has them, not in a file or a pipe."""
+    wanted = environ.get(MARKS_VARIABLE)
+    if wanted in ("0", "1"):
+        return wanted == "1"
+    encoding = (stream.encoding or "").lower().replace("-", "")
+    return stream.isatty() and encoding == "utf8" and environ.get("TERM", "") not in _BARE_TERMINALS
+
+
+def plain(text: str) -> str:
+    """The text with words for the marks that mean something, and without the others."""
+    text = _MEANING.sub(lambda mark: _WORDS[mark[1]] + mark[2], text)
+    return _ADORNING.sub("", text)

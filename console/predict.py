@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from console.language import _, message, ngettext
+from cache.choices import PredictKind
+from cache.messages import message
+from console.language import _, ngettext, translated
 from console.quality import summary_line
-from console.sentences import translated
 from console.text import at_most, bulleted, count, duration, figure, rejected
-from predict.config import Kind
 from predict.result import PhotoResult, PredictReport, VideoResult
 
 SHOWN = 10
 """Photos that are named, of each kind that wants naming."""
 
-_RESULTS: dict[Kind, str] = {
+_RESULTS: dict[PredictKind, str] = {
     "cutout": message("cutouts in {place}"),
     "mask": message("masks in {place}"),
     "composite": message("composites in {place}"),
@@ -24,17 +24,18 @@ def predict_lines(report: PredictReport) -> list[str]:
     lines = bulleted(report.notes)
     everything: tuple[PhotoResult | VideoResult, ...] = (*report.photos, *report.videos)
     skipped = [str(each.output) for each in everything if each.status == "skipped"]
-    for noun, those in (("photo", report.photos), ("video", report.videos)):
+    photo, video = ("{count:,} photo", "{count:,} photos"), ("{count:,} video", "{count:,} videos")
+    for words, those in ((photo, report.photos), (video, report.videos)):
         names = [f"{each.input}: {translated(each.reason or '')}" for each in those if each.status == "rejected"]
-        lines += _named(_("⚠️  {photos} left out:").format(photos=count(len(names), noun)), names)
+        lines += _named(_("⚠️  {photos} left out:", photos=count(len(names), *words)), names)
     there = _("   - {results} there already, --overwrite makes them anew:")
-    lines += _named(there.format(results=count(len(skipped), "result")), skipped)
+    lines += _named(there.format(results=count(len(skipped), "{count:,} result", "{count:,} results")), skipped)
     where = _("standard output") if report.to_standard_output else str(report.out)
     done, failed = report.count("done"), report.count("rejected")
     lines += [line for video in report.videos for line in _video_lines(video)]
-    parts = [ngettext("{count:,} done", "{count:,} done", done).format(count=done), rejected(failed)]
+    parts = [ngettext("{count:,} done", "{count:,} done", done, count=done), rejected(failed)]
     if skipped:
-        parts.append(ngettext("{count:,} skipped", "{count:,} skipped", len(skipped)).format(count=len(skipped)))
+        parts.append(ngettext("{count:,} skipped", "{count:,} skipped", len(skipped), count=len(skipped)))
     said = ", ".join(parts)
     if report.images_per_s:
         rate = _("{done} in {time}, {rate} images/s")
@@ -42,7 +43,7 @@ def predict_lines(report: PredictReport) -> list[str]:
     line = _("❌ {done} ({device}, {precision}, side {side}): {results}")
     if not failed:
         line = _("✅ {done} ({device}, {precision}, side {side}): {results}")
-    results = _(_RESULTS[report.kind]).format(place=where)
+    results = _(_RESULTS[report.kind], place=where)
     how = {"device": report.device, "precision": report.precision, "side": report.side}
     quality = summary_line((photo.scores for photo in report.photos), report.quality)
     lines += [quality] if quality else []
@@ -53,9 +54,10 @@ def _video_lines(video: VideoResult) -> list[str]:
     """What was done, and what is worth knowing of it."""
     if video.status != "done":
         return []
-    line = _("🎬 {name}: {frames} of {width} x {height} at {fps} fps in {time}, {rate} frames/s").format(
+    line = _(
+        "🎬 {name}: {frames} of {width} x {height} at {fps} fps in {time}, {rate} frames/s",
         name=video.input,
-        frames=count(video.frames, "frame"),
+        frames=count(video.frames, "{count:,} frame", "{count:,} frames"),
         width=video.width,
         height=video.height,
         fps=figure(video.fps or 0),

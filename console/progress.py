@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from console.language import _, message
+from cache.messages import message
+from console.language import _
 from console.text import duration, size, tell
 
 LINE_EVERY = 10.0
@@ -63,7 +64,7 @@ def _line_printer(label: str, unit: str) -> Callable[[int, int], None]:
             amount += f" {_(unit)}"
         if rate and done < total:
             seconds = (total - done) / rate
-            left = _(", {time} left").format(time=duration(seconds) if unit == "bytes" else f"{seconds:.0f} s")
+            left = _(", {time} left", time=duration(seconds) if unit == "bytes" else f"{seconds:.0f} s")
         tell(f"{label}: {amount}, {_rate(rate, unit)}/s{left}")
 
     return update
@@ -71,7 +72,7 @@ def _line_printer(label: str, unit: str) -> Callable[[int, int], None]:
 
 def _amount(done: int, total: int, unit: str) -> str:
     if unit == "bytes":
-        return _("{done} of {total}").format(done=size(done), total=size(total))
+        return _("{done} of {total}", done=size(done), total=size(total))
     return f"{done:,}/{total:,}"
 
 

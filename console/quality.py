@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from console.language import _, message
-from console.sentences import translated
+from cache.messages import message
+from console.language import _, translated
 from console.text import at_most, count
 
 if TYPE_CHECKING:
@@ -29,12 +29,14 @@ LABELS = {
 def survey_lines(survey: QualitySurvey) -> list[str]:
     """A table of the scores, the photos that fall furthest short, and what could not be scored."""
     title = _("🎯 Quality of {split}: {scored:,} of {photos} with persons, for a network of side {side}")
-    photos = count(survey.photos, "photo")
+    photos = count(survey.photos, "{count:,} photo", "{count:,} photos")
     lines = [title.format(split=survey.split, scored=len(survey), photos=photos, side=survey.side)]
     if len(survey):
         lines += [*_table(survey), *_worst_lines(survey)]
     if rejected := survey.rejections:
-        lines.append(_("   ⚠️  {photos} cannot be scored:").format(photos=count(len(rejected), "photo")))
+        lines.append(
+            _("   ⚠️  {photos} cannot be scored:", photos=count(len(rejected), "{count:,} photo", "{count:,} photos"))
+        )
         named = [f"      {each.file_name}: {translated(each.reason)}" for each in rejected]
         lines += at_most(SHOWN_REJECTIONS, named, _("      and {count:,} more: --json names them all"))
     return [*lines, ""]
@@ -76,7 +78,10 @@ def summary_line(photos: Iterable[Mapping[str, float]], thresholds: QualityThres
     counts = {name: sum(name in names for names in missed) for name in LABELS}
     poor = sum(bool(names) for names in missed)
     if not poor:
-        return _("   - Quality: {photos}, none below a threshold").format(photos=count(len(missed), "photo"))
+        return _(
+            "   - Quality: {photos}, none below a threshold",
+            photos=count(len(missed), "{count:,} photo", "{count:,} photos"),
+        )
     line = _("   - Quality: {poor:,} of {photos} below a threshold ({scores}); --json has the scores")
     said = ", ".join(f"{_(LABELS[name])} {number:,}" for name, number in counts.items() if number)
-    return line.format(poor=poor, photos=count(len(missed), "photo"), scores=said)
+    return line.format(poor=poor, photos=count(len(missed), "{count:,} photo", "{count:,} photos"), scores=said)

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 from unicodedata import east_asian_width
 
-from console.language import _, ngettext
-from console.sentences import translated
+from console.language import _, ngettext, translated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,14 +39,14 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}h {minutes % 60:02d}m"
 
 
-def count(number: int, noun: str) -> str:
-    """A number of things: `1 shard`, `1,200 shards`."""
-    return ngettext(f"{{count:,}} {noun}", f"{{count:,}} {noun}s", number).format(count=number)
+def count(number: int, one: str, several: str) -> str:
+    """A number of things: `count(1, "{count:,} shard", "{count:,} shards")`."""
+    return ngettext(one, several, number, count=number)
 
 
 def rejected(number: int) -> str:
     """How many photos, images or videos were rejected: the word follows the number in some languages."""
-    return ngettext("{count:,} rejected", "{count:,} rejected", number).format(count=number)
+    return ngettext("{count:,} rejected", "{count:,} rejected", number, count=number)
 
 
 def figure(value: float) -> str:
@@ -72,7 +71,7 @@ def by_reason(found: Iterable[tuple[str, str]], most: int) -> tuple[list[str], i
     for reason, where in locations.items():
         named, more = "; ".join(where[:NAMED]), len(where) - NAMED
         if more > 0:
-            named = _("{places} and {count:,} more").format(places=named, count=more)
+            named = _("{places} and {count:,} more", places=named, count=more)
         lines.append(f"{named}: {reason}")
     return lines[:most], sum(map(len, [*locations.values()][most:]))
 
@@ -85,7 +84,7 @@ def at_most(most: int, lines: Sequence[str], more: str) -> list[str]:
 
 def bulleted(notes: Iterable[str]) -> list[str]:
     """Notes of a package below as lines of a list."""
-    return [_("   - Note: {note}").format(note=translated(note)) for note in notes]
+    return [_("   - Note: {note}", note=translated(note)) for note in notes]
 
 
 def columns(text: str) -> int:

@@ -6,9 +6,8 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from console.language import _
+from console.language import _, translated
 from console.progress import progress_bar
-from console.sentences import translated
 from console.text import at_most, bulleted, duration, underlined
 from loader.damage import BadRecord
 from train.result import EpochResult, FitResult, StartInfo
@@ -43,7 +42,7 @@ class TrainPrinter:
         if not sys.stderr.isatty():
             return
         if self._update is None:
-            label = _("Epoch {epoch}/{epochs}").format(epoch=self._epoch, epochs=self._epochs)
+            label = _("Epoch {epoch}/{epochs}", epoch=self._epoch, epochs=self._epochs)
             self._update = self._bars.enter_context(progress_bar(label, transient=True))
         self._update(done * self._batch_size, total * self._batch_size)
 
@@ -74,26 +73,31 @@ def _configuration_lines(info: StartInfo) -> list[str]:
     batch = _("   - Batch size: {batch_size}, epochs: {epochs}")
     if config.accumulation > 1:
         batch = _("   - Batch size: {batch_size} x {accumulation} accumulated, epochs: {epochs}")
-    optimizer = _("   - Optimizer: {name}, learning rate {rate:g} ({scheduler}), weight decay {decay:g}").format(
-        name=config.optimizer, rate=config.peak, scheduler=config.scheduler, decay=config.decay
+    optimizer = _(
+        "   - Optimizer: {name}, learning rate {rate:g} ({scheduler}), weight decay {decay:g}",
+        name=config.optimizer,
+        rate=config.peak,
+        scheduler=config.scheduler,
+        decay=config.decay,
     )
     if config.average:
-        optimizer += _(", average of weights {average:g}").format(average=config.average)
+        optimizer += _(", average of weights {average:g}", average=config.average)
     lines = [
         _("📊 Configuration:"),
         cache.format(cache=config.loader.cache, train=info.train_images, val=info.val_images, side=info.side),
         named.format(name=network.name, encoder=network.encoder, **size),
         batch.format(batch_size=config.loader.batch_size, accumulation=config.accumulation, epochs=config.epochs),
         optimizer,
-        _("   - Loss: {loss}, augmentation: {augment}").format(loss=config.loss, augment=config.loader.augment),
-        _("   - Device: {device}, {precision}, {layout}, {mode} (profile {profile})").format(
+        _("   - Loss: {loss}, augmentation: {augment}", loss=config.loss, augment=config.loader.augment),
+        _(
+            "   - Device: {device}, {precision}, {layout}, {mode} (profile {profile})",
             device=config.device,
             precision=config.precision,
             layout="channels_last" if config.channels_last else "NCHW",
             mode=_("compiled") if config.compile else _("eager"),
             profile=config.profile,
         ),
-        _("   - Loader: {loader}").format(loader=translated(str(info.loader))),
+        _("   - Loader: {loader}", loader=translated(str(info.loader))),
         *bulleted(info.notes),
     ]
     if info.step:
@@ -108,8 +112,7 @@ def epoch_line(result: EpochResult) -> str:
     """One epoch as one line; as the guide has it in Spanish, as four."""
     scores = _(
         "📈 Epoch {epoch}/{epochs}: Train - Loss: {train_loss:.4f}, Acc: {train_accuracy:.4f} | "
-        "Val - Loss: {val_loss:.4f}, IoU: {iou:.4f}, Dice: {dice:.4f}, Acc: {accuracy:.4f}"
-    ).format(
+        "Val - Loss: {val_loss:.4f}, IoU: {iou:.4f}, Dice: {dice:.4f}, Acc: {accuracy:.4f}",
         epoch=result.epoch,
         epochs=result.epochs,
         train_loss=result.train_loss,
@@ -120,20 +123,26 @@ def epoch_line(result: EpochResult) -> str:
         accuracy=result.val.accuracy,
     )
     if result.boundary_f is not None:
-        scores += _(", Boundary: {boundary:.4f}").format(boundary=result.boundary_f)
-    time = _(" | ⏱️ {time}, {rate:,.0f} images/s, data wait {wait:.1%}").format(
-        time=duration(result.seconds), rate=result.images_per_s, wait=result.wait_share
+        scores += _(", Boundary: {boundary:.4f}", boundary=result.boundary_f)
+    time = _(
+        " | ⏱️ {time}, {rate:,.0f} images/s, data wait {wait:.1%}",
+        time=duration(result.seconds),
+        rate=result.images_per_s,
+        wait=result.wait_share,
     )
     if result.warmup_seconds > NOTABLE_WARMUP:
-        time += _(", first step {time}").format(time=duration(result.warmup_seconds))
+        time += _(", first step {time}", time=duration(result.warmup_seconds))
     return scores + time + (_(" ★") if result.best else "")
 
 
 def bad_records_line(found: tuple[BadRecord, ...], total: int) -> str:
     """Records skipped for the first time, and how many that makes."""
     named = [
-        _("{split} sample {sample} (image {image_id})").format(
-            split=record.split, sample=record.sample, image_id=record.image_id
+        _(
+            "{split} sample {sample} (image {image_id})",
+            split=record.split,
+            sample=record.sample,
+            image_id=record.image_id,
         )
         for record in found
     ]
@@ -158,10 +167,10 @@ def end_lines(result: FitResult, *, automatic: bool = False) -> list[str]:
     if best:
         said = _("   📊 Best IoU: {iou:.4f} (epoch {epoch}), Dice: {dice:.4f}")
         lines.append(said.format(iou=best.val.iou, epoch=best.epoch, dice=best.val.dice))
-        lines.append(_("   💾 Model: {path}").format(path=result.best_model))
+        lines.append(_("   💾 Model: {path}", path=result.best_model))
     if result.bad_records:
         said = _("   ⚠️  Bad records skipped: {count:,}, named in the log")
         lines.append(said.format(count=len(result.bad_records)))
-    lines += [_("   🖼️  Picture: {path}").format(path=path) for path in result.plots]
-    lines.append(_("   📝 Log: {path}").format(path=result.log))
+    lines += [_("   🖼️  Picture: {path}", path=path) for path in result.plots]
+    lines.append(_("   📝 Log: {path}", path=result.log))
     return lines

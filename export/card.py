@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from cache.spec import Crowd, Fit, ImageRule
+from cache.choices import Crowd, ExportFormat, Fit, ImageRule
 from export.check import TOLERANCE
-from export.config import FILES, Format
+from export.config import FILES
 from export.record import THRESHOLD, TrainingRecord
 from export.report import CHECKPOINT, ExportReport
 from train.result import TARGETS
@@ -22,7 +22,7 @@ _RUNTIMES: dict[str, str] = {
     "onnx": f"`{FILES['onnx']}`, ONNX Runtime",
     "program": f"`{FILES['program']}`, PyTorch (`torch.export`)",
 }
-_LIBRARIES: dict[Format, str] = {"onnx": "onnx", "program": "pytorch"}
+_LIBRARIES: dict[ExportFormat, str] = {"onnx": "onnx", "program": "pytorch"}
 _RULES: dict[ImageRule, str] = {
     "person": "images with at least one annotation of a person",
     "keypoints": "images with at least one person that has keypoints",
@@ -43,7 +43,7 @@ _SCORES = {
     "boundary_f": "boundary F (within 0.8 % of the diagonal)",
 }
 _UNITS = {"hours": 3600, "minutes": 60, "seconds": 1}
-_RUN: dict[Format, tuple[str, str, str]] = {
+_RUN: dict[ExportFormat, tuple[str, str, str]] = {
     "onnx": (
         "import onnxruntime",
         f'session = onnxruntime.InferenceSession("{FILES["onnx"]}", providers=["CPUExecutionProvider"])',
@@ -322,7 +322,7 @@ def _licence(record: TrainingRecord) -> str:
     return words
 
 
-def usage(kind: Format, *, side: int, fit: Fit) -> str:
+def usage(kind: ExportFormat, *, side: int, fit: Fit) -> str:
     """A program that cuts the persons out of `photo.jpg`.
 
     Args:

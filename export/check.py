@@ -18,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.config import FILES, ExportConfig, ExportError, Format
+from cache.choices import ExportFormat
+from cache.messages import listed
+from export.config import FILES, ExportConfig, ExportError
 from export.network import INPUT, LEAST_STRIDES, OUTPUT
 from export.record import THRESHOLD
 from preprocess.synth import SynthConfig, render
@@ -108,7 +110,7 @@ def compare(answer: Answer, reference: Answer, side: int, stride: int) -> Differ
     )
 
 
-def check(difference: Difference, kind: Format) -> None:
+def check(difference: Difference, kind: ExportFormat) -> None:
     """Refuse a file that answers otherwise than its checkpoint.
 
     Raises:
@@ -117,8 +119,11 @@ def check(difference: Difference, kind: Format) -> None:
     if difference.largest <= TOLERANCE:
         return
     raise ExportError(
-        f"{FILES[kind]} answers otherwise than the checkpoint: probabilities differ by up to {difference.largest:.2g}, "
-        f"and {TOLERANCE:g} is the limit; nothing was written: try another --format, or another --opset"
+        "{files} answers otherwise than the checkpoint: probabilities differ by up to {largest:.2g}, and "
+        "{tolerance:g} is the limit; nothing was written: try another --format, or another --opset",
+        files=FILES[kind],
+        largest=difference.largest,
+        tolerance=TOLERANCE,
     )
 
 
@@ -178,12 +183,12 @@ def check_packages(config: ExportConfig) -> None:
     missing = [name for name in _PACKAGES if "onnx" in config.formats and find_spec(name) is None]
     if missing:
         raise ExportError(
-            f"format=onnx needs {' and '.join(missing)}, not installed here: pip install -e '.[export]', "
-            "or use --format program"
+            "format=onnx needs {missing}, not installed here: pip install -e '.[export]', or use --format program",
+            missing=listed(missing, "and"),
         )
 
 
-def load_file(path: Path, kind: Format, threads: int) -> Answer:
+def load_file(path: Path, kind: ExportFormat, threads: int) -> Answer:
     """Load a file on the CPU.
 
     Args:

@@ -6,17 +6,19 @@ import dataclasses
 from pathlib import Path
 from typing import Literal, get_args
 
-Format = Literal["onnx", "program"]
-FormatChoice = Literal["onnx", "program", "all"]
+from cache.choices import ExportFormat
+from cache.messages import UserError
 
-FILES: dict[Format, str] = {"onnx": "model.onnx", "program": "model.pt2"}
+FormatChoice = Literal[ExportFormat, "all"]
+
+FILES: dict[ExportFormat, str] = {"onnx": "model.onnx", "program": "model.pt2"}
 CARD = "README.md"
 
 OPSETS = range(18, 24)
 """ONNX operator sets: torch's exporter writes 18 and converts to later ones; it knows none after 23."""
 
 
-class ExportError(ValueError):
+class ExportError(UserError):
     """A network cannot be exported; the message names the value, the limit and the remedy."""
 
 
@@ -51,14 +53,21 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         if self.format not in get_args(FormatChoice):
-            raise ExportError(f"format={self.format!r} is not known; use {', '.join(FILES)} or all")
+            raise ExportError(
+                "format={format!r} is not known; use {files} or all", format=self.format, files=", ".join(FILES)
+            )
         if self.opset not in OPSETS:
-            raise ExportError(f"opset={self.opset} is not within {OPSETS[0]}..{OPSETS[-1]}; {OPSETS[0]} is the default")
+            raise ExportError(
+                "opset={opset} is not within {opsets}..{opsets2}; {opsets} is the default",
+                opset=self.opset,
+                opsets=OPSETS[0],
+                opsets2=OPSETS[-1],
+            )
         if self.threads < 0:
-            raise ExportError(f"threads={self.threads} is negative; 0 leaves the choice to torch")
+            raise ExportError("threads={threads} is negative; 0 leaves the choice to torch", threads=self.threads)
 
     @property
-    def formats(self) -> tuple[Format, ...]:
+    def formats(self) -> tuple[ExportFormat, ...]:
         """The formats that are asked for."""
         return tuple(each for each in FILES if self.format in (each, "all"))
 

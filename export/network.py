@@ -53,7 +53,9 @@ def check_least_side(network: SegmentationNetwork, side: int) -> None:
     least = LEAST_STRIDES * network.stride
     if side < least:
         raise ExportError(
-            f"side={side} is less than {least}, the least that exported files take; use --side {least} or more"
+            "side={side} is less than {least}, the least that exported files take; use --side {least} or more",
+            side=side,
+            least=least,
         )
 
 
@@ -81,8 +83,9 @@ def trace(network: SegmentationNetwork) -> torch.export.ExportedProgram:
     except Exception as error:  # torch has a kind of its own for each construct that it cannot follow
         reason = reason_of(error)
         raise ExportError(
-            f"the network cannot be exported for images of any size ({reason}); "
-            "unet, attention_unet, resunet and unet on timm:resnet34 can"
+            "the network cannot be exported for images of any size ({reason}); unet, attention_unet, resunet "
+            "and unet on timm:resnet34 can",
+            reason=reason,
         ) from error
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # has paths of this machine

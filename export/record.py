@@ -12,6 +12,7 @@ from typing import Any
 from cache.errors import CacheError
 from cache.files import file_digest
 from cache.index import CacheIndex
+from cache.messages import message
 from export.network import INPUT, LEAST_STRIDES, OUTPUT
 from model.base import SegmentationNetwork
 from train.checkpoint import Checkpoint
@@ -63,8 +64,11 @@ class TrainingRecord:
         if going_on is None:
             return ()
         return (
-            f"the checkpoint is one to go on from: it has the weights after step {going_on.progress.step:,}, which the "
-            "scores need not be of; a best_model.pth has those that were scored",
+            message(
+                "the checkpoint is one to go on from: it has the weights after step {step:,}, which the scores "
+                "need not be of; a best_model.pth has those that were scored",
+                step=going_on.progress.step,
+            ),
         )
 
 
@@ -94,10 +98,15 @@ def metadata(
     """
     stride = network.stride
     return {
-        "name": f"maskcache {saved.config.network}",
+        "name": message("maskcache {network}", network=saved.config.network),
         "maskcache_version": release(),
-        "input": f"{INPUT}: uint8 RGB (N, 3, H, W); H and W multiples of {stride}, {LEAST_STRIDES * stride} or more",
-        "output": f"{OUTPUT}: float32 (N, 1, H, W), of a person, 0 to 1",
+        "input": message(
+            "{input}: uint8 RGB (N, 3, H, W); H and W multiples of {stride}, {least_strides} or more",
+            input=INPUT,
+            stride=stride,
+            least_strides=LEAST_STRIDES * stride,
+        ),
+        "output": message("{output}: float32 (N, 1, H, W), of a person, 0 to 1", output=OUTPUT),
         "normalisation": json.dumps({"inside": True, **normalised}),
         "stride": str(stride),
         "side": str(saved.side),

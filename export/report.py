@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
+from cache.choices import ExportFormat
 from export.check import Difference, Latency
-from export.config import Format
 from export.network import LEAST_STRIDES
 
 CHECKPOINT = "checkpoint"
@@ -26,7 +26,7 @@ class ExportedFile:
         refuses_other_sizes: whether an image whose height is no multiple of the stride is an error.
     """
 
-    format: Format
+    format: ExportFormat
     path: Path
     bytes: int
     difference: Difference

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from cache.choices import ExportFormat
 from cache.files import file_digest
 from export.card import write_card
 from export.check import (
@@ -26,7 +27,7 @@ from export.check import (
     torch_threads,
     versions,
 )
-from export.config import CARD, FILES, ExportConfig, ExportError, Format, reason_of
+from export.config import CARD, FILES, ExportConfig, ExportError, reason_of
 from export.network import check_least_side, normalisation, trace
 from export.record import metadata, read_record
 from export.report import CHECKPOINT, ExportedFile, ExportReport
@@ -37,7 +38,7 @@ from train.hardware import describe, read_hardware
 from train.predictor import load_predictor
 
 Step = Literal["trace", "write", "compare", "measure"]
-Tell = Callable[[Step, Format | None], object]
+Tell = Callable[[Step, ExportFormat | None], object]
 """Called when a step begins, with its format."""
 
 
@@ -88,8 +89,10 @@ def export(config: ExportConfig, tell: Tell | None = None) -> ExportReport:
             except Exception as error:  # each runtime has a kind of its own
                 reason = reason_of(error)
                 raise ExportError(
-                    f"{FILES[kind]} does not run here ({reason}); nothing was written: "
-                    "try another --format, or another --opset"
+                    "{files} does not run here ({reason}); nothing was written: try another --format, or another "
+                    "--opset",
+                    files=FILES[kind],
+                    reason=reason,
                 ) from error
             check(difference, kind)
             files.append(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cache.atomic import sync_directory, sync_tree
+from cache.messages import listed, message, system_reason
 from export.config import CARD, FILES, ExportConfig, ExportError, reason_of
 from export.network import INPUT, OUTPUT
 from preprocess.interrupt import deferred_interrupt
@@ -56,7 +57,9 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, *, opset: int,
     except Exception as error:  # torch has a kind of its own for each step
         reason = reason_of(error)
         raise ExportError(
-            f"the network cannot be written as ONNX with opset={opset} ({reason}); use --format program"
+            "the network cannot be written as ONNX with opset={opset} ({reason}); use --format program",
+            opset=opset,
+            reason=reason,
         ) from error
     path.write_bytes(model.SerializeToString(deterministic=True))
 
@@ -92,19 +95,23 @@ def check_free(config: ExportConfig) -> None:
         ExportError: a file has one of the names, or `out` is one itself.
     """
     if config.out.exists() and not config.out.is_dir():
-        raise ExportError(f"out={config.out} is to be a folder, not a file; choose another --out")
+        raise ExportError("out={out} is to be a folder, not a file; choose another --out", out=config.out)
     there = [name for name in config.names if (config.out / name).exists()]
     if there and not config.overwrite:
         raise ExportError(
-            f"{config.out} has {' and '.join(there)} already; put new ones in their place with --overwrite, "
-            "or choose another --out"
+            "{out} has {there} already; put new ones in their place with --overwrite, or choose another --out",
+            out=config.out,
+            there=listed(there, "and"),
         )
 
 
 def older_files(config: ExportConfig) -> tuple[str, ...]:
     """A note for each file of an earlier export that stays beside the new ones: the new card is not about it."""
     older = [name for name in FILES.values() if name not in config.names and (config.out / name).exists()]
-    return tuple(f"{name} in {config.out} is of an earlier export, and the card is not about it" for name in older)
+    return tuple(
+        message("{name} in {out} is of an earlier export, and the card is not about it", name=name, out=config.out)
+        for name in older
+    )
 
 
 @contextmanager
@@ -119,12 +126,16 @@ def work_folder(out: Path) -> Iterator[Path]:
         out.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".export-", dir=out))
     except OSError as error:
-        raise ExportError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
+        raise ExportError(
+            "cannot write to {out}: {strerror}; choose another --out", out=out, strerror=system_reason(error)
+        ) from None
     try:
         yield folder
     except OSError as error:
         raise ExportError(
-            f"cannot write to {out}: {error.strerror or error}; free some space or choose another --out"
+            "cannot write to {out}: {strerror}; free some space or choose another --out",
+            out=out,
+            strerror=system_reason(error) or error,
         ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cache.choices import Level as Level
+from cache.choices import Level
+from cache.messages import message
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -42,14 +43,22 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.flip <= 1:
-            raise ValueError(f"flip={self.flip} is not a probability; use 0 to 1")
+            raise ValueError(message("flip={flip} is not a probability; use 0 to 1", flip=self.flip))
         if not 0 < self.zoom[0] <= self.zoom[1]:
-            raise ValueError(f"zoom={self.zoom} is not a range of magnifications; use e.g. (0.8, 1.5)")
+            raise ValueError(
+                message("zoom={zoom} is not a range of magnifications; use e.g. (0.8, 1.5)", zoom=self.zoom)
+            )
         if not 0 <= self.rotate <= 180:
-            raise ValueError(f"rotate={self.rotate} is not within 0..180 degrees")
+            raise ValueError(message("rotate={rotate} is not within 0..180 degrees", rotate=self.rotate))
         for name in ("brightness", "contrast", "saturation"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is not within 0 (unchanged) and 1 (excluded)")
+                raise ValueError(
+                    message(
+                        "{name}={value} is not within 0 (unchanged) and 1 (excluded)",
+                        name=name,
+                        value=getattr(self, name),
+                    )
+                )
 
     @property
     def identity(self) -> bool:

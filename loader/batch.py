@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol, get_args
 import numpy as np
 import numpy.typing as npt
 
-from cache.choices import Backend as Backend
-from cache.choices import Level, OnBadRecord, Order
+from cache.choices import Backend, Level, OnBadRecord, Order
+from cache.messages import message
 from cache.shard_folder import FolderConfig
 from loader.augment import LEVELS, AugmentConfig
 from loader.damage import BadRecord
@@ -100,14 +100,28 @@ class LoaderConfig:
         limits = {"batch_size": 1, "threads": 0, "prefetch": 1, "world": 1, "seed": 0, "resident_bytes": 0}
         for name, least in (limits | {"window": 1, "ahead": 0}).items():
             if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} is below {least}; use {least} or more")
+                raise ValueError(
+                    message(
+                        "{name}={value} is below {least}; use {least} or more",
+                        name=name,
+                        value=getattr(self, name),
+                        least=least,
+                    )
+                )
         if not 0 <= self.rank < self.world:
-            raise ValueError(f"rank={self.rank} is not within 0..{self.world - 1}")
+            raise ValueError(message("rank={rank} is not within 0..{world}", rank=self.rank, world=self.world - 1))
         choices = {"backend": Backend, "augment": Level, "order": Order, "on_bad_record": OnBadRecord}
         for name, kind in choices.items():
             value, known = getattr(self, name), get_args(kind)
             if value not in known and not isinstance(value, AugmentConfig):
-                raise ValueError(f"{name}={value!r} is not known; use one of {', '.join(known)}")
+                raise ValueError(
+                    message(
+                        "{name}={value!r} is not known; use one of {known}",
+                        name=name,
+                        value=value,
+                        known=", ".join(known),
+                    )
+                )
 
     @property
     def augmentation(self) -> AugmentConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from cache.messages import Message, message
 from loader.batch import LoaderConfig
 
 if TYPE_CHECKING:
@@ -20,16 +21,16 @@ class Choice(NamedTuple):
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.backend} ({self.reason})"
+        return Message("{backend} ({reason})", backend=self.backend, reason=self.reason)
 
 
 def choose_backend(config: LoaderConfig, reader: CacheReader) -> Choice:
     """The backend of a configuration; `auto` goes by the device, the size of the split and what memory is free."""
     if config.backend != "auto":
-        return Choice(config.backend, "as configured")
+        return Choice(config.backend, message("as configured"))
     if not config.device.startswith("cuda"):
         # JPEGs could be kept decoded in memory, but no network on a CPU is faster than decoding.
-        return Choice("native", "the device is the CPU; threads read and augment faster than it can learn")
+        return Choice("native", message("the device is the CPU; threads read and augment faster than it can learn"))
     import torch
 
     from loader.resident_store import default_budget, row_bytes
@@ -51,9 +52,16 @@ def choose_for_gpu(needed: int, budget: int, codec: Literal["raw", "jpeg"], *, d
     """
     size, room = f"{needed / 1e9:.1f} GB", f"{max(budget, 0) / 1e9:.1f} GB"
     if needed <= budget:
-        return Choice("resident", f"its {size} fit in the {room} of GPU memory that the network leaves free")
-    too_large = f"its {size} do not fit in the {room} of GPU memory that the network leaves free"
+        return Choice(
+            "resident",
+            message("its {size} fit in the {room} of GPU memory that the network leaves free", size=size, room=room),
+        )
+    too_large = message(
+        "its {size} do not fit in the {room} of GPU memory that the network leaves free", size=size, room=room
+    )
     if dali:
-        work = "decodes and augments" if codec == "jpeg" else "augments"
-        return Choice("dali", f"{too_large}; DALI {work} on the GPU")
-    return Choice("native", f"{too_large}, and DALI is not installed (pip install -e '.[dali]')")
+        work = message("decodes and augments") if codec == "jpeg" else "augments"
+        return Choice("dali", message("{too_large}; DALI {work} on the GPU", too_large=too_large, work=work))
+    return Choice(
+        "native", message("{too_large}, and DALI is not installed (pip install -e '.[dali]')", too_large=too_large)
+    )

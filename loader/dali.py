@@ -18,6 +18,7 @@ import simplejpeg
 import torch
 from torch.utils.dlpack import from_dlpack
 
+from cache.messages import message
 from cache.record import RecordLayout
 from loader.ahead import draw
 from loader.batch import Batch, LoaderConfig
@@ -61,7 +62,7 @@ class DaliSource:
             self._dali: Any = import_module("nvidia.dali")
         except ImportError as error:
             raise ValueError(
-                "the dali loader needs NVIDIA DALI; pip install -e '.[dali]' (CUDA 13) or '.[dali-cuda12]'"
+                message("the dali loader needs NVIDIA DALI; pip install -e '.[dali]' (CUDA 13) or '.[dali-cuda12]'")
             ) from error
         self._on_gpu = self._device.type == "cuda"
         self._records = RecordCheck(reader, config.on_bad_record)

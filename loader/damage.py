@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from cache.choices import OnBadRecord as OnBadRecord
+from cache.choices import OnBadRecord
 from cache.errors import CacheCorruptError
 from cache.record import checksum
 from loader.order import BatchPlan
@@ -79,14 +79,23 @@ class RecordCheck:
         image_id, where = int(reader.samples["image_id"][sample]), f"{reader.root}/{reader.split}"
         if self._stops:
             raise CacheCorruptError(
-                f"sample {sample} (image {image_id}) of {where} cannot be read: {error}; run `verify --cache "
-                f"{reader.root}`, which finds all bad records, or train without them: `--on-bad-record skip`"
+                "sample {sample} (image {image_id}) of {where} cannot be read: {error}; run `verify --cache "
+                "{root}`, which finds all bad records, or train without them: `--on-bad-record skip`",
+                sample=sample,
+                image_id=image_id,
+                where=where,
+                error=error,
+                root=reader.root,
             ) from error
         self._bad[sample] = BadRecord(split=reader.split, sample=sample, image_id=image_id, reason=str(error))
         if len(self._bad) == len(reader):
             raise CacheCorruptError(
-                f"none of the {len(reader)} samples of {where} can be read, the last because {error}; "
-                f"run `verify --cache {reader.root}`"
+                "none of the {reader_count} samples of {where} can be read, the last because {error}; run "
+                "`verify --cache {root}`",
+                reader_count=len(reader),
+                where=where,
+                error=error,
+                root=reader.root,
             ) from error
 
     def skipped(self, plan: BatchPlan) -> tuple[BadRecord, ...]:
@@ -105,4 +114,6 @@ def check_jpeg(jpeg: U8, side: int) -> None:
     """
     height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
     if (height, width) != (side, side):
-        raise CacheCorruptError(f"its JPEG is {width} x {height} pixels, not {side} x {side}")
+        raise CacheCorruptError(
+            "its JPEG is {width} x {height} pixels, not {side} x {side}", width=width, height=height, side=side
+        )

@@ -12,6 +12,7 @@ from typing import Self
 import numpy as np
 
 from cache.errors import CacheError
+from cache.messages import message
 from cache.reader import CacheReader
 from loader.batch import Batch, BatchSource, LoaderConfig, LoaderState
 from loader.choice import Choice, Chosen, choose_backend
@@ -118,8 +119,10 @@ class Loader:
         if self.unusable:
             raise RuntimeError(self.unusable)
         self._end_pass(
-            "this iterator was ended by a newer one of the same loader, which has one position: open a second loader "
-            "with open_loader for a second pass"
+            message(
+                "this iterator was ended by a newer one of the same loader, which has one position: open a "
+                "second loader with open_loader for a second pass"
+            )
         )
         newest = _Pass(self)
         self._newest = weakref.ref(newest)
@@ -132,8 +135,10 @@ class Loader:
             return
         if newest.running:
             raise RuntimeError(
-                "another thread is waiting for a batch of this loader, which is for one thread at a time: open a "
-                "second loader with open_loader"
+                message(
+                    "another thread is waiting for a batch of this loader, which is for one thread at a time: open a "
+                    "second loader with open_loader"
+                )
             )
         newest.end(reason)
 
@@ -196,18 +201,30 @@ class Loader:
         restored = LoaderState(**state)
         if restored.consumed % self.global_batch:
             raise ValueError(
-                f"the saved position, {restored.consumed} samples into epoch {restored.epoch}, is not a multiple of "
-                f"the global batch of {self.global_batch}; resume with the batch size that it was saved with"
+                message(
+                    "the saved position, {consumed} samples into epoch {epoch}, is not a multiple of the global "
+                    "batch of {global_batch}; resume with the batch size that it was saved with",
+                    consumed=restored.consumed,
+                    epoch=restored.epoch,
+                    global_batch=self.global_batch,
+                )
             )
         if restored.consumed >= len(self.reader) + self.global_batch:
             raise ValueError(
-                f"the saved position, {restored.consumed} samples into epoch {restored.epoch}, is beyond the "
-                f"{len(self.reader)} samples of {self.config.split!r}; resume with the cache and the split that it was "
-                "saved with"
+                message(
+                    "the saved position, {consumed} samples into epoch {epoch}, is beyond the {reader_count} samples "
+                    "of {split!r}; resume with the cache and the split that it was saved with",
+                    consumed=restored.consumed,
+                    epoch=restored.epoch,
+                    reader_count=len(self.reader),
+                    split=self.config.split,
+                )
             )
         self._end_pass(
-            "this iterator was ended by load_state_dict, which has moved its loader to another position: iterate over "
-            "the loader again"
+            message(
+                "this iterator was ended by load_state_dict, which has moved its loader to another position: "
+                "iterate over the loader again"
+            )
         )
         self._move_to(restored)
 
@@ -221,7 +238,7 @@ class Loader:
         newest = self._newest()
         if newest and not newest.running:
             newest.close()
-        self.unusable = "this loader is closed; open another one with open_loader"
+        self.unusable = message("this loader is closed; open another one with open_loader")
         self.reader.stop.set()
         self._source.close()
         if self._shards:
@@ -230,10 +247,11 @@ class Loader:
 
     def _leave_to_parent(self) -> None:
         """Refuse to work in a forked child, and never be freed there: that would wait for the parent's threads."""
-        self.unusable = (
-            f"this loader was opened by another process, and process {os.getpid()}, forked from it, does not have its "
-            "threads; open the loader in the process that iterates over it, with open_loader: in a DataLoader, within "
-            "the worker"
+        self.unusable = message(
+            "this loader was opened by another process, and process {getpid}, forked from it, does not have "
+            "its threads; open the loader in the process that iterates over it, with open_loader: in a "
+            "DataLoader, within the worker",
+            getpid=os.getpid(),
         )
         for held in (self, self._newest()):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
@@ -278,8 +296,12 @@ def _open_source(backend: Chosen, config: LoaderConfig, reader: CacheReader) -> 
     least = config.batch_size * config.world if config.drop_last else 1
     if len(reader) < least:
         raise CacheError(
-            f"{config.cache} has {len(reader)} samples in {config.split!r}, fewer than one batch of {least}; "
-            "use a smaller batch size, or another split"
+            "{cache} has {reader_count} samples in {split!r}, fewer than one batch of {least}; use a smaller "
+            "batch size, or another split",
+            cache=config.cache,
+            reader_count=len(reader),
+            split=config.split,
+            least=least,
         )
     if backend != "native":
         _check_device(config.device, backend)
@@ -301,9 +323,19 @@ def _check_device(device: str, backend: Chosen) -> None:
 
     kind, number = torch.device(device).type, torch.device(device).index or 0
     if kind not in ("cpu", "cuda"):
-        raise ValueError(f"device={device!r} is not possible with the {backend} loader; use cuda or cpu")
+        raise ValueError(
+            message(
+                "device={device!r} is not possible with the {backend} loader; use cuda or cpu",
+                device=device,
+                backend=backend,
+            )
+        )
     if kind == "cuda" and number >= torch.cuda.device_count():
         raise ValueError(
-            f"device={device!r} is not there: torch finds {torch.cuda.device_count()} CUDA devices; "
-            "use device='cpu', or check the driver with nvidia-smi"
+            message(
+                "device={device!r} is not there: torch finds {device_count} CUDA devices; use device='cpu', or "
+                "check the driver with nvidia-smi",
+                device=device,
+                device_count=torch.cuda.device_count(),
+            )
         )

@@ -9,7 +9,7 @@ from pathlib import PurePath
 import numpy as np
 import numpy.typing as npt
 
-from cache.choices import Order as Order
+from cache.choices import Order
 from cache.place import is_url
 
 I64 = npt.NDArray[np.int64]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from cache.messages import message
 from loader.ahead import PendingBatch, ThreadPool, draw, prefetch
 from loader.augment import Parameters
 from loader.batch import Batch, LoaderConfig
@@ -89,9 +90,16 @@ class ResidentSource:
             rows += config.batch_size * batches
             bytes_for_all = (1 + samples) * row_bytes(self._side)
             self.notes = (
-                f"{self.resident:,} of {samples:,} samples are resident on {config.device}, the others are loaded when "
-                f"their turn comes: all would take {bytes_for_all:,} bytes, the budget is {budget:,}; set "
-                "resident_bytes if the network needs less, or make the cache with a smaller side",
+                message(
+                    "{resident:,} of {samples:,} samples are resident on {device}, the others are loaded when their "
+                    "turn comes: all would take {bytes_for_all:,} bytes, the budget is {budget:,}; set "
+                    "resident_bytes if the network needs less, or make the cache with a smaller side",
+                    resident=self.resident,
+                    samples=samples,
+                    device=config.device,
+                    bytes_for_all=bytes_for_all,
+                    budget=budget,
+                ),
             )
         self._store = ResidentStore(rows, self._side, self._device)
         self._records = RecordCheck(reader, config.on_bad_record)
@@ -137,7 +145,7 @@ class ResidentSource:
             pending.rows[absent[~sound]] = BLANK_ROW
         if self._sample is not None:
             return
-        places = self._store.places(pending.rows[part])
+        places = self._store.places[pending.rows[part]]
         image, person, ignore = (buffer[part] for buffer in slot.buffers)
         if pending.parameters is None:
             copy_records(places, image, person, ignore)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from loader.augment import Parameters
 from loader.resident_store import BLANK_ROW, ResidentStore
-from loader.sampling import Pixels, Records, compiled_warp, gather, many_shapes, share_compiled, warp
+from loader.sampling import Pixels, Records, compiled_warp, gather, warp
 
 I64 = npt.NDArray[np.int64]
 
@@ -45,14 +45,16 @@ class TorchSampler:
         self._store = store
         self._warp: Callable[[Records, Tensor, Tensor, Tensor], Pixels] = warp
         if compiled:
-            share_compiled(store.records)
+            for tensor in store.records:  # so that `train` and `val`, of different sizes, share what is compiled
+                torch._dynamo.maybe_mark_dynamic(tensor, 0)
             self._warp = compiled_warp()
 
     def warm_up(self, batch_size: int) -> None:
         """Compile for batches of a size now: it takes some seconds."""
         matrix = np.zeros((batch_size, 2, 3), np.float32)
         colour = np.zeros((batch_size, 3, 4), np.float32)
-        with many_shapes():
+        # By itself Dynamo refuses the ninth shape. `torch.compile(recompile_limit=...)` is new in torch 2.13.
+        with torch._dynamo.config.patch(recompile_limit=64):
             self(np.full(batch_size, BLANK_ROW), Parameters(matrix, colour))
 
     def __call__(self, rows: I64, parameters: Parameters | None) -> Pixels:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import psutil
 import torch
 
+from cache.messages import message
 from loader.kernels import BLANK
 from loader.sampling import Records
 
@@ -32,6 +33,7 @@ class ResidentStore:
     Attributes:
         records: the rows; unset but for the blank one.
         device: where they are.
+        places: `(K, 3)` addresses of the records of a store on the CPU, as `loader.kernels` take them.
 
     Raises:
         ValueError: the memory is not there.
@@ -47,25 +49,25 @@ class ResidentStore:
             )
         except RuntimeError as error:  # torch.OutOfMemoryError is one
             raise ValueError(
-                f"{rows * row_bytes(side):,} bytes for {rows:,} resident samples are not free on {device}; set a "
-                "smaller resident_bytes, or use the native loader"
+                message(
+                    "{rows:,} bytes for {rows2:,} resident samples are not free on {device}; set a smaller "
+                    "resident_bytes, or use the native loader",
+                    rows=rows * row_bytes(side),
+                    rows2=rows,
+                    device=device,
+                )
             ) from error
         for tensor, value in zip(self.records, (0, 0, 255), strict=True):
             tensor[BLANK_ROW] = value
         starts = np.array([tensor.data_ptr() for tensor in self.records])
         strides = np.array([tensor.stride(0) for tensor in self.records])
-        self._places: I64 = starts + strides * np.arange(rows)[:, None]
-        self._places[BLANK_ROW] = BLANK
+        self.places: I64 = starts + strides * np.arange(rows)[:, None]
+        self.places[BLANK_ROW] = BLANK
 
     def on_host(self, first: int, count: int) -> tuple[U8, U8, U8]:
         """Views of rows on the CPU, to be filled: image `(N, S*S*3)`, packed person and ignore `(N, S*S/8)`."""
         image, person, ignore = (tensor[first : first + count].view(count, -1).numpy() for tensor in self.records)
         return image, person, ignore
-
-    def places(self, rows: I64) -> I64:
-        """`(N, 3)` addresses of the records of a store on the CPU, as `loader.kernels` take them."""
-        places: I64 = self._places[rows]
-        return places
 
     def release(self) -> None:
         """Free the memory, even if something still holds the store."""
@@ -97,8 +99,16 @@ def count_resident(samples: int, side: int, budget: int, *, batch_size: int, bat
     if rows - others < batch_size:
         least = (1 + batch_size + others) * row_bytes(side)
         raise ValueError(
-            f"the resident loader may use {budget:,} bytes on {device}, and one batch of {batch_size} samples beside "
-            f"the {batches} under way takes {least:,}; set a larger resident_bytes, or use the native loader"
+            message(
+                "the resident loader may use {budget:,} bytes on {device}, and one batch of {batch_size} samples "
+                "beside the {batches} under way takes {least:,}; set a larger resident_bytes, or use the native "
+                "loader",
+                budget=budget,
+                device=device,
+                batch_size=batch_size,
+                batches=batches,
+                least=least,
+            )
         )
     return rows - others
 

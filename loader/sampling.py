@@ -7,7 +7,6 @@ batch, S the side in pixels, B = S * S / 8 the bytes of a packed plane (least si
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -108,24 +107,9 @@ def _share(distance: Tensor) -> Tensor:
 
 @cache
 def compiled_warp() -> Callable[[Records, Tensor, Tensor, Tensor], Pixels]:
-    """`warp` as two kernels, made at its first call with each shape of a batch: do that within `many_shapes()`."""
+    """`warp` as two kernels, compiled at its first call with each shape of a batch."""
     # By default Inductor stores what is long or is read more than once: here all of it, at four bytes. To compute it
     # again costs nothing beside that. Nor need the kernels check each position: rows exist, and pixels are clamped.
     limits = ("realize_opcount_threshold", "realize_reads_threshold", "realize_acc_reads_threshold")
     options: dict[str, Any] = {**dict.fromkeys(limits, 10**6), "assert_indirect_indexing": False}
     return torch.compile(warp, fullgraph=True, dynamic=False, options=options)
-
-
-def many_shapes() -> AbstractContextManager[None]:
-    """Within the block, Dynamo compiles a function for up to 64 shapes; by itself it refuses the ninth.
-
-    `torch.compile(recompile_limit=...)` says the same from torch 2.13 on; this is also in the releases before.
-    """
-    patch: AbstractContextManager[None] = torch._dynamo.config.patch(recompile_limit=64)
-    return patch
-
-
-def share_compiled(records: Records) -> None:
-    """Let stores of different sizes share what is compiled: else `train` and `val` wait for it one after the other."""
-    for tensor in records:
-        torch._dynamo.maybe_mark_dynamic(tensor, 0)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import CacheError
+from cache.messages import message
 from loader.ahead import ThreadPool
 from loader.batch import LoaderConfig
 from loader.order import resolve_order
@@ -104,10 +105,17 @@ class ShardPrefetch:
         folder = self._reader.store.folder
         if needed > folder.limit:
             windowed = resolve_order(config.order, config.cache) == "windowed"
-            remedy = f"a --window below {config.window}" if windowed else "--order windowed"
+            remedy = (
+                message("a --window below {window}", window=config.window) if windowed else message("--order windowed")
+            )
             raise CacheError(
-                f"{folder.path} may hold {folder.limit:,} bytes, and this order needs {needed:,} at a time, those of "
-                f"{config.ahead} shards ahead included; use a --cache-size of {needed:,} or more, or {remedy}"
+                "{path} may hold {limit:,} bytes, and this order needs {needed:,} at a time, those of {ahead} "
+                "shards ahead included; use a --cache-size of {needed:,} or more, or {remedy}",
+                path=folder.path,
+                limit=folder.limit,
+                needed=needed,
+                ahead=config.ahead,
+                remedy=remedy,
             )
 
     def close(self) -> None:

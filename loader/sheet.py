@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from loader.augment import LEVELS, Level
+from cache.choices import Level
+from cache.messages import message
+from loader.augment import LEVELS
 from loader.batch import Batch, LoaderConfig
 from loader.loader import open_loader
 
@@ -58,7 +60,7 @@ def contact_sheet(batch: Batch, columns: int | None = None, names: Sequence[str]
     """
     count, side = batch.valid, int(batch.image.shape[-1])
     if count < 1:
-        raise ValueError("the batch has no sample that counts; a contact sheet needs at least 1")
+        raise ValueError(message("the batch has no sample that counts; a contact sheet needs at least 1"))
     columns = columns or _fullest(count)
     tile = max(1, min(side, (WIDEST - GAP) // columns - GAP))
 
@@ -126,7 +128,11 @@ def augmentation_gallery(config: LoaderConfig) -> U8:
     image, person, ignore = (torch.cat([getattr(row, name) for row in rows]) for name in ("image", "person", "ignore"))
     samples = np.concatenate([row.samples for row in rows])
     sheet = Batch(image, person, ignore, samples, valid=len(samples), epoch=0)
-    names = [f"{level}, epoch {epoch}" for level, epoch in ROWS for _ in range(config.batch_size)]
+    names = [
+        message("{level}, epoch {epoch}", level=level, epoch=epoch)
+        for level, epoch in ROWS
+        for _ in range(config.batch_size)
+    ]
     return contact_sheet(sheet, columns=config.batch_size, names=names)
 
 

@@ -10,6 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cache.messages import message
+
 if TYPE_CHECKING:
     from loader.batch import Batch, LoaderConfig
     from loader.loader import open_loader
@@ -38,7 +40,13 @@ def _check_packages() -> None:
     for name in _PACKAGES:
         spec = find_spec(name)
         if spec and spec.origin and Path(spec.origin).resolve().parent != own / name:
-            raise ImportError(f"{spec.origin} hides maskcache's package {name!r}; rename it, or move it off sys.path")
+            raise ImportError(
+                message(
+                    "{origin} hides maskcache's package {name!r}; rename it, or move it off sys.path",
+                    origin=spec.origin,
+                    name=name,
+                )
+            )
 
 
 _check_packages()

@@ -8,24 +8,21 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from cache.choices import Device
+from cache.messages import message
 from predict import background
 from predict.mask import draw_mask
 from predict.photo import decode_photo
 from predict.square import find_persons, fit_square
 from preprocess.errors import ImageError
 from preprocess.image import quiet_pillow, read_file
-from train.config import Device
 from train.predictor import Trained, load_predictor
 
 U8 = npt.NDArray[np.uint8]
 
 
 def remove_background(
-    photo: str | Path | U8,
-    checkpoint: str | Path,
-    *,
-    device: Device | None = None,
-    refine: bool = False,
+    photo: str | Path | U8, checkpoint: str | Path, *, device: Device | None = None, refine: bool = False
 ) -> U8:
     """Cut the persons out of one photo, as `cli.py predict` does.
 
@@ -51,14 +48,18 @@ def remove_background(
         pixels_HW3 = np.ascontiguousarray(photo)
         if pixels_HW3.dtype != np.uint8 or pixels_HW3.ndim != 3 or pixels_HW3.shape[2] != 3 or not pixels_HW3.size:
             raise ValueError(
-                f"photo has shape {pixels_HW3.shape} and dtype {pixels_HW3.dtype}; use RGB as (height, width, 3) uint8"
+                message(
+                    "photo has shape {shape} and dtype {dtype}; use RGB as (height, width, 3) uint8",
+                    shape=pixels_HW3.shape,
+                    dtype=pixels_HW3.dtype,
+                )
             )
     else:
         try:
             with quiet_pillow():
                 pixels_HW3 = decode_photo(read_file(Path(photo))).pixels
         except ImageError as error:
-            raise ImageError(f"{photo}: {error}") from None
+            raise ImageError("{photo}: {error}", photo=photo, error=error) from None
     path = Path(checkpoint).resolve()
     trained = _load(path, path.stat().st_mtime_ns if path.exists() else 0, device)
     square = fit_square(pixels_HW3, trained.side, trained.fit)

@@ -6,12 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cache.choices import NetworkName
     from model.base import SegmentationNetwork, check_side
     from model.encoder_unet import EncoderError
     from model.encoder_weights import start_encoder
     from model.loss import LOSSES, bce_dice
     from model.metrics import Scores, count_pixels
-    from model.network import NETWORKS, NetworkConfig, NetworkName, build_network
+    from model.network import NETWORKS, NetworkConfig, build_network
 
 __all__ = [
     "LOSSES",

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cache.messages import message
+
 # The usual statistics of ImageNet's photos, as fractions of full intensity, in RGB order.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -112,5 +114,13 @@ def check_side(network: SegmentationNetwork, side: int, name: str = "side") -> N
     if side > 0 and side % stride == 0:
         return
     below = side // stride * stride
-    remedy = f"{below} or {below + stride}" if below > 0 else str(stride)
-    raise ValueError(f"{name}={side} is not a multiple of {stride}; use {remedy}")
+    remedy = message("{below} or {below2}", below=below, below2=below + stride) if below > 0 else str(stride)
+    raise ValueError(
+        message(
+            "{name}={side} is not a multiple of {stride}; use {remedy}",
+            name=name,
+            side=side,
+            stride=stride,
+            remedy=remedy,
+        )
+    )

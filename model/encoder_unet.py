@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cache.messages import UserError, listed, message
 from model.base import SegmentationNetwork
 from model.blocks import ConvBNReLU, DoubleConv, UpConv, UpNearest, concat, initialise, round_up_to_8
 
 PREFIX = "timm:"
 
 
-class EncoderError(ValueError):
+class EncoderError(UserError):
     """An encoder cannot be had or used; the message names it, and the remedy."""
 
 
@@ -93,26 +94,38 @@ def create_encoder(encoder: str) -> Any:  # a Module with attributes of timm's o
         import timm
     except ModuleNotFoundError as error:
         raise EncoderError(
-            f"encoder={encoder!r} needs the package {error.name}, which is not installed: pip install -e '.[timm]'"
+            "encoder={encoder!r} needs the package {name}, which is not installed: pip install -e '.[timm]'",
+            encoder=encoder,
+            name=error.name,
         ) from None
     except RuntimeError as error:
         if "torchvision" not in str(error):
             raise
         raise EncoderError(
-            f"encoder={encoder!r} needs torchvision, and the one that is installed was built for another torch than "
-            f"{torch.__version__}: install both from one place, as https://pytorch.org/get-started tells"
+            "encoder={encoder!r} needs torchvision, and the one that is installed was built for another "
+            "torch than {version}: install both from one place, as https://pytorch.org/get-started tells",
+            encoder=encoder,
+            version=torch.__version__,
         ) from None
     name = encoder.removeprefix(PREFIX)
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         raise EncoderError(
-            f"encoder={encoder!r} is not known to timm {timm.__version__}; "
-            + (f"is it {' or '.join(PREFIX + known for known in near)}?" if near else "try timm:resnet34")
+            "encoder={encoder!r} is not known to timm {version}; {value}",
+            encoder=encoder,
+            version=timm.__version__,
+            value=(
+                message("is it {near}?", near=listed((PREFIX + known for known in near), "or"))
+                if near
+                else message("try timm:resnet34")
+            ),
         )
     try:
         return timm.create_model(name, pretrained=False, features_only=True)
     except Exception as error:  # whatever each of a thousand networks makes of it
-        raise EncoderError(f"encoder={encoder!r} gives no features ({error}); try timm:resnet34") from None
+        raise EncoderError(
+            "encoder={encoder!r} gives no features ({error}); try timm:resnet34", encoder=encoder, error=error
+        ) from None
 
 
 def _pyramid(encoder: str, body: Any) -> dict[int, int]:
@@ -134,8 +147,10 @@ def _pyramid(encoder: str, body: Any) -> dict[int, int]:
         body.train()
     if not steady:
         raise EncoderError(
-            f"encoder={encoder!r} does not halve images of any size step by step (its features are at 1/"
-            f"{', 1/'.join(map(str, body.feature_info.reduction()))}); use a convolutional one, as timm:resnet34, "
-            "timm:convnext_tiny or timm:tf_efficientnet_lite0"
+            "encoder={encoder!r} does not halve images of any size step by step (its features are at "
+            "1/{reduction}); use a convolutional one, as timm:resnet34, timm:convnext_tiny or "
+            "timm:tf_efficientnet_lite0",
+            encoder=encoder,
+            reduction=", 1/".join(map(str, body.feature_info.reduction())),
         )
     return channels

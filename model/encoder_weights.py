@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cache.messages import message
 from model.encoder_unet import PREFIX, EncoderError, EncoderUNet
 
 AUTO, NONE = "auto", "none"
@@ -27,20 +28,22 @@ def start_encoder(network: EncoderUNet, weights: str) -> str:
     """
     encoder = network.encoder_name
     if weights == NONE:
-        return f"encoder {encoder} starts from scratch, as --encoder-weights none wants it"
+        return message("encoder {encoder} starts from scratch, as --encoder-weights none wants it", encoder=encoder)
     if weights != AUTO:
         _take(network, _read(Path(weights), encoder), weights)
-        return f"encoder {encoder} starts with the weights of {weights}"
+        return message("encoder {encoder} starts with the weights of {weights}", encoder=encoder, weights=weights)
     try:
         state, source = _download(encoder)
     except Exception as error:  # of the hub, the network, the disk, or for want of weights
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return (
-            f"encoder {encoder} starts from scratch, for its weights could not be had ({reason[:200]}); "
-            "--encoder-weights FILE takes them from a file"
+        return message(
+            "encoder {encoder} starts from scratch, for its weights could not be had ({reason}); "
+            "--encoder-weights FILE takes them from a file",
+            encoder=encoder,
+            reason=reason[:200],
         )
     _take(network, state, source)
-    return f"encoder {encoder} starts with pretrained weights, {source}"
+    return message("encoder {encoder} starts with pretrained weights, {source}", encoder=encoder, source=source)
 
 
 def _download(encoder: str) -> tuple[Mapping[str, Tensor], str]:
@@ -59,12 +62,15 @@ def _read(path: Path, encoder: str) -> Mapping[str, Tensor]:
     try:
         state: Mapping[str, Tensor] = load_state_dict(str(path), device="cpu", weights_only=True)
     except FileNotFoundError:
-        raise EncoderError(f"encoder_weights={path} does not exist; use auto, none or a file") from None
+        raise EncoderError("encoder_weights={path} does not exist; use auto, none or a file", path=path) from None
     except Exception as error:  # each format has its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise EncoderError(
-            f"encoder_weights={path} holds no weights ({reason[:120]}); use a state_dict of {encoder}, "
-            ".safetensors or as torch.save writes it"
+            "encoder_weights={path} holds no weights ({reason}); use a state_dict of {encoder}, .safetensors "
+            "or as torch.save writes it",
+            path=path,
+            reason=reason[:120],
+            encoder=encoder,
         ) from None
     return state
 
@@ -77,16 +83,31 @@ def _take(network: EncoderUNet, state: Mapping[str, Tensor], source: str) -> Non
     found = {name: given.get(name.replace(".", "_")) for name in mine}
     needed = [name for name in mine if not name.endswith("num_batches_tracked")]  # not in files of old
     missing = [name for name in needed if found[name] is None]
-    remedy = f"use a file by timm's names, as timm.create_model({encoder.removeprefix(PREFIX)!r}).state_dict() has them"
+    remedy = message(
+        "use a file by timm's names, as timm.create_model({encoder!r}).state_dict() has them",
+        encoder=encoder.removeprefix(PREFIX),
+    )
     if missing:
         raise EncoderError(
-            f"{source} lacks {len(missing)} of the {len(needed)} tensors of encoder {encoder}, first {missing[0]!r}; "
-            + remedy
+            "{source} lacks {missing_count} of the {needed_count} tensors of encoder {encoder}, first "
+            "{missing!r}; {remedy}",
+            source=source,
+            missing_count=len(missing),
+            needed_count=len(needed),
+            encoder=encoder,
+            missing=missing[0],
+            remedy=remedy,
         )
     for name in needed:
         shape, wanted = tuple(found[name].shape), tuple(mine[name].shape)  # type: ignore[union-attr]  # none is missing
         if shape != wanted:
             raise EncoderError(
-                f"{source} has {name!r} of shape {shape}, and encoder {encoder} wants {wanted}; {remedy}"
+                "{source} has {name!r} of shape {shape}, and encoder {encoder} wants {wanted}; {remedy}",
+                source=source,
+                name=name,
+                shape=shape,
+                encoder=encoder,
+                wanted=wanted,
+                remedy=remedy,
             )
     network.encoder.load_state_dict({name: mine[name] if value is None else value for name, value in found.items()})

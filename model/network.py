@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from cache.choices import NetworkName as NetworkName
+from cache.choices import NetworkName
+from cache.messages import message
 from model.attention_unet import AttentionUNet
 from model.base import SegmentationNetwork
 from model.encoder_unet import PREFIX, EncoderUNet
@@ -41,23 +42,54 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         if self.name not in NETWORKS:
-            raise ValueError(f"network name={self.name!r} is unknown; use one of: {', '.join(sorted(NETWORKS))}")
+            raise ValueError(
+                message(
+                    "network name={name!r} is unknown; use one of: {networks}",
+                    name=self.name,
+                    networks=", ".join(sorted(NETWORKS)),
+                )
+            )
         if self.width <= 0 or self.width % 8:
             below = max(8, self.width // 8 * 8)
-            remedy = f"{below} or {below + 8}" if self.width > 8 else "8 or more"
-            raise ValueError(f"width={self.width} is not a positive multiple of 8; use {remedy}")
+            remedy = (
+                message("{below} or {below2}", below=below, below2=below + 8)
+                if self.width > 8
+                else message("8 or more")
+            )
+            raise ValueError(
+                message("width={width} is not a positive multiple of 8; use {remedy}", width=self.width, remedy=remedy)
+            )
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout} is not in [0, 1); use 0 to turn it off, or 0.1 to 0.5")
+            raise ValueError(
+                message("dropout={dropout} is not in [0, 1); use 0 to turn it off, or 0.1 to 0.5", dropout=self.dropout)
+            )
         if self.encoder is None:
             return
         if not self.encoder.startswith(PREFIX) or self.encoder == PREFIX:
-            raise ValueError(f"encoder={self.encoder!r} does not begin with {PREFIX}; use one as {PREFIX}resnet34")
+            raise ValueError(
+                message(
+                    "encoder={encoder!r} does not begin with {prefix}; use one as {prefix}resnet34",
+                    encoder=self.encoder,
+                    prefix=PREFIX,
+                )
+            )
         if self.name != "unet":
-            raise ValueError(f"encoder={self.encoder!r} is for network unet, not {self.name}; add --network unet")
+            raise ValueError(
+                message(
+                    "encoder={encoder!r} is for network unet, not {name}; add --network unet",
+                    encoder=self.encoder,
+                    name=self.name,
+                )
+            )
 
     def __str__(self) -> str:
         """Name, width and encoder: `unet 32`, or `unet 32 on timm:resnet34`."""
-        return f"{self.name} {self.width}" + (f" on {self.encoder}" if self.encoder else "")
+        return message(
+            "{name} {width}{value}",
+            name=self.name,
+            width=self.width,
+            value=(message(" on {encoder}", encoder=self.encoder) if self.encoder else ""),
+        )
 
 
 def build_network(

@@ -102,7 +102,10 @@ def parse_background(text: str) -> Background:
             percent = math.nan
         if not 0 < percent <= MOST_BLUR:
             raise PredictError(
-                f"background={text} wants a percentage of the diagonal, up to {MOST_BLUR:g}; use blur or blur:{BLUR:g}"
+                "background={text} wants a percentage of the diagonal, up to {most_blur:g}; use blur or blur:{blur:g}",
+                text=text,
+                most_blur=MOST_BLUR,
+                blur=BLUR,
             )
         return Blur(percent)
     try:
@@ -113,14 +116,17 @@ def parse_background(text: str) -> Background:
         return Colour((red, green, blue))
     if not Path(text).is_file():
         raise PredictError(
-            f"background={text} is neither a colour nor a file; use #rrggbb, a CSS name such as white, "
-            "blur, blur:PERCENT, or the path of a picture"
+            "background={text} is neither a colour nor a file; use #rrggbb, a CSS name such as white, blur, "
+            "blur:PERCENT, or the path of a picture",
+            text=text,
         )
     try:
         with quiet_pillow():
             return Picture(decode_photo(read_file(Path(text))).pixels)
     except ImageError as error:
-        raise PredictError(f"background={text} cannot be used: {error}; take another picture") from None
+        raise PredictError(
+            "background={text} cannot be used: {error}; take another picture", text=text, error=error
+        ) from None
 
 
 def remove_background(image_HW3: U8, alpha_HW: U8, background: Background | None) -> U8:

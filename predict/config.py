@@ -6,19 +6,17 @@ import dataclasses
 from pathlib import Path
 from typing import Literal, get_args
 
+from cache.choices import Device, Precision, PredictFormat, PredictKind, VideoFormat
+from cache.messages import UserError, listed
 from preprocess.quality import QualityThresholds
-from train.config import Device, Precision
 
-Kind = Literal["cutout", "mask", "composite"]
-Format = Literal["png", "jpeg"]
-VideoFormat = Literal["webm", "mov"]
 Status = Literal["done", "skipped", "rejected"]
 
 STANDARD = "-"
 """The name of standard input, or output."""
 
 
-class PredictError(ValueError):
+class PredictError(UserError):
     """What was asked for cannot be done, or a result cannot be written; the message names value, limit and remedy."""
 
 
@@ -51,9 +49,9 @@ class PredictConfig:
     model: Path
     inputs: tuple[str, ...]
     out: Path
-    kind: Kind = "cutout"
+    kind: PredictKind = "cutout"
     background: str | None = None
-    format: Format = "png"
+    format: PredictFormat = "png"
     video_format: VideoFormat = "webm"
     smooth: float = 0.8
     hard: bool = False
@@ -68,23 +66,44 @@ class PredictConfig:
     quality: QualityThresholds = dataclasses.field(default_factory=QualityThresholds)
 
     def __post_init__(self) -> None:
-        choices = {"kind": get_args(Kind), "format": get_args(Format), "video_format": get_args(VideoFormat)}
+        choices = {
+            "kind": get_args(PredictKind),
+            "format": get_args(PredictFormat),
+            "video_format": get_args(VideoFormat),
+        }
         for name, known in choices.items():
             if getattr(self, name) not in known:
-                raise PredictError(f"{name}={getattr(self, name)!r} is not known; use {' or '.join(known)}")
+                raise PredictError(
+                    "{name}={value!r} is not known; use {known}",
+                    name=name,
+                    value=getattr(self, name),
+                    known=listed(known, "or"),
+                )
         if self.kind == "composite" and self.background is None:
             raise PredictError("a composite wants a background; name a --background: a colour, blur or a picture")
         if self.kind != "composite" and self.background is not None:
-            raise PredictError(f"a {self.kind} has no background={self.background}; leave out --as {self.kind}")
+            raise PredictError(
+                "a {kind} has no background={background}; leave out --as {kind}",
+                kind=self.kind,
+                background=self.background,
+            )
         if self.format == "jpeg" and self.kind != "composite":
-            raise PredictError(f"a JPEG cannot hold a {self.kind}; use --format png, or name a --background")
+            raise PredictError("a JPEG cannot hold a {kind}; use --format png, or name a --background", kind=self.kind)
         if not 0 < self.threshold < 1:
-            raise PredictError(f"threshold={self.threshold} is not between 0 and 1; 0.5 is the usual one")
+            raise PredictError(
+                "threshold={threshold} is not between 0 and 1; 0.5 is the usual one", threshold=self.threshold
+            )
         if not 0 <= self.smooth < 1:
-            raise PredictError(f"smooth={self.smooth} is not in 0 to below 1; 0 smooths nothing, 0.8 is the usual one")
+            raise PredictError(
+                "smooth={smooth} is not in 0 to below 1; 0 smooths nothing, 0.8 is the usual one", smooth=self.smooth
+            )
         for name in ("batch_size", "threads"):
             if getattr(self, name) < 0:
-                raise PredictError(f"{name}={getattr(self, name)} is negative; 0 leaves the choice to the program")
+                raise PredictError(
+                    "{name}={value} is negative; 0 leaves the choice to the program",
+                    name=name,
+                    value=getattr(self, name),
+                )
 
     @property
     def to_standard_output(self) -> bool:

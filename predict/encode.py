@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, PngImagePlugin
 
-from predict.config import Format
+from cache.choices import PredictFormat
 
 U8 = npt.NDArray[np.uint8]
 
@@ -35,7 +35,7 @@ files that are larger by 6 and 12 %; docs/predict.md has the figures.
 """
 
 
-def encode(pixels: U8, file_format: Format, profile: bytes | None, comment: str = "") -> bytes:
+def encode(pixels: U8, file_format: PredictFormat, profile: bytes | None, comment: str = "") -> bytes:
     """Encode `(H, W)` grey, `(H, W, 3)` RGB or `(H, W, 4)` RGBA, with its ICC profile if it has one.
 
     `comment` is ASCII text for the file's metadata, which `read_comment` gives back; nothing is written if it is empty.

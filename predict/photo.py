@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from cache.messages import system_reason
 from preprocess.errors import ImageError
 from preprocess.image import first_line
 
@@ -55,7 +56,7 @@ def count_pixels(path: Path) -> int:
             image = _open(file)
             return image.width * image.height
     except OSError as error:
-        raise ImageError(f"the image file cannot be read: {error.strerror}") from None
+        raise ImageError("the image file cannot be read: {strerror}", strerror=system_reason(error)) from None
 
 
 def decode_photo(data: bytes) -> Photo:
@@ -75,7 +76,7 @@ def decode_photo(data: bytes) -> Photo:
     except ImageError:
         raise
     except Exception as error:  # whatever a decoder makes of damaged bytes: Pillow promises no kind of error
-        raise ImageError(f"the image is damaged: {first_line(error)}") from None
+        raise ImageError("the image is damaged: {first_line}", first_line=first_line(error)) from None
 
 
 def _open(file: BinaryIO) -> Image.Image:
@@ -92,15 +93,22 @@ def _open(file: BinaryIO) -> Image.Image:
             raise ImageError(
                 "it is a HEIC photo, which wants the package pillow-heif; pip install -e '.[heic]'"
             ) from None
-        raise ImageError(f"it is not a {', '.join(_formats()[:-1])} or {_formats()[-1]} image") from None
+        raise ImageError(
+            "it is not a {formats} or {formats2} image", formats=", ".join(_formats()[:-1]), formats2=_formats()[-1]
+        ) from None
     except Image.DecompressionBombError:
-        raise ImageError(f"it has more than twice Pillow's limit of {Image.MAX_IMAGE_PIXELS:,} pixels") from None
+        raise ImageError(
+            "it has more than twice Pillow's limit of {max_image_pixels:,} pixels",
+            max_image_pixels=Image.MAX_IMAGE_PIXELS,
+        ) from None
     except Exception as error:
-        raise ImageError(f"the image is damaged: {first_line(error)}") from None
+        raise ImageError("the image is damaged: {first_line}", first_line=first_line(error)) from None
     if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
         raise ImageError(
-            f"it has {image.width} x {image.height} pixels, more than Pillow's limit of {Image.MAX_IMAGE_PIXELS:,}; "
-            "shrink it first"
+            "it has {width} x {height} pixels, more than Pillow's limit of {max_image_pixels:,}; shrink it first",
+            width=image.width,
+            height=image.height,
+            max_image_pixels=Image.MAX_IMAGE_PIXELS,
         )
     return image
 

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.atomic import write_atomically
+from cache.messages import system_reason
 from predict.background import Background, remove_background
 from predict.config import STANDARD, PredictConfig, PredictError
 from predict.encode import encode
@@ -236,5 +237,7 @@ def _write(output: Path | None, data: bytes) -> None:
             raise
     except OSError as error:
         raise PredictError(
-            f"cannot write {output}: {error.strerror}; free some space or choose another --out: what is done is kept"
+            "cannot write {output}: {strerror}; free some space or choose another --out: what is done is kept",
+            output=output,
+            strerror=system_reason(error),
         ) from error

@@ -61,19 +61,26 @@ def plan_jobs(config: PredictConfig) -> Plan:
     if config.to_standard_output:
         inputs = find_inputs(config.inputs, Path())
         if len(inputs) != 1:
-            raise PredictError(f"standard output holds one result, and there are {len(inputs)} photos; name a folder")
+            raise PredictError(
+                "standard output holds one result, and there are {inputs_count} photos; name a folder",
+                inputs_count=len(inputs),
+            )
         ((path, _),) = inputs
         if is_video(path):
-            raise PredictError(f"{path} is a video, which is not written to standard output; name a folder")
+            raise PredictError("{path} is a video, which is not written to standard output; name a folder", path=path)
         return Plan((Job(path, None, skip=False),), background)
     if not config.out.is_dir() and (config.out.exists() or config.out.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES):
-        raise PredictError(f"out={config.out} is to be a folder, not a file; results are called as their photos are")
+        raise PredictError(
+            "out={out} is to be a folder, not a file; results are called as their photos are", out=config.out
+        )
     jobs = [_job(source, place, config) for source, place in find_inputs(config.inputs, config.out)]
     _check_distinct(jobs)
     _check_safe(jobs, config)
     videos = tuple(job for job in jobs if is_video(job.source))
     if videos and not find_spec("av"):
-        raise PredictError(f"{videos[0].name} is a video, which wants the package av; pip install -e '.[video]'")
+        raise PredictError(
+            "{name} is a video, which wants the package av; pip install -e '.[video]'", name=videos[0].name
+        )
     return Plan(tuple(job for job in jobs if not is_video(job.source)), background, videos)
 
 
@@ -89,7 +96,10 @@ def _check_distinct(jobs: list[Job]) -> None:
         other = made.setdefault(job.output, job)
         if other is not job:
             raise PredictError(
-                f"{other.name} and {job.name} would both give {job.output}; rename one, or give them different --out"
+                "{name} and {name2} would both give {output}; rename one, or give them different --out",
+                name=other.name,
+                name2=job.name,
+                output=job.output,
             )
 
 
@@ -100,7 +110,9 @@ def _check_safe(jobs: list[Job], config: PredictConfig) -> None:
         read.add(Path(config.background).resolve())
     for job in jobs:
         if job.output and job.output.resolve() in read:
-            raise PredictError(f"{job.output} is itself an input and is never overwritten; choose another --out")
+            raise PredictError(
+                "{output} is itself an input and is never overwritten; choose another --out", output=job.output
+            )
 
 
 def find_inputs(names: Sequence[str], out: Path) -> list[Input]:
@@ -113,7 +125,11 @@ def find_inputs(names: Sequence[str], out: Path) -> list[Input]:
         PredictError: a name or pattern stands for nothing, or standard input is named twice.
     """
     if names.count(STANDARD) > 1:
-        raise PredictError(f"there is one standard input, and {STANDARD} is named {names.count(STANDARD)} times")
+        raise PredictError(
+            "there is one standard input, and {standard} is named {count} times",
+            standard=STANDARD,
+            count=names.count(STANDARD),
+        )
     found: dict[Path | None, Input] = {}
     for name in names:
         for each in _inputs(name, out.resolve()):
@@ -133,12 +149,14 @@ def _inputs(name: str, out: Path) -> Iterator[Input]:
         # Names with these signs in them were looked for as they are before.
         matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  # pathlib's knows no absolute patterns
         if not matches:
-            raise PredictError(f"no file is called {name}; check the pattern")
+            raise PredictError("no file is called {name}; check the pattern", name=name)
         for match in matches:
             one = Path(match)
             yield from _folder(one, out) if one.is_dir() else [(one, Path(one.name))]
     else:
-        raise PredictError(f"{name} does not exist; name a file, a folder, a pattern, or - for standard input")
+        raise PredictError(
+            "{name} does not exist; name a file, a folder, a pattern, or - for standard input", name=name
+        )
 
 
 def _folder(folder: Path, out: Path) -> Iterator[Input]:
@@ -154,4 +172,6 @@ def _folder(folder: Path, out: Path) -> Iterator[Input]:
         empty = False
         yield path, place
     if empty:
-        raise PredictError(f"{folder} holds no photo and no video; known are {', '.join(sorted(known))}")
+        raise PredictError(
+            "{folder} holds no photo and no video; known are {known}", folder=folder, known=", ".join(sorted(known))
+        )

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from cache.files import file_digest
+from cache.messages import joined, message
 from predict.background import Background, Blur, Colour
 from predict.config import PredictConfig, PredictError
 from predict.encode import read_comment
@@ -121,10 +122,12 @@ def check_made(config: PredictConfig, plan: Plan, options: Options) -> None:
                     for difference in _differences(job.source, job.output, wanted):
                         others.setdefault(difference, []).append(job.output)
     if others:
-        reasons = "; ".join(_reason(difference, files) for difference, files in others.items())
+        reasons = joined("; ", [_reason(difference, files) for difference, files in others.items()])
         raise PredictError(
-            f"{config.out} holds results that were made otherwise: {reasons}; "
-            "use another --out, or --overwrite to make all of them anew"
+            "{out} holds results that were made otherwise: {reasons}; use another --out, or --overwrite to "
+            "make all of them anew",
+            out=config.out,
+            reasons=reasons,
         )
 
 
@@ -143,17 +146,21 @@ def _differences(source: Path | None, output: Path, options: Options) -> list[_D
 
 
 def _reason(difference: _Difference, files: list[Path]) -> str:
-    named = f"{files[0]} and {len(files) - 1:,} more" if len(files) > 1 else str(files[0])
+    named = (
+        message("{files} and {files_count:,} more", files=files[0], files_count=len(files) - 1)
+        if len(files) > 1
+        else str(files[0])
+    )
     match difference:
         case ("unknown", _, _):
-            return f"without a record of how, as by another program or an older release ({named})"
+            return message("without a record of how, as by another program or an older release ({named})", named=named)
         case ("changed", _, _):
-            return f"of another input, or of one that has changed since ({named})"
+            return message("of another input, or of one that has changed since ({named})", named=named)
         case ("stdin", _, _):
-            return f"of standard input, where there may be another photo now ({named})"
+            return message("of standard input, where there may be another photo now ({named})", named=named)
         case (flag, old, new):
             flag = {"--model": "--checkpoint"}.get(flag, flag)  # records keep the older spelling
-            return f"{flag}: {old}, not {new} ({named})"
+            return message("{flag}: {old}, not {new} ({named})", flag=flag, old=old, new=new, named=named)
 
 
 def _read(path: Path) -> Record | None:

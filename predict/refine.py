@@ -19,6 +19,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from cache.messages import message
+
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
 Planes = Sequence[F32]
@@ -70,7 +72,9 @@ def refine(probability_HW: F32, image_HW3: U8, *, radius: float = RADIUS, eps: f
         ValueError: `eps` is too small.
     """
     if eps < LEAST_EPS:
-        raise ValueError(f"eps={eps} is too small for 32-bit floats; use {LEAST_EPS:g} or more")
+        raise ValueError(
+            message("eps={eps} is too small for 32-bit floats; use {least_eps:g} or more", eps=eps, least_eps=LEAST_EPS)
+        )
     if probability_HW.max() - probability_HW.min() <= FLAT:
         return probability_HW.copy()
     height, width = probability_HW.shape

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from predict.config import STANDARD, Kind, Status
+from cache.choices import PredictKind
+from predict.config import STANDARD, Status
 from preprocess.quality import QualityThresholds
 
 
@@ -85,7 +86,7 @@ class PredictReport:
 
     model: Path
     out: Path
-    kind: Kind
+    kind: PredictKind
     device: str
     precision: str
     side: int

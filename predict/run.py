@@ -9,6 +9,7 @@ from time import perf_counter
 
 import torch
 
+from cache.messages import message
 from model.base import check_side
 from predict.config import PredictConfig
 from predict.pipeline import Setup, make_photos
@@ -42,17 +43,14 @@ def predict(
     notes = trained.notes
     check_side(trained.predictor.network, side)
     if side != trained.side:
-        notes += (f"the network was trained at side {trained.side} and sees side {side} here",)
+        notes += (
+            message("the network was trained at side {side} and sees side {side2} here", side=trained.side, side2=side),
+        )
     batch_size = config.batch_size or trained.config.loader.batch_size
     options = decisive_options(config, plan.background, side, trained.precision)
     check_made(config, plan, options)
     setup = Setup(
-        config=config,
-        background=plan.background,
-        trained=trained,
-        side=side,
-        batch_size=batch_size,
-        options=options,
+        config=config, background=plan.background, trained=trained, side=side, batch_size=batch_size, options=options
     )
     started = perf_counter()
     try:
@@ -61,8 +59,10 @@ def predict(
         videos = tuple(_make_videos(setup, plan, watch)) if plan.videos else ()
     except torch.OutOfMemoryError as error:
         raise HardwareError(
-            f"the GPU's memory cannot hold batch_size={batch_size} at side {side}; "
-            f"use --batch-size {max(1, batch_size // 2)}"
+            "the GPU's memory cannot hold batch_size={batch_size} at side {side}; use --batch-size {maximum}",
+            batch_size=batch_size,
+            side=side,
+            maximum=max(1, batch_size // 2),
         ) from error
     return PredictReport(
         model=config.model,

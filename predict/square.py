@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cache.spec import Fit
+from cache.choices import Fit
 from preprocess.geometry import FitBox, fit_box, place_image
 from train.predictor import Predictor
 

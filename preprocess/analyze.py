@@ -7,8 +7,9 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
+from cache.choices import ImageRule
 from cache.reader import CacheReader
-from cache.spec import CacheSpec, ImageRule
+from cache.spec import CacheSpec
 from preprocess.coco import PersonTable
 from preprocess.select import rule_counts, sum_per_image
 

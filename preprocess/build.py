@@ -14,6 +14,7 @@ from cache import files
 from cache.errors import CacheCorruptError, CacheMissingError, CacheStaleError
 from cache.index import INDEX_NAME, CacheIndex
 from cache.manifest import Rejection
+from cache.messages import Message, joined, listed, message
 from cache.place import is_url
 from cache.spec import CacheSpec
 from preprocess.changes import SplitChanges, compare_split
@@ -23,15 +24,7 @@ from preprocess.errors import DatasetError
 from preprocess.pipeline import FinishedShards, make_shards, remove_stale_manifests
 from preprocess.plan import Job, SplitPlan, plan_split
 from preprocess.sources import SPLIT_FOLDERS, Split, read_split
-from preprocess.workplace import (
-    check_owner,
-    check_space,
-    clear,
-    has_shards,
-    lock_folder,
-    make_folder,
-    resolve_codec,
-)
+from preprocess.workplace import check_owner, check_space, clear, has_shards, lock_folder, make_folder, resolve_codec
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all), from the calling thread."""
@@ -71,13 +64,17 @@ class BuildConfig:
 
     def __post_init__(self) -> None:
         if self.workers < 0:
-            raise DatasetError(f"workers={self.workers} is negative; 0 takes one a processor")
+            raise DatasetError("workers={workers} is negative; 0 takes one a processor", workers=self.workers)
         for location in (self.coco, self.out):
             if is_url(location) and len(location.parts) < 2:
-                raise DatasetError(f"{location} names no bucket; use {location}BUCKET/FOLDER")
+                raise DatasetError("{location} names no bucket; use {location}BUCKET/FOLDER", location=location)
         unknown = [split for split in self.splits if split not in SPLIT_FOLDERS]
         if unknown or not self.splits:
-            raise DatasetError(f"splits={self.splits} is not known; use {' and '.join(SPLIT_FOLDERS)}")
+            raise DatasetError(
+                "splits={splits} is not known; use {split_folders}",
+                splits=self.splits,
+                split_folders=listed(SPLIT_FOLDERS, "and"),
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,8 +130,9 @@ def build_cache(
         spec = _spec(config, before, splits)
         if before and (differences := before.spec.differences(spec)):
             raise CacheStaleError(
-                f"{config.out} holds a cache made otherwise ({'; '.join(differences)}); "
-                "use another --out, or --force to replace it"
+                "{out} holds a cache made otherwise ({differences}); use another --out, or --force to replace it",
+                out=config.out,
+                differences=joined("; ", differences),
             )
         plans = [
             plan_split(config.out, spec, split, before, {shard for name, shard in damaged if name == split.name})
@@ -219,8 +217,8 @@ def _check_leftovers(config: BuildConfig, before: CacheIndex | None, plans: list
         return
     if not config.force:
         raise CacheStaleError(
-            f"{config.out} holds an unfinished or damaged cache of something else; "
-            "use another --out, or --force to replace it"
+            "{out} holds an unfinished or damaged cache of something else; use another --out, or --force to replace it",
+            out=config.out,
         )
     clear(config.out)
 
@@ -254,9 +252,20 @@ def _refuse_rejections(config: BuildConfig, plans: list[SplitPlan]) -> None:
         return
     found = list(chain(*(plan.rejections for plan in plans)))
     if found:
-        named = "; ".join(f"{each.split}/{each.file_name}: {each.reason}" for each in found[:SHOWN_REJECTIONS])
-        more = f"; and {len(found) - SHOWN_REJECTIONS:,} more" if len(found) > SHOWN_REJECTIONS else ""
+        shown = found[:SHOWN_REJECTIONS]
+        named = joined(
+            "; ",
+            [Message("{name}: {reason}", name=f"{each.split}/{each.file_name}", reason=each.reason) for each in shown],
+        )
+        more = (
+            message("; and {found_count:,} more", found_count=len(found) - SHOWN_REJECTIONS)
+            if len(found) > SHOWN_REJECTIONS
+            else ""
+        )
         raise DatasetError(
-            f"--strict: {len(found):,} rejected ({named}{more}); mend the dataset and run it again, "
-            "or leave --strict out: what is finished is kept"
+            "--strict: {found_count:,} rejected ({named}{more}); mend the dataset and run it again, or leave "
+            "--strict out: what is finished is kept",
+            found_count=len(found),
+            named=named,
+            more=more,
         )

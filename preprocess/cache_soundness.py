@@ -27,7 +27,7 @@ class SplitRecords:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CacheSoundness:
+class CacheReport:
     """What `verify_cache` found.
 
     Attributes:
@@ -50,7 +50,7 @@ class CacheSoundness:
         return not self.damages and not self.stale
 
 
-def verify_cache(cache: Path, progress: Progress | None = None, *, coco: Path | None = None) -> CacheSoundness:
+def verify_cache(cache: Path, progress: Progress | None = None, *, coco: Path | None = None) -> CacheReport:
     """Compare every shard of a cache with its index and, given `coco`, the cache with that dataset.
 
     Faults are reported as damages or reasons to be stale, never raised.
@@ -64,7 +64,7 @@ def verify_cache(cache: Path, progress: Progress | None = None, *, coco: Path | 
         index = CacheIndex.load(cache)
     except CacheError as error:
         damage = Damage(where=INDEX_NAME, what=str(error))
-        return CacheSoundness(cache=str(cache), spec=None, splits=(), damages=(damage,), stale=None)
+        return CacheReport(cache=str(cache), spec=None, splits=(), damages=(damage,), stale=None)
     total, done = sum(info.samples for info in index.splits.values()), 0
 
     def advance(count: int) -> None:
@@ -85,7 +85,7 @@ def verify_cache(cache: Path, progress: Progress | None = None, *, coco: Path | 
         except CacheError as error:
             damages.append(Damage(where=split, what=str(error)))
     stale = None if coco is None else tuple(_stale(cache, coco))
-    return CacheSoundness(cache=str(cache), spec=index.spec, splits=tuple(records), damages=tuple(damages), stale=stale)
+    return CacheReport(cache=str(cache), spec=index.spec, splits=tuple(records), damages=tuple(damages), stale=stale)
 
 
 def _stale(cache: Path, coco: Path) -> list[str]:

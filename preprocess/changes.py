@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import PurePath
 
 from cache.index import CacheIndex
+from cache.messages import Message, message
 from preprocess.plan import SplitPlan, plan_split, read_manifests, shards_there
 from preprocess.sources import read_split
 
@@ -100,16 +101,33 @@ def compare_split(cache: PurePath, index: CacheIndex, plan: SplitPlan) -> SplitC
     )
 
 
+_REASONS = {
+    "new": (
+        message("{split}: 1 image is new in the dataset ({names})"),
+        message("{split}: {count:,} images are new in the dataset ({names})"),
+    ),
+    "gone": (
+        message("{split}: 1 image is no longer in the dataset ({names})"),
+        message("{split}: {count:,} images are no longer in the dataset ({names})"),
+    ),
+    "photos": (
+        message("{split}: 1 image is another file than before ({names})"),
+        message("{split}: {count:,} images are another file than before ({names})"),
+    ),
+    "annotations": (
+        message("{split}: 1 image is annotated otherwise ({names})"),
+        message("{split}: {count:,} images are annotated otherwise ({names})"),
+    ),
+}
+"""What is said of one image, and of several, by the field of `SplitChanges` that has their names."""
+
+
 def stale_reasons(change: SplitChanges) -> list[str]:
     """What has changed in a split's dataset, in words with counts and a first example."""
-    reasons = []
-    for files, what in (
-        (change.new, "new in the dataset"),
-        (change.gone, "no longer in the dataset"),
-        (change.photos, "another file than before"),
-        (change.annotations, "annotated otherwise"),
-    ):
-        if files:
-            images = "1 image is" if len(files) == 1 else f"{len(files):,} images are"
-            reasons.append(f"{change.split}: {images} {what} ({files[0]}{', ...' if len(files) > 1 else ''})")
+    reasons: list[str] = []
+    for field, (one, several) in _REASONS.items():
+        names: tuple[str, ...] = getattr(change, field)
+        if names:
+            template, more = (several, ", ...") if len(names) > 1 else (one, "")
+            reasons.append(Message(template, split=change.split, count=len(names), names=f"{names[0]}{more}"))
     return reasons

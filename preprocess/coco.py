@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache import files
+from cache.messages import message, system_reason
 from preprocess.document import Annotations, Images, read_document
 from preprocess.errors import DatasetError
 from preprocess.raster import POLYGON
@@ -124,18 +125,23 @@ def annotation_file(root: Folder, split: str) -> Folder:
         return _plain_file(folder / others[0])
     if others:
         raise DatasetError(
-            f"{folder} has {len(others)} files for {split} ({', '.join(others[:3])}); "
-            f"name the one to be read instances_{split}.json"
+            "{folder} has {others_count} files for {split} ({others}); name the one to be read instances_{split}.json",
+            folder=folder,
+            others_count=len(others),
+            split=split,
+            others=", ".join(others[:3]),
         )
     raise DatasetError(
-        f"{folder / f'person_keypoints_{split}.json'} is missing; "
-        f"unpack annotations_trainval2017.zip in {root}, or point --coco at the folder that holds annotations/"
+        "{folder} is missing; unpack annotations_trainval2017.zip in {root}, or point --coco at the "
+        "folder that holds annotations/",
+        folder=folder / f"person_keypoints_{split}.json",
+        root=root,
     )
 
 
 def _plain_file(path: Folder) -> Folder:
     if isinstance(path, Path) and path.exists() and not path.is_file():  # to open a pipe is to wait for its writer
-        raise DatasetError(f"{path} is a folder, a pipe or a device, not an annotation file")
+        raise DatasetError("{path} is a folder, a pipe or a device, not an annotation file", path=path)
     return path
 
 
@@ -155,14 +161,17 @@ def load_persons(path: PurePath, category: str = "person") -> PersonTable:
     """
     images, pieces = read_document(path, category)
     if repeated := len(images.id) - len(np.unique(images.id)):
-        raise DatasetError(f"{path} names {repeated} image ids twice; ids must be unique")
+        raise DatasetError("{path} names {repeated} image ids twice; ids must be unique", path=path, repeated=repeated)
     problems: list[Problem] = []
     try:
         values = _by_image(_read_piece(images, persons, problems) for persons in pieces)._asdict()
     except OSError as error:
         raise DatasetError(
-            f"{path} is too long for memory and is kept in {gettempdir()} while it is needed, which cannot be "
-            f"written: {error.strerror}; name another folder in TMPDIR"
+            "{path} is too long for memory and is kept in {gettempdir} while it is needed, which cannot be "
+            "written: {strerror}; name another folder in TMPDIR",
+            path=path,
+            gettempdir=gettempdir(),
+            strerror=system_reason(error),
         ) from None
     return PersonTable(
         image_id=images.id,
@@ -196,7 +205,10 @@ def _read_piece(images: Images, persons: Annotations, problems: list[Problem]) -
     row = _find(persons.image_id, images.id)
     lost = np.flatnonzero(row < 0)
     problems += [
-        Problem(-1, int(persons.id[at]), f"its image {persons.image_id[at]} is not in the file") for at in lost
+        Problem(
+            -1, int(persons.id[at]), message("its image {image_id} is not in the file", image_id=persons.image_id[at])
+        )
+        for at in lost
     ]
     order = np.argsort(row, kind="stable")[len(lost) :]  # by image, and within an image as in the file
     row = row[order]

@@ -79,8 +79,11 @@ def _split_info(plan: SplitPlan) -> tuple[SplitInfo, bytes]:
     rejections = [rejection for manifest in manifests for rejection in manifest.rejections]
     if not len(table):
         raise DatasetError(
-            f"every one of the {len(plan.split.rows)} images of {plan.split.folder} was rejected; "
-            f"the first, {rejections[0].file_name}: {rejections[0].reason}"
+            "every one of the {rows_count} images of {folder} was rejected; the first, {file_name}: {reason}",
+            rows_count=len(plan.split.rows),
+            folder=plan.split.folder,
+            file_name=rejections[0].file_name,
+            reason=rejections[0].reason,
         )
     digest = xxhash.xxh3_128()
     for manifest in manifests:

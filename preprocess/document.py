@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache import files
+from cache.messages import system_reason
 from preprocess.errors import DatasetError
 from preprocess.json_array import array_pieces
 
@@ -121,7 +122,12 @@ def read_document(path: PurePath, category: str) -> tuple[Images, Iterator[Annot
     wanted = {entry.id for entry in document.categories if entry.name == category}
     if not wanted:
         names = ", ".join(entry.name for entry in document.categories[:8]) or "none"
-        raise DatasetError(f"{path} has no category {category!r}; its categories are: {names}")
+        raise DatasetError(
+            "{path} has no category {category!r}; its categories are: {names}",
+            path=path,
+            category=category,
+            names=names,
+        )
     images = document.images
     return Images(
         id=_column(images, "id"),
@@ -176,9 +182,13 @@ def _open(path: PurePath) -> mmap.mmap | bytes:
             empty = not os.fstat(file.fileno()).st_size  # which cannot be mapped
             return b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
-        raise DatasetError(f"{path} is missing; unpack annotations_trainval2017.zip beside the images") from None
+        raise DatasetError(
+            "{path} is missing; unpack annotations_trainval2017.zip beside the images", path=path
+        ) from None
     except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}; check its permissions") from None
+        raise DatasetError(
+            "{path} cannot be read: {strerror}; check its permissions", path=path, strerror=system_reason(error)
+        ) from None
 
 
 def _parse(data: mmap.mmap | bytes, path: PurePath, content: type[_Content], before: int = 0) -> _Content:
@@ -187,10 +197,15 @@ def _parse(data: mmap.mmap | bytes, path: PurePath, content: type[_Content], bef
         return msgspec.json.decode(data, type=content)
     except msgspec.ValidationError as error:
         reason = re.sub(r"(?<=\$\.annotations\[)\d+", lambda number: str(before + int(number[0])), str(error))
-        raise DatasetError(f"{path} is not a COCO annotation file: {reason}") from None
+        raise DatasetError("{path} is not a COCO annotation file: {reason}", path=path, reason=reason) from None
     except RecursionError:
-        raise DatasetError(f"{path} is not a COCO annotation file: it holds lists within lists without end") from None
+        raise DatasetError(
+            "{path} is not a COCO annotation file: it holds lists within lists without end", path=path
+        ) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DatasetError(
-            f"{path} is not valid JSON ({error}; the file has {len(data):,} bytes); it may be cut short: get it again"
+            "{path} is not valid JSON ({error}; the file has {data_count:,} bytes); it may be cut short: get it again",
+            path=path,
+            error=error,
+            data_count=len(data),
         ) from None

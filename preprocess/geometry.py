@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from cache.choices import Fit
 from cache.record import pack_plane
-from cache.spec import Fit
 from preprocess.resize import shrink_image, shrink_plane
 
 U8 = npt.NDArray[np.uint8]

@@ -17,13 +17,14 @@ import simplejpeg
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from cache import files
+from cache.messages import message, system_reason
 from preprocess.errors import ImageError
 
 U8 = npt.NDArray[np.uint8]
 
 _JPEG_START = b"\xff\xd8\xff"
-_NO_IMAGE = "the file is not an image that OpenCV can read"
-_NO_MEMORY = "there is not enough free memory to decode it"
+_NO_IMAGE = message("the file is not an image that OpenCV can read")
+_NO_MEMORY = message("there is not enough free memory to decode it")
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 """Pillow's names of the formats that OpenCV decodes."""
@@ -79,9 +80,11 @@ def read_file(path: PurePath) -> bytes:
         data = files.read(path)
     except FileNotFoundError:
         link = isinstance(path, Path) and path.is_symlink()
-        raise ImageError("it is a link to a file that is missing" if link else "the image file is missing") from None
+        raise ImageError(
+            message("it is a link to a file that is missing") if link else message("the image file is missing")
+        ) from None
     except OSError as error:
-        raise ImageError(f"the image file cannot be read: {error.strerror}") from None
+        raise ImageError("the image file cannot be read: {strerror}", strerror=system_reason(error)) from None
     except MemoryError:
         raise ImageError("the image file is larger than the free memory") from None
     if not data:
@@ -102,13 +105,14 @@ def read_head(data: bytes) -> ImageHead:
         raise ImageError(_NO_IMAGE) from None
     except Image.DecompressionBombError:
         raise ImageError(
-            f"it has more than twice Pillow's limit of {Image.MAX_IMAGE_PIXELS:,} pixels; shrink it first"
+            "it has more than twice Pillow's limit of {max_image_pixels:,} pixels; shrink it first",
+            max_image_pixels=Image.MAX_IMAGE_PIXELS,
         ) from None
     except Exception as error:  # whatever a parser makes of damaged bytes: Pillow promises no kind of error
         if data.startswith(_JPEG_START):
             reason = first_line(error)
-            raise ImageError(f"the JPEG is damaged: {reason}") from None
-        raise ImageError(f"the image is damaged: {first_line(error)}") from None
+            raise ImageError("the JPEG is damaged: {reason}", reason=reason) from None
+        raise ImageError("the image is damaged: {first_line}", first_line=first_line(error)) from None
 
 
 def _orientation(image: Image.Image) -> int:
@@ -141,7 +145,7 @@ def decode_rgb(data: bytes) -> U8:
         except MemoryError as error:
             raise ImageError(_NO_MEMORY) from error
         if "colorspace" not in reason.lower() and "conver" not in reason.lower():
-            raise ImageError(f"the JPEG is damaged: {reason}")
+            raise ImageError("the JPEG is damaged: {reason}", reason=reason)
         # CMYK and the like go through OpenCV, which converts them.
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     try:
@@ -149,7 +153,7 @@ def decode_rgb(data: bytes) -> U8:
     except MemoryError as error:
         raise ImageError(_NO_MEMORY) from error
     except cv2.error as error:
-        raise ImageError(f"OpenCV cannot decode the image: {error.err or first_line(error)}") from None
+        raise ImageError("OpenCV cannot decode the image: {err}", err=error.err or first_line(error)) from None
     if decoded is None:
         raise ImageError(_NO_IMAGE)
     return np.asarray(decoded, np.uint8)

@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.kernel import kernel
+from preprocess.segmentation_text import _CLOSE, _CLOSE_OBJECT, _COMMA, _OPEN, _OPEN_OBJECT
 
 U8 = npt.NDArray[np.uint8]
 
-_OPEN, _CLOSE, _OPEN_OBJECT, _CLOSE_OBJECT, _COMMA, _QUOTE, _BACKSLASH = b'[]{},"\\'
+_QUOTE, _BACKSLASH = b'"\\'
 
 
 def array_pieces(text: U8, least: int) -> Iterator[U8]:

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path, PurePath
 
 from cache import files
+from cache.messages import system_reason
 from cache.place import is_url
 from preprocess.errors import DatasetError, ImageError
 
@@ -59,7 +60,11 @@ class PhotoFolder:
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
-            raise DatasetError(f"{self.folder} cannot be listed: {error.strerror}; check its permissions") from None
+            raise DatasetError(
+                "{folder} cannot be listed: {strerror}; check its permissions",
+                folder=self.folder,
+                strerror=system_reason(error),
+            ) from None
 
     def locate(self, name: str) -> str:
         """The path of a photo, by the name that the annotation file gives it.
@@ -75,8 +80,8 @@ class PhotoFolder:
             path = path.removeprefix(f"{root}/")
         if path.startswith(("/", "../")) and not self._outside:
             raise ImageError(
-                "its file name leads out of the dataset's folder; move the photo into it, or allow such names with "
-                "--outside"
+                "its file name leads out of the dataset's folder; move the photo into it, or allow such names "
+                "with --outside"
             )
         return path if path.startswith("/") else posixpath.relpath(path, self._within)
 
@@ -120,11 +125,14 @@ def _check_name(name: str) -> None:
         raise ImageError("its file name is not valid Unicode") from None
     if len(data) > LONGEST_PATH or max(map(len, data.split(b"/"))) > LONGEST_NAME:
         raise ImageError(
-            f"its file name has {len(data):,} bytes; at most {LONGEST_NAME} between slashes and "
-            f"{LONGEST_PATH:,} in all are possible"
+            "its file name has {data_count:,} bytes; at most {longest_name} between slashes and "
+            "{longest_path:,} in all are possible",
+            data_count=len(data),
+            longest_name=LONGEST_NAME,
+            longest_path=LONGEST_PATH,
         )
     if "\0" in name or name.rpartition("/")[2] in ("", ".", ".."):
-        raise ImageError(f"its file name, {name!r}, is not that of a file")
+        raise ImageError("its file name, {name!r}, is not that of a file", name=name)
 
 
 def _file_sizes(folder: PurePath) -> dict[str, int]:

@@ -135,7 +135,7 @@ def make_shards(
             try:
                 shard = dataclasses.replace(draft.finish(), key=job.key)
             except BaseException:
-                draft.give_up()
+                draft.discard()
                 raise
             files.deliver(here / job.split.name / job.name, job.directory / job.name)
             manifest = _manifest(job, shard, outcomes)
@@ -182,7 +182,7 @@ def make_shards(
             stop.set()
             readers.shutdown(wait=False, cancel_futures=True)
             if draft is not None:
-                draft.give_up()
+                draft.discard()
 
 
 def _manifest(job: Job, shard: ShardInfo, outcomes: list[_Outcome]) -> ShardManifest:

@@ -49,7 +49,12 @@ class QualityThresholds:
         for name in NAMES:
             value, usual = getattr(self, name), getattr(type(self), name)
             if not 0 <= value <= 100:  # nor NaN
-                raise QualityError(f"the threshold {name}={value} is not between 0 and 100; {usual:g} is the usual one")
+                raise QualityError(
+                    "the threshold {name}={value} is not between 0 and 100; {usual:g} is the usual one",
+                    name=name,
+                    value=value,
+                    usual=usual,
+                )
 
     def missed_by(self, scores: Mapping[str, float]) -> tuple[str, ...]:
         """Names of the scores below their thresholds."""

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from cache.errors import CacheStaleError
 from cache.index import CacheIndex
 from cache.integrity import Damage
+from cache.messages import joined
 from preprocess.build import BuildConfig, BuildReport, Progress, build_cache
 from preprocess.changes import find_changes, stale_reasons
 
@@ -33,8 +34,11 @@ def repair_cache(
     reasons = [reason for change in find_changes(cache, coco) for reason in stale_reasons(change)]
     if reasons:
         raise CacheStaleError(
-            f"{coco} has changed since {cache} was made ({'; '.join(reasons)}); "
-            "bring it up to date with `preprocess`, then repair it"
+            "{coco} has changed since {cache} was made ({reasons}); bring it up to date with `preprocess`, "
+            "then repair it",
+            coco=coco,
+            cache=cache,
+            reasons=joined("; ", reasons),
         )
     damaged = frozenset((damage.split, damage.shard) for damage in damages if damage.shard)
     config = BuildConfig(coco=coco, out=cache, spec=index.spec, splits=tuple(index.splits), workers=workers)

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cache.choices import Orientation
+from cache.messages import message
 from cache.record import RecordLayout, checksum
-from cache.spec import CacheSpec, Orientation
+from cache.spec import CacheSpec
 from preprocess.coco import PersonTable
 from preprocess.errors import ImageError
 from preprocess.geometry import fit_box, place_image, place_plane
@@ -92,7 +94,11 @@ def decode_annotated(table: PersonTable, row: int, data: bytes, orientation: Ori
     image = decode_rgb(data)
     if image.shape[:2] != (head.height, head.width):
         raise ImageError(
-            f"it decodes to {image.shape[1]} x {image.shape[0]} pixels, its head says {head.width} x {head.height}"
+            "it decodes to {shape} x {shape2} pixels, its head says {width} x {height}",
+            shape=image.shape[1],
+            shape2=image.shape[0],
+            width=head.width,
+            height=head.height,
         )
     return turn_upright(image, head.orientation) if upright else image
 
@@ -115,19 +121,33 @@ def _is_upright(table: PersonTable, row: int, head: ImageHead, orientation: Orie
     other = stored if expected == upright else upright
     if either or (_reach_beyond(table, row, expected) and not _reach_beyond(table, row, other)):
         raise ImageError(
-            f"its EXIF orientation is {head.orientation}, and its annotations may be of the stored pixels or of the "
-            "upright photo; say of which with --orientation stored or --orientation upright"
+            "its EXIF orientation is {orientation}, and its annotations may be of the stored pixels or of "
+            "the upright photo; say of which with --orientation stored or --orientation upright",
+            orientation=head.orientation,
         )
     return expected != stored
 
 
 def _wrong_size(head: ImageHead, expected: tuple[int, int]) -> str:
     if head.orientation == 1:
-        return f"the image is {head.width} x {head.height} pixels, its JSON entry says {expected[1]} x {expected[0]}"
+        return message(
+            "the image is {width} x {height} pixels, its JSON entry says {expected} x {expected2}",
+            width=head.width,
+            height=head.height,
+            expected=expected[1],
+            expected2=expected[0],
+        )
     height, width = head.upright_size
-    return (
-        f"the image is {head.width} x {head.height} pixels, or {width} x {height} when its EXIF orientation "
-        f"{head.orientation} is applied, its JSON entry says {expected[1]} x {expected[0]}"
+    return message(
+        "the image is {width} x {height} pixels, or {width2} x {height2} when its EXIF orientation "
+        "{orientation} is applied, its JSON entry says {expected} x {expected2}",
+        width=head.width,
+        height=head.height,
+        width2=width,
+        height2=height,
+        orientation=head.orientation,
+        expected=expected[1],
+        expected2=expected[0],
     )
 
 

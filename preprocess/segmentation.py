@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from cache.messages import UserError
 from preprocess.raster import COORDINATE_LIMIT, POLYGON, RLE, box_polygon, decode_rle_string
 from preprocess.segmentation_text import MOST_RUN
 
@@ -16,7 +17,7 @@ I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
 
-class UndrawableError(ValueError):
+class UndrawableError(UserError):
     """A segmentation cannot be drawn; the message is a clause about its annotation."""
 
 
@@ -53,7 +54,7 @@ def decode_segmentation(text: bytes, height: int, width: int) -> Shape:
     try:
         segmentation = _SEGMENTATION.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UndrawableError(f"its segmentation is neither polygons nor an RLE: {error}") from None
+        raise UndrawableError("its segmentation is neither polygons nor an RLE: {error}", error=error) from None
     if segmentation is None:
         raise UndrawableError("it has no segmentation")
     if isinstance(segmentation, _Rle):
@@ -77,7 +78,9 @@ def _check_polygons(polygons: list[list[float]]) -> list[list[float]]:
             raise UndrawableError("it mixes boxes and polygons")
         return [box_polygon(*box).tolist() for box in polygons]
     if len(polygons[0]) < 4:
-        raise UndrawableError(f"its polygon has {len(polygons[0])} numbers, fewer than the 6 of a triangle")
+        raise UndrawableError(
+            "its polygon has {polygons_count} numbers, fewer than the 6 of a triangle", polygons_count=len(polygons[0])
+        )
     if any(len(polygon) < 2 for polygon in polygons):
         raise UndrawableError("one of its polygons is empty")
     return [polygon[: len(polygon) // 2 * 2] for polygon in polygons]
@@ -85,7 +88,9 @@ def _check_polygons(polygons: list[list[float]]) -> list[list[float]]:
 
 def _read_code(rle: _Rle, height: int, width: int) -> I64:
     if rle.size != [height, width]:
-        raise UndrawableError(f"its RLE is for {rle.size} pixels, its image has {[height, width]}")
+        raise UndrawableError(
+            "its RLE is for {size} pixels, its image has {value}", size=rle.size, value=[height, width]
+        )
     if isinstance(rle.counts, str):
         text = np.frombuffer(rle.counts.encode(), np.uint8)
         buffer = np.empty(len(text), np.int64)
@@ -96,5 +101,7 @@ def _read_code(rle: _Rle, height: int, width: int) -> I64:
     else:
         counts = np.array(rle.counts, np.int64)
     if (counts < 0).any() or counts.sum() != height * width:
-        raise UndrawableError(f"its RLE covers {counts.sum()} pixels, its image has {height * width}")
+        raise UndrawableError(
+            "its RLE covers {sum} pixels, its image has {height}", sum=counts.sum(), height=height * width
+        )
     return counts

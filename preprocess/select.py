@@ -7,7 +7,7 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
-from cache.spec import ImageRule
+from cache.choices import ImageRule
 from preprocess.coco import PersonTable
 
 Mask = npt.NDArray[np.bool_]

@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
-from cache.spec import ImageRule, Orientation
+from cache.choices import ImageRule, Orientation
+from cache.messages import message
 from preprocess.coco import PersonTable, annotation_file, load_persons
 from preprocess.errors import DatasetError, ImageError
 from preprocess.image import opencv_threads, quiet_pillow, read_file
@@ -49,7 +50,7 @@ class Finding:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SplitSoundness:
+class SplitReport:
     """What was checked in a split.
 
     Attributes:
@@ -74,13 +75,13 @@ class SplitSoundness:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DatasetSoundness:
+class DatasetReport:
     """What `verify_dataset` found."""
 
     coco: str
     rule: ImageRule
     category: str
-    splits: tuple[SplitSoundness, ...]
+    splits: tuple[SplitReport, ...]
     findings: tuple[Finding, ...]
 
     @property
@@ -99,7 +100,7 @@ def verify_dataset(
     outside: bool = False,
     workers: int = 0,
     splits: tuple[str, ...] = ("train", "val"),
-) -> DatasetSoundness:
+) -> DatasetReport:
     """Check the annotation files, and decode every image that `rule` selects. Faults are findings, never raised.
 
     Args:
@@ -116,10 +117,10 @@ def verify_dataset(
         try:
             parts.append(_read_split(coco, split, rule, category, outside=outside))
         except (DatasetError, OSError) as error:
-            file = f"annotations of {SPLIT_FOLDERS[split]}"
+            file = message("annotations of {split_folders}", split_folders=SPLIT_FOLDERS[split])
             findings.append(Finding(kind="file", split=split, file=file, reason=str(error)))
     total, before = sum(len(part.rows) for part in parts if not part.missing), 0
-    reports = {split: SplitSoundness(split=split) for split in splits}
+    reports = {split: SplitReport(split=split) for split in splits}
     digests: dict[str, dict[int, _Photo]] = {}
     shared = _shared_sizes(parts)
 
@@ -133,7 +134,12 @@ def verify_dataset(
         valid = 0
         if part.missing:
             folder = part.photos.folder
-            reason = f"{folder} is missing; unpack {folder.name}.zip in {folder.parent}"
+            reason = message(
+                "{folder} is missing; unpack {name}.zip in {parent}",
+                folder=folder,
+                name=folder.name,
+                parent=folder.parent,
+            )
             findings.append(Finding(kind="file", split=split, file=folder.name, reason=reason))
         else:
             check = partial(_check_photo, part, orientation, shared)
@@ -148,7 +154,7 @@ def verify_dataset(
             before += len(part.rows)
         reports[split] = _report(part, valid)
     findings += _leaks(digests.get("train", {}), digests.get("val", {}))
-    return DatasetSoundness(
+    return DatasetReport(
         coco=str(coco), rule=rule, category=category, splits=tuple(reports.values()), findings=tuple(findings)
     )
 
@@ -240,7 +246,7 @@ def _check_photo(part: _Split, orientation: Orientation, shared: set[int], row: 
     return content_digest(data) if len(data) in shared else None
 
 
-def _report(part: _Split, valid: int) -> SplitSoundness:
+def _report(part: _Split, valid: int) -> SplitReport:
     table, photos = part.table, part.photos
     absent = unlisted = 0
     if not part.missing:
@@ -251,7 +257,7 @@ def _report(part: _Split, valid: int) -> SplitSoundness:
             if name not in wanted and row not in part.nameless
         )
         unlisted = sum(path not in listed for path in photos.paths())
-    return SplitSoundness(
+    return SplitReport(
         split=part.name,
         file=part.file,
         images=len(table),
@@ -279,11 +285,13 @@ def _annotation_findings(split: str, file: str, table: PersonTable) -> Iterator[
     ids, uses = np.unique(table.annotation_id, return_counts=True)
     for annotation in ids[uses > 1].tolist():
         row = table.annotation_image[np.flatnonzero(table.annotation_id == annotation)[-1]]
-        yield finding(annotation, photos[row], "its id is used more than once")
+        yield finding(annotation, photos[row], message("its id is used more than once"))
     first: dict[str, int] = {}
     for name, image in photos:
         if first.setdefault(name, image) != image:
-            yield _image_finding(split, (name, image), f"image {first[name]} has the same file name")
+            yield _image_finding(
+                split, (name, image), message("image {first} has the same file name", first=first[name])
+            )
 
 
 def _leaks(train: dict[int, _Photo], val: dict[int, _Photo]) -> Iterator[Finding]:
@@ -291,7 +299,9 @@ def _leaks(train: dict[int, _Photo], val: dict[int, _Photo]) -> Iterator[Finding
     for digest, photo in sorted(val.items(), key=itemgetter(1)):
         if digest in train:
             trained = train[digest][0]
-            reason = f"it is the same photo as {trained} in train: validation would not be independent"
+            reason = message(
+                "it is the same photo as {trained} in train: validation would not be independent", trained=trained
+            )
             yield _image_finding("val", photo, reason)
 
 

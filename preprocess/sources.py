@@ -10,6 +10,7 @@ import xxhash
 
 from cache import files
 from cache.manifest import ImageSource
+from cache.messages import message
 from cache.spec import CacheSpec
 from preprocess.coco import PersonTable, Problem, annotation_file, load_persons, take_images
 from preprocess.digest import annotation_digests
@@ -77,11 +78,15 @@ def read_split(coco: PurePath, name: str, spec: CacheSpec, *, content: bool = Fa
     photos = PhotoFolder(coco, folder, outside=spec.outside)
     table, problems = locate_photos(load_persons(annotations, spec.category), photos)
     if is_missing(photos, table):
-        raise DatasetError(f"{folder} is missing; unpack {source_name}.zip in {coco}")
+        raise DatasetError(
+            "{folder} is missing; unpack {source_name}.zip in {coco}", folder=folder, source_name=source_name, coco=coco
+        )
     rows = np.flatnonzero(select_images(table, spec.images)).tolist()
     if not rows:
         raise DatasetError(
-            f"no image of {annotations} satisfies the rule {spec.images}; take them all: `preprocess --select all`"
+            "no image of {annotations} satisfies the rule {images}; take them all: `preprocess --select all`",
+            annotations=annotations,
+            images=spec.images,
         )
     if 0 < spec.limit < len(rows):
         rows = [rows[at * len(rows) // spec.limit] for at in range(spec.limit)]
@@ -140,7 +145,7 @@ def annotation_problems(table: PersonTable) -> dict[int, str]:
 
 
 def _said(problem: Problem) -> str:
-    return f"annotation {problem.annotation}: {problem.reason}"
+    return message("annotation {annotation}: {reason}", annotation=problem.annotation, reason=problem.reason)
 
 
 def is_missing(photos: PhotoFolder, table: PersonTable) -> bool:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from cache.errors import CacheError
 from cache.index import INDEX_NAME, CacheIndex, load_table
+from cache.messages import message, system_reason
 from cache.spec import FORMAT_VERSION
 from preprocess.coco import annotation_file
 from preprocess.document import read_file_names
@@ -59,15 +60,31 @@ def _check(
 def check_structure(coco: Path, splits: tuple[str, ...] = ("train", "val")) -> list[Check]:
     """Whether a folder has the parts of COCO 2017 that `preprocess` reads, in the order in which one would look."""
     if not coco.is_dir():
-        remedy = f"point --coco at the one that holds annotations/, or fetch COCO with `download --dir {coco}`"
-        return [_check("root", coco, problem=f"{coco} is not a folder; {remedy}{_hint(coco)}")]
+        remedy = message(
+            "point --coco at the one that holds annotations/, or fetch COCO with `download --dir {coco}`", coco=coco
+        )
+        return [
+            _check(
+                "root",
+                coco,
+                problem=message("{coco} is not a folder; {remedy}{hint}", coco=coco, remedy=remedy, hint=_hint(coco)),
+            )
+        ]
     checks = [_check("root", coco)]
     folder = coco / "annotations"
     if folder.is_dir():
         checks += [_check("annotations", folder), *(_check_annotation_file(coco, split) for split in splits)]
     else:
-        remedy = f"unpack annotations_trainval2017.zip in {coco}, or let `download --dir {coco}` do it{_hint(coco)}"
-        checks.append(_check("annotations", folder, problem=f"{folder} is missing; {remedy}"))
+        remedy = message(
+            "unpack annotations_trainval2017.zip in {coco}, or let `download --dir {coco}` do it{hint}",
+            coco=coco,
+            hint=_hint(coco),
+        )
+        checks.append(
+            _check(
+                "annotations", folder, problem=message("{folder} is missing; {remedy}", folder=folder, remedy=remedy)
+            )
+        )
     return checks + [_check_images(coco, split) for split in splits]
 
 
@@ -83,11 +100,15 @@ def _check_annotation_file(coco: Path, split: str) -> Check:
             file.seek(max(0, size - 64))
             end = file.read().rstrip()
     except OSError as error:
-        problem = f"{path} cannot be read: {error.strerror}; check its permissions"
+        problem = message(
+            "{path} cannot be read: {strerror}; check its permissions", path=path, strerror=system_reason(error)
+        )
         return _check("annotation_file", path, split, problem=problem)
     problem = ""
     if not end.endswith(b"}"):  # a download that broke off: by far the most usual fault, and seen without parsing
-        problem = f"{path} is cut short ({size:,} bytes, and it does not end in a brace); get it again"
+        problem = message(
+            "{path} is cut short ({size:,} bytes, and it does not end in a brace); get it again", path=path, size=size
+        )
     return _check("annotation_file", path, split, size, problem=problem)
 
 
@@ -102,10 +123,20 @@ def _check_images(coco: Path, split: str) -> Check:
         return _check("images", folder, split, problem=str(error))
     if count:
         return _check("images", folder, split, count)
-    remedy = f"unpack {folder.name}.zip in {folder.parent}, or let `download --dir {folder.parent}` do it"
+    remedy = message(
+        "unpack {name}.zip in {parent}, or let `download --dir {parent}` do it", name=folder.name, parent=folder.parent
+    )
     if there:
-        return _check("images", folder, split, 0, problem=f"{folder} holds no image; {remedy}")
-    return _check("images", folder, split, problem=f"{folder} is missing; {remedy}")
+        return _check(
+            "images",
+            folder,
+            split,
+            0,
+            problem=message("{folder} holds no image; {remedy}", folder=folder, remedy=remedy),
+        )
+    return _check(
+        "images", folder, split, problem=message("{folder} is missing; {remedy}", folder=folder, remedy=remedy)
+    )
 
 
 def _count_named(coco: Path, split: str, photos: PhotoFolder) -> int:
@@ -127,7 +158,7 @@ def _hint(coco: Path) -> str:
     if coco.is_dir():
         near += sorted(path for path in coco.iterdir() if path.is_dir())
     found = next((path for path in near if (path / "annotations").is_dir() and path != coco), None)
-    return f"; did you mean {found}?" if found else ""
+    return message("; did you mean {found}?", found=found) if found else ""
 
 
 def check_cache(cache: Path) -> list[Check]:
@@ -137,10 +168,20 @@ def check_cache(cache: Path) -> list[Check]:
     except CacheError as error:
         problem = str(error)
         if has_shards(cache) and not (cache / INDEX_NAME).exists():
-            problem = f"{cache} holds an unfinished build; run the same `preprocess` again and it goes on from there"
+            problem = message(
+                "{cache} holds an unfinished build; run the same `preprocess` again and it goes on from there",
+                cache=cache,
+            )
         return [_check("index", cache / INDEX_NAME, problem=problem)]
     spec = index.spec
-    note = f"{spec.fit}, {spec.codec} in {spec.store}, images: {spec.images}, crowds: {spec.crowd}"
+    note = message(
+        "{fit}, {codec} in {store}, images: {images}, crowds: {crowd}",
+        fit=spec.fit,
+        codec=spec.codec,
+        store=spec.store,
+        images=spec.images,
+        crowd=spec.crowd,
+    )
     checks = [
         _check("index", cache / INDEX_NAME, value=FORMAT_VERSION),
         _check("spec", cache, value=spec.side, note=note),
@@ -160,16 +201,30 @@ def _check_split(cache: Path, index: CacheIndex, split: str) -> list[Check]:
     for shard in info.shards:
         size = _size(folder / shard.name)
         if size != shard.bytes:
-            found = "is missing" if size is None else f"has {size:,} bytes, not {shard.bytes:,}"
+            found = (
+                message("is missing")
+                if size is None
+                else message("has {size:,} bytes, not {bytes:,}", size=size, bytes=shard.bytes)
+            )
             wrong.append(f"{shard.name} {found}")
-    note = f"{len(info.shards)} shard{'s' if len(info.shards) != 1 else ''}"
+    note = (
+        message("{shards_count} shards", shards_count=len(info.shards))
+        if len(info.shards) != 1
+        else message("{shards_count} shard", shards_count=len(info.shards))
+    )
     problem = ""
     if wrong:
         note, problem = (
             "",
             (
-                f"{len(wrong)} of {len(info.shards)} shards in {folder} are not as written ({wrong[0]}); "
-                "run the same `preprocess` again"
+                message(
+                    "{wrong_count} of {shards_count} shards in {folder} are not as written ({wrong}); run the same "
+                    "`preprocess` again",
+                    wrong_count=len(wrong),
+                    shards_count=len(info.shards),
+                    folder=folder,
+                    wrong=wrong[0],
+                )
             ),
         )
     total = sum(shard.bytes for shard in info.shards)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cache.choices import Orientation
 from cache.manifest import Rejection
-from cache.spec import Orientation
 from preprocess.errors import QualityError
 from preprocess.quality import NAMES, QualityScores, QualityThresholds
 
@@ -39,10 +39,14 @@ class SurveyConfig:
 
     def __post_init__(self) -> None:
         if self.side < 1:
-            raise QualityError(f"side={self.side} is not a number of pixels; use that of your cache, such as 384")
+            raise QualityError(
+                "side={side} is not a number of pixels; use that of your cache, such as 384", side=self.side
+            )
         for name in ("limit", "workers"):
             if getattr(self, name) < 0:
-                raise QualityError(f"{name}={getattr(self, name)} is negative; 0 stands for all there are")
+                raise QualityError(
+                    "{name}={value} is negative; 0 stands for all there are", name=name, value=getattr(self, name)
+                )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cache.manifest import Rejection
+from cache.messages import message
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
 from preprocess.coco import PersonTable
@@ -41,7 +42,9 @@ def survey_dataset(
     """
     photos = PhotoFolder(coco, coco / SPLIT_FOLDERS[split], outside=config.outside)
     if not photos.exists():
-        raise DatasetError(f"{photos.folder} is missing; unpack {photos.folder.name}.zip in {coco}")
+        raise DatasetError(
+            "{folder} is missing; unpack {name}.zip in {coco}", folder=photos.folder, name=photos.folder.name, coco=coco
+        )
     table, nameless = locate_photos(table, photos)
     problems = annotation_problems(table) | nameless
     spec = CacheSpec(side=384)  # only its rule for crowds matters
@@ -77,7 +80,10 @@ def survey_cache(reader: CacheReader, config: SurveyConfig, progress: Progress |
 
     samples = np.flatnonzero(reader.samples["persons"]).tolist()
     chosen = _evenly(samples, config.limit)
-    images = [(image_id, f"image {image_id}") for image_id in reader.samples["image_id"][chosen].tolist()]
+    images = [
+        (image_id, message("image {image_id}", image_id=image_id))
+        for image_id in reader.samples["image_id"][chosen].tolist()
+    ]
     config = dataclasses.replace(config, side=side)
     return _survey(reader.split, images, chosen, score, config, photos=len(samples), progress=progress)
 

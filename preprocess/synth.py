@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.messages import UserError
 from preprocess.drawing.figure import KEYPOINTS
 from preprocess.drawing.scene import Scene, Stage
 from preprocess.image import opencv_threads
@@ -27,7 +28,7 @@ _SKELETON = [[16, 14], [14, 12], [17, 15], [15, 13], [12, 13], [6, 12], [7, 13],
              [9, 11], [2, 3], [1, 2], [1, 3], [2, 4], [3, 5], [4, 6], [5, 7]]  # fmt: skip
 
 
-class SynthError(ValueError):
+class SynthError(UserError):
     """A synthetic dataset can't be made as asked."""
 
 
@@ -47,25 +48,36 @@ class SynthConfig:
     def __post_init__(self) -> None:
         """Check each field against its limits."""
         if self.images < 1:
-            raise SynthError(f"images={self.images} is below 1; ask for at least one image")
+            raise SynthError("images={images} is below 1; ask for at least one image", images=self.images)
         if self.seed < 0:
-            raise SynthError(f"seed={self.seed} is negative; use 0 or more")
+            raise SynthError("seed={seed} is negative; use 0 or more", seed=self.seed)
         if not 0 <= self.val_fraction < 1:
-            raise SynthError(f"val_fraction={self.val_fraction} is not in [0, 1); 0.15 keeps a seventh for validation")
+            raise SynthError(
+                "val_fraction={val_fraction} is not in [0, 1); 0.15 keeps a seventh for validation",
+                val_fraction=self.val_fraction,
+            )
         low, high = self.long_side
         if not 64 <= low <= high <= 4096:
             raise SynthError(
-                f"long_side={self.long_side} is not an ordered pair within 64 to 4096 pixels; try (320, 480)"
+                "long_side={long_side} is not an ordered pair within 64 to 4096 pixels; try (320, 480)",
+                long_side=self.long_side,
             )
         if not 0.25 <= self.aspect[0] <= self.aspect[1] <= 1:
-            raise SynthError(f"aspect={self.aspect} is not an ordered pair within 0.25 to 1; try (0.62, 1.0)")
+            raise SynthError(
+                "aspect={aspect} is not an ordered pair within 0.25 to 1; try (0.62, 1.0)", aspect=self.aspect
+            )
         if min(self.empty_share, self.crowd_share) < 0 or self.empty_share + self.crowd_share > 1:
             raise SynthError(
-                f"empty_share={self.empty_share} and crowd_share={self.crowd_share}: each must be at least 0 "
-                "and their sum at most 1; try 0.12 and 0.07"
+                "empty_share={empty_share} and crowd_share={crowd_share}: each must be at least 0 and their sum "
+                "at most 1; try 0.12 and 0.07",
+                empty_share=self.empty_share,
+                crowd_share=self.crowd_share,
             )
         if not 1 <= self.jpeg_quality <= 100:
-            raise SynthError(f"jpeg_quality={self.jpeg_quality} is not in 1 to 100; 92 looks like a photo's")
+            raise SynthError(
+                "jpeg_quality={jpeg_quality} is not in 1 to 100; 92 looks like a photo's",
+                jpeg_quality=self.jpeg_quality,
+            )
 
     @property
     def val_images(self) -> int:
@@ -185,7 +197,7 @@ def _claim(root: Path, config: SynthConfig) -> None:
     """Make `root` an empty, marked dataset; annotations and images of an earlier one are removed."""
     marker = root / SYNTH_MARKER
     if root.exists() and not root.is_dir():
-        raise SynthError(f"{root} is a file; name a directory for the dataset")
+        raise SynthError("{root} is a file; name a directory for the dataset", root=root)
     if root.is_dir() and any(root.iterdir()):
         try:
             ours = json.loads(marker.read_text(encoding="utf-8"))["format"] == _FORMAT
@@ -193,8 +205,11 @@ def _claim(root: Path, config: SynthConfig) -> None:
             ours = False
         if not ours:
             raise SynthError(
-                f"{root} is not empty and no synthetic dataset (its {SYNTH_MARKER} is missing or says another format "
-                f"than {_FORMAT}); nothing was touched: choose a new or an empty directory"
+                "{root} is not empty and no synthetic dataset (its {synth_marker} is missing or says another "
+                "format than {format}); nothing was touched: choose a new or an empty directory",
+                root=root,
+                synth_marker=SYNTH_MARKER,
+                format=_FORMAT,
             )
         # The annotations are removed first: from here on the old dataset is incomplete.
         for folder in ("annotations", "train2017", "val2017"):

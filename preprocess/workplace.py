@@ -18,6 +18,7 @@ from cache import files
 from cache.errors import CacheError, StorageError
 from cache.file_lock import try_lock_file
 from cache.index import INDEX_NAME
+from cache.messages import message, system_reason
 from cache.place import StorageUrl
 from cache.record import RecordLayout
 from cache.spec import CacheSpec
@@ -38,7 +39,9 @@ def make_folder(out: PurePath) -> None:
     try:
         files.make_folder(out)
     except OSError as error:
-        raise CacheError(f"cannot create {out}: {error.strerror}; choose another --out") from None
+        raise CacheError(
+            "cannot create {out}: {strerror}; choose another --out", out=out, strerror=system_reason(error)
+        ) from None
 
 
 @contextmanager
@@ -60,10 +63,16 @@ def _lock_file(path: Path) -> Iterator[None]:
     try:
         file = try_lock_file(path)
     except OSError as error:
-        raise CacheError(f"cannot write in {path.parent}: {error.strerror}; choose another --out") from None
+        raise CacheError(
+            "cannot write in {parent}: {strerror}; choose another --out",
+            parent=path.parent,
+            strerror=system_reason(error),
+        ) from None
     if file is None:
         holder = lock_holder(path.parent) or "unknown"
-        raise CacheError(f"{path.parent} is being built by process {holder}; wait for it, or stop it")
+        raise CacheError(
+            "{parent} is being built by process {holder}; wait for it, or stop it", parent=path.parent, holder=holder
+        )
     with file:
         file.truncate(0)
         file.write(str(os.getpid()).encode())
@@ -100,9 +109,21 @@ def _lock_object(path: StorageUrl) -> Iterator[None]:
             files.remove(path)
         if not _take(path, mine):
             other = _read_holder(path) or other
-            told = f"process {other.process} on {other.host}, since {other.locked}" if other else "another process"
+            told = (
+                message(
+                    "process {process} on {host}, since {locked}",
+                    process=other.process,
+                    host=other.host,
+                    locked=other.locked,
+                )
+                if other
+                else message("another process")
+            )
             raise CacheError(
-                f"{path.parent} is being built by {told}; wait for it, or stop it; if it was killed, remove {path}"
+                "{parent} is being built by {told}; wait for it, or stop it; if it was killed, remove {path}",
+                parent=path.parent,
+                told=told,
+                path=path,
             )
     try:
         yield
@@ -151,12 +172,16 @@ def check_owner(out: PurePath) -> None:
     """
     foreign = set(files.names(out)) - {LOCK_NAME, INDEX_NAME, *SPLIT_FOLDERS}
     if foreign:
-        raise CacheError(f"{out} holds other things ({sorted(foreign)[0]}); give --out a folder of its own")
+        raise CacheError(
+            "{out} holds other things ({foreign}); give --out a folder of its own", out=out, foreign=sorted(foreign)[0]
+        )
     for folder in (out / split for split in SPLIT_FOLDERS):
         if isinstance(folder, Path) and folder.is_symlink():
             raise CacheError(
-                f"{folder} is a link to {folder.readlink()}, and a build only writes in folders of its own; move the "
-                "whole cache there, and give --out that folder"
+                "{folder} is a link to {readlink}, and a build only writes in folders of its own; move the whole "
+                "cache there, and give --out that folder",
+                folder=folder,
+                readlink=folder.readlink(),
             )
 
 
@@ -195,6 +220,10 @@ def check_space(out: PurePath, spec: CacheSpec, images: int) -> None:
     have = files.free_bytes(out)
     if need > have:
         raise CacheError(
-            f"{images:,} images need about {need / 1e6:,.0f} MB and {out} has room for {have / 1e6:,.0f} MB; "
-            "free some space, or use --image-codec jpeg or a smaller --side"
+            "{images:,} images need about {need:,.0f} MB and {out} has room for {have:,.0f} MB; free some "
+            "space, or use --image-codec jpeg or a smaller --side",
+            images=images,
+            need=need / 1e6,
+            out=out,
+            have=have / 1e6,
         )

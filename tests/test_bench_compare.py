@@ -339,8 +339,7 @@ def test_another_machine_and_other_settings_are_said(tmp_path):
     config = {**CONFIG, "network": {"name": "resunet", "width": 64, "encoder": ""}, "side": 384, "torch_threads": 1}
     config |= {"coco": "elsewhere/coco", "rounds": 3, "augment": "light", "batch_size": None}
     comparison = compare_files(
-        write(tmp_path / "a.json", about(1.0)),
-        write(tmp_path / "b.json", about(1.0), environment=other, config=config),
+        write(tmp_path / "a.json", about(1.0)), write(tmp_path / "b.json", about(1.0), environment=other, config=config)
     )
     found = {difference.what: (difference.before, difference.after) for difference in comparison.differences}
     assert found == {

@@ -18,7 +18,7 @@ from cache.place import StorageUrl
 from cache.reader import CacheReader
 from cache.shard_folder import FolderConfig, ShardFolder
 from cache.spec import CacheSpec
-from cache.storage import Patience, StoppedError
+from cache.storage import Retries, StoppedError
 from preprocess.build import BuildConfig, build_cache
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,7 +75,7 @@ def root(local, object_store):
 def _hasty(object_store, monkeypatch):
     """A server that behaves well at first, and no long pauses if it does not."""
     object_store.behave()
-    monkeypatch.setattr(storage, "Patience", lambda: Patience(pause=0.01))
+    monkeypatch.setattr(storage, "Retries", lambda: Retries(pause=0.01))
 
 
 @pytest.fixture(params=["lmdb", "zarr"])

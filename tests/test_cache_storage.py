@@ -13,9 +13,9 @@ from cache.errors import CacheMissingError, StorageError
 from cache.index import CacheIndex
 from cache.place import StorageUrl, is_url, place
 from cache.shard_folder import FolderConfig, parse_size
-from cache.storage import Patience, StoppedError, Storage
+from cache.storage import Retries, StoppedError, Storage
 
-HASTY = Patience(attempts=6, pause=0.01)
+HASTY = Retries(attempts=6, pause=0.01)
 DATA = bytes(range(256)) * 400
 
 names = st.text("abcXYZ019-_.", min_size=1, max_size=9).filter(lambda name: name not in (".", ".."))
@@ -70,7 +70,7 @@ def test_attempts_are_bounded_and_the_message_says_how_many(storage, object_stor
     ):
         storage.read("file")
     assert len(object_store.requests) == 6
-    impatient = Storage(storage.root, Patience(attempts=99, pause=0.01, longest=0.01, seconds=0.1))
+    impatient = Storage(storage.root, Retries(attempts=99, pause=0.01, longest=0.01, seconds=0.1))
     with pytest.raises(StorageError, match="cannot be written"):
         impatient.write("file", DATA)
     assert 6 < len(object_store.requests) < 6 + 50
@@ -82,14 +82,14 @@ def test_a_server_that_comes_back_in_time_is_waited_for(storage, object_store):
     timer = threading.Timer(0.3, object_store.start)
     timer.start()
     try:
-        assert Storage(storage.root, Patience(pause=0.1)).read("file") == DATA
+        assert Storage(storage.root, Retries(pause=0.1)).read("file") == DATA
     finally:
         timer.join()
 
 
 def test_who_wants_a_file_no_more_ends_its_transfer(bucket, object_store, tmp_path):
     stop = threading.Event()
-    storage = Storage(StorageUrl(bucket), Patience(pause=60), stop=stop)
+    storage = Storage(StorageUrl(bucket), Retries(pause=60), stop=stop)
     storage.write("file", DATA)
     object_store.behave(failing=True)
     threading.Timer(0.1, stop.set).start()

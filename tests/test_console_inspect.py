@@ -20,8 +20,8 @@ from console.inspect import (
 )
 from preprocess.analyze import Distributions, Statistics, Summary, analyze_cache, cache_distributions
 from preprocess.build import BuildConfig, build_cache
-from preprocess.cache_soundness import CacheSoundness, SplitRecords, verify_cache
-from preprocess.soundness import DatasetSoundness, Finding, SplitSoundness, verify_dataset
+from preprocess.cache_soundness import CacheReport, SplitRecords, verify_cache
+from preprocess.soundness import DatasetReport, Finding, SplitReport, verify_dataset
 from preprocess.structure import Check, check_cache, check_structure
 from preprocess.synth import SynthConfig, make_dataset
 
@@ -143,16 +143,10 @@ def test_findings_are_named_and_then_counted(capsys):
         dataclasses.replace(findings[-1], annotation_id=91),
     ]
     findings += [dataclasses.replace(findings[0], annotation_id=n) for n in range(50, 54)]
-    split = SplitSoundness(split="train", file="a.json", images=9, selected=9, checked=9, annotations=30)
-    broken = SplitSoundness(split="val")
+    split = SplitReport(split="train", file="a.json", images=9, selected=9, checked=9, annotations=30)
+    broken = SplitReport(split="val")
     show_dataset(
-        DatasetSoundness(
-            coco="COCO",
-            rule="person",
-            category="person",
-            splits=(split, broken),
-            findings=tuple(findings),
-        )
+        DatasetReport(coco="COCO", rule="person", category="person", splits=(split, broken), findings=tuple(findings))
     )
     lines = capsys.readouterr().out.splitlines()
     first = "; ".join(f"train/7.jpg, image 7, annotation {n}" for n in (0, 50, 51))
@@ -169,7 +163,7 @@ def test_findings_are_named_and_then_counted(capsys):
 
 def test_a_damaged_and_stale_cache(capsys):
     show_cache(
-        CacheSoundness(
+        CacheReport(
             cache="C",
             spec=CacheSpec(),
             splits=(SplitRecords(split="val", samples=9, rejected=2, shards=1, bytes=4_300_000),),

@@ -263,7 +263,7 @@ def test_nothing_stays_behind(caches, end):
     [
         ({"batch_size": 0}, ValueError, "batch_size=0 is below 1"),
         ({"rank": 2, "world": 2}, ValueError, r"rank=2 is not within 0\.\.1"),
-        ({"backend": "ffcv"}, ValueError, "loader 'ffcv' is not known; use one of auto, native, dali"),
+        ({"backend": "ffcv"}, ValueError, "backend='ffcv' is not known; use one of auto, native, dali"),
         ({"batch_size": 64}, CacheError, "has 22 samples in 'train', fewer than one batch of 64"),
         ({"split": "test"}, CacheError, "has no split 'test'"),
     ],

@@ -16,7 +16,7 @@ from cache.place import StorageUrl
 from cache.reader import CacheReader
 from cache.shard_folder import FolderConfig
 from cache.spec import CacheSpec
-from cache.storage import Patience
+from cache.storage import Retries
 from loader import LEVELS, LoaderConfig, open_loader
 from preprocess.build import BuildConfig, build_cache
 
@@ -53,7 +53,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _hasty(object_store, monkeypatch):
     object_store.behave()
-    monkeypatch.setattr(storage, "Patience", lambda: Patience(pause=0.01))
+    monkeypatch.setattr(storage, "Retries", lambda: Retries(pause=0.01))
 
 
 @pytest.fixture(params=BACKENDS)

@@ -309,12 +309,7 @@ def test_folders_patterns_and_single_files(model, painted, tmp_path, monkeypatch
 
     assert outputs("in") == ["in/out/a.png", "in/out/deep/c.png", "in/out/deep/er/b.png"]
     assert outputs("in", out="out")[-1] == "out/out/old.png"
-    assert outputs("in/**/*.[pt]*", out="out") == [
-        "out/a.png",
-        "out/c.png",
-        "out/notes.png",
-        "out/old.png",
-    ]
+    assert outputs("in/**/*.[pt]*", out="out") == ["out/a.png", "out/c.png", "out/notes.png", "out/old.png"]
     assert outputs("x/odd.dat", "x/[1].png", "x/odd.dat", "./x/odd.dat", out="o") == ["o/odd.png", "o/[1].png"]
     assert outputs("x*", out="o") == ["o/[1].png"]
     assert outputs("-", out="o") == ["o/stdin.png"]

@@ -10,12 +10,7 @@ from pycocotools.coco import COCO
 from cache.index import SAMPLE_DTYPE
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
-from preprocess.analyze import (
-    analyze,
-    analyze_cache,
-    cache_distributions,
-    distributions,
-)
+from preprocess.analyze import analyze, analyze_cache, cache_distributions, distributions
 from preprocess.build import BuildConfig, build_cache
 from preprocess.coco import annotation_file, load_persons
 

@@ -46,10 +46,7 @@ def test_one_flipped_bit_is_traced_to_its_record(copy):
     path.write_bytes(data)
     report = verify_cache(copy / "cache")
     assert not report.sound
-    assert [damage.where for damage in report.damages] == [
-        "train/00000.lmdb",
-        f"train/00000.lmdb row 2, image {image}",
-    ]
+    assert [damage.where for damage in report.damages] == ["train/00000.lmdb", f"train/00000.lmdb row 2, image {image}"]
 
 
 def test_a_dataset_that_has_changed_since(copy):

@@ -32,7 +32,7 @@ WRITTEN = 6 + 2  # those of them with an annotation
 def impatience():
     """Failed requests are repeated as often as ever, but sooner."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storage, "Patience", functools.partial(storage.Patience, pause=0.01, longest=0.2))
+        patch.setattr(storage, "Retries", functools.partial(storage.Retries, pause=0.01, longest=0.2))
         yield
 
 
@@ -128,7 +128,7 @@ def test_storage_that_stays_away_ends_a_build_and_finished_shards_are_kept(
     coco, bucket, object_store, cluster, monkeypatch
 ):
     out = StorageUrl(bucket) / "cache"
-    monkeypatch.setattr(storage, "Patience", lambda: storage.dataclasses.replace(QUICK))
+    monkeypatch.setattr(storage, "Retries", lambda: storage.dataclasses.replace(QUICK))
     files._bucket.cache_clear()
 
     def fail(done, _):
@@ -146,7 +146,7 @@ def test_storage_that_stays_away_ends_a_build_and_finished_shards_are_kept(
     assert not [name for name in files.sizes(out) if "/." in name]
 
 
-QUICK = storage.Patience(attempts=3, pause=0.01)
+QUICK = storage.Retries(attempts=3, pause=0.01)
 
 
 def test_ctrl_c_keeps_finished_shards(coco, bucket, cluster):

@@ -261,13 +261,7 @@ optional = {
 }
 person = {"id": st.integers(0, 2**62), "image_id": st.integers(0, 9), "category_id": st.just(1)}
 other = {"id": st.just(0), "image_id": st.just(0), "category_id": st.just(2), "segmentation": st.just([["?"]])}
-image = {
-    "id": st.integers(0, 9),
-    "file_name": names,
-    "height": st.just(20),
-    "width": st.just(30),
-    "flickr_url": names,
-}
+image = {"id": st.integers(0, 9), "file_name": names, "height": st.just(20), "width": st.just(30), "flickr_url": names}
 
 
 @settings(derandomize=True, database=None, deadline=None, max_examples=60)

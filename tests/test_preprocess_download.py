@@ -24,11 +24,11 @@ from click.testing import CliRunner
 from cli import main
 from preprocess.download.coco import download_coco
 from preprocess.download.fetch import Part, Stamp
-from preprocess.download.plan import ARCHIVES, BASE_URL, Archive, DownloadConfig, Patience
+from preprocess.download.plan import ARCHIVES, BASE_URL, Archive, DownloadConfig, Retries
 from preprocess.errors import DownloadError
 from preprocess.structure import check_structure
 
-QUICK = Patience(timeout=20, attempts=4, delay=0.001, longest_delay=0.002)
+QUICK = Retries(timeout=20, attempts=4, delay=0.001, longest_delay=0.002)
 IMAGES = {"val2017": 5, "train2017": 12}
 TRAIN = "/zips/train2017.zip"
 

@@ -55,10 +55,7 @@ def test_contrast_and_edge_are_those_of_a_slow_loop(seed):
     assert found.contrast > 10, "there is something to compare"
 
 
-@pytest.mark.parametrize(
-    ("grey", "contrast"),
-    [(128, 0.0), (208, 99.7), (255, 100.0), (168, 52.0)],
-)
+@pytest.mark.parametrize(("grey", "contrast"), [(128, 0.0), (208, 99.7), (255, 100.0), (168, 52.0)])
 def test_contrast_is_the_difference_in_lightness_of_grey_things(grey, contrast):
     """L of 128, 168 and 208 are 53.59, 69.2 and 83.5 by the formula of CIE; 30 is full."""
     image = np.full((300, 400, 3), 128, np.uint8)

@@ -148,11 +148,7 @@ class Evil:
         (lambda path: safetensors.torch.save_file({"a": torch.zeros(3)}, path), "it is safetensors, weights without"),
         (lambda path: torch.save({"weights": torch.zeros(3)}, path), "or holds the bare weights of a network; use"),
         (
-            lambda path: torch.save(
-                {"weights": torch.zeros(3)},
-                path,
-                _use_new_zipfile_serialization=False,
-            ),
+            lambda path: torch.save({"weights": torch.zeros(3)}, path, _use_new_zipfile_serialization=False),
             "or holds the bare weights of a network; use",
         ),
         (lambda path: torch.save(torch.zeros(3), path), "it was saved by another program"),

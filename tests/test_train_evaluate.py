@@ -8,13 +8,7 @@ import numpy as np
 import pytest
 import torch
 from pycocotools.coco import COCO
-from torchmetrics.classification import (
-    BinaryAccuracy,
-    BinaryF1Score,
-    BinaryJaccardIndex,
-    BinaryPrecision,
-    BinaryRecall,
-)
+from torchmetrics.classification import BinaryAccuracy, BinaryF1Score, BinaryJaccardIndex, BinaryPrecision, BinaryRecall
 
 import train.predictor
 from cache.reader import CacheReader
@@ -58,8 +52,7 @@ def save(path, **changes):
     values = {"cache": path, "out": path, "network": network, "batch_size": BATCH, **changes}
     weights = build_network(network).state_dict()
     save_checkpoint(
-        path,
-        Checkpoint(config=TrainConfig.from_dict(values), fingerprint="", side=SIDE, results=(), network=weights),
+        path, Checkpoint(config=TrainConfig.from_dict(values), fingerprint="", side=SIDE, results=(), network=weights)
     )
     return path
 

@@ -11,7 +11,7 @@ from cache import files, storage
 from cache.errors import StorageError
 from cache.place import StorageUrl
 from cache.spec import CacheSpec
-from cache.storage import Patience
+from cache.storage import Retries
 from commands.train import train
 from loader.batch import LoaderConfig
 from model import NetworkConfig
@@ -75,7 +75,7 @@ def local(tmp_path_factory, write_coco):
 @pytest.fixture
 def remote(local, bucket, tmp_path, monkeypatch):
     """As `local`, from a URL; it has run for nothing yet."""
-    monkeypatch.setattr(storage, "Patience", lambda: Patience(pause=0.05))
+    monkeypatch.setattr(storage, "Retries", lambda: Retries(pause=0.05))
     url = StorageUrl(bucket) / "cache"
     files.upload(local.loader.cache, url)
     return local.changed(cache=url, out=tmp_path / "run", order="auto", cache_dir=tmp_path / "shards")
@@ -112,7 +112,7 @@ def test_a_server_that_fails_and_is_restarted_changes_no_bit_of_what_is_learnt(l
 def test_a_server_that_stays_away_ends_the_run_and_resume_goes_on_with_the_very_next_batch(
     local, remote, object_store, monkeypatch
 ):
-    monkeypatch.setattr(storage, "Patience", lambda: Patience(attempts=3, pause=0.01))
+    monkeypatch.setattr(storage, "Retries", lambda: Retries(attempts=3, pause=0.01))
     config = remote.changed(checkpoint_minutes=0, ahead=0)
     with pytest.raises(StorageError, match=r"s3://.* cannot be read: .*\(3 attempts in \d+ s\); check the network and"):
         fit(config, Watcher(2, object_store.stop))

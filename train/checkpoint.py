@@ -21,6 +21,7 @@ from torch import Tensor
 
 from cache.atomic import sync_directory, write_atomically
 from cache.choices import Fit
+from cache.messages import UserError, joined, message, system_reason
 from model.base import SegmentationNetwork
 from model.network import build_network
 from train.config import TrainConfig
@@ -30,7 +31,7 @@ KIND = "maskcache checkpoint"
 VERSION = 1
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint cannot be read, written or resumed from; the message names the file and the remedy."""
 
 
@@ -140,7 +141,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     except (OSError, RuntimeError) as error:  # torch's writer tells of a full disk by a RuntimeError
         temporary.unlink(missing_ok=True)
         raise CheckpointError(
-            f"cannot write {path}: {error}; an earlier checkpoint there is still whole; free some space and resume"
+            "cannot write {path}: {error}; an earlier checkpoint there is still whole; free some space and resume",
+            path=path,
+            error=error,
         ) from error
 
 
@@ -158,7 +161,9 @@ def save_weights(path: Path, checkpoint: Checkpoint) -> None:
     try:
         write_atomically(path, save(tensors, metadata))
     except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error.strerror}; free some space and resume") from error
+        raise CheckpointError(
+            "cannot write {path}: {strerror}; free some space and resume", path=path, strerror=system_reason(error)
+        ) from error
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -174,13 +179,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
             warnings.simplefilter("ignore")  # what torch notices about files of others is in the error
             document = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # torch promises no kind of error for bytes that it cannot read
-        raise _no_checkpoint(path, "it is damaged, or holds objects, which are not read: they could run code") from None
+        raise _no_checkpoint(
+            path, message("it is damaged, or holds objects, which are not read: they could run code")
+        ) from None
     if not isinstance(document, dict) or document.get("kind") != KIND:
-        raise _no_checkpoint(path, "it was saved by another program, or holds the bare weights of a network")
+        raise _no_checkpoint(path, message("it was saved by another program, or holds the bare weights of a network"))
     if document.get("version") != VERSION:
         raise CheckpointError(
-            f"{path} has checkpoint version {document.get('version')}; this release reads version {VERSION}; "
-            "use the release that wrote it"
+            "{path} has checkpoint version {document}; this release reads version {version}; use the release "
+            "that wrote it",
+            path=path,
+            document=document.get("version"),
+            version=VERSION,
         )
     try:
         continuation = document.get("continuation")
@@ -196,33 +206,39 @@ def load_checkpoint(path: Path) -> Checkpoint:
             continuation=continuation and Continuation(**continuation),
         )
     except (KeyError, TypeError, ValueError) as error:  # msgspec's and the configuration's errors are ValueErrors
-        raise CheckpointError(f"{path} lacks what a checkpoint has ({error}); it was changed or is damaged") from None
+        raise CheckpointError(
+            "{path} lacks what a checkpoint has ({error}); it was changed or is damaged", path=path, error=error
+        ) from None
 
 
 def _no_checkpoint(path: Path, what: str) -> CheckpointError:
     return CheckpointError(
-        f"{path} is no checkpoint of a training run: {what}; use the best_model.pth or last_model.pth that `train` "
-        "wrote, as in runs/latest/checkpoints"
+        "{path} is no checkpoint of a training run: {what}; use the best_model.pth or last_model.pth "
+        "that `train` wrote, as in runs/latest/checkpoints",
+        path=path,
+        what=what,
     )
 
 
 def _foreign(path: Path) -> str:
     """What a file is if it is certainly no checkpoint, by its first bytes; empty if it may be one."""
     if path.is_dir():
-        return "it is a folder"
+        return message("it is a folder")
     try:
         with path.open("rb") as file:
             head = file.read(512)
     except FileNotFoundError:
-        raise CheckpointError(f"{path} does not exist; train first, or check the path") from None
+        raise CheckpointError("{path} does not exist; train first, or check the path", path=path) from None
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}; check its permissions") from None
+        raise CheckpointError(
+            "{path} cannot be read: {strerror}; check its permissions", path=path, strerror=system_reason(error)
+        ) from None
     if not head:
-        return "it is empty"
+        return message("it is empty")
     if head.startswith(_IMAGES) or head[8:12] == b"WEBP" or head[4:8] == b"ftyp":
-        return "it is a picture or a video"
+        return message("it is a picture or a video")
     if head[8:10] == b'{"':
-        return "it is safetensors, weights without the settings of their run"
+        return message("it is safetensors, weights without the settings of their run")
     if head.startswith(b"PK"):
         return _foreign_archive(path)
     if head.startswith(b"\x80"):  # a pickle, as torch wrote them long ago
@@ -230,8 +246,12 @@ def _foreign(path: Path) -> str:
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(head)  # its end may be within a letter
     except UnicodeDecodeError:
-        return "it is of another kind"
-    return "it is text" if all(sign.isprintable() or sign.isspace() for sign in text) else "it is of another kind"
+        return message("it is of another kind")
+    return (
+        message("it is text")
+        if all(sign.isprintable() or sign.isspace() for sign in text)
+        else message("it is of another kind")
+    )
 
 
 _IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
@@ -243,9 +263,9 @@ def _foreign_archive(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             names = {name.rpartition("/")[2] for name in archive.namelist()}
     except (OSError, zipfile.BadZipFile):
-        return "it is cut short or damaged"
+        return message("it is cut short or damaged")
     if "constants.pkl" in names or "data.pkl" not in names:
-        return "it is a ZIP archive of something else, as an exported program"
+        return message("it is a ZIP archive of something else, as an exported program")
     return ""
 
 
@@ -256,19 +276,30 @@ def check_resumable(path: Path, saved: Checkpoint, config: TrainConfig, fingerpr
         CheckpointError: it names each field that differs; `epochs` may only be raised.
     """
     if saved.continuation is None:
-        raise CheckpointError(f"{path} holds weights only, nothing to go on from; resume from a last_model.pth")
+        raise CheckpointError(
+            "{path} holds weights only, nothing to go on from; resume from a last_model.pth", path=path
+        )
     if fingerprint != saved.fingerprint:
         raise CheckpointError(
-            f"{config.loader.cache} is not the cache that {path} was trained on (another fingerprint: other images, "
-            "annotations or specification); use that one, or start anew with another --out"
+            "{cache} is not the cache that {path} was trained on (another fingerprint: other images, "
+            "annotations or specification); use that one, or start anew with another --out",
+            cache=config.loader.cache,
+            path=path,
         )
     differences = saved.config.differences(config)
     if config.epochs < saved.config.epochs:
-        differences.append(f"epochs: {saved.config.epochs}, which may be raised, not lowered to {config.epochs}")
+        differences.append(
+            message(
+                "epochs: {epochs}, which may be raised, not lowered to {epochs2}",
+                epochs=saved.config.epochs,
+                epochs2=config.epochs,
+            )
+        )
     if differences:
         raise CheckpointError(
-            f"{path} was trained with {'; '.join(differences)}; resume with the same values, "
-            "or start anew with another --out"
+            "{path} was trained with {differences}; resume with the same values, or start anew with another --out",
+            path=path,
+            differences=joined("; ", differences),
         )
     return saved.continuation
 
@@ -285,7 +316,9 @@ def load_network(path: Path, *, device: str = "cpu") -> tuple[SegmentationNetwor
         network.load_state_dict(saved.network)
     except RuntimeError as error:
         raise CheckpointError(
-            f"{path} does not fit the network {saved.config.network} that it names ({str(error).splitlines()[0]}); "
-            "use the release that wrote it"
+            "{path} does not fit the network {network} that it names ({splitlines}); use the release that wrote it",
+            path=path,
+            network=saved.config.network,
+            splitlines=str(error).splitlines()[0],
         ) from None
     return network.to(device).eval(), saved

@@ -11,9 +11,8 @@ from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from cache.choices import Device as Device
-from cache.choices import LossName, OptimizerName, Scheduler
-from cache.choices import Precision as Precision
+from cache.choices import Device, LossName, OptimizerName, Precision, Scheduler
+from cache.messages import UserError, message
 from cache.place import place
 from cache.shard_folder import FolderConfig
 from loader.batch import LoaderConfig
@@ -32,7 +31,7 @@ FREE = frozenset(
 The cache may have moved (its fingerprint is compared instead), and `epochs` may be raised."""
 
 
-class TrainConfigError(ValueError):
+class TrainConfigError(UserError):
     """A value that training cannot work with; the message names the value, the limit and the remedy."""
 
 
@@ -104,18 +103,35 @@ class TrainConfig:
         for name, kind in _CHOICES.items():
             if getattr(self, name) not in get_args(kind):
                 known = ", ".join(get_args(kind))
-                raise TrainConfigError(f"{name}={getattr(self, name)!r} is not known; use one of {known}")
+                raise TrainConfigError(
+                    "{name}={value!r} is not known; use one of {known}",
+                    name=name,
+                    value=getattr(self, name),
+                    known=known,
+                )
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
-                raise TrainConfigError(f"{name}={getattr(self, name)} is below {least}; use {least} or more")
+                raise TrainConfigError(
+                    "{name}={value} is below {least}; use {least} or more",
+                    name=name,
+                    value=getattr(self, name),
+                    least=least,
+                )
         for name, value in (("learning_rate", self.peak), ("clip", self.clip)):
             if not 0 < value < float("inf"):
-                raise TrainConfigError(f"{name}={value} is not a positive number; try 1e-3")
+                raise TrainConfigError("{name}={value} is not a positive number; try 1e-3", name=name, value=value)
         if not 0 <= self.decay < float("inf"):
-            raise TrainConfigError(f"weight_decay={self.decay} is negative; 1e-2 is AdamW's default, 0 turns it off")
+            raise TrainConfigError(
+                "weight_decay={decay} is negative; 1e-2 is AdamW's default, 0 turns it off", decay=self.decay
+            )
         for name, usual in _SHARES.items():
             if not 0 <= getattr(self, name) < 1:
-                raise TrainConfigError(f"{name}={getattr(self, name)} is not from 0 to below 1; {usual}")
+                raise TrainConfigError(
+                    "{name}={value} is not from 0 to below 1; {usual}",
+                    name=name,
+                    value=getattr(self, name),
+                    usual=usual,
+                )
 
     @property
     def device(self) -> Device:
@@ -153,8 +169,12 @@ class TrainConfig:
             if self.global_batch % world:
                 even = self.global_batch // world * world or world
                 raise TrainConfigError(
-                    f"global_batch={self.global_batch} cannot be shared out evenly among {world} ranks; use "
-                    f"{even} or {even + world}, or another number of ranks"
+                    "global_batch={global_batch} cannot be shared out evenly among {world} ranks; use {even} or "
+                    "{even2}, or another number of ranks",
+                    global_batch=self.global_batch,
+                    world=world,
+                    even=even,
+                    even2=even + world,
                 )
             batch_size = self.global_batch // world
         loader = dataclasses.replace(self.loader, batch_size=batch_size, rank=rank, world=world)
@@ -205,7 +225,7 @@ class TrainConfig:
         try:
             return cast(TrainConfig, _make(cls, nested))
         except TypeError as error:  # a field is missing
-            raise TrainConfigError(f"this is not a training configuration: {error}") from None
+            raise TrainConfigError("this is not a training configuration: {error}", error=error) from None
 
     def differences(self, other: TrainConfig) -> list[str]:
         """Settings that decide what a step does and in which `other` differs, as `name: mine, not theirs`."""
@@ -216,7 +236,7 @@ class TrainConfig:
         if mine["order"] == theirs["order"] == "global":
             theirs["window"] = mine["window"]
         return [
-            f"{name}: {mine[name]}, not {theirs[name]}"
+            message("{name}: {mine}, not {theirs}", name=name, mine=mine[name], theirs=theirs[name])
             for name in mine
             if name not in FREE and mine[name] != theirs[name]
         ]
@@ -236,14 +256,26 @@ def typed(name: str, value: Any, kind: Any) -> Any:
         pass
     kinds = {kind, *get_args(kind)}
     for known in (get_args(one) for one in kinds if get_origin(one) is Literal):
-        raise TrainConfigError(f"{name}={value!r} is not known; use one of {', '.join(known)}")
+        raise TrainConfigError(
+            "{name}={value!r} is not known; use one of {known}", name=name, value=value, known=", ".join(known)
+        )
     if bool in kinds:
-        raise TrainConfigError(f"{name}={value!r} is neither true nor false; use one of the two")
+        raise TrainConfigError("{name}={value!r} is neither true nor false; use one of the two", name=name, value=value)
     if int in kinds:
-        raise TrainConfigError(f"{name}={value!r} is not a whole number; use one as {_example(name, 384)}")
+        raise TrainConfigError(
+            "{name}={value!r} is not a whole number; use one as {example}",
+            name=name,
+            value=value,
+            example=_example(name, 384),
+        )
     if float in kinds:
-        raise TrainConfigError(f"{name}={value!r} is not a number; use one as {_example(name, 0.001)}")
-    raise TrainConfigError(f"{name}={value!r} is not text; put it in quotes")
+        raise TrainConfigError(
+            "{name}={value!r} is not a number; use one as {example}",
+            name=name,
+            value=value,
+            example=_example(name, 0.001),
+        )
+    raise TrainConfigError("{name}={value!r} is not text; put it in quotes", name=name, value=value)
 
 
 def _example(name: str, otherwise: float) -> float:
@@ -289,9 +321,9 @@ _CHOICES = {
 _LEAST = {"epochs": 1, "global_batch": 0, "accumulation": 1, "patience": 0, "checkpoint_minutes": 0}
 
 _SHARES = {
-    "momentum": "0.9 is the default",
-    "warmup": "0.05 of all steps is the default",
-    "average": "0.999 is usual, 0 turns it off",
+    "momentum": message("0.9 is the default"),
+    "warmup": message("0.05 of all steps is the default"),
+    "average": message("0.999 is usual, 0 turns it off"),
 }
 
 _GROUPS = ("network", "loader", "loader.folder")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cache.messages import UserError
 from loader.loader import Loader
 from model.boundary import BoundaryScores
 from model.metrics import Scores
@@ -25,7 +26,7 @@ GPU_READ_STEPS = 50
 """Steps between two reads of a GPU: each read waits for all work that is queued. Reading from a CPU waits for none."""
 
 
-class DivergedError(ValueError):
+class DivergedError(UserError):
     """The loss is no longer a number; the message names the step, the learning rate and the images."""
 
 
@@ -138,9 +139,15 @@ def _read_losses(
         if not math.isfinite(loss):
             images = loader.reader.samples["image_id"][samples].tolist()
             raise DivergedError(
-                f"the loss is {loss} in epoch {epoch + 1}, step {number} of {len(loader)}, at a learning rate of "
-                f"{rate:.2e}, on the images {', '.join(map(str, images))}; start anew with a lower --learning-rate "
-                "or with --precision fp32, or look at these images"
+                "the loss is {loss} in epoch {epoch}, step {number} of {loader_count}, at a learning rate of "
+                "{rate:.2e}, on the images {images}; start anew with a lower --learning-rate or with --precision "
+                "fp32, or look at these images",
+                loss=loss,
+                epoch=epoch + 1,
+                number=number,
+                loader_count=len(loader),
+                rate=rate,
+                images=", ".join(map(str, images)),
             )
     return losses
 

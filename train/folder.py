@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from cache.atomic import write_atomically
+from cache.messages import system_reason
 from loader.damage import BadRecord
 from train.checkpoint import CheckpointError
 from train.config import TrainConfig
@@ -50,12 +51,16 @@ class RunFolder:
             CheckpointError: there is already a run and it is not to be resumed, or the folders cannot be made.
         """
         if self.last_model.exists() and not resume:
-            raise CheckpointError(f"{self.root} already holds a run; go on with --resume, or choose another --out")
+            raise CheckpointError(
+                "{root} already holds a run; go on with --resume, or choose another --out", root=self.root
+            )
         try:
             for name in ("checkpoints", "logs", "plots"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise CheckpointError(f"cannot create {self.root}: {error.strerror}; choose another --out") from None
+            raise CheckpointError(
+                "cannot create {root}: {strerror}; choose another --out", root=self.root, strerror=system_reason(error)
+            ) from None
 
     def write_config(self, config: TrainConfig) -> None:
         """Write `config.json`."""

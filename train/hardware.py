@@ -10,19 +10,20 @@ import shutil
 import torch
 
 from cache.choices import Device, Precision
+from cache.messages import UserError, message
 
 BF16_CAPABILITY = (8, 0)
 FP16_CAPABILITY = (7, 0)
 COMPILE_CAPABILITY = (7, 0)
 """CUDA compute capabilities from which each pays: bf16 and fp16 need tensor cores, Triton needs Volta."""
 
-PASCAL_REMEDY = (
-    "this card needs torch's CUDA 12.6 build, releases up to 2.14, and a driver up to 580: "
-    "pip install 'torch<2.15' --index-url https://download.pytorch.org/whl/cu126"
+PASCAL_REMEDY = message(
+    "this card needs torch's CUDA 12.6 build, releases up to 2.14, and a driver up to 580: pip "
+    "install 'torch<2.15' --index-url https://download.pytorch.org/whl/cu126"
 )
 
 
-class HardwareError(ValueError):
+class HardwareError(UserError):
     """The machine lacks what a configuration wants; the message names the value, the limit and the remedy."""
 
 
@@ -122,29 +123,48 @@ def check_hardware(
         return
     gpu = hardware.gpu
     if gpu is None:
-        build = f"torch {hardware.torch} is a CPU build" if "+cpu" in hardware.torch else f"torch {hardware.torch}"
+        build = (
+            message("torch {torch} is a CPU build", torch=hardware.torch)
+            if "+cpu" in hardware.torch
+            else message("torch {torch}", torch=hardware.torch)
+        )
         raise HardwareError(
-            f"profile {profile} wants a CUDA device and this machine offers none ({build}); "
-            "use --profile cpu, or --profile auto to take what there is"
+            "profile {profile} wants a CUDA device and this machine offers none ({build}); use --profile "
+            "cpu, or --profile auto to take what there is",
+            profile=profile,
+            build=build,
         )
     if not gpu.runs():
-        remedy = PASCAL_REMEDY if gpu.capability < COMPILE_CAPABILITY else "install a torch build that has it"
+        remedy = PASCAL_REMEDY if gpu.capability < COMPILE_CAPABILITY else message("install a torch build that has it")
         raise HardwareError(
-            f"torch {hardware.torch} has no code for {gpu.name} ({gpu.sm}), only for "
-            f"{', '.join(gpu.architectures) or 'none'}; {remedy}; "
-            "or use the CPU: `train --profile cpu`, `predict --device cpu`"
+            "torch {torch} has no code for {name} ({sm}), only for {architectures}; {remedy}; or use the "
+            "CPU: `train --profile cpu`, `predict --device cpu`",
+            torch=hardware.torch,
+            name=gpu.name,
+            sm=gpu.sm,
+            architectures=(", ".join(gpu.architectures) or "none"),
+            remedy=remedy,
         )
     limit = {"bf16": BF16_CAPABILITY, "fp16": FP16_CAPABILITY, "fp32": (0, 0)}[precision]
     if gpu.capability < limit:
         instead = "fp16" if gpu.capability >= FP16_CAPABILITY else "fp32"
         raise HardwareError(
-            f"precision={precision} wants sm_{limit[0]}{limit[1]} or later and {gpu.name} is {gpu.sm}; "
-            f"use --precision {instead}"
+            "precision={precision} wants sm_{limit}{limit2} or later and {name} is {sm}; use --precision {instead}",
+            precision=precision,
+            limit=limit[0],
+            limit2=limit[1],
+            name=gpu.name,
+            sm=gpu.sm,
+            instead=instead,
         )
     if compile and gpu.capability < COMPILE_CAPABILITY:
         raise HardwareError(
-            f"torch.compile wants sm_{COMPILE_CAPABILITY[0]}{COMPILE_CAPABILITY[1]} or later and {gpu.name} is "
-            f"{gpu.sm}; use --no-compile, or --profile auto"
+            "torch.compile wants sm_{compile_capability}{compile_capability2} or later and {name} is {sm}; "
+            "use --no-compile, or --profile auto",
+            compile_capability=COMPILE_CAPABILITY[0],
+            compile_capability2=COMPILE_CAPABILITY[1],
+            name=gpu.name,
+            sm=gpu.sm,
         )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from cache.messages import message
 from loader.damage import BadRecord
 from loader.loader import Loader
 from train.checkpoint import load_network
@@ -70,8 +71,11 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
             except torch.OutOfMemoryError as error:
                 batch_size = run.config.loader.batch_size
                 raise HardwareError(
-                    f"the GPU's memory cannot hold a step of batch_size={batch_size} at side {run.train.side}; use "
-                    f"--batch-size {max(1, batch_size // 2)}, a narrower network or a cache of a smaller side"
+                    "the GPU's memory cannot hold a step of batch_size={batch_size} at side {side}; use --batch-size "
+                    "{maximum}, a narrower network or a cache of a smaller side",
+                    batch_size=batch_size,
+                    side=run.train.side,
+                    maximum=max(1, batch_size // 2),
                 ) from error
             interrupted = run.unfinished
             stopped_early = len(run.results) < run.config.epochs and not interrupted
@@ -150,7 +154,15 @@ def _note_transfers(log: RunLog, loader: Loader) -> None:
     store = loader.reader.store
     if store:
         repeats = store.storage.repeats
-        trouble = f", {repeats} requests repeated, the last one because {store.storage.trouble}" if repeats else ""
+        trouble = (
+            message(
+                ", {repeats} requests repeated, the last one because {trouble}",
+                repeats=repeats,
+                trouble=store.storage.trouble,
+            )
+            if repeats
+            else ""
+        )
         log.note(
             f"{loader.config.split}: {store.fetched} shards, {store.fetched_bytes / 1e6:.1f} MB fetched so far{trouble}"
         )

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cache.choices import OptimizerName as OptimizerName
-from cache.choices import Scheduler
+from cache.choices import OptimizerName, Scheduler
 from model.base import SegmentationNetwork
 
 WEIGHT_DECAY: dict[OptimizerName, float] = {"adamw": 1e-2, "adam": 1e-6, "sgd": 1e-4}

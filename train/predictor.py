@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cache.choices import Device, Fit, Precision
+from cache.messages import message
 from model.base import SegmentationNetwork
 from train.checkpoint import load_network
 from train.config import TrainConfig
@@ -103,12 +104,18 @@ def choose_precision(
     """
     precision = wanted or trained.precision
     if device == "cpu" and precision == "bf16" and not wanted and not hardware.cpu_bf16:
-        return "fp32", ("trained in bf16, run in fp32: this processor has no bf16",)
+        return "fp32", (message("trained in bf16, run in fp32: this processor has no bf16"),)
     try:
         check_hardware(hardware, device=device, precision=precision, profile=trained.profile)
     except HardwareError:
         if wanted:
             raise
         check_hardware(hardware, device=device, precision="fp32", profile=trained.profile)
-        return "fp32", (f"trained in {precision}, run in fp32: the {device} of this machine has no {precision}",)
+        return "fp32", (
+            message(
+                "trained in {precision}, run in fp32: the {device} of this machine has no {precision}",
+                precision=precision,
+                device=device,
+            ),
+        )
     return precision, ()

@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from cache.choices import Backend, Device, Precision
+from cache.messages import message
 from model.network import NetworkConfig
 from train.config import TrainConfig
 from train.hardware import (
@@ -52,17 +53,19 @@ class Profile:
 
 
 _TENSOR_CORES = {
-    "precision": "bf16 runs on tensor cores from sm_80 on and needs no loss scaling",
-    "channels_last": "tensor cores take NHWC; NCHW would be transposed around every convolution",
-    "compile": "fuses BatchNorm, ReLU and additions, which are bound by memory, into one pass each",
-    "loader": "in the GPU's memory if the split fits, else through DALI where it is installed, else by CPU threads",
+    "precision": message("bf16 runs on tensor cores from sm_80 on and needs no loss scaling"),
+    "channels_last": message("tensor cores take NHWC; NCHW would be transposed around every convolution"),
+    "compile": message("fuses BatchNorm, ReLU and additions, which are bound by memory, into one pass each"),
+    "loader": message(
+        "in the GPU's memory if the split fits, else through DALI where it is installed, else by CPU threads"
+    ),
 }
 
 _PASCAL = {
-    "precision": "no tensor cores: 16-bit is slower than fp32 or no faster",
-    "channels_last": "cuDNN's fp32 kernels for Pascal are written for NCHW",
-    "compile": "Triton needs sm_70; cuDNN's search for the fastest kernel is on instead",
-    "loader": "the DALI for CUDA 13 needs sm_75; CPU threads keep up with this card easily",
+    "precision": message("no tensor cores: 16-bit is slower than fp32 or no faster"),
+    "channels_last": message("cuDNN's fp32 kernels for Pascal are written for NCHW"),
+    "compile": message("Triton needs sm_70; cuDNN's search for the fastest kernel is on instead"),
+    "loader": message("the DALI for CUDA 13 needs sm_75; CPU threads keep up with this card easily"),
     "device": PASCAL_REMEDY,
 }
 
@@ -81,7 +84,7 @@ def rtx4090() -> Profile:
         threads=12,
         device="cuda",
         reasons={
-            "network": "a step takes about 9 GB at this batch and side; of unet 64 it would take 33 of 24 GB",
+            "network": message("a step takes about 9 GB at this batch and side; of unet 64 it would take 33 of 24 GB"),
             **_TENSOR_CORES,
         },
     )
@@ -89,7 +92,7 @@ def rtx4090() -> Profile:
 
 def rtx3080() -> Profile:
     """GeForce RTX 3080: sm_86, 10 GB, 60 TFLOP/s in 16 bits."""
-    reason = "a step takes about 4 GB at this batch and side; of unet 64 it would take 14 of 10 GB"
+    reason = message("a step takes about 4 GB at this batch and side; of unet 64 it would take 14 of 10 GB")
     return _like(rtx4090(), "rtx3080", reason, batch_size=24, side=384, threads=8)
 
 
@@ -107,7 +110,9 @@ def gtx1080() -> Profile:
         threads=6,
         device="cuda",
         reasons={
-            "network": "an epoch is 8 minutes at the card's peak; unet 64 would be 55, three times the guide's figure",
+            "network": message(
+                "an epoch is 8 minutes at the card's peak; unet 64 would be 55, three times the guide's figure"
+            ),
             **_PASCAL,
         },
     )
@@ -115,20 +120,20 @@ def gtx1080() -> Profile:
 
 def gtx1060() -> Profile:
     """GeForce GTX 1060: Pascal, sm_61, 6 GB, 4.4 TFLOP/s in fp32."""
-    reason = "an epoch is 7 minutes at the card's peak; unet 64 would be 49, above the guide's figure"
+    reason = message("an epoch is 7 minutes at the card's peak; unet 64 would be 49, above the guide's figure")
     return _like(gtx1080(), "gtx1060", reason, batch_size=8, side=256, threads=4)
 
 
 def h200() -> Profile:
     """H200: sm_90, 141 GB, 989 TFLOP/s in 16 bits."""
-    reason = "room for the classic 31 M U-Net: a step takes about 64 of 141 GB at this batch and side"
+    reason = message("room for the classic 31 M U-Net: a step takes about 64 of 141 GB at this batch and side")
     network = NetworkConfig(name="unet", width=64)
     return _like(rtx4090(), "h200", reason, network=network, batch_size=64, threads=16)
 
 
 def h100() -> Profile:
     """H100: sm_90, 80 GB, 989 TFLOP/s in 16 bits."""
-    reason = "room for the classic 31 M U-Net: a step takes about 48 of 80 GB at this batch and side"
+    reason = message("room for the classic 31 M U-Net: a step takes about 48 of 80 GB at this batch and side")
     return _like(h200(), "h100", reason, batch_size=48)
 
 
@@ -157,12 +162,16 @@ def cpu(hardware: Hardware | None = None) -> Profile:
         threads=2,
         device="cpu",
         reasons={
-            "network": "3.2 GFLOP an image forward at this side; unet 64 takes 96",
-            "precision": "this processor multiplies bf16: measured 1.2 to 1.8 times as fast as fp32"
-            if narrow
-            else "this processor does not multiply bf16 in hardware; emulating it would be slower",
-            "channels_last": "oneDNN's layout: measured 1.2 to 1.5 times as fast as NCHW in fp32",
-            "compile": "measured no faster but with AMX (1.1 to 1.3 times), for a minute at the start: try --compile",
+            "network": message("3.2 GFLOP an image forward at this side; unet 64 takes 96"),
+            "precision": (
+                message("this processor multiplies bf16: measured 1.2 to 1.8 times as fast as fp32")
+                if narrow
+                else message("this processor does not multiply bf16 in hardware; emulating it would be slower")
+            ),
+            "channels_last": message("oneDNN's layout: measured 1.2 to 1.5 times as fast as NCHW in fp32"),
+            "compile": message(
+                "measured no faster but with AMX (1.1 to 1.3 times), for a minute at the start: try --compile"
+            ),
         },
     )
 
@@ -175,19 +184,24 @@ def auto(hardware: Hardware | None = None) -> Profile:
     """
     hardware = hardware or read_hardware()
     if hardware.gpu is None:
-        return _because(cpu(hardware), "there is no CUDA device")
+        return _because(cpu(hardware), message("there is no CUDA device"))
     gpu, nearest = hardware.gpu, _nearest(hardware.gpu)
-    described = f"{gpu.name} is {gpu.sm} with {gpu.gibibytes:.0f} GiB"
+    described = message("{name} is {sm} with {gibibytes:.0f} GiB", name=gpu.name, sm=gpu.sm, gibibytes=gpu.gibibytes)
     if FP16_CAPABILITY <= gpu.capability < BF16_CAPABILITY:
         nearest = dataclasses.replace(
             nearest,
             precision="fp16",
-            reasons={**nearest.reasons, "precision": f"tensor cores of {gpu.sm} take fp16, not bf16; loss is scaled"},
+            reasons={
+                **nearest.reasons,
+                "precision": message("tensor cores of {sm} take fp16, not bf16; loss is scaled", sm=gpu.sm),
+            },
         )
     room = gpu.memory / (_MEMORY[nearest.name] * 2**30)
     if room < 0.9:  # the name on the box counts a GiB more than the driver gives
         batch_size = max(4, int(nearest.batch_size * room) // 4 * 4)
-        reason = f"{nearest.batch_size} of {nearest.name} scaled to this card's memory"
+        reason = message(
+            "{batch_size} of {name} scaled to this card's memory", batch_size=nearest.batch_size, name=nearest.name
+        )
         nearest = dataclasses.replace(nearest, batch_size=batch_size, reasons={**nearest.reasons, "batch_size": reason})
     return _because(nearest, described)
 
@@ -198,7 +212,9 @@ _MEMORY = {"h200": 141, "h100": 80, "a100": 80, "rtx4090": 24, "rtx3080": 10, "g
 
 def _nearest(gpu: Gpu) -> Profile:
     if gpu.capability < (6, 0):
-        raise HardwareError(f"{gpu.name} is {gpu.sm}; no profile is made for cards before sm_60; use --profile cpu")
+        raise HardwareError(
+            "{name} is {sm}; no profile is made for cards before sm_60; use --profile cpu", name=gpu.name, sm=gpu.sm
+        )
     if gpu.capability < FP16_CAPABILITY:
         return gtx1080() if gpu.gibibytes >= 7 else gtx1060()
     if gpu.gibibytes >= 120 and gpu.capability >= BF16_CAPABILITY:
@@ -211,7 +227,9 @@ def _nearest(gpu: Gpu) -> Profile:
 
 
 def _because(profile: Profile, reason: str) -> Profile:
-    return dataclasses.replace(profile, reasons={**profile.reasons, "name": f"nearest: {reason}"})
+    return dataclasses.replace(
+        profile, reasons={**profile.reasons, "name": message("nearest: {reason}", reason=reason)}
+    )
 
 
 PROFILES: Mapping[str, Callable[[], Profile]] = {
@@ -227,7 +245,9 @@ def profile(name: str) -> Profile:
         HardwareError: the name is not known; the message lists those that are.
     """
     if name not in PROFILES:
-        raise HardwareError(f"profile {name!r} is not known; use one of {', '.join(PROFILES)}")
+        raise HardwareError(
+            "profile {name!r} is not known; use one of {profiles}", name=name, profiles=", ".join(PROFILES)
+        )
     return PROFILES[name]()
 
 
@@ -250,6 +270,6 @@ def adapt(config: TrainConfig, hardware: Hardware) -> tuple[TrainConfig, tuple[s
         hardware, device=config.device, precision=config.precision, compile=config.compile, profile=config.profile
     )
     if config.compile and hardware.compiler is None:
-        note = "running without torch.compile: there is no C++ compiler (install g++, or set CXX)"
+        note = message("running without torch.compile: there is no C++ compiler (install g++, or set CXX)")
         return dataclasses.replace(config, compile=False), (note,)
     return config, ()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, distributed
 from torch.distributed.rendezvous import rendezvous
 
+from cache.messages import UserError, message
 from train.hardware import HardwareError
 
 if TYPE_CHECKING:
@@ -27,15 +28,15 @@ FAILURE = "maskcache/failure"
 Value = TypeVar("Value")
 
 
-class RankError(ValueError):
+class RankError(UserError):
     """A rank cannot continue, which ends the run; the message names the rank and the reason."""
 
 
-class RankLostError(ValueError):
+class RankLostError(UserError):
     """Another rank has gone without a word."""
 
 
-class ReportedElsewhereError(ValueError):
+class ReportedElsewhereError(UserError):
     """The run ends for a reason that another rank of this machine reports."""
 
 
@@ -83,8 +84,12 @@ class Ranks:
         if device == "cuda":
             if self.local >= torch.cuda.device_count():
                 raise HardwareError(
-                    f"rank {self.rank} wants GPU {self.local} and this machine has {torch.cuda.device_count()}; use "
-                    f"torchrun --nproc-per-node {max(1, torch.cuda.device_count())}"
+                    "rank {rank} wants GPU {local} and this machine has {device_count}; use torchrun "
+                    "--nproc-per-node {maximum}",
+                    rank=self.rank,
+                    local=self.local,
+                    device_count=torch.cuda.device_count(),
+                    maximum=max(1, torch.cuda.device_count()),
                 )
             torch.cuda.set_device(self.local)
         backend = "nccl" if device == "cuda" else "gloo"
@@ -104,7 +109,7 @@ class Ranks:
 
     def _report(self, store: Store, error: Exception) -> ValueError:
         """Leave to the others why this rank ends; give the error that is to say so here."""
-        reason = f"rank {self.rank} of {self.world}: {error}"
+        reason = message("rank {rank} of {world}: {error}", rank=self.rank, world=self.world, error=error)
         lost = isinstance(error, RankLostError)
         with suppress(RuntimeError):  # the store is gone when torchrun is
             heard = store.compare_set(FAILURE, "", reason).decode()
@@ -193,6 +198,7 @@ def _lost_ranks() -> Iterator[None]:
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0].partition(". ")[0].rstrip(".")
         raise RankLostError(
-            f"another rank has ended without a word, or its machine has ({reason}); see what torchrun says below, then "
-            "go on with the same command and --resume"
+            "another rank has ended without a word, or its machine has ({reason}); see what torchrun says "
+            "below, then go on with the same command and --resume",
+            reason=reason,
         ) from error

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 
+from cache.messages import message
 from train.config import TrainConfig
 from train.hardware import HardwareError
 from train.ranks import ALONE, Ranks
@@ -15,10 +16,7 @@ from train.step import make_train_step, prepare_network
 
 
 def search_batch_size(
-    config: TrainConfig,
-    side: int,
-    ranks: Ranks = ALONE,
-    attempt: Callable[[TrainConfig, int], None] | None = None,
+    config: TrainConfig, side: int, ranks: Ranks = ALONE, attempt: Callable[[TrainConfig, int], None] | None = None
 ) -> tuple[TrainConfig, tuple[str, ...]]:
     """Halve the batch and double the accumulation until a step fits; give that configuration, and a line on it.
 
@@ -36,16 +34,20 @@ def search_batch_size(
         batch_size = found.loader.batch_size // 2
         if not batch_size:
             raise HardwareError(
-                f"the GPU's memory cannot hold a step of one image at side {side}; use a narrower network "
-                "(--width), or a cache of a smaller side"
+                "the GPU's memory cannot hold a step of one image at side {side}; use a narrower network "
+                "(--width), or a cache of a smaller side",
+                side=side,
             )
         loader = dataclasses.replace(found.loader, batch_size=batch_size)
         found = dataclasses.replace(found, loader=loader, accumulation=2 * found.accumulation)
     if found == config:
         return config, ()
-    note = (
-        f"a step of {config.loader.batch_size} images does not fit into the GPU's memory: "
-        f"batch_size={found.loader.batch_size} with accumulation={found.accumulation}"
+    note = message(
+        "a step of {batch_size} images does not fit into the GPU's memory: batch_size={batch_size2} with "
+        "accumulation={accumulation}",
+        batch_size=config.loader.batch_size,
+        batch_size2=found.loader.batch_size,
+        accumulation=found.accumulation,
     )
     return found, (note,)
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from cache.index import CacheIndex
+from cache.messages import message
 from loader.damage import BadRecord
 from loader.loader import Loader, open_loader
 from model.base import check_side
@@ -93,7 +94,12 @@ class Run:
             restore_random_state(continuation.random)
         self.results, self.progress = list(saved.results), continuation.progress
         if self.config.epochs > saved.config.epochs:
-            self.notes += (f"epochs raised from {saved.config.epochs}: the learning rate follows the longer schedule",)
+            self.notes += (
+                message(
+                    "epochs raised from {epochs}: the learning rate follows the longer schedule",
+                    epochs=saved.config.epochs,
+                ),
+            )
 
     def save(self, progress: Progress) -> None:
         """Write the checkpoint from which the run can be resumed, with the progress given."""
@@ -164,7 +170,7 @@ def open_run(config: TrainConfig, notes: tuple[str, ...], *, resume: bool) -> It
         stop = StopRequest(stack.enter_context(stop_requests()), ranks, config.device)
         torch.manual_seed(config.loader.seed)
         network = prepare_network(config.network, channels_last=config.channels_last, device=config.device)
-        check_side(network, train.side, name="the cache's side")
+        check_side(network, train.side, name=message("the cache's side"))
         if isinstance(network, EncoderUNet) and not saved:
             # The same weights on all ranks: they may have come over the network to the first one alone.
             started = start_encoder(network, config.encoder_weights) if ranks.first else ""
@@ -202,7 +208,12 @@ def open_run(config: TrainConfig, notes: tuple[str, ...], *, resume: bool) -> It
             run.resume(saved)
         if config.side not in (None, train.side):
             run.notes += (
-                f"the cache's side of {train.side} is used, not the {config.side} of profile {config.profile}",
+                message(
+                    "the cache's side of {side} is used, not the {side2} of profile {profile}",
+                    side=train.side,
+                    side2=config.side,
+                    profile=config.profile,
+                ),
             )
         run.notes += train.notes
         yield run
@@ -231,7 +242,8 @@ def _common_fingerprint(train: Loader, ranks: Ranks) -> str:
     mine = train.reader.index.fingerprint
     if ranks.from_first(lambda: mine) != mine:
         raise TrainConfigError(
-            f"{train.config.cache} is not the same cache as on rank 0 (another fingerprint); copy that one to this "
-            "machine, or train all ranks from one URL"
+            "{cache} is not the same cache as on rank 0 (another fingerprint); copy that one to this "
+            "machine, or train all ranks from one URL",
+            cache=train.config.cache,
         )
     return mine

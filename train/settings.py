@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any, get_type_hints
 
 from cache.index import CacheIndex
+from cache.messages import message, system_reason
 from cache.shard_folder import parse_size
 from loader.batch import LoaderConfig
 from train.config import SETTINGS, TrainConfig, TrainConfigError, typed
@@ -42,10 +43,7 @@ MIXED = "mixed_precision"
 PERSISTENT = "persistent_workers"
 """Of the guide: threads live as long as their loader, so it is always true."""
 
-_BOOLEANS = {
-    **dict.fromkeys(("true", "yes", "on", "1"), True),
-    **dict.fromkeys(("false", "no", "off", "0"), False),
-}
+_BOOLEANS = {**dict.fromkeys(("true", "yes", "on", "1"), True), **dict.fromkeys(("false", "no", "off", "0"), False)}
 """All spellings of true and false, in small letters."""
 
 _SWITCHES = {MIXED, PERSISTENT} | {
@@ -77,7 +75,9 @@ def read_settings(file: Path | None, assignments: Iterable[str]) -> dict[str, An
     for assignment in assignments:
         name, sign, text = assignment.partition("=")
         if not sign:
-            raise TrainConfigError(f"--set {assignment} has no value; write --set {name}=...")
+            raise TrainConfigError(
+                "--set {assignment} has no value; write --set {name}=...", assignment=assignment, name=name
+            )
         settings |= _named({name.strip(): _value(text.strip())}, "--set")
     return {name: typed(name, value, str) if name in _TEXTS else value for name, value in settings.items()}
 
@@ -96,7 +96,9 @@ def configure(profile: Profile, settings: Mapping[str, Any], *, cache: PurePath,
     """
     settings = dict(settings)
     if not typed(PERSISTENT, settings.pop(PERSISTENT, True), bool):
-        raise TrainConfigError(f"{PERSISTENT} cannot be turned off: threads live as long as their loader")
+        raise TrainConfigError(
+            "{persistent} cannot be turned off: threads live as long as their loader", persistent=PERSISTENT
+        )
     if (mixed := settings.pop(MIXED, None)) is not None:
         narrow = profile.precision if profile.precision != "fp32" else "bf16"
         settings.setdefault("precision", narrow if typed(MIXED, mixed, bool) else "fp32")
@@ -111,8 +113,11 @@ def _check_side(cache: PurePath, side: int) -> None:
     found = CacheIndex.load(cache).spec.side
     if side != found:
         raise TrainConfigError(
-            f"side={side}, but {cache} has images of side {found}; make another cache: "
-            f"cli.py preprocess --side {side} --out {cache}-{side}, or leave the side out"
+            "side={side}, but {cache} has images of side {found}; make another cache: cli.py preprocess "
+            "--side {side} --out {cache}-{side}, or leave the side out",
+            side=side,
+            cache=cache,
+            found=found,
         )
 
 
@@ -121,11 +126,15 @@ def _read_file(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         document: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
-        raise TrainConfigError(f"cannot read {path}: {error.strerror}") from None
+        raise TrainConfigError("cannot read {path}: {strerror}", path=path, strerror=system_reason(error)) from None
     except ValueError as error:
-        raise TrainConfigError(f"{path} is not {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from None
+        raise TrainConfigError(
+            message("{path} is not JSON: {error}", path=path, error=error)
+            if path.suffix == ".json"
+            else message("{path} is not TOML: {error}", path=path, error=error)
+        ) from None
     if not isinstance(document, dict):
-        raise TrainConfigError(f"{path} holds no settings by name")
+        raise TrainConfigError("{path} holds no settings by name", path=path)
     if path.suffix == ".json":
         document.pop("side", None)  # its profile's, which the cache need not have had
     return _flat(document)
@@ -150,11 +159,19 @@ def _named(values: Mapping[str, Any], source: str) -> dict[str, Any]:
         if name not in _KNOWN:
             near = difflib.get_close_matches(given, [*_KNOWN, *GUIDE], n=1)
             raise TrainConfigError(
-                f"{given!r} in {source} is no setting{f'; is it {near[0]}?' if near else ''} "
-                f"All of them: {', '.join(sorted(_KNOWN))}"
+                "{given!r} in {source} is no setting{value} All of them: {known}",
+                given=given,
+                source=source,
+                value=(message("; is it {near}?", near=near[0]) if near else ""),
+                known=", ".join(sorted(_KNOWN)),
             )
         if name in found:
-            raise TrainConfigError(f"{source} sets {name} twice, as {given} and by another name; keep one")
+            raise TrainConfigError(
+                "{source} sets {name} twice, as {given} and by another name; keep one",
+                source=source,
+                name=name,
+                given=given,
+            )
         found[name] = _BOOLEANS.get(str(value).lower(), value) if name in _SWITCHES else value
     return found
 

@@ -185,11 +185,7 @@ def make_train_step(
 ) -> TrainStep:
     """Give the step of a run, for a network on its device, with a new optimizer; the others are as `TrainStep` says."""
     optimizer = build_optimizer(
-        network,
-        learning_rate=config.peak,
-        weight_decay=config.decay,
-        name=config.optimizer,
-        momentum=config.momentum,
+        network, learning_rate=config.peak, weight_decay=config.decay, name=config.optimizer, momentum=config.momentum
     )
     return TrainStep(
         network,

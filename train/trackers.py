@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cache.messages import message
 from loader.damage import BadRecord
 from train.config import TrainConfigError
 from train.folder import RunFolder
@@ -17,7 +18,7 @@ from train.result import EpochResult, Listener, StartInfo
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-MISSING = "no TensorBoard files are written: the package is not installed (pip install tensorboard)"
+MISSING = message("no TensorBoard files are written: the package is not installed (pip install tensorboard)")
 
 
 class TensorBoard(Listener):
@@ -101,7 +102,8 @@ class WandbRun(Listener):
             import wandb
         except ModuleNotFoundError:
             raise TrainConfigError(
-                f"wandb={project!r} needs the package wandb, which is not installed: pip install -e '.[wandb]'"
+                "wandb={project!r} needs the package wandb, which is not installed: pip install -e '.[wandb]'",
+                project=project,
             ) from None
         files = folder.root / "wandb"
         files.mkdir(parents=True, exist_ok=True)
@@ -114,8 +116,10 @@ class WandbRun(Listener):
             )
         except wandb.errors.Error as error:
             raise TrainConfigError(
-                f"wandb={project!r} cannot start ({str(error).splitlines()[0]}); `wandb login`, or set "
-                "WANDB_MODE=offline, or leave --wandb out"
+                "wandb={project!r} cannot start ({splitlines}); `wandb login`, or set WANDB_MODE=offline, or "
+                "leave --wandb out",
+                project=project,
+                splitlines=str(error).splitlines()[0],
             ) from None
         self._step, self._steps_per_epoch = step, 0
         for axis, names in (("epoch", "epochs/*"), ("step", "steps/*")):

@@ -34,12 +34,7 @@ def choose_finish() -> Finish:
 
 
 def _choose_background() -> Background | None:
-    names = {
-        "none": _("Transparent"),
-        "colour": _("Colour"),
-        "blur": _("Blur"),
-        "picture": _("Picture"),
-    }
+    names = {"none": _("Transparent"), "colour": _("Colour"), "blur": _("Blur"), "picture": _("Picture")}
     kind = st.segmented_control(
         _("Background"),
         names,

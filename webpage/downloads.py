@@ -24,7 +24,7 @@ def offer_downloads(photo: SeenPhoto, photos: Sequence[SeenPhoto], finish: Finis
     )  # fmt: skip
     if len(photos) > 1:
         st.download_button(
-            _("Download all {count} as ZIP").format(count=len(photos)), partial(make_zip, results, finish),
+            _("Download all {count} as ZIP", count=len(photos)), partial(make_zip, results, finish),
             "maskcache.zip", "application/zip",
             key="download-all", on_click="ignore", icon=":material/folder_zip:", width="stretch",
         )  # fmt: skip

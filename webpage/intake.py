@@ -30,7 +30,7 @@ def take_photos() -> list[Upload]:
     if shot:
         uploads.append(Upload(shot.file_id, f"{_('camera')}.jpg", shot.getvalue()))
     if len(uploads) > MOST_PHOTOS:
-        st.warning(_("These are more than {most} photos: the first {most} are taken.").format(most=MOST_PHOTOS))
+        st.warning(_("These are more than {most} photos: the first {most} are taken.", most=MOST_PHOTOS))
     return uploads[:MOST_PHOTOS]
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import gettext
-from functools import cache
-
 import streamlit as st
 
-from console.language import DOMAIN, ENGLISH, LANGUAGES, LOCALE, sentences
-from console.sentences import Recogniser
+from cache.messages import Message
+from console.language import ENGLISH, LANGUAGES, catalogue, translate
 
 KEY = "language"
 """Of the session's state."""
@@ -16,14 +13,14 @@ KEY = "language"
 NAMES = {ENGLISH: "English", "es": "Español"}
 
 
-def _(message: str) -> str:
-    """The message in the language of this session; placeholders are filled in afterwards."""
-    return _catalogue(spoken()).gettext(message)
+def _(template: str, /, **values: object) -> str:
+    """The message in the language of this session."""
+    return translated(Message(template, **values))
 
 
-def translated(error: Exception) -> str:
-    """What an error says, in the language of this session as far as the catalogue has it."""
-    return _recogniser(spoken()).sentence(str(error))
+def translated(text: str | BaseException) -> str:
+    """A message, or what an error says, in the language of this session."""
+    return translate(text, catalogue(spoken()).gettext)
 
 
 def spoken() -> str:
@@ -36,13 +33,3 @@ def browsers() -> str:
     """The browser's language, if the page has it; else English."""
     language = (st.context.locale or "").partition("-")[0]
     return language if language in LANGUAGES else ENGLISH
-
-
-@cache
-def _catalogue(language: str) -> gettext.NullTranslations:
-    return gettext.translation(DOMAIN, LOCALE, [language], fallback=language == ENGLISH)
-
-
-@cache
-def _recogniser(language: str) -> Recogniser:
-    return Recogniser(sentences(language))

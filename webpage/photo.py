@@ -134,10 +134,5 @@ def make_png(photo: SeenPhoto, finish: Finish) -> bytes:
 
 def _mask(photo: SeenPhoto, image_HW3: U8, finish: Finish) -> Mask:
     return draw_mask(
-        photo.probability,
-        photo.box,
-        image_HW3,
-        refined=finish.refined,
-        hard=finish.hard,
-        threshold=finish.threshold,
+        photo.probability, photo.box, image_HW3, refined=finish.refined, hard=finish.hard, threshold=finish.threshold
     )

@@ -22,7 +22,7 @@ def show_scores(scores: QualityScores) -> None:
 def _tile(name: str, scores: QualityScores, *, low: bool) -> str:
     title, hint = _(LABELS[name]).capitalize(), _hints()[name]
     value, threshold = getattr(scores, name), getattr(_THRESHOLDS, name)
-    goal = _("at least {threshold:.0f}").format(threshold=threshold)
+    goal = _("at least {threshold:.0f}", threshold=threshold)
     return (
         f'<div class="score{" low" if low else ""}"><span class="title">{html.escape(title)}</span>'
         f'<span class="value">{value:.0f}</span> <span class="goal">{html.escape(goal)}</span>'

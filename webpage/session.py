@@ -30,7 +30,7 @@ def see_photos(uploads: Sequence[Upload], trained: Trained) -> list[SeenPhoto]:
     waiting = [upload for upload in uploads if upload.key not in seen]
     bar = st.empty()
     for number, upload in enumerate(waiting):
-        text = _("{name}: {number} of {total}").format(name=upload.name, number=number + 1, total=len(waiting))
+        text = _("{name}: {number} of {total}", name=upload.name, number=number + 1, total=len(waiting))
         bar.progress(number / len(waiting), literal(text))
         try:
             seen[upload.key] = see(upload, trained)
@@ -46,7 +46,7 @@ def see_photos(uploads: Sequence[Upload], trained: Trained) -> list[SeenPhoto]:
 
 def show_unreadable(name: str, error: ImageError) -> None:
     """Say that a file is no picture, and why."""
-    text = _("{name} cannot be read: {reason}").format(name=name, reason=translated(error))
+    text = _("{name} cannot be read: {reason}", name=name, reason=translated(error))
     st.error(literal(text), icon=":material/broken_image:")
 
 

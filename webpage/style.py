@@ -18,8 +18,8 @@ def show_style() -> None:
     button = "[data-testid=stFileUploaderDropzone] button p"
     limit = "[data-testid=stFileUploaderDropzoneInstructions] span"
     camera = ".st-key-camera [data-testid=stCameraInputWebcamComponent] p"
-    many = _("or drop them here, up to {megabytes} MB each").format(megabytes=megabytes)
-    one = _("up to {megabytes} MB").format(megabytes=megabytes)
+    many = _("or drop them here, up to {megabytes} MB each", megabytes=megabytes)
+    one = _("up to {megabytes} MB", megabytes=megabytes)
     words = {
         f".st-key-photos {button}": _("Choose photos"),
         f".st-key-photos {limit}": many,

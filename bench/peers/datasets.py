@@ -14,10 +14,11 @@ from bench.material import Material
 from bench.peers.samples import ARRAYS, FOLDER
 from bench.replica import repeat_cache
 from bench.report import BenchError
+from cache.choices import Codec, Store
 from cache.index import CacheIndex
 from cache.reader import CacheReader
 from cache.record import RecordLayout
-from cache.spec import CacheSpec, Codec, Store
+from cache.spec import CacheSpec
 from preprocess.build import build_cache
 
 GIGABYTE = 10**9
@@ -73,8 +74,11 @@ class Datasets:
         free = shutil.disk_usage(self.folder).free
         if there + free < needed:
             raise BenchError(
-                f"{self.folder} needs {(needed - there) / GIGABYTE:.1f} GB, {free / GIGABYTE:.1f} GB are free; "
-                "delete datasets of other runs beside it, or use another --peers-folder"
+                "{folder} needs {needed:.1f} GB, {free:.1f} GB are free; delete datasets of other runs beside "
+                "it, or use another --peers-folder",
+                folder=self.folder,
+                needed=(needed - there) / GIGABYTE,
+                free=free / GIGABYTE,
             )
 
     def _small_cache(self, codec: Codec = "raw", store: Store = "lmdb") -> Path:

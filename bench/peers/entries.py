@@ -7,22 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from bench.peers.task import Entry
-from cache.spec import Codec
+from cache.choices import Codec
+from cache.messages import message
 
 OURS: dict[str, tuple[Codec, dict[str, str]]] = {
-    "native raw": ("raw", {"backend": "native"}),
-    "native raw light": ("raw", {"backend": "native", "level": "light"}),
-    "resident raw": ("raw", {"backend": "resident"}),
-    "dali raw": ("raw", {"backend": "dali"}),
-    "native JPEG": ("jpeg", {"backend": "native"}),
-    "native JPEG light": ("jpeg", {"backend": "native", "level": "light"}),
-    "resident JPEG": ("jpeg", {"backend": "resident"}),
-    "resident JPEG light": ("jpeg", {"backend": "resident", "level": "light"}),
-    "dali JPEG": ("jpeg", {"backend": "dali"}),
+    message("native raw"): ("raw", {"backend": "native"}),
+    message("native raw light"): ("raw", {"backend": "native", "level": "light"}),
+    message("resident raw"): ("raw", {"backend": "resident"}),
+    message("dali raw"): ("raw", {"backend": "dali"}),
+    message("native JPEG"): ("jpeg", {"backend": "native"}),
+    message("native JPEG light"): ("jpeg", {"backend": "native", "level": "light"}),
+    message("resident JPEG"): ("jpeg", {"backend": "resident"}),
+    message("resident JPEG light"): ("jpeg", {"backend": "resident", "level": "light"}),
+    message("dali JPEG"): ("jpeg", {"backend": "dali"}),
 }
 """Our loaders by name: the codec of the cache, and the options of `bench.peers.contestants.ours`."""
 
-LIMITS = {"raw": "copying the same bytes", "jpeg": "decoding the same JPEGs"}
+LIMITS = {"raw": message("copying the same bytes"), "jpeg": message("decoding the same JPEGs")}
 """What bounds a loader without augmentation, by codec."""
 
 WORDS = {"raw": "raw", "jpeg": "JPEG"}
@@ -66,7 +67,7 @@ def ours(name: str, threads: int) -> Entry:
 
 def _other(name: str, module: str, codec: Codec, threads: int, unit: str = "worker", **fields: Any) -> Entry:
     """Another library, with the limit of our native loader of the same codec and compared with that."""
-    mine = ours(f"native {WORDS[codec]}", threads)
+    mine = ours(message("native {words}", words=WORDS[codec]), threads)
     compared = {"limit": mine.limit, "compare_to": mine.name, **fields}
     return Entry(name=_titled(name, threads, unit), module=module, codec=codec, threads=threads, **compared)
 
@@ -76,7 +77,7 @@ def _ffcv(codec: Codec, threads: int, form: str = "", **options: str) -> Entry:
     options = {"planes": "packed", **options}
     fields: dict[str, Any] = {"check": "same"} if codec == "raw" else {"check": "close"}
     if codec == "jpeg":
-        fields["note"] = "FFCV decodes with the fast, less exact DCT"
+        fields["note"] = message("FFCV decodes with the fast, less exact DCT")
     if options.get("chroma") == "half":  # these are not the same JPEGs
         fields["limit"] = ""
     return _other(
@@ -99,44 +100,44 @@ def _streamed(codec: Codec, threads: int) -> list[Entry]:
         for name, (module, dataset) in STREAMED.items()
     ]
     dali = _other(
-        f"DALI alone {WORDS[codec]}",
+        message("DALI alone {words}", words=WORDS[codec]),
         "dali_tars",
         codec,
         threads,
         "thread",
         dataset=f"tars-{codec}",
         check="same" if codec == "raw" else "close",
-        note="DALI alone reads WebDataset's tar files, on the CPU",
+        note=message("DALI alone reads WebDataset's tar files, on the CPU"),
     )
     return [*libraries, dali]
 
 
 def _data_loaders(threads: int, coco: Path, photos: int) -> list[Entry]:
     """Torch's DataLoader over our records, without and with augmentation, and over the photos themselves."""
-    over_lmdb = _other("DataLoader over our LMDB", "records", "raw", threads)
+    over_lmdb = _other(message("DataLoader over our LMDB"), "records", "raw", threads)
     augmented = [
         _other(
-            f"cv2.warpAffine + {name} in DataLoader",
+            message("cv2.warpAffine + {name} in DataLoader", name=name),
             "records",
             "raw",
             threads,
             check="shape",
-            compare_to=ours("native raw light", threads).name,
+            compare_to=ours(message("native raw light"), threads).name,
             options={"level": "light", "colours": colours},
         )
         for name, colours in AUGMENTED.items()
     ]
     on_the_fly = _other(
-        "DataLoader on the fly",
+        message("DataLoader on the fly"),
         "on_the_fly",
         "raw",
         threads,
         check="close",
         limit="",
-        note="decodes, draws with pycocotools and resizes each sample anew",
+        note=message("decodes, draws with pycocotools and resizes each sample anew"),
         options={"coco": str(coco), "photos": photos},
     )
-    in_process = dataclasses.replace(over_lmdb, name="DataLoader over our LMDB, in process", threads=0)
+    in_process = dataclasses.replace(over_lmdb, name=message("DataLoader over our LMDB, in process"), threads=0)
     return [over_lmdb, in_process, *augmented, on_the_fly]
 
 
@@ -150,36 +151,40 @@ def entry_groups(threads: int, coco: Path, photos: int) -> dict[str, list[Entry]
     """
     each = sorted({1, threads})
     return {
-        "raw, threads": [
+        message("raw, threads"): [
             *(limit("raw", number) for number in each),
-            *(ours("native raw", number) for number in each),
-            ours("resident raw", threads),
-            ours("dali raw", threads),
+            *(ours(message("native raw"), number) for number in each),
+            ours(message("resident raw"), threads),
+            ours(message("dali raw"), threads),
             *(_ffcv("raw", number) for number in each),
-            _ffcv("raw", threads, " with its own planes", planes="own"),
+            _ffcv("raw", threads, message(" with its own planes"), planes="own"),
         ],
-        "raw, one by one": [
+        message("raw, one by one"): [
             limit("raw", threads),
-            ours("native raw", threads),
-            ours("native raw light", threads),
+            ours(message("native raw"), threads),
+            ours(message("native raw light"), threads),
             *_data_loaders(threads, coco, photos),
         ],
-        "raw, streamed": [
+        message("raw, streamed"): [
             limit("raw", threads),
-            ours("native raw", threads),
-            _other("DataLoader over our Zarr", "zarr_arrays", "raw", threads),
+            ours(message("native raw"), threads),
+            _other(message("DataLoader over our Zarr"), "zarr_arrays", "raw", threads),
             *_streamed("raw", threads),
         ],
-        "JPEG, threads": [
+        message("JPEG, threads"): [
             *(limit("jpeg", number) for number in each),
             limit("raw", threads),  # of what is resident
-            *(ours("native JPEG", number) for number in each),
-            ours("native JPEG light", threads),
-            ours("resident JPEG", threads),
-            ours("resident JPEG light", threads),
-            ours("dali JPEG", threads),
+            *(ours(message("native JPEG"), number) for number in each),
+            ours(message("native JPEG light"), threads),
+            ours(message("resident JPEG"), threads),
+            ours(message("resident JPEG light"), threads),
+            ours(message("dali JPEG"), threads),
             *(_ffcv("jpeg", number, chroma="full") for number in each),
-            *(_ffcv("jpeg", number, " with half the colours", chroma="half") for number in each),
+            *(_ffcv("jpeg", number, message(" with half the colours"), chroma="half") for number in each),
         ],
-        "JPEG, streamed": [limit("jpeg", threads), ours("native JPEG", threads), *_streamed("jpeg", threads)],
+        message("JPEG, streamed"): [
+            limit("jpeg", threads),
+            ours(message("native JPEG"), threads),
+            *_streamed("jpeg", threads),
+        ],
     }

@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.peers.task import OWN, PeerError
+from cache.messages import message
 
 VENV_SECONDS, PIP_SECONDS = 120.0, 1800.0
 """Limits for making an environment and for each file of requirements: torch alone may be gigabytes."""
 
-SYSTEM = {"ffcv": (("opencv4", "libturbojpeg"), "apt-get install libopencv-dev libturbojpeg0-dev pkg-config")}
+SYSTEM = {"ffcv": (("opencv4", "libturbojpeg"), message("apt-get install libopencv-dev libturbojpeg0-dev pkg-config"))}
 """Packages of the system that are needed to build an environment, as `pkg-config` knows them, and how to get them."""
 
 _REQUIREMENTS = Path(__file__).parent / "requirements"
@@ -44,8 +45,8 @@ def find_python(root: Path, name: str) -> Path:
     packages, remedy = SYSTEM.get(name, ((), ""))
     for package in packages:
         if not _has_package(package):
-            raise PeerError(f"building it needs {package}: {remedy}")
-    _log.info("setting up %s with pip, in %s; this takes some minutes", name, folder)
+            raise PeerError(message("building it needs {package}: {remedy}", package=package, remedy=remedy))
+    _log.info(message("setting up %s with pip, in %s; this takes some minutes"), name, folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     _run([sys.executable, "-m", "venv", str(folder)], VENV_SECONDS)
@@ -81,7 +82,13 @@ def _run(command: Sequence[str], seconds: float) -> None:
             command, env=foreign_variables(), capture_output=True, text=True, timeout=seconds, check=False
         )
     except subprocess.TimeoutExpired:
-        raise PeerError(f"{what} was not done after {seconds:.0f} s") from None
+        raise PeerError(message("{what} was not done after {seconds:.0f} s", what=what, seconds=seconds)) from None
     if done.returncode:
         lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if "rror" in line]
-        raise PeerError(f"{what} failed: {lines[0] if lines else f'status {done.returncode}'}")
+        raise PeerError(
+            message(
+                "{what} failed: {lines}",
+                what=what,
+                lines=(lines[0] if lines else message("status {returncode}", returncode=done.returncode)),
+            )
+        )

@@ -26,6 +26,7 @@ from bench.peers.datasets import Datasets
 from bench.peers.environment import find_python, foreign_variables
 from bench.peers.task import OWN, Entry, PeerError, Task
 from bench.timing import Rates
+from cache.messages import message
 
 T = TypeVar("T")
 
@@ -129,7 +130,7 @@ class Worker:
         try:
             status = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise PeerError(f"was not done after {seconds:.0f} s") from None
+            raise PeerError(message("was not done after {seconds:.0f} s", seconds=seconds)) from None
         if status:
             raise PeerError(self._last_error())
 
@@ -156,14 +157,14 @@ class Worker:
     def _answer(self, seconds: float) -> dict[str, Any]:
         # It writes one line for each that it is asked for, so nothing is left in the buffer of the last one.
         if not select.select([self._output], [], [], seconds)[0]:
-            raise self._failure(f"did not answer within {seconds:.0f} s")
+            raise self._failure(message("did not answer within {seconds:.0f} s", seconds=seconds))
         line = self._output.readline()
         if not line:
             raise self._failure(self._last_error())
         try:
             found: dict[str, Any] = json.loads(line)
         except json.JSONDecodeError:
-            raise self._failure(f"answered {line.strip()[:80]!r}, which is no JSON") from None
+            raise self._failure(message("answered {line!r}, which is no JSON", line=line.strip()[:80])) from None
         return found
 
     def _failure(self, reason: str) -> PeerError:
@@ -176,12 +177,12 @@ class Worker:
         try:
             self._process.wait(CLOSING_SECONDS)
         except subprocess.TimeoutExpired:
-            return "closed its output, but did not end"
+            return message("closed its output, but did not end")
         self._errors.seek(0)
         lines = [line.strip() for line in self._errors.read().decode(errors="replace").splitlines() if line.strip()]
         exceptions = [line for line in lines if _EXCEPTION.match(line)] or lines
         if not exceptions:
-            return f"ended with status {self._process.returncode}, without a word"
+            return message("ended with status {returncode}, without a word", returncode=self._process.returncode)
         return _MODULE.sub("", exceptions[-1])
 
 
@@ -212,7 +213,7 @@ class Runner:
         workers: dict[str, Worker] = {}
         with ExitStack() as stack:
             for entry in entries:
-                _log.info("%s: opening %s", group, entry.name)
+                _log.info(message("%s: opening %s"), group, entry.name)
                 try:
                     self._make_dataset(entry)
                     worker = workers[entry.name] = stack.enter_context(self._start(entry, "measure"))
@@ -220,7 +221,7 @@ class Runner:
                 except PeerError as error:
                     absent[entry.name] = str(error)
             for number in range(rounds):
-                _log.info("%s: round %d of %d", group, number + 1, rounds)
+                _log.info(message("%s: round %d of %d"), group, number + 1, rounds)
                 for name, score in list(scores.items()):
                     try:
                         score.windows.append(workers[name].measure(window, ANSWER_SECONDS))
@@ -228,7 +229,7 @@ class Runner:
                         absent[name] = str(error)
                         del scores[name]
         for name, reason in absent.items():
-            _log.warning("%s is left out: %s", name, reason)
+            _log.warning(message("%s is left out: %s"), name, reason)
         return Result(scores, absent)
 
     def _make_dataset(self, entry: Entry) -> None:
@@ -238,12 +239,12 @@ class Runner:
             return
 
         def write(folder: Path) -> None:
-            _log.info("writing the dataset %s", entry.dataset)
+            _log.info(message("writing the dataset %s"), entry.dataset)
             try:
                 with self._start(entry, "write", str(folder)) as worker:
                     worker.wait_end(WRITE_SECONDS)
             except PeerError as error:
-                raise PeerError(f"its dataset could not be written: {error}") from None
+                raise PeerError(message("its dataset could not be written: {error}", error=error)) from None
 
         self._once(entry.dataset, lambda: self._datasets.make(entry.dataset, write))
 

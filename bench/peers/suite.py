@@ -11,6 +11,7 @@ from bench.peers.datasets import Datasets
 from bench.peers.entries import entry_groups
 from bench.peers.runner import Result, Runner, Score
 from bench.report import Row
+from cache.messages import joined, message
 from preprocess.workplace import lock_folder
 
 SAMPLES, QUICK_SAMPLES = 4000, 512
@@ -18,9 +19,10 @@ SAMPLES, QUICK_SAMPLES = 4000, 512
 
 MEGABYTE = 10**6
 
-MEMORY_NOTE = (
-    "Memory is what all processes of an entry hold of their own (proportional set size of anonymous and shared memory, "
-    "the most of what was read after each run), libraries included, the page cache not"
+MEMORY_NOTE = message(
+    "Memory is what all processes of an entry hold of their own (proportional set size of anonymous "
+    "and shared memory, the most of what was read after each run), libraries included, the page "
+    "cache not"
 )
 
 _log = logging.getLogger(__name__)
@@ -36,7 +38,7 @@ def peer_suite(setup: Setup, material: Material) -> Iterator[Row]:
     root = setup.config.peers_folder
     root.mkdir(parents=True, exist_ok=True)
     with lock_folder(root):
-        _log.info("preparing samples and caches in %s", root)
+        _log.info(message("preparing samples and caches in %s"), root)
         samples = QUICK_SAMPLES if setup.config.quick else SAMPLES
         datasets = Datasets(root / "datasets", setup, material, samples)
         datasets.prepare()
@@ -45,7 +47,15 @@ def peer_suite(setup: Setup, material: Material) -> Iterator[Row]:
         for entries in groups.values():
             runner.prepare(entries)
         results = [runner.run(name, entries) for name, entries in groups.items()]
-        yield from peer_rows(results, f"{setup.shape}, {samples:,} records of {material.photos_name}, page cache warm")
+        yield from peer_rows(
+            results,
+            message(
+                "{shape}, {samples:,} records of {photos_name}, page cache warm",
+                shape=setup.shape,
+                samples=samples,
+                photos_name=material.photos_name,
+            ),
+        )
 
 
 def peer_rows(results: Sequence[Result], described: str) -> Iterator[Row]:
@@ -59,7 +69,11 @@ def peer_rows(results: Sequence[Result], described: str) -> Iterator[Row]:
     for result in results:
         for name, score in result.scores.items():
             first.setdefault(name, (score, result))
-    notes = [f"{name} is left out: {reason}" for result in results for name, reason in result.absent.items()]
+    notes = [
+        message("{name} is left out: {reason}", name=name, reason=reason)
+        for result in results
+        for name, reason in result.absent.items()
+    ]
     for number, (name, (score, result)) in enumerate(first.items()):
         limit = result.scores.get(score.entry.limit)
         yield Row.measured(
@@ -69,7 +83,7 @@ def peer_rows(results: Sequence[Result], described: str) -> Iterator[Row]:
             setup=described,
             unit="samples/s",
             ours=score.is_ours,
-            note="; ".join([*(dict.fromkeys(notes) if number == 0 else []), *_remarks(score)]),
+            note=joined("; ", [*(dict.fromkeys(notes) if number == 0 else []), *_remarks(score)]),
             limit=limit.rates if limit else None,
             limit_name=limit.entry.name if limit else "",
         )
@@ -79,12 +93,12 @@ def peer_rows(results: Sequence[Result], described: str) -> Iterator[Row]:
                 yield Row.measured(
                     mine.rates.over(score.rates),
                     suite="loader",
-                    name=f"{mine.entry.name}: times {name}",
-                    setup=f"{described}: ours against others",
+                    name=message("{name}: times {name2}", name=mine.entry.name, name2=name),
+                    setup=message("{described}: ours against others", described=described),
                     unit="times",
                 )
     for name, (score, _) in first.items():
-        setup = f"{described}: CPU of all processes"
+        setup = message("{described}: CPU of all processes", described=described)
         yield Row.measured(
             score.cpu, suite="loader", name=f"{name}: CPU", setup=setup, unit="s/1000", ours=score.is_ours
         )
@@ -92,8 +106,8 @@ def peer_rows(results: Sequence[Result], described: str) -> Iterator[Row]:
         if score.memory:
             yield Row(
                 suite="loader",
-                name=f"{name}: memory",
-                setup=f"{described}: memory",
+                name=message("{name}: memory", name=name),
+                setup=message("{described}: memory", described=described),
                 value=score.memory / MEGABYTE,
                 unit="MB",
                 runs=len(score.windows),
@@ -106,10 +120,18 @@ def _remarks(score: Score) -> list[str]:
     """Remarks on an entry."""
     epoch, found = score.epoch, [score.entry.note] if score.entry.note else []
     if epoch.missing or epoch.extra:
-        found.append(f"an epoch lacks {epoch.missing} records and has {epoch.extra} twice")
+        found.append(
+            message("an epoch lacks {missing} records and has {extra} twice", missing=epoch.missing, extra=epoch.extra)
+        )
     if epoch.largest:
-        found.append(f"pixels differ by {epoch.mean:.2f} grey levels on average, {epoch.largest} at most")
+        found.append(
+            message(
+                "pixels differ by {mean:.2f} grey levels on average, {largest} at most",
+                mean=epoch.mean,
+                largest=epoch.largest,
+            )
+        )
     disk = sum(window.disk for window in score.windows)
     if disk > MEGABYTE:
-        found.append(f"{disk / MEGABYTE:.0f} MB were not in the page cache")
+        found.append(message("{disk:.0f} MB were not in the page cache", disk=disk / MEGABYTE))
     return found

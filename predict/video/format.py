@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from predict.config import Kind, VideoFormat
+from cache.choices import PredictKind, VideoFormat
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".3gp", ".flv", ".wmv", ".ogv"}
@@ -57,7 +57,7 @@ _CUTOUTS: Mapping[VideoFormat, Encoding] = {
 }
 
 
-def choose_encoding(kind: Kind, video_format: VideoFormat) -> Encoding:
+def choose_encoding(kind: PredictKind, video_format: VideoFormat) -> Encoding:
     """Codec and file format of results of a kind: a cutout needs an alpha channel, which H.264 does not have."""
     if kind == "cutout":
         return _CUTOUTS[video_format]

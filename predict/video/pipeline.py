@@ -24,6 +24,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from av import Packet, VideoFrame
 
+from cache.messages import message
 from predict.background import Picture
 from predict.pipeline import F32, GROUP_PIXELS, Setup
 from predict.plan import Job
@@ -176,8 +177,15 @@ def _write(drawing: Drawing, sink: VideoSink) -> list[float]:
 def _notes(sink: VideoSink, suffix: str) -> tuple[str, ...]:
     if not sink.left_out:
         return ()
-    remedy = "; --video-format mov can" if suffix == ".webm" else ""
-    return (f"its sound ({', '.join(sink.left_out)}) is left out: {suffix} cannot hold it{remedy}",)
+    remedy = message("; --video-format mov can") if suffix == ".webm" else ""
+    return (
+        message(
+            "its sound ({left_out}) is left out: {suffix} cannot hold it{remedy}",
+            left_out=", ".join(sink.left_out),
+            suffix=suffix,
+            remedy=remedy,
+        ),
+    )
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:

@@ -61,7 +61,12 @@ class VideoSink:
             context.open()
         except av.FFmpegError as error:
             size = f"{source.width} x {source.height}"
-            raise VideoError(f"{encoding.codec} cannot encode its {size} pixels: {reason_of(error)}") from None
+            raise VideoError(
+                "{codec} cannot encode its {size} pixels: {reason_of}",
+                codec=encoding.codec,
+                size=size,
+                reason_of=reason_of(error),
+            ) from None
 
     def draw(self, pixels: U8, frame: Frame) -> VideoFrame:
         """Convert a picture to a frame for the encoder; may be called in many threads at a time.
@@ -89,7 +94,9 @@ class VideoSink:
         try:
             packets = self._stream.encode(frame)
         except av.FFmpegError as error:
-            raise VideoError(f"{self._encoding.codec} cannot encode it: {reason_of(error)}") from None
+            raise VideoError(
+                "{codec} cannot encode it: {reason_of}", codec=self._encoding.codec, reason_of=reason_of(error)
+            ) from None
         self._container.mux(packets)
 
     def copy(self, packet: SoundPacket) -> None:
@@ -148,7 +155,9 @@ def open_sink(
         if isinstance(error, (av.FFmpegError, OSError)):
             reason = reason_of(error) if isinstance(error, av.FFmpegError) else error.strerror
             raise PredictError(
-                f"cannot write {path}: {reason}; free some space or choose another --out: what is done is kept"
+                "cannot write {path}: {reason}; free some space or choose another --out: what is done is kept",
+                path=path,
+                reason=reason,
             ) from error
         raise
 

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from predict.pipeline import F32
 from predict.square import Square
-
-F32 = npt.NDArray[np.float32]
 
 TOLERANCE = 15.0
 """Change of a pixel, mean of its three channels, at which the past has lost 63 % of its weight."""

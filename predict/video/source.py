@@ -19,6 +19,7 @@ from av import AudioStream, Packet, VideoFrame, VideoStream
 from av.container import InputContainer
 from av.stream import Disposition, Stream
 
+from cache.messages import UserError, message
 from predict.video.colours import read_colours
 
 U8 = npt.NDArray[np.uint8]
@@ -34,7 +35,7 @@ _TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90
 """Rotations by quarter turns, counter-clockwise."""
 
 
-class VideoError(ValueError):
+class VideoError(UserError):
     """A video cannot be read to its end, or not be written as is wanted; the message is the reason alone."""
 
 
@@ -80,7 +81,9 @@ class VideoSource:
         try:
             self._container = av.open(str(path), "r", metadata_errors="replace")
         except av.FFmpegError as error:
-            raise VideoError(f"it is no video, or its head is damaged: {reason_of(error)}") from None
+            raise VideoError(
+                "it is no video, or its head is damaged: {reason_of}", reason_of=reason_of(error)
+            ) from None
         try:
             self._stream = _find_video(self._container)
             self._stream.codec_context.thread_type = "AUTO"
@@ -152,11 +155,15 @@ class VideoSource:
                     continue
                 for frame in self._frames_of(packet, begun=frames > 0):
                     if frame.is_corrupt or packet.is_corrupt:
-                        raise VideoError(f"it is damaged at {float(frame.time or 0):.1f} s")
+                        raise VideoError("it is damaged at {time:.1f} s", time=float(frame.time or 0))
                     frames += 1
                     yield frame
         except av.FFmpegError as error:
-            raise VideoError(f"it is damaged after {float(frames / self.rate):.1f} s: {reason_of(error)}") from None
+            raise VideoError(
+                "it is damaged after {frames:.1f} s: {reason_of}",
+                frames=float(frames / self.rate),
+                reason_of=reason_of(error),
+            ) from None
         extent.check(frames, self.rate)
 
     def _frames_of(self, packet: Packet[Stream], *, begun: bool) -> list[VideoFrame]:
@@ -179,8 +186,12 @@ def _find_video(container: InputContainer) -> VideoStream:
             raise VideoError("its video is of a kind that FFmpeg cannot decode here")
         if not stream.disposition & Disposition.attached_pic:
             return stream
-    others = sorted({"a cover" if stream.type == "video" else stream.type for stream in container.streams})
-    raise VideoError(f"it has no video in it, only {', '.join(others)}" if others else "its head is cut off")
+    others = sorted({(message("a cover") if stream.type == "video" else stream.type) for stream in container.streams})
+    raise VideoError(
+        message("it has no video in it, only {others}", others=", ".join(others))
+        if others
+        else message("its head is cut off")
+    )
 
 
 def _moved(packet: SoundPacket, begin: Fraction) -> SoundPacket:
@@ -226,4 +237,6 @@ class _Extent:
         missing = Fraction(0) if self._end is None else self._end - self._reached
         missing = max(missing, (self._frames - frames) / rate)
         if missing > self._slack:
-            raise VideoError(f"it is cut: of what its header promises the last {float(missing):.1f} s are missing")
+            raise VideoError(
+                "it is cut: of what its header promises the last {missing:.1f} s are missing", missing=float(missing)
+            )

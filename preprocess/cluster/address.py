@@ -30,8 +30,9 @@ class ClusterAddress:
             known = _is_url(self.text)
         if not known:
             raise ClusterError(
-                f"--cluster {self.text!r} is no address; use tcp://HOST:8786, where `dask scheduler` listens, "
-                "or local:N for N processes of this machine"
+                "--cluster {text!r} is no address; use tcp://HOST:8786, where `dask scheduler` listens, or "
+                "local:N for N processes of this machine",
+                text=self.text,
             )
 
     @property

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from cache.messages import message
 from preprocess.cluster.address import LOCAL, ClusterAddress
 from preprocess.cluster.environment import check_environment, environment
 from preprocess.errors import ClusterError
@@ -58,14 +59,17 @@ def _remote_cluster(address: ClusterAddress) -> Iterator[Client]:
 
     if address.encrypted and not Security().get_connection_args("client").get("ssl_context"):
         raise ClusterError(
-            f"{address.text} needs certificates; name them in Dask's configuration (distributed.comm.tls), or use tcp://"
+            "{text} needs certificates; name them in Dask's configuration (distributed.comm.tls), or use tcp://",
+            text=address.text,
         )
     try:
         client = Client(address.text, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ClusterError(
-            f"no scheduler answers at {address.text} ({error}); start one with `dask scheduler`, "
-            "and workers with `dask worker ADDRESS`"
+            "no scheduler answers at {text} ({error}); start one with `dask scheduler`, and workers with "
+            "`dask worker ADDRESS`",
+            text=address.text,
+            error=error,
         ) from None
     with client:
         try:
@@ -101,8 +105,11 @@ def _local_cluster(processes: int) -> Iterator[Client]:
             )
         except (OSError, RuntimeError) as error:
             raise ClusterError(
-                f"the {processes} processes of {LOCAL}{processes} do not start ({error}); give it fewer, or leave "
-                '--cluster out; a script that calls build_cache has to do so under `if __name__ == "__main__":`'
+                "the {processes} processes of {local}{processes} do not start ({error}); give it fewer, or leave "
+                '--cluster out; a script that calls build_cache has to do so under `if __name__ == "__main__":`',
+                processes=processes,
+                local=LOCAL,
+                error=error,
             ) from error
         with cluster, Client(cluster, set_as_default=False) as client:
             client.register_plugin(IgnoreInterrupt())
@@ -112,12 +119,14 @@ def _local_cluster(processes: int) -> Iterator[Client]:
 def no_worker(address: ClusterAddress) -> ClusterError:
     """The error for a cluster without a worker."""
     return ClusterError(
-        f"{address.text} has had no worker for {WORKER_SECONDS} s; start some with `dask worker {address.text}`, "
-        "then run it again: finished shards are kept"
+        "{text} has had no worker for {worker_seconds} s; start some with `dask worker {text}`, then run "
+        "it again: finished shards are kept",
+        text=address.text,
+        worker_seconds=WORKER_SECONDS,
     )
 
 
-_INSTALL = "install it there: pip install -c constraints.txt -e '.[cluster]'"
+_INSTALL = message("install it there: pip install -c constraints.txt -e '.[cluster]'")
 
 
 def check_workers(client: Client) -> None:
@@ -130,8 +139,15 @@ def check_workers(client: Client) -> None:
     try:
         client.run_on_scheduler(environment)
     except Exception as error:
-        raise ClusterError(f"the scheduler cannot run maskcache ({error}); {_INSTALL}") from None
+        raise ClusterError(
+            "the scheduler cannot run maskcache ({error}); {install}", error=error, install=_INSTALL
+        ) from None
     for worker, there in client.run(environment, on_error="return").items():
         if isinstance(there, Exception):
-            raise ClusterError(f"worker {worker} cannot run maskcache ({there}); {_INSTALL}")
+            raise ClusterError(
+                "worker {worker} cannot run maskcache ({there}); {install}",
+                worker=worker,
+                there=there,
+                install=_INSTALL,
+            )
         check_environment(here, worker, there)

@@ -198,8 +198,9 @@ class _Run:
 
     def _lost(self) -> ClusterError:
         return ClusterError(
-            f"the connection to the scheduler of {self._address.text} is lost; see its log, "
-            "then run the same command again: finished shards are kept"
+            "the connection to the scheduler of {text} is lost; see its log, then run the same command "
+            "again: finished shards are kept",
+            text=self._address.text,
         )
 
     def _manifest(self, future: Future[bytes]) -> ShardManifest | None:
@@ -217,8 +218,13 @@ class _Run:
         except KilledWorker as error:
             first, last = job.sources[0].file_name, job.sources[-1].file_name
             raise ClusterError(
-                f"shard {job.split.name}/{job.name} ({first} to {last}) has lost "
-                f"{error.allowed_failures + 1} workers, the last at {error.last_worker.address}: they ran out of "
-                "memory, or a photo of it crashes them; see the workers' logs, take that photo out or give them more "
-                "memory, and run it again: finished shards are kept"
+                "shard {name}/{name2} ({first} to {last}) has lost {allowed_failures} workers, the last at "
+                "{address}: they ran out of memory, or a photo of it crashes them; see the workers' logs, take "
+                "that photo out or give them more memory, and run it again: finished shards are kept",
+                name=job.split.name,
+                name2=job.name,
+                first=first,
+                last=last,
+                allowed_failures=error.allowed_failures + 1,
+                address=error.last_worker.address,
             ) from None

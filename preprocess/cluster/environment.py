@@ -6,6 +6,7 @@ import platform
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 
+from cache.messages import joined, message
 from cache.spec import FORMAT_VERSION
 from preprocess.commit import TOOLS
 from preprocess.errors import ClusterError
@@ -16,7 +17,7 @@ def environment() -> dict[str, str]:
     """The versions of the calling process, by what they are of."""
     python = ".".join(platform.python_version_tuple()[:2])
     return {
-        "the cache format": str(FORMAT_VERSION),
+        message("the cache format"): str(FORMAT_VERSION),
         "Python": python,
         **{name: _version(name) for name in ("maskcache", *TOOLS)},
     }
@@ -30,14 +31,21 @@ def check_environment(here: dict[str, str], worker: str, there: dict[str, str]) 
     """
     names = sorted({*here, *there}, key=str.lower)
     wrong = [
-        f"{name} is {there.get(name, 'missing')}, here {here.get(name, 'missing')}"
+        message(
+            "{name} is {there}, here {here}",
+            name=name,
+            there=there.get(name, "missing"),
+            here=here.get(name, "missing"),
+        )
         for name in names
         if here.get(name) != there.get(name)
     ]
     if wrong:
         raise ClusterError(
-            f"worker {worker} runs other versions: {'; '.join(wrong)}; "
-            "install the same maskcache there, with the same constraints.txt, and start the worker again"
+            "worker {worker} runs other versions: {wrong}; install the same maskcache there, with the same "
+            "constraints.txt, and start the worker again",
+            worker=worker,
+            wrong=joined("; ", wrong),
         )
 
 
@@ -45,4 +53,4 @@ def _version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
-        return "not installed"
+        return message("not installed")

@@ -12,6 +12,7 @@ import msgspec
 from distributed import get_worker
 
 from cache.errors import CacheError
+from cache.messages import message
 from cache.place import is_url
 from cache.spec import CacheSpec
 from preprocess.cluster.environment import check_environment, environment
@@ -74,7 +75,7 @@ def make_shard(task: ShardTask) -> bytes:
             scratch=get_worker().local_directory,  # Dask tidies up behind a killed worker
         )
     except (CacheError, ClusterError, DatasetError) as error:
-        raise type(error)(f"worker {worker}: {error}") from None
+        raise type(error)(message("worker {worker}: {error}", worker=worker, error=error)) from None
     return msgspec.json.encode(manifest)
 
 
@@ -82,10 +83,10 @@ def _check_files(task: ShardTask) -> None:
     """Without this, a worker that lacks the photos would reject them all."""
     out, folder = task.job.directory.parent, task.job.split.folder
     if lock_holder(out) != task.holder:
-        raise ClusterError(f"{out} is not the folder here that it is on the client; {_SHARE}")
+        raise ClusterError("{out} is not the folder here that it is on the client; {share}", out=out, share=_SHARE)
     seen = next((source for source in task.job.sources if source.file_bytes >= 0), None)
     if seen and not is_url(folder) and not Path(path := photo_path(folder, seen.file_name)).is_file():
-        raise ClusterError(f"{path} is not here, though the client sees it; {_SHARE}")
+        raise ClusterError("{path} is not here, though the client sees it; {share}", path=path, share=_SHARE)
 
 
-_SHARE = "all workers need the dataset and --out at the same paths on a file system that they share, or by URL"
+_SHARE = message("all workers need the dataset and --out at the same paths on a file system that they share, or by URL")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from cache.messages import message
 from preprocess.download.fetch import Listener, fetch
 from preprocess.download.plan import Archive, DownloadConfig, Item, folder_size, make_plan
 from preprocess.download.unpack import ArchiveError, Unpacked, unpack
@@ -117,7 +118,15 @@ def _check(archive: Archive, path: Path, listener: Listener) -> None:
             done += len(data)
             update(done, archive.bytes)
     if digest.hexdigest() != archive.md5:
-        raise _set_aside(path, f"{archive.name} has md5 {digest.hexdigest()}, not {archive.md5}")
+        raise _set_aside(
+            path,
+            message(
+                "{name} has md5 {hexdigest}, not {md5}",
+                name=archive.name,
+                hexdigest=digest.hexdigest(),
+                md5=archive.md5,
+            ),
+        )
 
 
 def _set_aside(path: Path, what: str) -> DownloadError:
@@ -125,8 +134,10 @@ def _set_aside(path: Path, what: str) -> DownloadError:
     aside = path.with_name(f"{path.name.removesuffix('.part')}.bad")
     path.replace(aside)
     return DownloadError(
-        f"{what}: damaged on the way, or not COCO's; it is now {aside}, which you may delete; run the same command "
-        "again to fetch it anew, perhaps with another --base-url"
+        "{what}: damaged on the way, or not COCO's; it is now {aside}, which you may delete; run the "
+        "same command again to fetch it anew, perhaps with another --base-url",
+        what=what,
+        aside=aside,
     )
 
 
@@ -147,7 +158,7 @@ def _locked(root: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DownloadError(f"another download works in {root}; wait for it, or stop it") from None
+            raise DownloadError("another download works in {root}; wait for it, or stop it", root=root) from None
         except OSError:
             pass  # a file system without locks
         yield

@@ -19,7 +19,8 @@ from typing import IO, Literal, Protocol
 from urllib.parse import urlsplit
 
 from cache.atomic import write_atomically
-from preprocess.download.plan import Archive, Patience, Plan
+from cache.messages import message, system_reason
+from preprocess.download.plan import Archive, Plan, Retries
 from preprocess.errors import DownloadError
 
 CHUNK = 1 << 20
@@ -141,11 +142,13 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DownloadError(
-            f"cannot write {path}: {error.strerror}; mend that and run the same command again, it goes on from there"
+            "cannot write {path}: {strerror}; mend that and run the same command again, it goes on from there",
+            path=path,
+            strerror=system_reason(error),
         ) from None
 
 
-def fetch(archive: Archive, url: str, path: Path, patience: Patience, listener: Listener) -> int:
+def fetch(archive: Archive, url: str, path: Path, patience: Retries, listener: Listener) -> int:
     """Fetch the missing bytes of `path` and append them.
 
     Args:
@@ -174,28 +177,29 @@ def fetch(archive: Archive, url: str, path: Path, patience: Patience, listener: 
                     update(part.position, size)
                 if part.position == size:
                     break
-                reason = "the connection was closed early"
+                reason = message("the connection was closed early")
             except NetworkError as error:
                 reason = str(error)
             except RestartError as error:
                 restarts += 1
                 if restarts > patience.attempts:
-                    raise _failed(url, f"had to be started anew {restarts} times", part.position, size) from None
+                    raise _failed(
+                        url, message("had to be started anew {restarts} times", restarts=restarts), part.position, size
+                    ) from None
                 listener.on_restart(archive, error.reason, part.position)
                 part.clear()
                 continue
             failures = 0 if received > before else failures + 1
             if failures >= patience.attempts:
-                what = f"{failures} attempts in a row without a byte, the last one: {reason}"
+                what = message(
+                    "{failures} attempts in a row without a byte, the last one: {reason}",
+                    failures=failures,
+                    reason=reason,
+                )
                 raise _failed(url, what, part.position, size)
             delay = min(patience.longest_delay, patience.delay * 2 ** max(0, failures - 1)) * random.uniform(0.5, 1.0)
             listener.on_retry(
-                archive,
-                reason,
-                position=part.position,
-                failures=failures,
-                attempts=patience.attempts,
-                delay=delay,
+                archive, reason, position=part.position, failures=failures, attempts=patience.attempts, delay=delay
             )
             time.sleep(delay)
     return received
@@ -203,7 +207,11 @@ def fetch(archive: Archive, url: str, path: Path, patience: Patience, listener: 
 
 def _failed(url: str, what: str, have: int, size: int) -> DownloadError:
     return DownloadError(
-        f"{url}: {what}; check the connection, then run the same command again: {have:,} of {size:,} bytes are kept"
+        "{url}: {what}; check the connection, then run the same command again: {have:,} of {size:,} bytes are kept",
+        url=url,
+        what=what,
+        have=have,
+        size=size,
     )
 
 
@@ -232,8 +240,9 @@ def _receive(part: Part, url: str, size: int, timeout: float) -> Iterator[int]:
             while part.position < size and (data := response.read1(CHUNK)):
                 if part.position + len(data) > size:
                     raise DownloadError(
-                        f"{url} sends more than the {size:,} bytes of COCO's: it is another file; "
-                        "try another --base-url"
+                        "{url} sends more than the {size:,} bytes of COCO's: it is another file; try another --base-url",
+                        url=url,
+                        size=size,
                     )
                 part.append(data)
                 yield len(data)
@@ -243,9 +252,13 @@ def _receive(part: Part, url: str, size: int, timeout: float) -> Iterator[int]:
     except (OSError, HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         if isinstance(reason, ssl.SSLCertVerificationError):
-            raise DownloadError(f"{url}: {reason.verify_message}; try http://, or another --base-url") from None
+            raise DownloadError(
+                "{url}: {verify_message}; try http://, or another --base-url",
+                url=url,
+                verify_message=reason.verify_message,
+            ) from None
         if isinstance(reason, TimeoutError):
-            raise NetworkError(f"no byte for {timeout:g} s") from None
+            raise NetworkError(message("no byte for {timeout:g} s", timeout=timeout)) from None
         words = reason.strerror if isinstance(reason, OSError) else None
         raise NetworkError(str(words or reason or type(reason).__name__)) from None
 
@@ -257,7 +270,11 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
         if urlsplit(newurl).scheme not in ("http", "https"):
-            raise DownloadError(f"{req.full_url} leads to {newurl}, which is not http or https; try another --base-url")
+            raise DownloadError(
+                "{full_url} leads to {newurl}, which is not http or https; try another --base-url",
+                full_url=req.full_url,
+                newurl=newurl,
+            )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -267,8 +284,10 @@ def _refusal(url: str, error: urllib.error.HTTPError, size: int) -> Exception:
         return _other_size(url, int(total[1]), size) if total and int(total[1]) != size else RestartError("refused")
     said = f"{error.code} {error.reason}".strip()
     if error.code >= 500 or error.code in _TRANSIENT:
-        return NetworkError(f"the server says {said}")
-    return DownloadError(f"{url}: the server says {said}; check the address, or name a mirror with --base-url")
+        return NetworkError(message("the server says {said}", said=said))
+    return DownloadError(
+        "{url}: the server says {said}; check the address, or name a mirror with --base-url", url=url, said=said
+    )
 
 
 def _start(url: str, response: HTTPResponse, size: int, position: int) -> int:
@@ -282,19 +301,39 @@ def _start(url: str, response: HTTPResponse, size: int, position: int) -> int:
     said = response.headers.get("Content-Range", "")
     found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", said)
     if response.status != 206 or not found:
-        raise DownloadError(f"{url}: status {response.status} with Content-Range {said!r}; try another --base-url")
+        raise DownloadError(
+            "{url}: status {status} with Content-Range {said!r}; try another --base-url",
+            url=url,
+            status=response.status,
+            said=said,
+        )
     start, end = int(found[1]), int(found[2])
     if found[3] not in (str(size), "*"):
         raise _other_size(url, int(found[3]), size)
     if start != position or not start <= end < size:
-        asked = f"bytes {position:,} to {size - 1:,}"
-        raise DownloadError(f"{url} sends bytes {start:,} to {end:,} instead of {asked}; try another --base-url")
+        asked = message("bytes {position:,} to {size:,}", position=position, size=size - 1)
+        raise DownloadError(
+            "{url} sends bytes {start:,} to {end:,} instead of {asked}; try another --base-url",
+            url=url,
+            start=start,
+            end=end,
+            asked=asked,
+        )
     if count is not None and count != end - start + 1:
-        raise DownloadError(f"{url} sends {count:,} bytes as the {end - start + 1:,} of {said}; try another --base-url")
+        raise DownloadError(
+            "{url} sends {count:,} bytes as the {end:,} of {said}; try another --base-url",
+            url=url,
+            count=count,
+            end=end - start + 1,
+            said=said,
+        )
     return start
 
 
 def _other_size(url: str, found: int, size: int) -> DownloadError:
     return DownloadError(
-        f"{url} has {found:,} bytes, not the {size:,} of COCO's: it is another file; try another --base-url"
+        "{url} has {found:,} bytes, not the {size:,} of COCO's: it is another file; try another --base-url",
+        url=url,
+        found=found,
+        size=size,
     )

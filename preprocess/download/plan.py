@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from cache.messages import listed, message
 from preprocess.errors import DownloadError
 from preprocess.sources import SPLIT_FOLDERS
 from preprocess.structure import SYNTH_MARKER, Check, check_structure
@@ -81,7 +82,7 @@ ARCHIVES = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Patience:
+class Retries:
     """Timeouts and numbers of attempts.
 
     Attributes:
@@ -114,25 +115,35 @@ class DownloadConfig:
     splits: tuple[str, ...] = tuple(SPLIT_FOLDERS)
     keep_archives: bool = False
     base_url: str = BASE_URL
-    patience: Patience = Patience()
+    patience: Retries = Retries()
     archives: tuple[Archive, ...] = ARCHIVES
 
     def __post_init__(self) -> None:
         """Check each field against its limits."""
         if not self.splits or not SPLIT_FOLDERS.keys() >= set(self.splits):
             raise DownloadError(
-                f"splits={','.join(self.splits)} is not among COCO's; use {' and '.join(SPLIT_FOLDERS)}"
+                "splits={splits} is not among COCO's; use {split_folders}",
+                splits=",".join(self.splits),
+                split_folders=listed(SPLIT_FOLDERS, "and"),
             )
         scheme = self.base_url.partition(":")[0].lower()
         if scheme not in ("http", "https"):
-            raise DownloadError(f"--base-url {self.base_url} is neither http:// nor https://; use as {BASE_URL}")
+            raise DownloadError(
+                "--base-url {base_url} is neither http:// nor https://; use as {base_url2}",
+                base_url=self.base_url,
+                base_url2=BASE_URL,
+            )
         try:
             parts = urlsplit(self.base_url)
             valid = bool(parts.hostname) and parts.port != 0 and not (parts.query or parts.fragment)
         except ValueError:  # a port that is no number, brackets that do not match
             valid = False
         if not valid or not self.base_url.isascii() or any(letter <= " " for letter in self.base_url):
-            raise DownloadError(f"--base-url {self.base_url!r} is no address; use one as {BASE_URL}")
+            raise DownloadError(
+                "--base-url {base_url!r} is no address; use one as {base_url2}",
+                base_url=self.base_url,
+                base_url2=BASE_URL,
+            )
 
     @property
     def staging(self) -> Path:
@@ -187,19 +198,29 @@ def make_plan(config: DownloadConfig) -> Plan:
         DownloadError: the folder holds a synthetic dataset, or the disk has too little room.
     """
     if (config.root / SYNTH_MARKER).exists():
-        raise DownloadError(f"{config.root} holds a synthetic dataset ({SYNTH_MARKER}); give --dir a folder of its own")
+        raise DownloadError(
+            "{root} holds a synthetic dataset ({synth_marker}); give --dir a folder of its own",
+            root=config.root,
+            synth_marker=SYNTH_MARKER,
+        )
     checks = check_structure(config.root, config.splits)
     items = tuple(_look(config, archive, checks) for archive in config.archives if {*archive.splits} & {*config.splits})
     plan = Plan(items=items, need=_peak(items, keep=config.keep_archives), free=shutil.disk_usage(config.root).free)
     if plan.need > plan.free:
-        remedies = ["free some space", "choose another --dir"]
+        remedies = [message("free some space"), message("choose another --dir")]
         if {"train", "val"} <= set(config.splits):
-            remedies.append("fetch one split with --split val")
+            remedies.append(message("fetch one split with --split val"))
         if config.keep_archives:
-            remedies.append("leave out --keep-archives")
+            remedies.append(message("leave out --keep-archives"))
         raise DownloadError(
-            f"downloading and unpacking needs about {plan.need / 1e9:,.1f} GB ({plan.need:,} bytes) and {config.root} "
-            f"has {plan.free / 1e9:,.1f} GB free ({plan.free:,}); {', '.join(remedies[:-1])} or {remedies[-1]}"
+            "downloading and unpacking needs about {need:,.1f} GB ({need2:,} bytes) and {root} has "
+            "{free:,.1f} GB free ({free2:,}); {remedies}",
+            need=plan.need / 1e9,
+            need2=plan.need,
+            root=config.root,
+            free=plan.free / 1e9,
+            free2=plan.free,
+            remedies=listed(remedies, "or"),
         )
     return plan
 

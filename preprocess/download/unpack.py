@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
+from cache.messages import message, system_reason
 from preprocess.download.plan import Archive
 from preprocess.errors import DownloadError
 
@@ -72,11 +73,14 @@ def unpack(archive: Archive, path: Path, root: Path, update: Callable[[int, int]
     except DownloadError:
         raise
     except _DAMAGES as error:
-        raise ArchiveError(f"{path.name} is damaged: {error}") from None
+        raise ArchiveError(message("{name} is damaged: {error}", name=path.name, error=error)) from None
     except OSError as error:
         raise DownloadError(
-            f"cannot unpack {path} to {folder}: {error.strerror}; mend that and run the same command again, "
-            "it goes on from there"
+            "cannot unpack {path} to {folder}: {strerror}; mend that and run the same command again, it goes "
+            "on from there",
+            path=path,
+            folder=folder,
+            strerror=system_reason(error),
         ) from None
     return Unpacked(files=len(missing), bytes=written, kept=len(members) - len(missing))
 
@@ -90,16 +94,36 @@ def _members(archive: Archive, name: str, source: ZipFile) -> list[ZipInfo]:
             continue
         # Refuses '..', absolute paths, other folders and hidden files.
         if not re.fullmatch(rf"{archive.folder}/\w[\w.-]*", info.orig_filename, re.ASCII):
-            raise ArchiveError(f"{name} holds {info.orig_filename!r}, which is no file of {archive.folder}/")
+            raise ArchiveError(
+                message(
+                    "{name} holds {orig_filename!r}, which is no file of {folder}/",
+                    name=name,
+                    orig_filename=info.orig_filename,
+                    folder=archive.folder,
+                )
+            )
         if mode not in (0, stat.S_IFREG):
-            raise ArchiveError(f"{name} holds {info.filename!r}, which is a link or a device, not a file")
+            raise ArchiveError(
+                message(
+                    "{name} holds {filename!r}, which is a link or a device, not a file",
+                    name=name,
+                    filename=info.filename,
+                )
+            )
         if info.filename in members:
-            raise ArchiveError(f"{name} holds {info.filename!r} twice")
+            raise ArchiveError(message("{name} holds {filename!r} twice", name=name, filename=info.filename))
         if info.flag_bits & 1:
-            raise ArchiveError(f"{name} holds {info.filename!r} encrypted")
+            raise ArchiveError(message("{name} holds {filename!r} encrypted", name=name, filename=info.filename))
         members[info.filename] = info
     if not members or (archive.images and len(members) != archive.images):
-        raise ArchiveError(f"{name} holds {len(members):,} files, not {archive.images or 'any annotations':,}")
+        raise ArchiveError(
+            message(
+                "{name} holds {members_count:,} files, not {images:,}",
+                name=name,
+                members_count=len(members),
+                images=(archive.images or message("any annotations")),
+            )
+        )
     return list(members.values())
 
 
@@ -110,7 +134,14 @@ def _extract(source: ZipFile, info: ZipInfo, temporary: Path) -> None:
             shutil.copyfileobj(member, file, 1 << 20)  # at its end zipfile compares the CRC-32
             size = file.tell()
         if size != info.file_size:
-            raise BadZipFile(f"{info.filename!r} has {size:,} bytes, not {info.file_size:,}")
+            raise BadZipFile(
+                message(
+                    "{filename!r} has {size:,} bytes, not {file_size:,}",
+                    filename=info.filename,
+                    size=size,
+                    file_size=info.file_size,
+                )
+            )
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -121,8 +152,12 @@ def _check_space(root: Path, missing: list[ZipInfo]) -> None:
     have = shutil.disk_usage(root).free
     if need > have:
         raise DownloadError(
-            f"{len(missing):,} files need {need:,} bytes and {root} has {have:,} free; free some space and run the "
-            "same command again, it goes on from there"
+            "{missing_count:,} files need {need:,} bytes and {root} has {have:,} free; free some space and "
+            "run the same command again, it goes on from there",
+            missing_count=len(missing),
+            need=need,
+            root=root,
+            have=have,
         )
 
 

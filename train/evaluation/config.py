@@ -6,10 +6,11 @@ import dataclasses
 from pathlib import Path
 
 from cache.choices import Device, Orientation, Precision
+from cache.messages import UserError, listed
 from preprocess.sources import SPLIT_FOLDERS
 
 
-class EvalError(ValueError):
+class EvalError(UserError):
     """An evaluation that cannot be made; the message names the value, the limit and the remedy."""
 
 
@@ -47,10 +48,18 @@ class EvalConfig:
         if self.cache is None and self.coco is None:
             raise EvalError("there is nothing to evaluate on; name a --cache, a --coco or both")
         if self.split not in SPLIT_FOLDERS:
-            raise EvalError(f"split={self.split!r} is not known; use {' or '.join(SPLIT_FOLDERS)}")
+            raise EvalError(
+                "split={split!r} is not known; use {split_folders}",
+                split=self.split,
+                split_folders=listed(SPLIT_FOLDERS, "or"),
+            )
         for name in ("batch_size", "threads"):
             if getattr(self, name) < 0:
-                raise EvalError(f"{name}={getattr(self, name)} is negative; 0 leaves the choice to the program")
+                raise EvalError(
+                    "{name}={value} is negative; 0 leaves the choice to the program",
+                    name=name,
+                    value=getattr(self, name),
+                )
 
     @property
     def folder(self) -> Path:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from cache.manifest import Rejection
+from cache.messages import message
 from cache.spec import CacheSpec
 from loader.batch import Batch
 from loader.loader import Loader
@@ -108,7 +109,12 @@ class CacheImages:
             yield predicted
         self.loss = float(loss_sum) / images if images else None
         self.rejections = [
-            Rejection(split=bad.split, image_id=bad.image_id, file_name=f"sample {bad.sample}", reason=bad.reason)
+            Rejection(
+                split=bad.split,
+                image_id=bad.image_id,
+                file_name=message("sample {sample}", sample=bad.sample),
+                reason=bad.reason,
+            )
             for bad in self._loader.bad_records
         ]
 

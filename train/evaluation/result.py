@@ -11,7 +11,6 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Literal
 
-import msgspec
 import torch
 from torch import Tensor
 
@@ -25,7 +24,6 @@ Size = Literal["cache", "photo"]
 """At which size prediction and truth are compared: the cache's side, or each photo's own."""
 
 Four = tuple[int, int, int, int]
-"""Pixels: true positive, false positive, false negative, true negative."""
 
 STEPS = 100
 """Thresholds are multiples of 1 / STEPS."""
@@ -204,9 +202,18 @@ class EvalReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values, fit for JSON, all but the single images."""
-        values = msgspec.to_builtins(dataclasses.replace(self, sizes=()), enc_hook=str)
-        sizes = {each.size: each.to_dict() for each in self.sizes}
-        return {**values, "targets": dict(TARGETS), "sizes": sizes}
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        paths = {name: values[name] and str(values[name]) for name in ("checkpoint", "cache", "coco")}
+        return {
+            **values,
+            **paths,
+            "network": dict(self.network),
+            "environment": dict(self.environment),
+            "notes": list(self.notes),
+            "targets": dict(TARGETS),
+            "sizes": {each.size: each.to_dict() for each in self.sizes},
+            "files": [str(path) for path in self.files],
+        }
 
 
 def choose_images(images: Sequence[ImageScore]) -> list[tuple[str, ImageScore]]:

@@ -15,6 +15,7 @@ import torch
 
 from cache.atomic import write_atomically
 from cache.files import file_digest
+from cache.messages import message, system_reason
 from cache.spec import CacheSpec
 from loader.batch import LoaderConfig
 from loader.loader import Loader, open_loader
@@ -32,7 +33,7 @@ from train.predictor import load_predictor
 Advance = Callable[[int, int], None]
 """Called with (images done, images in all), over all sizes."""
 
-_WORDS = {"cache": "at the cache's side", "photo": "at the photos' own size"}
+_WORDS = {"cache": message("at the cache's side"), "photo": message("at the photos' own size")}
 _MEASURES = ("iou", "dice", "accuracy", "precision", "recall")
 
 
@@ -75,16 +76,26 @@ def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
             )
             spec = loader.reader.index.spec
             views.append(CacheImages(loader, predictor, LOSSES[trained.config.loss]))
-            check_side(predictor.network, spec.side, name="the cache's side")
+            check_side(predictor.network, spec.side, name=message("the cache's side"))
         if config.coco:
             split = read_split(config.coco, config.split, spec)
             photos = PhotoImages(split, spec, predictor, batch_size=batch_size, threads=config.threads)
             views.append(stack.enter_context(photos))
             notes += _strangers(loader, split, config)
         if spec.side != trained.side:
-            notes += (f"the network was trained at side {trained.side} and sees side {spec.side} here",)
+            notes += (
+                message(
+                    "the network was trained at side {side} and sees side {side2} here",
+                    side=trained.side,
+                    side2=spec.side,
+                ),
+            )
         if spec.fit != trained.fit:
-            notes += (f"the network was trained on a {trained.fit} cache and sees {spec.fit} here",)
+            notes += (
+                message(
+                    "the network was trained on a {fit} cache and sees {fit2} here", fit=trained.fit, fit2=spec.fit
+                ),
+            )
         total, done = sum(len(view) for view in views), 0
         sizes = list[SizeReport]()
         try:
@@ -93,8 +104,10 @@ def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
                 done += len(view)
         except torch.OutOfMemoryError as error:
             raise HardwareError(
-                f"the GPU's memory cannot hold batch_size={batch_size} at side {spec.side}; "
-                f"use --batch-size {max(1, batch_size // 2)}"
+                "the GPU's memory cannot hold batch_size={batch_size} at side {side}; use --batch-size {maximum}",
+                batch_size=batch_size,
+                side=spec.side,
+                maximum=max(1, batch_size // 2),
             ) from error
         report = EvalReport(
             checkpoint=config.checkpoint,
@@ -126,8 +139,14 @@ def _strangers(loader: Loader | None, split: Split, config: EvalConfig) -> tuple
     if not strange:
         return ()
     return (
-        f"{strange:,} of the cache's {len(loader.reader):,} {split.name} images are not in {config.coco}: "
-        "it seems to be made from another dataset",
+        message(
+            "{strange:,} of the cache's {reader_count:,} {name} images are not in {coco}: it seems to be "
+            "made from another dataset",
+            strange=strange,
+            reader_count=len(loader.reader),
+            name=split.name,
+            coco=config.coco,
+        ),
     )
 
 
@@ -161,7 +180,9 @@ def _write_report(report: EvalReport, images: EvalImages, folder: Path) -> EvalR
         plot_samples([(word, images.one(image.number).sample(image.scores.iou)) for word, image in chosen], samples)
         write_atomically(metrics, json.dumps(report.to_dict(), indent=1).encode() + b"\n")
     except OSError as error:
-        raise EvalError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
+        raise EvalError(
+            "cannot write to {folder}: {strerror}; choose another --out", folder=folder, strerror=system_reason(error)
+        ) from None
     return report
 
 

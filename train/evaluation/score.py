@@ -7,6 +7,7 @@ from time import perf_counter
 
 import torch
 
+from cache.messages import message
 from model.boundary import boundary_tolerance, count_boundary
 from model.metrics import count_pixels
 from train.evaluation.config import EvalError
@@ -36,8 +37,12 @@ def score_images(view: EvalImages, advance: Callable[[int], object]) -> SizeRepo
             torch.set_num_threads(threads)
         advance(len(images) + len(view.rejections))
     if not images:
-        reason = view.rejections[-1].reason if view.rejections else "there is none"
-        raise EvalError(f"none of the {len(view):,} images can be read, the last because {reason}; run `verify`")
+        reason = view.rejections[-1].reason if view.rejections else message("there is none")
+        raise EvalError(
+            "none of the {view_count:,} images can be read, the last because {reason}; run `verify`",
+            view_count=len(view),
+            reason=reason,
+        )
     advance(len(view))
     return SizeReport(
         size=view.size,

@@ -17,8 +17,9 @@ from torch.utils.data import Dataset
 from bench.peers.child import Feed
 from bench.peers.contestants.common import Tensors, empty_batch, worker_loader
 from bench.peers.task import Task
+from cache.choices import Level
 from cache.reader import CacheReader
-from loader.augment import LEVELS, Level, draw_parameters
+from loader.augment import LEVELS, draw_parameters
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -64,14 +65,7 @@ class Records(Dataset[Tensors]):
 
 
 def warp(
-    image: U8,
-    person: U8,
-    ignore: U8,
-    matrix: F32,
-    colour: F32,
-    *,
-    colours: str = "opencv",
-    out: tuple[U8, U8, U8],
+    image: U8, person: U8, ignore: U8, matrix: F32, colour: F32, *, colours: str = "opencv", out: tuple[U8, U8, U8]
 ) -> None:
     """Augment a sample.
 
