@@ -18,14 +18,11 @@ if get_script_run_ctx(suppress_warning=True) is None:
     with speaking(chosen((), os.environ)):
         sys.exit(_("error: the page wants a server; streamlit run app.py"))
 
-from webpage.choices import choose_finish
-from webpage.downloads import offer_downloads
-from webpage.header import show_header
-from webpage.intake import take_photos
+from webpage.choices import choose_finish, offer_downloads, take_photos
+from webpage.header import show_header, show_scores
 from webpage.network import open_network
-from webpage.scores import show_scores
 from webpage.session import see_photos
-from webpage.stage import choose_photo, show_photo
+from webpage.view import choose_photo, show_photo
 
 
 def show_page() -> None:

@@ -12,18 +12,15 @@ from commands.analyze import analyze
 from commands.automatic import automatic
 from commands.batch import batch
 from commands.bench import bench
-from commands.diff import diff
-from commands.download import download
+from commands.check import diff, quick, verify
+from commands.dataset import download, synth
 from commands.estimate import estimate
 from commands.evaluate import evaluate
 from commands.export import export
 from commands.group import FriendlyGroup
 from commands.predict import predict
 from commands.preprocess import preprocess
-from commands.quick import quick
-from commands.synth import synth
 from commands.train import train
-from commands.verify import verify
 from console.language import _
 
 

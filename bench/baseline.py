@@ -14,11 +14,10 @@ import torch
 from pycocotools.coco import COCO
 from torch.utils.data import DataLoader, Dataset
 
-from preprocess.coco import annotation_file
-from preprocess.geometry import FitBox, fit_box
-from preprocess.image import read_rgb
+from preprocess.annotations.table import annotation_file
+from preprocess.build.plan import SPLIT_FOLDERS, Split
+from preprocess.image import FitBox, fit_box, read_rgb
 from preprocess.raster import POLYGON
-from preprocess.sources import SPLIT_FOLDERS, Split
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]

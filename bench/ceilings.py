@@ -20,8 +20,7 @@ import numpy.typing as npt
 import torch
 
 from bench.timing import Work
-from preprocess.geometry import fit_box
-from preprocess.image import decode_rgb
+from preprocess.image import decode_rgb, fit_box
 
 U8 = npt.NDArray[np.uint8]
 T = TypeVar("T")

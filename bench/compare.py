@@ -43,9 +43,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.epoch_suite import WAIT
 from bench.hardware import Machine
 from bench.report import BenchError, BenchReport, Row, write_json
+from bench.suites.epoch import WAIT
 from cache.messages import joined, message
 
 HIGHER_UNITS = frozenset({"images/s", "samples/s", "annotations/s", "GB/s", "GFLOP/s", "times", "%"})

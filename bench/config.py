@@ -43,7 +43,7 @@ class BenchConfig:
         threads: threads of loaders, preprocessing and limits; 0 takes one per processor.
         quick: a first impression in about a minute on two cores instead of figures to quote.
         seconds: about how long each thing is measured; None: 2, or 0.4 when quick. Training is measured up to 25 times
-            as long, see `bench.epoch_suite.plan_epoch`.
+            as long, see `bench.suites.epoch.plan_epoch`.
         photos: photos of the dataset that raster and preprocess work on; None: 600, 240 where they have to be drawn, or
             64 when quick.
         megabytes: a cache built here is repeated up to this size, so that no processor cache holds it; None: 512, or

@@ -15,8 +15,7 @@ from typing import TypeVar
 
 from cache.atomic import sync_directory, write_atomically
 from cache.errors import StorageError
-from cache.place import StorageUrl
-from cache.storage import Storage, shard_files
+from cache.storage import Storage, StorageUrl, shard_files
 from cache.storage import remove as remove_local
 
 AT_ONCE = 16

@@ -8,11 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection
 
-from cache.child import end_with_parent
 from cache.errors import CacheError
-from cache.index import ShardInfo
-from cache.manifest import ShardManifest, manifest_path
+from cache.index import ShardInfo, ShardManifest, manifest_path
 from cache.messages import message
+from cache.process import end_with_parent
 from cache.reader import CacheReader
 from cache.record import checksum
 from cache.shards import describe

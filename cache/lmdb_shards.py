@@ -9,7 +9,7 @@ import lmdb
 import numpy as np
 
 from cache.errors import REBUILD, CacheCorruptError, CacheError, CacheWriteError
-from cache.fork import fork_lock
+from cache.process import fork_lock
 from cache.record import U8, Fields, RecordLayout
 
 COMMIT_RECORDS = 2

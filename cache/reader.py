@@ -11,16 +11,13 @@ from typing import Any, Self
 import numpy as np
 
 from cache.errors import REBUILD, CacheCorruptError, CacheError
-from cache.fetched_shards import FetchedShards
 from cache.index import CacheIndex, SampleTable, load_table
 from cache.messages import message
-from cache.place import StorageUrl, place
 from cache.record import U8, Fields, RecordLayout
-from cache.shard_folder import FolderConfig, ShardFolder
-from cache.shard_store import ShardStore
+from cache.remote.folder import FolderConfig, ShardFolder
+from cache.remote.shards import FetchedShards, ShardStore, read_records
 from cache.shards import ShardReader, open_reader
-from cache.storage import Storage
-from cache.zarr_ranges import read_records
+from cache.storage import Storage, StorageUrl, place
 
 FILES_PER_SHARD = 3
 """Files of a shard that stay open: three with Zarr, one with LMDB."""

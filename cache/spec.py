@@ -34,7 +34,7 @@ class CacheSpec:
         limit: only so many images of each split, evenly over it; 0 takes all.
         shard_samples: source images in a shard, on average; also the unit of resuming and of rebuilding.
         orientation: whether annotations are of the `stored` pixels of a photo, as COCO's are, or of the `upright` photo
-            that its EXIF orientation makes of them; `auto` decides photo by photo, see `preprocess.sample`.
+            that its EXIF orientation makes of them; `auto` decides photo by photo, see `preprocess.build.record`.
         outside: whether photos may lie outside the dataset's folder.
     """
 

@@ -1,4 +1,6 @@
-"""Object storage through fsspec, the only file that uses it. Requests that fail are retried a limited number of times.
+"""Where a cache lies: a folder of this machine, or a place in object storage.
+
+Object storage through fsspec, the only file that uses it. Requests that fail are retried a limited number of times.
 
 What a user has set up for the protocol's own client holds here: credentials, region and server are those of
 `AWS_PROFILE`, `AWS_ENDPOINT_URL`, `~/.aws/config` and so on, or of fsspec's own `FSSPEC_S3_...` variables.
@@ -15,12 +17,49 @@ import threading
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, TypeVar
 
 from cache.errors import StorageError
 from cache.messages import Message, message
-from cache.place import StorageUrl
+
+LOCAL_PREFIXES = ("file://", "local://")
+
+
+class StorageUrl(PurePosixPath):
+    """A place in object storage, as `s3://bucket/cache`.
+
+    It joins names as a path does, and has none of the methods by which a local file is opened: whoever means to read
+    one goes through `cache.storage`.
+    """
+
+    def __str__(self) -> str:
+        scheme, _, rest = super().__str__().partition(":")
+        return f"{scheme}://{rest.removeprefix('/')}"  # of two slashes, a path keeps one or none
+
+    @property
+    def scheme(self) -> str:
+        """Its protocol: `s3`, `gs` and so on."""
+        return self.parts[0].removesuffix(":")
+
+
+def is_url(text: str | PurePath) -> bool:
+    """Whether it names a place in object storage."""
+    if isinstance(text, PurePath):
+        return isinstance(text, StorageUrl)
+    return "://" in text and not text.startswith(LOCAL_PREFIXES)
+
+
+def place(text: str | PurePath) -> PurePath:
+    """What a user named: a `StorageUrl` if it has a protocol that is not `file`, else a `Path`."""
+    if isinstance(text, PurePath):
+        return text
+    if is_url(text):
+        return StorageUrl(text)
+    for prefix in LOCAL_PREFIXES:
+        text = text.removeprefix(prefix)
+    return Path(text)
+
 
 PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 """The package that fsspec needs for a protocol."""

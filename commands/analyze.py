@@ -14,7 +14,7 @@ from commands.options import DEFAULT_COCO, FILE, group, option
 from console.language import _
 
 if TYPE_CHECKING:
-    from preprocess.survey import QualitySurvey, SurveyConfig
+    from preprocess.check.survey import QualitySurvey, SurveyConfig
 
 
 @click.command(
@@ -58,15 +58,15 @@ def analyze(
 
     from cache.index import CacheIndex
     from cache.reader import CacheReader
-    from console.histogram import draw_histograms
     from console.inspect import show_cache_statistics, show_statistics
+    from console.pictures import draw_histograms
     from console.progress import progress_bar
     from console.quality import survey_lines
-    from preprocess.analyze import analyze as analyze_table
-    from preprocess.analyze import analyze_cache, cache_distributions, distributions
-    from preprocess.coco import annotation_file, load_persons
-    from preprocess.sources import SPLIT_FOLDERS
-    from preprocess.survey_photos import survey_cache, survey_dataset
+    from preprocess.annotations.table import annotation_file, load_persons
+    from preprocess.build.plan import SPLIT_FOLDERS
+    from preprocess.check.statistics import analyze as analyze_table
+    from preprocess.check.statistics import analyze_cache, cache_distributions, distributions
+    from preprocess.check.survey import survey_cache, survey_dataset
 
     config = _survey_config(context, given, wanted=quality)
     found: dict[str, dict[str, Any]] = {}
@@ -108,8 +108,8 @@ def analyze(
 
 def _survey_config(context: click.Context, given: dict[str, Any], *, wanted: bool) -> SurveyConfig | None:
     """What to score, or None. Options of --quality would do nothing without it, and are refused."""
-    from preprocess.quality import QualityThresholds
-    from preprocess.survey import SurveyConfig
+    from preprocess.check.quality import QualityThresholds
+    from preprocess.check.survey import SurveyConfig
 
     if wanted:
         return SurveyConfig(thresholds=QualityThresholds(**options.taken(given, "min_")), **given)

@@ -7,13 +7,12 @@ from typing import Any
 
 import click
 
+from commands.check import quick, verify
 from commands.options import DEFAULT_CACHE, DEFAULT_COCO, DEFAULT_RUN
 from commands.preprocess import preprocess
-from commands.quick import quick
 from commands.train import train
-from commands.verify import verify
-from console.confirm import confirmed
 from console.language import _
+from console.progress import confirmed
 
 
 def automatic(context: click.Context, *, yes: bool) -> None:

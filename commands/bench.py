@@ -105,11 +105,10 @@ def bench(
     if max_regression is not None:
         raise click.UsageError(_("--max-regression needs --compare BEFORE AFTER"))
     from bench.config import BenchConfig
-    from bench.suites import run_suites
+    from bench.run import run_suites
     from console.bench import BenchPrinter, show_report
-    from console.html import html_page
-    from console.markdown import markdown_tables
-    from console.tier_chart import check_picture, draw_tiers
+    from console.bench_chart import check_picture, draw_tiers
+    from console.html import html_page, markdown_tables
     from train.profiles import profile as find_profile
 
     if plot_file:

@@ -40,7 +40,7 @@ def evaluate(splits: tuple[str, ...], out: Path | None, as_json: bool, **given: 
     from console.evaluate import eval_lines
     from console.language import _
     from console.progress import progress_bar
-    from train.evaluation.config import EvalConfig
+    from train.evaluation.result import EvalConfig
     from train.evaluation.run import evaluate as run_evaluation
 
     reports = {}

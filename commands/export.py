@@ -45,7 +45,7 @@ from commands.options import option
 @options.as_json
 def export(checkpoint: Path, as_json: bool, **given: Any) -> None:
 
-    from console.export import ExportPrinter, export_lines
+    from console.evaluate import ExportPrinter, export_lines
     from export.config import ExportConfig
     from export.run import export as run_export
 

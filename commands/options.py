@@ -31,7 +31,7 @@ class Location(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
         """See `click.ParamType`."""
         if isinstance(value, str) and "://" in value:
-            from cache.place import place
+            from cache.storage import place
 
             value = place(value)
         if isinstance(value, str | Path):

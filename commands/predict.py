@@ -105,7 +105,7 @@ def predict(checkpoint: Path, kind: Any, as_json: bool, **given: Any) -> None:
     from predict.config import PredictConfig, PredictError
     from predict.plan import plan_jobs
     from predict.run import predict as run_prediction
-    from preprocess.quality import QualityThresholds
+    from preprocess.check.quality import QualityThresholds
 
     quality = QualityThresholds(**options.taken(given, "min_"))
     kind = kind or ("composite" if given["background"] else "cutout")

@@ -102,7 +102,7 @@ def preprocess(image_codec: str, threads: int, cluster: str | None, **given: Any
     from console.build import build_lines
     from console.language import _
     from console.progress import progress_bar
-    from preprocess.build import BuildConfig, build_cache
+    from preprocess.build.build import BuildConfig, build_cache
     from preprocess.cluster.address import ClusterAddress
 
     of_build = {name: given.pop(name) for name in ("coco", "out", "splits", "force", "content", "strict")}

@@ -166,7 +166,7 @@ from commands.options import CACHE, DEFAULT_CACHE, DEFAULT_RUN, FILE, FOLDER, gr
 )
 def train(file: Path | None, assignments: tuple[str, ...], resume: bool, **flags: Any) -> None:
 
-    from cache.place import place
+    from cache.storage import place
     from console.train import TrainPrinter, end_lines
     from train.loop import fit
     from train.profiles import profile as find_profile

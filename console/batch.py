@@ -19,7 +19,7 @@ from loader.augment import LEVELS
 from loader.batch import LoaderConfig
 from loader.loader import open_loader
 from loader.sheet import augmentation_gallery, contact_sheet
-from preprocess.build import BuildConfig, build_cache
+from preprocess.build.build import BuildConfig, build_cache
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

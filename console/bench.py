@@ -9,14 +9,14 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.epoch_suite import LOADER, MINUTES, STEP, WAIT
-from bench.loader_suite import NATIVE
-from bench.loader_suite import TIMES as LOADER_TIMES
-from bench.raster_suite import TIMES as RASTER_TIMES
-from bench.stage_suite import AUGMENT, BACKWARD, COPY, DECODE, FORWARD, READ, UPDATE
-from cache.messages import message
-from console.kernels import LogPrinter
+from bench.suites.epoch import LOADER, MINUTES, STEP, WAIT
+from bench.suites.loader import NATIVE
+from bench.suites.loader import TIMES as LOADER_TIMES
+from bench.suites.raster import TIMES as RASTER_TIMES
+from bench.suites.stages import AUGMENT, BACKWARD, COPY, DECODE, FORWARD, READ, UPDATE
+from cache.messages import Message, message
 from console.language import _, translated
+from console.progress import LogPrinter
 from console.text import duration, figure, standard_output, tell
 
 if TYPE_CHECKING:
@@ -40,10 +40,14 @@ TITLES = {
     "tiers": message("TIERS: minutes per epoch of 45,174 images"),
 }
 _COMPARISONS = (
-    ("raster", RASTER_TIMES.format("bytes"), message("Masks are drawn {times} times as fast as by pycocotools.")),
+    (
+        "raster",
+        Message(RASTER_TIMES, name="bytes"),
+        message("Masks are drawn {times} times as fast as by pycocotools."),
+    ),
     (
         "loader",
-        LOADER_TIMES.format(NATIVE),
+        Message(LOADER_TIMES, name=NATIVE),
         message("Batches come {times} times as fast as from a DataLoader that makes them anew."),
     ),
 )
@@ -58,7 +62,7 @@ TIERS_NOTE = message(
 
 
 class BenchPrinter:
-    """A `bench.suites.Listener` that says on standard error which suite is being measured."""
+    """A `bench.run.Listener` that says on standard error which suite is being measured."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from cache.spec import CacheSpec
 from console.language import _, ngettext, translated
 from console.text import by_reason, count, duration, rejected, size
-from preprocess.build import BuildReport
-from preprocess.changes import SplitChanges, stale_reasons
+from preprocess.build.build import BuildReport
+from preprocess.build.changes import SplitChanges, stale_reasons
 
 if TYPE_CHECKING:
-    from preprocess.synth import SynthReport
+    from preprocess.synth.dataset import SynthReport
 
 SHOWN_REJECTIONS = 10
 

@@ -1,7 +1,7 @@
-"""`python -m console.catalogue`: bring the catalogues of all languages up to date with the source, and compile them.
+"""`python -m console.catalogue`: update the catalogues of all languages from the source, and compile them.
 
-Messages are found by Babel: the first argument of `_`, `message`, `ngettext`, `count`, and of the errors that are raised
-with a template. What has no translation yet is printed, and the exit status is then 1.
+Babel finds the messages: the first argument of `_`, `message`, `ngettext`, `count` and of errors that are raised with a
+template. What has no translation yet is printed, and the exit status is then 1.
 """
 
 from __future__ import annotations

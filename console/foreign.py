@@ -1,4 +1,4 @@
-"""What click, other libraries and the system say in the middle of our messages, for Babel to find. Nothing imports this.
+"""What click, other libraries and the system say within our messages, for Babel to find. Nothing imports this file.
 
 Where a text is not here, or holds values that its library has filled in, it stays English.
 """

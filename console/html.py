@@ -1,4 +1,7 @@
-"""A benchmark's report as a self-contained HTML page, in English; see `templates/bench.html.j2`."""
+"""A benchmark's report as a self-contained HTML page, in English; see `templates/bench.html.j2`.
+
+A benchmark's report as Markdown tables, for pages that people read.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ import jinja2
 
 from bench.report import BenchReport, Kind, Row
 from console.bench import TITLES, conclusions, grouped, spread_text, value_text
+from console.bench_chart import by_profile, tier_svg
 from console.language import ENGLISH, speaking
 from console.text import figure, size
-from console.tier_chart import by_profile, tier_svg
 
 LESS_IS_BETTER = ("s", "min", "MB")
 """Units in which the limit is the lowest possible value, not the highest."""
@@ -109,3 +112,29 @@ def _facts(report: BenchReport) -> dict[str, str]:
         ),
         "Setup": ", ".join(filter(None, setup)),
     }
+
+
+HEAD = "| what | median | p10 to p90 | limit | of it |\n| --- | ---: | ---: | --- | ---: |"
+
+
+def markdown_tables(report: BenchReport) -> str:
+    """One table a suite and setup, each figure beside its limit; the tiers are left out."""
+    machine = report.environment
+    gpus = "".join(f", {gpu.name}" for gpu in machine.gpus)
+    features = f" ({', '.join(machine.features)})" if machine.features else ""
+    versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
+    lines = [f"{machine.processor}, {machine.cores} cores{features}{gpus}; {machine.system}; {versions}."]
+    for suite, rows in grouped((row for row in report.rows if row.suite != "tiers"), "suite"):
+        lines += ["", f"### {TITLES[suite]}"]
+        for setup, group in grouped(rows, "setup"):
+            lines += ["", f"{setup}:", "", HEAD, *(_line(row) for row in group)]
+            notes = dict.fromkeys(f"*{row.name}*: {row.note}." for row in group if row.note)
+            lines += ["", *notes] if notes else []
+    return "\n".join(lines) + "\n"
+
+
+def _line(row: Row) -> str:
+    spread = f"{figure(row.p10)} to {figure(row.p90)}" if row.p10 is not None and row.p90 is not None else ""
+    limit = f"{figure(row.limit)} {row.limit_name}" if row.limit is not None else ""
+    ratio = f"{100 * row.ratio:.3g} %" if row.ratio is not None else ""
+    return f"| {row.name} | {figure(row.value)} {row.unit} | {spread} | {limit} | {ratio} |"

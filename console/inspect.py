@@ -12,10 +12,9 @@ from console.text import by_reason, count, size, standard_output
 
 if TYPE_CHECKING:
     from bench.hardware import Machine
-    from preprocess.analyze import CacheStatistics, Statistics, Summary
-    from preprocess.cache_soundness import CacheReport
-    from preprocess.soundness import DatasetReport, Finding, SplitReport
-    from preprocess.structure import Check
+    from preprocess.check.statistics import CacheStatistics, Statistics, Summary
+    from preprocess.check.structure import Check
+    from preprocess.check.verify import CacheReport, DatasetReport, Finding, SplitReport
 
 SHOWN_FINDINGS = 20
 """How many findings are printed; the others are counted, and `--json` gives them all."""

@@ -50,7 +50,7 @@ _speech = _Speech(ENGLISH, gettext.NullTranslations(), True)
 
 
 def _(template: str, /, **values: object) -> str:
-    """A message in the language in use: `_("{count} images", count=3)`. Values that are messages are translated, too."""
+    """A message in the language in use: `_("{count} images", count=3)`. Messages in the values are translated, too."""
     return Message(template, **values).translated(_gettext)
 
 

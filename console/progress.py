@@ -1,14 +1,22 @@
-"""A bar that shows how far something is; without a terminal, a line now and then."""
+"""A bar that shows how far something is; without a terminal, a line now and then.
+
+Asking once: yes or no, in the language in use.
+
+What packages below log for people to read, printed on standard error in the language in use.
+"""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import click
+
 from cache.messages import message
-from console.language import _
+from console.language import _, translated
 from console.text import duration, size, tell
 
 LINE_EVERY = 10.0
@@ -78,3 +86,46 @@ def _amount(done: int, total: int, unit: str) -> str:
 
 def _rate(rate: float, unit: str) -> str:
     return size(int(rate)) if unit == "bytes" else f"{rate:,.0f}"
+
+
+def confirmed(question: str, *, default: bool) -> bool:
+    """Ask until the answer is yes or no; an empty one is the default. English answers are always understood.
+
+    Raises:
+        click.Abort: there is nobody to answer.
+    """
+    yes, no = _("y"), _("n")
+    hint = f"{yes.upper()}/{no}" if default else f"{yes}/{no.upper()}"
+    while True:
+        answer = click.prompt(f"{question} [{hint}]", default="", show_default=False)
+        word = answer.strip().casefold()
+        if not word:
+            return default
+        if word in (yes, _("yes"), "y", "yes"):
+            return True
+        if word in (no, _("no"), "n", "no"):
+            return False
+        print(_("Please answer {yes} or {no}.", yes=yes, no=no), file=sys.stderr)
+
+
+class LogPrinter(logging.Handler):
+    """Prints each record as a line of its own, by a template with `{note}`."""
+
+    def __init__(self, template: str = "   {note}") -> None:
+        super().__init__()
+        self._template = template
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        tell(_(self._template, note=translated(record.getMessage())))
+
+
+@contextmanager
+def kernel_notes() -> Iterator[None]:
+    """Within the block, print where compiled kernels are kept if that is not where they should be."""
+    log, printer = logging.getLogger("cache.kernel"), LogPrinter(message("   Note: {note}"))
+    log.addHandler(printer)
+    try:
+        yield
+    finally:
+        log.removeHandler(printer)

@@ -10,8 +10,8 @@ from console.language import _, translated
 from console.text import at_most, count
 
 if TYPE_CHECKING:
-    from preprocess.quality import QualityThresholds
-    from preprocess.survey import QualitySurvey
+    from preprocess.check.quality import QualityThresholds
+    from preprocess.check.survey import QualitySurvey
 
 SHOWN_WORST = 5
 """Photos that are named."""

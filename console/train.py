@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from console.language import _, translated
 from console.progress import progress_bar
 from console.text import at_most, bulleted, duration, underlined
-from loader.damage import BadRecord
+from loader.bad_records import BadRecord
 from train.result import EpochResult, FitResult, StartInfo
 
 NOTABLE_WARMUP = 3.0

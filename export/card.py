@@ -6,10 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 
 from cache.choices import Crowd, ExportFormat, Fit, ImageRule
-from export.check import TOLERANCE
+from export.check import CHECKPOINT, TOLERANCE, ExportReport
 from export.config import FILES
 from export.record import THRESHOLD, TrainingRecord
-from export.report import CHECKPOINT, ExportReport
 from train.result import TARGETS
 
 LICENCE = "apache-2.0"

@@ -1,6 +1,8 @@
 """Exported files at work, as their users have them: how far their answers are from the checkpoint's, and how fast.
 
 Suffixes: N images, 3 RGB, 1 the person probability, H and W pixels.
+
+The result of an export.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from cache.messages import listed
 from export.config import FILES, ExportConfig, ExportError
 from export.network import INPUT, LEAST_STRIDES, OUTPUT
 from export.record import THRESHOLD
-from preprocess.synth import SynthConfig, render
+from preprocess.synth.dataset import SynthConfig, render
 
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
@@ -228,3 +230,70 @@ def refuses_other_sizes(answer: Answer, stride: int) -> bool:
 def versions() -> dict[str, str]:
     """Versions of what computes."""
     return {name: str(import_module(name).__version__) for name in ("torch", "onnxruntime") if find_spec(name)}
+
+
+CHECKPOINT = "checkpoint"
+"""The name in `ExportReport.latency` of what is not a file."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportedFile:
+    """One file.
+
+    Attributes:
+        format: which.
+        path: where it lies.
+        bytes: of it.
+        difference: of its answers, read back from the disk, from the checkpoint's.
+        refuses_other_sizes: whether an image whose height is no multiple of the stride is an error.
+    """
+
+    format: ExportFormat
+    path: Path
+    bytes: int
+    difference: Difference
+    refuses_other_sizes: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    """An export.
+
+    Attributes:
+        model: the checkpoint.
+        network: its network, as `unet 32`.
+        parameters: of it.
+        stride: height and width are multiples of so many pixels.
+        normalisation: what the network does first: `mean` and `std` by channel.
+        trained_side: side of the square that it was trained on, pixels.
+        side: at which it was compared and timed.
+        opset: of ONNX; None without that.
+        metadata: what the files say of themselves.
+        files: that were written, without the card.
+        card: the model card.
+        latency: of one image at `side`, by `CHECKPOINT` and format; empty if not measured.
+        threads: of each while it was timed.
+        environment: where that was: processor and versions.
+        notes: what is worth knowing, a sentence each.
+    """
+
+    model: Path
+    network: str
+    parameters: int
+    stride: int
+    normalisation: Mapping[str, tuple[float, ...]]
+    trained_side: int
+    side: int
+    opset: int | None
+    metadata: Mapping[str, str]
+    files: tuple[ExportedFile, ...]
+    card: Path
+    latency: Mapping[str, Latency]
+    threads: int
+    environment: Mapping[str, str]
+    notes: tuple[str, ...]
+
+    @property
+    def least(self) -> int:
+        """The least height and width, pixels."""
+        return LEAST_STRIDES * self.stride

@@ -16,7 +16,7 @@ from cache.messages import message
 from export.network import INPUT, LEAST_STRIDES, OUTPUT
 from model.base import SegmentationNetwork
 from train.checkpoint import Checkpoint
-from train.evaluation.config import EvalConfig
+from train.evaluation.result import EvalConfig
 from train.result import EpochResult
 
 THRESHOLD = 0.5

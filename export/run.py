@@ -13,9 +13,12 @@ from cache.choices import ExportFormat
 from cache.files import file_digest
 from export.card import write_card
 from export.check import (
+    CHECKPOINT,
     F32,
     U8,
     Answer,
+    ExportedFile,
+    ExportReport,
     Latency,
     batches,
     check,
@@ -30,7 +33,6 @@ from export.check import (
 from export.config import CARD, FILES, ExportConfig, ExportError, reason_of
 from export.network import check_least_side, normalisation, trace
 from export.record import metadata, read_record
-from export.report import CHECKPOINT, ExportedFile, ExportReport
 from export.write import check_free, commit, older_files, work_folder, write_onnx, write_program
 from model.base import check_side
 from train.checkpoint import load_checkpoint

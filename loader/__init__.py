@@ -1,8 +1,8 @@
 """Cache -> batches: `with open_loader(LoaderConfig(cache=...)) as loader: for batch in loader: ...`."""
 
 from loader.augment import LEVELS, AugmentConfig
+from loader.bad_records import BadRecord
 from loader.batch import Batch, LoaderConfig, LoaderState
-from loader.damage import BadRecord
 from loader.loader import Loader, open_loader
 
 __all__ = ["LEVELS", "AugmentConfig", "BadRecord", "Batch", "Loader", "LoaderConfig", "LoaderState", "open_loader"]

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from cache.choices import Backend, Level, OnBadRecord, Order
 from cache.messages import message
-from cache.shard_folder import FolderConfig
+from cache.remote.folder import FolderConfig
 from loader.augment import LEVELS, AugmentConfig
-from loader.damage import BadRecord
+from loader.bad_records import BadRecord
 from loader.order import BatchPlan
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class LoaderConfig:
     """How to turn one split of a cache into batches.
 
     Attributes:
-        cache: the cache's folder, or its `cache.place.StorageUrl`.
+        cache: the cache's folder, or its `cache.storage.StorageUrl`.
         split: `train` or `val`.
         batch_size: samples in a batch of this rank.
         backend: `native` (CPU threads), `dali`, `resident` (decoded once, in the device's memory), or `auto`.

@@ -20,12 +20,12 @@ from torch.utils.dlpack import from_dlpack
 
 from cache.messages import message
 from cache.record import RecordLayout
-from loader.ahead import draw
+from loader.bad_records import RecordCheck
 from loader.batch import Batch, LoaderConfig
-from loader.damage import RecordCheck
 from loader.kernels import BLANK, copy_images, copy_packed_planes
 from loader.order import BatchPlan
-from loader.record_map import IMAGE, RecordMap
+from loader.prefetch import draw
+from loader.records import IMAGE, RecordMap
 
 if TYPE_CHECKING:
     from cache.reader import CacheReader

@@ -1,6 +1,6 @@
 """Numba kernels that make batches of records as they are: the fast part of the loaders. No interpreter, no allocation.
 
-Records come as memory addresses (see `loader.record_map`), so that one call makes a whole batch out of memory maps.
+Records come as memory addresses (see `loader.records`), so that one call makes a whole batch out of memory maps.
 S is the side; a plane is packed eight pixels a byte, least significant bit first.
 """
 

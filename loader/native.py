@@ -13,14 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cache.fork import fork_lock
-from loader.ahead import PendingBatch, ThreadPool, draw, prefetch
+from cache.process import fork_lock
+from loader.bad_records import RecordCheck
 from loader.batch import Batch, LoaderConfig
-from loader.buffers import OFF_LINE, host_buffer
-from loader.damage import RecordCheck
 from loader.kernels import BLANK, copy_records, unpack_planes
 from loader.order import BatchPlan
-from loader.record_map import IMAGE, RecordMap
+from loader.prefetch import OFF_LINE, PendingBatch, ThreadPool, draw, host_buffer, prefetch
+from loader.records import IMAGE, RecordMap
 from loader.warp import warp_records
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.choices import Order
-from cache.place import is_url
+from cache.storage import is_url
 
 I64 = npt.NDArray[np.int64]
 

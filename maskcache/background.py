@@ -13,7 +13,7 @@ from cache.messages import message
 from predict import background
 from predict.mask import draw_mask
 from predict.photo import decode_photo
-from predict.square import find_persons, fit_square
+from predict.pipeline import find_persons, fit_square
 from preprocess.errors import ImageError
 from preprocess.image import quiet_pillow, read_file
 from train.predictor import Trained, load_predictor

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cache.choices import NetworkName
     from model.base import SegmentationNetwork, check_side
-    from model.encoder_unet import EncoderError
-    from model.encoder_weights import start_encoder
+    from model.encoder_unet import EncoderError, start_encoder
     from model.loss import LOSSES, bce_dice
     from model.metrics import Scores, count_pixels
     from model.network import NETWORKS, NetworkConfig, build_network
@@ -31,8 +30,7 @@ __all__ = [
 
 _HOMES = {
     "model.base": ("SegmentationNetwork", "check_side"),
-    "model.encoder_unet": ("EncoderError",),
-    "model.encoder_weights": ("start_encoder",),
+    "model.encoder_unet": ("EncoderError", "start_encoder"),
     "model.loss": ("LOSSES", "bce_dice"),
     "model.metrics": ("Scores", "count_pixels"),
     "model.network": ("NETWORKS", "NetworkConfig", "NetworkName", "build_network"),

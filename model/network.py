@@ -9,11 +9,9 @@ import torch
 
 from cache.choices import NetworkName
 from cache.messages import message
-from model.attention_unet import AttentionUNet
 from model.base import SegmentationNetwork
 from model.encoder_unet import PREFIX, EncoderUNet
-from model.resunet import ResUNet
-from model.unet import UNet
+from model.unets import AttentionUNet, ResUNet, UNet
 
 NETWORKS: dict[NetworkName, Callable[[int, float], SegmentationNetwork]] = {
     "unet": UNet,

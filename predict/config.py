@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from cache.choices import Device, Precision, PredictFormat, PredictKind, VideoFormat
 from cache.messages import UserError, listed
-from preprocess.quality import QualityThresholds
+from preprocess.check.quality import QualityThresholds
 
 Status = Literal["done", "skipped", "rejected"]
 
@@ -36,7 +36,7 @@ class PredictConfig:
         smooth: for videos: weight of the frames before where nothing moves, from 0 (none) to below 1.
         hard: a mask of 0 and 255 instead of the probability.
         threshold: probability above which a pixel counts as a person: for `hard`, and for the reported coverage.
-        refine: draw the mask's edges along the photo's, see `predict.refine`.
+        refine: draw the mask's edges along the photo's, see `predict.mask`.
         overwrite: make results anew that are there already, however they were made.
         side: of the square that the network sees, pixels; None: as in training.
         batch_size: photos that are predicted together, at most; 0: as in training.

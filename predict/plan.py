@@ -11,7 +11,7 @@ from typing import NamedTuple
 from predict.background import Background, parse_background
 from predict.config import STANDARD, PredictConfig, PredictError
 from predict.photo import SUFFIXES
-from predict.video.format import VIDEO_SUFFIXES, choose_encoding, is_video
+from predict.video.sink import VIDEO_SUFFIXES, choose_encoding, is_video
 
 Input = tuple[Path | None, Path]
 """A photo or video to read, None for standard input, and the place of its result in the folder of results."""

@@ -17,9 +17,9 @@ from cache.files import file_digest
 from cache.messages import joined, message
 from predict.background import Background, Blur, Colour
 from predict.config import PredictConfig, PredictError
-from predict.encode import read_comment
+from predict.photo import read_comment
 from predict.plan import Plan
-from predict.video.format import is_video
+from predict.video.sink import is_video
 from preprocess.image import quiet_pillow
 
 

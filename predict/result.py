@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from cache.choices import PredictKind
 from predict.config import STANDARD, Status
-from preprocess.quality import QualityThresholds
+from preprocess.check.quality import QualityThresholds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,8 @@ class PhotoResult(Result):
     """A photo.
 
     Attributes:
-        scores: of the photo and its mask, by name, 0 to 100; empty if it is not done. See `preprocess.quality`, and
-            `predict.mask.certainty`, which has no threshold.
+        scores: of the photo and its mask, by name, 0 to 100; empty if it is not done. See
+            `preprocess.check.quality`, and `predict.mask.certainty`, which has no threshold.
     """
 
     scores: Mapping[str, float] = dataclasses.field(default_factory=dict)

@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 
 from cache import files
 from cache.messages import system_reason
-from cache.place import is_url
+from cache.storage import is_url
 from preprocess.errors import DatasetError, ImageError
 
 LONGEST_NAME = 255

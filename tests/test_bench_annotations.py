@@ -8,12 +8,11 @@ import psutil
 import pytest
 from pycocotools import mask as coco_mask
 
-from bench import annotation_file, annotations_suite
-from bench.annotation_file import ANNOTATIONS, IMAGES, write_annotation_file
-from bench.annotations_suite import annotation_rows
 from bench.config import BenchConfig, Setup
 from bench.material import open_material
-from preprocess.coco import load_persons
+from bench.suites import annotations
+from bench.suites.annotations import ANNOTATIONS, IMAGES, annotation_rows, write_annotation_file
+from preprocess.annotations.table import load_persons
 from preprocess.raster import POLYGON
 
 SCALE = 0.005
@@ -77,7 +76,7 @@ def test_every_annotation_is_as_coco_has_it(content):
         keypoints = np.reshape(annotation["keypoints"], (17, 3))
         assert np.count_nonzero(keypoints[:, 2]) == annotation["num_keypoints"]
         assert not keypoints[keypoints[:, 2] == 0].any()
-    assert crowds == pytest.approx(annotation_file.CROWD_SHARE * len(content["annotations"]), rel=0.5)
+    assert crowds == pytest.approx(annotations.CROWD_SHARE * len(content["annotations"]), rel=0.5)
 
 
 def test_its_table_has_cocos_statistics(path):
@@ -106,7 +105,7 @@ def test_the_smallest_file_has_one_of_each(tmp_path):
 
 
 def test_the_suite_measures_all_readers(monkeypatch):
-    monkeypatch.setattr(annotations_suite, "QUICK_SCALE", SCALE)
+    monkeypatch.setattr(annotations, "QUICK_SCALE", SCALE)
     setup = Setup.of(BenchConfig(quick=True, seconds=0.01, suites=("raster",)))
     with open_material(setup) as material:
         rows = {row.name: row for row in annotation_rows(setup, material)}

@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner
 
 from bench.compare import BETWEEN_RUNS, HIGHER_UNITS, LOWER_UNITS, MOST_BETWEEN_RUNS, Pair, better_of, compare_files
-from bench.epoch_suite import WAIT
 from bench.hardware import Gpu, Machine
 from bench.report import BenchError, BenchReport, Row
+from bench.suites.epoch import WAIT
 from bench.timing import Rates
 from cli import main
 from console.compare import conclusions, notes, show_comparison

@@ -22,9 +22,9 @@ from bench.calibration import (
 )
 from bench.census import Census, Operation, count_step, take_census
 from bench.estimate import NETWORKS, card_rows, estimate_profile, estimate_step, leave_one_out
-from bench.model_suite import count_flops
 from bench.report import BenchError, Row
 from bench.roofline import CARDS, COPIED, Card, Roof, find_card, implied_efficiency, memory_bound_share, step_seconds
+from bench.suites.model import count_flops
 from cli import main
 from model import LOSSES, NetworkConfig, build_network
 from train.profiles import PROFILES

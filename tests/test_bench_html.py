@@ -15,14 +15,14 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.estimate import GUIDE, guide_rows
 from bench.hardware import Gpu, Machine
 from bench.report import BenchError, BenchReport, Row
-from bench.tiers import GUIDE, guide_rows
 from cli import main
 from console.bench import conclusions, value_text
+from console.bench_chart import by_profile, draw_tiers, tier_svg
 from console.html import html_page, percent, share_of_limit
 from console.text import figure
-from console.tier_chart import by_profile, draw_tiers, tier_svg
 
 RESULTS = sorted((Path(__file__).resolve().parents[1] / "bench" / "results").glob("*.json"))
 VOID = {"meta", "br", "hr", "img", "link", "input", "col", "base"}
@@ -289,7 +289,7 @@ def test_what_cannot_be_drawn_says_why(tmp_path):
 
 
 def bench(monkeypatch, rows, *arguments, code=0):
-    monkeypatch.setattr("bench.suites.run_suites", lambda config, listener: report_of(rows))
+    monkeypatch.setattr("bench.run.run_suites", lambda config, listener: report_of(rows))
     result = CliRunner(catch_exceptions=False).invoke(main, ["bench", "--profile", "cpu", *map(str, arguments)])
     assert result.exit_code == code, result.output
     return result

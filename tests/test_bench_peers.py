@@ -22,26 +22,24 @@ import pytest
 import bench.peers
 from bench.config import BenchConfig, Setup
 from bench.material import Material
-from bench.peers import environment as environment_module
+from bench.peers import datasets as environment_module
 from bench.peers import runner as runner_module
-from bench.peers.child import ContentError, Epoch, Pump, Window, check_epoch
+from bench.peers.child import ContentError, Epoch, Pump, Window, check_epoch, descendants, memory_bytes, usage
 from bench.peers.contestants.records import warp
-from bench.peers.datasets import Datasets
+from bench.peers.datasets import Datasets, find_python
 from bench.peers.entries import entry_groups, limit, ours
-from bench.peers.environment import find_python
 from bench.peers.runner import Result, Runner, Score, Worker
 from bench.peers.samples import Samples
 from bench.peers.suite import peer_rows, peer_suite
 from bench.peers.task import OWN, Entry, PeerError, Task
-from bench.peers.usage import descendants, memory_bytes, usage
 from bench.report import BenchError
 from cache.errors import CacheError
 from loader.augment import LEVELS, draw_parameters
 from loader.batch import LoaderConfig
 from loader.loader import open_loader
 from loader.order import epoch_order
-from preprocess.synth import SynthConfig, make_dataset
-from preprocess.workplace import lock_folder
+from preprocess.build.folder import lock_folder
+from preprocess.synth.dataset import SynthConfig, make_dataset
 
 SIDE, BATCH, RECORDS, PHOTOS = 64, 2, 40, 6
 MEBIBYTE = 1 << 20

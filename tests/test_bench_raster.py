@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench import raster_fuzz
 from bench.baseline import CocoMasks, PolygonFills
-from bench.raster_fuzz import count_differences, fuzz_drawings
-from bench.raster_suite import compare_photos
+from bench.suites import raster
+from bench.suites.raster import compare_photos, count_differences, fuzz_drawings
 from cache.spec import CacheSpec
+from preprocess.build.plan import read_split
 from preprocess.raster import RLE, fill_union, fill_union_bits
-from preprocess.sources import read_split
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
 
@@ -60,8 +59,8 @@ def test_photos_are_compared_pixel_by_pixel(dataset, monkeypatch):
     _, split = dataset
     pixels = int((split.table.height * split.table.width)[split.rows].sum())
     assert compare_photos(dataset[0], split) == (0, 4 * pixels)
-    monkeypatch.setattr(raster_fuzz, "fill_union", flip_a_pixel)
-    monkeypatch.setattr(raster_fuzz, "fill_union_bits", flip_a_bit)
+    monkeypatch.setattr(raster, "fill_union", flip_a_pixel)
+    monkeypatch.setattr(raster, "fill_union_bits", flip_a_bit)
     assert compare_photos(dataset[0], split) == (2 * len(split.rows), 4 * pixels)
 
 
@@ -87,6 +86,6 @@ def test_fuzzing_notices_each_wrong_pixel(monkeypatch):
     drawings = list(fuzz_drawings(300, seed=0))
     pixels = sum(drawing.height * drawing.width for drawing in drawings)
     assert count_differences(300) == (0, 2 * pixels)
-    monkeypatch.setattr(raster_fuzz, "fill_union", flip_a_pixel)
-    monkeypatch.setattr(raster_fuzz, "fill_union_bits", flip_a_bit)
+    monkeypatch.setattr(raster, "fill_union", flip_a_pixel)
+    monkeypatch.setattr(raster, "fill_union_bits", flip_a_bit)
     assert count_differences(300) == (2 * len(drawings), 2 * pixels)

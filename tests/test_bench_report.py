@@ -10,10 +10,10 @@ import json
 import pytest
 
 from bench.config import BenchConfig, Setup
-from bench.epoch_suite import BOTH, LOADER, MINUTES, STEP, WAIT
+from bench.estimate import GUIDE, guide_rows, machine_row, stored_rows
 from bench.hardware import Machine
 from bench.report import BenchError, BenchReport, Row
-from bench.tiers import GUIDE, guide_rows, machine_row, stored_rows
+from bench.suites.epoch import BOTH, LOADER, MINUTES, STEP, WAIT
 from bench.timing import Rates
 from console.bench import TIERS_NOTE, BenchPrinter, conclusions, show_report
 

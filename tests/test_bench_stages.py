@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from bench import stage_suite
 from bench.config import BenchConfig, Setup
-from bench.epoch_suite import AT_MOST, STEPS, Training, overlap, plan_epoch
 from bench.material import open_material
-from bench.model_suite import count_flops, named_peak
 from bench.report import BenchReport, Row
-from bench.stage_suite import RECORDS, both_ways, forward, read_records, update
+from bench.suites import stages
+from bench.suites.epoch import AT_MOST, STEPS, Training, overlap, plan_epoch
+from bench.suites.model import count_flops, named_peak
+from bench.suites.stages import RECORDS, both_ways, forward, read_records, update
 from bench.timing import Rates, measure_together
 from bench.workloads import PeakMemory, build_step, loader_config, random_batch
 from cache.reader import CacheReader
 from console.bench import conclusions
 from loader.loader import open_loader
 from model.network import NetworkConfig
-from preprocess.synth import SynthConfig, make_dataset
+from preprocess.synth.dataset import SynthConfig, make_dataset
 
 TINY = {
     "profile": "cpu",
@@ -166,11 +166,11 @@ def test_a_peak_has_a_name(gpu, precision, peak, name):
 
 
 def test_every_stage_has_a_rate_and_a_limit_of_its_own(setup, monkeypatch):
-    monkeypatch.setattr(stage_suite, "READ_BYTES", 1 << 20)
-    monkeypatch.setattr(stage_suite, "COPIED_BYTES", 1 << 20)
+    monkeypatch.setattr(stages, "READ_BYTES", 1 << 20)
+    monkeypatch.setattr(stages, "COPIED_BYTES", 1 << 20)
     monkeypatch.setattr("bench.ceilings.GEMM_SIZE", {"cpu": 64})
     with open_material(setup) as material:
-        rows = {row.name: row for row in stage_suite.stage_rows(setup, material)}
+        rows = {row.name: row for row in stages.stage_rows(setup, material)}
     assert list(rows) == NAMES
     assert {row.unit for row in rows.values()} == {"images/s"}
     assert all(row.value > 0 and row.limit > 0 and row.runs == setup.rounds for row in rows.values())

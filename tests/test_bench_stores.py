@@ -8,14 +8,12 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
-import bench.store_suite
-import bench.verify_suite
+import bench.suites.stores
 from bench.config import BenchConfig, Setup
 from bench.material import open_material
-from bench.store_suite import store_rows
-from bench.verify_suite import verify_rows
+from bench.suites.stores import store_rows, verify_rows
 from cache.record import RecordLayout
-from preprocess.synth import SynthConfig, make_dataset
+from preprocess.synth.dataset import SynthConfig, make_dataset
 
 TINY = {
     "profile": "cpu",
@@ -40,7 +38,7 @@ def coco(tmp_path_factory):
 def measure(coco, tmp_path, monkeypatch):
     """Rows of a suite by name; nothing of it stays on disk."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(bench.verify_suite, "CAT_BYTES", 1 << 20)
+    monkeypatch.setattr(bench.suites.stores, "CAT_BYTES", 1 << 20)
     setup = Setup.of(BenchConfig(coco=coco, **TINY))
 
     def run(suite):
@@ -68,13 +66,13 @@ def test_verifying_is_compared_with_reading(measure):
 
 
 def test_a_cache_that_is_not_sound_is_not_measured(measure, monkeypatch):
-    monkeypatch.setattr(bench.verify_suite, "check_split", lambda reader, threads: iter(["a damage"]))
+    monkeypatch.setattr(bench.suites.stores, "check_split", lambda reader, threads: iter(["a damage"]))
     with pytest.raises(AssertionError, match="a damage"):
         measure(verify_rows)
 
 
 def test_stores_are_compared_with_files_and_memory(measure, monkeypatch):
-    monkeypatch.setattr(bench.store_suite, "SHARD_SAMPLES", 30)
+    monkeypatch.setattr(bench.suites.stores, "SHARD_SAMPLES", 30)
     rows = measure(store_rows)
     assert {row.unit for row in rows.values()} == {"samples/s"}
     for store in ("lmdb", "zarr"):
@@ -87,16 +85,16 @@ def test_stores_are_compared_with_files_and_memory(measure, monkeypatch):
 
 def test_what_is_read_is_what_was_written(tmp_path, monkeypatch):
     """Otherwise the comparison would be of different things."""
-    monkeypatch.setattr(bench.store_suite, "SHARD_SAMPLES", 4)
+    monkeypatch.setattr(bench.suites.stores, "SHARD_SAMPLES", 4)
     layout = RecordLayout(64, "raw")
     records = np.random.default_rng(0).integers(0, 256, (11, layout.raw_bytes), np.uint8)
     order = [7, 0, 10, 3, 5]
     with ExitStack() as stack, ThreadPoolExecutor(2) as pool:
-        reads = [bench.store_suite._open(stack, store, tmp_path, layout, records) for store in ("lmdb", "zarr")]
-        reads.append(bench.store_suite._open_library("zarr-python", tmp_path))
+        reads = [bench.suites.stores._open(stack, store, tmp_path, layout, records) for store in ("lmdb", "zarr")]
+        reads.append(bench.suites.stores._open_library("zarr-python", tmp_path))
         for read in reads:
             ring = np.zeros((5, layout.raw_bytes), np.uint8)
-            work = bench.store_suite._gather(pool, 2, read, order, ring)
+            work = bench.suites.stores._gather(pool, 2, read, order, ring)
             work.run()
             assert work.items == 5
             np.testing.assert_array_equal(ring, records[order])

@@ -29,12 +29,11 @@ from bench.ceilings import (
     thread_pool,
 )
 from bench.config import USUAL_SUITES, BenchConfig, Setup
-from bench.convolutions import shapes_of
-from bench.material import open_material
-from bench.model_suite import count_flops
-from bench.replica import repeat_cache
+from bench.material import open_material, repeat_cache
 from bench.report import BenchError
-from bench.suites import run_suites
+from bench.run import run_suites
+from bench.suites.convolutions import shapes_of
+from bench.suites.model import count_flops
 from bench.workloads import loader_config, pull
 from cache.errors import CacheError
 from cache.index import CacheIndex
@@ -43,10 +42,10 @@ from cache.spec import CacheSpec
 from loader.batch import LoaderConfig
 from loader.loader import open_loader
 from model.network import NETWORKS, NetworkConfig
-from preprocess.build import BuildConfig, build_cache
-from preprocess.sample import native_planes
-from preprocess.sources import read_split
-from preprocess.synth import SynthConfig, make_dataset
+from preprocess.build.build import BuildConfig, build_cache
+from preprocess.build.plan import read_split
+from preprocess.build.record import native_planes
+from preprocess.synth.dataset import SynthConfig, make_dataset
 
 TINY = {
     "profile": "cpu",
@@ -101,13 +100,13 @@ def small_limits():
     """Smaller data than a real benchmark takes, where its size is no part of the configuration."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bench.ceilings.GEMM_SIZE", {"cpu": 64})
-        patch.setattr("bench.machine_suite.DISK_BYTES", 1 << 20)
-        patch.setattr("bench.machine_suite.COPY_BYTES", 1 << 20)
-        patch.setattr("bench.stage_suite.READ_BYTES", 1 << 20)
-        patch.setattr("bench.stage_suite.COPIED_BYTES", 1 << 20)
-        patch.setattr("bench.annotations_suite.QUICK_SCALE", 0.005)
-        patch.setattr("bench.preprocess_suite.QUICK_MEMORY_IMAGES", (5, 10))
-        patch.setattr("bench.verify_suite.CAT_BYTES", 1 << 20)
+        patch.setattr("bench.suites.machine.DISK_BYTES", 1 << 20)
+        patch.setattr("bench.suites.machine.COPY_BYTES", 1 << 20)
+        patch.setattr("bench.suites.stages.READ_BYTES", 1 << 20)
+        patch.setattr("bench.suites.stages.COPIED_BYTES", 1 << 20)
+        patch.setattr("bench.suites.annotations.QUICK_SCALE", 0.005)
+        patch.setattr("bench.suites.preprocess.QUICK_MEMORY_IMAGES", (5, 10))
+        patch.setattr("bench.suites.stores.CAT_BYTES", 1 << 20)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # so small a network only waits for its threads
         yield

@@ -11,15 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache import files, shard_folder, shard_store, storage
+from cache import files, storage
 from cache.errors import CacheCorruptError, CacheError
-from cache.file_lock import lock_file, try_lock
-from cache.place import StorageUrl
 from cache.reader import CacheReader
-from cache.shard_folder import FolderConfig, ShardFolder
+from cache.remote import shards
+from cache.remote.folder import FolderConfig, ShardFolder, lock_file, try_lock
 from cache.spec import CacheSpec
-from cache.storage import Retries, StoppedError
-from preprocess.build import BuildConfig, build_cache
+from cache.storage import Retries, StoppedError, StorageUrl
+from preprocess.build.build import BuildConfig, build_cache
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = 24
@@ -29,7 +28,7 @@ import json, sys
 from pathlib import Path
 from cache import shard_store
 from cache.reader import CacheReader
-from cache.shard_folder import FolderConfig
+from cache.remote.folder import FolderConfig
 
 root, folder, size, task = sys.argv[1:]
 if task == "die":
@@ -199,11 +198,11 @@ def test_who_needs_room_that_another_process_uses_waits_for_it(root, tmp_path, m
         reader.open_shard(1)
         timer.join()
         assert in_folder(folder) == {name_of(reader.info.shards[1])}
-        monkeypatch.setattr(shard_folder, "ROOM_SECONDS", 0.1)
+        monkeypatch.setattr(folder, "ROOM_SECONDS", 0.1)
         with pytest.raises(CacheError, match="of them are in use"):
             other.open_shard(2)
         threading.Timer(0.2, other.stop.set).start()
-        monkeypatch.setattr(shard_folder, "ROOM_SECONDS", 60)
+        monkeypatch.setattr(folder, "ROOM_SECONDS", 60)
         with pytest.raises(StoppedError):
             other.open_shard(2)
 
@@ -365,7 +364,7 @@ def test_a_disk_that_is_full_is_said_with_its_remedy(root, tmp_path, monkeypatch
         raise OSError(28, os.strerror(28))
 
     with open_cache(root / "lmdb", tmp_path) as reader:
-        monkeypatch.setattr(shard_store, "copy_shard", copy_shard)
+        monkeypatch.setattr(shards, "copy_shard", copy_shard)
         with pytest.raises(CacheError, match=r"No space left on device; free some space, or choose a smaller --cache"):
             reader.open_shard(0)
     (tmp_path / "file").write_text("")
@@ -374,7 +373,7 @@ def test_a_disk_that_is_full_is_said_with_its_remedy(root, tmp_path, monkeypatch
 
 
 def test_a_lock_is_given_back_however_its_process_ends(tmp_path, start_child):
-    program = "import sys, threading; from cache.file_lock import lock_file; from pathlib import Path\n"
+    program = "import sys, threading; from cache.remote.folder import lock_file; from pathlib import Path\n"
     program += "lock = lock_file(Path(sys.argv[1]), threading.Event()); print('locked', flush=True); sys.stdin.read()"
     process = start_child([sys.executable, "-c", program, tmp_path / "lock"], stdin=subprocess.PIPE)
     assert process.stdout.readline() == "locked\n"

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from cache import fetched_shards
-from cache.fetched_shards import FetchedShards
+from cache.remote import shards
+from cache.remote.shards import FetchedShards
 from cache.storage import StoppedError
 
 
@@ -48,21 +48,21 @@ def until(condition):
 
 
 def test_a_fetch_that_was_let_go_and_fails_leaves_the_next_one_alone(monkeypatch):
-    monkeypatch.setattr(fetched_shards, "open_reader", lambda *_: SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr(shards, "open_reader", lambda *_: SimpleNamespace(close=lambda: None))
     store = Store()
-    shards = FetchedShards(store, (SimpleNamespace(name="0.lmdb"),), "lmdb", None, threading.Event())
+    fetched = FetchedShards(store, (SimpleNamespace(name="0.lmdb"),), "lmdb", None, threading.Event())
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(shards.get, 0)
+        first = pool.submit(fetched.get, 0)
         until(lambda: len(store.begun) == 1)
-        shards.evict(0)  # an epoch is broken off
-        second = pool.submit(shards.get, 0)  # and the next one begins
+        fetched.evict(0)  # an epoch is broken off
+        second = pool.submit(fetched.get, 0)  # and the next one begins
         until(lambda: len(store.begun) == 2)
         store.answer(0, StoppedError("0.lmdb"))
         with pytest.raises(StoppedError):
             first.result(10)
         store.answer(1)
         opened = second.result(10)
-    assert shards.get(0) is opened, "it is not fetched again"
+    assert fetched.get(0) is opened, "it is not fetched again"
     assert store.leases == 1
-    shards.close()
+    fetched.close()
     assert store.leases == 0

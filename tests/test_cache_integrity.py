@@ -12,7 +12,7 @@ from cache.integrity import check_record, check_shard, check_split
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
 from cache.storage import shard_files
-from preprocess.build import BuildConfig, build_cache
+from preprocess.build.build import BuildConfig, build_cache
 
 SIDE = 32
 KINDS = [("lmdb", "raw"), ("lmdb", "jpeg"), ("zarr", "raw")]

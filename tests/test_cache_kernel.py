@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from cache import kernel
-from console.kernels import kernel_notes
 from console.language import speaking
+from console.progress import kernel_notes
 
 PROGRAM = """
 from cache.kernel import kernel

@@ -8,15 +8,13 @@ import xxhash
 
 from cache import files
 from cache.errors import CacheCorruptError, CacheError
-from cache.index import INDEX_NAME, CacheIndex, _digest
-from cache.manifest import ShardManifest, manifest_path
+from cache.index import INDEX_NAME, CacheIndex, ShardManifest, _digest, manifest_path
 from cache.reader import CacheReader
-from cache.shard_folder import FolderConfig
+from cache.remote.folder import FolderConfig
 from cache.spec import CacheSpec
-from preprocess.build import BuildConfig, build_cache
-from preprocess.cache_soundness import verify_cache
-from preprocess.repair import repair_cache
-from preprocess.structure import check_cache
+from preprocess.build.build import BuildConfig, build_cache, repair_cache
+from preprocess.check.structure import check_cache
+from preprocess.check.verify import verify_cache
 
 LEADING_OUT = [
     "../../victim/secret.lmdb",

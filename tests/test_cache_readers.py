@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 import xxhash
 
-from cache.index import SAMPLE_DTYPE, CacheIndex, ShardInfo, SplitInfo
-from cache.manifest import COLUMNS, ImageSource, ShardManifest
+from cache.index import COLUMNS, SAMPLE_DTYPE, CacheIndex, ImageSource, ShardInfo, ShardManifest, SplitInfo
 from cache.reader import CacheReader
 from cache.spec import FORMAT_VERSION, CacheSpec
-from preprocess.build import BuildConfig, build_cache
-from preprocess.geometry import fit_box
+from preprocess.build.build import BuildConfig, build_cache
+from preprocess.image import fit_box
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "cache-format.md").read_text()

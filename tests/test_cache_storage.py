@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from cache.errors import CacheMissingError, StorageError
 from cache.index import CacheIndex
-from cache.place import StorageUrl, is_url, place
-from cache.shard_folder import FolderConfig, parse_size
-from cache.storage import Retries, StoppedError, Storage
+from cache.remote.folder import FolderConfig, parse_size
+from cache.storage import Retries, StoppedError, Storage, StorageUrl, is_url, place
 
 HASTY = Retries(attempts=6, pause=0.01)
 DATA = bytes(range(256)) * 400

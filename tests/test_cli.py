@@ -432,7 +432,7 @@ def test_without_a_command_no_hint_names_an_option_that_is_not_there(made, tmp_p
 
     shutil.copytree(made[0] / "coco", tmp_path / "COCO")
     with monkeypatch.context() as patch:
-        patch.setattr("preprocess.build.build_cache", stopped)
+        patch.setattr("preprocess.build.build.build_cache", stopped)
         said = run_alone(tmp_path, monkeypatch, "--yes", code=130).stderr
     assert said.endswith("Stopped. What is done is kept: the same command continues.\n")
     with monkeypatch.context() as patch:

@@ -8,7 +8,6 @@ from bench.hardware import describe_machine
 from cache.integrity import Damage
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
-from console.histogram import draw_histograms
 from console.inspect import (
     SHOWN_FINDINGS,
     show_cache,
@@ -18,12 +17,20 @@ from console.inspect import (
     show_statistics,
     show_structure,
 )
-from preprocess.analyze import Distributions, Statistics, Summary, analyze_cache, cache_distributions
-from preprocess.build import BuildConfig, build_cache
-from preprocess.cache_soundness import CacheReport, SplitRecords, verify_cache
-from preprocess.soundness import DatasetReport, Finding, SplitReport, verify_dataset
-from preprocess.structure import Check, check_cache, check_structure
-from preprocess.synth import SynthConfig, make_dataset
+from console.pictures import draw_histograms
+from preprocess.build.build import BuildConfig, build_cache
+from preprocess.check.statistics import Distributions, Statistics, Summary, analyze_cache, cache_distributions
+from preprocess.check.structure import Check, check_cache, check_structure
+from preprocess.check.verify import (
+    CacheReport,
+    DatasetReport,
+    Finding,
+    SplitRecords,
+    SplitReport,
+    verify_cache,
+    verify_dataset,
+)
+from preprocess.synth.dataset import SynthConfig, make_dataset
 
 
 @pytest.fixture(scope="module")

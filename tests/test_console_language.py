@@ -7,9 +7,10 @@ import io
 import itertools
 import json
 import os
+import pickle
 import re
 import sys
-from pathlib import Path
+from string import Formatter
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import click
@@ -18,28 +19,23 @@ from babel.messages.mofile import write_mo
 from click.testing import CliRunner
 
 from bench.config import BenchConfig
-from cache.shard_folder import FolderConfig
+from cache.messages import Message, UserError, joined, listed, message
+from cache.remote.folder import FolderConfig
 from cache.spec import CacheSpec
 from cli import main
-from console.extraction.below import is_sentence
-from console.extraction.catalogue import ROOT, SPEAKING, extract, po_path, read, source_files
-from console.extraction.literal import is_text, templates
-from console.extraction.spoken import MARKS, messages
-from console.helptext import is_metavar, paragraphs, split_default
-from console.language import ENGLISH, LANGUAGES, _, chosen, language, ngettext, sentences, speaking
-from console.marks import plain, shows_marks
-from console.sentences import CONJUNCTIONS, Placeholder, Recogniser, parse, translated
+from console.catalogue import ROOT, error_names, extract, po_path, read, source_files
+from console.language import ENGLISH, LANGUAGES, _, chosen, language, ngettext, plain, shows_marks, speaking, translated
 from export.config import ExportConfig
 from loader.batch import LoaderConfig
 from model.loss import LOSSES
 from model.network import NetworkConfig
 from predict.config import PredictConfig
-from preprocess.build import BuildConfig
-from preprocess.changes import SplitChanges, stale_reasons
-from preprocess.quality import QualityThresholds
-from preprocess.synth import SynthConfig
+from preprocess.build.build import BuildConfig
+from preprocess.build.changes import SplitChanges, stale_reasons
+from preprocess.check.quality import QualityThresholds
+from preprocess.synth.dataset import SynthConfig
 from train.config import TrainConfig
-from train.evaluation.config import EvalConfig
+from train.evaluation.result import EvalConfig
 from train.profiles import PROFILES
 
 OTHERS = [name for name in LANGUAGES if name != ENGLISH]
@@ -55,22 +51,22 @@ def texts(entry):
 def placeholders(text):
     if "%s" in text or "%d" in text:
         return re.findall("%[sd]", text)
-    return sorted({part.name for part in parse(text) if isinstance(part, Placeholder)})
+    return sorted({name for _words, name, _spec, _conversion in Formatter().parse(text) if name})
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_message_of_the_source_is_translated(name):
-    wanted = {(entry.context, entry.id) for entry in extract() if entry.id}
+    wanted = {entry.id for entry in extract() if entry.id}
     entries = [entry for entry in read(name) if entry.id]
-    assert {(entry.context, entry.id) for entry in entries} == wanted, "run `make messages`"
+    assert {entry.id for entry in entries} == wanted, "run `make messages`"
     for entry in entries:
         assert not entry.fuzzy, entry.id
-        for message, translation in texts(entry):
-            assert translation, f"no translation of {message!r}: add it to {po_path(name)}, then `make messages`"
-            assert placeholders(translation) == placeholders(message), message
-            assert re.match(r"\s*", translation)[0].lstrip("\n") == re.match(r"\s*", message)[0].lstrip("\n") or (
+        for text, translation in texts(entry):
+            assert translation, f"no translation of {text!r}: add it to {po_path(name)}, then `make messages`"
+            assert placeholders(translation) == placeholders(text), text
+            assert re.match(r"\s*", translation)[0].lstrip("\n") == re.match(r"\s*", text)[0].lstrip("\n") or (
                 translation.startswith("\n")  # the guide breaks an epoch's line
-            ), message
+            ), text
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -80,38 +76,50 @@ def test_what_is_compiled_is_the_catalogue(name):
     assert compiled.getvalue() == po_path(name).with_suffix(".mo").read_bytes(), "run `make messages`"
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_every_sentence_from_below_is_recognised(name):
-    known = sentences(name)
-    assert len(known) > 500
-    recogniser = Recogniser(known)
-    with speaking(name):
-        conjunctions = {word: _(word) for word in CONJUNCTIONS}
-        for template, translation in known.items():
-            given = {
-                part.name: sample(part, number)
-                for number, part in enumerate(parse(template))
-                if isinstance(part, Placeholder)
-            }
-            meant = {
-                part.name: given[part.name].replace(f" {part.spec} ", f" {conjunctions.get(part.spec)} ")
-                for part in parse(template)
-                if isinstance(part, Placeholder)
-            }
-            assert recogniser.sentence(filled(template, given)) == filled(translation, meant)
-
-
-def sample(place, number):
-    """A value as it could be; nothing that is a sentence."""
-    if place.quoted:
-        return repr(f"value{number}")
-    if place.spec in CONJUNCTIONS:
-        return f"value{number} {place.spec} other{number}"
-    return f"{1000 + number:,}" if place.spec else f"value{number}"
-
-
 def filled(template, values):
-    return "".join(part if isinstance(part, str) else values[part.name] for part in parse(template))
+    """What `str.format` makes of a template, part by part; numbers for the specs of numbers."""
+    return template.format(**values)
+
+
+def sample(template, value):
+    """Values for a template: a number where its spec wants one, else `value`."""
+    parts = [(name, spec) for _words, name, spec, _conversion in Formatter().parse(template) if name]
+    return {name: 1234 if any(spec for other, spec in parts if other == name) else value for name, spec in parts}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_message_is_translated_with_its_values(name):
+    """All templates; a name that is a message of its own stays as it is, a message within a message does not."""
+    translations = {entry.id: entry.string for entry in read(name) if isinstance(entry.id, str) and entry.id}
+    assert len(translations) > 1000
+    inner = message("the image file is missing")
+    with speaking(name):
+        for template, translation in translations.items():
+            if "%s" in template or not placeholders(template):
+                continue
+            for value in ("the image file is missing", "threads", "/a b/{c}"):
+                values = sample(template, value)
+                assert translated(Message(template, **values)) == translation.format(**values)
+            values = sample(template, inner)
+            meant = {key: translations[inner] if each is inner else each for key, each in values.items()}
+            assert translated(Message(template, **values)) == translation.format(**meant)
+
+
+def test_a_message_is_a_string_and_survives_what_strings_do():
+    text = message("side={side} is not a multiple of {unit}; use {low} or {high}", side=250, unit=32, low=224, high=256)
+    assert text == "side=250 is not a multiple of 32; use 224 or 256"
+    error = pickle.loads(pickle.dumps(UserError("{text} ({names})", text=text, names=listed(["a", "b", "c"], "or"))))
+    assert str(error) == f"{text} (a, b or c)"
+    assert json.loads(json.dumps([str(error)])) == [str(error)]
+    with speaking("es"):
+        assert translated(error) == "side=250 no es múltiplo de 32; usa 224 o 256 (a, b o c)"
+        assert translated(joined("; ", [text, "x"])) == "side=250 no es múltiplo de 32; usa 224 o 256; x"
+        assert translated(UserError("{error}", error=FileNotFoundError(2, "No such file or directory", "q"))) == (
+            "[Errno 2] no existe el archivo o la carpeta: 'q'"
+        )
+        assert translated("its checksum differs") == "su suma de verificación no coincide"
+        assert translated("a {b}") == "a {b}"
+    assert translated(error) == str(error)
 
 
 def settings_and_choices():
@@ -136,23 +144,18 @@ def choices(kind):
 
 
 @pytest.mark.parametrize("name", OTHERS)
-@pytest.mark.parametrize("length", [1, 5])
-def test_names_of_settings_and_choices_are_never_translated(name, length):
-    """In no sentence, one by one or as a list; each in many sentences."""
+def test_names_of_settings_and_choices_are_never_translated(name):
+    """As values of any template, and as texts of their own."""
     names = settings_and_choices()
     assert {"threads", "side", "order", "global", "--resume", "none", "unet", "rtx4090", "bce_dice"} <= set(names)
-    lists = (", ".join(itertools.islice(turning, length)) for turning in itertools.repeat(itertools.cycle(names)))
-    recogniser = Recogniser(sentences(name))
-    for each in names:
-        assert recogniser.value(each).text == recogniser.sentence(each) == each
-    for template in sentences(name):
-        places = [part for part in parse(template) if isinstance(part, Placeholder)]
-        free = {part.name for part in places if not (part.quoted or part.spec or part.name.endswith("_count"))}
-        values = {part.name: sample(part, number) for number, part in enumerate(places)}
-        values |= {each: next(lists) for each in sorted(free)}
-        said = recogniser.sentence(filled(template, values))
-        for each in itertools.chain(*(values[place].split(", ") for place in free)):
-            assert each in said, template
+    turning = itertools.cycle(names)
+    with speaking(name):
+        assert [translated(each) for each in names] == names
+        for entry in read(name):
+            if isinstance(entry.id, str) and "%s" not in entry.id:
+                for place in placeholders(entry.id):
+                    values = sample(entry.id, next(turning))
+                    assert str(values[place]) in translated(Message(entry.id, **values)).replace(",", "")
 
 
 @pytest.mark.parametrize("name", ["memory copy", "this machine", "its checksum differs", "threads"])
@@ -162,13 +165,6 @@ def test_paths_are_never_translated(name, tmp_path, monkeypatch):
     assert said.startswith(f"error: {name} no contiene ninguna caché terminada")
     (tmp_path / name / "checkpoints").mkdir(parents=True)
     (tmp_path / name / "checkpoints" / "last_model.pth").write_bytes(b"")
-    with speaking("es"):
-        assert translated(f"{name} already holds a run; go on with --resume, or choose another --out").startswith(
-            f"{name} ya contiene un entrenamiento"
-        )
-        said = f"{name} holds a cache made otherwise (category: {name}, not person); use another --out, or --force to "
-        said = translated(f"{said}replace it")
-        assert f"category: {name}, no person" in said
 
 
 def test_the_list_of_all_settings_is_the_same_in_both_languages():
@@ -178,44 +174,19 @@ def test_the_list_of_all_settings_is_the_same_in_both_languages():
     assert spanish.partition(" Todos son: ")[2].strip() == listed
 
 
-PICTURES = ("html*.py", "histogram.py", "markdown.py", "quality_panels.py", "tier_*.py", "extraction/*.py")
-"""Files of pictures and pages, which are English in every language, and of tools."""
-
-NOT_SAID = re.compile(r"click\.(?!\w*Error)|option\b|re\.|gettext\.|Path")
-"""Calls whose strings are not said: help is translated as a whole."""
-
-CODE = re.compile(r"cli\.py |\d|<")
-
-
-def test_what_commands_say_is_marked_for_translation():
-    unmarked = []
-    for path in source_files()[0]:
-        if not any(path.match(f"console/{pattern}") for pattern in PICTURES) and path.parts[-2] != "webpage":
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            unmarked += [f"{path.relative_to(ROOT)}:{line}: {text}" for line, text in spoken(tree)]
-            marked = [call.args[0] for call in ast.walk(tree) if named(call) in ("_", "message") and call.args]
-            assert not any(isinstance(text, ast.JoinedStr) for text in marked), f"an f-string within _(), in {path}"
-    assert not unmarked, "\n".join(unmarked)
-
-
-def named(node):
-    return node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
-
-
-def spoken(node):
-    """Sentences outside `_` and its kin, in a tree."""
-    if isinstance(node, ast.Assert) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
-        return
-    if isinstance(node, ast.Call) and (named(node) in MARKS or NOT_SAID.match(ast.unparse(node.func))):
-        return
-    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).endswith("_HELP"):
-        return
-    if isinstance(node, ast.expr) and is_text(node, {}):
-        found = [text for text in templates(node, {}) if is_sentence(text.strip()) and not CODE.match(text)]
-        yield from ((node.lineno, text) for text in found)
-    for child in ast.iter_child_nodes(node):
-        if not (isinstance(node, ast.JoinedStr) and isinstance(child, ast.Constant)):
-            yield from spoken(child)
+def test_errors_are_raised_with_templates():
+    """An f-string has lost its template, and would be English in every language."""
+    errors = error_names(source_files())
+    assert {"CacheError", "DatasetError", "TrainConfigError"} <= errors
+    plain = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in source_files()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and (getattr(node.func, "id", "") in errors | {"_", "message", "ngettext"})
+        and any(isinstance(argument, ast.JoinedStr | ast.BinOp) for argument in node.args)
+    ]
+    assert not plain
 
 
 def run(*arguments, code=0, environ=None, answer=None):
@@ -228,22 +199,16 @@ def run(*arguments, code=0, environ=None, answer=None):
 def test_all_of_the_help_is_translated(name):
     entries = {entry.id for entry in read(name)}
     for command in (main, *main.commands.values()):
-        context = click.Context(command)
-        for text in paragraphs(inspect.cleandoc(command.help or "")):
-            assert text in entries
+        assert inspect.cleandoc(command.help) in entries
         assert command.short_help is None or command.short_help in entries
         for parameter in command.params:
             if isinstance(parameter, click.Option):
-                metavar = parameter.make_metavar(context)
-                assert parameter.is_flag or not is_metavar(metavar) or metavar in entries, metavar
-                text, default = split_default(parameter.help)
-                assert text in entries, text
-                assert not default or default in entries or default.startswith("COCO if"), default
+                assert inspect.cleandoc(parameter.help) in entries, parameter.help
 
 
 def test_help_in_spanish():
     said = run("quick", "--help", "--lang", "es").stdout
-    assert said.startswith("Uso: main quick [OPCIONES]\n\n  Comprueba que están todos los archivos")
+    assert said.startswith("Uso: main quick [OPCIONES]\n\n  ¿Está todo?")
     assert "--lang [en|es]" in said
     assert "[por defecto: COCO si no hay" in " ".join(said.split())
     assert "Muestra esta ayuda y termina." in said
@@ -295,10 +260,10 @@ def test_a_language_ends_with_its_command(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--epochs", "x"], "Error: Valor no válido para '--epochs': 'x' no es un número entero."),
+        (["train", "--epochs", "x"], "Error: Valor no válido para '--epochs': 'x' no es un valor de tipo integer."),
         (["preprocess", "--fit", "crop"], "Valor no válido para '--fit': 'crop' no es uno de 'letterbox', 'stretch'."),
         (["predict"], "Falta el argumento 'INPUT...'."),
-        (["export", "--checkpoint", "x"], "Falta la opción '--out'."),
+        (["eval"], "Falta la opción '--checkpoint'."),
         (["quick", "--cocco", "x"], "No existe la opción '--cocco'. ¿Querías decir '--coco'?"),
         (["quik"], "No existe el comando 'quik'. ¿Querías decir 'quick'?"),
         (["quick", "x", "y"], "Sobran argumentos (x y)"),
@@ -343,28 +308,6 @@ def test_errors_from_below_in_spanish(arguments, message, tmp_path, monkeypatch)
     assert said.count("\n") == 1
 
 
-def test_values_that_are_sentences_are_translated_and_names_are_not():
-    with speaking("es"):
-        note = "native (the device is the CPU; threads read and augment faster than it can learn)"
-        assert translated(note) == (
-            "native (el dispositivo es la CPU; los hilos leen y aumentan más rápido de lo que ella aprende)"
-        )
-        stale = (
-            "out holds a cache made otherwise (side: 256, not 384; fit: stretch, not letterbox); "
-            "use another --out, or --force to replace it"
-        )
-        assert translated(stale) == (
-            "out contiene una caché hecha de otra manera (side: 256, no 384; fit: stretch, no letterbox); "
-            "usa otro --out, o --force para reemplazarla"
-        )
-        assert translated("unet 64, side 384, batch 8, 2 threads") == "unet 64, lado 384, batch 8, 2 hilos"
-        named = "from here.jpg does not exist; name a file, a folder, a pattern, or - for standard input"
-        assert translated(named).startswith("from here.jpg no existe; ")
-        assert translated("Nothing that anybody knows; really") == "Nothing that anybody knows; really"
-    assert translated(stale) == stale
-    assert translated("its checksum differs", to="es") == "su suma de verificación no coincide"
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A synthetic dataset and its cache, made in Spanish, with one photo cut short."""
@@ -379,8 +322,7 @@ def made(tmp_path_factory):
     return root, photo.name
 
 
-def test_sentences_of_pieces_are_translated_as_a_whole():
-    """Their pieces come from tables, where the extraction cannot see what they will be put together to."""
+def test_what_has_changed_in_spanish():
     change = SplitChanges(
         **{"split": "train", "damaged": 0, "shards": 1, "stale_shards": 1, "stale_images": 6, "dropped_shards": 0},
         new=("a.jpg",),
@@ -388,18 +330,13 @@ def test_sentences_of_pieces_are_translated_as_a_whole():
         photos=("d.jpg",),
         annotations=("e.jpg", "f.jpg"),
     )
-    assert [translated(reason, to="es") for reason in stale_reasons(change)] == [
-        "train: 1 imagen de nueva aparición en el dataset (a.jpg)",
-        "train: 2 imágenes fuera ya del dataset (b.jpg, ...)",
-        "train: 1 imagen con otro archivo que antes (d.jpg)",
-        "train: 2 imágenes con otras anotaciones (e.jpg, ...)",
-    ]
-    verbs = set(re.findall(r'_do\("(\w+)"', (ROOT / "cache" / "storage.py").read_text(encoding="utf-8")))
-    assert len(verbs) > 3
-    repeated = "no (3 attempts in 9 s); check the network and the server, then run the same command again"
-    for verb, reason in itertools.product(verbs, ("no; pip install x", repeated)):
-        said = translated(f"s3://b/c cannot be {verb}: {reason}", to="es")
-        assert re.match(r"no se puede \w+r s3://b/c: no(;| \(3 intentos )", said), said
+    with speaking("es"):
+        assert [translated(reason) for reason in stale_reasons(change)] == [
+            "train: 1 imagen de nueva aparición en el dataset (a.jpg)",
+            "train: 2 imágenes fuera ya del dataset (b.jpg, ...)",
+            "train: 1 imagen con otro archivo que antes (d.jpg)",
+            "train: 2 imágenes con otras anotaciones (e.jpg, ...)",
+        ]
 
 
 def test_quick_in_the_words_of_the_guide(made):
@@ -527,10 +464,9 @@ def test_plain_text_has_no_emoji():
     assert plain("🖼️  Picture: {path}") == "Picture: {path}"
     assert plain("   📊 Best IoU | ⏱️ {time}, 3 × 4 ≥ 2, pixels² ★") == "   Best IoU | {time}, 3 × 4 ≥ 2, pixels² *"
     emoji = re.compile("[\u231a-\u23ff\u2600-\u27bf\u2b00-\u2bff\ufe0f\U0001f000-\U0001faff]")
-    for path in source_files()[0]:
-        for _line, text in messages(path):
-            for each in (text,) if isinstance(text, str) else text:
-                assert not emoji.search(plain(each)), each
+    for entry in extract():
+        for each, _translation in texts(entry):
+            assert not emoji.search(plain(each)), each
 
 
 def test_a_pipe_gets_plain_text_and_a_stream_that_cannot_show_a_sign_no_traceback(made, start_child):
@@ -542,10 +478,3 @@ def test_a_pipe_gets_plain_text_and_a_stream_that_cannot_show_a_sign_no_tracebac
     assert said.isascii()
     assert "[ok] Directorio principal encontrado: " in said
     assert "[ok] Directorio train2017 encontrado con 26 im?genes\n" in said
-
-
-def test_the_packages_that_speak_are_those_of_the_source():
-    assert {path.relative_to(ROOT).parts[0] for path in source_files()[0]} <= set(SPEAKING)
-    below = {path.relative_to(ROOT).parts[0] for path in source_files()[1]}
-    assert {"cache", "preprocess", "loader", "model", "train", "bench", "predict"} <= below
-    assert Path("console") not in below

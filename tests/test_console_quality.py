@@ -8,9 +8,8 @@ from click.testing import CliRunner
 
 from cli import main
 from console.quality import survey_lines
-from preprocess.coco import annotation_file, load_persons
-from preprocess.survey import SurveyConfig
-from preprocess.survey_photos import survey_dataset
+from preprocess.annotations.table import annotation_file, load_persons
+from preprocess.check.survey import SurveyConfig, survey_dataset
 
 
 def run(*arguments, code=0):
@@ -75,7 +74,7 @@ def test_analyze_tells_and_draws(coco, tmp_path):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Leave the picture out, which takes longest."""
-    monkeypatch.setattr("console.histogram.draw_histograms", lambda *_arguments: None)
+    monkeypatch.setattr("console.pictures.draw_histograms", lambda *_arguments: None)
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -96,7 +95,7 @@ def test_json_has_each_photo(coco, tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_a_cache_alone_and_beside_its_dataset(coco, tmp_path):
     from cache.spec import CacheSpec
-    from preprocess.build import BuildConfig, build_cache
+    from preprocess.build.build import BuildConfig, build_cache
 
     build_cache(BuildConfig(coco=coco, out=tmp_path / "cache", spec=CacheSpec(side=64)))
     values = ["--cache", tmp_path / "cache", "--picture", tmp_path / "a.png", "--json", "--quality"]

@@ -174,7 +174,7 @@ def test_another_process_is_building(place):
 def test_a_full_disk(place, monkeypatch):
     from cache.errors import CacheError
     from cache.spec import CacheSpec
-    from preprocess.workplace import check_space
+    from preprocess.build.folder import check_space
 
     usage = namedtuple("Usage", "free")
     with monkeypatch.context() as patch:
@@ -187,7 +187,7 @@ def test_a_full_disk(place, monkeypatch):
 def test_a_damaged_cache(place):
     from cache.reader import CacheReader
     from console.train import bad_records_line
-    from loader.damage import BadRecord
+    from loader.bad_records import BadRecord
 
     shard = place / "data" / "cache" / "train" / "00000.lmdb"
     with CacheReader("data/cache", "train") as reader:
@@ -212,9 +212,9 @@ def test_a_damaged_cache(place):
 
 def test_cuda_out_of_memory(monkeypatch):
     from loader.batch import LoaderConfig
+    from train.batch_size import search_batch_size
     from train.config import TrainConfig
     from train.hardware import HardwareError
-    from train.room import search_batch_size
 
     def needs(most):
         def attempt(config, _side):
@@ -306,7 +306,7 @@ def test_packages_that_are_missing(place, monkeypatch):
 
 def test_an_installation_that_cannot_be_written(tmp_path, monkeypatch, capsys):
     from cache import kernel
-    from console.kernels import kernel_notes
+    from console.progress import kernel_notes
 
     def double(number):
         return 2 * number

@@ -32,7 +32,7 @@ from export.record import read_record
 from export.write import EXTRA_FILE, write_program
 from loader.batch import LoaderConfig
 from model import NetworkConfig, Scores, build_network
-from preprocess.build import BuildConfig, build_cache
+from preprocess.build.build import BuildConfig, build_cache
 from train.checkpoint import Checkpoint, Continuation, Progress, load_checkpoint, random_state, save_checkpoint
 from train.config import TrainConfig
 from train.result import EpochResult

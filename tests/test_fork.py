@@ -21,13 +21,12 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from cache import files, lmdb_shards
 from cache.errors import CacheCorruptError, CacheError
-from cache.file_lock import lock_file, try_lock_file
-from cache.place import StorageUrl
 from cache.reader import CacheReader
-from cache.shard_folder import FolderConfig
+from cache.remote.folder import FolderConfig, lock_file, try_lock_file
 from cache.spec import CacheSpec
+from cache.storage import StorageUrl
 from loader import LoaderConfig, open_loader
-from preprocess.build import BuildConfig, build_cache
+from preprocess.build.build import BuildConfig, build_cache
 
 SAMPLES, BATCH = 22, 4
 DEADLINE = 120

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from loader.buffers import OFF_LINE, host_buffer
+from loader.prefetch import OFF_LINE, host_buffer
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (2, 64, 64, 3), (16, 384, 384, 3)], ids=str)

@@ -8,8 +8,8 @@ import torch
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
 from loader import LoaderConfig, open_loader
-from loader.choice import choose_backend, choose_for_gpu
-from preprocess.build import BuildConfig, build_cache
+from loader.loader import choose_backend, choose_for_gpu
+from preprocess.build.build import BuildConfig, build_cache
 
 GB = 10**9
 

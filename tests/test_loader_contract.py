@@ -12,7 +12,7 @@ import pytest
 
 from cache.spec import CacheSpec
 from loader import LEVELS, LoaderConfig, open_loader
-from preprocess.build import BuildConfig, build_cache
+from preprocess.build.build import BuildConfig, build_cache
 
 SIDE, SAMPLES, GLOBAL_BATCH = 64, 22, 4
 BACKENDS = ["native", "dali", "resident"]

@@ -18,7 +18,7 @@ from loader.augment import LEVELS, draw_parameters
 from loader.batch import LoaderConfig
 from loader.loader import open_loader
 from loader.order import epoch_order
-from preprocess.build import BuildConfig, build_cache
+from preprocess.build.build import BuildConfig, build_cache
 
 pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed")
 

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import loader.damage
+import loader.bad_records
 from cache.errors import CacheCorruptError
 from cache.index import encode_table
 from cache.reader import CacheReader
 from cache.record import checksum
 from cache.spec import CacheSpec
 from loader import LEVELS, LoaderConfig, open_loader
-from preprocess.build import BuildConfig, build_cache
-from preprocess.synth import SynthConfig, make_dataset
+from preprocess.build.build import BuildConfig, build_cache
+from preprocess.synth.dataset import SynthConfig, make_dataset
 
 SIDE, SAMPLES, BATCH = 64, 22, 4
 KINDS = [("lmdb", "raw"), ("lmdb", "jpeg"), ("zarr", "raw")]
@@ -209,7 +209,7 @@ def test_each_record_is_hashed_once(damaged, kind, backend, monkeypatch):
         hashed.append(record)
         return checksum(record)
 
-    monkeypatch.setattr(loader.damage, "checksum", counting)
+    monkeypatch.setattr(loader.bad_records, "checksum", counting)
     with open_loader(config(damaged[kind], backend=backend)) as batches:
         take(batches)
         assert len(hashed) == SAMPLES

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loader.ahead import ThreadPool
 from loader.kernels import BLANK, copy_images, copy_packed_planes, copy_records, unpack_planes
+from loader.prefetch import ThreadPool
 
 
 def aligned(*shape):

@@ -17,8 +17,8 @@ from cache.reader import CacheReader
 from cache.spec import CacheSpec
 from loader import LEVELS, LoaderConfig, open_loader
 from loader.augment import draw_parameters
-from preprocess.build import BuildConfig, build_cache
-from preprocess.synth import SynthConfig, make_dataset
+from preprocess.build.build import BuildConfig, build_cache
+from preprocess.synth.dataset import SynthConfig, make_dataset
 
 SIDE = 96
 KINDS = [("lmdb", "raw"), ("lmdb", "jpeg"), ("zarr", "raw")]

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cache.place import place
+from cache.storage import place
 from loader.order import epoch_order, plan_epoch, resolve_order, steps_in_epoch, windowed_order
 
 MANY = settings(derandomize=True, database=None, deadline=None, max_examples=150)

@@ -11,14 +11,12 @@ import pytest
 
 from cache import files, storage
 from cache.errors import CacheCorruptError, CacheError, StorageError
-from cache.file_lock import try_lock
-from cache.place import StorageUrl
 from cache.reader import CacheReader
-from cache.shard_folder import FolderConfig
+from cache.remote.folder import FolderConfig, try_lock
 from cache.spec import CacheSpec
-from cache.storage import Retries
+from cache.storage import Retries, StorageUrl
 from loader import LEVELS, LoaderConfig, open_loader
-from preprocess.build import BuildConfig, build_cache
+from preprocess.build.build import BuildConfig, build_cache
 
 SAMPLES, GLOBAL_BATCH = 54, 8
 KINDS = {"lmdb": ("lmdb", "raw"), "jpeg": ("lmdb", "jpeg"), "zarr": ("zarr", "raw")}

@@ -19,11 +19,9 @@ from cache.shards import describe, write_shard
 from cache.spec import CacheSpec
 from loader import LEVELS, LoaderConfig, open_loader
 from loader.augment import draw_parameters
-from loader.choice import Choice
-from loader.loader import Loader
+from loader.loader import Choice, Loader
 from loader.resident import ResidentSource
-from loader.resident_sampler import TorchSampler
-from loader.resident_store import count_resident, default_budget, row_bytes
+from loader.resident_store import TorchSampler, count_resident, default_budget, row_bytes
 from train.hardware import read_hardware
 
 SIDE, SAMPLES, BATCH = 64, 29, 4

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from model import NetworkConfig, NetworkName, SegmentationNetwork, build_network
-from model.attention_unet import OPEN, AttentionGate, AttentionUNet
-from model.unet import LEVELS, UNet
+from model.unets import LEVELS, OPEN, AttentionGate, AttentionUNet, UNet
 
 
 def network_of(name: NetworkName, width: int = 8) -> SegmentationNetwork:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.boundary import BoundaryScores, boundary_tolerance, count_boundary
+from model.metrics import BoundaryScores, boundary_tolerance, count_boundary
 
 fuzz = settings(derandomize=True, database=None, deadline=None, max_examples=150)
 

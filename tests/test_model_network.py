@@ -21,9 +21,9 @@ from model import (
     check_side,
     count_pixels,
 )
-from model.attention_unet import AttentionGate
 from model.base import IMAGENET_MEAN, IMAGENET_STD, PERSON_PRIOR, Normalise
 from model.blocks import ResidualBlock
+from model.unets import AttentionGate
 
 NAMES: tuple[NetworkName, ...] = get_args(NetworkName)
 

@@ -31,7 +31,7 @@ from predict.mask import certainty
 from predict.plan import plan_jobs
 from predict.record import decisive_options, video_options
 from predict.run import predict as run_prediction
-from preprocess.quality import quality_scores
+from preprocess.check.quality import quality_scores
 from train.checkpoint import Checkpoint, load_network, save_checkpoint
 from train.config import TrainConfig
 from train.hardware import HardwareError
@@ -271,7 +271,7 @@ def test_every_kind_of_result(model, painted, tmp_path):
 
 def test_predictions_are_those_of_eval(model, coco_people, tmp_path):
     from cache.spec import CacheSpec
-    from preprocess.sources import read_split
+    from preprocess.build.plan import read_split
     from train.evaluation.images import PhotoImages
     from train.predictor import Predictor
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from predict.encode import encode, read_comment
+from predict.photo import encode, read_comment
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-import predict.refine
-from predict.refine import LEAST_EPS, fit_lines, refine
+import predict.mask
+from predict.mask import LEAST_EPS, fit_lines, refine
 
 
 def by_definition(guide, mask, radius, eps):
@@ -76,10 +76,10 @@ def test_where_the_network_is_in_doubt_it_is_the_filter_and_where_it_is_sure_not
 def test_a_smaller_photo_gives_nearly_the_same(radius, strip, monkeypatch):
     image, mask, disk = scene(203, 166)
     radius /= math.hypot(203, 166)
-    monkeypatch.setattr(predict.refine, "WINDOW", 1000)
+    monkeypatch.setattr(predict.mask, "WINDOW", 1000)
     whole = refine(mask, image, radius=radius)
-    monkeypatch.setattr(predict.refine, "WINDOW", 8)
-    monkeypatch.setattr(predict.refine, "STRIP", strip)
+    monkeypatch.setattr(predict.mask, "WINDOW", 8)
+    monkeypatch.setattr(predict.mask, "STRIP", strip)
     fast = refine(mask, image, radius=radius)
     assert np.abs(fast - whole).mean() < 0.002
     assert np.count_nonzero((fast > 0.5) != (whole > 0.5)) <= 0.1 * np.count_nonzero((mask > 0.5) != disk)

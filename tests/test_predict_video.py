@@ -18,16 +18,16 @@ from cli import main
 from loader.batch import LoaderConfig
 from model import NetworkConfig, SegmentationNetwork, build_network
 from predict.config import PredictConfig, PredictError
+from predict.pipeline import Square
 from predict.plan import plan_jobs
 from predict.run import predict as run_prediction
-from predict.square import Square
-from preprocess.geometry import fit_box
+from preprocess.image import fit_box
 from train.checkpoint import Checkpoint, load_network, save_checkpoint
 from train.config import TrainConfig
 
 av = pytest.importorskip("av", reason="no av; pip install -e '.[video]'")
 
-from predict.video.smoothing import Smoother  # noqa: E402  # wants nothing of av, but its package does
+from predict.video.pipeline import Smoother  # noqa: E402  # wants nothing of av, but its package does
 
 SIDE, HEIGHT, WIDTH = 96, 60, 84
 

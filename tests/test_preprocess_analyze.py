@@ -10,9 +10,9 @@ from pycocotools.coco import COCO
 from cache.index import SAMPLE_DTYPE
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
-from preprocess.analyze import analyze, analyze_cache, cache_distributions, distributions
-from preprocess.build import BuildConfig, build_cache
-from preprocess.coco import annotation_file, load_persons
+from preprocess.annotations.table import annotation_file, load_persons
+from preprocess.build.build import BuildConfig, build_cache
+from preprocess.check.statistics import analyze, analyze_cache, cache_distributions, distributions
 
 
 @pytest.mark.parametrize("dataset", ["coco_people", "coco_mini"])

@@ -13,10 +13,10 @@ from cache.errors import CacheCorruptError, CacheError, CacheStaleError, CacheVe
 from cache.integrity import check_split
 from cache.reader import CacheReader
 from cache.spec import FORMAT_VERSION, CacheSpec
-from preprocess.build import BuildConfig, build_cache
+from preprocess.build.build import BuildConfig, build_cache
+from preprocess.build.folder import lock_folder, resolve_codec
 from preprocess.errors import DatasetError
 from preprocess.image import read_rgb
-from preprocess.workplace import lock_folder, resolve_codec
 
 SIDE = 64
 WRITTEN = 9 + 4  # images with an annotation in the folder that `write_coco` makes by default

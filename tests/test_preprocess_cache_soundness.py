@@ -6,9 +6,9 @@ import pytest
 
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
-from preprocess.build import BuildConfig, build_cache
-from preprocess.cache_soundness import verify_cache
-from preprocess.synth import SynthConfig, make_dataset
+from preprocess.build.build import BuildConfig, build_cache
+from preprocess.check.verify import verify_cache
+from preprocess.synth.dataset import SynthConfig, make_dataset
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ from click.testing import CliRunner
 
 from cache import files, storage
 from cache.errors import CacheError, CacheWriteError, StorageError
-from cache.place import StorageUrl, place
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
+from cache.storage import StorageUrl, place
 from cli import main
-from preprocess.build import BuildConfig, build_cache
+from preprocess.build.build import BuildConfig, build_cache
 from preprocess.cluster import engine
 from preprocess.cluster.address import ClusterAddress
 from preprocess.errors import DatasetError

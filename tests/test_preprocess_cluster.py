@@ -16,15 +16,15 @@ from cache.integrity import check_split
 from cache.reader import CacheReader
 from cache.shards import ShardDraft
 from cache.spec import CacheSpec
-from preprocess.build import BuildConfig, build_cache
+from preprocess.annotations.select import annotation_digests
+from preprocess.build.build import BuildConfig, build_cache
+from preprocess.build.plan import read_split, split_part
+from preprocess.build.record import native_planes
 from preprocess.cluster import client as client_module
 from preprocess.cluster import engine
 from preprocess.cluster.address import ClusterAddress
-from preprocess.cluster.environment import check_environment, environment
-from preprocess.digest import annotation_digests
+from preprocess.cluster.client import check_environment, environment
 from preprocess.errors import ClusterError, DatasetError
-from preprocess.sample import native_planes
-from preprocess.sources import read_split, split_part
 
 distributed = pytest.importorskip("distributed", reason="no distributed; pip install -e '.[cluster]'")
 
@@ -148,9 +148,9 @@ def start_stuck(coco, out, cluster):
     def wait_at_photo():  # in a worker; a function within another one is sent there whole
         import time
 
-        from preprocess import sources
+        from preprocess.build import plan
 
-        real = sources.read_file
+        real = plan.read_file
 
         def read(path):
             if path == photo and not mark.exists():
@@ -158,7 +158,7 @@ def start_stuck(coco, out, cluster):
                 time.sleep(10**6)
             return real(path)
 
-        sources.read_file = read
+        plan.read_file = read
 
     def work():
         try:

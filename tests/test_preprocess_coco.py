@@ -16,11 +16,11 @@ from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 
 from cache.spec import CacheSpec
-from preprocess.coco import annotation_file, load_persons
+from preprocess.annotations.select import rule_counts, select_images
+from preprocess.annotations.table import annotation_file, load_persons
+from preprocess.build.record import native_planes
 from preprocess.errors import DatasetError
 from preprocess.raster import POLYGON, RLE
-from preprocess.sample import native_planes
-from preprocess.select import rule_counts, select_images
 
 
 def document(annotations, images=({"id": 7, "file_name": "a.jpg", "height": 20, "width": 30},), category="person"):

@@ -15,7 +15,7 @@ from cache.integrity import check_split
 from cache.reader import CacheReader
 from cache.shards import ShardDraft
 from cache.spec import CacheSpec
-from preprocess.build import BuildConfig, build_cache
+from preprocess.build.build import BuildConfig, build_cache
 
 
 def spec(store="lmdb"):
@@ -38,8 +38,8 @@ if {limit}:
 from pathlib import Path
 from cache.shards import ShardDraft
 from cache.spec import CacheSpec
-from preprocess.build import BuildConfig, build_cache
-import preprocess.digest, preprocess.pipeline
+from preprocess.build.build import BuildConfig, build_cache
+import preprocess.annotations.select, preprocess.build.pipeline
 spec = CacheSpec(side=64, shard_samples=4, store={store!r})
 print("ready", flush=True)
 build_cache(BuildConfig(coco=Path({str(coco)!r}), out=Path({str(out)!r}), spec=spec, workers=1))

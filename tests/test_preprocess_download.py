@@ -22,11 +22,11 @@ import pytest
 from click.testing import CliRunner
 
 from cli import main
+from preprocess.check.structure import check_structure
 from preprocess.download.coco import download_coco
 from preprocess.download.fetch import Part, Stamp
 from preprocess.download.plan import ARCHIVES, BASE_URL, Archive, DownloadConfig, Retries
 from preprocess.errors import DownloadError
-from preprocess.structure import check_structure
 
 QUICK = Retries(timeout=20, attempts=4, delay=0.001, longest_delay=0.002)
 IMAGES = {"val2017": 5, "train2017": 12}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocess.geometry import fit_box, place_image, place_plane, restore_mask
+from preprocess.image import fit_box, place_image, place_plane, restore_mask
 
 SIZES = st.integers(1, 5000)
 SIDES = st.integers(1, 32).map(lambda k: 32 * k)

@@ -14,18 +14,17 @@ import pytest
 from PIL import Image, ImageOps
 from pycocotools import mask as pycocotools_mask
 
-from cache.place import StorageUrl, place
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
-from preprocess import sample
-from preprocess.build import BuildConfig, build_cache
-from preprocess.cache_soundness import verify_cache
-from preprocess.changes import find_changes
+from cache.storage import StorageUrl, place
+from preprocess.build import record
+from preprocess.build.build import BuildConfig, build_cache
+from preprocess.build.changes import find_changes
+from preprocess.check.structure import check_structure
+from preprocess.check.verify import verify_cache, verify_dataset
 from preprocess.errors import DatasetError, ImageError
 from preprocess.image import decode_rgb, read_file, read_head, turn_upright
 from preprocess.photos import PhotoFolder, photo_path
-from preprocess.soundness import verify_dataset
-from preprocess.structure import check_structure
 
 SIZE = (64, 96)
 POLYGON = [10, 8, 60, 10, 55, 50, 12, 52]
@@ -341,7 +340,7 @@ def test_a_photo_that_claims_to_be_huge_is_rejected_by_its_head(dataset, tmp_pat
         dataset.save()
     else:
         decoded = []
-        monkeypatch.setattr(sample, "decode_rgb", lambda data: decoded.append(decode_rgb(data)) or decoded[-1])
+        monkeypatch.setattr(record, "decode_rgb", lambda data: decoded.append(decode_rgb(data)) or decoded[-1])
     (rejection,) = dataset.build(tmp_path / "cache", splits=("train",)).rejections
     assert reason in rejection.reason
     (finding,) = verify_dataset(dataset.root, splits=("train",)).findings

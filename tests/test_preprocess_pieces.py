@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess import coco as coco_module
-from preprocess import document
-from preprocess.coco import load_persons, take_images
+from preprocess.annotations import document
+from preprocess.annotations import table as coco_module
+from preprocess.annotations.json_kernel import array_pieces
+from preprocess.annotations.table import load_persons, take_images
 from preprocess.errors import DatasetError
-from preprocess.json_array import array_pieces
 
 JSON = st.recursive(
     st.none() | st.integers() | st.text("ab[]{},\\\"' \n") | st.floats(allow_nan=False),
@@ -151,7 +151,7 @@ def test_a_full_disk_is_told_with_what_to_do(tmp_path, write_coco, in_pieces, mo
 
 def test_a_table_on_disk_is_as_good_as_one_in_memory(tmp_path, write_coco, in_pieces):
     """Kernels take it, and parts of it go to workers."""
-    from preprocess.digest import annotation_digests
+    from preprocess.annotations.select import annotation_digests
 
     path = write_coco(tmp_path / "coco", counts=(40, 1)) / "annotations" / "person_keypoints_train2017.json"
     whole = load_persons(path)

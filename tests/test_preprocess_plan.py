@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.manifest import ImageSource
+from cache.index import ImageSource
 from cache.spec import CacheSpec
-from preprocess.plan import cut, shard_key
+from preprocess.build.plan import cut, shard_key
 
 image_ids = st.lists(st.integers(0, 2**40), unique=True, max_size=600)
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cache.spec import CacheSpec
-from preprocess.coco import annotation_file, load_persons
+from preprocess.annotations.table import annotation_file, load_persons
+from preprocess.build.record import native_planes
+from preprocess.check.quality import NAMES, QualityScores, QualityThresholds, quality_scores
 from preprocess.errors import QualityError
 from preprocess.image import read_rgb
-from preprocess.quality import NAMES, QualityScores, QualityThresholds, quality_scores
-from preprocess.sample import native_planes
 
 SIDE = 256
 """Of the square that they are defined in: a photo of this size is not resized."""

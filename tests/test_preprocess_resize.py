@@ -16,11 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.spec import CacheSpec
-from preprocess.coco import load_persons
-from preprocess.geometry import fit_box
-from preprocess.image import read_rgb
+from preprocess.annotations.table import load_persons
+from preprocess.build.record import native_planes
+from preprocess.image import fit_box, read_rgb
 from preprocess.resize import shrink_image, shrink_plane
-from preprocess.sample import native_planes
 
 U8 = npt.NDArray[np.uint8]
 Shape = tuple[int, int]

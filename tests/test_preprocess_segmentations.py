@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from preprocess import segmentations
+from preprocess.annotations import shapes
+from preprocess.annotations.json_kernel import PADDING, count_signs, read_segmentations
+from preprocess.annotations.shapes import read_shapes
 from preprocess.raster import POLYGON, RLE
-from preprocess.segmentation_text import PADDING, count_signs, read_segmentations
-from preprocess.segmentations import read_shapes
 
 HEIGHT, WIDTH = 20, 30
 
@@ -177,9 +177,9 @@ def test_nothing_is_written_outside_of_the_room_that_the_signs_promise(text, roo
 
 
 def test_ordinary_segmentations_cost_no_python(monkeypatch):
-    monkeypatch.setattr(segmentations, "decode_segmentation", None)
-    shapes = read(['{"counts":[600],"size":[20,30]}', "[[1,2,3,4,5,6]]"])
-    assert shapes.parts.tolist() == [1, 1]
+    monkeypatch.setattr(shapes, "decode_segmentation", None)
+    found = read(['{"counts":[600],"size":[20,30]}', "[[1,2,3,4,5,6]]"])
+    assert found.parts.tolist() == [1, 1]
     with pytest.raises(TypeError, match="not callable"):
         read(["[[1,2,3,4]]"])
 
@@ -240,24 +240,24 @@ def are(kind, values):
 @given(values=st.lists(segmentation, max_size=6), indent=st.sampled_from([None, 1]), threads=st.integers(1, 4))
 def test_any_mixture_gives_what_json_and_loops_give(values, indent, threads):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segmentations.os, "cpu_count", lambda: threads)
-        patch.setattr(segmentations, "BLOCK", 2)
-        shapes = read([json.dumps(value, indent=indent) for value in values])
+        patch.setattr(shapes.os, "cpu_count", lambda: threads)
+        patch.setattr(shapes, "BLOCK", 2)
+        found = read([json.dumps(value, indent=indent) for value in values])
     expected = [expected_parts(value) for value in values]
-    assert shapes.parts.tolist() == [len(parts) for parts in expected]
-    assert sorted(shapes.reasons) == list(shapes.reasons) == [at for at, parts in enumerate(expected) if not parts]
-    assert all(shapes.reasons.values())
+    assert found.parts.tolist() == [len(parts) for parts in expected]
+    assert sorted(found.reasons) == list(found.reasons) == [at for at, parts in enumerate(expected) if not parts]
+    assert all(found.reasons.values())
     flat = [part for parts in expected for part in parts]
-    assert shapes.kind.tolist() == [kind for kind, _ in flat]
-    assert shapes.length.tolist() == [len(elements) // (2 if kind == POLYGON else 1) for kind, elements in flat]
-    assert bits(shapes.xy) == bits([float(one) for kind, elements in flat if kind == POLYGON for one in elements])
-    assert shapes.counts.tolist() == [one for kind, elements in flat if kind == RLE for one in elements]
-    for start, (kind, elements) in zip(shapes.start.tolist(), flat, strict=True):
-        found = (shapes.xy if kind == POLYGON else shapes.counts)[start : start + len(elements)]
+    assert found.kind.tolist() == [kind for kind, _ in flat]
+    assert found.length.tolist() == [len(elements) // (2 if kind == POLYGON else 1) for kind, elements in flat]
+    assert bits(found.xy) == bits([float(one) for kind, elements in flat if kind == POLYGON for one in elements])
+    assert found.counts.tolist() == [one for kind, elements in flat if kind == RLE for one in elements]
+    for start, (kind, elements) in zip(found.start.tolist(), flat, strict=True):
+        found = (found.xy if kind == POLYGON else found.counts)[start : start + len(elements)]
         assert found.tolist() == elements
 
 
 def test_an_error_in_a_thread_is_raised(monkeypatch):
-    monkeypatch.setattr(segmentations, "read_segmentations", None)
+    monkeypatch.setattr(shapes, "read_segmentations", None)
     with pytest.raises(TypeError, match="not callable"):
         read(["[[1,2,3,4,5,6]]"])

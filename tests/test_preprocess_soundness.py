@@ -7,10 +7,10 @@ import cv2
 import msgspec
 import pytest
 
-from preprocess import soundness
+from preprocess.check import verify
+from preprocess.check.verify import verify_dataset
 from preprocess.image import read_file
-from preprocess.soundness import verify_dataset
-from preprocess.synth import SynthConfig, make_dataset
+from preprocess.synth.dataset import SynthConfig, make_dataset
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ def test_an_interrupt_does_not_wait_for_the_rest(coco_mini, monkeypatch):
     def interrupt(done, total):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(soundness, "read_file", slow_read)
+    monkeypatch.setattr(verify, "read_file", slow_read)
     with pytest.raises(KeyboardInterrupt):
         verify_dataset(coco_mini, "all", progress=interrupt, workers=2)
     assert len(decoded) < 20, "of 80 in the split"

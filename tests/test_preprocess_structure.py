@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from cache.spec import CacheSpec
-from preprocess.build import BuildConfig, build_cache
-from preprocess.structure import check_cache, check_structure
-from preprocess.synth import SynthConfig, make_dataset
+from preprocess.build.build import BuildConfig, build_cache
+from preprocess.check.structure import check_cache, check_structure
+from preprocess.synth.dataset import SynthConfig, make_dataset
 
 
 @pytest.fixture(scope="module")

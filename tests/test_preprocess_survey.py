@@ -8,15 +8,14 @@ import pytest
 
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
-from preprocess.build import BuildConfig, build_cache
-from preprocess.coco import annotation_file, load_persons
+from preprocess.annotations.table import annotation_file, load_persons
+from preprocess.build.build import BuildConfig, build_cache
+from preprocess.build.record import native_planes
+from preprocess.check.quality import QualityThresholds, quality_scores
+from preprocess.check.survey import SurveyConfig, survey_cache, survey_dataset
 from preprocess.errors import DatasetError, QualityError
 from preprocess.image import read_rgb
-from preprocess.quality import QualityThresholds, quality_scores
-from preprocess.sample import native_planes
-from preprocess.survey import SurveyConfig
-from preprocess.survey_photos import survey_cache, survey_dataset
-from preprocess.synth import SynthConfig, make_dataset
+from preprocess.synth.dataset import SynthConfig, make_dataset
 
 SIDE = 256
 """Of the square that contrast and edge are measured in."""

@@ -13,12 +13,12 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from preprocess.drawing.figure import KEYPOINTS, pose_figure
-from preprocess.drawing.paint import PATTERNS, pattern
-from preprocess.drawing.scene import Stage
-from preprocess.drawing.sprite import paint_figure
-from preprocess.structure import SYNTH_MARKER
-from preprocess.synth import SynthConfig, SynthError, SynthReport, make_dataset, render, run_lengths, trace
+from preprocess.check.structure import SYNTH_MARKER
+from preprocess.synth.dataset import SynthConfig, SynthError, SynthReport, make_dataset, render, run_lengths, trace
+from preprocess.synth.figure import KEYPOINTS, pose_figure
+from preprocess.synth.painting import PATTERNS, pattern
+from preprocess.synth.scene import Stage
+from preprocess.synth.sprites import paint_figure
 
 CONFIG = SynthConfig(images=40, val_fraction=0.25, seed=11, crowd_share=0.25, long_side=(200, 320))
 

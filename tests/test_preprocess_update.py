@@ -11,10 +11,9 @@ from cache.index import CacheIndex
 from cache.integrity import check_split
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
-from preprocess.build import BuildConfig, build_cache
-from preprocess.cache_soundness import verify_cache
-from preprocess.changes import find_changes
-from preprocess.repair import repair_cache
+from preprocess.build.build import BuildConfig, build_cache, repair_cache
+from preprocess.build.changes import find_changes
+from preprocess.check.verify import verify_cache
 
 IMAGES = 60
 SPEC = CacheSpec(side=32, shard_samples=4)

@@ -29,8 +29,8 @@ def test_every_link_and_picture_is_there():
 
 def test_the_example_runs(tmp_path, monkeypatch):
     from cache.spec import CacheSpec
-    from preprocess.build import BuildConfig, build_cache
-    from preprocess.synth import SynthConfig, make_dataset
+    from preprocess.build.build import BuildConfig, build_cache
+    from preprocess.synth.dataset import SynthConfig, make_dataset
 
     make_dataset(tmp_path / "coco", SynthConfig(images=24))
     build_cache(BuildConfig(coco=tmp_path / "coco", out=tmp_path / "data" / "cache", spec=CacheSpec(side=64)))
@@ -53,7 +53,7 @@ def test_the_two_commands_are_targets(command):
 @pytest.mark.parametrize("name", ["performance.md", "loaders.md"])
 def test_the_tables_of_a_page_are_those_of_its_results(name):
     from bench.report import BenchReport
-    from console.markdown import markdown_tables
+    from console.html import markdown_tables
 
     page = (ROOT / "docs" / name).read_text()
     (results,) = re.findall(r"--json (\S+)", page)

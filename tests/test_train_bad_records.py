@@ -17,8 +17,8 @@ from cli import main
 from loader import LoaderConfig, open_loader
 from loader.order import epoch_order
 from model import NetworkConfig, bce_dice
-from preprocess.build import BuildConfig, build_cache
-from preprocess.synth import SynthConfig, make_dataset
+from preprocess.build.build import BuildConfig, build_cache
+from preprocess.synth.dataset import SynthConfig, make_dataset
 from train.checkpoint import load_checkpoint, load_network
 from train.config import TrainConfig
 from train.loop import fit

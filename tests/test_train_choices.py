@@ -11,14 +11,14 @@ from safetensors import safe_open
 import train.loop
 from cache.spec import CacheSpec
 from model import NetworkConfig, build_network
-from preprocess.build import BuildConfig, build_cache
-from preprocess.synth import SynthConfig, make_dataset
+from preprocess.build.build import BuildConfig, build_cache
+from preprocess.synth.dataset import SynthConfig, make_dataset
+from train.batch_size import search_batch_size, try_step
 from train.checkpoint import load_checkpoint, load_network
 from train.config import TrainConfig
 from train.hardware import HardwareError
 from train.loop import fit
 from train.ranks import Ranks
-from train.room import search_batch_size, try_step
 
 STEPS = 5
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache.shard_folder import FolderConfig
+from cache.remote.folder import FolderConfig
 from loader.augment import AugmentConfig
 from loader.batch import LoaderConfig
 from model import NetworkConfig

@@ -16,12 +16,12 @@ from cache.spec import CacheSpec
 from console.evaluate import eval_lines
 from loader import LoaderConfig, open_loader
 from model import LOSSES, NetworkConfig, SegmentationNetwork, build_network
-from model.boundary import BoundaryScores, boundary_tolerance, count_boundary
-from preprocess.build import BuildConfig, build_cache
+from model.metrics import BoundaryScores, boundary_tolerance, count_boundary
+from preprocess.build.build import BuildConfig, build_cache
 from preprocess.image import read_rgb
 from train.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from train.config import TrainConfig
-from train.evaluation.config import EvalConfig, EvalError
+from train.evaluation.result import EvalConfig, EvalError
 from train.evaluation.run import evaluate
 from train.hardware import HardwareError, read_hardware
 from train.loop import fit

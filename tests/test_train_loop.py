@@ -13,9 +13,9 @@ from cache.errors import CacheError
 from cache.spec import CacheSpec
 from loader import LoaderConfig, open_loader
 from model import NetworkConfig
-from model.resunet import ResUNet
-from preprocess.build import BuildConfig, build_cache
-from preprocess.synth import SynthConfig, make_dataset
+from model.unets import ResUNet
+from preprocess.build.build import BuildConfig, build_cache
+from preprocess.synth.dataset import SynthConfig, make_dataset
 from train.checkpoint import CheckpointError, load_checkpoint, load_network
 from train.config import TrainConfig
 from train.epoch import DivergedError

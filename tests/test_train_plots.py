@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from model import Scores
-from train.plots import plot_confusion, plot_curves, plot_metrics, plot_samples
-from train.predictions import SamplePrediction, choose_samples
+from train.plots import SamplePrediction, choose_samples, plot_confusion, plot_curves, plot_metrics, plot_samples
 from train.result import EpochResult, best_epoch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -113,7 +112,7 @@ def test_the_earlier_of_equally_good_epochs_is_the_best():
 
 def test_drawing_touches_no_global_state_and_importing_loads_nothing(tmp_path, start_child):
     code = (
-        "import sys, pathlib, train.plots, train.figure as figure\n"
+        "import sys, pathlib, train.plots, train.plots as figure\n"
         "assert not {'matplotlib', 'torch', 'numba'} & set(sys.modules), 'loaded at import'\n"
         "figure.save_figure(figure.new_figure(2, 2), pathlib.Path(sys.argv[1]))\n"
         "assert 'matplotlib.pyplot' not in sys.modules, 'pyplot was loaded'\n"

@@ -15,8 +15,8 @@ from cache.spec import CacheSpec
 from loader import LoaderConfig, open_loader
 from model import NetworkConfig
 from model.metrics import Scores, count_pixels
-from preprocess.build import BuildConfig, build_cache
-from preprocess.synth import SynthConfig, make_dataset
+from preprocess.build.build import BuildConfig, build_cache
+from preprocess.synth.dataset import SynthConfig, make_dataset
 from train.checkpoint import load_checkpoint, load_network
 from train.config import TrainConfig, TrainConfigError
 from train.loop import fit

@@ -9,13 +9,12 @@ from click.testing import CliRunner
 
 from cache import files, storage
 from cache.errors import StorageError
-from cache.place import StorageUrl
 from cache.spec import CacheSpec
-from cache.storage import Retries
+from cache.storage import Retries, StorageUrl
 from commands.train import train
 from loader.batch import LoaderConfig
 from model import NetworkConfig
-from preprocess.build import BuildConfig, build_cache
+from preprocess.build.build import BuildConfig, build_cache
 from train.checkpoint import load_checkpoint
 from train.config import TrainConfig
 from train.loop import fit

@@ -17,8 +17,8 @@ from cache.spec import CacheSpec
 from loader import open_loader
 from loader.batch import LoaderConfig
 from model import NetworkConfig
-from preprocess.build import BuildConfig, build_cache
-from preprocess.synth import SynthConfig, make_dataset
+from preprocess.build.build import BuildConfig, build_cache
+from preprocess.synth.dataset import SynthConfig, make_dataset
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.config import TrainConfig
 from train.loop import fit

@@ -10,8 +10,8 @@ import pytest
 from cache.errors import CacheError
 from cache.spec import CacheSpec
 from loader.batch import LoaderConfig
-from preprocess.build import BuildConfig, build_cache
-from preprocess.synth import SynthConfig, make_dataset
+from preprocess.build.build import BuildConfig, build_cache
+from preprocess.synth.dataset import SynthConfig, make_dataset
 from train.config import SETTINGS, TrainConfigError
 from train.profiles import from_profile, profile
 from train.settings import _KNOWN, configure, read_settings

@@ -8,8 +8,8 @@ import pytest
 from cache.spec import CacheSpec
 from loader.batch import LoaderConfig
 from model import NetworkConfig
-from preprocess.build import BuildConfig, build_cache
-from preprocess.synth import SynthConfig, make_dataset
+from preprocess.build.build import BuildConfig, build_cache
+from preprocess.synth.dataset import SynthConfig, make_dataset
 from train.config import TrainConfig, TrainConfigError
 from train.loop import fit
 

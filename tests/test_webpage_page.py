@@ -13,7 +13,6 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 import train.predictor
-import webpage.language
 import webpage.network
 import webpage.session
 from loader.batch import LoaderConfig
@@ -175,7 +174,7 @@ def test_photos_are_seen_once_and_those_that_are_gone_are_forgotten(run_folder, 
 
 
 def test_more_photos_than_memory_is_kept_for_are_left_out(run_folder, monkeypatch):
-    monkeypatch.setattr("webpage.intake.MOST_PHOTOS", 2)
+    monkeypatch.setattr("webpage.choices.MOST_PHOTOS", 2)
     test = upload(page(), *((f"{number}.png", person()) for number in range(3)))
     assert texts(test.warning) == ["These are more than 2 photos: the first 2 are taken."]
     assert downloads(test)[1] == "Download all 2 as ZIP"
@@ -258,7 +257,7 @@ class Marked:
 
 @pytest.fixture
 def marked(monkeypatch):
-    monkeypatch.setattr(webpage.language, "_catalogue", lambda language: Marked({"en": "", "es": "¡"}[language]))
+    monkeypatch.setattr(webpage.session, "_catalogue", lambda language: Marked({"en": "", "es": "¡"}[language]))
 
 
 def test_every_word_of_the_page_is_translated(run_folder, marked):

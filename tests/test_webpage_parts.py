@@ -18,14 +18,13 @@ from model import NetworkConfig, build_network
 from predict.background import parse_background
 from predict.mask import draw_mask
 from predict.photo import decode_photo
-from preprocess.quality import quality_scores
+from preprocess.check.quality import quality_scores
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.config import TrainConfig
 from train.predictor import load_predictor
-from webpage.display import LONGEST, Chequerboard, shrink
-from webpage.downloads import make_zip, result_names
+from webpage.choices import make_zip, result_names
 from webpage.network import find_checkpoints
-from webpage.photo import Finish, Upload, make_png, see, show
+from webpage.photo import LONGEST, Chequerboard, Finish, Upload, make_png, see, show, shrink
 
 
 @pytest.fixture(autouse=True)

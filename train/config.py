@@ -13,8 +13,8 @@ import msgspec
 
 from cache.choices import Device, LossName, OptimizerName, Precision, Scheduler
 from cache.messages import UserError, message
-from cache.place import place
-from cache.shard_folder import FolderConfig
+from cache.remote.folder import FolderConfig
+from cache.storage import place
 from loader.batch import LoaderConfig
 from loader.order import resolve_order
 from model.network import NetworkConfig
@@ -47,7 +47,7 @@ class TrainConfig:
         out: the run's folder.
         profile: name of the profile that this came from, for messages.
         network: which network.
-        encoder_weights: that an encoder of timm's starts with: `auto`, `none` or a file, see `model.encoder_weights`.
+        encoder_weights: that an encoder of timm's starts with: `auto`, `none` or a file, see `model.encoder_unet`.
         epochs: passes over the training images.
         global_batch: images in a step of all ranks, which share them out evenly: the loader's `batch_size` is then set
             by the run itself, and the run does not depend on the number of ranks. 0 leaves `batch_size` as it is.

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from cache.messages import UserError
 from loader.loader import Loader
-from model.boundary import BoundaryScores
-from model.metrics import Scores
+from model.metrics import BoundaryScores, Scores
 from train.checkpoint import Progress
 from train.config import TrainConfig
 from train.optimizer import learning_rate, plateau_factor

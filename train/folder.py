@@ -20,7 +20,7 @@ import torch
 
 from cache.atomic import write_atomically
 from cache.messages import system_reason
-from loader.damage import BadRecord
+from loader.bad_records import BadRecord
 from train.checkpoint import CheckpointError
 from train.config import TrainConfig
 from train.result import EpochResult, Listener, StartInfo

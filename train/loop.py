@@ -8,15 +8,14 @@ from pathlib import Path
 import torch
 
 from cache.messages import message
-from loader.damage import BadRecord
+from loader.bad_records import BadRecord
 from loader.loader import Loader
 from train.checkpoint import load_network
 from train.config import TrainConfig
 from train.epoch import summarise, train_epoch, validate
 from train.folder import RunLog, open_log
 from train.hardware import Hardware, HardwareError, describe, read_hardware
-from train.plots import plot_confusion, plot_curves, plot_metrics, plot_samples
-from train.predictions import choose_samples, predict_samples
+from train.plots import choose_samples, plot_confusion, plot_curves, plot_metrics, plot_samples, predict_samples
 from train.process import keep_freed_memory
 from train.profiles import adapt
 from train.result import FitResult, Listener, StartInfo, best_epoch
@@ -47,7 +46,7 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
         CheckpointError: `config.out` holds a run and `resume` is not set; or none, or another one, and it is set; or
             saving failed.
         HardwareError: see `train.profiles.adapt`; or the GPU's memory cannot hold a step.
-        EncoderError: see `model.encoder_unet.EncoderUNet` and `model.encoder_weights.start_encoder`.
+        EncoderError: see `model.encoder_unet.EncoderUNet` and `model.encoder_unet.start_encoder`.
         ValueError: the network cannot take the cache's side.
         DivergedError: the loss is no longer a number; the last checkpoint is from before that.
     """

@@ -1,20 +1,56 @@
-"""The pictures of runs and evaluations: curves, confusion matrix and sample predictions."""
+"""What all pictures share. Matplotlib through its object API: no window, no global state; loaded when first used.
+
+The pictures of runs and evaluations: curves, confusion matrix and sample predictions.
+
+What a network makes of some validation images, to be looked at.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from train.figure import BLUE, GREEN, GRID, INK, ORANGE, PURPLE, SKY, YELLOW, new_figure, save_figure
+from loader.loader import Loader
+from model.base import SegmentationNetwork
+from model.metrics import Scores, count_pixels
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+# Colours that stay apart for colour-blind readers (Okabe and Ito 2008).
+BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"
+INK, GRID = "#333333", "#dddddd"
+DPI = 110
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Give an empty figure of so many inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a PNG, its folder included, and give its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from train.predictions import SamplePrediction
+    pass
     from train.result import EpochResult
 
 U8 = npt.NDArray[np.uint8]
@@ -238,3 +274,64 @@ def _overlay(sample: SamplePrediction) -> U8:
         chosen = chosen & counts
         picture[chosen] = 0.45 * picture[chosen] + 0.55 * np.frombuffer(bytes.fromhex(colour[1:]), np.uint8)
     return picture.clip(0, 255).round().astype(np.uint8)
+
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class SamplePrediction:
+    """One image: `image` (S, S, 3) uint8 RGB, `person` and `ignore` (S, S) bool, `probability` (S, S) float32."""
+
+    image_id: int
+    image: npt.NDArray[np.uint8]
+    person: npt.NDArray[np.bool_]
+    ignore: npt.NDArray[np.bool_]
+    probability: npt.NDArray[np.float32]
+    iou: float
+
+
+@torch.no_grad()
+def predict_samples(network: SegmentationNetwork, loader: Loader, *, limit: int) -> list[SamplePrediction]:
+    """Predict the first `limit` images of a loader, from its present position on; fewer if the epoch ends before."""
+    network.eval()
+    found: list[SamplePrediction] = []
+    for batch in loader:
+        logits_N1HW = network(batch.image).float()
+        probability_NHW = logits_N1HW.sigmoid()[:, 0].cpu().numpy()
+        image_NHW3 = batch.image.permute(0, 2, 3, 1).cpu().numpy()
+        person_NHW, ignore_NHW = batch.person[:, 0].bool().cpu().numpy(), batch.ignore[:, 0].bool().cpu().numpy()
+        for row, sample in enumerate(batch.samples[: batch.valid].tolist()):
+            planes = (batch.person[row : row + 1], batch.ignore[row : row + 1])
+            counts: list[int] = count_pixels(logits_N1HW[row : row + 1], *planes).tolist()
+            found.append(
+                SamplePrediction(
+                    image_id=int(loader.reader.samples["image_id"][sample]),
+                    image=image_NHW3[row].copy(),  # the loader's buffers are used again
+                    person=person_NHW[row].copy(),
+                    ignore=ignore_NHW[row].copy(),
+                    probability=probability_NHW[row],
+                    iou=Scores.from_counts(*counts).iou,
+                )
+            )
+        if len(found) >= limit:
+            break
+    return found[:limit]
+
+
+def choose_samples(predictions: list[SamplePrediction]) -> list[tuple[str, SamplePrediction]]:
+    """Choose up to three of the worst, two about the median and three of the best by IoU, with those words.
+
+    Images without a person come only when there is no other: their IoU is either 0 or 1 and shows nothing.
+    """
+    shown = [one for one in predictions if (one.person & ~one.ignore).any()] or predictions
+    return pick(sorted(shown, key=lambda one: one.iou))
+
+
+def pick(ranked: Sequence[T]) -> list[tuple[str, T]]:
+    """Give the first three as worst, two about the median, the last three as best; all, if they are but eight."""
+    if len(ranked) <= 8:
+        return [("", one) for one in ranked]
+    middle = len(ranked) // 2
+    groups = (("worst", ranked[:3]), ("median", ranked[middle - 1 : middle + 1]), ("best", ranked[-3:]))
+    return [(word, one) for word, group in groups for one in group]

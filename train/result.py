@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from loader.damage import BadRecord
+from loader.bad_records import BadRecord
 from model.metrics import Scores
 from train.config import TrainConfig
 
@@ -55,7 +55,7 @@ class EpochResult:
         val_loss: mean over the validation images.
         val: scores on the validation images.
         val_counts: the pixels that these are of: true and false positives, false and true negatives.
-        boundary_f: F-score of the boundaries on the validation images, see `model.boundary`.
+        boundary_f: F-score of the boundaries on the validation images, see `model.metrics`.
         learning_rate: of the last step.
         train_seconds: training alone, over all parts when the epoch was interrupted.
         warmup_seconds: the first step, which compiles; not in `train_seconds`.

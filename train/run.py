@@ -10,13 +10,13 @@ import torch
 
 from cache.index import CacheIndex
 from cache.messages import message
-from loader.damage import BadRecord
+from loader.bad_records import BadRecord
 from loader.loader import Loader, open_loader
 from model.base import check_side
-from model.boundary import boundary_tolerance
-from model.encoder_unet import EncoderUNet
-from model.encoder_weights import start_encoder
+from model.encoder_unet import EncoderUNet, start_encoder
 from model.loss import LOSSES
+from model.metrics import boundary_tolerance
+from train.batch_size import search_batch_size
 from train.checkpoint import (
     Checkpoint,
     Continuation,
@@ -34,7 +34,6 @@ from train.optimizer import WeightAverage
 from train.process import StopRequest, kernels, stop_requests
 from train.ranks import Ranks
 from train.result import EpochResult, best_epoch
-from train.room import search_batch_size
 from train.step import EvalStep, TrainStep, make_train_step, prepare_network
 
 

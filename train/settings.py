@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 from cache.index import CacheIndex
 from cache.messages import message, system_reason
-from cache.shard_folder import parse_size
+from cache.remote.folder import parse_size
 from loader.batch import LoaderConfig
 from train.config import SETTINGS, TrainConfig, TrainConfigError, typed
 from train.profiles import Profile, from_profile

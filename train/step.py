@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from cache.choices import Precision
 from model.base import SegmentationNetwork
-from model.boundary import count_boundary
 from model.loss import LOSSES, Loss
-from model.metrics import count_pixels
+from model.metrics import count_boundary, count_pixels
 from model.network import NetworkConfig, build_network
 from train.config import TrainConfig
 from train.optimizer import WeightAverage, build_optimizer
@@ -204,7 +203,7 @@ class EvalStep:
     """Forward and loss without gradients; counts of pixels and of boundary pixels, and loss, add up on the device.
 
     Args: as `TrainStep`, and
-        tolerance: pixels within which boundaries match (see `model.boundary`); 0 leaves them out.
+        tolerance: pixels within which boundaries match (see `model.metrics`); 0 leaves them out.
     """
 
     def __init__(

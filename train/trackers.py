@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache.messages import message
-from loader.damage import BadRecord
+from loader.bad_records import BadRecord
 from train.config import TrainConfigError
 from train.folder import RunFolder
 from train.result import EpochResult, Listener, StartInfo

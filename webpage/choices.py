@@ -1,16 +1,56 @@
-"""What the user chooses to be made of a photo."""
+"""Where photos come from: files and the camera.
+
+What the user chooses to be made of a photo.
+
+What is downloaded: a PNG, or all of them in a ZIP; made when it is asked for.
+"""
 
 from __future__ import annotations
 
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import PurePath
+
 import streamlit as st
 from PIL import ImageColor
+from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from predict.background import BLUR, Background, Blur, Colour
+from predict.photo import SUFFIXES
 from preprocess.errors import ImageError
-from webpage.intake import TYPES, to_upload
-from webpage.language import _
-from webpage.photo import Finish
-from webpage.session import read_picture, show_unreadable
+from webpage.photo import Finish, SeenPhoto, Upload, make_png
+from webpage.session import _, read_picture, show_unreadable
+
+MOST_PHOTOS = 20
+"""Photos that the page takes at a time: each keeps its file and some 5 MB in memory."""
+
+TYPES = sorted(suffix.removeprefix(".") for suffix in SUFFIXES)
+
+
+def take_photos() -> list[Upload]:
+    """Let photos be dropped, chosen or taken, and give them."""
+    files_tab, camera_tab = st.tabs([_("Files"), _("Camera")], key="source", on_change="rerun")
+    with files_tab:
+        files = st.file_uploader(
+            _("Photos"), TYPES, accept_multiple_files=True, key="photos", label_visibility="collapsed"
+        )
+    if camera_tab.open:  # or the camera would be asked for at once
+        with camera_tab:
+            st.session_state["shot"] = st.camera_input(_("Take a photo"), key="camera", label_visibility="collapsed")
+    uploads = [*map(to_upload, files)]
+    shot: UploadedFile | None = st.session_state.get("shot")
+    if shot:
+        uploads.append(Upload(shot.file_id, f"{_('camera')}.jpg", shot.getvalue()))
+    if len(uploads) > MOST_PHOTOS:
+        st.warning(_("These are more than {most} photos: the first {most} are taken.", most=MOST_PHOTOS))
+    return uploads[:MOST_PHOTOS]
+
+
+def to_upload(file: UploadedFile) -> Upload:
+    """A file that the browser sent."""
+    return Upload(file.file_id, file.name, file.getvalue())
 
 
 def choose_finish() -> Finish:
@@ -69,3 +109,41 @@ def _choose_picture() -> Background | None:
     except ImageError as error:
         show_unreadable(file.name, error)
         return None
+
+
+def offer_downloads(photo: SeenPhoto, photos: Sequence[SeenPhoto], finish: Finish) -> None:
+    """Show the buttons: one for the photo that is looked at, one for all of them if there are several."""
+    names = result_names([each.upload.name for each in photos])
+    results = dict(zip(names, photos, strict=True))
+    st.download_button(
+        _("Download PNG"), partial(make_png, photo, finish), names[photos.index(photo)], "image/png",
+        key="download", on_click="ignore", type="primary", icon=":material/download:", width="stretch",
+    )  # fmt: skip
+    if len(photos) > 1:
+        st.download_button(
+            _("Download all {count} as ZIP", count=len(photos)), partial(make_zip, results, finish),
+            "maskcache.zip", "application/zip",
+            key="download-all", on_click="ignore", icon=":material/folder_zip:", width="stretch",
+        )  # fmt: skip
+
+
+def result_names(photos: Sequence[str]) -> list[str]:
+    """Name the results as their photos are called, with a number where two would be called the same."""
+    names: list[str] = []
+    for photo in photos:
+        stem = PurePath(photo).stem or "photo"
+        name, number = f"{stem}.png", 1
+        while name in names:
+            number += 1
+            name = f"{stem} ({number}).png"
+        names.append(name)
+    return names
+
+
+def make_zip(results: Mapping[str, SeenPhoto], finish: Finish) -> bytes:
+    """Make results and put them into a ZIP, by the names of their files; stored, for a PNG does not get smaller."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, photo in results.items():
+            archive.writestr(name, make_png(photo, finish))
+    return buffer.getvalue()

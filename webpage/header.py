@@ -1,15 +1,51 @@
-"""The head of the page: what it is, which language, which network."""
+"""How the page looks where `.streamlit/config.toml` does not reach, and words for those that Streamlit brings along.
+
+The head of the page: what it is, which language, which network.
+
+The four scores of a mask, each beside what it has to reach, and what helps where it does not.
+"""
 
 from __future__ import annotations
 
+import html
+import json
 from pathlib import Path
 
 import streamlit as st
 
 from console.language import LANGUAGES
-from webpage.language import KEY, NAMES, _, browsers
+from console.quality import LABELS
+from preprocess.check.quality import NAMES, QualityScores, QualityThresholds
 from webpage.network import find_checkpoints
-from webpage.style import show_style
+from webpage.session import KEY, LANGUAGE_NAMES, _, browsers
+
+_STYLE = Path(__file__).parent / "assets" / "page.css"
+
+
+def show_style() -> None:
+    """Put the style sheet on the page; it also replaces Streamlit's own texts, which are English in every language."""
+    megabytes = st.get_option("server.maxUploadSize")
+    button = "[data-testid=stFileUploaderDropzone] button p"
+    limit = "[data-testid=stFileUploaderDropzoneInstructions] span"
+    camera = ".st-key-camera [data-testid=stCameraInputWebcamComponent] p"
+    many = _("or drop them here, up to {megabytes} MB each", megabytes=megabytes)
+    one = _("up to {megabytes} MB", megabytes=megabytes)
+    words = {
+        f".st-key-photos {button}": _("Choose photos"),
+        f".st-key-photos {limit}": many,
+        camera: _("Allow the camera in the browser. From another device that works over https alone."),
+        ".st-key-camera div:has(> video) ~ button": _("Take the photo"),
+        ".st-key-camera div:has(> img) ~ button": _("Take another one"),
+        f".st-key-picture {button}": _("Choose a picture"),
+        f".st-key-picture {limit}": one,
+    }
+    rules = [
+        f"{place} {{ font-size: 0; }}\n"
+        f"{place}::after {{ content: {json.dumps(text, ensure_ascii=False)}; font-size: .9rem; }}"
+        for place, text in words.items()
+    ]
+    st.html("\n".join(["<style>", _STYLE.read_text(encoding="utf-8"), *rules, "</style>"]))
+
 
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
@@ -38,7 +74,7 @@ def show_header(folder: Path) -> Path | None:
 
 def _choose_language() -> None:
     st.segmented_control(
-        _("Language"), LANGUAGES, format_func=NAMES.__getitem__, key=KEY, default=browsers(), required=True,
+        _("Language"), LANGUAGES, format_func=LANGUAGE_NAMES.__getitem__, key=KEY, default=browsers(), required=True,
         width="stretch",
     )  # fmt: skip
 
@@ -62,3 +98,35 @@ def _choose_checkpoint(found: list[Path]) -> Path | None:
 def short_name(path: str) -> str:
     """A run's name for its best checkpoint, and any other path as it is."""
     return path.removesuffix("/checkpoints/best_model.pth")
+
+
+_THRESHOLDS = QualityThresholds()
+
+
+def show_scores(scores: QualityScores) -> None:
+    """Show them as bars with a mark at each threshold."""
+    below = _THRESHOLDS.missed_by(scores.to_dict())
+    st.html(f'<div class="scores">{"".join(_tile(name, scores, low=name in below) for name in NAMES)}</div>')
+
+
+def _tile(name: str, scores: QualityScores, *, low: bool) -> str:
+    title, hint = _(LABELS[name]).capitalize(), _hints()[name]
+    value, threshold = getattr(scores, name), getattr(_THRESHOLDS, name)
+    goal = _("at least {threshold:.0f}", threshold=threshold)
+    return (
+        f'<div class="score{" low" if low else ""}"><span class="title">{html.escape(title)}</span>'
+        f'<span class="value">{value:.0f}</span> <span class="goal">{html.escape(goal)}</span>'
+        f'<span class="bar"><i style="width: {value:.1f}%"></i><b style="left: {threshold:.1f}%"></b></span>'
+        + (f'<span class="hint">{html.escape(hint)}</span>' if low else "")
+        + "</div>"
+    )
+
+
+def _hints() -> dict[str, str]:
+    """What helps where a score is low."""
+    return {
+        "coverage": _("The person takes up little of the photo: go closer, or crop it."),
+        "contrast": _("Person and background have much the same colours: a plainer background or more light helps."),
+        "edge": _("The outline does not follow the edges of the photo: look at it closely, and try More."),
+        "resolution": _("The person is few pixels wide: a larger photo gives a finer outline."),
+    }

@@ -8,8 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from train.predictor import Trained, load_predictor
-from webpage.language import _, translated
-from webpage.session import literal
+from webpage.session import _, literal, translated
 
 VARIABLE = "MASKCACHE_MODEL"
 """Names a checkpoint that the page begins with."""

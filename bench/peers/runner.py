@@ -22,8 +22,7 @@ from typing import Any, Self, TypeVar
 
 from bench.config import Setup
 from bench.peers.child import Epoch, Window
-from bench.peers.datasets import Datasets
-from bench.peers.environment import find_python, foreign_variables
+from bench.peers.datasets import Datasets, find_python, foreign_variables
 from bench.peers.task import OWN, Entry, PeerError, Task
 from bench.timing import Rates
 from cache.messages import message

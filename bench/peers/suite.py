@@ -12,7 +12,7 @@ from bench.peers.entries import entry_groups
 from bench.peers.runner import Result, Runner, Score
 from bench.report import Row
 from cache.messages import joined, message
-from preprocess.workplace import lock_folder
+from preprocess.build.folder import lock_folder
 
 SAMPLES, QUICK_SAMPLES = 4000, 512
 """Records of each dataset: raw ones are 2 GB at side 384, more than any processor's cache holds."""

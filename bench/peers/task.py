@@ -23,7 +23,7 @@ class Entry:
         module: in `bench.peers.contestants`.
         threads: or worker processes.
         codec: of the stored pixels.
-        environment: whose Python runs it: `OWN`, or one of `bench.peers.environment`.
+        environment: whose Python runs it: `OWN`, or one of `bench.peers.datasets`.
         dataset: folder that the module writes for itself; empty where it reads what is there already.
         check: what a batch must be: `same` bytes as the sample, `close` (JPEG, or resized by other code), or `shape`
             only (augmented, or random).

@@ -1,21 +1,73 @@
-"""A connection to a Dask cluster: a running one, or a temporary one of processes of this machine."""
+"""The versions that must be the same on the client and on every worker, so that all shards of a cache are alike.
+
+A connection to a Dask cluster: a running one, or a temporary one of processes of this machine.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import platform
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from cache.messages import message
+from cache.messages import joined, message
+from cache.spec import FORMAT_VERSION
+from preprocess.build.commit import TOOLS
 from preprocess.cluster.address import LOCAL, ClusterAddress
-from preprocess.cluster.environment import check_environment, environment
 from preprocess.errors import ClusterError
 
 if TYPE_CHECKING:
     from distributed import Client
+
+
+@lru_cache(maxsize=1)
+def environment() -> dict[str, str]:
+    """The versions of the calling process, by what they are of."""
+    python = ".".join(platform.python_version_tuple()[:2])
+    return {
+        message("the cache format"): str(FORMAT_VERSION),
+        "Python": python,
+        **{name: _version(name) for name in ("maskcache", *TOOLS)},
+    }
+
+
+def check_environment(here: dict[str, str], worker: str, there: dict[str, str]) -> None:
+    """Compare the client's versions with a worker's.
+
+    Raises:
+        ClusterError: they differ; the message names all that do.
+    """
+    names = sorted({*here, *there}, key=str.lower)
+    wrong = [
+        message(
+            "{name} is {there}, here {here}",
+            name=name,
+            there=there.get(name, "missing"),
+            here=here.get(name, "missing"),
+        )
+        for name in names
+        if here.get(name) != there.get(name)
+    ]
+    if wrong:
+        raise ClusterError(
+            "worker {worker} runs other versions: {wrong}; install the same maskcache there, with the same "
+            "constraints.txt, and start the worker again",
+            worker=worker,
+            wrong=joined("; ", wrong),
+        )
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return message("not installed")
+
 
 CONNECT_SECONDS = 10
 """How long a scheduler may take to answer."""

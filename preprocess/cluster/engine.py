@@ -23,18 +23,16 @@ import msgspec
 
 from cache import files
 from cache.errors import StorageError
-from cache.manifest import ShardManifest
+from cache.index import ShardManifest
 from cache.spec import CacheSpec
+from preprocess.build.folder import lock_holder
+from preprocess.build.pipeline import FinishedShards
+from preprocess.build.plan import Job, split_part
 from preprocess.cluster.address import ClusterAddress
-from preprocess.cluster.client import WORKER_SECONDS, no_worker, open_client
-from preprocess.cluster.environment import environment
+from preprocess.cluster.client import WORKER_SECONDS, environment, no_worker, open_client
 from preprocess.cluster.task import ShardTask, attempt_pattern, make_shard
 from preprocess.errors import ClusterError
 from preprocess.interrupt import deferred_interrupt
-from preprocess.pipeline import FinishedShards
-from preprocess.plan import Job
-from preprocess.sources import split_part
-from preprocess.workplace import lock_holder
 
 if TYPE_CHECKING:
     from concurrent.futures import Future as AdoptedFuture

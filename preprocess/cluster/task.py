@@ -13,14 +13,14 @@ from distributed import get_worker
 
 from cache.errors import CacheError
 from cache.messages import message
-from cache.place import is_url
 from cache.spec import CacheSpec
-from preprocess.cluster.environment import check_environment, environment
+from cache.storage import is_url
+from preprocess.build.folder import lock_holder
+from preprocess.build.pipeline import make_shards
+from preprocess.build.plan import Job
+from preprocess.cluster.client import check_environment, environment
 from preprocess.errors import ClusterError, DatasetError
 from preprocess.photos import photo_path
-from preprocess.pipeline import make_shards
-from preprocess.plan import Job
-from preprocess.workplace import lock_holder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

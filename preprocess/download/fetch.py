@@ -240,7 +240,8 @@ def _receive(part: Part, url: str, size: int, timeout: float) -> Iterator[int]:
             while part.position < size and (data := response.read1(CHUNK)):
                 if part.position + len(data) > size:
                     raise DownloadError(
-                        "{url} sends more than the {size:,} bytes of COCO's: it is another file; try another --base-url",
+                        "{url} sends more than the {size:,} bytes of COCO's: it is another file; "
+                        "try another --base-url",
                         url=url,
                         size=size,
                     )

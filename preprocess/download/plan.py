@@ -10,9 +10,9 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from cache.messages import listed, message
+from preprocess.build.plan import SPLIT_FOLDERS
+from preprocess.check.structure import SYNTH_MARKER, Check, check_structure
 from preprocess.errors import DownloadError
-from preprocess.sources import SPLIT_FOLDERS
-from preprocess.structure import SYNTH_MARKER, Check, check_structure
 
 BASE_URL = "http://images.cocodataset.org"
 

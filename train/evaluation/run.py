@@ -21,11 +21,9 @@ from loader.batch import LoaderConfig
 from loader.loader import Loader, open_loader
 from model.base import check_side
 from model.loss import LOSSES
-from preprocess.sources import Split, read_split
-from train.evaluation.config import EvalConfig, EvalError
-from train.evaluation.images import CacheImages, EvalImages, PhotoImages
-from train.evaluation.result import EvalReport, SizeReport, choose_images
-from train.evaluation.score import score_images
+from preprocess.build.plan import Split, read_split
+from train.evaluation.images import CacheImages, EvalImages, PhotoImages, score_images
+from train.evaluation.result import EvalConfig, EvalError, EvalReport, SizeReport, choose_images
 from train.hardware import HardwareError, describe, read_hardware
 from train.plots import plot_confusion, plot_samples
 from train.predictor import load_predictor

@@ -12,7 +12,7 @@ from bench.baseline import CocoMasks, OnTheFly, plain_loader
 from bench.peers.child import Feed
 from bench.peers.task import Task
 from cache.spec import CacheSpec
-from preprocess.sources import read_split
+from preprocess.build.plan import read_split
 
 
 def open_feed(task: Task, _stack: ExitStack) -> Feed:

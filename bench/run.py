@@ -1,0 +1,70 @@
+"""Runs the suites that were asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from bench.calibration import calibrations
+from bench.config import BenchConfig, Setup
+from bench.estimate import card_rows, guide_rows, machine_row, processor_rows, stored_rows
+from bench.hardware import describe_machine
+from bench.material import Material, open_material
+from bench.report import BenchReport, Row
+from bench.suites.annotations import annotation_rows
+from bench.suites.convolutions import convolution_rows
+from bench.suites.epoch import epoch_rows
+from bench.suites.loader import loader_rows
+from bench.suites.machine import machine_rows
+from bench.suites.model import model_rows
+from bench.suites.preprocess import preprocess_rows
+from bench.suites.raster import raster_rows
+from bench.suites.stages import stage_rows
+from bench.suites.stores import store_rows, verify_rows
+from cache.choices import Suite
+
+_ROWS: dict[Suite, Callable[[Setup, Material], Iterator[Row]]] = {
+    "machine": machine_rows,
+    "raster": raster_rows,
+    "annotations": annotation_rows,
+    "preprocess": preprocess_rows,
+    "stores": store_rows,
+    "verify": verify_rows,
+    "loader": loader_rows,
+    "convolutions": convolution_rows,
+    "stages": stage_rows,
+    "model": model_rows,
+    "epoch": epoch_rows,
+}
+
+
+class Listener(Protocol):
+    """Receives the progress of a benchmark, in the calling thread."""
+
+    def on_suite(self, suite: Suite, number: int, total: int) -> None:
+        """A suite begins, the `number`-th (from 1) of `total`; the data that it works on may have to be made first."""
+
+
+def run_suites(config: BenchConfig, listener: Listener) -> BenchReport:
+    """Measure. Whatever has to be made for it lies in a temporary folder that is removed afterwards.
+
+    With the suite `epoch` the report ends with the table of tiers: promised, measured and estimated.
+
+    Raises:
+        BenchError: the side asked for is not the cache's.
+        CacheError, DatasetError: cache or dataset cannot be read, or hold too little.
+        HardwareError: the profile is not known, or not for this machine.
+        ValueError: the network cannot take the side.
+    """
+    setup = Setup.of(config)
+    rows: list[Row] = []
+    with open_material(setup) as material:
+        for number, suite in enumerate(config.suites, 1):
+            listener.on_suite(suite, number, len(config.suites))
+            rows += _ROWS[suite](setup, material)
+    machine = describe_machine(config.cache or config.coco)
+    if "epoch" in config.suites:
+        own, known = machine_row(setup, machine, rows), calibrations()
+        estimated = *card_rows(known), *processor_rows(setup, machine, rows, known)
+        rows += [*guide_rows(), *stored_rows(), *([own] if own else []), *estimated]
+    return BenchReport(environment=machine, config=setup.to_dict(), rows=tuple(rows))

@@ -1,0 +1,183 @@
+"""Photos to a cache: whole builds against decoding and shrinking the same photos and doing nothing else."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from bench.ceilings import decode, decode_and_resize, each, thread_pool
+from bench.config import Setup
+from bench.material import Material, repeat_dataset
+from bench.report import Row
+from bench.timing import Work
+from bench.workloads import PEAK_MEMORY, run_program
+from cache.messages import message
+from cache.process import end_with_parent
+from cache.record import RecordLayout
+from cache.spec import CacheSpec
+from preprocess.build.build import BuildConfig, build_cache
+from preprocess.build.plan import Split, read_split
+from preprocess.build.record import make_record
+from preprocess.errors import ImageError
+
+MOST_ROUNDS = 3
+"""Runs of each: a build takes seconds, and needs fewer of them than other suites."""
+
+BUILT, BUILT_SHORT = 1_500, 900
+"""Least images of a build, for which photos are repeated: the constant costs of a build and the last sync then weigh as
+they do with a few thousand photos. The second number where the photos are drawn."""
+
+MEMORY_IMAGES, SHORT_MEMORY_IMAGES, QUICK_MEMORY_IMAGES = (100, 5_000), (100, 2_500), (50, 500)
+"""Images of the builds whose memory is compared; the second numbers where the photos are drawn."""
+
+_BUILD = f"""
+{PEAK_MEMORY}
+import sys
+from pathlib import Path
+from cache.spec import CacheSpec
+from preprocess.build.build import BuildConfig, build_cache
+coco, out, side, threads = sys.argv[1:]
+build_cache(BuildConfig(
+    coco=Path(coco), out=Path(out), spec=CacheSpec(side=int(side)), splits=("train",), workers=int(threads)
+))
+print(peak_memory())
+"""
+
+NOTE = message("whole builds: reading the JSON, drawing, packing, hashing, writing, syncing")
+
+
+def preprocess_rows(setup: Setup, material: Material) -> Iterator[Row]:
+    """Builds of each store and codec, from reading the JSON to the committed index."""
+    photos = len(material.split.rows)
+    least = BUILT_SHORT if material.drawn else BUILT
+    images = photos if setup.config.quick else photos * -(-least // photos)
+    coco = material.folder / "repeated"
+    repeat_dataset(material.split, coco, images)
+    files = [material.files[number % len(material.files)] for number in range(images)]
+    specs = {
+        message("lmdb raw"): CacheSpec(side=setup.side),
+        message("lmdb jpeg"): CacheSpec(side=setup.side, codec="jpeg"),
+        message("zarr raw"): CacheSpec(side=setup.side, store="zarr"),
+    }
+    raw = specs[message("lmdb raw")]
+    _split[:] = [read_split(coco, "train", raw)]
+    with thread_pool(setup.threads) as pool, _processes(coco, raw, setup.threads) as processes:
+        works = {name: _build(coco, material.folder / "builds", spec, setup.threads) for name, spec in specs.items()}
+        works["decode"] = decode(pool, files)
+        works["floor"] = decode_and_resize(pool, files, setup.side)
+        works["threads"] = _records(pool, images, raw)
+        works["processes"] = _records(processes, images, raw)
+        found = setup.measure(works, rounds=min(setup.rounds, MOST_ROUNDS))
+    described = message(
+        "{photos_name} as {images}, side {side}, {threads} threads",
+        photos_name=material.photos_name,
+        images=images,
+        side=setup.side,
+        threads=setup.threads,
+    )
+    row = partial(Row.measured, suite="preprocess", setup=described)
+    resize = message("cv2.imdecode + INTER_AREA")
+    resizing = partial(row, unit="images/s", limit=found["floor"], limit_name=resize)
+    decoding = partial(row, unit="images/s", limit=found["decode"], limit_name=message("decoding alone"))
+    for name in specs:
+        yield resizing(found[name], name=name, note=NOTE)
+    for name in specs:
+        yield row(
+            found["floor"].over(found[name]),
+            name=message("{name}: wall time, times {resize}", name=name, resize=resize),
+            unit="times",
+        )
+    for name in specs:
+        yield decoding(found[name], name=message("{name}, against decoding", name=name))
+    yield decoding(found["floor"], name=resize, ours=False)
+    for name, note in (
+        ("threads", message("as builds do it")),
+        ("processes", message("their records are thrown away, no byte of them is sent: the best case of processes")),
+    ):
+        yield resizing(found[name], name=message("making records in {name}", name=name), note=note)
+    yield from _memory_rows(setup, material)
+
+
+def _build(coco: Path, folder: Path, spec: CacheSpec, threads: int) -> Work:
+    numbers, folder = count(), folder / f"{spec.store} {spec.codec}"
+    images = len(read_split(coco, "train", spec).rows)
+
+    def clear() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        os.sync()  # writes left over by the previous build are no part of this one
+
+    def run() -> None:
+        out = folder / str(next(numbers))
+        build_cache(BuildConfig(coco=coco, out=out, spec=spec, splits=("train",), workers=threads))
+
+    return Work(run=run, items=images, prepare=clear)
+
+
+# The split that a worker process works on: each reads it once, so that only numbers have to be sent.
+_split: list[Split] = []
+
+
+def _processes(coco: Path, spec: CacheSpec, number: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(number, mp_context=context, initializer=_open_split, initargs=(coco, spec))
+
+
+def _open_split(coco: Path, spec: CacheSpec) -> None:
+    end_with_parent()
+    cv2.setNumThreads(1)
+    _split[:] = [read_split(coco, "train", spec)]
+
+
+def _records(pool: Executor, images: int, spec: CacheSpec) -> Work:
+    parts = np.array_split(np.arange(images), max(1, images // 16))
+    return Work(run=each(pool, partial(_make_records, spec), parts), items=images)
+
+
+def _make_records(spec: CacheSpec, numbers: Any) -> None:
+    (split,), layout = _split, RecordLayout.of(spec)
+    buffer = np.empty(layout.most_bytes, np.uint8)
+    for number in numbers:
+        row = split.rows[number]
+        try:
+            make_record(spec, layout, split, row, split.read(row), buffer)
+        except ImageError:  # a build rejects it
+            continue
+
+
+def _memory_rows(setup: Setup, material: Material) -> Iterator[Row]:
+    """Peak memory of builds of few and of many images, each in a process of its own."""
+    several = QUICK_MEMORY_IMAGES if setup.config.quick else SHORT_MEMORY_IMAGES if material.drawn else MEMORY_IMAGES
+    for images in several:
+        coco, out = (
+            material.folder / message("memory {images}", images=images),
+            material.folder / message("memory cache"),
+        )
+        repeat_dataset(material.split, coco, images)
+        (peak,) = run_program(_BUILD, coco, out, setup.side, setup.threads)
+        shutil.rmtree(coco)
+        shutil.rmtree(out)
+        if peak:
+            yield Row.measured(
+                peak / 1e6,
+                suite="preprocess",
+                setup=message(
+                    "{images:,} images, side {side}, {threads} threads",
+                    images=images,
+                    side=setup.side,
+                    threads=setup.threads,
+                ),
+                name=message("lmdb raw, {images:,} images: peak memory", images=images),
+                unit="MB",
+                note=message("of the process, with Python and libraries"),
+            )

@@ -1,0 +1,244 @@
+"""The two stores alone: records written to a shard, and read from it at random, against the same without a store.
+
+Verifying a cache against reading its files and doing nothing with them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+import zarr
+
+from bench.ceilings import each, read_through, thread_pool
+from bench.config import Setup
+from bench.material import Material
+from bench.report import Row
+from bench.timing import Work
+from cache.choices import Store
+from cache.integrity import check_split
+from cache.messages import message
+from cache.reader import CacheReader
+from cache.record import U8, RecordLayout
+from cache.shards import open_reader, open_writer, shard_name
+from cache.spec import CacheSpec
+from cache.storage import shard_files
+from cache.zarr_shards import DIMENSIONS
+from preprocess.build.build import build_cache
+
+SHARD_SAMPLES = 128
+"""Samples of a shard, as in a cache."""
+
+MOST_BYTES = 256 << 20
+"""Bytes of random records: more than processor caches hold, few enough to be in memory twice."""
+
+SLOW_READS = 16
+"""Records in one call of a reader that reads some hundreds per second."""
+
+STORES: tuple[Store, ...] = get_args(Store)
+
+Read = Callable[[int], tuple[U8, ...]]
+"""Gives the bytes of a record, by its number, in pieces."""
+
+LIBRARIES = {"zarr-python": "zarr.core.codec_pipeline.BatchedCodecPipeline", "zarrs": "zarrs.ZarrsCodecPipeline"}
+"""Other readers of our Zarr shards: codec pipelines of zarr-python, its own and one written in Rust."""
+
+
+def store_rows(setup: Setup, material: Material) -> Iterator[Row]:
+    """Records of raw pixels, the page cache warm."""
+    layout = RecordLayout(setup.side, "raw")
+    samples = max(1, min(setup.megabytes * 10**6, MOST_BYTES) // layout.raw_bytes)
+    records = np.random.default_rng(0).integers(0, 256, (samples, layout.raw_bytes), np.uint8)
+    folder = material.folder / "stores"
+    folder.mkdir()
+    described = message("{samples} random records, side {side}", samples=samples, side=setup.side)
+    row = partial(Row.measured, suite="stores", unit="samples/s")
+    works: dict[str, Work] = {store: _write(store, folder, layout, records[:SHARD_SAMPLES]) for store in STORES}
+    works["file"] = _write_file(folder, records[:SHARD_SAMPLES])
+    found = setup.measure(works)
+    for store in STORES:
+        yield row(
+            found[store],
+            name=message("{store}, writing", store=store),
+            setup=message("{described}, 1 thread", described=described),
+            limit=found["file"],
+            limit_name=message("writing the same bytes to a file"),
+            note=message("synced, both"),
+        )
+    order = np.random.default_rng(1).permutation(samples).tolist()
+    with ExitStack() as stack:
+        reads: dict[str, Read] = {store: _open(stack, store, folder, layout, records) for store in STORES}
+        libraries = [name for name in LIBRARIES if find_spec(name.partition("-")[0])]
+        others = {message("zarr through {name}", name=name): _open_library(name, folder) for name in libraries}
+        for threads in sorted({1, setup.threads}):
+            with thread_pool(threads) as pool:
+                ring = _ring(2 * setup.batch_size * threads, layout.raw_bytes)
+                gather = partial(_gather, pool, threads, ring=ring)
+                works = {name: gather(read, order) for name, read in reads.items()}
+                works |= {name: gather(read, order[:SLOW_READS]) for name, read in others.items()}
+                works["memory"] = gather(lambda n: (records[n],), order)
+                found = setup.measure(works)
+            for name in (*reads, *others):
+                yield row(
+                    found[name],
+                    name=(
+                        message("{name}, reading, {threads} threads", name=name, threads=threads)
+                        if threads > 1
+                        else message("{name}, reading, {threads} thread", name=name, threads=threads)
+                    ),
+                    setup=described,
+                    limit=found["memory"],
+                    limit_name=message("copying the same bytes"),
+                    ours=name in reads,
+                )
+    shutil.rmtree(folder)
+
+
+def _write(store: Store, folder: Path, layout: RecordLayout, records: U8) -> Work:
+    numbers, own = count(), folder / message("{store} written", store=store)
+
+    def clear() -> None:
+        shutil.rmtree(own, ignore_errors=True)
+        own.mkdir()
+
+    def run() -> None:
+        _write_shard(store, own / str(next(numbers)), layout, records)
+
+    return Work(run=run, items=len(records), prepare=clear)
+
+
+def _write_shard(store: Store, path: Path, layout: RecordLayout, records: U8) -> None:
+    writer = open_writer(store, path, layout, len(records))
+    for record in records:
+        writer.append(record)
+    writer.close()
+
+
+def _write_file(folder: Path, records: U8) -> Work:
+    path = folder / "file.bin"
+
+    def run() -> None:
+        with path.open("wb", buffering=0) as file:
+            for record in records:
+                file.write(record.data)
+            os.fsync(file.fileno())
+
+    return Work(run=run, items=len(records), prepare=lambda: path.unlink(missing_ok=True))
+
+
+def _open(stack: ExitStack, store: Store, folder: Path, layout: RecordLayout, records: U8) -> Read:
+    """Write the records to shards, and open these."""
+    readers = []
+    for number, at in enumerate(range(0, len(records), SHARD_SAMPLES)):
+        path = folder / shard_name(number, store)
+        _write_shard(store, path, layout, records[at : at + SHARD_SAMPLES])
+        readers.append(open_reader(store, path, layout))
+        stack.callback(readers[-1].close)
+    return lambda n: readers[n // SHARD_SAMPLES].fields(n % SHARD_SAMPLES)
+
+
+def _open_library(name: str, folder: Path) -> Read:
+    """Open the Zarr shards with a library, which may limit how many threads it serves at a time."""
+    with zarr.config.set({"codec_pipeline.path": LIBRARIES[name]}):
+        groups = [zarr.open_group(str(path), mode="r") for path in sorted(folder.glob("*.zarr"))]
+        arrays: list[list[Any]] = [[group[array] for array in DIMENSIONS] for group in groups]
+
+    def read(n: int) -> tuple[U8, ...]:
+        return tuple(np.asarray(array[n % SHARD_SAMPLES]).reshape(-1) for array in arrays[n // SHARD_SAMPLES])
+
+    return read
+
+
+def _ring(rows: int, size: int) -> U8:
+    """Buffers in torch's memory, as a loader's are.
+
+    NumPy's begins 16 bytes into a page. Copying to there from the beginning of a page, where mapped files begin, takes
+    five times as long on some processors of AMD (https://lunnova.dev/articles/ryzen-slow-short-rep-mov/).
+    """
+    ring: U8 = torch.zeros((rows, size), dtype=torch.uint8).numpy()
+    return ring
+
+
+def _gather(pool: ThreadPoolExecutor, threads: int, read: Read, order: list[int], ring: U8) -> Work:
+    """Copy records, each thread its share, into the rows of a ring, as a loader does."""
+
+    def work(thread: int) -> None:
+        for number in range(thread, len(order), threads):
+            row, at = ring[number % len(ring)], 0
+            for piece in read(order[number]):
+                row[at : at + piece.size] = piece
+                at += piece.size
+
+    return Work(run=each(pool, work, range(threads)), items=len(order))
+
+
+CAT_BYTES = 1 << 30
+"""About what one `cat` reads, some files several times, so that the start of the process does not count."""
+
+BLOCK = 1 << 18
+"""Bytes read at a time: no other size is faster."""
+
+CAT = "cat FILES > /dev/null"
+
+
+def verify_rows(setup: Setup, material: Material) -> Iterator[Row]:
+    """Every shard of a cache, the page cache warm: bytes of the shards per second."""
+    stores: dict[str, Store] = {message("lmdb raw"): "lmdb", message("zarr raw"): "zarr"}
+    shard_samples = -(-len(material.split.rows) // (4 * setup.threads))  # a few shards per thread, as in a large cache
+    works: dict[str, Work] = {}
+    with thread_pool(setup.threads) as pool:
+        for name, store in stores.items():
+            root = material.folder / "verified" / name
+            spec = CacheSpec(side=setup.side, store=store, shard_samples=shard_samples)
+            build_cache(material.build_config(root, spec))
+            with CacheReader(root, "train") as reader:
+                size = reader.index.bytes
+                files = [file for info in reader.info.shards for file in shard_files(root / "train" / info.name)]
+            works[name] = Work(run=partial(_verify, root, setup.threads), items=size)
+            works[message("{name} read", name=name)] = Work(
+                run=each(pool, partial(read_through, block=BLOCK), files), items=size
+            )
+            works[message("{name} {cat}", name=name, cat=CAT)] = _cat(files, size)
+        found = setup.measure(works)
+    shutil.rmtree(material.folder / "verified")
+    rates = {name: rate.each(lambda value: value / 1e9) for name, rate in found.items()}
+    described = message(
+        "{photos_name}, side {side}, {threads} threads",
+        photos_name=material.photos_name,
+        side=setup.side,
+        threads=setup.threads,
+    )
+    row = partial(Row.measured, suite="verify", setup=described, unit="GB/s")
+    reading = message("reading the same files, {threads} threads", threads=setup.threads)
+    for name in stores:
+        yield row(rates[name], name=name, limit=rates[message("{name} read", name=name)], limit_name=reading)
+    for name in stores:
+        yield row(
+            rates[name],
+            name=message("{name}, against cat", name=name),
+            limit=rates[message("{name} {cat}", name=name, cat=CAT)],
+            limit_name=CAT,
+        )
+
+
+def _verify(root: Path, threads: int) -> None:
+    with CacheReader(root, "train") as reader:
+        problems = list(check_split(reader, threads=threads))
+    assert not problems, problems
+
+
+def _cat(files: list[Path], size: int) -> Work:
+    times = -(-CAT_BYTES // size)
+    command = ["cat", *[str(file) for file in files] * times]
+    return Work(run=lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True), items=size * times)

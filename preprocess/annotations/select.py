@@ -1,0 +1,115 @@
+"""A digest of an image's annotations: equal digests, equal planes.
+
+Which images count: named rules, each a mask over the images of a table.
+"""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.choices import ImageRule
+from cache.kernel import kernel
+from preprocess.annotations.table import PersonTable
+from preprocess.raster import POLYGON
+
+U8 = npt.NDArray[np.uint8]
+U64 = npt.NDArray[np.uint64]
+I64 = npt.NDArray[np.int64]
+
+_MULTIPLIER = np.uint64(0xBF58476D1CE4E5B9)  # of splitmix64's finaliser (Steele, Lea, Flood 2014)
+_SHIFT = np.uint64(29)
+
+
+def annotation_digests(table: PersonTable, rows: I64) -> U64:
+    """`(N,)` digests of the images `rows` of a table: size, crowd flags and shapes of their annotations, in order.
+
+    64 bits against accidents, not against intent.
+    """
+    out = np.empty(len(rows), np.uint64)
+    _digest_images(
+        rows,
+        table.height,
+        table.width,
+        table.first,
+        table.iscrowd,
+        table.part_start,
+        table.kind,
+        table.start,
+        table.length,
+        table.xy.view(np.uint64),
+        table.counts.view(np.uint64),
+        out,
+    )
+    return out
+
+
+@kernel
+def _mix(state: np.uint64, word: np.uint64) -> np.uint64:
+    state = (state ^ word) * _MULTIPLIER
+    return state ^ (state >> _SHIFT)
+
+
+@kernel
+def _digest_images(
+    rows: I64,
+    height: I64,
+    width: I64,
+    first: I64,
+    iscrowd: U8,
+    part_start: I64,
+    kind: U8,
+    start: I64,
+    length: I64,
+    xy_bits: U64,
+    counts: U64,
+    out: U64,
+) -> None:
+    for number in range(len(rows)):
+        row = rows[number]
+        state = _mix(_mix(_MULTIPLIER, np.uint64(height[row])), np.uint64(width[row]))
+        for annotation in range(first[row], first[row + 1]):
+            parts = part_start[annotation + 1] - part_start[annotation]
+            state = _mix(_mix(state, np.uint64(iscrowd[annotation])), np.uint64(parts))
+            for part in range(part_start[annotation], part_start[annotation + 1]):
+                at, words = start[part], length[part]
+                state = _mix(_mix(state, np.uint64(kind[part])), np.uint64(words))
+                if kind[part] == POLYGON:
+                    for word in range(at, at + 2 * words):
+                        state = _mix(state, xy_bits[word])
+                else:
+                    for word in range(at, at + words):
+                        state = _mix(state, counts[word])
+        out[number] = state
+
+
+Mask = npt.NDArray[np.bool_]
+
+
+def select_images(table: PersonTable, rule: ImageRule) -> Mask:
+    """`(I,)` whether each image counts under a rule.
+
+    `person`: at least one person annotation (crowds count). `keypoints`: at least one person with a labelled keypoint.
+    `keypoints10`: at least ten labelled keypoints in the image. `all`: every image.
+    """
+    if rule == "all":
+        return np.ones(len(table), np.bool_)
+    if rule == "person":
+        mask: Mask = np.diff(table.first) > 0
+        # An image whose only person cannot be drawn has a person all the same: it is rejected, not skipped.
+        mask[[problem.image for problem in table.problems if problem.image >= 0]] = True
+        return mask
+    return sum_per_image(table, table.keypoints) >= (10 if rule == "keypoints10" else 1)
+
+
+def rule_counts(table: PersonTable) -> dict[ImageRule, int]:
+    """How many images each rule selects."""
+    return {rule: int(select_images(table, rule).sum()) for rule in get_args(ImageRule)}
+
+
+def sum_per_image(table: PersonTable, value_A: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Sum a value of each annotation over each image: `(A,)` -> `(I,)`."""
+    total = np.concatenate(([0], np.cumsum(value_A)))
+    return np.asarray(total[table.first[1:]] - total[table.first[:-1]], np.int64)

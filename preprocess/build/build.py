@@ -1,0 +1,305 @@
+"""COCO -> cache: plan the shards, make those that are not there yet, commit the index last.
+
+Make the damaged shards of a cache again, and only those.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
+from itertools import chain
+from pathlib import PurePath
+
+import psutil
+
+from cache import files
+from cache.errors import CacheCorruptError, CacheMissingError, CacheStaleError
+from cache.index import INDEX_NAME, CacheIndex, Rejection
+from cache.integrity import Damage
+from cache.messages import Message, joined, listed, message
+from cache.spec import CacheSpec
+from cache.storage import is_url
+from preprocess.build.changes import SplitChanges, compare_split, find_changes, stale_reasons
+from preprocess.build.commit import commit, tables_sound
+from preprocess.build.folder import check_owner, check_space, clear, has_shards, lock_folder, make_folder, resolve_codec
+from preprocess.build.pipeline import FinishedShards, make_shards, remove_stale_manifests
+from preprocess.build.plan import SPLIT_FOLDERS, Job, Split, SplitPlan, plan_split, read_split
+from preprocess.cluster.address import ClusterAddress
+from preprocess.errors import DatasetError
+
+Progress = Callable[[int, int], None]
+"""Called with (images done, images in all), from the calling thread."""
+
+SHOWN_REJECTIONS = 10
+"""How many rejections the error of `strict` names."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BuildConfig:
+    """What to build, from what.
+
+    Attributes:
+        coco: folder that holds `annotations/`, `train2017/`, `val2017/`; a `Path` or a `StorageUrl`.
+        out: the cache's folder; a `Path` or a `StorageUrl`.
+        spec: the cache's specification.
+        auto_codec: choose between raw and JPEG by the size of memory, whatever the spec says.
+        splits: which of `train` and `val`.
+        workers: threads; 0 takes one per processor. On a cluster: threads that make one shard; 0 takes one.
+        cluster: where shards are made: in this process, or on a Dask cluster (see `preprocess.cluster.address`).
+        force: replace a cache that is there, even a damaged one or one of other sources; an unfinished build of the
+            same cache is still resumed.
+        content: recognise changed images by their bytes, not only by their sizes.
+        strict: a rejected image, or an annotation without an image, is an error.
+    """
+
+    coco: PurePath
+    out: PurePath
+    spec: CacheSpec
+    auto_codec: bool = False
+    splits: tuple[str, ...] = ("train", "val")
+    workers: int = 0
+    cluster: ClusterAddress | None = None
+    force: bool = False
+    content: bool = False
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise DatasetError("workers={workers} is negative; 0 takes one a processor", workers=self.workers)
+        for location in (self.coco, self.out):
+            if is_url(location) and len(location.parts) < 2:
+                raise DatasetError("{location} names no bucket; use {location}BUCKET/FOLDER", location=location)
+        unknown = [split for split in self.splits if split not in SPLIT_FOLDERS]
+        if unknown or not self.splits:
+            raise DatasetError(
+                "splits={splits} is not known; use {split_folders}",
+                splits=self.splits,
+                split_folders=listed(SPLIT_FOLDERS, "and"),
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BuildReport:
+    """What a build did.
+
+    Attributes:
+        index: the committed index.
+        rejections: of the splits that were asked for, shards that were there already included.
+        written: images that this run worked on.
+        resumed: images in shards that were there already.
+        changes: since the cache that was there before; empty if there was none.
+        leaks: photos of `val` whose bytes are those of a photo of `train`; known where both were asked for.
+        fresh: the cache was already complete and from the same sources: nothing was done.
+    """
+
+    index: CacheIndex
+    rejections: tuple[Rejection, ...]
+    written: int
+    resumed: int
+    changes: tuple[SplitChanges, ...]
+    leaks: tuple[str, ...]
+    fresh: bool
+
+
+def build_cache(
+    config: BuildConfig, progress: Progress | None = None, *, damaged: Collection[tuple[str, str]] = ()
+) -> BuildReport:
+    """Make a cache, resume an interrupted build, bring a cache up to date, or find that there is nothing to do.
+
+    A finished shard is kept if it was made from the images and annotations as they are now. The others are made under
+    new names; the cache that was there before stays valid until the new index takes its place. Splits that are not
+    asked for stay as they are.
+
+    Args:
+        config: what to build, from what.
+        progress: see `Progress`.
+        damaged: shards by split and name that are made again though their manifests say that they are finished.
+
+    Raises:
+        DatasetError: the dataset is incomplete or unreadable, no image is left, or `strict` and something was rejected.
+        CacheStaleError: `out` holds a cache of another spec, or what is left of one, and `force` is not set.
+        CacheError: `out` holds other things, is in use by another build, or lacks the space.
+        CacheWriteError: writing failed. After this and the next two, finished shards stay and the next run resumes.
+        ClusterError: the cluster cannot be used, or a shard has killed its workers.
+        StorageError: object storage fails.
+    """
+    make_folder(config.out)
+    with lock_folder(config.out):
+        check_owner(config.out)
+        splits = [read_split(config.coco, name, config.spec, content=config.content) for name in config.splits]
+        before = _take_over(config)
+        spec = _spec(config, before, splits)
+        if before and (differences := before.spec.differences(spec)):
+            raise CacheStaleError(
+                "{out} holds a cache made otherwise ({differences}); use another --out, or --force to replace it",
+                out=config.out,
+                differences=joined("; ", differences),
+            )
+        plans = [
+            plan_split(config.out, spec, split, before, {shard for name, shard in damaged if name == split.name})
+            for split in splits
+        ]
+        _check_leftovers(config, before, plans)
+        changes = tuple(
+            compare_split(config.out, before, plan) for plan in plans if before and plan.split.name in before.splits
+        )
+        jobs = [job for plan in plans for job in plan.jobs]
+        written = sum(len(job.rows) for job in jobs)
+        resumed = sum(len(split.rows) for split in splits) - written
+        unchanged = len(changes) == len(plans) and all(change.none for change in changes)
+        index = before if before and unchanged and tables_sound(config.out, before) else None
+        fresh = index is not None
+        if not index:
+            check_space(config.out, spec, written)
+            for plan in plans:
+                make_folder(config.out / plan.split.name)
+            made = dict(_make(config, spec, jobs, resumed, progress))
+            plans = [plan.complete(made) for plan in plans]
+        _refuse_rejections(config, plans)
+        index = index or commit(config.out, spec, plans, before)
+    return BuildReport(
+        index=index,
+        rejections=tuple(chain(*(plan.rejections for plan in plans))),
+        written=written,
+        resumed=resumed,
+        changes=changes,
+        leaks=_leaks(plans),
+        fresh=fresh,
+    )
+
+
+def _leaks(plans: list[SplitPlan]) -> tuple[str, ...]:
+    """Photos that are in both splits: validation would not be independent of training."""
+    contents = {
+        plan.split.name: {
+            (source.file_bytes, source.content): source.file_name
+            for manifest in plan.manifests
+            for source in manifest.sources
+            if source.content
+        }
+        for plan in plans
+    }
+    train, val = contents.get("train", {}), contents.get("val", {})
+    return tuple(name for photo, name in val.items() if photo in train)
+
+
+def _take_over(config: BuildConfig) -> CacheIndex | None:
+    """The index of the finished cache that is there; None if there is none or a damaged one, or `force` has removed it.
+
+    Raises:
+        CacheVersionError: it has a format version that this release does not know.
+    """
+    if not config.force:
+        try:
+            return CacheIndex.load(config.out)
+        except (CacheMissingError, CacheCorruptError):
+            return None
+    if INDEX_NAME in files.names(config.out):
+        clear(config.out)
+    return None
+
+
+def _spec(config: BuildConfig, before: CacheIndex | None, splits: list[Split]) -> CacheSpec:
+    """The spec asked for; a codec that may be chosen is that of the cache that is there."""
+    if not config.auto_codec:
+        return config.spec
+    if before:
+        return dataclasses.replace(config.spec, codec=before.spec.codec)
+    return resolve_codec(config.spec, sum(len(split.rows) for split in splits), psutil.virtual_memory().total)
+
+
+def _check_leftovers(config: BuildConfig, before: CacheIndex | None, plans: list[SplitPlan]) -> None:
+    """Refuse to remove the shards of another cache: without an index, those of which none fits.
+
+    Raises:
+        CacheStaleError: there are some, and `force` is not set.
+    """
+    if before or any(plan.manifests for plan in plans) or not has_shards(config.out):
+        return
+    if not config.force:
+        raise CacheStaleError(
+            "{out} holds an unfinished or damaged cache of something else; use another --out, or --force to replace it",
+            out=config.out,
+        )
+    clear(config.out)
+
+
+def _make(
+    config: BuildConfig, spec: CacheSpec, jobs: list[Job], done: int, progress: Progress | None
+) -> FinishedShards:
+    """Make every shard that is not there; `done` images are."""
+    total = done + sum(len(job.rows) for job in jobs)
+
+    def on_images(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress:
+            progress(done, total)
+
+    if done:
+        on_images(0)  # at once: the rate is that of the work to come
+    remove_stale_manifests(jobs)
+    make = make_shards
+    if config.cluster and jobs:
+        from preprocess.cluster.engine import make_shards_on_cluster
+
+        make = partial(make_shards_on_cluster, address=config.cluster)
+    return make(jobs, spec, config.workers, on_images)
+
+
+def _refuse_rejections(config: BuildConfig, plans: list[SplitPlan]) -> None:
+    """Raise what `strict` makes an error. Finished shards stay, so that nothing is done twice."""
+    if not config.strict:
+        return
+    found = list(chain(*(plan.rejections for plan in plans)))
+    if found:
+        shown = found[:SHOWN_REJECTIONS]
+        named = joined(
+            "; ",
+            [Message("{name}: {reason}", name=f"{each.split}/{each.file_name}", reason=each.reason) for each in shown],
+        )
+        more = (
+            message("; and {found_count:,} more", found_count=len(found) - SHOWN_REJECTIONS)
+            if len(found) > SHOWN_REJECTIONS
+            else ""
+        )
+        raise DatasetError(
+            "--strict: {found_count:,} rejected ({named}{more}); mend the dataset and run it again, or leave "
+            "--strict out: what is finished is kept",
+            found_count=len(found),
+            named=named,
+            more=more,
+        )
+
+
+def repair_cache(
+    cache: PurePath, coco: PurePath, damages: Iterable[Damage], progress: Progress | None = None, *, workers: int = 0
+) -> BuildReport:
+    """Make what `verify_cache` found damaged again, from the dataset that the cache was made from.
+
+    Args:
+        cache: the cache's folder.
+        coco: the folder that it was made from.
+        damages: what is wrong with it.
+        progress: see `preprocess.build.build.Progress`.
+        workers: threads; 0 takes one per processor.
+
+    Raises:
+        CacheError: the index cannot be read.
+        CacheStaleError: the dataset has changed: the new shards would not be those that are lost.
+        DatasetError: the dataset is incomplete or unreadable.
+    """
+    index = CacheIndex.load(cache)
+    reasons = [reason for change in find_changes(cache, coco) for reason in stale_reasons(change)]
+    if reasons:
+        raise CacheStaleError(
+            "{coco} has changed since {cache} was made ({reasons}); bring it up to date with `preprocess`, "
+            "then repair it",
+            coco=coco,
+            cache=cache,
+            reasons=joined("; ", reasons),
+        )
+    damaged = frozenset((damage.split, damage.shard) for damage in damages if damage.shard)
+    config = BuildConfig(coco=coco, out=cache, spec=index.spec, splits=tuple(index.splits), workers=workers)
+    return build_cache(config, progress, damaged=damaged)

@@ -1,0 +1,109 @@
+"""The last step of a build: sample tables, rejections and, last of all, the index."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from importlib.metadata import version
+from pathlib import PurePath
+
+import msgspec
+import numpy as np
+import xxhash
+
+from cache import files
+from cache.errors import CacheCorruptError
+from cache.index import (
+    INDEX_NAME,
+    REJECTED_NAME,
+    SAMPLES_NAME,
+    CacheIndex,
+    SourceInfo,
+    SplitInfo,
+    encode_index,
+    encode_table,
+    load_table,
+    manifest_path,
+)
+from cache.spec import CacheSpec
+from preprocess.build.plan import SplitPlan
+from preprocess.errors import DatasetError
+
+TOOLS = ("numpy", "opencv-python-headless", "simplejpeg", "lmdb", "zarr")
+"""Packages whose versions may change the records; the index names them."""
+
+
+def commit(out: PurePath, spec: CacheSpec, plans: list[SplitPlan], before: CacheIndex | None) -> CacheIndex:
+    """Write the sample tables, the rejections and, last, the index; then remove what no longer belongs to the cache.
+
+    Args:
+        out: the cache's folder.
+        spec: of the cache.
+        plans: splits whose shards are all finished; see `SplitPlan.complete`.
+        before: the index of the cache that is there; splits without a plan stay as they are in it.
+
+    Raises:
+        DatasetError: a split has no sample.
+        StorageError: object storage cannot be written.
+    """
+    infos = dict(before.splits) if before else {}
+    tables: dict[str, bytes] = {}
+    for plan in plans:
+        infos[plan.split.name], tables[plan.split.name] = _split_info(plan)
+    sources = json.dumps({name: dataclasses.asdict(infos[name].source) for name in sorted(infos)})
+    tools = {name: version(name) for name in TOOLS}
+    index = CacheIndex(spec=spec, fingerprint=spec.fingerprint(sources), tools=tools, splits=infos)
+    # An index must never name other tables than those that are there. Killed from here on, the next run finds every
+    # shard finished and ends here again.
+    files.remove(out / INDEX_NAME)
+    for plan in plans:
+        directory = out / plan.split.name
+        files.write(directory / SAMPLES_NAME, tables[plan.split.name])
+        lines = b"".join(msgspec.json.encode(rejection) + b"\n" for rejection in plan.rejections)
+        files.write(directory / REJECTED_NAME, lines)
+    files.write(out / INDEX_NAME, encode_index(index))
+    for plan in plans:
+        directory = out / plan.split.name
+        shards = {shard.name for shard in infos[plan.split.name].shards}
+        kept = {SAMPLES_NAME, REJECTED_NAME} | shards | {manifest_path(out, name).name for name in shards}
+        for name in set(files.names(directory)) - kept:
+            files.remove(directory / name)
+    return index
+
+
+def _split_info(plan: SplitPlan) -> tuple[SplitInfo, bytes]:
+    """The index entry of a split, and its sample table as the bytes of a file."""
+    assert not plan.jobs
+    manifests = plan.manifests
+    table = np.concatenate([manifest.table(shard) for shard, manifest in enumerate(manifests)])
+    rejections = [rejection for manifest in manifests for rejection in manifest.rejections]
+    if not len(table):
+        raise DatasetError(
+            "every one of the {rows_count} images of {folder} was rejected; the first, {file_name}: {reason}",
+            rows_count=len(plan.split.rows),
+            folder=plan.split.folder,
+            file_name=rejections[0].file_name,
+            reason=rejections[0].reason,
+        )
+    digest = xxhash.xxh3_128()
+    for manifest in manifests:
+        digest.update(msgspec.json.encode(manifest.sources))
+    data, table_checksum = encode_table(table)
+    info = SplitInfo(
+        samples=len(table),
+        rejected=len(rejections),
+        table_checksum=table_checksum,
+        shards=tuple(manifest.shard for manifest in manifests),
+        source=SourceInfo(annotations=plan.split.annotations.name, images=digest.hexdigest()),
+    )
+    return info, data
+
+
+def tables_sound(out: PurePath, index: CacheIndex) -> bool:
+    """Whether the sample tables are what the index says."""
+    try:
+        for name, info in index.splits.items():
+            load_table(out, name, info)
+    except CacheCorruptError:
+        return False
+    return True

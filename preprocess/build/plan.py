@@ -1,0 +1,365 @@
+"""The sources of a cache: the splits of a COCO folder, and what each of their images consists of.
+
+Assign images to shards, and find the shards that need not be made again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from itertools import count, pairwise
+from pathlib import Path, PurePath
+
+import msgspec
+import numpy as np
+import xxhash
+
+from cache import files
+from cache.errors import CacheCorruptError
+from cache.index import CacheIndex, ImageSource, Rejection, ShardManifest, manifest_path
+from cache.messages import message
+from cache.shards import describe, shard_name
+from cache.spec import CacheSpec
+from cache.storage import is_url
+from preprocess.annotations.select import annotation_digests, select_images
+from preprocess.annotations.table import PersonTable, Problem, annotation_file, load_persons, take_images
+from preprocess.errors import DatasetError, ImageError
+from preprocess.image import read_file
+from preprocess.photos import PhotoFolder, photo_path
+
+SPLIT_FOLDERS = {"train": "train2017", "val": "val2017"}
+"""The cache's splits and the folders that COCO has them in."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Split:
+    """A split's annotations and the selected images.
+
+    Attributes:
+        name: `train` or `val`.
+        folder: where its images are.
+        table: all its images and person annotations; `file_name` holds paths as `PhotoFolder.locate` gives them.
+        rows: rows of the table, ascending: the images that the rule selects.
+        sources: what each of them consists of, in the order of `rows`.
+        annotations: the annotation file.
+        problems: why an image cannot be used although it is selected, by row.
+        orphans: annotations that belong to no image of the file, and why.
+    """
+
+    name: str
+    folder: PurePath
+    table: PersonTable
+    rows: list[int]
+    sources: list[ImageSource]
+    annotations: PurePath
+    problems: dict[int, str]
+    orphans: tuple[str, ...]
+
+    def photo(self, row: int) -> PurePath:
+        """Where the photo of an image is."""
+        return photo_path(self.folder, self.table.file_name[row])
+
+    def read(self, row: int) -> bytes:
+        """The bytes of an image's photo.
+
+        Raises:
+            ImageError: the image is among the `problems`, or see `read_file`.
+            StorageError: see `read_file`.
+        """
+        if row in self.problems:  # its name may lead to what is no photo, and not of the dataset
+            raise ImageError(self.problems[row])
+        return read_file(self.photo(row))
+
+
+def read_split(coco: PurePath, name: str, spec: CacheSpec, *, content: bool = False) -> Split:
+    """Read a split's annotations and pick the images that the spec's rule and limit select.
+
+    With `content` the images are read, too, and identified by their bytes, not only by their names and sizes.
+
+    Raises:
+        DatasetError: files or folders are missing or unreadable, or no image is selected.
+        StorageError: the dataset is in object storage, which cannot be read.
+    """
+    source_name = SPLIT_FOLDERS[name]
+    folder = coco / source_name
+    annotations = annotation_file(coco, source_name)
+    photos = PhotoFolder(coco, folder, outside=spec.outside)
+    table, problems = locate_photos(load_persons(annotations, spec.category), photos)
+    if is_missing(photos, table):
+        raise DatasetError(
+            "{folder} is missing; unpack {source_name}.zip in {coco}", folder=folder, source_name=source_name, coco=coco
+        )
+    rows = np.flatnonzero(select_images(table, spec.images)).tolist()
+    if not rows:
+        raise DatasetError(
+            "no image of {annotations} satisfies the rule {images}; take them all: `preprocess --select all`",
+            annotations=annotations,
+            images=spec.images,
+        )
+    if 0 < spec.limit < len(rows):
+        rows = [rows[at * len(rows) // spec.limit] for at in range(spec.limit)]
+    problems = annotation_problems(table) | problems
+    return Split(
+        name=name,
+        folder=folder,
+        table=table,
+        rows=rows,
+        sources=_image_sources(photos, table, rows, problems, content=content),
+        annotations=annotations,
+        problems=problems,
+        orphans=tuple(_said(problem) for problem in table.problems if problem.image < 0),
+    )
+
+
+def split_part(split: Split, rows: list[int]) -> Split:
+    """The part of a split that has the images `rows` of its table, now its rows 0, 1, 2, ...: for another machine.
+
+    The sources are left out, and annotations without an image: they belong to the split, not to a part.
+    """
+    return dataclasses.replace(
+        split,
+        table=take_images(split.table, np.array(rows, np.int64)),
+        rows=list(range(len(rows))),
+        sources=[],
+        problems={number: split.problems[row] for number, row in enumerate(rows) if row in split.problems},
+        orphans=(),
+    )
+
+
+def content_digest(data: bytes) -> int:
+    """XXH3 (64 bits) of an image file's bytes."""
+    return xxhash.xxh3_64_intdigest(data)
+
+
+def locate_photos(table: PersonTable, photos: PhotoFolder) -> tuple[PersonTable, dict[int, str]]:
+    """Find the file of each image.
+
+    Returns:
+        The table with paths as file names, and by row why an image has none: there the name is as in the JSON.
+    """
+    paths, problems = [], {}
+    for row, name in enumerate(table.file_name):
+        try:
+            paths.append(photos.locate(name))
+        except ImageError as error:
+            paths.append(name)
+            problems[row] = str(error)
+    return dataclasses.replace(table, file_name=tuple(paths)), problems
+
+
+def annotation_problems(table: PersonTable) -> dict[int, str]:
+    """Why images cannot be used, by their rows: the first of their annotations that is not sound."""
+    return {problem.image: _said(problem) for problem in reversed(table.problems) if problem.image >= 0}
+
+
+def _said(problem: Problem) -> str:
+    return message("annotation {annotation}: {reason}", annotation=problem.annotation, reason=problem.reason)
+
+
+def is_missing(photos: PhotoFolder, table: PersonTable) -> bool:
+    """Whether the split's folder is not there, and all photos should be in it."""
+    return not photos.exists() and not any(path.startswith(("/", "../")) for path in table.file_name)
+
+
+def _file_digest(path: PurePath) -> int:
+    """Digest of a photo's file; 0 if it cannot be read."""
+    try:
+        return content_digest(read_file(path))
+    except ImageError:
+        return 0
+
+
+def _image_sources(
+    photos: PhotoFolder, table: PersonTable, rows: list[int], problems: dict[int, str], *, content: bool
+) -> list[ImageSource]:
+    """What each image consists of. The photo of one that cannot be used is not looked at."""
+    sizes = [-1 if row in problems else photos.size(table.file_name[row]) for row in rows]
+    there = [row for row, size in zip(rows, sizes, strict=True) if content and size >= 0]
+    digests = files.for_each(_file_digest, (photo_path(photos.folder, table.file_name[row]) for row in there))
+    contents = dict(zip(there, digests, strict=True))
+    marks = annotation_digests(table, np.array(rows, np.int64)).tolist()
+    return [
+        ImageSource(
+            image_id=int(table.image_id[row]),
+            file_name=table.file_name[row],
+            file_bytes=size,
+            annotations=mark ^ xxhash.xxh3_64_intdigest(problems[row].encode()) if row in problems else mark,
+            content=contents.get(row, 0),
+        )
+        for row, size, mark in zip(rows, sizes, marks, strict=True)
+    ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """A shard to be made.
+
+    Attributes:
+        split: what its images are of.
+        directory: the folder that it goes to.
+        name: of its file.
+        key: digest of what it is made from.
+        rows: its images, as rows of the split's table.
+        sources: what each of them consists of.
+    """
+
+    split: Split
+    directory: PurePath
+    name: str
+    key: str
+    rows: list[int]
+    sources: tuple[ImageSource, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitPlan:
+    """A split and the shards that it consists of, in order: manifests of finished ones, and jobs."""
+
+    split: Split
+    shards: tuple[ShardManifest | Job, ...]
+
+    @property
+    def jobs(self) -> list[Job]:
+        """The shards that have to be made."""
+        return [shard for shard in self.shards if isinstance(shard, Job)]
+
+    @property
+    def manifests(self) -> list[ShardManifest]:
+        """The manifests of the shards that are finished."""
+        return [shard for shard in self.shards if isinstance(shard, ShardManifest)]
+
+    @property
+    def rejections(self) -> list[Rejection]:
+        """Everything that is left out: annotations without an image, then images of the finished shards."""
+        split = self.split
+        orphans = [
+            Rejection(split=split.name, image_id=-1, file_name=split.annotations.name, reason=reason)
+            for reason in split.orphans
+        ]
+        return [*orphans, *(rejection for manifest in self.manifests for rejection in manifest.rejections)]
+
+    def complete(self, made: Mapping[Job, ShardManifest]) -> SplitPlan:
+        """The same plan when each of its jobs has been done."""
+        return SplitPlan(self.split, tuple(made[shard] if isinstance(shard, Job) else shard for shard in self.shards))
+
+
+def cut(image_ids: Sequence[int], mean: int) -> list[int]:
+    """The ends of shards that hold `mean` images on average, at least half and at most twice as many.
+
+    A shard ends with an image whose hashed id is a multiple of a number, wherever that image stands: one that comes or
+    goes moves the ends of its own shard and perhaps of the next, not of all that follow (content-defined chunking, as
+    in Muthitacharoen, Chen and Mazieres, "A low-bandwidth network file system", 2001).
+    """
+    least, most = -(-mean // 2), 2 * mean
+    ends = []
+    begin = 0
+    for number, image_id in enumerate(image_ids, 1):
+        size = number - begin
+        divides = xxhash.xxh3_64_intdigest(int(image_id).to_bytes(8, "little", signed=True)) % max(1, mean // 2) == 0
+        if size >= most or (size >= least and divides):
+            ends.append(number)
+            begin = number
+    if begin < len(image_ids):
+        ends.append(len(image_ids))
+    return ends
+
+
+def shard_key(spec: CacheSpec, sources: Sequence[ImageSource]) -> str:
+    """Digest of what a shard is made from."""
+    known = [source._replace(content=0) for source in sources]  # it is not known before the file is read
+    return xxhash.xxh3_128_hexdigest(msgspec.json.encode([spec.record_fingerprint(), known]))
+
+
+def plan_split(
+    out: PurePath, spec: CacheSpec, split: Split, index: CacheIndex | None, damaged: Collection[str] = ()
+) -> SplitPlan:
+    """Cut a split into shards, and find those that are already there.
+
+    Shards that the index names are trusted if their size is right, as readers do; those that an interrupted build left
+    are read and compared with their checksum.
+
+    Args:
+        out: the cache's folder.
+        spec: of the cache.
+        split: what it is made from.
+        index: of the finished cache in `out`, if there is one. Its shards keep their names, so that it stays valid
+            until the next index takes its place.
+        damaged: names of shards that are made again whatever their manifests say.
+    """
+    directory = out / split.name
+    info = index.splits.get(split.name) if index else None
+    committed = {shard.name for shard in info.shards} if info else set()
+    sound = [manifest for manifest in _manifests(directory, committed) if manifest.shard.name not in damaged]
+    found = {manifest.shard.key: manifest for manifest in sound}
+    content = {source.image_id: source.content for source in split.sources}
+    kept = {key: manifest for key, manifest in found.items() if _same_content(manifest, content)}
+    ends = [0, *cut([source.image_id for source in split.sources], spec.shard_samples)]
+    parts = [(split.rows[begin:end], tuple(split.sources[begin:end])) for begin, end in pairwise(ends)]
+    keys = [shard_key(spec, sources) for _, sources in parts]
+    taken = {kept[key].shard.name for key in keys if key in kept}
+    taken |= {manifest.shard.name for manifest in found.values()} & committed
+    # A new shard is named by its place if that name is free, else by a number above all others.
+    numbers = count(max([len(parts), *(int(PurePath(name).stem) + 1 for name in taken)]))
+    shards: list[ShardManifest | Job] = []
+    for place, (key, (rows, sources)) in enumerate(zip(keys, parts, strict=True)):
+        if key in kept:
+            shards.append(kept[key])
+            continue
+        name = shard_name(place, spec.store)
+        name = shard_name(next(numbers), spec.store) if name in taken else name
+        shards.append(Job(split=split, directory=directory, name=name, key=key, rows=rows, sources=sources))
+    return SplitPlan(split, tuple(shards))
+
+
+def read_manifests(out: PurePath, index: CacheIndex, split: str) -> list[ShardManifest]:
+    """The manifests of a finished cache's split, in the order of its shards; those that are damaged are left out."""
+    shards = index.splits[split].shards
+    found = _load([manifest_path(out / split, info.name) for info in shards])
+    return [manifest for manifest, info in zip(found, shards, strict=True) if manifest and manifest.shard == info]
+
+
+def shards_there(directory: PurePath) -> dict[str, int]:
+    """Bytes of each shard, and of whatever else there is, in a folder."""
+    totals: dict[str, int] = {}
+    for name, size in files.sizes(directory).items():
+        top = name.partition("/")[0]
+        totals[top] = totals.get(top, 0) + size
+    return totals
+
+
+def _manifests(directory: PurePath, committed: set[str]) -> list[ShardManifest]:
+    """The manifests of the finished shards in a folder."""
+    there = shards_there(directory)
+    found = _load([directory / name for name in sorted(there) if name.endswith(".json")])
+    return [
+        manifest
+        for manifest in found
+        if manifest
+        and there.get(manifest.shard.name) == manifest.shard.bytes
+        and (manifest.shard.name in committed or _is_as_written(directory, manifest))
+    ]
+
+
+def _load(paths: list[PurePath]) -> list[ShardManifest | None]:
+    """The manifests of these paths; None for one that is missing or damaged."""
+    manifests: list[ShardManifest | None] = []
+    for path, data in zip(paths, files.read_all(paths), strict=True):
+        try:
+            manifests.append(ShardManifest.decode(data, path) if data else None)
+        except CacheCorruptError:
+            manifests.append(None)
+    return manifests
+
+
+def _is_as_written(directory: PurePath, manifest: ShardManifest) -> bool:
+    """Whether a shard that no index names has the bytes that were written.
+
+    In object storage nothing is there in part, nor is anything lost in a power cut: it need not be fetched to see.
+    """
+    shard = manifest.shard
+    return is_url(directory) or describe(Path(directory / shard.name), shard.rows).checksum == shard.checksum
+
+
+def _same_content(manifest: ShardManifest, content: dict[int, int]) -> bool:
+    """Whether the images are byte for byte those that the shard was made from, as far as `content` is known."""
+    return all(content.get(source.image_id, 0) in (0, source.content) for source in manifest.sources)

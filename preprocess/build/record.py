@@ -1,0 +1,203 @@
+"""One image of a dataset -> one record of a cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.choices import Orientation
+from cache.messages import message
+from cache.record import RecordLayout, checksum
+from cache.spec import CacheSpec
+from preprocess.annotations.table import PersonTable
+from preprocess.build.plan import Split
+from preprocess.errors import ImageError
+from preprocess.image import (
+    ImageHead,
+    decode_rgb,
+    encode_jpeg,
+    fit_box,
+    place_image,
+    place_plane,
+    read_head,
+    turn_upright,
+)
+from preprocess.raster import CROWD_DROP, CROWD_IGNORE, CROWD_PERSON, POLYGON, RLE, fill_planes
+
+U8 = npt.NDArray[np.uint8]
+
+_SLACK = 1.0
+"""How far, in pixels, corners of polygons commonly lie outside their photo."""
+
+_CROWD_RULE = {"ignore": CROWD_IGNORE, "person": CROWD_PERSON, "drop": CROWD_DROP}
+
+
+def make_record(
+    spec: CacheSpec, layout: RecordLayout, split: Split, row: int, data: bytes, buffer: U8
+) -> tuple[U8, dict[str, Any]]:
+    """Make the record of image `row` of a split, and its entry of the sample table (without shard and row).
+
+    Args:
+        spec: of the cache.
+        layout: of its records.
+        split: what the image is of.
+        row: of the split's table.
+        data: the image's file.
+        buffer: `(layout.most_bytes,)`; the record is a view into it.
+
+    Raises:
+        ImageError: the image cannot be used; the message says why.
+    """
+    table = split.table
+    image = decode_annotated(table, row, data, spec.orientation)
+    height, width = image.shape[:2]
+    person, ignore = native_planes(table, row, spec, (height, width))
+    box = fit_box(height, width, spec.side, spec.fit)
+    if spec.codec == "raw":
+        record = layout.blank(buffer, layout.image_bytes)
+        place_image(image, box, layout.split(record).image.reshape(spec.side, spec.side, 3))
+    else:
+        pixels = np.empty((spec.side, spec.side, 3), np.uint8)
+        place_image(image, box, pixels)
+        jpeg = encode_jpeg(pixels, spec.jpeg_quality)
+        record = layout.blank(buffer, jpeg.size)
+        layout.split(record).image[:] = jpeg
+    fields = layout.split(record)
+    packed = spec.side, spec.side // 8
+    person_pixels = place_plane(person, box, fields.person.reshape(packed), padding=0)
+    place_plane(ignore, box, fields.ignore.reshape(packed), padding=1)
+    crowd = table.iscrowd[table.first[row] : table.first[row + 1]]
+    return record, {
+        "image_id": int(table.image_id[row]),
+        "height": height,
+        "width": width,
+        "box_x": box.x,
+        "box_y": box.y,
+        "box_width": box.width,
+        "box_height": box.height,
+        "persons": int((crowd == 0).sum()),
+        "person_fraction": person_pixels / (box.width * box.height),
+        "checksum": checksum(record),
+    }
+
+
+def decode_annotated(table: PersonTable, row: int, data: bytes, orientation: Orientation) -> U8:
+    """Decode the photo of image `row`, `(H, W, 3)` RGB, in the orientation that its annotations refer to.
+
+    Sizes are compared before any pixel is decoded.
+
+    Args:
+        table: the split's annotations.
+        row: of the table.
+        data: the photo's file.
+        orientation: see `CacheSpec`.
+
+    Raises:
+        ImageError: it is damaged, its size is not that of its JSON entry, or `auto` cannot tell how it is to be turned.
+    """
+    head = read_head(data)
+    upright = _is_upright(table, row, head, orientation)
+    image = decode_rgb(data)
+    if image.shape[:2] != (head.height, head.width):
+        raise ImageError(
+            "it decodes to {shape} x {shape2} pixels, its head says {width} x {height}",
+            shape=image.shape[1],
+            shape2=image.shape[0],
+            width=head.width,
+            height=head.height,
+        )
+    return turn_upright(image, head.orientation) if upright else image
+
+
+def _is_upright(table: PersonTable, row: int, head: ImageHead, orientation: Orientation) -> bool:
+    """Whether the annotations of an image are of the upright photo, and not of the stored pixels."""
+    expected = int(table.height[row]), int(table.width[row])
+    stored, upright = (head.height, head.width), head.upright_size
+    if expected not in ((stored,) if orientation == "stored" else (stored, upright)):
+        raise ImageError(_wrong_size(head, expected))
+    if head.orientation == 1 or orientation == "stored":
+        return False
+    if orientation == "upright":
+        if expected != upright and _parts(table, row, RLE):
+            raise ImageError("its run-length codes are of the stored pixels, and not of the upright photo")
+        return True
+    # What the annotations refer to is unknown for a square photo, or one turned by 180 degrees; and where a labelling
+    # tool shows the upright photo and exports the stored size.
+    either = stored == upright and table.first[row] < table.first[row + 1]
+    other = stored if expected == upright else upright
+    if either or (_reach_beyond(table, row, expected) and not _reach_beyond(table, row, other)):
+        raise ImageError(
+            "its EXIF orientation is {orientation}, and its annotations may be of the stored pixels or of "
+            "the upright photo; say of which with --orientation stored or --orientation upright",
+            orientation=head.orientation,
+        )
+    return expected != stored
+
+
+def _wrong_size(head: ImageHead, expected: tuple[int, int]) -> str:
+    if head.orientation == 1:
+        return message(
+            "the image is {width} x {height} pixels, its JSON entry says {expected} x {expected2}",
+            width=head.width,
+            height=head.height,
+            expected=expected[1],
+            expected2=expected[0],
+        )
+    height, width = head.upright_size
+    return message(
+        "the image is {width} x {height} pixels, or {width2} x {height2} when its EXIF orientation "
+        "{orientation} is applied, its JSON entry says {expected} x {expected2}",
+        width=head.width,
+        height=head.height,
+        width2=width,
+        height2=height,
+        orientation=head.orientation,
+        expected=expected[1],
+        expected2=expected[0],
+    )
+
+
+def _reach_beyond(table: PersonTable, row: int, size: tuple[int, int]) -> bool:
+    """Whether a polygon of an image has a corner that lies right of or below a photo of this height and width."""
+    corners = [table.xy[start : start + 2 * length] for start, length in _parts(table, row, POLYGON)]
+    if not corners:
+        return False
+    xy = np.concatenate(corners)
+    return bool(xy[0::2].max() > size[1] + _SLACK or xy[1::2].max() > size[0] + _SLACK)
+
+
+def _parts(table: PersonTable, row: int, kind: int) -> list[tuple[int, int]]:
+    """Start and length of the parts of an image that are of one kind. See `PersonTable`."""
+    parts = slice(*table.part_start[table.first[row : row + 2]].tolist())
+    chosen = table.kind[parts] == kind
+    return list(zip(table.start[parts][chosen].tolist(), table.length[parts][chosen].tolist(), strict=True))
+
+
+def native_planes(table: PersonTable, row: int, spec: CacheSpec, shape: tuple[int, int] | None = None) -> tuple[U8, U8]:
+    """The planes `person` and `ignore` of image `row` at its native size, `(H, W)` uint8 of 0 and 1.
+
+    Args:
+        table: the split's annotations.
+        row: of the table.
+        spec: says what becomes of crowds.
+        shape: H and W of the photo as `decode_annotated` gives it; by default those of the JSON entry.
+    """
+    shape = shape or (int(table.height[row]), int(table.width[row]))
+    person, ignore = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
+    fill_planes(
+        table.first[row],
+        table.first[row + 1],
+        table.part_start,
+        table.iscrowd,
+        table.kind,
+        table.start,
+        table.length,
+        table.xy,
+        table.counts,
+        _CROWD_RULE[spec.crowd],
+        person,
+        ignore,
+    )
+    return person, ignore

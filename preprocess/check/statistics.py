@@ -1,0 +1,199 @@
+"""Statistics of a dataset and of a cache, and the values behind them for histograms."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.choices import ImageRule
+from cache.reader import CacheReader
+from cache.spec import CacheSpec
+from preprocess.annotations.select import rule_counts, sum_per_image
+from preprocess.annotations.table import PersonTable
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+QUANTILES = (5, 25, 50, 75, 95)
+"""Percentiles of the person fraction in a cache."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Summary of some numbers, in their own unit."""
+
+    minimum: float
+    median: float
+    mean: float
+    maximum: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """Statistics of an annotation file.
+
+    A *valid* person is not a crowd and has a labelled keypoint; where no annotation of the file has any, it is enough
+    not to be a crowd.
+
+    Attributes:
+        images: images in the file, whatever they show.
+        annotations: annotations of the category; those that cannot be drawn included.
+        unreadable: annotations that cannot be drawn; they are in no other number.
+        crowds: crowd regions.
+        valid_persons: valid persons.
+        by_keypoints: whether any annotation has keypoints.
+        images_with_valid_persons: images with at least one.
+        persons_per_image_mean, persons_per_image_max: valid persons, over the images that have one.
+        area: area of the valid persons in the JSON, pixels; None where it gives none.
+        rules: images that each rule selects.
+        width, height: of all images, pixels; None without images.
+    """
+
+    images: int
+    annotations: int
+    unreadable: int
+    crowds: int
+    valid_persons: int
+    by_keypoints: bool
+    images_with_valid_persons: int
+    persons_per_image_mean: float
+    persons_per_image_max: int
+    area: Summary | None
+    rules: dict[ImageRule, int]
+    width: Summary | None
+    height: Summary | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CacheStatistics:
+    """Statistics of a split of a cache.
+
+    Attributes:
+        split: `train` or `val`.
+        spec: how it was made.
+        samples, rejected: images that became records, and that did not.
+        without_person: samples without a person pixel.
+        persons: annotated persons that are not crowds.
+        persons_per_image_mean, persons_per_image_max: over all samples.
+        person_fraction: share of a photo's pixels in the square, 0 to 1.
+        person_fraction_quantiles: percent -> fraction; see `QUANTILES`.
+        width, height: size of the photos, pixels.
+        bytes: size of its shards on disk.
+        bytes_per_sample: the same for each sample.
+    """
+
+    split: str
+    spec: CacheSpec
+    samples: int
+    rejected: int
+    without_person: int
+    persons: int
+    persons_per_image_mean: float
+    persons_per_image_max: int
+    person_fraction: Summary
+    person_fraction_quantiles: dict[int, float]
+    width: Summary
+    height: Summary
+    bytes: int
+    bytes_per_sample: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Distributions:
+    """The values behind the statistics, for a histogram.
+
+    Attributes:
+        name: name of the split.
+        persons: `(n,)` persons in each image that has one.
+        share: `(m,)` percent of the image, more than 0: of each valid person, or of all persons of a sample together.
+        each: `person` or `sample`: what a share belongs to.
+    """
+
+    name: str
+    persons: I64
+    share: F64
+    each: str
+
+
+def analyze(table: PersonTable) -> Statistics:
+    """Compute the statistics of an annotation file."""
+    valid, per_image = _valid_persons(table)
+    return Statistics(
+        images=len(table),
+        annotations=len(table.annotation_id) + len(table.problems),
+        unreadable=len(table.problems),
+        crowds=int(table.iscrowd.sum()),
+        valid_persons=int(valid.sum()),
+        by_keypoints=bool(table.keypoints.any()),
+        images_with_valid_persons=len(per_image),
+        persons_per_image_mean=float(per_image.mean()) if len(per_image) else 0.0,
+        persons_per_image_max=int(per_image.max(initial=0)),
+        area=_summarize_finite(table.area[valid]),
+        rules=rule_counts(table),
+        width=_summarize_finite(table.width),
+        height=_summarize_finite(table.height),
+    )
+
+
+def distributions(table: PersonTable, name: str) -> Distributions:
+    """Valid persons of each image that has one, and the area of each in its image."""
+    valid, per_image = _valid_persons(table)
+    image = table.annotation_image[valid]
+    share = 100 * table.area[valid] / (table.height[image] * table.width[image])
+    return Distributions(name=name, persons=per_image, share=share[share > 0], each="person")
+
+
+def _valid_persons(table: PersonTable) -> tuple[Mask, I64]:
+    """Whether each annotation is a valid person `(A,)`, and their number in each image that has one."""
+    valid: Mask = table.iscrowd == 0
+    if table.keypoints.any():
+        valid = valid & (table.keypoints > 0)
+    per_image = sum_per_image(table, valid.astype(np.int64))
+    return valid, per_image[per_image > 0]
+
+
+def analyze_cache(reader: CacheReader) -> CacheStatistics:
+    """Compute the statistics of a split of a cache from its sample table, which is never empty."""
+    samples = reader.samples
+    fraction = samples["person_fraction"].astype(np.float64)
+    size = sum(shard.bytes for shard in reader.info.shards)
+    return CacheStatistics(
+        split=reader.split,
+        spec=reader.index.spec,
+        samples=len(samples),
+        rejected=reader.info.rejected,
+        without_person=int((fraction == 0).sum()),
+        persons=int(samples["persons"].sum()),
+        persons_per_image_mean=float(samples["persons"].mean()),
+        persons_per_image_max=int(samples["persons"].max()),
+        person_fraction=_summarize(fraction),
+        person_fraction_quantiles=dict(zip(QUANTILES, np.percentile(fraction, QUANTILES).tolist(), strict=True)),
+        width=_summarize(samples["width"]),
+        height=_summarize(samples["height"]),
+        bytes=size,
+        bytes_per_sample=size / len(samples),
+    )
+
+
+def cache_distributions(reader: CacheReader) -> Distributions:
+    """Persons of each sample that has one, and the share of all its persons."""
+    persons = reader.samples["persons"].astype(np.int64)
+    share = 100 * reader.samples["person_fraction"].astype(np.float64)
+    return Distributions(name=reader.split, persons=persons[persons > 0], share=share[share > 0], each="sample")
+
+
+def _summarize_finite(values: npt.NDArray[np.floating | np.integer]) -> Summary | None:
+    finite = values[np.isfinite(values)]
+    return _summarize(finite) if len(finite) else None
+
+
+def _summarize(values: npt.NDArray[np.floating | np.integer]) -> Summary:
+    return Summary(
+        minimum=float(values.min()),
+        median=float(np.median(values)),
+        mean=float(values.mean(dtype=np.float64)),
+        maximum=float(values.max()),
+    )

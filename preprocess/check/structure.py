@@ -1,0 +1,238 @@
+"""Quick check that a dataset or a cache is there: looks at names and sizes only, in a second for all of COCO."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from cache.errors import CacheError
+from cache.index import INDEX_NAME, CacheIndex, load_table
+from cache.messages import message, system_reason
+from cache.spec import FORMAT_VERSION
+from preprocess.annotations.document import read_file_names
+from preprocess.annotations.table import annotation_file
+from preprocess.build.folder import has_shards
+from preprocess.build.plan import SPLIT_FOLDERS
+from preprocess.errors import DatasetError, ImageError
+from preprocess.photos import PhotoFolder
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+SYNTH_MARKER = "synth.json"
+"""File in the folder of a dataset that `synth` has drawn."""
+
+Kind = Literal["root", "annotations", "annotation_file", "images", "index", "spec", "samples", "shards"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Check:
+    """The check of one part of a dataset or a cache.
+
+    Attributes:
+        kind: what it is.
+        path: where it is, or should be.
+        ok: whether it is there and of the right size.
+        split: `train` or `val`, where it belongs to one.
+        value: bytes of an `annotation_file`, files in `images`, the version of an `index`, the side of a `spec`, the
+            number of `samples`, bytes of `shards`.
+        note: a description for people.
+        problem: what is wrong and what to do about it; empty if nothing is.
+    """
+
+    kind: Kind
+    path: str
+    ok: bool
+    split: str = ""
+    value: int | None = None
+    note: str = ""
+    problem: str = ""
+
+
+def _check(
+    kind: Kind, path: Path, split: str = "", value: int | None = None, *, problem: str = "", note: str = ""
+) -> Check:
+    return Check(kind=kind, path=str(path), ok=not problem, split=split, value=value, note=note, problem=problem)
+
+
+def check_structure(coco: Path, splits: tuple[str, ...] = ("train", "val")) -> list[Check]:
+    """Whether a folder has the parts of COCO 2017 that `preprocess` reads, in the order in which one would look."""
+    if not coco.is_dir():
+        remedy = message(
+            "point --coco at the one that holds annotations/, or fetch COCO with `download --dir {coco}`", coco=coco
+        )
+        return [
+            _check(
+                "root",
+                coco,
+                problem=message("{coco} is not a folder; {remedy}{hint}", coco=coco, remedy=remedy, hint=_hint(coco)),
+            )
+        ]
+    checks = [_check("root", coco)]
+    folder = coco / "annotations"
+    if folder.is_dir():
+        checks += [_check("annotations", folder), *(_check_annotation_file(coco, split) for split in splits)]
+    else:
+        remedy = message(
+            "unpack annotations_trainval2017.zip in {coco}, or let `download --dir {coco}` do it{hint}",
+            coco=coco,
+            hint=_hint(coco),
+        )
+        checks.append(
+            _check(
+                "annotations", folder, problem=message("{folder} is missing; {remedy}", folder=folder, remedy=remedy)
+            )
+        )
+    return checks + [_check_images(coco, split) for split in splits]
+
+
+def _check_annotation_file(coco: Path, split: str) -> Check:
+    try:
+        path = annotation_file(coco, SPLIT_FOLDERS[split])
+    except DatasetError as error:
+        expected = coco / "annotations" / f"person_keypoints_{SPLIT_FOLDERS[split]}.json"
+        return _check("annotation_file", expected, split, problem=str(error))
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 64))
+            end = file.read().rstrip()
+    except OSError as error:
+        problem = message(
+            "{path} cannot be read: {strerror}; check its permissions", path=path, strerror=system_reason(error)
+        )
+        return _check("annotation_file", path, split, problem=problem)
+    problem = ""
+    if not end.endswith(b"}"):  # a download that broke off: by far the most usual fault, and seen without parsing
+        problem = message(
+            "{path} is cut short ({size:,} bytes, and it does not end in a brace); get it again", path=path, size=size
+        )
+    return _check("annotation_file", path, split, size, problem=problem)
+
+
+def _check_images(coco: Path, split: str) -> Check:
+    folder = coco / SPLIT_FOLDERS[split]
+    try:
+        photos = PhotoFolder(coco, folder, outside=True)
+        there = photos.exists()
+        count = sum(path.lower().endswith(IMAGE_SUFFIXES) for path in photos.paths()) if there else 0
+        count = count or _count_named(coco, split, photos)
+    except DatasetError as error:
+        return _check("images", folder, split, problem=str(error))
+    if count:
+        return _check("images", folder, split, count)
+    remedy = message(
+        "unpack {name}.zip in {parent}, or let `download --dir {parent}` do it", name=folder.name, parent=folder.parent
+    )
+    if there:
+        return _check(
+            "images",
+            folder,
+            split,
+            0,
+            problem=message("{folder} holds no image; {remedy}", folder=folder, remedy=remedy),
+        )
+    return _check(
+        "images", folder, split, problem=message("{folder} is missing; {remedy}", folder=folder, remedy=remedy)
+    )
+
+
+def _count_named(coco: Path, split: str, photos: PhotoFolder) -> int:
+    """Number of photos of an annotation file that exist, wherever they are; 0 if the file cannot be read."""
+    try:
+        names = read_file_names(annotation_file(coco, SPLIT_FOLDERS[split]))
+    except (DatasetError, OSError):
+        return 0  # reported by the check of that file
+    found = 0
+    for name in names:
+        with suppress(ImageError):
+            found += photos.size(photos.locate(name)) >= 0
+    return found
+
+
+def _hint(coco: Path) -> str:
+    """Name the dataset if it is one folder above or below: a mistake that is easily made."""
+    near = [coco.parent]
+    if coco.is_dir():
+        near += sorted(path for path in coco.iterdir() if path.is_dir())
+    found = next((path for path in near if (path / "annotations").is_dir() and path != coco), None)
+    return message("; did you mean {found}?", found=found) if found else ""
+
+
+def check_cache(cache: Path) -> list[Check]:
+    """Whether a cache is finished, of a known version, and has all its shards in their right sizes."""
+    try:
+        index = CacheIndex.load(cache)
+    except CacheError as error:
+        problem = str(error)
+        if has_shards(cache) and not (cache / INDEX_NAME).exists():
+            problem = message(
+                "{cache} holds an unfinished build; run the same `preprocess` again and it goes on from there",
+                cache=cache,
+            )
+        return [_check("index", cache / INDEX_NAME, problem=problem)]
+    spec = index.spec
+    note = message(
+        "{fit}, {codec} in {store}, images: {images}, crowds: {crowd}",
+        fit=spec.fit,
+        codec=spec.codec,
+        store=spec.store,
+        images=spec.images,
+        crowd=spec.crowd,
+    )
+    checks = [
+        _check("index", cache / INDEX_NAME, value=FORMAT_VERSION),
+        _check("spec", cache, value=spec.side, note=note),
+    ]
+    for split in index.splits:
+        checks += _check_split(cache, index, split)
+    return checks
+
+
+def _check_split(cache: Path, index: CacheIndex, split: str) -> list[Check]:
+    info, folder = index.splits[split], cache / split
+    try:
+        samples = _check("samples", folder, split, len(load_table(cache, split, info)))
+    except CacheError as error:
+        samples = _check("samples", folder, split, problem=str(error))
+    wrong = []
+    for shard in info.shards:
+        size = _size(folder / shard.name)
+        if size != shard.bytes:
+            found = (
+                message("is missing")
+                if size is None
+                else message("has {size:,} bytes, not {bytes:,}", size=size, bytes=shard.bytes)
+            )
+            wrong.append(f"{shard.name} {found}")
+    note = (
+        message("{shards_count} shards", shards_count=len(info.shards))
+        if len(info.shards) != 1
+        else message("{shards_count} shard", shards_count=len(info.shards))
+    )
+    problem = ""
+    if wrong:
+        note, problem = (
+            "",
+            (
+                message(
+                    "{wrong_count} of {shards_count} shards in {folder} are not as written ({wrong}); run the same "
+                    "`preprocess` again",
+                    wrong_count=len(wrong),
+                    shards_count=len(info.shards),
+                    folder=folder,
+                    wrong=wrong[0],
+                )
+            ),
+        )
+    total = sum(shard.bytes for shard in info.shards)
+    return [samples, _check("shards", folder, split, total, problem=problem, note=note)]
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a file, or of all files in a folder; None if it is not there."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size if path.is_file() else None

@@ -1,0 +1,236 @@
+"""Quality scores of the photos of a split with their annotated persons.
+
+Scoring of the photos of a dataset or a cache in a thread pool.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.choices import Orientation
+from cache.index import Rejection
+from cache.messages import message
+from cache.reader import CacheReader
+from cache.spec import CacheSpec
+from preprocess.annotations.select import sum_per_image
+from preprocess.annotations.table import PersonTable
+from preprocess.build.plan import SPLIT_FOLDERS, annotation_problems, locate_photos
+from preprocess.build.record import decode_annotated, native_planes
+from preprocess.check.quality import NAMES, QualityScores, QualityThresholds, quality_scores
+from preprocess.check.verify import Progress, map_photos
+from preprocess.errors import DatasetError, ImageError, QualityError
+from preprocess.image import FitBox, decode_rgb, read_file
+from preprocess.photos import PhotoFolder, photo_path
+
+F64 = npt.NDArray[np.float64]
+QUANTILES = (10, 50, 90)
+"""Percentiles of each score."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SurveyConfig:
+    """What to score, and what counts as good.
+
+    Attributes:
+        thresholds: thresholds of the scores.
+        side: side of the square that a network is to see, pixels; a cache has its own.
+        limit: photos of each split, evenly over it; 0 takes all.
+        workers: threads; 0 takes one per processor.
+        orientation, outside: of a dataset's photos; see `CacheSpec`.
+    """
+
+    thresholds: QualityThresholds = dataclasses.field(default_factory=QualityThresholds)
+    side: int = 384
+    limit: int = 2000
+    workers: int = 0
+    orientation: Orientation = "auto"
+    outside: bool = False
+
+    def __post_init__(self) -> None:
+        if self.side < 1:
+            raise QualityError(
+                "side={side} is not a number of pixels; use that of your cache, such as 384", side=self.side
+            )
+        for name in ("limit", "workers"):
+            if getattr(self, name) < 0:
+                raise QualityError(
+                    "{name}={value} is negative; 0 stands for all there are", name=name, value=getattr(self, name)
+                )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class QualitySurvey:
+    """The scores of a split's photos.
+
+    Attributes:
+        split: `train` or `val`.
+        side: side of the square that the network sees, pixels.
+        thresholds: thresholds of the scores.
+        photos: photos with a person that is not a crowd; of these, `limit` were taken.
+        names: N file names of photos, or in a cache `image <id>`.
+        scores: `(N, 4)` in the order of `NAMES`, 0 to 100.
+        rejections: photos that cannot be scored, and why.
+    """
+
+    split: str
+    side: int
+    thresholds: QualityThresholds
+    photos: int
+    names: tuple[str, ...]
+    scores: F64
+    rejections: tuple[Rejection, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def reached(self) -> npt.NDArray[np.bool_]:
+        """`(N, 4)` whether each score reaches its threshold."""
+        return self.scores >= self._thresholds_4
+
+    def worst(self, number: int) -> list[tuple[str, QualityScores]]:
+        """The worst photos that miss a threshold, ordered by the sum of the missing shares of each threshold."""
+        threshold_4 = self._thresholds_4
+        missing_N = ((threshold_4 - self.scores).clip(0) / np.maximum(threshold_4, 1)).sum(1)
+        furthest = [at for at in np.argsort(-missing_N, kind="stable").tolist() if missing_N[at] > 0]
+        return [(self.names[at], QualityScores(**self._named(at))) for at in furthest[:number]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values for JSON: the summary, and the scores of each photo."""
+        reached_N4, quantiles = self.reached, np.zeros((len(NAMES), len(QUANTILES)))
+        if len(self):
+            quantiles = np.percentile(self.scores, QUANTILES, axis=0).T
+        share = 100 / max(1, len(self))
+        return {
+            "side": self.side,
+            "photos": self.photos,
+            "scored": len(self),
+            "scores": {
+                name: {
+                    **{f"p{percent}": float(value) for percent, value in zip(QUANTILES, row, strict=True)},
+                    "threshold": getattr(self.thresholds, name),
+                    "reached_percent": share * int(reached_N4[:, at].sum()),
+                }
+                for at, (name, row) in enumerate(zip(NAMES, quantiles, strict=True))
+            },
+            "all_reached_percent": share * int(reached_N4.all(1).sum()),
+            "images": [{"name": name, **self._named(at)} for at, name in enumerate(self.names)],
+            "rejected": [dataclasses.asdict(rejection) for rejection in self.rejections],
+        }
+
+    @property
+    def _thresholds_4(self) -> F64:
+        return np.array([getattr(self.thresholds, name) for name in NAMES], np.float64)
+
+    def _named(self, at: int) -> dict[str, float]:
+        return dict(zip(NAMES, self.scores[at].tolist(), strict=True))
+
+
+def survey_dataset(
+    coco: Path, split: str, table: PersonTable, config: SurveyConfig, progress: Progress | None = None
+) -> QualitySurvey:
+    """Score the photos of a split with the union of their annotated persons. Crowd regions count nowhere.
+
+    Args:
+        coco: the folder that holds the split's folder.
+        split: `train` or `val`.
+        table: its annotations.
+        config: what to score.
+        progress: called from the calling thread after each photo.
+
+    Raises:
+        DatasetError: the split's folder is missing.
+    """
+    photos = PhotoFolder(coco, coco / SPLIT_FOLDERS[split], outside=config.outside)
+    if not photos.exists():
+        raise DatasetError(
+            "{folder} is missing; unpack {name}.zip in {coco}", folder=photos.folder, name=photos.folder.name, coco=coco
+        )
+    table, nameless = locate_photos(table, photos)
+    problems = annotation_problems(table) | nameless
+    spec = CacheSpec(side=384)  # only its rule for crowds matters
+
+    def score(row: int) -> QualityScores:
+        if row in problems:
+            raise ImageError(problems[row])
+        data = read_file(photo_path(photos.folder, table.file_name[row]))
+        image = decode_annotated(table, row, data, config.orientation)
+        return quality_scores(image, *native_planes(table, row, spec, image.shape[:2]), side=config.side)
+
+    rows = np.flatnonzero(sum_per_image(table, (table.iscrowd == 0).astype(np.int64))).tolist()
+    chosen = _evenly(rows, config.limit)
+    images = [(int(table.image_id[row]), table.file_name[row]) for row in chosen]
+    return _survey(split, images, chosen, score, config, photos=len(rows), progress=progress)
+
+
+def survey_cache(reader: CacheReader, config: SurveyConfig, progress: Progress | None = None) -> QualitySurvey:
+    """Score the samples of a split of a cache, at its side and without the padding.
+
+    Raises:
+        CacheError: a shard is missing or damaged.
+    """
+    side, layout = reader.layout.side, reader.layout
+
+    def score(sample: int) -> QualityScores:
+        fields, entry = reader.fields(sample), reader.samples[sample]
+        rows, columns = FitBox(*(int(entry[name]) for name in ("box_x", "box_y", "box_width", "box_height"))).slices
+        raw = layout.codec == "raw"
+        image = fields.image.reshape(side, side, 3) if raw else decode_rgb(fields.image.tobytes())
+        person, ignore = (layout.unpack_plane(plane)[rows, columns] for plane in (fields.person, fields.ignore))
+        return quality_scores(image[rows, columns], person, ignore, side=side)
+
+    samples = np.flatnonzero(reader.samples["persons"]).tolist()
+    chosen = _evenly(samples, config.limit)
+    images = [
+        (image_id, message("image {image_id}", image_id=image_id))
+        for image_id in reader.samples["image_id"][chosen].tolist()
+    ]
+    config = dataclasses.replace(config, side=side)
+    return _survey(reader.split, images, chosen, score, config, photos=len(samples), progress=progress)
+
+
+def _evenly(rows: list[int], limit: int) -> list[int]:
+    """Take `limit` rows, evenly over all; all if it is 0."""
+    if not 0 < limit < len(rows):
+        return rows
+    return [rows[at * len(rows) // limit] for at in range(limit)]
+
+
+def _survey(
+    split: str,
+    images: Sequence[tuple[int, str]],
+    rows: Sequence[int],
+    score: Callable[[int], QualityScores],
+    config: SurveyConfig,
+    *,
+    photos: int,
+    progress: Progress | None,
+) -> QualitySurvey:
+    """Score rows in a thread pool; `images` are their ids and names."""
+
+    def advance(done: int) -> None:
+        if progress:
+            progress(done, len(rows))
+
+    names, scores, rejections = list[str](), list[list[float]](), list[Rejection]()
+    for (image_id, name), (_, result) in zip(images, map_photos(score, rows, config.workers, advance), strict=True):
+        if isinstance(result, ImageError):
+            rejections.append(Rejection(split=split, image_id=image_id, file_name=name, reason=str(result)))
+        else:
+            names.append(name)
+            scores.append(list(result.to_dict().values()))
+    return QualitySurvey(
+        split=split,
+        side=config.side,
+        thresholds=config.thresholds,
+        photos=photos,
+        names=tuple(names),
+        scores=np.array(scores, np.float64).reshape(-1, len(NAMES)),
+        rejections=tuple(rejections),
+    )

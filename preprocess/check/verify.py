@@ -1,0 +1,399 @@
+"""Check of a whole dataset: every annotation, and every photo that a rule selects.
+
+Check of a whole cache against its checksums and, if asked, against its dataset.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from operator import itemgetter
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar
+
+import numpy as np
+
+from cache.choices import ImageRule, Orientation
+from cache.errors import CacheError
+from cache.index import INDEX_NAME, CacheIndex
+from cache.integrity import Damage, check_split
+from cache.messages import message
+from cache.reader import CacheReader
+from cache.spec import CacheSpec
+from preprocess.annotations.select import select_images
+from preprocess.annotations.table import PersonTable, annotation_file, load_persons
+from preprocess.build.changes import find_changes, stale_reasons
+from preprocess.build.plan import SPLIT_FOLDERS, content_digest, is_missing, locate_photos
+from preprocess.build.record import decode_annotated
+from preprocess.errors import DatasetError, ImageError
+from preprocess.image import opencv_threads, quiet_pillow, read_file
+from preprocess.photos import PhotoFolder, photo_path
+
+Progress = Callable[[int, int], None]
+"""Called with the number of items done and of all items."""
+
+Result = TypeVar("Result")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that is wrong with a dataset.
+
+    Attributes:
+        kind: what it concerns: a `file` as a whole, an `annotation` or an `image`.
+        split: `train` or `val`.
+        file: name of the annotation file or of the image.
+        reason: what is wrong.
+        image_id, annotation_id: ids in the JSON, where it concerns one.
+    """
+
+    kind: Literal["file", "annotation", "image"]
+    split: str
+    file: str
+    reason: str
+    image_id: int | None = None
+    annotation_id: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitReport:
+    """What was checked in a split.
+
+    Attributes:
+        split: `train` or `val`.
+        file: its annotation file; empty if there is none.
+        images: images in the JSON.
+        selected: images that the rule selects; only these must be there and be valid.
+        checked: selected images that are valid.
+        annotations: annotations of the category, unusable ones included.
+        absent: images that the rule does not select and that are not on disk. No fault.
+        unlisted: files in the image folder that the JSON does not name. No fault.
+    """
+
+    split: str
+    file: str = ""
+    images: int = 0
+    selected: int = 0
+    checked: int = 0
+    annotations: int = 0
+    absent: int = 0
+    unlisted: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetReport:
+    """What `verify_dataset` found."""
+
+    coco: str
+    rule: ImageRule
+    category: str
+    splits: tuple[SplitReport, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether there are no findings."""
+        return not self.findings
+
+
+def verify_dataset(
+    coco: Path,
+    rule: ImageRule = "person",
+    category: str = "person",
+    progress: Progress | None = None,
+    *,
+    orientation: Orientation = "auto",
+    outside: bool = False,
+    workers: int = 0,
+    splits: tuple[str, ...] = ("train", "val"),
+) -> DatasetReport:
+    """Check the annotation files, and decode every image that `rule` selects. Faults are findings, never raised.
+
+    Args:
+        coco: the folder that holds `annotations/`.
+        rule: the images that must be there; others may be missing.
+        category: COCO category whose annotations are checked.
+        progress: called with (images done, images in all).
+        orientation, outside: see `CacheSpec`.
+        workers: threads that decode; 0 takes one per processor.
+        splits: which of `train` and `val`.
+    """
+    parts, findings = list[_Split](), list[Finding]()
+    for split in splits:
+        try:
+            parts.append(_read_split(coco, split, rule, category, outside=outside))
+        except (DatasetError, OSError) as error:
+            file = message("annotations of {split_folders}", split_folders=SPLIT_FOLDERS[split])
+            findings.append(Finding(kind="file", split=split, file=file, reason=str(error)))
+    total, before = sum(len(part.rows) for part in parts if not part.missing), 0
+    reports = {split: SplitReport(split=split) for split in splits}
+    digests: dict[str, dict[int, _Photo]] = {}
+    shared = _shared_sizes(parts)
+
+    def advance(done: int) -> None:
+        if progress:
+            progress(before + done, total)
+
+    for part in parts:
+        split, table, known = part.name, part.table, digests.setdefault(part.name, {})
+        findings += _annotation_findings(split, part.file, table)
+        valid = 0
+        if part.missing:
+            folder = part.photos.folder
+            reason = message(
+                "{folder} is missing; unpack {name}.zip in {parent}",
+                folder=folder,
+                name=folder.name,
+                parent=folder.parent,
+            )
+            findings.append(Finding(kind="file", split=split, file=folder.name, reason=reason))
+        else:
+            check = partial(_check_photo, part, orientation, shared)
+            for row, found in map_photos(check, part.rows, workers, advance):
+                photo = table.file_name[row], int(table.image_id[row])
+                if isinstance(found, ImageError):
+                    findings.append(_image_finding(split, photo, str(found)))
+                    continue
+                valid += 1
+                if found is not None:
+                    known[found] = photo
+            before += len(part.rows)
+        reports[split] = _report(part, valid)
+    findings += _leaks(digests.get("train", {}), digests.get("val", {}))
+    return DatasetReport(
+        coco=str(coco), rule=rule, category=category, splits=tuple(reports.values()), findings=tuple(findings)
+    )
+
+
+def map_photos(
+    look: Callable[[int], Result], rows: Sequence[int], threads: int, progress: Callable[[int], None] | None
+) -> Iterator[tuple[int, Result | ImageError]]:
+    """Call `look` on rows in a thread pool; yield each row, in order, with the result or the `ImageError` raised.
+
+    Args:
+        look: called in the threads, one row at a time.
+        rows: of the photos, in a table.
+        threads: 0 takes one per processor.
+        progress: called with the number of photos done, from the calling thread.
+    """
+
+    def guarded(row: int) -> Result | ImageError:
+        try:
+            return look(row)
+        except ImageError as error:
+            return error
+
+    with (
+        opencv_threads(1),  # the photos are the parallel work
+        quiet_pillow(),
+        ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="photos") as pool,
+    ):
+        try:
+            for done, (row, result) in enumerate(zip(rows, pool.map(guarded, rows), strict=True), 1):
+                if progress:
+                    progress(done)
+                yield row, result
+        finally:
+            pool.shutdown(cancel_futures=True)  # so that an interrupt need not wait for all the rest
+
+
+_Photo = tuple[str, int]
+"""File name and image id."""
+
+
+class _Split(NamedTuple):
+    """A split whose annotation file could be read.
+
+    Attributes:
+        name: `train` or `val`.
+        file: name of the annotation file.
+        table: its content, with paths as file names.
+        photos: its photo files.
+        rows: the images that must be there.
+        nameless: why images have no file, by row.
+        missing: whether the split's folder is missing, and no image names a file elsewhere.
+    """
+
+    name: str
+    file: str
+    table: PersonTable
+    photos: PhotoFolder
+    rows: list[int]
+    nameless: dict[int, str]
+    missing: bool
+
+
+def _read_split(coco: Path, name: str, rule: ImageRule, category: str, *, outside: bool) -> _Split:
+    path = annotation_file(coco, SPLIT_FOLDERS[name])
+    photos = PhotoFolder(coco, coco / SPLIT_FOLDERS[name], outside=outside)
+    table, nameless = locate_photos(load_persons(path, category), photos)
+    rows = np.flatnonzero(select_images(table, rule)).tolist()
+    return _Split(name, path.name, table, photos, rows, nameless, missing=is_missing(photos, table))
+
+
+def _shared_sizes(parts: list[_Split]) -> set[int]:
+    """Sizes in bytes of photos in all of several splits: only these can be the same photo."""
+    sizes = [
+        {part.photos.size(part.table.file_name[row]) for row in part.rows if row not in part.nameless} for part in parts
+    ]
+    return set.intersection(*sizes) - {-1} if len(sizes) > 1 else set()
+
+
+def _check_photo(part: _Split, orientation: Orientation, shared: set[int], row: int) -> int | None:
+    """Decode a photo; return the digest of its file if its size is among the shared ones.
+
+    Raises:
+        ImageError: what is wrong with the photo.
+    """
+    if row in part.nameless:
+        raise ImageError(part.nameless[row])
+    data = read_file(photo_path(part.photos.folder, part.table.file_name[row]))
+    decode_annotated(part.table, row, data, orientation)
+    return content_digest(data) if len(data) in shared else None
+
+
+def _report(part: _Split, valid: int) -> SplitReport:
+    table, photos = part.table, part.photos
+    absent = unlisted = 0
+    if not part.missing:
+        listed, wanted = set(table.file_name), {table.file_name[row] for row in part.rows}
+        absent = sum(
+            photos.size(name) < 0
+            for row, name in enumerate(table.file_name)
+            if name not in wanted and row not in part.nameless
+        )
+        unlisted = sum(path not in listed for path in photos.paths())
+    return SplitReport(
+        split=part.name,
+        file=part.file,
+        images=len(table),
+        selected=len(part.rows),
+        checked=valid,
+        annotations=len(table.annotation_id) + len(table.problems),
+        absent=absent,
+        unlisted=unlisted,
+    )
+
+
+def _annotation_findings(split: str, file: str, table: PersonTable) -> Iterator[Finding]:
+    """What is wrong within an annotation file, without a look at any photo."""
+    photos = list(zip(table.file_name, table.image_id.tolist(), strict=True))
+
+    def finding(annotation: int | None, photo: tuple[str, int | None], reason: str) -> Finding:
+        name, image = photo
+        return Finding(
+            kind="annotation", split=split, file=name, image_id=image, annotation_id=annotation, reason=reason
+        )
+
+    for problem in table.problems:
+        photo = photos[problem.image] if problem.image >= 0 else (file, None)
+        yield finding(problem.annotation, photo, problem.reason)
+    ids, uses = np.unique(table.annotation_id, return_counts=True)
+    for annotation in ids[uses > 1].tolist():
+        row = table.annotation_image[np.flatnonzero(table.annotation_id == annotation)[-1]]
+        yield finding(annotation, photos[row], message("its id is used more than once"))
+    first: dict[str, int] = {}
+    for name, image in photos:
+        if first.setdefault(name, image) != image:
+            yield _image_finding(
+                split, (name, image), message("image {first} has the same file name", first=first[name])
+            )
+
+
+def _leaks(train: dict[int, _Photo], val: dict[int, _Photo]) -> Iterator[Finding]:
+    """Photos of `val` that are also in `train`, by digest: exports number each split from 1, so ids tell nothing."""
+    for digest, photo in sorted(val.items(), key=itemgetter(1)):
+        if digest in train:
+            trained = train[digest][0]
+            reason = message(
+                "it is the same photo as {trained} in train: validation would not be independent", trained=trained
+            )
+            yield _image_finding("val", photo, reason)
+
+
+def _image_finding(split: str, photo: _Photo, reason: str) -> Finding:
+    return Finding(kind="image", split=split, file=photo[0], image_id=photo[1], reason=reason)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitRecords:
+    """What was checked in a split of a cache."""
+
+    split: str
+    samples: int
+    rejected: int
+    shards: int
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CacheReport:
+    """What `verify_cache` found.
+
+    Attributes:
+        cache: the cache's folder.
+        spec: its spec; None if its index cannot be read.
+        splits: what was checked.
+        damages: shards and records that are not as written.
+        stale: why it no longer agrees with the dataset; None if it was not compared with one.
+    """
+
+    cache: str
+    spec: CacheSpec | None
+    splits: tuple[SplitRecords, ...]
+    damages: tuple[Damage, ...]
+    stale: tuple[str, ...] | None
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.damages and not self.stale
+
+
+def verify_cache(cache: Path, progress: Progress | None = None, *, coco: Path | None = None) -> CacheReport:
+    """Compare every shard of a cache with its index and, given `coco`, the cache with that dataset.
+
+    Faults are reported as damages or reasons to be stale, never raised.
+
+    Args:
+        cache: the cache's folder.
+        progress: called with (samples done, samples in all).
+        coco: the folder that it was made from.
+    """
+    try:
+        index = CacheIndex.load(cache)
+    except CacheError as error:
+        damage = Damage(where=INDEX_NAME, what=str(error))
+        return CacheReport(cache=str(cache), spec=None, splits=(), damages=(damage,), stale=None)
+    total, done = sum(info.samples for info in index.splits.values()), 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress:
+            progress(done, total)
+
+    damages, records = list[Damage](), list[SplitRecords]()
+    for split, info in index.splits.items():
+        size = sum(shard.bytes for shard in info.shards)
+        records.append(
+            SplitRecords(split=split, samples=info.samples, rejected=info.rejected, shards=len(info.shards), bytes=size)
+        )
+        try:
+            with CacheReader(cache, split) as reader:
+                damages += check_split(reader, advance)
+        except CacheError as error:
+            damages.append(Damage(where=split, what=str(error)))
+    stale = None if coco is None else tuple(_stale(cache, coco))
+    return CacheReport(cache=str(cache), spec=index.spec, splits=tuple(records), damages=tuple(damages), stale=stale)
+
+
+def _stale(cache: Path, coco: Path) -> list[str]:
+    try:
+        changes = find_changes(cache, coco)
+    except (CacheError, DatasetError) as error:
+        return [str(error)]
+    return [reason for change in changes for reason in stale_reasons(change)]

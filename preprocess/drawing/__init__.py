@@ -1,1 +1,0 @@
-"""Drawn scenes with people, and their annotations: what `preprocess.synth` makes datasets of."""
