@@ -21,10 +21,11 @@ def test_every_command_and_flag_of_the_readme_exists():
     assert set(main.commands) <= {name for name, _ in used}
 
 
-def test_every_link_and_picture_is_there():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")], ids=lambda page: page.name)
+def test_every_link_and_picture_is_there(page):
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
         if not target.startswith("http"):
-            assert (ROOT / target).exists(), target
+            assert (page.parent / target).exists(), target
 
 
 def test_the_example_runs(tmp_path, monkeypatch):
