@@ -122,4 +122,4 @@ class BenchReport:
 def write_json(path: Path, document: object) -> None:
     """Write a dataclass as indented JSON, atomically; folders are made, and infinite numbers become null."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(document, enc_hook=str.__str__), indent=1) + b"\n")

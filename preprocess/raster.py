@@ -47,7 +47,6 @@ from numba import types
 from numba.extending import intrinsic
 
 from cache.kernel import kernel
-from cache.messages import message
 
 POLYGON = 0
 RLE = 1
@@ -445,7 +444,7 @@ def fill_union_bits(
         ValueError: out has another number of words than the width needs.
     """
     if out.shape[1] != (width + 63) // 64:
-        raise ValueError(message("out needs ceil(width / 64) words a row"))
+        raise ValueError("out needs ceil(width / 64) words a row")
     out[:] = _ZERO
     _unite(kind, start, length, xy, counts, first, last, width, out)
 
@@ -501,9 +500,9 @@ def fill_planes(
         ValueError: the planes differ in shape, or the rule is none of the three.
     """
     if person.shape != ignore.shape:
-        raise ValueError(message("person and ignore differ in shape"))
+        raise ValueError("person and ignore differ in shape")
     if crowd_rule not in (CROWD_IGNORE, CROWD_PERSON, CROWD_DROP):
-        raise ValueError(message("crowd_rule is none of CROWD_IGNORE, CROWD_PERSON, CROWD_DROP"))
+        raise ValueError("crowd_rule is none of CROWD_IGNORE, CROWD_PERSON, CROWD_DROP")
     height, width = person.shape
     words = (width + 63) // 64
     persons = np.zeros((height, words), np.uint64)

@@ -159,10 +159,7 @@ def _memory_rows(setup: Setup, material: Material) -> Iterator[Row]:
     """Peak memory of builds of few and of many images, each in a process of its own."""
     several = QUICK_MEMORY_IMAGES if setup.config.quick else SHORT_MEMORY_IMAGES if material.drawn else MEMORY_IMAGES
     for images in several:
-        coco, out = (
-            material.folder / message("memory {images}", images=images),
-            material.folder / message("memory cache"),
-        )
+        coco, out = material.folder / f"memory {images}", material.folder / "memory cache"
         repeat_dataset(material.split, coco, images)
         (peak,) = run_program(_BUILD, coco, out, setup.side, setup.threads)
         shutil.rmtree(coco)

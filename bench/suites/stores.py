@@ -106,7 +106,7 @@ def store_rows(setup: Setup, material: Material) -> Iterator[Row]:
 
 
 def _write(store: Store, folder: Path, layout: RecordLayout, records: U8) -> Work:
-    numbers, own = count(), folder / message("{store} written", store=store)
+    numbers, own = count(), folder / f"{store} written"
 
     def clear() -> None:
         shutil.rmtree(own, ignore_errors=True)
@@ -194,7 +194,7 @@ CAT = "cat FILES > /dev/null"
 
 def verify_rows(setup: Setup, material: Material) -> Iterator[Row]:
     """Every shard of a cache, the page cache warm: bytes of the shards per second."""
-    stores: dict[str, Store] = {message("lmdb raw"): "lmdb", message("zarr raw"): "zarr"}
+    stores: dict[str, Store] = {"lmdb raw": "lmdb", "zarr raw": "zarr"}
     shard_samples = -(-len(material.split.rows) // (4 * setup.threads))  # a few shards per thread, as in a large cache
     works: dict[str, Work] = {}
     with thread_pool(setup.threads) as pool:
