@@ -16,7 +16,6 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from cache.kernel import kernel
-from cache.messages import message
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
@@ -110,9 +109,7 @@ def _finish_stores(_context: Any) -> Any:
 @kernel
 def _check_lines(out: U8) -> None:
     if out.ctypes.data % _LANES or out.shape[1] % _LANES:
-        raise ValueError(
-            message("rows of a batch must be whole cache lines: aligned to 64 bytes, and multiples of them")
-        )
+        raise ValueError("rows of a batch must be whole cache lines: aligned to 64 bytes, and multiples of them")
 
 
 # The typing context of an intrinsic is passed by the compiler, not by the caller: hence the ignored errors of types.
