@@ -428,7 +428,7 @@ def test_entries_name_modules_and_environments_that_are_there_and_groups_hold_wh
 
 
 def test_what_runs_in_other_environments_imports_nothing_of_ours_but_what_runs_there():
-    foreign = [FOLDER / f"{name}.py" for name in ("launch", "child", "usage", "samples", "task")]
+    foreign = [FOLDER / f"{name}.py" for name in ("launch", "child", "samples", "task")]
     peers = ("ffcv_beton", "webdataset_shards", "litdata_chunks", "mosaic_shards", "common")
     foreign += [FOLDER / "contestants" / f"{name}.py" for name in peers]
     allowed = {".".join(["bench.peers", *path.relative_to(FOLDER).with_suffix("").parts]) for path in foreign}

@@ -29,12 +29,12 @@ if __name__ == "__main__":
     "bench, processes": """
 import os, time
 from pathlib import Path
-from bench import preprocess_suite
+from bench.suites import preprocess
 from cache.spec import CacheSpec
 
-preprocess_suite.read_split = lambda *_: None
+preprocess.read_split = lambda *_: None
 if __name__ == "__main__":
-    with preprocess_suite._processes(Path("coco"), CacheSpec(), 2) as pool:
+    with preprocess._processes(Path("coco"), CacheSpec(), 2) as pool:
         pool.submit(os.getpid).result()
         print("ready", flush=True)
         time.sleep(10**6)

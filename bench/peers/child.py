@@ -38,7 +38,6 @@ import numpy.typing as npt
 
 from bench.peers.samples import Samples, key_of
 from bench.peers.task import Task
-from cache.messages import UserError, message
 
 _PROC = Path("/proc")
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -131,7 +130,7 @@ CLOSING_SECONDS = 20.0
 """Between the end of the input and the end of the process group; `bench.peers.runner` itself waits for less."""
 
 
-class ContentError(UserError):
+class ContentError(ValueError):
     """A batch is not what it should be."""
 
 
@@ -245,7 +244,7 @@ class Pump:
             cpu, disk = cpu + cpu_ended - cpu_begun, disk + max(0, disk_ended - disk_begun)
             spent += last - start
             if fresh and samples == before:
-                raise ValueError(message("an epoch has no more than {lead} batches; use more samples", lead=self._lead))
+                raise ValueError(f"an epoch has no more than {self._lead} batches; use more samples")
         self._memory = max(self._memory, memory_bytes())
         return Window(samples, spent, cpu, disk, self._memory)
 
@@ -277,7 +276,7 @@ def check_epoch(feed: Feed, task: Task) -> Epoch:
             if task.check != "shape":
                 key = key_of(np.packbits(planes[row], bitorder="little").tobytes())
                 if key not in photo_of:
-                    raise ContentError("sample {samples} has planes that no record has", samples=epoch.samples)
+                    raise ContentError(f"sample {epoch.samples} has planes that no record has")
                 found[key] += 1
                 if epoch.samples < COMPARED:
                     off = _difference(image[row], expected, photo_of[key], task)
@@ -289,11 +288,7 @@ def check_epoch(feed: Feed, task: Task) -> Epoch:
         epoch.missing, epoch.extra = (counts - found).total(), (found - counts).total()
     epoch.mean = float(np.mean(means)) if means else 0.0
     if epoch.mean > CLOSE:
-        raise ContentError(
-            "images are off by {mean:.2f} grey levels on average; at most {close} is expected",
-            mean=epoch.mean,
-            close=CLOSE,
-        )
+        raise ContentError(f"images are off by {epoch.mean:.2f} grey levels on average; at most {CLOSE} is expected")
     return epoch
 
 
@@ -302,22 +297,16 @@ def _arrays(batch: Batch, task: Task) -> tuple[U8, U8]:
     image, person, ignore = (np.asarray(part) for part in batch)
     for array in (image, person, ignore):
         if array.dtype != np.uint8:
-            raise ContentError("a batch has type {dtype}, not uint8", dtype=array.dtype)
+            raise ContentError(f"a batch has type {array.dtype}, not uint8")
     side = task.side
     if image.shape[1:] == (3, side, side):
         image = image.transpose(0, 2, 3, 1)
     shape = (task.batch_size, side, side)
     if image.shape != (*shape, 3) or any(plane.size != np.prod(shape) for plane in (person, ignore)):
-        raise ContentError(
-            "a batch has shapes {shape}, {shape2} and {shape3}, not {shape4}",
-            shape=image.shape,
-            shape2=person.shape,
-            shape3=ignore.shape,
-            shape4=shape,
-        )
+        raise ContentError(f"a batch has shapes {image.shape}, {person.shape} and {ignore.shape}, not {shape}")
     planes = np.stack([person.reshape(shape), ignore.reshape(shape)], axis=1)
     if planes.max() > 1:
-        raise ContentError("a plane has the value {max}, not 0 and 1", max=planes.max())
+        raise ContentError(f"a plane has the value {planes.max()}, not 0 and 1")
     return image, planes
 
 
@@ -326,7 +315,5 @@ def _difference(image: U8, expected: Samples, photo: int, task: Task) -> npt.NDA
     target = expected.decoded(photo) if task.codec == "jpeg" else expected.image(photo)
     off: npt.NDArray[np.int16] = np.abs(image.astype(np.int16) - target)
     if off.mean() > (CLOSE_IMAGE if task.check == "close" else 0):
-        raise ContentError(
-            "an image is off by {mean:.2f} grey levels on average, {max} at most", mean=off.mean(), max=off.max()
-        )
+        raise ContentError(f"an image is off by {off.mean():.2f} grey levels on average, {off.max()} at most")
     return off
