@@ -98,15 +98,10 @@ def metadata(
     """
     stride = network.stride
     return {
-        "name": message("maskcache {network}", network=saved.config.network),
+        "name": f"maskcache {saved.config.network}",
         "maskcache_version": release(),
-        "input": message(
-            "{input}: uint8 RGB (N, 3, H, W); H and W multiples of {stride}, {least_strides} or more",
-            input=INPUT,
-            stride=stride,
-            least_strides=LEAST_STRIDES * stride,
-        ),
-        "output": message("{output}: float32 (N, 1, H, W), of a person, 0 to 1", output=OUTPUT),
+        "input": f"{INPUT}: uint8 RGB (N, 3, H, W); H and W multiples of {stride}, {LEAST_STRIDES * stride} or more",
+        "output": f"{OUTPUT}: float32 (N, 1, H, W), of a person, 0 to 1",
         "normalisation": json.dumps({"inside": True, **normalised}),
         "stride": str(stride),
         "side": str(saved.side),
