@@ -244,7 +244,8 @@ def as_json_text(value: Any) -> str:
     """Dataclasses, structs, paths and what they hold, as indented JSON."""
     import msgspec
 
-    return json.dumps(msgspec.to_builtins(value, enc_hook=lambda item: str.__str__(str(item))), indent=1)
+    # A message is a subclass of str, of which `str()` gives the message itself.
+    return json.dumps(msgspec.to_builtins(value, enc_hook=lambda other: str.__str__(str(other))), indent=1)
 
 
 def show(value: Any, lines: Callable[[Any], Iterable[str]], *, as_json: bool) -> None:
