@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import importlib
 import json
 import mmap
 import os
 import subprocess
 import sys
 from contextlib import ExitStack
+from functools import partial
 from importlib.util import find_spec
 from itertools import islice, repeat
 from pathlib import Path
@@ -22,16 +22,15 @@ import pytest
 import bench.peers
 from bench.config import BenchConfig, Setup
 from bench.material import Material
-from bench.peers import datasets as environment_module
+from bench.peers import prepare as environment_module
 from bench.peers import runner as runner_module
-from bench.peers.child import ContentError, Epoch, Pump, Window, check_epoch, descendants, memory_bytes, usage
-from bench.peers.contestants.records import warp
-from bench.peers.datasets import Datasets, find_python
+from bench.peers.child import ContentError, Epoch, Pump, Window, check_epoch, descendants, memory_bytes, resolve, usage
 from bench.peers.entries import entry_groups, limit, ours
+from bench.peers.libraries.own import warp
+from bench.peers.prepare import Datasets, PeerError, find_python
 from bench.peers.runner import Result, Runner, Score, Worker
-from bench.peers.samples import Samples
 from bench.peers.suite import peer_rows, peer_suite
-from bench.peers.task import OWN, Entry, PeerError, Task
+from bench.peers.task import OWN, Entry, Samples, Task
 from bench.report import BenchError
 from cache.errors import CacheError
 from loader.augment import LEVELS, draw_parameters
@@ -176,7 +175,7 @@ def batches_of(samples, order, *, spoil=None):
 
 def checked(datasets, order=range(RECORDS), *, spoil=None, **changes):
     samples = Samples(datasets.folder, RECORDS)
-    task = task_for(datasets, ours("native raw", 1), **changes)
+    task = task_for(datasets, ours("native", "raw", 1), **changes)
     return check_epoch(lambda: batches_of(samples, list(order), spoil=spoil), task)
 
 
@@ -233,7 +232,7 @@ ANSWER = {"samples": 100, "seconds": 0.5, "cpu": 0.2, "disk": 0, "memory": 5_000
 
 FAKE = f"""
 import json, sys, time
-command, module = sys.argv[1], json.loads(sys.argv[2])["module"]
+command, module = sys.argv[1], json.loads(sys.argv[2])["opener"]
 if module == "absent":
     import a_library_that_is_not_there
 if module == "crash":
@@ -272,7 +271,7 @@ def fakes(monkeypatch, tmp_path, setup):
 
 
 def fake(module, **fields):
-    return Entry(name=module, module=module, threads=1, **fields)
+    return Entry(name=module, opener=module, threads=1, **fields)
 
 
 def test_whoever_fails_is_left_out_with_the_reason_and_the_others_go_on(fakes):
@@ -291,7 +290,7 @@ def test_whoever_fails_is_left_out_with_the_reason_and_the_others_go_on(fakes):
 
 
 def test_a_dataset_is_written_once_and_what_failed_is_not_tried_again(fakes, caplog):
-    entries = [fake("good", dataset="kept"), fake("unwritten", dataset="not")]
+    entries = [fake("good", writer="good", dataset="kept"), fake("unwritten", writer="unwritten", dataset="not")]
     with caplog.at_level("INFO", logger="bench"):
         fakes.prepare(entries)
         result = fakes.run("fakes", entries)
@@ -321,8 +320,8 @@ def scored(entry, samples, cpu=0.5, memory=10**8, **found):
 
 
 def test_rows_are_rates_beside_their_limits_ratios_by_the_round_and_what_was_used():
-    copying, native = limit("raw", 2), ours("native raw", 2)
-    common = {"module": "fake", "threads": 2, "compare_to": native.name, "limit": copying.name}
+    copying, native = limit("raw", 2), ours("native", "raw", 2)
+    common = {"opener": "fake", "threads": 2, "compare_to": native.name, "limit": copying.name}
     other = Entry(name="other", **common)
     close = Entry(name="close", note="a remark", check="close", **common)
     scores = {
@@ -412,25 +411,32 @@ def test_all_requirements_are_pinned():
 # The entries
 
 
-def test_entries_name_modules_and_environments_that_are_there_and_groups_hold_what_they_are_compared_with(tmp_path):
+def library_functions():
+    """The openers and writers, as entries name them."""
+    for path in (FOLDER / "libraries").glob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith(("open_", "write_")):
+                yield f"{path.stem}:{node.name}"
+
+
+def test_entries_name_functions_and_environments_that_are_there_and_groups_hold_what_they_are_compared_with(tmp_path):
     environments = {OWN} | {path.stem.removesuffix("-alone") for path in (FOLDER / "requirements").iterdir()}
     for threads in (1, 2, 16):
-        modules = set()
+        functions = set()
         for group in entry_groups(threads, tmp_path, 600).values():
             names = {entry.name for entry in group}
             assert len(names) == len(group)
             for entry in group:
                 assert entry.environment in environments, entry
                 assert {entry.limit, entry.compare_to} <= names | {""}, entry
-                modules.add(entry.module)
-        unused = {"__init__", "common"}
-        assert modules | unused == {path.stem for path in (FOLDER / "contestants").glob("*.py")}
+                assert bool(entry.writer) == bool(entry.dataset), entry
+                functions |= {entry.opener, entry.writer} - {""}
+        assert functions == set(library_functions())
 
 
 def test_what_runs_in_other_environments_imports_nothing_of_ours_but_what_runs_there():
-    foreign = [FOLDER / f"{name}.py" for name in ("launch", "child", "samples", "task")]
-    peers = ("ffcv_beton", "webdataset_shards", "litdata_chunks", "mosaic_shards", "common")
-    foreign += [FOLDER / "contestants" / f"{name}.py" for name in peers]
+    foreign = [FOLDER / f"{name}.py" for name in ("launch", "child", "task")]
+    foreign += [FOLDER / "libraries" / f"{name}.py" for name in ("ffcv_beton", "streams", "common")]
     allowed = {".".join(["bench.peers", *path.relative_to(FOLDER).with_suffix("").parts]) for path in foreign}
     ours_ = {"cache", "loader", "preprocess", "model", "train", "console", "cli", "bench", "predict"}
     for path in foreign:
@@ -454,7 +460,7 @@ def test_datasets_are_made_once_of_the_photos_in_turn(datasets, setup, material,
     monkeypatch.setattr(again, "_write_samples", lambda out: pytest.fail("they are there"))
     again.prepare()
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
-    monkeypatch.setattr("bench.peers.datasets.SPACE", 10**6)
+    monkeypatch.setattr("bench.peers.prepare.SPACE", 10**6)
     with pytest.raises(BenchError, match=r"needs .* GB, 0\.0 GB are free; delete"):
         again.prepare()
 
@@ -469,14 +475,13 @@ def test_every_entry_of_our_own_delivers_the_samples(datasets, material, tmp_pat
     for entry in own_entries(material):
         if "dali" in entry.name.lower() and not (find_spec("nvidia") and find_spec("nvidia.dali")):
             continue
-        module = importlib.import_module(f"bench.peers.contestants.{entry.module}")
         task = task_for(datasets, entry)
         if entry.dataset:
-            datasets.make(entry.dataset, lambda out, module=module, task=task: module.write_dataset(task, out))
+            datasets.make(entry.dataset, partial(resolve(entry.writer), task))
         with ExitStack() as stack:
-            feed = module.open_feed(task, stack)
+            feed = resolve(entry.opener)(task, stack)
             found = check_epoch(feed, task)
-            if entry.module != "limits":
+            if entry.opener != "own:open_limit":
                 assert found.samples == RECORDS, entry.name
                 assert found.missing == found.extra == 0, entry.name
             window = Pump(feed).window(0.01)
@@ -508,7 +513,7 @@ def test_opencv_augments_as_our_loaders_do(datasets):
 
 
 def test_the_suite_runs_entries_in_processes_of_their_own(setup, material, monkeypatch, caplog):
-    small = [limit("raw", 1), ours("native raw", 1), Entry(name="gone", module="no_such_module", threads=1)]
+    small = [limit("raw", 1), ours("native", "raw", 1), Entry(name="gone", opener="no_such_module:open", threads=1)]
     monkeypatch.setattr("bench.peers.suite.entry_groups", lambda *_: {"small": small})
     monkeypatch.setattr("bench.peers.suite.QUICK_SAMPLES", RECORDS)
     with caplog.at_level("INFO", logger="bench"):
@@ -518,7 +523,7 @@ def test_the_suite_runs_entries_in_processes_of_their_own(setup, material, monke
     assert rows["native raw, 1 thread"].setup == "side 64, batch 2, 40 records of 6 photos, page cache warm"
     assert 20 < rows["native raw, 1 thread: memory"].value < 2000
     note = next(iter(rows.values())).note
-    assert note.startswith("gone is left out: ModuleNotFoundError: No module named 'bench.peers.contestants.no_such")
+    assert note.startswith("gone is left out: ModuleNotFoundError: No module named 'bench.peers.libraries.no_such")
     assert "small: round 3 of 3" in caplog.text
 
 

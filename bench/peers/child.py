@@ -1,6 +1,4 @@
-"""What a process and all that it started use, read from Linux's `/proc`. Runs in any environment.
-
-The process of one entry: it opens a loader, compares an epoch with the samples, and measures when asked.
+"""The process of one entry: it opens the loader, compares an epoch with the samples, and measures when asked.
 
     launch.py write TASK FOLDER    writes the dataset; the exit status is 0 if that worked
     launch.py measure TASK         pulls an epoch, comparing it with the samples, then writes the `Epoch` as JSON
@@ -10,21 +8,23 @@ The process of one entry: it opens a loader, compares an epoch with the samples,
 until its input ends. Whatever libraries print goes to standard error. If the process that asks is killed, this one's
 process group is killed soon after: workers of some libraries would wait for ever.
 
-TASK is a `Task` in JSON. Runs in any environment: standard library and NumPy only.
+TASK is a `Task` in JSON. What all processes of the entry use is read from Linux's `/proc`. This file runs in any
+environment: it imports the standard library and NumPy only.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import os
+import pkgutil
 import resource
 import select
 import signal
 import sys
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -36,85 +36,13 @@ from typing import Any, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from bench.peers.samples import Samples, key_of
-from bench.peers.task import Task
-
-_PROC = Path("/proc")
-_TICK = os.sysconf("SC_CLK_TCK")
-
-
-def usage(processes: list[int]) -> tuple[float, int]:
-    """What this process, its descendants `processes`, and all whose end was waited for have used since they began.
-
-    Returns:
-        User and system seconds (those of living descendants to a hundredth of a second), and bytes read that were not
-        in the page cache (0 where a system does not tell).
-    """
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu, disk = time.process_time() + ended.ru_utime + ended.ru_stime, _disk(os.getpid())
-    for process in processes:
-        fields = _stat(process)
-        cpu += sum(int(ticks) for ticks in fields[11:15]) / _TICK
-        disk += _disk(process)
-    return cpu, disk
-
-
-def descendants() -> list[int]:
-    """The living processes that this one started, and those that they started."""
-    parents: dict[int, int] = {}
-    for entry in _PROC.glob("[0-9]*"):
-        fields = _stat(int(entry.name))
-        if fields:
-            parents[int(entry.name)] = int(fields[1])
-    found, wave = list[int](), [os.getpid()]
-    while wave:
-        wave = [process for process, parent in parents.items() if parent in wave]
-        found += wave
-    return found
-
-
-def memory_bytes() -> int:
-    """What this process and its descendants hold in memory of their own; 0 where a system does not tell.
-
-    The proportional set size of anonymous and of shared memory: a page that several processes share is divided among
-    them, and so counts once. Pages of files belong to the page cache, which may drop them: they are left out.
-    """
-    total = 0
-    for process in [os.getpid(), *descendants()]:
-        fields = _fields(process, "smaps_rollup")
-        total += sum(int(fields[name].split()[0]) for name in ("Pss_Anon", "Pss_Shmem") if name in fields) * 1024
-    return total
-
-
-def _disk(process: int) -> int:
-    return int(_fields(process, "io").get("read_bytes", "0"))
-
-
-def _fields(process: int, name: str) -> dict[str, str]:
-    """The lines `name: value` of a file about a process; empty if it has ended, or there is no such file."""
-    lines = (line.partition(":") for line in _read(process, name).splitlines())
-    return {key: value.strip() for key, _, value in lines}
-
-
-def _stat(process: int) -> list[str]:
-    """Fields of a process from its state on; empty if it has ended. The name before them may hold blanks."""
-    return _read(process, "stat").rpartition(")")[2].split()
-
-
-def _read(process: int, name: str) -> str:
-    try:
-        return (_PROC / str(process) / name).read_text()
-    except OSError:
-        return ""
-
-
-U8 = npt.NDArray[np.uint8]
+from bench.peers.task import U8, Samples, Task
 
 Batch = tuple[Any, Any, Any]
 """Image, person, ignore: arrays or tensors of uint8, samples first."""
 
 Feed = Callable[[], Iterable[Batch | int]]
-"""Begins an epoch of batches; of a limit, which has no batches to show, numbers of samples."""
+"""Begins an epoch of batches; a limit, which has no batches to show, gives numbers of samples instead."""
 
 LEAD_BATCHES = 8
 """Taken before the clock starts: more than any loader prefetches, so that none begins with batches for free."""
@@ -128,6 +56,9 @@ of half the resolution differs by about two, and by four where clothes are brigh
 
 CLOSING_SECONDS = 20.0
 """Between the end of the input and the end of the process group; `bench.peers.runner` itself waits for less."""
+
+_PROC = Path("/proc")
+_TICK = os.sysconf("SC_CLK_TCK")
 
 
 class ContentError(ValueError):
@@ -156,8 +87,7 @@ class Window:
     """The samples that came while the clock ran, and what all processes of the entry used for them.
 
     Attributes:
-        samples: how many.
-        seconds: of the clock.
+        samples, seconds: on the clock.
         cpu: seconds, user and system.
         disk: bytes that were not in the page cache.
         memory: the most bytes seen after this window and those before it.
@@ -174,17 +104,23 @@ def main() -> None:
     """Do what the command line says."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     command, task = sys.argv[1], Task(**json.loads(sys.argv[2]))
-    module = importlib.import_module(f"bench.peers.contestants.{task.module}")
     if command == "write":
-        module.write_dataset(task, Path(sys.argv[3]))
+        resolve(task.writer)(task, Path(sys.argv[3]))
         return
     out = _claim_output()
     with ExitStack() as stack:
-        feed = module.open_feed(task, stack)
-        _print_json(out, check_epoch(feed, task))
-        pump = Pump(feed, lead=1 if task.module == "limits" else LEAD_BATCHES)
+        feed = resolve(task.opener)(task, stack)
+        epoch = check_epoch(feed, task)
+        _print_json(out, epoch)
+        pump = Pump(feed, LEAD_BATCHES if epoch.samples else 1)
         for line in sys.stdin:
             _print_json(out, pump.window(float(line)))
+
+
+def resolve(name: str) -> Callable[..., Any]:
+    """The opener or writer that an entry names as `module:function`."""
+    function: Callable[..., Any] = pkgutil.resolve_name(f"bench.peers.libraries.{name}")
+    return function
 
 
 def _claim_output() -> TextIO:
@@ -207,15 +143,70 @@ def _end_with_parent() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
+def check_epoch(feed: Feed, task: Task) -> Epoch:
+    """Compare an epoch with the samples, so that no library can skip work. Of a limit, nothing is compared.
+
+    Raises:
+        ContentError: a batch, or the images on average, are not what they should be.
+    """
+    epoch, expected, found, means = Epoch(), Samples(task.folder, task.samples), Counter[int](), list[float]()
+    checksums = expected.checksums()
+    photo_of = {checksum: photo for photo, checksum in enumerate(checksums)}
+    for batch in feed():
+        if isinstance(batch, int):
+            return epoch
+        image, planes = _arrays(batch, task)
+        for row in range(len(image)) if task.check != "shape" else ():
+            checksum = zlib.crc32(np.packbits(planes[row], bitorder="little").tobytes())
+            if checksum not in photo_of:
+                raise ContentError(f"sample {epoch.samples + row} has planes that no record has")
+            found[checksum] += 1
+            if epoch.samples + row < COMPARED:
+                off = _difference(image[row], expected, photo_of[checksum], task)
+                means.append(float(off.mean()))
+                epoch.largest = max(epoch.largest, int(off.max()))
+        epoch.samples += len(image)
+    if task.check != "shape":
+        counts = Counter(checksums[record % expected.photos] for record in range(task.samples))
+        epoch.missing, epoch.extra = (counts - found).total(), (found - counts).total()
+    epoch.mean = float(np.mean(means)) if means else 0.0
+    if epoch.mean > CLOSE:
+        raise ContentError(f"images are off by {epoch.mean:.2f} grey levels on average; at most {CLOSE} is expected")
+    return epoch
+
+
+def _arrays(batch: Batch, task: Task) -> tuple[U8, U8]:
+    """Images `(N, S, S, 3)` and planes `(N, 2, S, S)` of a batch, whatever the order of its axes."""
+    image, person, ignore = (np.asarray(part) for part in batch)
+    for array in (image, person, ignore):
+        if array.dtype != np.uint8:
+            raise ContentError(f"a batch has type {array.dtype}, not uint8")
+    side = task.side
+    if image.shape[1:] == (3, side, side):
+        image = image.transpose(0, 2, 3, 1)
+    shape = (task.batch_size, side, side)
+    if image.shape != (*shape, 3) or any(plane.size != np.prod(shape) for plane in (person, ignore)):
+        raise ContentError(f"a batch has shapes {image.shape}, {person.shape} and {ignore.shape}, not {shape}")
+    planes = np.stack([person.reshape(shape), ignore.reshape(shape)], axis=1)
+    if planes.max() > 1:
+        raise ContentError(f"a plane has the value {planes.max()}, not 0 and 1")
+    return image, planes
+
+
+def _difference(image: U8, expected: Samples, photo: int, task: Task) -> npt.NDArray[np.int16]:
+    """Grey levels by which each value of an image is off."""
+    target = expected.decoded(photo) if task.codec == "jpeg" else expected.image(photo)
+    off: npt.NDArray[np.int16] = np.abs(image.astype(np.int16) - target)
+    if off.mean() > (CLOSE_IMAGE if task.check == "close" else 0):
+        raise ContentError(f"an image is off by {off.mean():.2f} grey levels on average, {off.max()} at most")
+    return off
+
+
 class Pump:
     """Pulls a feed in windows; between them the feed rests in the middle of an epoch, with what it has prefetched.
 
     Where an epoch ends, the clock stops until the batches of the next one flow: epochs are short here, and what their
-    ends cost would weigh sixteen times as much as with all of COCO.
-
-    Args:
-        feed: see there.
-        lead: batches taken before the clock starts.
+    ends cost would weigh sixteen times as much as with all of COCO. `lead` batches are taken before the clock starts.
     """
 
     def __init__(self, feed: Feed, lead: int = LEAD_BATCHES) -> None:
@@ -259,61 +250,56 @@ class Pump:
         return True
 
 
-def check_epoch(feed: Feed, task: Task) -> Epoch:
-    """Compare an epoch with the samples, so that no library can skip work.
+def usage(processes: list[int]) -> tuple[float, int]:
+    """What this process, its descendants `processes`, and all whose end was waited for have used since they began.
 
-    Raises:
-        ContentError: a batch, or the images on average, are not what they should be.
+    Returns:
+        User and system seconds (those of living descendants to a hundredth of a second), and bytes read that were not
+        in the page cache (0 where a system does not tell).
     """
-    epoch, expected, found = Epoch(), Samples(task.folder, task.samples), Counter[int]()
-    keys, means = expected.keys(), list[float]()
-    photo_of = {key: photo for photo, key in enumerate(keys)}
-    for batch in feed():
-        if isinstance(batch, int):
-            return epoch
-        image, planes = _arrays(batch, task)
-        for row in range(len(image)):
-            if task.check != "shape":
-                key = key_of(np.packbits(planes[row], bitorder="little").tobytes())
-                if key not in photo_of:
-                    raise ContentError(f"sample {epoch.samples} has planes that no record has")
-                found[key] += 1
-                if epoch.samples < COMPARED:
-                    off = _difference(image[row], expected, photo_of[key], task)
-                    means.append(float(off.mean()))
-                    epoch.largest = max(epoch.largest, int(off.max()))
-            epoch.samples += 1
-    if task.check != "shape":
-        counts = Counter(keys[record % expected.photos] for record in range(task.samples))
-        epoch.missing, epoch.extra = (counts - found).total(), (found - counts).total()
-    epoch.mean = float(np.mean(means)) if means else 0.0
-    if epoch.mean > CLOSE:
-        raise ContentError(f"images are off by {epoch.mean:.2f} grey levels on average; at most {CLOSE} is expected")
-    return epoch
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ticks = sum(int(field) for process in processes for field in _stat(process)[11:15])
+    disk = sum(int(_fields(process, "io").get("read_bytes", "0")) for process in (os.getpid(), *processes))
+    return time.process_time() + ended.ru_utime + ended.ru_stime + ticks / _TICK, disk
 
 
-def _arrays(batch: Batch, task: Task) -> tuple[U8, U8]:
-    """Images `(N, S, S, 3)` and planes `(N, 2, S, S)` of a batch, whatever the order of its axes."""
-    image, person, ignore = (np.asarray(part) for part in batch)
-    for array in (image, person, ignore):
-        if array.dtype != np.uint8:
-            raise ContentError(f"a batch has type {array.dtype}, not uint8")
-    side = task.side
-    if image.shape[1:] == (3, side, side):
-        image = image.transpose(0, 2, 3, 1)
-    shape = (task.batch_size, side, side)
-    if image.shape != (*shape, 3) or any(plane.size != np.prod(shape) for plane in (person, ignore)):
-        raise ContentError(f"a batch has shapes {image.shape}, {person.shape} and {ignore.shape}, not {shape}")
-    planes = np.stack([person.reshape(shape), ignore.reshape(shape)], axis=1)
-    if planes.max() > 1:
-        raise ContentError(f"a plane has the value {planes.max()}, not 0 and 1")
-    return image, planes
+def descendants() -> list[int]:
+    """The living processes that this one started, and those that they started."""
+    numbers = [int(folder.name) for folder in _PROC.glob("[0-9]*")]
+    parents = {number: int(fields[1]) for number in numbers if (fields := _stat(number))}
+    found, wave = list[int](), [os.getpid()]
+    while wave:
+        wave = [process for process, parent in parents.items() if parent in wave]
+        found += wave
+    return found
 
 
-def _difference(image: U8, expected: Samples, photo: int, task: Task) -> npt.NDArray[np.int16]:
-    """Grey levels by which each value of an image is off."""
-    target = expected.decoded(photo) if task.codec == "jpeg" else expected.image(photo)
-    off: npt.NDArray[np.int16] = np.abs(image.astype(np.int16) - target)
-    if off.mean() > (CLOSE_IMAGE if task.check == "close" else 0):
-        raise ContentError(f"an image is off by {off.mean():.2f} grey levels on average, {off.max()} at most")
-    return off
+def memory_bytes() -> int:
+    """What this process and its descendants hold in memory of their own; 0 where a system does not tell.
+
+    The proportional set size of anonymous and of shared memory: a page that several processes share is divided among
+    them, and so counts once. Pages of files belong to the page cache, which may drop them: they are left out.
+    """
+    total = 0
+    for process in [os.getpid(), *descendants()]:
+        fields = _fields(process, "smaps_rollup")
+        total += sum(int(fields[name].split()[0]) for name in ("Pss_Anon", "Pss_Shmem") if name in fields) * 1024
+    return total
+
+
+def _fields(process: int, name: str) -> dict[str, str]:
+    """The lines `name: value` of a file about a process; empty if it has ended, or there is no such file."""
+    lines = (line.partition(":") for line in _read(process, name).splitlines())
+    return {key: value.strip() for key, _, value in lines}
+
+
+def _stat(process: int) -> list[str]:
+    """Fields of a process from its state on; empty if it has ended. The name before them may hold blanks."""
+    return _read(process, "stat").rpartition(")")[2].split()
+
+
+def _read(process: int, name: str) -> str:
+    try:
+        return (_PROC / str(process) / name).read_text()
+    except OSError:
+        return ""

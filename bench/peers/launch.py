@@ -1,6 +1,7 @@
-"""Run by its path, in any Python: makes `bench.peers` importable, and nothing else of this project, and runs a child.
+"""Runs `bench.peers.child` in any Python, which finds `bench.peers` and nothing else of this project.
 
-A Python of another environment must not find this one's packages, which lie beside `bench` where it is installed.
+It is run by its path. A Python of another environment must not find the packages of this one, which lie beside `bench`
+where it is installed.
 """
 
 import importlib

@@ -1,6 +1,7 @@
-"""A group in rounds: all entries are opened, then each measures a window in turn, so that a slow moment meets them all.
+"""Measures a group of entries in rounds: all are opened, then each measures a window in turn.
 
-An entry is a process of its own (`bench.peers.child`), which waits to be asked, with whatever it has prefetched.
+So a slow moment of the machine affects them all. An entry is a process of its own (`bench.peers.child`), which waits to
+be asked, with whatever it has prefetched.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from bench.config import Setup
 from bench.peers.child import Epoch, Window
-from bench.peers.datasets import Datasets, find_python, foreign_variables
-from bench.peers.task import OWN, Entry, PeerError, Task
+from bench.peers.prepare import Datasets, PeerError, find_python, foreign_variables
+from bench.peers.task import OWN, Entry, Task
 from bench.timing import Rates
 from cache.messages import message
 
@@ -63,24 +65,9 @@ class Score:
     windows: list[Window]
 
     @property
-    def is_ours(self) -> bool:
-        """Whether it is of a loader of this project."""
-        return self.entry.module == "ours"
-
-    @property
     def rates(self) -> Rates:
         """Samples per second."""
         return Rates(tuple(window.samples / window.seconds for window in self.windows))
-
-    @property
-    def cpu(self) -> Rates:
-        """CPU-seconds per thousand samples."""
-        return Rates(tuple(1000 * window.cpu / window.samples for window in self.windows))
-
-    @property
-    def memory(self) -> int:
-        """The most bytes that were seen; 0 where a system does not tell."""
-        return max(window.memory for window in self.windows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +116,7 @@ class Worker:
         try:
             status = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise PeerError(message("was not done after {seconds:.0f} s", seconds=seconds)) from None
+            raise PeerError("was not done after {seconds:.0f} s", seconds=seconds) from None
         if status:
             raise PeerError(self._last_error())
 
@@ -154,11 +141,10 @@ class Worker:
         self.close()
 
     def _answer(self, seconds: float) -> dict[str, Any]:
-        # It writes one line for each that it is asked for, so nothing is left in the buffer of the last one.
+        # It writes one line for each that it is asked for, so the buffer holds nothing of an earlier answer.
         if not select.select([self._output], [], [], seconds)[0]:
             raise self._failure(message("did not answer within {seconds:.0f} s", seconds=seconds))
-        line = self._output.readline()
-        if not line:
+        if not (line := self._output.readline()):
             raise self._failure(self._last_error())
         try:
             found: dict[str, Any] = json.loads(line)
@@ -179,10 +165,9 @@ class Worker:
             return message("closed its output, but did not end")
         self._errors.seek(0)
         lines = [line.strip() for line in self._errors.read().decode(errors="replace").splitlines() if line.strip()]
-        exceptions = [line for line in lines if _EXCEPTION.match(line)] or lines
-        if not exceptions:
-            return message("ended with status {returncode}, without a word", returncode=self._process.returncode)
-        return _MODULE.sub("", exceptions[-1])
+        if not lines:
+            return message("ended with status {status}, without a word", status=self._process.returncode)
+        return _MODULE.sub("", next(filter(_EXCEPTION.match, reversed(lines)), lines[-1]))
 
 
 class Runner:
@@ -202,7 +187,7 @@ class Runner:
         """Set up environments and write datasets beforehand: `run` gives the reasons of what fails here."""
         for entry in entries:
             with suppress(PeerError):
-                self._make_dataset(entry)
+                self._prepare(entry)
 
     def run(self, group: str, entries: Sequence[Entry]) -> Result:
         """Measure a group. An entry that fails is left out, with the reason."""
@@ -212,15 +197,15 @@ class Runner:
         workers: dict[str, Worker] = {}
         with ExitStack() as stack:
             for entry in entries:
-                _log.info(message("%s: opening %s"), group, entry.name)
+                _log.info(message("{group}: opening {name}", group=group, name=entry.name))
                 try:
-                    self._make_dataset(entry)
+                    self._prepare(entry)
                     worker = workers[entry.name] = stack.enter_context(self._start(entry, "measure"))
                     scores[entry.name] = Score(entry, worker.wait_ready(READY_SECONDS), [])
                 except PeerError as error:
                     absent[entry.name] = str(error)
-            for number in range(rounds):
-                _log.info(message("%s: round %d of %d"), group, number + 1, rounds)
+            for number in range(1, rounds + 1):
+                _log.info(message("{group}: round {number} of {rounds}", group=group, number=number, rounds=rounds))
                 for name, score in list(scores.items()):
                     try:
                         score.windows.append(workers[name].measure(window, ANSWER_SECONDS))
@@ -228,24 +213,22 @@ class Runner:
                         absent[name] = str(error)
                         del scores[name]
         for name, reason in absent.items():
-            _log.warning(message("%s is left out: %s"), name, reason)
+            _log.warning(message("{name} is left out: {reason}", name=name, reason=reason))
         return Result(scores, absent)
 
-    def _make_dataset(self, entry: Entry) -> None:
+    def _prepare(self, entry: Entry) -> None:
         """See that the entry's Python and its own dataset are there."""
         self._python(entry)
-        if not entry.dataset:
-            return
+        if entry.dataset:
+            self._once(entry.dataset, lambda: self._datasets.make(entry.dataset, partial(self._write, entry)))
 
-        def write(folder: Path) -> None:
-            _log.info(message("writing the dataset %s"), entry.dataset)
-            try:
-                with self._start(entry, "write", str(folder)) as worker:
-                    worker.wait_end(WRITE_SECONDS)
-            except PeerError as error:
-                raise PeerError(message("its dataset could not be written: {error}", error=error)) from None
-
-        self._once(entry.dataset, lambda: self._datasets.make(entry.dataset, write))
+    def _write(self, entry: Entry, folder: Path) -> None:
+        _log.info(message("writing the dataset {name}", name=entry.dataset))
+        try:
+            with self._start(entry, "write", str(folder)) as worker:
+                worker.wait_end(WRITE_SECONDS)
+        except PeerError as error:
+            raise PeerError("its dataset could not be written: {error}", error=error) from None
 
     def _python(self, entry: Entry) -> Path:
         name = entry.environment

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 
 from bench.config import Setup
 from bench.material import Material
-from bench.peers.datasets import Datasets
 from bench.peers.entries import entry_groups
+from bench.peers.prepare import Datasets
 from bench.peers.runner import Result, Runner, Score
 from bench.report import Row
+from bench.timing import Rates
 from cache.messages import joined, message
 from preprocess.build.folder import lock_folder
 
@@ -20,9 +21,8 @@ SAMPLES, QUICK_SAMPLES = 4000, 512
 MEGABYTE = 10**6
 
 MEMORY_NOTE = message(
-    "Memory is what all processes of an entry hold of their own (proportional set size of anonymous "
-    "and shared memory, the most of what was read after each run), libraries included, the page "
-    "cache not"
+    "Memory is what all processes of an entry hold of their own (proportional set size of anonymous and shared memory, "
+    "the most of what was read after each run), libraries included, the page cache not"
 )
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def peer_suite(setup: Setup, material: Material) -> Iterator[Row]:
     root = setup.config.peers_folder
     root.mkdir(parents=True, exist_ok=True)
     with lock_folder(root):
-        _log.info(message("preparing samples and caches in %s"), root)
+        _log.info(message("preparing samples and caches in {folder}", folder=root))
         samples = QUICK_SAMPLES if setup.config.quick else SAMPLES
         datasets = Datasets(root / "datasets", setup, material, samples)
         datasets.prepare()
@@ -47,15 +47,13 @@ def peer_suite(setup: Setup, material: Material) -> Iterator[Row]:
         for entries in groups.values():
             runner.prepare(entries)
         results = [runner.run(name, entries) for name, entries in groups.items()]
-        yield from peer_rows(
-            results,
-            message(
-                "{shape}, {samples:,} records of {photos_name}, page cache warm",
-                shape=setup.shape,
-                samples=samples,
-                photos_name=material.photos_name,
-            ),
+        described = message(
+            "{shape}, {samples:,} records of {photos}, page cache warm",
+            shape=setup.shape,
+            samples=samples,
+            photos=material.photos_name,
         )
+        yield from peer_rows(results, described)
 
 
 def peer_rows(results: Sequence[Result], described: str) -> Iterator[Row]:
@@ -69,12 +67,9 @@ def peer_rows(results: Sequence[Result], described: str) -> Iterator[Row]:
     for result in results:
         for name, score in result.scores.items():
             first.setdefault(name, (score, result))
-    notes = [
-        message("{name} is left out: {reason}", name=name, reason=reason)
-        for result in results
-        for name, reason in result.absent.items()
-    ]
-    for number, (name, (score, result)) in enumerate(first.items()):
+    absent = dict.fromkeys(pair for result in results for pair in result.absent.items())
+    notes = [message("{name} is left out: {reason}", name=name, reason=reason) for name, reason in absent]
+    for name, (score, result) in first.items():
         limit = result.scores.get(score.entry.limit)
         yield Row.measured(
             score.rates,
@@ -82,56 +77,58 @@ def peer_rows(results: Sequence[Result], described: str) -> Iterator[Row]:
             name=name,
             setup=described,
             unit="samples/s",
-            ours=score.is_ours,
-            note=joined("; ", [*(dict.fromkeys(notes) if number == 0 else []), *_remarks(score)]),
+            ours=score.entry.ours,
+            note=joined("; ", [*notes, *_remarks(score)]),
             limit=limit.rates if limit else None,
             limit_name=limit.entry.name if limit else "",
         )
+        notes = []  # they stand at the first row
     for result in results:
         for name, score in result.scores.items():
             if mine := result.scores.get(score.entry.compare_to):
                 yield Row.measured(
                     mine.rates.over(score.rates),
                     suite="loader",
-                    name=message("{name}: times {name2}", name=mine.entry.name, name2=name),
+                    name=message("{name}: times {other}", name=mine.entry.name, other=name),
                     setup=message("{described}: ours against others", described=described),
                     unit="times",
                 )
     for name, (score, _) in first.items():
-        setup = message("{described}: CPU of all processes", described=described)
         yield Row.measured(
-            score.cpu, suite="loader", name=f"{name}: CPU", setup=setup, unit="s/1000", ours=score.is_ours
+            Rates(tuple(1000 * window.cpu / window.samples for window in score.windows)),
+            suite="loader",
+            name=message("{name}: CPU", name=name),
+            setup=message("{described}: CPU of all processes", described=described),
+            unit="s/1000",
+            ours=score.entry.ours,
         )
     for name, (score, _) in first.items():
-        if score.memory:
+        if memory := max(window.memory for window in score.windows):  # 0 where a system does not tell
             yield Row(
                 suite="loader",
                 name=message("{name}: memory", name=name),
                 setup=message("{described}: memory", described=described),
-                value=score.memory / MEGABYTE,
+                value=memory / MEGABYTE,
                 unit="MB",
                 runs=len(score.windows),
-                ours=score.is_ours,
+                ours=score.entry.ours,
                 note=MEMORY_NOTE,
             )
 
 
-def _remarks(score: Score) -> list[str]:
-    """Remarks on an entry."""
-    epoch, found = score.epoch, [score.entry.note] if score.entry.note else []
+def _remarks(score: Score) -> Iterator[str]:
+    epoch, disk = score.epoch, sum(window.disk for window in score.windows)
+    if score.entry.note:
+        yield score.entry.note
     if epoch.missing or epoch.extra:
-        found.append(
-            message("an epoch lacks {missing} records and has {extra} twice", missing=epoch.missing, extra=epoch.extra)
+        yield message(
+            "an epoch lacks {missing} records and has {extra} twice", missing=epoch.missing, extra=epoch.extra
         )
     if epoch.largest:
-        found.append(
-            message(
-                "pixels differ by {mean:.2f} grey levels on average, {largest} at most",
-                mean=epoch.mean,
-                largest=epoch.largest,
-            )
+        yield message(
+            "pixels differ by {mean:.2f} grey levels on average, {largest} at most",
+            mean=epoch.mean,
+            largest=epoch.largest,
         )
-    disk = sum(window.disk for window in score.windows)
     if disk > MEGABYTE:
-        found.append(message("{disk:.0f} MB were not in the page cache", disk=disk / MEGABYTE))
-    return found
+        yield message("{disk:.0f} MB were not in the page cache", disk=disk / MEGABYTE)

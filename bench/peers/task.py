@@ -1,17 +1,36 @@
-"""Entries, and the tasks of their processes. Runs in any environment: standard library only."""
+"""What the process of an entry is told: the entry, its task, and the samples that it must deliver.
+
+The samples are plain arrays; datasets are written from them, and batches are compared with them:
+
+    image.npy           (P, S, S, 3)   the pixels
+    decoded.npy         (P, S, S, 3)   the pixels of the JPEGs, by the exact decoder of libjpeg-turbo
+    person.npy, ignore.npy  (P, S*S/8) bits, as in a record
+    jpeg.npy            all JPEGs, one after the other
+    jpeg_start.npy      (P + 1,)       where each begins
+
+P photos, side S, all uint8 but the last (int64). Record n of a dataset holds photo n % P. This file runs in any
+environment: it imports the standard library and NumPy only.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+U8 = npt.NDArray[np.uint8]
 
 OWN = "own"
 """Name of the environment that this project runs in."""
 
+FOLDER = "samples"
+"""Name of the folder of the arrays in a task's data."""
 
-class PeerError(Exception):
-    """A library cannot be measured, or no longer; the text gives the reason in one line."""
+ARRAYS = ("image", "decoded", "person", "ignore", "jpeg", "jpeg_start")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,26 +39,30 @@ class Entry:
 
     Attributes:
         name: as rows give it.
-        module: in `bench.peers.contestants`.
-        threads: or worker processes.
+        opener: what opens it, as `module:function` in `bench.peers.libraries`.
+        writer: what writes its dataset, in the same form; empty where it reads what is there already.
+        dataset: name of the folder that `writer` fills, which several entries may share.
+        threads: threads, or worker processes.
         codec: of the stored pixels.
-        environment: whose Python runs it: `OWN`, or one of `bench.peers.datasets`.
-        dataset: folder that the module writes for itself; empty where it reads what is there already.
-        check: what a batch must be: `same` bytes as the sample, `close` (JPEG, or resized by other code), or `shape`
-            only (augmented, or random).
+        environment: whose Python runs it: `OWN`, or one of `bench/peers/requirements`.
+        check: what a batch must be: the `same` bytes as the samples, `close` (JPEG, or resized by other code), or of
+            the right `shape` only (augmented, or random).
+        ours: whether it is a loader of this project.
         limit: name of the entry in its group that bounds its rate; empty where that is not measured.
         compare_to: name of our loader in its group that it is compared with; empty for none.
         note: what else to know.
-        options: further settings of the module.
+        options: further settings of the opener and the writer.
     """
 
     name: str
-    module: str
+    opener: str
+    writer: str = ""
+    dataset: str = ""
     threads: int
     codec: Literal["raw", "jpeg"] = "raw"
     environment: str = OWN
-    dataset: str = ""
     check: Literal["same", "close", "shape"] = "same"
+    ours: bool = False
     limit: str = ""
     compare_to: str = ""
     note: str = ""
@@ -51,7 +74,7 @@ class Task(Entry):
     """An entry with what all entries of a run have in common.
 
     Attributes:
-        data: folder of everything that is read: `samples/`, our caches, one folder for each dataset.
+        data: folder of everything that is read: the samples, our caches, a folder for each dataset.
         side, batch_size: of a batch.
         samples: records in each dataset.
         writers: processes that write a dataset.
@@ -65,11 +88,58 @@ class Task(Entry):
 
     @property
     def folder(self) -> Path:
-        """Everything that is read."""
+        """`data` as a path."""
         return Path(self.data)
 
     @property
     def path(self) -> Path:
         """The entry's own dataset."""
-        assert self.dataset, self.module
         return self.folder / self.dataset
+
+
+class Samples:
+    """The samples, mapped into memory from the folder `data` of a task; `records` is how many a dataset has."""
+
+    def __init__(self, data: Path, records: int) -> None:
+        arrays: dict[str, Any] = {name: np.load(data / FOLDER / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
+        self._arrays, self._records = arrays, records
+        self.photos: int = len(arrays["image"])
+        self.side: int = arrays["image"].shape[1]
+
+    def __len__(self) -> int:
+        return self._records
+
+    def image(self, record: int) -> U8:
+        """The pixels of a record, `(S, S, 3)`."""
+        return np.array(self._arrays["image"][record % self.photos])
+
+    def decoded(self, record: int) -> U8:
+        """The pixels of its JPEG, `(S, S, 3)`."""
+        return np.array(self._arrays["decoded"][record % self.photos])
+
+    def jpeg(self, record: int) -> bytes:
+        """Its JPEG."""
+        start, end = self._arrays["jpeg_start"][record % self.photos :][:2]
+        return bytes(self._arrays["jpeg"][start:end])
+
+    def encoded(self, record: int, codec: str) -> bytes:
+        """Its pixels as they are stored: raw, or as a JPEG."""
+        return self.jpeg(record) if codec == "jpeg" else self.image(record).tobytes()
+
+    def bits(self, record: int) -> bytes:
+        """Both planes, packed, one after the other: 2 * S*S/8 bytes."""
+        number = record % self.photos
+        return bytes(self._arrays["person"][number]) + bytes(self._arrays["ignore"][number])
+
+    def planes(self, record: int) -> U8:
+        """Both planes, `(2, S, S)` of 0 and 1."""
+        return unpack(self.bits(record), self.side)
+
+    def checksums(self) -> list[int]:
+        """A checksum of the packed planes of each photo, by which they are recognised."""
+        return [zlib.crc32(self.bits(number)) for number in range(self.photos)]
+
+
+def unpack(bits: bytes, side: int) -> U8:
+    """Packed planes as `(2, S, S)` of 0 and 1."""
+    return np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little").reshape(2, side, side)

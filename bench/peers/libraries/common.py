@@ -14,10 +14,10 @@ import simplejpeg
 import torch
 from torch.utils.data import DataLoader, get_worker_info
 
-from bench.peers.samples import Samples, unpack
-from bench.peers.task import Task
+from bench.peers.task import Samples, Task, unpack
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Image `(S, S, 3)` and the planes person and ignore `(S, S)`, uint8; of a batch with N in front."""
 
 BUFFER_SAMPLES = 256
 """Size of the buffer from which readers of tar files draw the next sample."""
@@ -26,24 +26,19 @@ TAR_SAMPLES = 128
 """Samples in a tar file, as in a shard of our caches."""
 
 
-def tensors(image: Any, planes: Any) -> Tensors:
-    """A sample of arrays, `(S, S, 3)` and `(2, S, S)`, that own their memory."""
-    return torch.from_numpy(image), torch.from_numpy(planes[0]), torch.from_numpy(planes[1])
-
-
 def decode(task: Task, item: Mapping[str, bytes]) -> Tensors:
-    """The pixels `(S, S, 3)` and both planes `(S, S)` of a stored sample, for libraries that leave that to their users.
+    """Decode a stored sample, for libraries that leave that to their users.
 
     Args:
         task: codec and side.
-        item: `image`, raw pixels or a JPEG; `bits`, both planes, packed as in `bench.peers.samples`.
+        item: `image`, raw pixels or a JPEG; `bits`, both planes, packed as in `bench.peers.task`.
     """
     if task.codec == "jpeg":
         pixels = simplejpeg.decode_jpeg(item["image"], "RGB")
-    else:
-        side = task.side
-        pixels = np.frombuffer(bytearray(item["image"]), np.uint8).reshape(side, side, 3)  # torch wants to write
-    return tensors(pixels, unpack(item["bits"], task.side))
+    else:  # a copy, as torch wants to write to it
+        pixels = np.frombuffer(bytearray(item["image"]), np.uint8).reshape(task.side, task.side, 3)
+    person, ignore = unpack(item["bits"], task.side)
+    return torch.from_numpy(pixels), torch.from_numpy(person), torch.from_numpy(ignore)
 
 
 def worker_options(task: Task) -> dict[str, Any]:
@@ -53,20 +48,19 @@ def worker_options(task: Task) -> dict[str, Any]:
         "num_workers": task.threads,
         "persistent_workers": task.threads > 0,
         "drop_last": True,
-        "worker_init_fn": use_one_thread,
+        "worker_init_fn": _use_one_thread,
     }
 
 
 def worker_loader(dataset: Any, task: Task, **options: Any) -> DataLoader[Tensors]:
     """Torch's DataLoader, for libraries that have none of their own; `options` replace those of `worker_options`."""
     if not task.threads:
-        use_one_thread(0)
+        _use_one_thread(0)
     return DataLoader(dataset, **worker_options(task) | options)
 
 
-def use_one_thread(_worker: int) -> None:
-    """One torch thread per worker: the workers are the parallelism."""
-    torch.set_num_threads(1)
+def _use_one_thread(_worker: int) -> None:
+    torch.set_num_threads(1)  # the workers are the parallelism
 
 
 def empty_batch(*shape: int) -> torch.Tensor:
@@ -91,4 +85,4 @@ def write_tars(task: Task, folder: Path) -> None:
 
 def tar_files(task: Task) -> list[str]:
     """The tar files of a dataset."""
-    return sorted(str(path) for path in task.path.glob("*.tar"))
+    return sorted(map(str, task.path.glob("*.tar")))

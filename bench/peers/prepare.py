@@ -1,7 +1,6 @@
-"""What entries read, made once and kept: samples as plain arrays, our caches of them, and libraries' datasets.
+"""What entries need, made once and kept: samples, our caches of them, libraries' datasets, and virtual environments.
 
-Virtual environments for other libraries, made once and kept, so that no library sees another's packages.
-
+Each other library runs in an environment of its own, so that none sees another's packages. For it
 `requirements/NAME.txt` is installed with what it depends on, then `requirements/NAME-alone.txt` without.
 """
 
@@ -21,12 +20,11 @@ import simplejpeg
 
 from bench.config import Setup
 from bench.material import Material, repeat_cache
-from bench.peers.samples import ARRAYS, FOLDER
-from bench.peers.task import OWN, PeerError
+from bench.peers.task import ARRAYS, FOLDER, OWN
 from bench.report import BenchError
 from cache.choices import Codec, Store
 from cache.index import CacheIndex
-from cache.messages import message
+from cache.messages import UserError, message
 from cache.reader import CacheReader
 from cache.record import RecordLayout
 from cache.spec import CacheSpec
@@ -35,18 +33,31 @@ from preprocess.build.build import build_cache
 GIGABYTE = 10**9
 
 VERSION = 1
-"""Version of what is written; it counts up with each change of a `write_dataset`."""
+"""Version of what is written; it counts up with each change of a writer in `bench.peers.libraries`."""
 
 SPACE = 10
 """Times the size of a raw cache that all datasets take together."""
 
+VENV_SECONDS, PIP_SECONDS = 120.0, 1800.0
+"""Limits for making an environment and for each file of requirements: torch alone may be gigabytes."""
+
+SYSTEM = {"ffcv": ("opencv4", "libturbojpeg")}
+"""Packages of the system that are needed to build an environment, as `pkg-config` knows them."""
+
+_REQUIREMENTS = Path(__file__).parent / "requirements"
+_log = logging.getLogger(__name__)
+
+
+class PeerError(UserError):
+    """A library cannot be measured, or no longer; the text gives the reason in one line."""
+
 
 class Datasets:
-    """A folder for the photos, side and number of records of a run.
+    """The folder of what entries read, for the photos, side and number of records of a run.
 
     Args:
-        root: where they all are kept.
-        setup: side, photos.
+        root: where all such folders are kept.
+        setup: side.
         material: the photos.
         samples: records in each dataset: the photos in turn, each with bytes of its own.
     """
@@ -69,26 +80,25 @@ class Datasets:
         self.make("cache-jpeg", lambda out: repeat_cache(self._small_cache("jpeg"), out, self.samples))
         self.make("cache-zarr", lambda out: repeat_cache(self._small_cache(store="zarr"), out, self.samples))
 
-    def make(self, name: str, write: Callable[[Path], object]) -> Path:
-        """The folder of that name; `write` fills it where it is not there yet."""
+    def make(self, name: str, write: Callable[[Path], object]) -> None:
+        """See that there is a folder of that name; `write` fills it where it is not there yet."""
         path, part = self.folder / name, self.folder / f"{name}.part"
         if not path.exists():
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
             write(part)
             part.rename(path)
-        return path
 
     def _check_space(self) -> None:
         needed = SPACE * self.samples * RecordLayout(self._side, "raw").raw_bytes
-        there = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        needed -= sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
         free = shutil.disk_usage(self.folder).free
-        if there + free < needed:
+        if free < needed:
             raise BenchError(
-                "{folder} needs {needed:.1f} GB, {free:.1f} GB are free; delete datasets of other runs beside "
-                "it, or use another --peers-folder",
+                "{folder} needs {needed:.1f} GB, {free:.1f} GB are free; delete datasets of other runs beside it, or "
+                "use another --peers-folder",
                 folder=self.folder,
-                needed=(needed - there) / GIGABYTE,
+                needed=needed / GIGABYTE,
                 free=free / GIGABYTE,
             )
 
@@ -118,17 +128,6 @@ class Datasets:
                 np.save(out / f"{name}.npy", array)
 
 
-VENV_SECONDS, PIP_SECONDS = 120.0, 1800.0
-"""Limits for making an environment and for each file of requirements: torch alone may be gigabytes."""
-
-SYSTEM = {"ffcv": (("opencv4", "libturbojpeg"), message("apt-get install libopencv-dev libturbojpeg0-dev pkg-config"))}
-"""Packages of the system that are needed to build an environment, as `pkg-config` knows them, and how to get them."""
-
-_REQUIREMENTS = Path(__file__).parent / "requirements"
-_MARK = "installed.txt"
-_log = logging.getLogger(__name__)
-
-
 def find_python(root: Path, name: str) -> Path:
     """The interpreter of an environment in `root`, which is made if it is not there yet or its requirements changed.
 
@@ -140,14 +139,16 @@ def find_python(root: Path, name: str) -> Path:
     folder = root.resolve() / name
     files = [_REQUIREMENTS / f"{name}.txt", _REQUIREMENTS / f"{name}-alone.txt"]
     wanted = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    mark, python = folder / _MARK, folder / "bin" / "python"
+    mark, python = folder / "installed.txt", folder / "bin" / "python"
     if mark.exists() and mark.read_text() == wanted:
         return python
-    packages, remedy = SYSTEM.get(name, ((), ""))
-    for package in packages:
+    for package in SYSTEM.get(name, ()):
         if not _has_package(package):
-            raise PeerError(message("building it needs {package}: {remedy}", package=package, remedy=remedy))
-    _log.info(message("setting up %s with pip, in %s; this takes some minutes"), name, folder)
+            raise PeerError(
+                "building it needs {package}: apt-get install libopencv-dev libturbojpeg0-dev pkg-config",
+                package=package,
+            )
+    _log.info(message("setting up {name} with pip, in {folder}; this takes some minutes", name=name, folder=folder))
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     _run([sys.executable, "-m", "venv", str(folder)], VENV_SECONDS)
@@ -166,9 +167,8 @@ def foreign_variables() -> dict[str, str]:
 
 
 def _has_package(name: str) -> bool:
-    if not shutil.which("pkg-config"):
-        return False
-    return subprocess.run(["pkg-config", "--exists", name], check=False).returncode == 0
+    found = shutil.which("pkg-config")
+    return found is not None and subprocess.run([found, "--exists", name], check=False).returncode == 0
 
 
 def _run(command: Sequence[str], seconds: float) -> None:
@@ -183,13 +183,8 @@ def _run(command: Sequence[str], seconds: float) -> None:
             command, env=foreign_variables(), capture_output=True, text=True, timeout=seconds, check=False
         )
     except subprocess.TimeoutExpired:
-        raise PeerError(message("{what} was not done after {seconds:.0f} s", what=what, seconds=seconds)) from None
+        raise PeerError("{what} was not done after {seconds:.0f} s", what=what, seconds=seconds) from None
     if done.returncode:
         lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if "rror" in line]
-        raise PeerError(
-            message(
-                "{what} failed: {lines}",
-                what=what,
-                lines=(lines[0] if lines else message("status {returncode}", returncode=done.returncode)),
-            )
-        )
+        reason = lines[0] if lines else message("status {status}", status=done.returncode)
+        raise PeerError("{what} failed: {reason}", what=what, reason=reason)

@@ -1,12 +1,13 @@
-"""FFCV: one file, read by compiled threads. In environment `ffcv`.
+"""FFCV: one file, read by compiled threads, in the environment `ffcv`.
 
-As fast as it goes: random order and the system's page cache, as its guide advises for what fits in memory. Options:
+The order is random, and the file stays in the system's page cache, as FFCV's guide advises for what fits in memory.
+Options:
 
     planes    `packed`: as ours are stored, unpacked by an operation of the user's, which is how FFCV is extended. Or
-              `own`: its field for arrays, of which only one thread makes a batch.
-    chroma    `full`: the very JPEGs of our caches. `half`: its own encoder, which halves the resolution of colours.
+              `own`: FFCV's field for arrays, of which only one thread makes a batch.
+    chroma    `full`: the very JPEGs of our caches. `half`: FFCV's encoder, which halves the resolution of colours.
 
-It decodes with the fast, less exact DCT of libjpeg-turbo (`TJFLAG_FASTDCT`) and its usual, smooth upsampling.
+FFCV decodes with the fast, less exact DCT of libjpeg-turbo (`TJFLAG_FASTDCT`) and its usual, smooth upsampling.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from ffcv.fields import NDArrayField, RGBImageField, rgb_image  # type: ignore[import-not-found]
 from ffcv.fields.decoders import NDArrayDecoder, SimpleRGBImageDecoder  # type: ignore[import-not-found]
 from ffcv.loader import Loader, OrderOption  # type: ignore[import-not-found]
@@ -29,20 +29,17 @@ from ffcv.transforms import ToTensor  # type: ignore[import-not-found]
 from ffcv.writer import DatasetWriter  # type: ignore[import-not-found]
 
 from bench.peers.child import Batch, Feed
-from bench.peers.samples import Samples
-from bench.peers.task import Task
-
-U8 = npt.NDArray[np.uint8]
+from bench.peers.task import U8, Samples, Task
 
 QUALITY = 95
-"""Quality of the JPEGs that its own encoder writes, as in our caches."""
+"""Quality of the JPEGs that FFCV's encoder writes, as in our caches."""
 
 NAME = "samples.beton"
 PLANES = ("person", "ignore")
 
 
 class Unpack(Operation):  # type: ignore[misc]
-    """Eight pixels a byte, least significant bit first, to a byte a pixel."""
+    """From a bit per pixel, least significant bit first, to a byte per pixel."""
 
     def declare_state_and_memory(self, before: Any) -> tuple[Any, Any]:
         """The last axis grows to eight times its length."""
@@ -66,7 +63,7 @@ class Unpack(Operation):  # type: ignore[misc]
 
 
 class ParallelArrays(NDArrayDecoder):  # type: ignore[misc]
-    """Its decoder of arrays, in all threads."""
+    """FFCV's decoder of arrays, in all threads."""
 
     def generate_code(self) -> Callable[..., Any]:
         """The usual operation, marked as parallel."""
@@ -99,8 +96,8 @@ class Indexed:
         return pixels, np.frombuffer(samples.bits(number), np.uint8).reshape(2, samples.side, samples.side // 8)
 
 
-def write_dataset(task: Task, folder: Path) -> None:
-    """Write its file."""
+def write_file(task: Task, folder: Path) -> None:
+    """Write FFCV's file."""
     if task.options.get("chroma") == "full":
         rgb_image.encode_jpeg = lambda pixels, _quality: np.frombuffer(pixels.jpeg, np.uint8)
     side, byte, planes = task.side, np.dtype(np.uint8), task.options["planes"]
@@ -114,8 +111,8 @@ def write_dataset(task: Task, folder: Path) -> None:
     writer.from_indexed_dataset(Indexed(Samples(task.folder, task.samples), planes), chunksize=min(64, task.samples))
 
 
-def open_feed(task: Task, _stack: ExitStack) -> Feed:
-    """Its loader."""
+def open_file(task: Task, _stack: ExitStack) -> Feed:
+    """FFCV's loader of that file."""
     pipelines = {"image": [SimpleRGBImageDecoder(), ToTensor()]}
     if task.options["planes"] == "own":
         pipelines |= {name: [NDArrayDecoder(), ToTensor()] for name in PLANES}
