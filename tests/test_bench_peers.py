@@ -9,7 +9,7 @@ import mmap
 import os
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from importlib.util import find_spec
 from itertools import islice, repeat
@@ -304,7 +304,7 @@ def test_what_a_process_started_ends_with_it(monkeypatch):
     monkeypatch.setattr(runner_module, "CLOSING_SECONDS", 0.1)
     others = set(descendants())
     program = f"import os, time\nif os.fork(): print({json.dumps(READY)!r}, flush=True)\ntime.sleep(60)"
-    with Worker([sys.executable, "-c", program], os.environ) as worker:
+    with closing(Worker([sys.executable, "-c", program], os.environ)) as worker:
         assert worker.wait_ready(10).samples == 40
         assert len(set(descendants()) - others) == 2
     assert set(descendants()) <= others

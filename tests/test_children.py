@@ -48,6 +48,7 @@ run_program("import os, time; os.write(2, b'ready\\\\n'); time.sleep(10**6)")
     # Another library's loader that never answers, with a process that it has started itself.
     "bench, another library": f"""
 import os, sys, time
+from contextlib import closing
 from bench.peers.runner import Worker
 
 program = '''
@@ -59,7 +60,7 @@ threading.Thread(target=child._end_with_parent).start()
 print("ready", file=sys.stderr, flush=True)
 time.sleep(10**6)
 '''
-with Worker([sys.executable, "-c", program], os.environ) as worker:
+with closing(Worker([sys.executable, "-c", program], os.environ)) as worker:
     while not os.pread(worker._errors.fileno(), 6, 0).endswith(b"\\n"):
         time.sleep(0.01)
     print("ready", flush=True)

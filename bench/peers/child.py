@@ -31,7 +31,7 @@ from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,37 +67,24 @@ class ContentError(ValueError):
 
 @dataclasses.dataclass
 class Epoch:
-    """How an epoch compares with the samples.
+    """How an epoch compares with the samples."""
 
-    Attributes:
-        samples: how many came.
-        missing, extra: records that did not come, and samples that came once too often, where planes are unchanged.
-        mean, largest: grey levels by which the compared images differ from the samples.
-    """
-
-    samples: int = 0
-    missing: int = 0
-    extra: int = 0
-    mean: float = 0.0
-    largest: int = 0
+    samples: int = 0  # that came
+    missing: int = 0  # records that did not come, where planes are unchanged
+    extra: int = 0  # samples that came once too often, where planes are unchanged
+    mean: float = 0.0  # grey levels by which the compared images differ from the samples
+    largest: int = 0  # the same, of the worst value
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """The samples that came while the clock ran, and what all processes of the entry used for them.
-
-    Attributes:
-        samples, seconds: on the clock.
-        cpu: seconds, user and system.
-        disk: bytes that were not in the page cache.
-        memory: the most bytes seen after this window and those before it.
-    """
+    """The samples that came while the clock ran, and what all processes of the entry used for them."""
 
     samples: int
-    seconds: float
-    cpu: float
-    disk: int
-    memory: int
+    seconds: float  # of the clock
+    cpu: float  # seconds, user and system
+    disk: int  # bytes that were not in the page cache
+    memory: int  # the most bytes seen after this window and those before it
 
 
 def main() -> None:
@@ -107,31 +94,21 @@ def main() -> None:
     if command == "write":
         resolve(task.writer)(task, Path(sys.argv[3]))
         return
-    out = _claim_output()
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever else is printed goes to standard error
     with ExitStack() as stack:
         feed = resolve(task.opener)(task, stack)
         epoch = check_epoch(feed, task)
-        _print_json(out, epoch)
+        print(json.dumps(vars(epoch)), file=out)
         pump = Pump(feed, LEAD_BATCHES if epoch.samples else 1)
         for line in sys.stdin:
-            _print_json(out, pump.window(float(line)))
+            print(json.dumps(vars(pump.window(float(line)))), file=out)
 
 
 def resolve(name: str) -> Callable[..., Any]:
     """The opener or writer that an entry names as `module:function`."""
     function: Callable[..., Any] = pkgutil.resolve_name(f"bench.peers.libraries.{name}")
     return function
-
-
-def _claim_output() -> TextIO:
-    """Standard output for the protocol alone: everyone else's goes to standard error."""
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    return out
-
-
-def _print_json(out: TextIO, found: Epoch | Window) -> None:
-    print(json.dumps(dataclasses.asdict(found)), file=out, flush=True)
 
 
 def _end_with_parent() -> None:
@@ -222,18 +199,16 @@ class Pump:
         """
         samples, spent, cpu, disk = 0, 0.0, 0.0, 0
         while spent < seconds:
-            fresh, before = self._take_lead(), samples
-            workers = descendants()
-            (cpu_begun, disk_begun), start = usage(workers), perf_counter()
-            last = start
+            fresh, before, workers = self._take_lead(), samples, descendants()
+            cpu_begun, disk_begun = usage(workers)
+            start = last = perf_counter()
             for batch in self._batches:
                 samples += batch if isinstance(batch, int) else len(batch[0])
                 last = perf_counter()
                 if spent + last - start >= seconds:
                     break
             cpu_ended, disk_ended = usage(workers)
-            cpu, disk = cpu + cpu_ended - cpu_begun, disk + max(0, disk_ended - disk_begun)
-            spent += last - start
+            spent, cpu, disk = spent + last - start, cpu + cpu_ended - cpu_begun, disk + max(0, disk_ended - disk_begun)
             if fresh and samples == before:
                 raise ValueError(f"an epoch has no more than {self._lead} batches; use more samples")
         self._memory = max(self._memory, memory_bytes())

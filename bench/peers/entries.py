@@ -98,63 +98,39 @@ def ours(backend: Backend, codec: Codec, threads: int, level: Level = "none") ->
 def _ffcv(name: str, codec: Codec, threads: int, *, planes: str = "packed", chroma: str = "", **fields: Any) -> Entry:
     """FFCV with these options, see `bench.peers.libraries.ffcv_beton`."""
     options = {"planes": planes, **({"chroma": chroma} if chroma else {})}
+    fields |= {"environment": "ffcv", "writer": "ffcv_beton:write_file", "options": options}
+    fields["dataset"] = "-".join(["ffcv", codec, *options.values()])
     if codec == "jpeg":
         fields |= {"check": "close", "note": message("FFCV decodes with the fast, less exact DCT")}
-    return _other(
-        name,
-        "ffcv_beton:open_file",
-        codec,
-        threads,
-        "thread",
-        writer="ffcv_beton:write_file",
-        dataset="-".join(["ffcv", codec, *options.values()]),
-        environment="ffcv",
-        options=options,
-        **fields,
-    )
+    return _other(name, "ffcv_beton:open_file", codec, threads, "thread", **fields)
 
 
 def _streamed(codec: Codec, threads: int) -> list[Entry]:
     """All that read files from end to end."""
-    libraries = [
-        _other(
-            f"{name} {WORDS[codec]}",
-            opener,
-            codec,
-            threads,
-            writer=writer,
-            dataset=f"{dataset}-{codec}",
-            environment="streams",
-        )
-        for name, (opener, writer, dataset) in STREAMED.items()
-    ]
-    dali = _other(
-        message("DALI alone {codec}", codec=WORDS[codec]),
-        "own:open_dali",
-        codec,
-        threads,
-        "thread",
-        writer="common:write_tars",
-        dataset=f"tars-{codec}",
-        check="same" if codec == "raw" else "close",
-        note=message("DALI alone reads WebDataset's tar files, on the CPU"),
-    )
-    return [*libraries, dali]
+    found = []
+    for name, (opener, writer, dataset) in STREAMED.items():
+        files = {"environment": "streams", "writer": writer, "dataset": f"{dataset}-{codec}"}
+        found.append(_other(f"{name} {WORDS[codec]}", opener, codec, threads, **files))
+    alone = message("DALI alone {codec}", codec=WORDS[codec])
+    files = {"writer": "common:write_tars", "dataset": f"tars-{codec}"}
+    check = "same" if codec == "raw" else "close"
+    note = message("DALI alone reads WebDataset's tar files, on the CPU")
+    return [*found, _other(alone, "own:open_dali", codec, threads, "thread", check=check, note=note, **files)]
 
 
 def _data_loaders(threads: int, coco: Path, photos: int) -> list[Entry]:
     """Torch's DataLoader over our records, without and with augmentation, and over the photos themselves."""
     over_lmdb = _other(message("DataLoader over our LMDB"), "own:open_lmdb", "raw", threads)
     in_process = dataclasses.replace(over_lmdb, name=message("DataLoader over our LMDB, in process"), threads=0)
+    light: dict[str, Any] = {"check": "shape", "compare_to": ours("native", "raw", threads, "light").name}
     augmented = [
         _other(
             message("cv2.warpAffine + {name} in DataLoader", name=name),
             "own:open_lmdb",
             "raw",
             threads,
-            check="shape",
-            compare_to=ours("native", "raw", threads, "light").name,
             options={"level": "light", "colours": colours},
+            **light,
         )
         for name, colours in AUGMENTED.items()
     ]

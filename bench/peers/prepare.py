@@ -30,8 +30,6 @@ from cache.record import RecordLayout
 from cache.spec import CacheSpec
 from preprocess.build.build import build_cache
 
-GIGABYTE = 10**9
-
 VERSION = 1
 """Version of what is written; it counts up with each change of a writer in `bench.peers.libraries`."""
 
@@ -74,7 +72,17 @@ class Datasets:
         Raises:
             BenchError: the disk has no room for what is still to be written.
         """
-        self._check_space()
+        needed = SPACE * self.samples * RecordLayout(self._side, "raw").raw_bytes
+        needed -= sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise BenchError(
+                "{folder} needs {needed:.1f} GB, {free:.1f} GB are free; delete datasets of other runs beside it, or "
+                "use another --peers-folder",
+                folder=self.folder,
+                needed=needed / 1e9,
+                free=free / 1e9,
+            )
         self.make(FOLDER, self._write_samples)
         self.make("cache-raw", lambda out: repeat_cache(self._small_cache(), out, self.samples))
         self.make("cache-jpeg", lambda out: repeat_cache(self._small_cache("jpeg"), out, self.samples))
@@ -88,19 +96,6 @@ class Datasets:
             part.mkdir()
             write(part)
             part.rename(path)
-
-    def _check_space(self) -> None:
-        needed = SPACE * self.samples * RecordLayout(self._side, "raw").raw_bytes
-        needed -= sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
-        free = shutil.disk_usage(self.folder).free
-        if free < needed:
-            raise BenchError(
-                "{folder} needs {needed:.1f} GB, {free:.1f} GB are free; delete datasets of other runs beside it, or "
-                "use another --peers-folder",
-                folder=self.folder,
-                needed=needed / GIGABYTE,
-                free=free / GIGABYTE,
-            )
 
     def _small_cache(self, codec: Codec = "raw", store: Store = "lmdb") -> Path:
         """A cache with each photo once, in the material's folder; it is built when it is first asked for."""

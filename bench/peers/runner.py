@@ -17,10 +17,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from bench.config import Setup
 from bench.peers.child import Epoch, Window
@@ -34,14 +34,8 @@ T = TypeVar("T")
 MOST_ROUNDS = 7
 """A whole run is to take minutes, not an hour."""
 
-READY_SECONDS = 300.0
-"""Limit for opening and one epoch."""
-
-ANSWER_SECONDS = 120.0
-"""Limit for an answer, beyond its window."""
-
-WRITE_SECONDS = 1200.0
-"""Limit for writing a dataset."""
+READY_SECONDS, ANSWER_SECONDS, WRITE_SECONDS = 300.0, 120.0, 1200.0
+"""Limits for opening and one epoch, for an answer beyond its window, and for writing a dataset."""
 
 CLOSING_SECONDS = 10.0
 """Time for a process to end by itself; then it is killed, with all that it started."""
@@ -79,7 +73,7 @@ class Result:
 
 
 class Worker:
-    """The process of an entry. Idle until it is asked for a window.
+    """The process of an entry, idle until it is asked; to be closed.
 
     Its methods raise a `PeerError` if the process has failed, or takes longer than `seconds`.
     """
@@ -105,10 +99,8 @@ class Worker:
 
     def measure(self, window: float, seconds: float) -> Window:
         """Measure for `window` seconds."""
-        try:
+        with suppress(OSError):  # it has ended: there will be no answer
             print(window, file=self._input, flush=True)
-        except OSError:
-            raise self._failure(self._last_error()) from None
         return Window(**self._answer(seconds))
 
     def wait_end(self, seconds: float) -> None:
@@ -134,28 +126,20 @@ class Worker:
         self._output.close()
         self._errors.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def _answer(self, seconds: float) -> dict[str, Any]:
-        # It writes one line for each that it is asked for, so the buffer holds nothing of an earlier answer.
+        """Its next line. A process that fails is closed, so that it does not disturb the others."""
+        # It writes a line for each that it is asked for, so the buffer holds nothing of an earlier answer.
         if not select.select([self._output], [], [], seconds)[0]:
-            raise self._failure(message("did not answer within {seconds:.0f} s", seconds=seconds))
-        if not (line := self._output.readline()):
-            raise self._failure(self._last_error())
-        try:
-            found: dict[str, Any] = json.loads(line)
-        except json.JSONDecodeError:
-            raise self._failure(message("answered {line!r}, which is no JSON", line=line.strip()[:80])) from None
-        return found
-
-    def _failure(self, reason: str) -> PeerError:
-        """An error to raise; the process is closed, so that it does not disturb the others."""
+            reason = message("did not answer within {seconds:.0f} s", seconds=seconds)
+        elif not (line := self._output.readline()):
+            reason = self._last_error()
+        else:
+            with suppress(json.JSONDecodeError):
+                found: dict[str, Any] = json.loads(line)
+                return found
+            reason = message("answered {line!r}, which is no JSON", line=line.strip()[:80])
         self.close()
-        return PeerError(reason)
+        raise PeerError(reason)
 
     def _last_error(self) -> str:
         """The last line of its errors, or the last that begins as an exception does."""
@@ -200,7 +184,7 @@ class Runner:
                 _log.info(message("{group}: opening {name}", group=group, name=entry.name))
                 try:
                     self._prepare(entry)
-                    worker = workers[entry.name] = stack.enter_context(self._start(entry, "measure"))
+                    worker = workers[entry.name] = stack.enter_context(closing(self._start(entry, "measure")))
                     scores[entry.name] = Score(entry, worker.wait_ready(READY_SECONDS), [])
                 except PeerError as error:
                     absent[entry.name] = str(error)
@@ -225,7 +209,7 @@ class Runner:
     def _write(self, entry: Entry, folder: Path) -> None:
         _log.info(message("writing the dataset {name}", name=entry.dataset))
         try:
-            with self._start(entry, "write", str(folder)) as worker:
+            with closing(self._start(entry, "write", str(folder))) as worker:
                 worker.wait_end(WRITE_SECONDS)
         except PeerError as error:
             raise PeerError("its dataset could not be written: {error}", error=error) from None

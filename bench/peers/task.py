@@ -27,74 +27,45 @@ U8 = npt.NDArray[np.uint8]
 OWN = "own"
 """Name of the environment that this project runs in."""
 
-FOLDER = "samples"
-"""Name of the folder of the arrays in a task's data."""
-
-ARRAYS = ("image", "decoded", "person", "ignore", "jpeg", "jpeg_start")
+FOLDER, ARRAYS = "samples", ("image", "decoded", "person", "ignore", "jpeg", "jpeg_start")
+"""Names of the samples' folder in a task's data, and of the files in it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A loader, or a limit, in one configuration.
+    """A loader, or a limit, in one configuration."""
 
-    Attributes:
-        name: as rows give it.
-        opener: what opens it, as `module:function` in `bench.peers.libraries`.
-        writer: what writes its dataset, in the same form; empty where it reads what is there already.
-        dataset: name of the folder that `writer` fills, which several entries may share.
-        threads: threads, or worker processes.
-        codec: of the stored pixels.
-        environment: whose Python runs it: `OWN`, or one of `bench/peers/requirements`.
-        check: what a batch must be: the `same` bytes as the samples, `close` (JPEG, or resized by other code), or of
-            the right `shape` only (augmented, or random).
-        ours: whether it is a loader of this project.
-        limit: name of the entry in its group that bounds its rate; empty where that is not measured.
-        compare_to: name of our loader in its group that it is compared with; empty for none.
-        note: what else to know.
-        options: further settings of the opener and the writer.
-    """
-
-    name: str
-    opener: str
-    writer: str = ""
-    dataset: str = ""
-    threads: int
-    codec: Literal["raw", "jpeg"] = "raw"
-    environment: str = OWN
+    name: str  # as rows give it
+    opener: str  # what opens it, as `module:function` in `bench.peers.libraries`
+    writer: str = ""  # what writes its dataset, in the same form; empty where it reads what is there already
+    dataset: str = ""  # the folder that the writer fills, which several entries may share
+    threads: int  # or worker processes
+    codec: Literal["raw", "jpeg"] = "raw"  # of the stored pixels
+    environment: str = OWN  # whose Python runs it: this, or a name in `bench/peers/requirements`
+    # What a batch must be: the `same` bytes as the samples, `close` (JPEG, or resized by other code), or only of the
+    # right `shape` (augmented, or random).
     check: Literal["same", "close", "shape"] = "same"
-    ours: bool = False
-    limit: str = ""
-    compare_to: str = ""
-    note: str = ""
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    ours: bool = False  # whether it is a loader of this project
+    limit: str = ""  # the entry in its group that bounds its rate; empty where that is not measured
+    compare_to: str = ""  # our loader in its group that it is compared with; empty for none
+    note: str = ""  # what else to know
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)  # further settings of the opener and the writer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task(Entry):
-    """An entry with what all entries of a run have in common.
+    """An entry with what all entries of a run have in common."""
 
-    Attributes:
-        data: folder of everything that is read: the samples, our caches, a folder for each dataset.
-        side, batch_size: of a batch.
-        samples: records in each dataset.
-        writers: processes that write a dataset.
-    """
-
-    data: str
-    side: int
+    data: str  # folder of everything that is read: the samples, our caches, a folder for each dataset
+    side: int  # pixels
     batch_size: int
-    samples: int
-    writers: int
+    samples: int  # records in each dataset
+    writers: int  # processes that write a dataset
 
     @property
     def folder(self) -> Path:
         """`data` as a path."""
         return Path(self.data)
-
-    @property
-    def path(self) -> Path:
-        """The entry's own dataset."""
-        return self.folder / self.dataset
 
 
 class Samples:

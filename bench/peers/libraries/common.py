@@ -85,4 +85,4 @@ def write_tars(task: Task, folder: Path) -> None:
 
 def tar_files(task: Task) -> list[str]:
     """The tar files of a dataset."""
-    return sorted(map(str, task.path.glob("*.tar")))
+    return sorted(map(str, (task.folder / task.dataset).glob("*.tar")))

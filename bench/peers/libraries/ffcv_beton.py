@@ -13,7 +13,7 @@ FFCV decodes with the fast, less exact DCT of libjpeg-turbo (`TJFLAG_FASTDCT`) a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from ffcv.pipeline.operation import Operation  # type: ignore[import-not-found]
 from ffcv.transforms import ToTensor  # type: ignore[import-not-found]
 from ffcv.writer import DatasetWriter  # type: ignore[import-not-found]
 
-from bench.peers.child import Batch, Feed
+from bench.peers.child import Feed
 from bench.peers.task import U8, Samples, Task
 
 QUALITY = 95
@@ -81,8 +81,8 @@ class WithJpeg(np.ndarray[Any, np.dtype[np.uint8]]):
 class Indexed:
     """The samples as FFCV's writer takes them: pixels, then planes."""
 
-    def __init__(self, samples: Samples, planes: str) -> None:
-        self._samples, self._planes = samples, planes
+    def __init__(self, task: Task) -> None:
+        self._samples, self._planes = Samples(task.folder, task.samples), task.options["planes"]
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -100,15 +100,14 @@ def write_file(task: Task, folder: Path) -> None:
     """Write FFCV's file."""
     if task.options.get("chroma") == "full":
         rgb_image.encode_jpeg = lambda pixels, _quality: np.frombuffer(pixels.jpeg, np.uint8)
-    side, byte, planes = task.side, np.dtype(np.uint8), task.options["planes"]
-    mode = "jpg" if task.codec == "jpeg" else "raw"
-    fields = {"image": RGBImageField(write_mode=mode, jpeg_quality=QUALITY)}
-    if planes == "own":
+    side, byte = task.side, np.dtype(np.uint8)
+    fields = {"image": RGBImageField(write_mode="jpg" if task.codec == "jpeg" else "raw", jpeg_quality=QUALITY)}
+    if task.options["planes"] == "own":
         fields |= {name: NDArrayField(byte, (side, side)) for name in PLANES}
     else:
         fields["planes"] = NDArrayField(byte, (2, side, side // 8))
     writer = DatasetWriter(str(folder / NAME), fields, num_workers=task.writers)
-    writer.from_indexed_dataset(Indexed(Samples(task.folder, task.samples), planes), chunksize=min(64, task.samples))
+    writer.from_indexed_dataset(Indexed(task), chunksize=min(64, task.samples))
 
 
 def open_file(task: Task, _stack: ExitStack) -> Feed:
@@ -119,7 +118,7 @@ def open_file(task: Task, _stack: ExitStack) -> Feed:
     else:
         pipelines["planes"] = [ParallelArrays(), Unpack(), ToTensor()]
     loader = Loader(
-        str(task.path / NAME),
+        str(task.folder / task.dataset / NAME),
         batch_size=task.batch_size,
         num_workers=task.threads,
         order=OrderOption.RANDOM,
@@ -127,9 +126,6 @@ def open_file(task: Task, _stack: ExitStack) -> Feed:
         drop_last=True,
         pipelines=pipelines,
     )
-
-    def packed() -> Iterator[Batch]:
-        for image, planes in loader:
-            yield image, planes[:, 0], planes[:, 1]
-
-    return (lambda: loader) if task.options["planes"] == "own" else packed
+    if task.options["planes"] == "own":
+        return lambda: loader
+    return lambda: ((image, planes[:, 0], planes[:, 1]) for image, planes in loader)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from importlib import import_module
 from itertools import count
@@ -110,12 +110,8 @@ def open_lmdb(task: Task, stack: ExitStack) -> Feed:
     cv2.setNumThreads(1)
     reader = stack.enter_context(CacheReader(task.folder / "cache-raw", "train"))
     dataset = LmdbSamples(reader, task.options.get("level", "none"), task.options.get("colours", ""))
-    loader = worker_loader(dataset, task, shuffle=True, collate_fn=_as_it_is)
+    loader = worker_loader(dataset, task, shuffle=True, collate_fn=tuple)  # it is a batch already
     return lambda: loader
-
-
-def _as_it_is(batch: Tensors) -> Tensors:
-    return batch
 
 
 class LmdbSamples:
@@ -139,25 +135,22 @@ class LmdbSamples:
         """A batch; in process this is twice as fast as sample by sample."""
         shape = (len(numbers), self._reader.layout.side, self._reader.layout.side)
         image, person, ignore = empty_batch(*shape, 3), empty_batch(*shape), empty_batch(*shape)
+        unpack = self._reader.layout.unpack_plane
         for number, *out in zip(numbers, image.numpy(), person.numpy(), ignore.numpy(), strict=True):
-            self._fill(number, *out)
+            fields = self._reader.fields(number)
+            sample = fields.image.reshape(out[0].shape), unpack(fields.person), unpack(fields.ignore)
+            if self._augmented:
+                self._taken += 1
+                drawn = self._drawn[self._taken // len(self) % DRAWN_EPOCHS]
+                warp(*sample, drawn.matrix[number], drawn.colour[number], colours=self._colours, out=out)
+            else:
+                for target, source in zip(out, sample, strict=True):
+                    target[:] = source
         return image, person, ignore
-
-    def _fill(self, number: int, image: U8, person: U8, ignore: U8) -> None:
-        layout, fields = self._reader.layout, self._reader.fields(number)
-        pixels = fields.image.reshape(image.shape)
-        planes = layout.unpack_plane(fields.person), layout.unpack_plane(fields.ignore)
-        if not self._augmented:
-            image[:], person[:], ignore[:] = pixels, *planes
-            return
-        self._taken += 1
-        drawn = self._drawn[self._taken // len(self) % DRAWN_EPOCHS]
-        matrix, colour, out = drawn.matrix[number], drawn.colour[number], (image, person, ignore)
-        warp(pixels, *planes, matrix, colour, colours=self._colours, out=out)
 
 
 def warp(
-    image: U8, person: U8, ignore: U8, matrix: F32, colour: F32, *, colours: str = "opencv", out: tuple[U8, U8, U8]
+    image: U8, person: U8, ignore: U8, matrix: F32, colour: F32, *, colours: str = "opencv", out: Sequence[U8]
 ) -> None:
     """Augment a sample by OpenCV: the image bilinear, both planes nearest, then the colours.
 

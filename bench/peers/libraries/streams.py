@@ -75,7 +75,8 @@ def open_litdata(task: Task, _stack: ExitStack) -> Feed:
     """LitData's own dataset and loader."""
     import litdata
 
-    dataset = litdata.StreamingDataset(str(task.path), shuffle=True, drop_last=True, transform=partial(decode, task))
+    folder = str(task.folder / task.dataset)
+    dataset = litdata.StreamingDataset(folder, shuffle=True, drop_last=True, transform=partial(decode, task))
     loader = litdata.StreamingDataLoader(dataset, **worker_options(task))
     return lambda: loader
 
@@ -96,7 +97,7 @@ def open_mosaic(task: Task, _stack: ExitStack) -> Feed:
         def __getitem__(self, number: int) -> Tensors:
             return decode(task, super().__getitem__(number))
 
-    dataset = Decoded(local=str(task.path), shuffle=True, batch_size=task.batch_size)
+    dataset = Decoded(local=str(task.folder / task.dataset), shuffle=True, batch_size=task.batch_size)
     loader = streaming.StreamingDataLoader(dataset, **worker_options(task))
     return lambda: loader
 
