@@ -301,7 +301,7 @@ class ShardManifest:
         Raises:
             StorageError: object storage cannot be written.
         """
-        body = msgspec.json.encode(self)
+        body = encode_json(self)
         digest = xxhash.xxh3_128_hexdigest(body).encode()
         files.write(manifest_path(directory, self.shard.name), digest + b"\n" + body + b"\n")
 
@@ -349,6 +349,10 @@ class ShardManifest:
                 rebuild=REBUILD,
             )
         return manifest
+
+
+encode_json = msgspec.json.Encoder(enc_hook=str.__str__).encode
+"""JSON of manifests and rejections, in which a `Message` is its English text."""
 
 
 def manifest_path(directory: Folder, shard: str) -> Folder:

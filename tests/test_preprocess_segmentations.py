@@ -253,8 +253,8 @@ def test_any_mixture_gives_what_json_and_loops_give(values, indent, threads):
     assert bits(found.xy) == bits([float(one) for kind, elements in flat if kind == POLYGON for one in elements])
     assert found.counts.tolist() == [one for kind, elements in flat if kind == RLE for one in elements]
     for start, (kind, elements) in zip(found.start.tolist(), flat, strict=True):
-        found = (found.xy if kind == POLYGON else found.counts)[start : start + len(elements)]
-        assert found.tolist() == elements
+        values = found.xy if kind == POLYGON else found.counts
+        assert values[start : start + len(elements)].tolist() == elements
 
 
 def test_an_error_in_a_thread_is_raised(monkeypatch):

@@ -21,6 +21,7 @@ from cache.index import (
     SourceInfo,
     SplitInfo,
     encode_index,
+    encode_json,
     encode_table,
     load_table,
     manifest_path,
@@ -59,7 +60,7 @@ def commit(out: PurePath, spec: CacheSpec, plans: list[SplitPlan], before: Cache
     for plan in plans:
         directory = out / plan.split.name
         files.write(directory / SAMPLES_NAME, tables[plan.split.name])
-        lines = b"".join(msgspec.json.encode(rejection) + b"\n" for rejection in plan.rejections)
+        lines = b"".join(encode_json(rejection) + b"\n" for rejection in plan.rejections)
         files.write(directory / REJECTED_NAME, lines)
     files.write(out / INDEX_NAME, encode_index(index))
     for plan in plans:

@@ -8,10 +8,10 @@ import uuid
 from pathlib import Path
 
 import cv2
-import msgspec
 from distributed import get_worker
 
 from cache.errors import CacheError
+from cache.index import encode_json
 from cache.messages import message
 from cache.spec import CacheSpec
 from cache.storage import is_url
@@ -76,7 +76,7 @@ def make_shard(task: ShardTask) -> bytes:
         )
     except (CacheError, ClusterError, DatasetError) as error:
         raise type(error)(message("worker {worker}: {error}", worker=worker, error=error)) from None
-    return msgspec.json.encode(manifest)
+    return encode_json(manifest)
 
 
 def _check_files(task: ShardTask) -> None:
