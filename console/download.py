@@ -25,7 +25,6 @@ _SOURCES = {
 _RESTARTS = {
     "ignored": message("⚠️  {archive} starts anew: the server cannot go on within a file"),
     "refused": message("⚠️  {archive} starts anew: the server refuses to go on at {lost}"),
-    "changed": message("⚠️  {archive} starts anew: the file has changed on the server"),
     "long": message("⚠️  {archive} starts anew: what is here, {lost}, is longer than COCO's"),
 }
 

@@ -1,10 +1,11 @@
-"""One file fetched over HTTP into a `.part` file, resumed as often as the network makes it necessary."""
+"""One file fetched over HTTP into a `.part` file, resumed as often as the network makes it necessary.
+
+Nothing is noted of the version on the server that a part belongs to: the caller compares the hash of the whole file.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import random
 import re
 import ssl
@@ -14,11 +15,11 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from http.client import HTTPException, HTTPMessage, HTTPResponse
+from io import FileIO
 from pathlib import Path
 from typing import IO, Literal, Protocol
 from urllib.parse import urlsplit
 
-from cache.atomic import write_atomically
 from cache.messages import message, system_reason
 from preprocess.download.plan import Archive, Plan, Retries
 from preprocess.errors import DownloadError
@@ -30,8 +31,8 @@ _TRANSIENT = (408, 425, 429)
 """Client errors that are worth another attempt, as are all from 500 on."""
 
 Stage = Literal["fetch", "check", "unpack"]
-RestartReason = Literal["ignored", "refused", "changed", "long"]
-"""The server ignores ranges, refuses this one, or has another file than before; or the part is too long."""
+RestartReason = Literal["ignored", "refused", "long"]
+"""The server ignores ranges, refuses this one, or the part is longer than the file."""
 
 
 class Listener(Protocol):
@@ -60,102 +61,21 @@ class NetworkError(Exception):
 
 
 class RestartError(Exception):
-    """The bytes that are there are of no use; the argument is the `RestartReason`."""
+    """The bytes that are there are of no use."""
 
     def __init__(self, reason: RestartReason) -> None:
         super().__init__(reason)
         self.reason = reason
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Stamp:
-    """The headers by which a server tells versions of a file apart; empty where it sends none."""
-
-    etag: str = ""
-    modified: str = ""
-
-    @property
-    def if_range(self) -> str:
-        """Value of `If-Range`: the server sends the rest only of the same version. Empty if there is none to send."""
-        return self.etag if self.etag and not self.etag.startswith("W/") else self.modified
-
-    def differs(self, other: Stamp) -> bool:
-        """Whether the two are known to belong to different versions."""
-        if self.etag and other.etag:
-            return self.etag != other.etag
-        return bool(self.modified and other.modified) and self.modified != other.modified
-
-
-class Part:
-    """An open `.part` file with a note beside it: which address and which version of the file its bytes are from.
-
-    Bytes are written as soon as they arrive, so that a killed process loses none.
-    """
-
-    def __init__(self, path: Path, url: str) -> None:
-        self._path, self._url = path, url
-        self._note = path.with_name(f"{path.name}.json")
-        with _writing(path):
-            self._file = path.open("ab", buffering=0)
-        self.position = self._file.tell()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    @property
-    def stamp(self) -> Stamp:
-        """Version of the bytes that are there; empty if they came from another address."""
-        try:
-            note = json.loads(self._note.read_text(encoding="utf-8"))
-            return Stamp(etag=note["etag"], modified=note["modified"]) if note["url"] == self._url else Stamp()
-        except (OSError, ValueError, KeyError, TypeError):
-            return Stamp()
-
-    def sign(self, stamp: Stamp) -> None:
-        """Write the note."""
-        with _writing(self._note):
-            write_atomically(self._note, json.dumps({"url": self._url, **dataclasses.asdict(stamp)}).encode())
-
-    def clear(self) -> None:
-        """Drop all bytes."""
-        self._file.truncate(0)
-        self.position = 0
-
-    def append(self, data: bytes) -> None:
-        """Write at the end.
-
-        Raises:
-            DownloadError: the data cannot be written, as when the disk is full.
-        """
-        left = memoryview(data)
-        with _writing(self._path):
-            while left:
-                count = self._file.write(left)
-                self.position += count
-                left = left[count:]
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DownloadError(
-            "cannot write {path}: {strerror}; mend that and run the same command again, it goes on from there",
-            path=path,
-            strerror=system_reason(error),
-        ) from None
-
-
-def fetch(archive: Archive, url: str, path: Path, patience: Retries, listener: Listener) -> int:
+def fetch(archive: Archive, url: str, path: Path, retries: Retries, listener: Listener) -> int:
     """Fetch the missing bytes of `path` and append them.
 
     Args:
         archive: its size is that of the whole file; its hash is not checked here.
         url: its address.
-        path: the `.part` file; a note beside it names the address and version of its bytes.
-        patience: timeouts and numbers of attempts.
+        path: the `.part` file. Bytes are written as soon as they arrive, so that a killed process loses none.
+        retries: timeouts and numbers of attempts.
         listener: receives progress, retries and restarts.
 
     Returns:
@@ -165,41 +85,43 @@ def fetch(archive: Archive, url: str, path: Path, patience: Retries, listener: L
         DownloadError: the server lacks the file or has another one, or all attempts failed.
     """
     size, received, failures, restarts = archive.bytes, 0, 0, 0
-    with contextlib.closing(Part(path, url)) as part, listener.stage("fetch", archive) as update:
-        update(min(part.position, size), size)
-        while part.position != size:
+    with _writing(path):
+        file = path.open("ab", buffering=0)
+    with file, listener.stage("fetch", archive) as update:
+        update(min(file.tell(), size), size)
+        while file.tell() != size:
             before = received
             try:
-                if part.position > size:
+                if file.tell() > size:
                     raise RestartError("long")
-                for count in _receive(part, url, size, patience.timeout):
+                for count in _receive(file, url, size, retries.timeout):
                     received += count
-                    update(part.position, size)
-                if part.position == size:
-                    break
+                    update(file.tell(), size)
                 reason = message("the connection was closed early")
             except NetworkError as error:
                 reason = str(error)
             except RestartError as error:
                 restarts += 1
-                if restarts > patience.attempts:
-                    raise _failed(
-                        url, message("had to be started anew {restarts} times", restarts=restarts), part.position, size
-                    ) from None
-                listener.on_restart(archive, error.reason, part.position)
-                part.clear()
+                if restarts > retries.attempts:
+                    what = message("had to be started anew {restarts} times", restarts=restarts)
+                    raise _failed(url, what, file.tell(), size) from None
+                listener.on_restart(archive, error.reason, file.tell())
+                file.truncate(0)
+                file.seek(0)
                 continue
+            if file.tell() == size:
+                break
             failures = 0 if received > before else failures + 1
-            if failures >= patience.attempts:
+            if failures >= retries.attempts:
                 what = message(
                     "{failures} attempts in a row without a byte, the last one: {reason}",
                     failures=failures,
                     reason=reason,
                 )
-                raise _failed(url, what, part.position, size)
-            delay = min(patience.longest_delay, patience.delay * 2 ** max(0, failures - 1)) * random.uniform(0.5, 1.0)
+                raise _failed(url, what, file.tell(), size)
+            delay = min(retries.longest_delay, retries.delay * 2 ** max(0, failures - 1)) * random.uniform(0.5, 1.0)
             listener.on_retry(
-                archive, reason, position=part.position, failures=failures, attempts=patience.attempts, delay=delay
+                archive, reason, position=file.tell(), failures=failures, attempts=retries.attempts, delay=delay
             )
             time.sleep(delay)
     return received
@@ -215,37 +137,31 @@ def _failed(url: str, what: str, have: int, size: int) -> DownloadError:
     )
 
 
-def _receive(part: Part, url: str, size: int, timeout: float) -> Iterator[int]:
+def _receive(file: FileIO, url: str, size: int, timeout: float) -> Iterator[int]:
     """Request the rest of a file and append it; yields the number of bytes of each piece.
 
     Raises:
         NetworkError: no answer, or the connection fails or stalls.
-        RestartError: the rest does not belong to the bytes that are there.
-        DownloadError: the file does not exist, or is not one of `size` bytes.
+        RestartError: the server does not send the rest.
+        DownloadError: the file does not exist, is not one of `size` bytes, or cannot be written.
     """
+    position = file.tell()
     request = urllib.request.Request(url, headers={"User-Agent": "maskcache", "Accept-Encoding": "identity"})
-    if part.position:
-        request.add_header("Range", f"bytes={part.position}-")
-        if part.stamp.if_range:
-            request.add_header("If-Range", part.stamp.if_range)
+    if position:
+        request.add_header("Range", f"bytes={position}-")
     try:
         with urllib.request.build_opener(_Redirects()).open(request, timeout=timeout) as response:
-            start = _start(url, response, size, part.position)
-            headers = response.headers
-            stamp = Stamp(etag=headers.get("ETag", ""), modified=headers.get("Last-Modified", ""))
-            if part.position and (start == 0 or part.stamp.differs(stamp)):
-                raise RestartError("changed" if part.stamp.differs(stamp) else "ignored")
-            if part.position == 0 or part.stamp != stamp:
-                part.sign(stamp)
-            while part.position < size and (data := response.read1(CHUNK)):
-                if part.position + len(data) > size:
+            _check_answer(url, response, size, position)
+            while position < size and (data := response.read1(CHUNK)):
+                position += len(data)
+                if position > size:
                     raise DownloadError(
                         "{url} sends more than the {size:,} bytes of COCO's: it is another file; "
                         "try another --base-url",
                         url=url,
                         size=size,
                     )
-                part.append(data)
+                _append(file, data)
                 yield len(data)
     except urllib.error.HTTPError as error:
         with error:
@@ -260,8 +176,27 @@ def _receive(part: Part, url: str, size: int, timeout: float) -> Iterator[int]:
             ) from None
         if isinstance(reason, TimeoutError):
             raise NetworkError(message("no byte for {timeout:g} s", timeout=timeout)) from None
-        words = reason.strerror if isinstance(reason, OSError) else None
-        raise NetworkError(str(words or reason or type(reason).__name__)) from None
+        words = system_reason(reason) if isinstance(reason, OSError) else str(reason)
+        raise NetworkError(words or type(reason).__name__) from None
+
+
+def _append(file: FileIO, data: bytes) -> None:
+    left = memoryview(data)
+    with _writing(file.name):
+        while left:
+            left = left[file.write(left) :]
+
+
+@contextlib.contextmanager
+def _writing(path: Path | str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DownloadError(
+            "cannot write {path}: {strerror}; mend that and run the same command again, it goes on from there",
+            path=path,
+            strerror=system_reason(error),
+        ) from None
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -291,44 +226,28 @@ def _refusal(url: str, error: urllib.error.HTTPError, size: int) -> Exception:
     )
 
 
-def _start(url: str, response: HTTPResponse, size: int, position: int) -> int:
-    """The byte of the file at which an answer begins: 0 or `position`."""
-    length = response.headers.get("Content-Length", "")
-    count = int(length) if length.isdecimal() else None
+def _check_answer(url: str, response: HTTPResponse, size: int, position: int) -> None:
+    """Check that an answer has the bytes of a file of `size` bytes from `position` on."""
     if response.status == 200:
-        if count is not None and count != size:
-            raise _other_size(url, count, size)
-        return 0
+        length = response.headers.get("Content-Length", "")
+        if length.isdecimal() and int(length) != size:
+            raise _other_size(url, int(length), size)
+        if position:
+            raise RestartError("ignored")
+        return
     said = response.headers.get("Content-Range", "")
-    found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", said)
-    if response.status != 206 or not found:
+    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", said)
+    if found and found[2] not in (str(size), "*"):
+        raise _other_size(url, int(found[2]), size)
+    if response.status != 206 or not found or int(found[1]) != position:
         raise DownloadError(
-            "{url}: status {status} with Content-Range {said!r}; try another --base-url",
+            "{url}: status {status} with Content-Range {said!r}, not the bytes from {position:,} on; "
+            "try another --base-url",
             url=url,
             status=response.status,
             said=said,
+            position=position,
         )
-    start, end = int(found[1]), int(found[2])
-    if found[3] not in (str(size), "*"):
-        raise _other_size(url, int(found[3]), size)
-    if start != position or not start <= end < size:
-        asked = message("bytes {position:,} to {size:,}", position=position, size=size - 1)
-        raise DownloadError(
-            "{url} sends bytes {start:,} to {end:,} instead of {asked}; try another --base-url",
-            url=url,
-            start=start,
-            end=end,
-            asked=asked,
-        )
-    if count is not None and count != end - start + 1:
-        raise DownloadError(
-            "{url} sends {count:,} bytes as the {end:,} of {said}; try another --base-url",
-            url=url,
-            count=count,
-            end=end - start + 1,
-            said=said,
-        )
-    return start
 
 
 def _other_size(url: str, found: int, size: int) -> DownloadError:

@@ -31,7 +31,7 @@ class Archive:
         folder: the one folder that it holds.
         splits: the splits that need it.
         bytes: its size.
-        md5: hash of all its bytes; None if unknown: then only the members' CRC-32 are checked.
+        md5: hash of all its bytes.
         unpacked: approximate bytes of its members on disk.
         images: number of images; 0 if it holds annotations.
     """
@@ -40,7 +40,7 @@ class Archive:
     folder: str
     splits: tuple[str, ...]
     bytes: int
-    md5: str | None = None
+    md5: str
     unpacked: int
     images: int = 0
 
@@ -107,7 +107,7 @@ class DownloadConfig:
         splits: the splits that should be there in the end.
         keep_archives: move archives to `root` once they are unpacked instead of deleting them.
         base_url: address of the server, or of a mirror with the same layout.
-        patience: timeouts and numbers of attempts.
+        retries: timeouts and numbers of attempts.
         archives: all archives of the dataset.
     """
 
@@ -115,34 +115,28 @@ class DownloadConfig:
     splits: tuple[str, ...] = tuple(SPLIT_FOLDERS)
     keep_archives: bool = False
     base_url: str = BASE_URL
-    patience: Retries = Retries()
+    retries: Retries = Retries()
     archives: tuple[Archive, ...] = ARCHIVES
 
     def __post_init__(self) -> None:
         """Check each field against its limits."""
         if not self.splits or not SPLIT_FOLDERS.keys() >= set(self.splits):
             raise DownloadError(
-                "splits={splits} is not among COCO's; use {split_folders}",
+                "splits={splits} is not among COCO's; use {known}",
                 splits=",".join(self.splits),
-                split_folders=listed(SPLIT_FOLDERS, "and"),
+                known=listed(SPLIT_FOLDERS, "and"),
             )
-        scheme = self.base_url.partition(":")[0].lower()
-        if scheme not in ("http", "https"):
-            raise DownloadError(
-                "--base-url {base_url} is neither http:// nor https://; use as {base_url2}",
-                base_url=self.base_url,
-                base_url2=BASE_URL,
-            )
+        url = self.base_url
         try:
-            parts = urlsplit(self.base_url)
-            valid = bool(parts.hostname) and parts.port != 0 and not (parts.query or parts.fragment)
+            parts = urlsplit(url)
+            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         except ValueError:  # a port that is no number, brackets that do not match
             valid = False
-        if not valid or not self.base_url.isascii() or any(letter <= " " for letter in self.base_url):
+        if not valid or parts.query or parts.fragment or not url.isascii() or any(letter <= " " for letter in url):
             raise DownloadError(
-                "--base-url {base_url!r} is no address; use one as {base_url2}",
-                base_url=self.base_url,
-                base_url2=BASE_URL,
+                "--base-url {url!r} is no address that begins with http:// or https://; use one as {example}",
+                url=url,
+                example=BASE_URL,
             )
 
     @property
@@ -160,7 +154,6 @@ class Item:
     """An archive and what is there of it.
 
     Attributes:
-        archive: the archive.
         needed: whether something of it is missing.
         images: number of images in its folder.
         source: `staged` or `own` if the whole archive lies in the staging folder or in the dataset's; else `server`.
@@ -199,9 +192,9 @@ def make_plan(config: DownloadConfig) -> Plan:
     """
     if (config.root / SYNTH_MARKER).exists():
         raise DownloadError(
-            "{root} holds a synthetic dataset ({synth_marker}); give --dir a folder of its own",
+            "{root} holds a synthetic dataset ({marker}); give --dir a folder of its own",
             root=config.root,
-            synth_marker=SYNTH_MARKER,
+            marker=SYNTH_MARKER,
         )
     checks = check_structure(config.root, config.splits)
     items = tuple(_look(config, archive, checks) for archive in config.archives if {*archive.splits} & {*config.splits})
@@ -213,13 +206,13 @@ def make_plan(config: DownloadConfig) -> Plan:
         if config.keep_archives:
             remedies.append(message("leave out --keep-archives"))
         raise DownloadError(
-            "downloading and unpacking needs about {need:,.1f} GB ({need2:,} bytes) and {root} has "
-            "{free:,.1f} GB free ({free2:,}); {remedies}",
-            need=plan.need / 1e9,
-            need2=plan.need,
+            "downloading and unpacking needs about {need_gb:,.1f} GB ({need:,} bytes) and {root} has "
+            "{free_gb:,.1f} GB free ({free:,}); {remedies}",
+            need_gb=plan.need / 1e9,
+            need=plan.need,
             root=config.root,
-            free=plan.free / 1e9,
-            free2=plan.free,
+            free_gb=plan.free / 1e9,
+            free=plan.free,
             remedies=listed(remedies, "or"),
         )
     return plan
