@@ -1,8 +1,4 @@
-"""Contrast and sharpness of an outline between persons and their surroundings.
-
-Suffixes: S side of a square, H and W pixels of a part of it, 3 RGB or Lab, P pixels of the outline.
-
-Quality of a photo and the mask of its persons: four scores from 0 to 100, and their thresholds.
+"""Quality of a photo and the mask of its persons: four scores from 0 to 100, and their thresholds.
 
     coverage     share of the photo that the persons cover
     contrast     difference of the colours inside and outside, along the outline
@@ -12,7 +8,7 @@ Quality of a photo and the mask of its persons: four scores from 0 to 100, and t
 Contrast, edge and the width are measured in the photo as a cache of side `SIDE` would have it, so the first two do not
 depend on its size. `docs/quality.md` has the formulas, what to do about each score, and measurements.
 
-Suffixes: H and W pixels, S `SIDE`, B bytes of 8 pixels, 3 RGB.
+Suffixes: H and W pixels, S `SIDE`, B bytes of 8 pixels, 3 RGB or Lab, P pixels of the outline.
 """
 
 from __future__ import annotations
@@ -31,6 +27,13 @@ F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
+Plane = npt.NDArray[np.uint8] | npt.NDArray[np.bool_]
+
+SIDE = 256
+"""Side of the square in which contrast, edge and width are measured, pixels."""
+
+WIDE = 0.25
+"""Width of a person with full resolution, as a share of the side; a standing person then fills the height."""
 
 NEAR, FAR = 2, 8
 """Radii in pixels of the small and the large window around a pixel of the outline."""
@@ -41,8 +44,104 @@ FULL_CONTRAST = 30.0
 NO_EDGE = 5.0
 """Difference in Lab in the large windows below which there is no edge to speak of."""
 
+NAMES = ("coverage", "contrast", "edge", "resolution")
 
-def outline_scores(image_SS3: U8, person_SS: U8, surroundings_SS: U8) -> tuple[float, float]:
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QualityThresholds:
+    """Least value of each score that counts as good, 0 to 100."""
+
+    coverage: float = 15.0
+    contrast: float = 60.0
+    edge: float = 50.0
+    resolution: float = 70.0
+
+    def __post_init__(self) -> None:
+        for name in NAMES:
+            value = getattr(self, name)
+            if not 0 <= value <= 100:  # nor NaN
+                raise QualityError(
+                    "the threshold {name}={value} is not between 0 and 100; {usual:g} is the usual one",
+                    name=name,
+                    value=value,
+                    usual=getattr(type(self), name),
+                )
+
+    def missed_by(self, scores: Mapping[str, float]) -> tuple[str, ...]:
+        """Names of the scores below their thresholds."""
+        return tuple(name for name in NAMES if scores[name] < getattr(self, name))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QualityScores:
+    """Scores of one photo and its mask, each 0 to 100 and never NaN."""
+
+    coverage: float
+    contrast: float
+    edge: float
+    resolution: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Give the scores by name."""
+        return dataclasses.asdict(self)
+
+
+def quality_scores(
+    image_HW3: U8, person_HW: Plane, ignore_HW: Plane | None = None, *, side: int = 384
+) -> QualityScores:
+    """Score a photo and the mask of its persons. Contrast and edge are 0 where there is no outline.
+
+    Args:
+        image_HW3: `(H, W, 3)` uint8 RGB, at least one pixel.
+        person_HW: `(H, W)`: not 0 where the persons are.
+        ignore_HW: `(H, W)`: not 0 in pixels that count neither as person nor as surroundings.
+        side: side of the square that the network sees, pixels.
+    """
+    assert image_HW3.shape == (*person_HW.shape, 3)
+    assert person_HW.size
+    mask_HW, counted = _as_bytes(person_HW), person_HW.size
+    taken_HW = mask_HW
+    if ignore_HW is not None:
+        ignored_HW = _as_bytes(ignore_HW)
+        taken_HW = mask_HW | ignored_HW
+        mask_HW = mask_HW & (1 - ignored_HW)
+        counted -= cv2.countNonZero(ignored_HW)
+    persons = cv2.countNonZero(mask_HW)
+    if not persons:
+        return QualityScores(coverage=0.0, contrast=0.0, edge=0.0, resolution=0.0)
+    height, width = mask_HW.shape
+    box = fit_box(height, width, SIDE, "letterbox")
+    image_SS3 = np.empty((SIDE, SIDE, 3), np.uint8)
+    place_image(np.ascontiguousarray(image_HW3), box, image_SS3)
+    person_SS = _placed(mask_HW, box, padding=0)
+    contrast, edge = _outline_scores(image_SS3, person_SS, 1 - _placed(taken_HW, box, padding=1))
+    pixels = _width(person_SS) * max(height, width) / SIDE
+    return QualityScores(
+        coverage=100 * persons / counted,
+        contrast=contrast,
+        edge=edge,
+        resolution=100 * min(1.0, pixels / (WIDE * side)),
+    )
+
+
+def _as_bytes(plane_HW: Plane) -> U8:
+    return np.not_equal(plane_HW, 0).view(np.uint8)
+
+
+def _placed(plane_HW: U8, box: FitBox, *, padding: int) -> U8:
+    """Fit a plane into the square; a pixel is set if at least half of it is."""
+    bits_SB = np.empty((SIDE, SIDE // 8), np.uint8)
+    place_plane(plane_HW, box, bits_SB, padding)
+    return np.unpackbits(bits_SB, axis=1, bitorder="little")
+
+
+def _width(person_SS: U8) -> float:
+    """Diameter of the largest disc that lies within the persons and the photo, pixels."""
+    framed = cv2.copyMakeBorder(person_SS, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    return max(0.0, 2 * float(cv2.distanceTransform(framed, cv2.DIST_L2, cv2.DIST_MASK_5).max()) - 1)
+
+
+def _outline_scores(image_SS3: U8, person_SS: U8, surroundings_SS: U8) -> tuple[float, float]:
     """Contrast and edge, each 0 to 100: means over the outline, the persons' pixels that touch their surroundings.
 
     At each of them the mean colours of the persons and of the surroundings are taken in two windows around it, a large
@@ -54,12 +153,7 @@ def outline_scores(image_SS3: U8, person_SS: U8, surroundings_SS: U8) -> tuple[f
     The edge is the share of the difference that is found within `NEAR` pixels already: 1 for a sharp edge under the
     outline, little for a blurred one, for an outline beside the edge, and in plain texture, where the two differences
     are unrelated. Sums over windows come from summed-area tables (F. Crow, Summed-area tables for texture mapping,
-    1984).
-
-    Args:
-        image_SS3: `(S, S, 3)` uint8 RGB.
-        person_SS: `(S, S)` uint8 of 0 and 1.
-        surroundings_SS: `(S, S)` uint8 of 0 and 1; no pixel is in both, and some may be in neither.
+    1984). The planes hold 0 and 1; no pixel is in both, and some may be in neither.
 
     Returns:
         Contrast and edge; both 0 where there is no outline.
@@ -104,109 +198,3 @@ def _means(sums: I32, top_P: I64, bottom_P: I64, left_P: I64, right_P: I64) -> F
     sum_P4 = sums[bottom_P, right_P] - sums[top_P, right_P] - sums[bottom_P, left_P] + sums[top_P, left_P]
     mean_P3 = sum_P4[:, :3] / (sum_P4[:, 3:] / np.float32(255))
     return np.asarray(mean_P3 * (100 / 255, 1, 1), np.float32)  # OpenCV has L in 255ths of its range
-
-
-Plane = npt.NDArray[np.uint8] | npt.NDArray[np.bool_]
-
-SIDE = 256
-"""Side of the square in which contrast, edge and width are measured, pixels."""
-
-WIDE = 0.25
-"""Width of a person with full resolution, as a share of the side; a standing person then fills the height."""
-
-NAMES = ("coverage", "contrast", "edge", "resolution")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class QualityThresholds:
-    """Least value of each score that counts as good, 0 to 100."""
-
-    coverage: float = 15.0
-    contrast: float = 60.0
-    edge: float = 50.0
-    resolution: float = 70.0
-
-    def __post_init__(self) -> None:
-        for name in NAMES:
-            value, usual = getattr(self, name), getattr(type(self), name)
-            if not 0 <= value <= 100:  # nor NaN
-                raise QualityError(
-                    "the threshold {name}={value} is not between 0 and 100; {usual:g} is the usual one",
-                    name=name,
-                    value=value,
-                    usual=usual,
-                )
-
-    def missed_by(self, scores: Mapping[str, float]) -> tuple[str, ...]:
-        """Names of the scores below their thresholds."""
-        return tuple(name for name in NAMES if scores[name] < getattr(self, name))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class QualityScores:
-    """Scores of one photo and its mask, each 0 to 100 and never NaN."""
-
-    coverage: float
-    contrast: float
-    edge: float
-    resolution: float
-
-    def to_dict(self) -> dict[str, float]:
-        """Give the scores by name."""
-        return {name: getattr(self, name) for name in NAMES}
-
-
-def quality_scores(
-    image_HW3: U8, person_HW: Plane, ignore_HW: Plane | None = None, *, side: int = 384
-) -> QualityScores:
-    """Score a photo and the mask of its persons. Contrast and edge are 0 where there is no outline.
-
-    Args:
-        image_HW3: `(H, W, 3)` uint8 RGB, at least one pixel.
-        person_HW: `(H, W)`: not 0 where the persons are.
-        ignore_HW: `(H, W)`: not 0 in pixels that count neither as person nor as surroundings.
-        side: side of the square that the network sees, pixels.
-    """
-    assert image_HW3.shape == (*person_HW.shape, 3)
-    assert person_HW.size
-    mask_HW, counted = _as_bytes(person_HW), person_HW.size
-    taken_HW = mask_HW
-    if ignore_HW is not None:
-        ignored_HW = _as_bytes(ignore_HW)
-        taken_HW = mask_HW | ignored_HW
-        mask_HW = mask_HW & (1 - ignored_HW)
-        counted -= cv2.countNonZero(ignored_HW)
-    persons = cv2.countNonZero(mask_HW)
-    if not persons:
-        return QualityScores(coverage=0.0, contrast=0.0, edge=0.0, resolution=0.0)
-    height, width = mask_HW.shape
-    box = fit_box(height, width, SIDE, "letterbox")
-    image_SS3 = np.empty((SIDE, SIDE, 3), np.uint8)
-    place_image(np.ascontiguousarray(image_HW3), box, image_SS3)
-    person_SS = _placed(mask_HW, box, padding=0)
-    contrast, edge = outline_scores(image_SS3, person_SS, 1 - _placed(taken_HW, box, padding=1))
-    pixels = _width(person_SS) * max(height, width) / SIDE
-    return QualityScores(
-        coverage=100 * persons / counted,
-        contrast=contrast,
-        edge=edge,
-        resolution=100 * min(1.0, pixels / (WIDE * side)),
-    )
-
-
-def _placed(plane_HW: U8, box: FitBox, *, padding: int) -> U8:
-    """Fit a plane into the square; a pixel is set if at least half of it is."""
-    bits_SB = np.empty((SIDE, SIDE // 8), np.uint8)
-    place_plane(plane_HW, box, bits_SB, padding)
-    return np.unpackbits(bits_SB, axis=1, bitorder="little")
-
-
-def _width(person_HW: U8) -> float:
-    """Diameter of the largest disc that lies within the persons and the photo, pixels."""
-    framed_HW = cv2.copyMakeBorder(person_HW, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    distance_HW = cv2.distanceTransform(framed_HW, cv2.DIST_L2, cv2.DIST_MASK_5)
-    return max(0.0, 2 * float(distance_HW.max()) - 1)
-
-
-def _as_bytes(plane_HW: Plane) -> U8:
-    return np.not_equal(plane_HW, 0).view(np.uint8)

@@ -42,13 +42,10 @@ class Statistics:
         images: images in the file, whatever they show.
         annotations: annotations of the category; those that cannot be drawn included.
         unreadable: annotations that cannot be drawn; they are in no other number.
-        crowds: crowd regions.
-        valid_persons: valid persons.
         by_keypoints: whether any annotation has keypoints.
-        images_with_valid_persons: images with at least one.
         persons_per_image_mean, persons_per_image_max: valid persons, over the images that have one.
         area: area of the valid persons in the JSON, pixels; None where it gives none.
-        rules: images that each rule selects.
+        rules: number of images that each rule selects.
         width, height: of all images, pixels; None without images.
     """
 
@@ -72,17 +69,14 @@ class CacheStatistics:
     """Statistics of a split of a cache.
 
     Attributes:
-        split: `train` or `val`.
-        spec: how it was made.
         samples, rejected: images that became records, and that did not.
         without_person: samples without a person pixel.
         persons: annotated persons that are not crowds.
         persons_per_image_mean, persons_per_image_max: over all samples.
         person_fraction: share of a photo's pixels in the square, 0 to 1.
-        person_fraction_quantiles: percent -> fraction; see `QUANTILES`.
+        person_fraction_quantiles: fraction by percent, for each of `QUANTILES`.
         width, height: size of the photos, pixels.
-        bytes: size of its shards on disk.
-        bytes_per_sample: the same for each sample.
+        bytes, bytes_per_sample: size of its shards on disk.
     """
 
     split: str
@@ -108,7 +102,7 @@ class Distributions:
     Attributes:
         name: name of the split.
         persons: `(n,)` persons in each image that has one.
-        share: `(m,)` percent of the image, more than 0: of each valid person, or of all persons of a sample together.
+        share: `(m,)` percent of the image, more than 0, that each valid person or all persons of a sample cover.
         each: `person` or `sample`: what a share belongs to.
     """
 

@@ -34,7 +34,6 @@ class Check:
     Attributes:
         kind: what it is.
         path: where it is, or should be.
-        ok: whether it is there and of the right size.
         split: `train` or `val`, where it belongs to one.
         value: bytes of an `annotation_file`, files in `images`, the version of an `index`, the side of a `spec`, the
             number of `samples`, bytes of `shards`.
@@ -60,32 +59,36 @@ def _check(
 def check_structure(coco: Path, splits: tuple[str, ...] = ("train", "val")) -> list[Check]:
     """Whether a folder has the parts of COCO 2017 that `preprocess` reads, in the order in which one would look."""
     if not coco.is_dir():
-        remedy = message(
-            "point --coco at the one that holds annotations/, or fetch COCO with `download --dir {coco}`", coco=coco
+        problem = message(
+            "{coco} is not a folder; point --coco at the one that holds annotations/, or fetch COCO with "
+            "`download --dir {coco}`{hint}",
+            coco=coco,
+            hint=_hint(coco),
         )
-        return [
-            _check(
-                "root",
-                coco,
-                problem=message("{coco} is not a folder; {remedy}{hint}", coco=coco, remedy=remedy, hint=_hint(coco)),
-            )
-        ]
+        return [_check("root", coco, problem=problem)]
     checks = [_check("root", coco)]
     folder = coco / "annotations"
     if folder.is_dir():
         checks += [_check("annotations", folder), *(_check_annotation_file(coco, split) for split in splits)]
     else:
-        remedy = message(
-            "unpack annotations_trainval2017.zip in {coco}, or let `download --dir {coco}` do it{hint}",
+        problem = message(
+            "{folder} is missing; unpack annotations_trainval2017.zip in {coco}, or let `download --dir {coco}` do "
+            "it{hint}",
+            folder=folder,
             coco=coco,
             hint=_hint(coco),
         )
-        checks.append(
-            _check(
-                "annotations", folder, problem=message("{folder} is missing; {remedy}", folder=folder, remedy=remedy)
-            )
-        )
+        checks.append(_check("annotations", folder, problem=problem))
     return checks + [_check_images(coco, split) for split in splits]
+
+
+def _hint(coco: Path) -> str:
+    """Name the dataset if it is one folder above or below: a mistake that is easily made."""
+    near = [coco.parent]
+    if coco.is_dir():
+        near += sorted(path for path in coco.iterdir() if path.is_dir())
+    found = next((path for path in near if (path / "annotations").is_dir() and path != coco), None)
+    return message("; did you mean {found}?", found=found) if found else ""
 
 
 def _check_annotation_file(coco: Path, split: str) -> Check:
@@ -101,7 +104,7 @@ def _check_annotation_file(coco: Path, split: str) -> Check:
             end = file.read().rstrip()
     except OSError as error:
         problem = message(
-            "{path} cannot be read: {strerror}; check its permissions", path=path, strerror=system_reason(error)
+            "{path} cannot be read: {reason}; check its permissions", path=path, reason=system_reason(error)
         )
         return _check("annotation_file", path, split, problem=problem)
     problem = ""
@@ -123,20 +126,11 @@ def _check_images(coco: Path, split: str) -> Check:
         return _check("images", folder, split, problem=str(error))
     if count:
         return _check("images", folder, split, count)
-    remedy = message(
-        "unpack {name}.zip in {parent}, or let `download --dir {parent}` do it", name=folder.name, parent=folder.parent
-    )
+    remedy = message("unpack {name}.zip in {coco}, or let `download --dir {coco}` do it", name=folder.name, coco=coco)
+    problem = message("{folder} is missing; {remedy}", folder=folder, remedy=remedy)
     if there:
-        return _check(
-            "images",
-            folder,
-            split,
-            0,
-            problem=message("{folder} holds no image; {remedy}", folder=folder, remedy=remedy),
-        )
-    return _check(
-        "images", folder, split, problem=message("{folder} is missing; {remedy}", folder=folder, remedy=remedy)
-    )
+        problem = message("{folder} holds no image; {remedy}", folder=folder, remedy=remedy)
+    return _check("images", folder, split, 0 if there else None, problem=problem)
 
 
 def _count_named(coco: Path, split: str, photos: PhotoFolder) -> int:
@@ -150,15 +144,6 @@ def _count_named(coco: Path, split: str, photos: PhotoFolder) -> int:
         with suppress(ImageError):
             found += photos.size(photos.locate(name)) >= 0
     return found
-
-
-def _hint(coco: Path) -> str:
-    """Name the dataset if it is one folder above or below: a mistake that is easily made."""
-    near = [coco.parent]
-    if coco.is_dir():
-        near += sorted(path for path in coco.iterdir() if path.is_dir())
-    found = next((path for path in near if (path / "annotations").is_dir() and path != coco), None)
-    return message("; did you mean {found}?", found=found) if found else ""
 
 
 def check_cache(cache: Path) -> list[Check]:
@@ -200,34 +185,25 @@ def _check_split(cache: Path, index: CacheIndex, split: str) -> list[Check]:
     wrong = []
     for shard in info.shards:
         size = _size(folder / shard.name)
-        if size != shard.bytes:
-            found = (
-                message("is missing")
-                if size is None
-                else message("has {size:,} bytes, not {bytes:,}", size=size, bytes=shard.bytes)
-            )
-            wrong.append(f"{shard.name} {found}")
-    note = (
-        message("{shards_count} shards", shards_count=len(info.shards))
-        if len(info.shards) != 1
-        else message("{shards_count} shard", shards_count=len(info.shards))
-    )
-    problem = ""
-    if wrong:
-        note, problem = (
-            "",
-            (
+        if size is None:
+            wrong.append(message("{shard} is missing", shard=shard.name))
+        elif size != shard.bytes:
+            wrong.append(
                 message(
-                    "{wrong_count} of {shards_count} shards in {folder} are not as written ({wrong}); run the same "
-                    "`preprocess` again",
-                    wrong_count=len(wrong),
-                    shards_count=len(info.shards),
-                    folder=folder,
-                    wrong=wrong[0],
+                    "{shard} has {size:,} bytes, not {expected:,}", shard=shard.name, size=size, expected=shard.bytes
                 )
-            ),
+            )
+    total, number, note, problem = sum(shard.bytes for shard in info.shards), len(info.shards), "", ""
+    if wrong:
+        problem = message(
+            "{wrong} of {shards} shards in {folder} are not as written ({first}); run the same `preprocess` again",
+            wrong=len(wrong),
+            shards=number,
+            folder=folder,
+            first=wrong[0],
         )
-    total = sum(shard.bytes for shard in info.shards)
+    else:
+        note = message("{shards} shard", shards=1) if number == 1 else message("{shards} shards", shards=number)
     return [samples, _check("shards", folder, split, total, problem=problem, note=note)]
 
 

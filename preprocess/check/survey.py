@@ -1,7 +1,4 @@
-"""Quality scores of the photos of a split with their annotated persons.
-
-Scoring of the photos of a dataset or a cache in a thread pool.
-"""
+"""Quality scores of the photos of a split of a dataset or a cache, with their annotated persons."""
 
 from __future__ import annotations
 
@@ -35,14 +32,14 @@ QUANTILES = (10, 50, 90)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SurveyConfig:
-    """What to score, and what counts as good.
+    """Which photos are scored, and how.
 
     Attributes:
-        thresholds: thresholds of the scores.
+        thresholds: what counts as good.
         side: side of the square that a network is to see, pixels; a cache has its own.
         limit: photos of each split, evenly over it; 0 takes all.
         workers: threads; 0 takes one per processor.
-        orientation, outside: of a dataset's photos; see `CacheSpec`.
+        orientation, outside: see `CacheSpec`; for a dataset only.
     """
 
     thresholds: QualityThresholds = dataclasses.field(default_factory=QualityThresholds)
@@ -69,9 +66,7 @@ class QualitySurvey:
     """The scores of a split's photos.
 
     Attributes:
-        split: `train` or `val`.
         side: side of the square that the network sees, pixels.
-        thresholds: thresholds of the scores.
         photos: photos with a person that is not a crowd; of these, `limit` were taken.
         names: N file names of photos, or in a cache `image <id>`.
         scores: `(N, 4)` in the order of `NAMES`, 0 to 100.
@@ -92,11 +87,11 @@ class QualitySurvey:
     @property
     def reached(self) -> npt.NDArray[np.bool_]:
         """`(N, 4)` whether each score reaches its threshold."""
-        return self.scores >= self._thresholds_4
+        return self.scores >= self._threshold_4
 
     def worst(self, number: int) -> list[tuple[str, QualityScores]]:
         """The worst photos that miss a threshold, ordered by the sum of the missing shares of each threshold."""
-        threshold_4 = self._thresholds_4
+        threshold_4 = self._threshold_4
         missing_N = ((threshold_4 - self.scores).clip(0) / np.maximum(threshold_4, 1)).sum(1)
         furthest = [at for at in np.argsort(-missing_N, kind="stable").tolist() if missing_N[at] > 0]
         return [(self.names[at], QualityScores(**self._named(at))) for at in furthest[:number]]
@@ -125,7 +120,7 @@ class QualitySurvey:
         }
 
     @property
-    def _thresholds_4(self) -> F64:
+    def _threshold_4(self) -> F64:
         return np.array([getattr(self.thresholds, name) for name in NAMES], np.float64)
 
     def _named(self, at: int) -> dict[str, float]:
@@ -138,10 +133,10 @@ def survey_dataset(
     """Score the photos of a split with the union of their annotated persons. Crowd regions count nowhere.
 
     Args:
-        coco: the folder that holds the split's folder.
+        coco: the dataset's folder.
         split: `train` or `val`.
-        table: its annotations.
-        config: what to score.
+        table: the split's annotations.
+        config: which photos are scored.
         progress: called from the calling thread after each photo.
 
     Raises:
@@ -213,13 +208,11 @@ def _survey(
     progress: Progress | None,
 ) -> QualitySurvey:
     """Score rows in a thread pool; `images` are their ids and names."""
-
-    def advance(done: int) -> None:
+    names, scores, rejections = list[str](), list[list[float]](), list[Rejection]()
+    results = map_photos(score, rows, config.workers)
+    for done, ((image_id, name), (_, result)) in enumerate(zip(images, results, strict=True), 1):
         if progress:
             progress(done, len(rows))
-
-    names, scores, rejections = list[str](), list[list[float]](), list[Rejection]()
-    for (image_id, name), (_, result) in zip(images, map_photos(score, rows, config.workers, advance), strict=True):
         if isinstance(result, ImageError):
             rejections.append(Rejection(split=split, image_id=image_id, file_name=name, reason=str(result)))
         else:

@@ -1,6 +1,6 @@
-"""Check of a whole dataset: every annotation, and every photo that a rule selects.
+"""Complete check of a dataset (every annotation, every selected photo) or of a cache (every record).
 
-Check of a whole cache against its checksums and, if asked, against its dataset.
+A cache is compared with its checksums and, if asked, with the dataset that it was made from.
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ class Finding:
 
     Attributes:
         kind: what it concerns: a `file` as a whole, an `annotation` or an `image`.
-        split: `train` or `val`.
         file: name of the annotation file or of the image.
         reason: what is wrong.
         image_id, annotation_id: ids in the JSON, where it concerns one.
@@ -63,8 +62,7 @@ class SplitReport:
     """What was checked in a split.
 
     Attributes:
-        split: `train` or `val`.
-        file: its annotation file; empty if there is none.
+        file: its annotation file; empty if it cannot be read.
         images: images in the JSON.
         selected: images that the rule selects; only these must be there and be valid.
         checked: selected images that are valid.
@@ -126,50 +124,41 @@ def verify_dataset(
         try:
             parts.append(_read_split(coco, split, rule, category, outside=outside))
         except (DatasetError, OSError) as error:
-            file = message("annotations of {split_folders}", split_folders=SPLIT_FOLDERS[split])
+            file = message("annotations of {folder}", folder=SPLIT_FOLDERS[split])
             findings.append(Finding(kind="file", split=split, file=file, reason=str(error)))
-    total, before = sum(len(part.rows) for part in parts if not part.missing), 0
+    total, done = sum(len(part.rows) for part in parts if not part.missing), 0
     reports = {split: SplitReport(split=split) for split in splits}
-    digests: dict[str, dict[int, _Photo]] = {}
+    digests: dict[str, dict[int, _Photo]] = {"train": {}, "val": {}}
     shared = _shared_sizes(parts)
-
-    def advance(done: int) -> None:
-        if progress:
-            progress(before + done, total)
-
     for part in parts:
-        split, table, known = part.name, part.table, digests.setdefault(part.name, {})
+        split, table, folder, valid = part.name, part.table, part.photos.folder, 0
         findings += _annotation_findings(split, part.file, table)
-        valid = 0
         if part.missing:
-            folder = part.photos.folder
             reason = message(
-                "{folder} is missing; unpack {name}.zip in {parent}",
-                folder=folder,
-                name=folder.name,
-                parent=folder.parent,
+                "{folder} is missing; unpack {name}.zip in {coco}", folder=folder, name=folder.name, coco=folder.parent
             )
             findings.append(Finding(kind="file", split=split, file=folder.name, reason=reason))
         else:
-            check = partial(_check_photo, part, orientation, shared)
-            for row, found in map_photos(check, part.rows, workers, advance):
+            for row, found in map_photos(partial(_check_photo, part, orientation, shared), part.rows, workers):
+                done += 1
+                if progress:
+                    progress(done, total)
                 photo = table.file_name[row], int(table.image_id[row])
                 if isinstance(found, ImageError):
                     findings.append(_image_finding(split, photo, str(found)))
                     continue
                 valid += 1
                 if found is not None:
-                    known[found] = photo
-            before += len(part.rows)
+                    digests[split][found] = photo
         reports[split] = _report(part, valid)
-    findings += _leaks(digests.get("train", {}), digests.get("val", {}))
+    findings += _leaks(digests["train"], digests["val"])
     return DatasetReport(
         coco=str(coco), rule=rule, category=category, splits=tuple(reports.values()), findings=tuple(findings)
     )
 
 
 def map_photos(
-    look: Callable[[int], Result], rows: Sequence[int], threads: int, progress: Callable[[int], None] | None
+    look: Callable[[int], Result], rows: Sequence[int], threads: int
 ) -> Iterator[tuple[int, Result | ImageError]]:
     """Call `look` on rows in a thread pool; yield each row, in order, with the result or the `ImageError` raised.
 
@@ -177,7 +166,6 @@ def map_photos(
         look: called in the threads, one row at a time.
         rows: of the photos, in a table.
         threads: 0 takes one per processor.
-        progress: called with the number of photos done, from the calling thread.
     """
 
     def guarded(row: int) -> Result | ImageError:
@@ -192,10 +180,7 @@ def map_photos(
         ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="photos") as pool,
     ):
         try:
-            for done, (row, result) in enumerate(zip(rows, pool.map(guarded, rows), strict=True), 1):
-                if progress:
-                    progress(done)
-                yield row, result
+            yield from zip(rows, pool.map(guarded, rows), strict=True)
         finally:
             pool.shutdown(cancel_futures=True)  # so that an interrupt need not wait for all the rest
 
@@ -334,9 +319,7 @@ class CacheReport:
     """What `verify_cache` found.
 
     Attributes:
-        cache: the cache's folder.
-        spec: its spec; None if its index cannot be read.
-        splits: what was checked.
+        spec: how the cache was made; None if its index cannot be read.
         damages: shards and records that are not as written.
         stale: why it no longer agrees with the dataset; None if it was not compared with one.
     """
