@@ -1,10 +1,12 @@
 """COCO from a server that does everything to it that servers and networks do."""
 
 import dataclasses
+import errno
 import functools
 import hashlib
 import io
 import json
+import os
 import pickle
 import re
 import shutil
@@ -522,16 +524,16 @@ def test_a_disk_that_is_too_small(site, tmp_path, monkeypatch):
 
 
 def test_a_disk_that_gets_full_while_it_unpacks(site, tmp_path, monkeypatch):
-    found = iter([1 << 40, 1 << 40, 1 << 40, 1_000])
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=next(found)))
-    run(site.config(tmp_path), "12 files need [0-9,]+ bytes and .* has 1,000 free; free some space")
-    monkeypatch.undo()
-    monkeypatch.setenv("no_proxy", "*")
+    def full(_source, _target, _length):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patches:
+        patches.setattr(shutil, "copyfileobj", full)
+        run(site.config(tmp_path, "train"), "cannot unpack .*: No space left on device; mend that and run the same")
     site.log.clear()
-    run(site.config(tmp_path))
-    assert site.log == []
-    assert files(tmp_path) == WHOLE
+    run(site.config(tmp_path, "train"))
+    assert [path for path, _ in site.log] == [TRAIN]
+    assert len(files(tmp_path / "train2017")) == 12
 
 
 def test_a_second_download_waits_its_turn(site, tmp_path):

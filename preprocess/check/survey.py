@@ -158,10 +158,9 @@ def survey_dataset(
         image = decode_annotated(table, row, data, config.orientation)
         return quality_scores(image, *native_planes(table, row, spec, image.shape[:2]), side=config.side)
 
-    rows = np.flatnonzero(sum_per_image(table, (table.iscrowd == 0).astype(np.int64))).tolist()
-    chosen = _evenly(rows, config.limit)
-    images = [(int(table.image_id[row]), table.file_name[row]) for row in chosen]
-    return _survey(split, images, chosen, score, config, photos=len(rows), progress=progress)
+    with_persons = np.flatnonzero(sum_per_image(table, (table.iscrowd == 0).astype(np.int64)))
+    images = [(row, int(table.image_id[row]), table.file_name[row]) for row in with_persons.tolist()]
+    return _survey(split, images, score, config, progress)
 
 
 def survey_cache(reader: CacheReader, config: SurveyConfig, progress: Progress | None = None) -> QualitySurvey:
@@ -180,39 +179,31 @@ def survey_cache(reader: CacheReader, config: SurveyConfig, progress: Progress |
         person, ignore = (layout.unpack_plane(plane)[rows, columns] for plane in (fields.person, fields.ignore))
         return quality_scores(image[rows, columns], person, ignore, side=side)
 
-    samples = np.flatnonzero(reader.samples["persons"]).tolist()
-    chosen = _evenly(samples, config.limit)
+    samples = np.flatnonzero(reader.samples["persons"])
+    ids = reader.samples["image_id"][samples]
     images = [
-        (image_id, message("image {image_id}", image_id=image_id))
-        for image_id in reader.samples["image_id"][chosen].tolist()
+        (row, number, message("image {image_id}", image_id=number))
+        for row, number in zip(samples.tolist(), ids.tolist(), strict=True)
     ]
-    config = dataclasses.replace(config, side=side)
-    return _survey(reader.split, images, chosen, score, config, photos=len(samples), progress=progress)
-
-
-def _evenly(rows: list[int], limit: int) -> list[int]:
-    """Take `limit` rows, evenly over all; all if it is 0."""
-    if not 0 < limit < len(rows):
-        return rows
-    return [rows[at * len(rows) // limit] for at in range(limit)]
+    return _survey(reader.split, images, score, dataclasses.replace(config, side=side), progress)
 
 
 def _survey(
     split: str,
-    images: Sequence[tuple[int, str]],
-    rows: Sequence[int],
+    images: Sequence[tuple[int, int, str]],
     score: Callable[[int], QualityScores],
     config: SurveyConfig,
-    *,
-    photos: int,
     progress: Progress | None,
 ) -> QualitySurvey:
-    """Score rows in a thread pool; `images` are their ids and names."""
+    """Score images, of which row, id and name are given, in a thread pool: `config.limit` of them, evenly over all."""
+    chosen = images
+    if 0 < config.limit < len(images):
+        chosen = [images[number * len(images) // config.limit] for number in range(config.limit)]
     names, scores, rejections = list[str](), list[list[float]](), list[Rejection]()
-    results = map_photos(score, rows, config.workers)
-    for done, ((image_id, name), (_, result)) in enumerate(zip(images, results, strict=True), 1):
+    results = map_photos(score, [row for row, _, _ in chosen], config.workers)
+    for done, ((_, image_id, name), (_, result)) in enumerate(zip(chosen, results, strict=True), 1):
         if progress:
-            progress(done, len(rows))
+            progress(done, len(chosen))
         if isinstance(result, ImageError):
             rejections.append(Rejection(split=split, image_id=image_id, file_name=name, reason=str(result)))
         else:
@@ -222,7 +213,7 @@ def _survey(
         split=split,
         side=config.side,
         thresholds=config.thresholds,
-        photos=photos,
+        photos=len(images),
         names=tuple(names),
         scores=np.array(scores, np.float64).reshape(-1, len(NAMES)),
         rejections=tuple(rejections),

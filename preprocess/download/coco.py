@@ -21,7 +21,6 @@ from preprocess.download.fetch import Listener, fetch
 from preprocess.download.plan import Archive, DownloadConfig, Item, folder_size, make_plan
 from preprocess.errors import DownloadError
 
-_BLOCK = 4096
 _DAMAGES = (BadZipFile, zlib.error, struct.error, EOFError, ValueError, NotImplementedError)
 """What `zipfile` raises for bytes that are no sound archive."""
 
@@ -188,7 +187,6 @@ def _unpack(archive: Archive, path: Path, root: Path, update: Callable[[int, int
                         )
                     )
             missing = [info for info in members if not _is_there(root / info.filename, info.file_size)]
-            _check_space(root, [info.file_size for info in missing])
             folder.mkdir(exist_ok=True)
             total, written = sum(info.file_size for info in members), sum(info.file_size for info in missing)
             done = total - written
@@ -221,20 +219,6 @@ def _unpack(archive: Archive, path: Path, root: Path, update: Callable[[int, int
 
 def _is_there(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
-
-
-def _check_space(root: Path, sizes: list[int]) -> None:
-    need = sum(-(-size // _BLOCK) * _BLOCK for size in sizes)
-    have = shutil.disk_usage(root).free
-    if need > have:
-        raise DownloadError(
-            "{files:,} files need {need:,} bytes and {root} has {have:,} free; free some space and "
-            "run the same command again, it goes on from there",
-            files=len(sizes),
-            need=need,
-            root=root,
-            have=have,
-        )
 
 
 def _tidy(config: DownloadConfig, staged: Path, own: Path) -> None:

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.atomic import write_atomically
 from cache.messages import UserError
 from preprocess.check.structure import SYNTH_MARKER
 from preprocess.image import opencv_threads
@@ -24,6 +25,8 @@ from preprocess.synth.figure import KEYPOINTS
 from preprocess.synth.scene import Scene, Stage
 
 _FORMAT = "maskcache-synth-1"
+_SPLITS = ("train2017", "val2017")
+_JPEG_QUALITY = 92  # looks like a photo's
 _SKELETON = [[16, 14], [14, 12], [17, 15], [15, 13], [12, 13], [6, 12], [7, 13], [6, 7], [6, 8], [7, 9], [8, 10],
              [9, 11], [2, 3], [1, 2], [1, 3], [2, 4], [3, 5], [4, 6], [5, 7]]  # fmt: skip
 
@@ -40,10 +43,8 @@ class SynthConfig:
     val_fraction: float = 0.15  # the last images, at least one when there are two
     seed: int = 0
     long_side: tuple[int, int] = (320, 480)  # pixels, drawn uniformly, both ends included
-    aspect: tuple[float, float] = (0.62, 1.0)  # short side over long side
     empty_share: float = 0.12  # of the images, without a person
     crowd_share: float = 0.07  # of the images, with a crowd region
-    jpeg_quality: int = 92
 
     def __post_init__(self) -> None:
         """Check each field against its limits."""
@@ -51,33 +52,10 @@ class SynthConfig:
             raise SynthError("images={images} is below 1; ask for at least one image", images=self.images)
         if self.seed < 0:
             raise SynthError("seed={seed} is negative; use 0 or more", seed=self.seed)
-        if not 0 <= self.val_fraction < 1:
-            raise SynthError(
-                "val_fraction={val_fraction} is not in [0, 1); 0.15 keeps a seventh for validation",
-                val_fraction=self.val_fraction,
-            )
-        low, high = self.long_side
-        if not 64 <= low <= high <= 4096:
-            raise SynthError(
-                "long_side={long_side} is not an ordered pair within 64 to 4096 pixels; try (320, 480)",
-                long_side=self.long_side,
-            )
-        if not 0.25 <= self.aspect[0] <= self.aspect[1] <= 1:
-            raise SynthError(
-                "aspect={aspect} is not an ordered pair within 0.25 to 1; try (0.62, 1.0)", aspect=self.aspect
-            )
-        if min(self.empty_share, self.crowd_share) < 0 or self.empty_share + self.crowd_share > 1:
-            raise SynthError(
-                "empty_share={empty_share} and crowd_share={crowd_share}: each must be at least 0 and their sum "
-                "at most 1; try 0.12 and 0.07",
-                empty_share=self.empty_share,
-                crowd_share=self.crowd_share,
-            )
-        if not 1 <= self.jpeg_quality <= 100:
-            raise SynthError(
-                "jpeg_quality={jpeg_quality} is not in 1 to 100; 92 looks like a photo's",
-                jpeg_quality=self.jpeg_quality,
-            )
+        assert 0 <= self.val_fraction < 1, self.val_fraction
+        assert 64 <= self.long_side[0] <= self.long_side[1] <= 4096, self.long_side
+        assert min(self.empty_share, self.crowd_share) >= 0, (self.empty_share, self.crowd_share)
+        assert self.empty_share + self.crowd_share <= 1, (self.empty_share, self.crowd_share)
 
     @property
     def val_images(self) -> int:
@@ -106,8 +84,8 @@ def make_dataset(
 ) -> SynthReport:
     """Write a dataset in the COCO layout under `root`, replacing an earlier one that this function made there.
 
-    The annotation files are written last, under temporary names that are then renamed: without them the dataset is
-    incomplete. The bytes do not depend on the number of threads.
+    The annotation files are written last: without them the dataset is incomplete. The bytes do not depend on the number
+    of threads.
 
     Args:
         root: folder of the dataset.
@@ -120,18 +98,15 @@ def make_dataset(
     """
     started = time.perf_counter()
     _claim(root, config)
-    train_images = config.images - config.val_images
-    names = ["train2017"] * train_images + ["val2017"] * config.val_images
-    content = {
-        split: empty_document(f"Procedural people, seed {config.seed}", _FORMAT) for split in ("train2017", "val2017")
-    }
+    splits = ["train2017"] * (config.images - config.val_images) + ["val2017"] * config.val_images
+    content = {split: empty_document(f"Procedural people, seed {config.seed}", _FORMAT) for split in _SPLITS}
     fractions, empty, size = 0.0, 0, 0
     # The images are the unit of parallel work.
     with opencv_threads(1), ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
         try:
-            folders = [root / split for split in names]
-            results = pool.map(_write_image, folders, range(len(names)), itertools.repeat(config))
-            for split, (record, annotations, fraction, file_size) in zip(names, results, strict=True):
+            folders = [root / split for split in splits]
+            results = pool.map(_write_image, folders, range(len(splits)), itertools.repeat(config))
+            for split, (record, annotations, fraction, file_size) in zip(splits, results, strict=True):
                 content[split]["images"].append(record)
                 content[split]["annotations"] += annotations
                 fractions, size = fractions + fraction, size + file_size
@@ -140,22 +115,17 @@ def make_dataset(
                     progress(1)
         finally:
             pool.shutdown(cancel_futures=True)
-    files = {root / "annotations" / f"person_keypoints_{split}.json": data for split, data in content.items()}
-    for path, data in files.items():
-        with path.with_suffix(".tmp").open("w", encoding="utf-8") as stream:
-            json.dump(data, stream, separators=(",", ":"))
-            stream.flush()
-            os.fsync(stream.fileno())
-    for path in files:
-        size += path.with_suffix(".tmp").stat().st_size
-        path.with_suffix(".tmp").replace(path)
-    everyone = [annotation["iscrowd"] for data in content.values() for annotation in data["annotations"]]
+    for split, document in content.items():
+        data = json.dumps(document, separators=(",", ":")).encode()
+        write_atomically(root / "annotations" / f"person_keypoints_{split}.json", data)
+        size += len(data)
+    crowd_flags = [annotation["iscrowd"] for document in content.values() for annotation in document["annotations"]]
     return SynthReport(
         root=root,
-        train_images=train_images,
+        train_images=config.images - config.val_images,
         val_images=config.val_images,
-        persons=everyone.count(0),
-        crowds=everyone.count(1),
+        persons=crowd_flags.count(0),
+        crowds=crowd_flags.count(1),
         empty_images=empty,
         person_fraction=fractions / config.images,
         bytes_written=size,
@@ -163,39 +133,9 @@ def make_dataset(
     )
 
 
-def render(index: int, config: SynthConfig) -> Scene:
-    """Draw image `index` (from 0). A pure function: the same arguments give the same bytes on the same OpenCV."""
-    rng = np.random.default_rng([config.seed, index])
-    long_side = int(rng.integers(config.long_side[0], config.long_side[1] + 1))
-    short_side = round(long_side * rng.uniform(*config.aspect))
-    height, width = (short_side, long_side) if rng.random() < 0.62 else (long_side, short_side)
-    stage = Stage(rng, height, width)
-    kinds = ("empty", "crowd", "close", "group", "few")
-    rest = 1 - config.empty_share - config.crowd_share
-    kind = rng.choice(kinds, p=[config.empty_share, config.crowd_share, 0.48 * rest, 0.43 * rest, 0.09 * rest])
-    stage.populate(str(kind))
-    return stage.photograph()
-
-
-def _write_image(
-    folder: Path, index: int, config: SynthConfig
-) -> tuple[dict[str, Any], list[dict[str, Any]], float, int]:
-    """Render and write one image; returns its record, annotations, share of person pixels and file size."""
-    scene = render(index, config)
-    name = f"{index + 1:012d}.jpg"
-    done, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, config.jpeg_quality]
-    )
-    assert done, name
-    (folder / name).write_bytes(data.tobytes())
-    record, annotations = describe(scene, index + 1, name)
-    covered = sum(annotation["area"] for annotation in annotations if not annotation["iscrowd"])
-    return record, annotations, covered / (record["height"] * record["width"]), len(data)
-
-
 def _claim(root: Path, config: SynthConfig) -> None:
     """Make `root` an empty, marked dataset; annotations and images of an earlier one are removed."""
-    marker = root / SYNTH_MARKER
+    marker, folders = root / SYNTH_MARKER, [root / name for name in ("annotations", *_SPLITS)]
     if root.exists() and not root.is_dir():
         raise SynthError("{root} is a file; name a directory for the dataset", root=root)
     if root.is_dir() and any(root.iterdir()):
@@ -205,44 +145,64 @@ def _claim(root: Path, config: SynthConfig) -> None:
             ours = False
         if not ours:
             raise SynthError(
-                "{root} is not empty and no synthetic dataset (its {synth_marker} is missing or says another "
-                "format than {format}); nothing was touched: choose a new or an empty directory",
+                "{root} is not empty and no synthetic dataset (its {marker} is missing or says another format than "
+                "{format}); nothing was touched: choose a new or an empty directory",
                 root=root,
-                synth_marker=SYNTH_MARKER,
+                marker=SYNTH_MARKER,
                 format=_FORMAT,
             )
         # The annotations are removed first: from here on the old dataset is incomplete.
-        for folder in ("annotations", "train2017", "val2017"):
-            if (root / folder).exists():
-                shutil.rmtree(root / folder)
+        for folder in folders:
+            if folder.exists():
+                shutil.rmtree(folder)
     # The marker comes first: the next run recognises the folder of an interrupted one.
     root.mkdir(parents=True, exist_ok=True)
     marker.write_text(json.dumps({"format": _FORMAT, "config": asdict(config)}, indent=1) + "\n", encoding="utf-8")
-    for folder in ("annotations", "train2017", "val2017"):
-        (root / folder).mkdir(exist_ok=True)
+    for folder in folders:
+        folder.mkdir()
+
+
+def _write_image(
+    folder: Path, index: int, config: SynthConfig
+) -> tuple[dict[str, Any], list[dict[str, Any]], float, int]:
+    """Render and write one image; returns its record, annotations, share of person pixels and file size."""
+    scene = render(index, config)
+    name = f"{index + 1:012d}.jpg"
+    bgr = cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR)
+    data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
+    (folder / name).write_bytes(data)
+    record, annotations = _describe(scene, index + 1, name)
+    covered = sum(annotation["area"] for annotation in annotations if not annotation["iscrowd"])
+    return record, annotations, covered / (record["height"] * record["width"]), len(data)
+
+
+def render(index: int, config: SynthConfig) -> Scene:
+    """Draw image `index` (from 0). A pure function: the same arguments give the same bytes on the same OpenCV."""
+    rng = np.random.default_rng([config.seed, index])
+    long_side = int(rng.integers(config.long_side[0], config.long_side[1] + 1))
+    short_side = round(long_side * rng.uniform(0.62, 1.0))
+    height, width = (short_side, long_side) if rng.random() < 0.62 else (long_side, short_side)
+    stage = Stage(rng, height, width)
+    rest = 1 - config.empty_share - config.crowd_share
+    shares = [config.empty_share, config.crowd_share, 0.48 * rest, 0.43 * rest, 0.09 * rest]
+    stage.populate(str(rng.choice(("empty", "crowd", "close", "group", "few"), p=shares)))
+    return stage.photograph()
 
 
 def empty_document(description: str, version: str) -> dict[str, Any]:
     """COCO's document with the person category, without images and annotations."""
+    info = {"description": description, "version": version, "year": 2017, "contributor": "maskcache"}
+    person = {"supercategory": "person", "id": 1, "name": "person", "keypoints": list(KEYPOINTS), "skeleton": _SKELETON}
     return {
-        "info": {
-            "description": description,
-            "version": version,
-            "year": 2017,
-            "contributor": "maskcache",
-            "url": "",
-            "date_created": "",
-        },
+        "info": {**info, "url": "", "date_created": ""},
         "licenses": [{"id": 1, "name": "CC0 1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"}],
         "images": [],
         "annotations": [],
-        "categories": [
-            {"supercategory": "person", "id": 1, "name": "person", "keypoints": list(KEYPOINTS), "skeleton": _SKELETON}
-        ],
+        "categories": [person],
     }
 
 
-def describe(scene: Scene, image_id: int, file_name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _describe(scene: Scene, image_id: int, file_name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """COCO's record of one image, and its annotations: the persons, then the crowd.
 
     A person that is too small for a polygon is left out.
