@@ -29,6 +29,7 @@ from cache.index import COLUMNS, ImageSource, Rejection, ShardInfo, ShardManifes
 from cache.record import U8, RecordLayout
 from cache.shards import ShardDraft
 from cache.spec import CacheSpec
+from cache.storage import StorageUrl
 from preprocess.build.plan import Job, Split, content_digest
 from preprocess.build.record import make_record
 from preprocess.errors import ImageError
@@ -53,12 +54,12 @@ class _Outcome(NamedTuple):
 
 
 def remove_stale_manifests(jobs: list[Job]) -> None:
-    """Remove the manifests of shards that are about to be made.
+    """Remove the manifests of shards that are about to be made in object storage.
 
     Else, were a build killed between a shard and its manifest, the manifest of an older shard of the same name and size
-    would vouch for the new one.
+    would vouch for the new one. On a disk the checksum shows that.
     """
-    for directory in {job.directory for job in jobs}:
+    for directory in {job.directory for job in jobs if isinstance(job.directory, StorageUrl)}:
         there = set(files.names(directory))
         for path in (manifest_path(directory, job.name) for job in jobs if job.directory == directory):
             if path.name in there:
