@@ -26,8 +26,8 @@ SAMPLES = 24
 READ_ALL = """
 import json, sys
 from pathlib import Path
-from cache import shard_store
 from cache.reader import CacheReader
+from cache.remote import shards
 from cache.remote.folder import FolderConfig
 
 root, folder, size, task = sys.argv[1:]
@@ -36,7 +36,7 @@ if task == "die":
         to.write_bytes(b"half of it")
         Path(folder, "ready").write_text(to.name)
         sys.stdin.read()
-    shard_store.copy_shard = copy_shard
+    shards.copy_shard = copy_shard
 with CacheReader(root, "train", FolderConfig(folder=Path(folder), size=int(size))) as reader:
     print("open", flush=True)
     if task == "read":
@@ -198,11 +198,11 @@ def test_who_needs_room_that_another_process_uses_waits_for_it(root, tmp_path, m
         reader.open_shard(1)
         timer.join()
         assert in_folder(folder) == {name_of(reader.info.shards[1])}
-        monkeypatch.setattr(folder, "ROOM_SECONDS", 0.1)
+        monkeypatch.setattr("cache.remote.folder.ROOM_SECONDS", 0.1)
         with pytest.raises(CacheError, match="of them are in use"):
             other.open_shard(2)
         threading.Timer(0.2, other.stop.set).start()
-        monkeypatch.setattr(folder, "ROOM_SECONDS", 60)
+        monkeypatch.setattr("cache.remote.folder.ROOM_SECONDS", 60)
         with pytest.raises(StoppedError):
             other.open_shard(2)
 
