@@ -1,4 +1,7 @@
-"""Files by their location: a path of this machine, or a `StorageUrl`. Local and remote differ here and nowhere else."""
+"""Files by their location: a path of this machine, or a `StorageUrl`. Local and remote differ here and nowhere else.
+
+All functions raise `StorageError` if object storage fails, and `OSError` if the disk does.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,11 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from cache.atomic import sync_directory, write_atomically
+from cache.atomic import write_atomically
 from cache.errors import StorageError
 from cache.storage import Storage, StorageUrl, shard_files
 from cache.storage import remove as remove_local
@@ -35,16 +37,8 @@ def absolute(path: PurePath) -> PurePath:
 
 
 def read(path: PurePath) -> bytes:
-    """The bytes of a file.
-
-    Raises:
-        FileNotFoundError: there is none.
-        StorageError: object storage cannot be read.
-    """
-    if isinstance(path, StorageUrl):
-        storage, name = _storage(path)
-        return storage.read(name)
-    return Path(path).read_bytes()
+    """The bytes of a file. Raises `FileNotFoundError` if there is none."""
+    return _storage(path).read() if isinstance(path, StorageUrl) else Path(path).read_bytes()
 
 
 def file_digest(path: Path) -> str:
@@ -64,7 +58,7 @@ def for_each(work: Callable[[PurePath], Result], paths: Iterable[PurePath]) -> l
 
 
 def read_all(paths: Iterable[PurePath]) -> list[bytes | None]:
-    """The bytes of files, in their order; None for one that is not there. Raises like `read`."""
+    """The bytes of files, in their order; None for one that is not there."""
 
     def read_one(path: PurePath) -> bytes | None:
         with suppress(FileNotFoundError):
@@ -81,53 +75,36 @@ def local_copy(path: PurePath) -> Iterator[Path]:
         yield Path(path)
         return
     with TemporaryDirectory(prefix="maskcache-") as folder:
-        storage, name = _storage(path)
-        storage.fetch(name, Path(folder) / path.name)
-        yield Path(folder) / path.name
+        copy = Path(folder) / path.name
+        _storage(path).fetch("", copy)
+        yield copy
 
 
 def write(path: PurePath, data: bytes) -> None:
-    """Write a file that is either whole or not there, over what may be there.
-
-    Raises:
-        StorageError: object storage cannot be written.
-        OSError: the disk cannot.
-    """
+    """Write a file that is either whole or not there, over what may be there."""
     if isinstance(path, StorageUrl):
-        storage, name = _storage(path)
-        storage.write(name, data)
+        _storage(path).write("", data)
     else:
         write_atomically(Path(path), data)
 
 
 def create(path: StorageUrl, data: bytes) -> bool:
-    """Write a file unless there is one; whether it was written.
-
-    Raises:
-        StorageError: object storage cannot be written.
-    """
-    storage, name = _storage(path)
-    return storage.create(name, data)
+    """Write a file unless there is one; whether it was written."""
+    return _storage(path).create("", data)
 
 
 def upload(source: Path, to: StorageUrl) -> None:
-    """Copy a file of this machine, or all files of a folder, to object storage, over what may be there.
-
-    Raises:
-        StorageError: object storage cannot be written.
-    """
+    """Copy a file of this machine, or all files of a folder, to object storage, over what may be there."""
+    storage = _storage(to)
     for file in shard_files(source):
-        storage, name = _storage(to if file == source else to / file.relative_to(source).as_posix())
-        storage.upload(file, name)
+        storage.upload(file, "" if file == source else file.relative_to(source).as_posix())
 
 
 @contextmanager
 def staging(folder: PurePath, scratch: str | None = None) -> Iterator[Path]:
-    """A folder of this machine in which files for `folder` are made: that folder, or a temporary one.
+    """A folder of this machine in which files for `folder` are made, until `deliver` sends them there.
 
-    Args:
-        folder: where the files go. See `deliver`.
-        scratch: folder for temporary folders; the system's by default.
+    It is that folder itself; for one in object storage, a temporary folder within `scratch`, or the system's.
     """
     if not isinstance(folder, StorageUrl):
         yield Path(folder)
@@ -137,53 +114,23 @@ def staging(folder: PurePath, scratch: str | None = None) -> Iterator[Path]:
 
 
 def deliver(made: Path, to: PurePath) -> None:
-    """Send a file or folder from a `staging` folder to its location, unless it was made there.
-
-    Raises:
-        StorageError: object storage cannot be written.
-    """
+    """Send a file or folder from a `staging` folder to its location, unless it was made there."""
     if isinstance(to, StorageUrl):
         upload(made, to)
         remove_local(made)
 
 
-def move(source: PurePath, to: PurePath) -> None:
-    """Rename a file or folder within one storage, or one disk, over what may be at `to`.
-
-    In object storage it is copied there, file by file, and removed.
-
-    Raises:
-        StorageError: object storage fails.
-        FileNotFoundError: there is no such file.
-    """
-    if isinstance(source, StorageUrl):
-        storage, name = _storage(source)
-        _, target = _storage(to)
-        for file in storage.sizes(name) or {"": 0}:
-            storage.copy(f"{name}/{file}" if file else name, f"{target}/{file}" if file else target)
-        storage.remove(name)
-    else:
-        remove(to)
-        Path(source).rename(to)
-        sync_directory(Path(to).parent)
-
-
 def remove(path: PurePath) -> None:
-    """Delete a file, or a folder with all that is in it, if it is there.
-
-    Raises:
-        StorageError: object storage fails.
-    """
+    """Delete a file, or a folder with all that is in it, if it is there."""
     if isinstance(path, StorageUrl):
-        storage, name = _storage(path)
-        assert name, "never all of a bucket"
-        storage.remove(name)
+        assert len(path.parts) > 2, "never all of a bucket"
+        _storage(path).remove()
     else:
         remove_local(Path(path))
 
 
 def make_folder(path: PurePath) -> None:
-    """Make a folder and those above it, where they are not there; object storage has none to make. Raises `OSError`."""
+    """Make a folder and those above it, where they are not there; object storage has none to make."""
     if not isinstance(path, StorageUrl):
         Path(path).mkdir(parents=True, exist_ok=True)
 
@@ -194,42 +141,22 @@ def free_bytes(folder: PurePath) -> float:
 
 
 def names(folder: PurePath) -> list[str]:
-    """What is in a folder, sorted; nothing if it is not there.
-
-    Raises:
-        StorageError: object storage cannot be listed.
-    """
+    """What is in a folder, sorted; nothing if it is not there."""
     if isinstance(folder, StorageUrl):
-        storage, name = _storage(folder)
-        return storage.names(name)
+        return _storage(folder).names()
     return sorted(path.name for path in Path(folder).iterdir()) if Path(folder).is_dir() else []
 
 
 def sizes(folder: PurePath) -> dict[str, int]:
-    """Bytes of all files below a folder, by their names relative to it; nothing if it is not there.
-
-    Raises:
-        StorageError: object storage cannot be listed.
-    """
+    """Bytes of all files below a folder, by their names relative to it; nothing if it is not there."""
     if isinstance(folder, StorageUrl):
-        storage, name = _storage(folder)
-        return storage.sizes(name)
+        return _storage(folder).sizes()
     root = Path(folder)
     return {file.relative_to(root).as_posix(): file.stat().st_size for file in shard_files(root) if file.is_file()}
 
 
-def _storage(url: PurePath) -> tuple[Storage, str]:
-    """The storage that a URL is in, and its name there.
-
-    Raises:
-        StorageError: it names no bucket.
-    """
+def _storage(url: StorageUrl) -> Storage:
+    """What is at a URL. Those of one bucket share their connections."""
     if len(url.parts) < 2:
         raise StorageError("{url} names no bucket; use s3://BUCKET/FOLDER", url=url)
-    scheme, bucket, *rest = url.parts
-    return _bucket(f"{scheme}//{bucket}"), "/".join(rest)
-
-
-@lru_cache(maxsize=16)
-def _bucket(url: str) -> Storage:
-    return Storage(StorageUrl(url))  # which keeps its connections
+    return Storage(url)

@@ -1,3 +1,5 @@
+"""Reading of a finished cache: records by the numbers of their samples."""
+
 from __future__ import annotations
 
 import os
@@ -15,7 +17,7 @@ from cache.index import CacheIndex, SampleTable, load_table
 from cache.messages import message
 from cache.record import U8, Fields, RecordLayout
 from cache.remote.folder import FolderConfig, ShardFolder
-from cache.remote.shards import FetchedShards, ShardStore, read_records
+from cache.remote.shards import FetchedShards
 from cache.shards import ShardReader, open_reader
 from cache.storage import Storage, StorageUrl, place
 
@@ -29,7 +31,7 @@ OTHER_FILES = 256
 class CacheReader:
     """One split of a finished cache: sample number -> record.
 
-    Shards are opened when first needed, once a process: the reader may be pickled and sent to another one, a forked
+    Shards are opened when first needed, once per process: the reader may be pickled and sent to another one, a forked
     child may go on with it, and several threads may share it.
 
     Those of a cache in object storage are fetched when first needed, and stay until they are evicted; or their records
@@ -41,7 +43,6 @@ class CacheReader:
         stop: ends fetching, and waiting for it, with `StoppedError` as long as it is set.
 
     Args:
-        root: see above.
         split: `train` or `val`.
         folder: where fetched shards are kept.
         in_place: read records of Zarr shards in object storage where they are.
@@ -68,32 +69,22 @@ class CacheReader:
         remote = isinstance(self.root, StorageUrl)
         if in_place and not (remote and self.index.spec.store == "zarr"):
             raise CacheError(
-                message(
-                    "{root} is in object storage with {store} shards; only Zarr shards in object storage can be read "
-                    "in place: leave --in-place out",
-                    root=root,
-                    store=self.index.spec.store,
-                )
-                if remote
-                else message(
-                    "{root} is on this machine with {store} shards; only Zarr shards in object storage can be read "
-                    "in place: leave --in-place out",
-                    root=root,
-                    store=self.index.spec.store,
-                )
+                "{root} is {where} with {store} shards; only Zarr shards in object storage can be read in place: leave "
+                "--in-place out",
+                root=root,
+                where=message("in object storage") if remote else message("on this machine"),
+                store=self.index.spec.store,
             )
         self.fetches = remote and not in_place
         self._set_up()
-        self.samples: SampleTable = (
-            self.store.table(self.info) if self.store else load_table(self.root, split, self.info)
-        )
+        self.samples: SampleTable = self.store.table() if self.store else load_table(self.root, split, self.info)
 
     def _set_up(self) -> None:
         """Make what belongs to this process, for a cache in object storage again in a forked child."""
         self.stop = threading.Event()
         self._shards: dict[int, ShardReader] = {}
         self._watchers: list[Callable[[int], None]] = []
-        self._fetched: FetchedShards | None = None
+        self._store: FetchedShards | None = None
         self._connecting = threading.Lock()
         if isinstance(self.root, StorageUrl):
             _remote_readers.add(self)
@@ -102,17 +93,16 @@ class CacheReader:
         """Open the storage, when it is first needed."""
         assert isinstance(self.root, StorageUrl), f"{self.root} is on this machine"
         with self._connecting:
-            if self._fetched is None:
-                storage = Storage(StorageUrl(self.root / self.split), stop=self.stop)
-                store = ShardStore(storage, ShardFolder(self._folder, self.stop), self.stop)
-                kind = self.index.spec.store
-                self._fetched = FetchedShards(store, self.info.shards, kind, self.layout, self.stop)
-            return self._fetched
+            if self._store is None:
+                storage = Storage(self.root / self.split, stop=self.stop)
+                folder, kind = ShardFolder(self._folder, self.stop), self.index.spec.store
+                self._store = FetchedShards(storage, folder, self.info, kind, self.layout, self.stop)
+            return self._store
 
     @property
-    def store(self) -> ShardStore | None:
+    def store(self) -> FetchedShards | None:
         """The shards in object storage; None if they are on this machine."""
-        return self._connect().store if isinstance(self.root, StorageUrl) else None
+        return self._connect() if isinstance(self.root, StorageUrl) else None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -144,7 +134,7 @@ class CacheReader:
             return [self.fields(sample) for sample in samples]
         places = self.samples[list(samples)]
         rows = list(zip(places["shard"].tolist(), places["row"].tolist(), strict=True))
-        return read_records(self._connect().store.storage, self.info.shards, self.layout, rows)
+        return self._connect().read_records(rows)
 
     def open_shards(self) -> None:
         """Open all shards now, so that one that is missing is found at once.
@@ -156,7 +146,7 @@ class CacheReader:
             StorageError: they cannot be listed.
         """
         if self.store:
-            self.store.check_sizes(self.info.shards)
+            self.store.check_sizes()
             return
         for number in range(len(self.info.shards)):
             self._shard(number)
@@ -197,9 +187,9 @@ class CacheReader:
             path = self.directory / info.name
             if path.is_file() and path.stat().st_size != info.bytes:  # LMDB would read past the end of a cut file
                 raise CacheCorruptError(
-                    "{path} has {st_size:,} bytes, not {bytes:,}; {rebuild}",
+                    "{path} has {found:,} bytes, not {bytes:,}; {rebuild}",
                     path=path,
-                    st_size=path.stat().st_size,
+                    found=path.stat().st_size,
                     bytes=info.bytes,
                     rebuild=REBUILD,
                 )
@@ -211,8 +201,8 @@ class CacheReader:
 
     def close(self) -> None:
         """Close the shards; views that were given out become invalid."""
-        if self._fetched:
-            self._fetched.close()
+        if self._store:
+            self._store.close()
         for shard in self._shards.values():
             shard.close()
         self._shards.clear()
@@ -224,7 +214,7 @@ class CacheReader:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_shards", "_watchers", "_fetched", "_connecting", "stop")
+        own = ("_shards", "_watchers", "_store", "_connecting", "stop")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

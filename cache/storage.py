@@ -1,6 +1,6 @@
-"""Where a cache lies: a folder of this machine, or a place in object storage.
+"""Locations: a folder of this machine, or a URL in object storage, which is read and written through fsspec.
 
-Object storage through fsspec, the only file that uses it. Requests that fail are retried a limited number of times.
+No other file uses fsspec. Requests that fail are retried a limited number of times.
 
 What a user has set up for the protocol's own client holds here: credentials, region and server are those of
 `AWS_PROFILE`, `AWS_ENDPOINT_URL`, `~/.aws/config` and so on, or of fsspec's own `FSSPEC_S3_...` variables.
@@ -12,10 +12,12 @@ import dataclasses
 import errno
 import os
 import random
+import re
 import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, TypeVar
@@ -23,11 +25,9 @@ from typing import Any, TypeVar
 from cache.errors import StorageError
 from cache.messages import Message, message
 
-LOCAL_PREFIXES = ("file://", "local://")
-
 
 class StorageUrl(PurePosixPath):
-    """A place in object storage, as `s3://bucket/cache`.
+    """A location in object storage, as `s3://bucket/cache`.
 
     It joins names as a path does, and has none of the methods by which a local file is opened: whoever means to read
     one goes through `cache.storage`.
@@ -37,28 +37,21 @@ class StorageUrl(PurePosixPath):
         scheme, _, rest = super().__str__().partition(":")
         return f"{scheme}://{rest.removeprefix('/')}"  # of two slashes, a path keeps one or none
 
-    @property
-    def scheme(self) -> str:
-        """Its protocol: `s3`, `gs` and so on."""
-        return self.parts[0].removesuffix(":")
-
 
 def is_url(text: str | PurePath) -> bool:
-    """Whether it names a place in object storage."""
+    """Whether it names a location in object storage."""
     if isinstance(text, PurePath):
         return isinstance(text, StorageUrl)
-    return "://" in text and not text.startswith(LOCAL_PREFIXES)
+    return "://" in text and not text.startswith(("file://", "local://"))
 
 
 def place(text: str | PurePath) -> PurePath:
-    """What a user named: a `StorageUrl` if it has a protocol that is not `file`, else a `Path`."""
+    """The location that a user named: a `StorageUrl` if it has a protocol that is not `file`, else a `Path`."""
     if isinstance(text, PurePath):
         return text
     if is_url(text):
         return StorageUrl(text)
-    for prefix in LOCAL_PREFIXES:
-        text = text.removeprefix(prefix)
-    return Path(text)
+    return Path(re.sub("^(file|local)://", "", text))
 
 
 PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
@@ -101,7 +94,6 @@ _FAILED = {
     "read": message("{url} cannot be read: {reason}"),
     "listed": message("{url} cannot be listed: {reason}"),
     "written": message("{url} cannot be written: {reason}"),
-    "copied": message("{url} cannot be copied: {reason}"),
     "removed": message("{url} cannot be removed: {reason}"),
 }
 """What is said of a request that fails, by what it was to do."""
@@ -110,8 +102,10 @@ _FAILED = {
 class Storage:
     """The files below a URL. Threads may share it; it may be sent to another process.
 
-    Names are relative to the URL, with `/` between folders. A file is whole once it is there: object stores show an
-    object when all of it was sent.
+    Names are relative to the URL, with `/` between folders; an empty one is the URL itself. A file is whole once it is
+    there: object stores show an object when all of it was sent.
+
+    Each method raises `StorageError` when its last attempt has failed, or no attempt can succeed.
 
     Attributes:
         root: the URL.
@@ -119,27 +113,21 @@ class Storage:
         trouble: why the latest of them failed.
 
     Args:
-        root: see above.
-        patience: how often a failed request is retried.
+        retries: how often a failed request is retried.
         stop: ends transfers and pauses with `StoppedError` once it is set.
     """
 
     def __init__(
-        self, root: StorageUrl, patience: Retries | None = None, *, stop: threading.Event | None = None
+        self, root: StorageUrl, retries: Retries | None = None, *, stop: threading.Event | None = None
     ) -> None:
-        self.root, self._patience = root, patience or Retries()
+        self.root, self._retries = root, retries or Retries()
         self._stop = stop or threading.Event()
         self._lock = threading.Lock()
         self._opened: tuple[int, Any, str] | None = None
         self.repeats, self.trouble = 0, ""
 
-    def read(self, name: str) -> bytes:
-        """The bytes of a file.
-
-        Raises:
-            FileNotFoundError: there is none.
-            StorageError: it cannot be read.
-        """
+    def read(self, name: str = "") -> bytes:
+        """The bytes of a file. Raises `FileNotFoundError` if there is none."""
         data: bytes = self._do("read", name, lambda system, path: system.cat_file(path))
         return data
 
@@ -148,35 +136,21 @@ class Storage:
 
         Raises:
             FileNotFoundError: there is none.
-            StorageError: it cannot be read.
             OSError: the disk is full, or `to` cannot be written otherwise.
         """
         self._do("read", name, lambda system, path: system.get_file(path, str(to), callback=self._watch()))
 
     def write(self, name: str, data: bytes) -> None:
-        """Store a file, over what may be there.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
+        """Store a file, over what may be there."""
         self._send(name, lambda system, path: system.pipe_file(path, data))
 
     def upload(self, source: Path, name: str) -> None:
-        """Store a copy of a local file, over what may be there.
-
-        Raises:
-            StorageError: it cannot be written.
-            OSError: `source` cannot be read.
-        """
+        """Store a copy of a local file, over what may be there. Raises `OSError` if `source` cannot be read."""
         with source.open("rb"):  # else a source that is missing could not be told from a bucket that is
             self._send(name, lambda system, path: system.put_file(str(source), path, callback=self._watch()))
 
     def create(self, name: str, data: bytes) -> bool:
-        """Store a file unless there is another one of this name; whether it is there now.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
+        """Store a file unless there is another one of this name; whether it is there now."""
 
         def put(system: Any, path: str) -> bool:
             try:
@@ -188,15 +162,6 @@ class Storage:
 
         return self._send(name, put)
 
-    def copy(self, name: str, to: str) -> None:
-        """Copy a file within the storage, over what may be at `to`.
-
-        Raises:
-            FileNotFoundError: there is none.
-            StorageError: it cannot be copied.
-        """
-        self._do("copied", name, lambda system, path: system.cp_file(path, path.removesuffix(name) + to))
-
     def _send(self, name: str, request: Callable[[Any, str], Result]) -> Result:
         try:
             return self._do("written", name, request)
@@ -207,23 +172,13 @@ class Storage:
                 reason=_reason(error),
             ) from error
 
-    def remove(self, name: str) -> None:
-        """Remove a file, or all files below a folder; what is not there is removed already.
-
-        Raises:
-            StorageError: it cannot be removed.
-        """
-        try:
+    def remove(self, name: str = "") -> None:
+        """Remove a file, or all files below a folder; what is not there is removed already."""
+        with suppress(FileNotFoundError):
             self._do("removed", name, lambda system, path: system.rm(path, recursive=True))
-        except FileNotFoundError:
-            return
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """Bytes of each file below a folder, by its name relative to that folder; empty if there is no such folder.
-
-        Raises:
-            StorageError: they cannot be listed.
-        """
+        """Bytes of each file below a folder, by its name relative to that folder; empty if there is no such folder."""
 
         def find(system: Any, path: str) -> dict[str, int]:
             start = len(path.rstrip("/")) + 1
@@ -236,11 +191,7 @@ class Storage:
             return {}
 
     def names(self, folder: str = "") -> list[str]:
-        """The files and folders in a folder, without what is in those; empty if there is no such folder.
-
-        Raises:
-            StorageError: they cannot be listed.
-        """
+        """The files and folders in a folder, without what is in those; empty if there is no such folder."""
 
         def listed(system: Any, path: str) -> list[str]:
             return sorted(entry.rstrip("/").rpartition("/")[2] for entry in system.ls(path, detail=False))
@@ -253,26 +204,20 @@ class Storage:
     def read_ranges(self, ranges: list[tuple[str, int, int]]) -> list[bytes]:
         """Parts of files, at the same time: of each (name, first byte, byte after the last).
 
-        Raises:
-            FileNotFoundError: one of the files is not there.
-            StorageError: one cannot be read.
+        Raises `FileNotFoundError` if one of the files is not there.
         """
         if not ranges:
             return []
         found: dict[int, bytes] = {}
 
         def read(system: Any, path: str) -> list[bytes]:
+            # Those that came are not asked for again: of many at a time one or another would fail each time.
             wanted = [number for number in range(len(ranges)) if number not in found]
             names, starts, ends = zip(*(ranges[number] for number in wanted), strict=True)
             paths = [f"{path}/{name}" for name in names]
-            answers = system.cat_ranges(paths, list(starts), list(ends), on_error="return")
-            # Those that came are not asked for again: of many at a time one or another would fail each time.
-            failures = [answer for answer in answers if isinstance(answer, BaseException)]
-            found.update(
-                (number, answer)
-                for number, answer in zip(wanted, answers, strict=True)
-                if not isinstance(answer, BaseException)
-            )
+            answers = dict(zip(wanted, system.cat_ranges(paths, [*starts], [*ends], on_error="return"), strict=True))
+            failures = [answer for answer in answers.values() if isinstance(answer, BaseException)]
+            found.update((number, answer) for number, answer in answers.items() if answer not in failures)
             if failures:
                 raise min(failures, key=lambda each: not isinstance(each, FileNotFoundError))
             return [found[number] for number in range(len(ranges))]
@@ -281,10 +226,10 @@ class Storage:
 
     def _do(self, done: str, name: str, request: Callable[[Any, str], Result]) -> Result:
         """The result of a request, retried while it fails for a reason that may pass."""
-        url = str(self.root / name) if name else str(self.root)
+        url = str(self.root / name)
         system, root = self._open()
         path = f"{root.rstrip('/')}/{name}" if name else root
-        patience, begun, attempt = self._patience, time.monotonic(), 1
+        retries, begun, attempt = self._retries, time.monotonic(), 1
         while not self._stop.is_set():
             try:
                 return request(system, path)
@@ -297,9 +242,9 @@ class Storage:
                 failed = Message(_FAILED[done], url=url, reason=reason)
                 if remedy := _remedy(error):
                     raise StorageError("{failed}; {remedy}", failed=failed, remedy=remedy) from error
-                pause = min(patience.pause * 2 ** (attempt - 1), patience.longest)
+                pause = min(retries.pause * 2 ** (attempt - 1), retries.longest)
                 spent = time.monotonic() - begun
-                if attempt == patience.attempts or spent + pause > patience.seconds:
+                if attempt == retries.attempts or spent + pause > retries.seconds:
                     raise StorageError(
                         "{failed} ({attempts} attempts in {seconds:.0f} s); check the network and the server, then "
                         "run the same command again",
@@ -334,10 +279,10 @@ class Storage:
         return Callback(hooks={"stop": check})
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"root": self.root, "_patience": self._patience}
+        return {"root": self.root, "retries": self._retries}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["root"], state["_patience"])  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
 
 
 def shard_files(path: Path) -> list[Path]:
@@ -361,9 +306,7 @@ def _connect(root: str, _process: int, _variables: tuple[tuple[str, str], ...]) 
         StorageError: a package is missing, or the protocol is not known.
     """
     package = PACKAGES.get(root.partition(":")[0])
-    install = message(
-        "pip install -e '.[cloud]'{value}", value=(f" {package}" if package not in (None, "s3fs") else "")
-    )
+    install = message("pip install -e '.[cloud]'{more}", more="" if package in (None, "s3fs") else f" {package}")
     try:
         from fsspec.config import conf
         from fsspec.core import url_to_fs

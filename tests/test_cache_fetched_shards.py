@@ -13,13 +13,15 @@ from cache.remote.shards import FetchedShards
 from cache.storage import StoppedError
 
 
-class Store:
-    """Takes the shard when the test says so; counts the leases that nobody has closed."""
+class Shards(FetchedShards):
+    """Takes the shard when the test says so; counts the locks that nobody has released."""
 
     def __init__(self):
-        self.begun, self.answers, self.leases = [], [], 0
+        info = SimpleNamespace(shards=(SimpleNamespace(name="0.lmdb"),))
+        super().__init__(None, None, info, "lmdb", None, threading.Event())
+        self.begun, self.answers, self.locks = [], [], 0
 
-    def take(self, info):
+    def _take(self, info):
         answer = threading.Event()
         failure = []
         self.answers.append((answer, failure))
@@ -27,11 +29,11 @@ class Store:
         assert answer.wait(10)
         if failure:
             raise failure[0]
-        self.leases += 1
-        return SimpleNamespace(path=info.name, close=self._close)
+        self.locks += 1
+        return info.name, None
 
-    def _close(self):
-        self.leases -= 1
+    def _release(self, lock):
+        self.locks -= 1
 
     def answer(self, number, failure=None):
         event, failures = self.answers[number]
@@ -49,20 +51,19 @@ def until(condition):
 
 def test_a_fetch_that_was_let_go_and_fails_leaves_the_next_one_alone(monkeypatch):
     monkeypatch.setattr(shards, "open_reader", lambda *_: SimpleNamespace(close=lambda: None))
-    store = Store()
-    fetched = FetchedShards(store, (SimpleNamespace(name="0.lmdb"),), "lmdb", None, threading.Event())
+    fetched = Shards()
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(fetched.get, 0)
-        until(lambda: len(store.begun) == 1)
+        until(lambda: len(fetched.begun) == 1)
         fetched.evict(0)  # an epoch is broken off
         second = pool.submit(fetched.get, 0)  # and the next one begins
-        until(lambda: len(store.begun) == 2)
-        store.answer(0, StoppedError("0.lmdb"))
+        until(lambda: len(fetched.begun) == 2)
+        fetched.answer(0, StoppedError("0.lmdb"))
         with pytest.raises(StoppedError):
             first.result(10)
-        store.answer(1)
+        fetched.answer(1)
         opened = second.result(10)
     assert fetched.get(0) is opened, "it is not fetched again"
-    assert store.leases == 1
+    assert fetched.locks == 1
     fetched.close()
-    assert store.leases == 0
+    assert fetched.locks == 0

@@ -25,7 +25,7 @@ def storage(bucket):
     return Storage(StorageUrl(f"{bucket}/folder"), HASTY)
 
 
-def test_files_are_written_read_listed_copied_and_removed(storage, tmp_path):
+def test_files_are_written_read_listed_and_removed(storage, tmp_path):
     storage.write("a/one", DATA)
     (tmp_path / "two").write_bytes(DATA[:7])
     storage.upload(tmp_path / "two", "a/deep/two")
@@ -37,7 +37,7 @@ def test_files_are_written_read_listed_copied_and_removed(storage, tmp_path):
         {},
     )
     assert storage.read_ranges([("a/one", 10, 20), ("a/deep/two", 0, 7)]) == [DATA[10:20], DATA[:7]]
-    storage.copy("a/one", "b/three")
+    storage.write("b/three", DATA)
     storage.fetch("b/three", tmp_path / "three")
     assert (tmp_path / "three").read_bytes() == DATA
     storage.remove("a")
@@ -143,7 +143,7 @@ def test_a_url_is_a_path_that_cannot_be_taken_for_a_local_one(scheme, parts):
     url = place(text)
     assert str(url) == text
     assert str(url / "x" / "y") == f"{text}/x/y"
-    assert (url.scheme, url.name, (url / "x").parent) == (scheme, parts[-1], url)
+    assert (url.name, (url / "x").parent) == (parts[-1], url)
     assert is_url(text)
     assert is_url(url)
     assert not hasattr(url, "open")

@@ -1,9 +1,4 @@
-"""Locks between processes of one machine: `flock`, which the kernel gives back however a process ends.
-
-A forked child inherits open files, and a lock is held until all of its open files are closed: so a child closes them at
-once.
-
-A folder of bounded size for what is fetched from object storage, shared by all processes of a machine.
+"""A folder of bounded size for what is fetched from object storage, shared by all processes of a machine.
 
     <name>         a shard or a sample table, named by its checksum
     <name>.lock    locked while that is fetched (exclusively) or read (shared); its text is the bytes that it takes, its
@@ -11,7 +6,9 @@ A folder of bounded size for what is fetched from object storage, shared by all 
     .<name>.tmp    what is being fetched; only the process that holds the exclusive lock touches it
     room           locked by the process that counts and removes
 
-What a killed process leaves behind is overwritten or removed, and never read.
+What a killed process leaves behind is overwritten or removed, and never read. Locks are those of `flock`, which the
+kernel gives back however a process ends. A forked child inherits open files, and a lock is held until all of its open
+files are closed: so a child closes them at once.
 """
 
 from __future__ import annotations
@@ -37,6 +34,14 @@ from cache.storage import StoppedError, remove
 POLL = 0.02
 """Seconds between two looks at a lock that another process holds: one can stop waiting, which `flock` cannot."""
 
+ROOM_SECONDS = 120.0
+"""How long to wait until others stop using something before the folder counts as too small."""
+
+FREE_SHARE = 0.5
+"""Share of the disk's free bytes that the folder may take by default."""
+
+LOCK = ".lock"
+
 # Files, and not their numbers, which are other files' once these are closed.
 _open_files = weakref.WeakSet[FileIO]()
 _opening = fork_lock()
@@ -51,15 +56,10 @@ os.register_at_fork(after_in_child=_close_inherited)
 
 
 def lock_file(path: Path, stop: threading.Event, *, shared: bool = False) -> FileIO:
-    """Open a file, made if it is not there, and lock it until the file is closed.
-
-    Args:
-        path: of the file.
-        stop: ends waiting.
-        shared: let others share the lock; else it is exclusive.
+    """Open a file, made if it is not there, and lock it until it is closed: exclusively, or shared with others.
 
     Raises:
-        StoppedError: `stop` is set.
+        StoppedError: `stop` was set while another lock was in the way.
         OSError: the file cannot be opened.
     """
     while (file := try_lock_file(path, shared=shared)) is None:
@@ -89,15 +89,6 @@ def try_lock(file: FileIO | int, *, shared: bool = False) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-ROOM_SECONDS = 120.0
-"""How long to wait until others stop using something before the folder counts as too small."""
-
-FREE_SHARE = 0.5
-"""Share of the disk's free bytes that the folder may take by default."""
-
-LOCK = ".lock"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,7 +138,6 @@ class ShardFolder:
         limit: bytes that it may hold.
 
     Args:
-        config: see above.
         stop: ends waiting with `StoppedError`, once it is set.
 
     Raises:
@@ -164,9 +154,9 @@ class ShardFolder:
                 self._remove_others("", 0)  # it may have been allowed more before
         except OSError as error:
             raise CacheError(
-                "cannot use {path} for fetched shards: {strerror}; choose another --cache-dir",
+                "cannot use {path} for fetched shards: {reason}; choose another --cache-dir",
                 path=self.path,
-                strerror=system_reason(error),
+                reason=system_reason(error),
             ) from None
 
     def lock_of(self, name: str) -> Path:
@@ -199,13 +189,13 @@ class ShardFolder:
                     return
             if held + size > self.limit or time.monotonic() - begun > ROOM_SECONDS:
                 raise CacheError(
-                    "{path} may hold {limit:,} bytes; {left:,} of them are in use, and {size:,} more are needed; use "
-                    "a --cache-size of {left2:,} or more, or another --cache-dir",
+                    "{path} may hold {limit:,} bytes; {used:,} of them are in use, and {size:,} more are needed; use "
+                    "a --cache-size of {needed:,} or more, or another --cache-dir",
                     path=self.path,
                     limit=self.limit,
-                    left=left,
+                    used=left,
                     size=size,
-                    left2=left + size,
+                    needed=left + size,
                 )
             if self._stop.wait(5 * POLL):
                 raise StoppedError(name)
@@ -230,7 +220,7 @@ class ShardFolder:
             remove(self.path / name)
             remove(self.temporary(name))
             lock.unlink()  # last: until then it is counted
-            return True
+        return True
 
     def _entries(self) -> list[tuple[str, int, float]]:
         """Name, bytes and last use of all that is there or on its way."""
@@ -256,10 +246,10 @@ class ShardFolder:
             yield
         except OSError as error:
             raise CacheError(
-                "cannot use {path} for fetched shards: {strerror}; free some space, or choose a smaller "
-                "--cache-size or another --cache-dir",
+                "cannot use {path} for fetched shards: {reason}; free some space, or choose a smaller --cache-size or "
+                "another --cache-dir",
                 path=self.path,
-                strerror=system_reason(error) or error,
+                reason=system_reason(error),
             ) from error
 
 

@@ -1,12 +1,9 @@
-"""Shards in object storage, fetched whole into a folder of this machine, and compared with their checksums.
+"""The shards of a split in object storage: fetched when they are needed, evicted when they are not.
 
-The open shards of a split in object storage: fetched when they are needed, evicted when they are not.
-
-Records of Zarr shards in object storage, read where they are.
-
-A record is a chunk of each of the three arrays, and these chunks lie in order and without gaps (see
-`cache.zarr_shards`): so a range of bytes each is all that is asked for. Zarr-python, which reads the same, asks for the
-index of a shard and then for the chunk: twice the requests.
+They are fetched whole into a folder of this machine, and compared with their checksums. Records of Zarr shards can also
+be read where they are. A record is a chunk of each of the three arrays, and these chunks lie in order and without gaps
+(see `cache.zarr_shards`): so a range of bytes each is all that is asked for. Zarr-python, which reads the same, asks
+for the index of a shard and then for the chunk: twice the requests.
 """
 
 from __future__ import annotations
@@ -19,7 +16,7 @@ from collections.abc import Container, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from io import FileIO
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -35,44 +32,45 @@ from cache.zarr_shards import chunk_ranges
 
 AGAIN = message("if the cache was made again meanwhile, start again; else upload it or make it again")
 
-
-class Lease:
-    """A shard that is on this machine, and stays there until the lease is closed.
-
-    Attributes:
-        path: of the shard.
-    """
-
-    def __init__(self, path: Path, lock: FileIO, held: dict[FileIO, tuple[Path, int]]) -> None:
-        self.path, self._lock, self._held = path, lock, held
-
-    def close(self) -> None:
-        """Allow the shard to be removed from the folder. To be called once."""
-        del self._held[self._lock]
-        self._lock.close()
+LOOK = 0.05
+"""Seconds between two looks at `stop` while another thread fetches."""
 
 
-class ShardStore:
-    """The shards of one split of a cache, each fetched once for all processes of this machine. Threads may share it.
+class FetchedShards:
+    """Fetches, opens and closes the shards of a split by number, each once for all processes of this machine.
+
+    Threads may share it.
 
     Attributes:
         storage: the folder of the split; it counts the requests that it had to repeat.
-        folder: where they are put.
+        folder: where shards are put.
         fetched, fetched_bytes: shards and bytes that this process has fetched so far.
 
     Args:
-        storage: see above.
-        folder: see above.
+        info: the split.
+        kind: the container of a shard.
+        layout: of its records.
         stop: ends waiting with `StoppedError`, once it is set; the storage's, too.
     """
 
-    def __init__(self, storage: Storage, folder: ShardFolder, stop: threading.Event) -> None:
-        self.folder, self.storage, self._stop = folder, storage, stop
+    def __init__(
+        self,
+        storage: Storage,
+        folder: ShardFolder,
+        info: SplitInfo,
+        kind: Store,
+        layout: RecordLayout,
+        stop: threading.Event,
+    ) -> None:
+        self.storage, self.folder, self._stop = storage, folder, stop
+        self._info, self._kind, self._layout = info, kind, layout
         self.fetched, self.fetched_bytes = 0, 0
+        self._lock = threading.Lock()
+        self._opened: dict[int, Future[tuple[ShardReader, FileIO]]] = {}
         self._sound: dict[Path, int] = {}
         self._held: dict[FileIO, tuple[Path, int]] = {}
 
-    def table(self, info: SplitInfo) -> SampleTable:
+    def table(self) -> SampleTable:
         """The split's sample table; fetched once and kept.
 
         Raises:
@@ -80,30 +78,24 @@ class ShardStore:
             CacheCorruptError: it is missing, or not what the index says.
             CacheError: the folder's disk is full.
         """
-        name, source = f"{info.table_checksum}.npy", self.storage.root / SAMPLES_NAME
+        name, source = f"{self._info.table_checksum}.npy", self.storage.root / SAMPLES_NAME
         path, temporary = self.folder.path / name, self.folder.temporary(name)
-        with self.folder.disk_errors_explained():
-            own = lock_file(self.folder.lock_of(name), self._stop)
-            try:
-                with suppress(FileNotFoundError, CacheCorruptError):
-                    table = decode_table(path.read_bytes(), path, info)
-                    mark_used(own)
-                    return table
-                try:
-                    data = self.storage.read(SAMPLES_NAME)
-                except FileNotFoundError:
-                    raise CacheCorruptError(
-                        "{source} is missing though the index names it; {again}", source=source, again=AGAIN
-                    ) from None
-                table = decode_table(data, source, info)
-                self.folder.reserve(name, len(data), own, 0)
-                temporary.write_bytes(data)
-                temporary.rename(path)
+        with self.folder.disk_errors_explained(), lock_file(self.folder.lock_of(name), self._stop) as own:
+            with suppress(FileNotFoundError, CacheCorruptError):
+                table = decode_table(path.read_bytes(), path, self._info)
+                mark_used(own)
                 return table
-            finally:
-                own.close()
+            try:
+                data = self.storage.read(SAMPLES_NAME)
+            except FileNotFoundError:
+                raise _missing(source) from None
+            table = decode_table(data, source, self._info)
+            self.folder.reserve(name, len(data), own, 0)
+            temporary.write_bytes(data)
+            temporary.rename(path)
+            return table
 
-    def check_sizes(self, shards: tuple[ShardInfo, ...]) -> None:
+    def check_sizes(self) -> None:
         """Look whether all shards are in object storage, in their sizes.
 
         Raises:
@@ -113,26 +105,102 @@ class ShardStore:
         found: Counter[str] = Counter()
         for name, size in self.storage.sizes().items():
             found[name.partition("/")[0]] += size  # of all files, where a shard is a folder
-        for info in shards:
+        for info in self._info.shards:
             if found[info.name] != info.bytes:
-                what = (
-                    message("has {found:,} bytes, not {bytes:,}", found=found[info.name], bytes=info.bytes)
-                    if info.name in found
-                    else message("is missing")
-                )
+                what = message("is missing")
+                if info.name in found:
+                    what = message("has {found:,} bytes, not {bytes:,}", found=found[info.name], bytes=info.bytes)
                 raise CacheCorruptError(
-                    "{root} {what}; {again}", root=self.storage.root / info.name, what=what, again=AGAIN
+                    "{path} {what}; {again}", path=self.storage.root / info.name, what=what, again=AGAIN
                 )
 
-    def take(self, info: ShardInfo) -> Lease:
-        """Fetch a shard, if it is not on this machine; every byte of it was compared with its checksum.
+    def get(self, number: int, cancelled: Container[int] = ()) -> ShardReader:
+        """A shard, opened; it is fetched if it is not on this machine, once however many threads ask.
+
+        Args:
+            number: of the shard.
+            cancelled: shards that are no longer wanted. A shard that is put in here and then evicted is not fetched
+                again.
 
         Raises:
-            StorageError: it cannot be read.
-            CacheCorruptError: it is missing, or is not what the index says.
+            StorageError: the shard cannot be read.
+            CacheCorruptError: it is missing, is not what the index says, or cannot be opened.
             CacheError: the folder is too small, or its disk is full.
-            StoppedError: it was asked to stop.
+            StoppedError: `stop` is set, or the shard is cancelled.
         """
+        info, mine = self._info.shards[number], Future[tuple[ShardReader, FileIO]]()
+        with self._lock:
+            if number in cancelled:
+                raise StoppedError(info.name)
+            opened = self._opened.setdefault(number, mine)
+        if opened is mine:
+            try:
+                mine.set_result(self._open(info))
+            except BaseException as error:
+                with self._lock:
+                    if self._opened.get(number) is mine:  # it may have been evicted, and asked for again
+                        del self._opened[number]  # who asks again, tries again
+                mine.set_exception(error)
+        while True:
+            try:
+                return opened.result(LOOK)[0]
+            except TimeoutError:
+                if self._stop.is_set():
+                    raise StoppedError(info.name) from None
+
+    def evict(self, number: int) -> None:
+        """Close a shard, if it is open or being fetched; views of its records must not be used any more."""
+        with self._lock:
+            opened = self._opened.pop(number, None)
+        if opened is not None:
+            opened.add_done_callback(self._close)
+
+    def close(self) -> None:
+        """Evict all shards."""
+        for number in list(self._opened):
+            self.evict(number)
+
+    def _close(self, opened: Future[tuple[ShardReader, FileIO]]) -> None:
+        if opened.exception() is None:
+            reader, lock = opened.result()
+            reader.close()
+            self._release(lock)
+
+    def read_records(self, places: Sequence[tuple[int, int]]) -> list[Fields]:
+        """The parts of the records at (shard, row), read in place: all of them are asked for at the same time.
+
+        Raises:
+            StorageError: they cannot be read.
+            CacheCorruptError: a shard is missing or too short.
+        """
+        wanted = [
+            (f"{self._info.shards[shard].name}/{name}", first, end)
+            for shard, row in places
+            for name, first, end in chunk_ranges(row, self._layout.side)
+        ]
+        root = self.storage.root
+        try:
+            found = self.storage.read_ranges(wanted)
+        except FileNotFoundError as error:
+            raise CacheCorruptError(
+                "a shard is missing in {root}: {error}; {rebuild}", root=root, error=error, rebuild=REBUILD
+            ) from None
+        for (name, first, end), data in zip(wanted, found, strict=True):
+            if len(data) != end - first:
+                raise CacheCorruptError("{path} ends within a record; {rebuild}", path=root / name, rebuild=REBUILD)
+        fields = [np.frombuffer(data, np.uint8) for data in found]
+        return [Fields(*fields[at : at + 3]) for at in range(0, len(fields), 3)]
+
+    def _open(self, info: ShardInfo) -> tuple[ShardReader, FileIO]:
+        path, lock = self._take(info)
+        try:
+            return open_reader(self._kind, path, self._layout), lock
+        except BaseException:
+            self._release(lock)
+            raise
+
+    def _take(self, info: ShardInfo) -> tuple[Path, FileIO]:
+        """Fetch a shard, if it is not on this machine; it stays until its lock, which is given too, is released."""
         name = f"{info.checksum}{Path(info.name).suffix}"
         path, lock = self.folder.path / name, self.folder.lock_of(name)
         with self.folder.disk_errors_explained():
@@ -153,13 +221,18 @@ class ShardStore:
                         ):
                             mark_used(handle)
                             self._held[handle] = path, info.bytes
-                            return Lease(path, handle, self._held)
+                            return path, handle
                     except BaseException:
                         handle.close()
                         raise
                     handle.close()
                 if self._stop.wait(POLL * random.uniform(0.5, 1.0)):  # others look as well
                     raise StoppedError(name)
+
+    def _release(self, lock: FileIO) -> None:
+        """Allow a shard to be removed from the folder."""
+        del self._held[lock]
+        lock.close()
 
     def _is_sound(self, path: Path, info: ShardInfo) -> bool:
         """Whether the shard is there and sound: all of it is read when this process sees the file for the first time.
@@ -180,7 +253,7 @@ class ShardStore:
         """Fetch a shard, of which this process holds the exclusive lock."""
         path, temporary = self.folder.path / name, self.folder.temporary(name)
         remove(path)
-        held = dict(list(self._held.values()))  # each once, however many leases it has
+        held = dict(list(self._held.values()))  # each once, however often it is open
         self.folder.reserve(name, info.bytes, own, sum(held.values()))
         try:
             for attempt in (1, 2):  # what the network has damaged, another attempt may fetch whole
@@ -191,10 +264,10 @@ class ShardStore:
                     break
                 if attempt == 2:
                     raise CacheCorruptError(
-                        "{root} is not what the index says ({bytes:,} bytes, not {bytes2:,}, or other ones); {again}",
-                        root=self.storage.root / info.name,
-                        bytes=found.bytes,
-                        bytes2=info.bytes,
+                        "{path} is not what the index says ({found:,} bytes, not {bytes:,}, or other ones); {again}",
+                        path=self.storage.root / info.name,
+                        found=found.bytes,
+                        bytes=info.bytes,
                         again=AGAIN,
                     )
             temporary.rename(path)
@@ -224,122 +297,8 @@ def copy_shard(storage: Storage, name: str, to: Path) -> None:
             (to / file).parent.mkdir(parents=True, exist_ok=True)
             storage.fetch(f"{name}/{file}", to / file)
     except FileNotFoundError:
-        raise CacheCorruptError(
-            "{root} is missing though the index names it; {again}", root=storage.root / name, again=AGAIN
-        ) from None
+        raise _missing(storage.root / name) from None
 
 
-LOOK = 0.05
-"""Seconds between two looks at `stop` while another thread fetches."""
-
-
-class FetchedShards:
-    """Fetches, opens and closes the shards of a split by number. Threads may share it.
-
-    Args:
-        store: where they come from.
-        shards: of the split.
-        kind: the container of a shard.
-        layout: of its records.
-        stop: ends waiting with `StoppedError`, once it is set.
-    """
-
-    def __init__(
-        self, store: ShardStore, shards: tuple[ShardInfo, ...], kind: Store, layout: RecordLayout, stop: threading.Event
-    ) -> None:
-        self.store, self._shards, self._kind, self._layout, self._stop = store, shards, kind, layout, stop
-        self._lock = threading.Lock()
-        self._fetched: dict[int, Future[tuple[ShardReader, Lease]]] = {}
-
-    def get(self, number: int, cancelled: Container[int] = ()) -> ShardReader:
-        """A shard, opened; it is fetched if it is not on this machine, once however many threads ask.
-
-        Args:
-            number: of the shard.
-            cancelled: shards that are no longer wanted. A shard that is put in here and then evicted is not fetched
-                again.
-
-        Raises:
-            CacheError: see `ShardStore.take` and `open_reader`.
-            StoppedError: `stop` is set, or the shard is cancelled.
-        """
-        with self._lock:
-            if number in cancelled:
-                raise StoppedError(self._shards[number].name)
-            fetched = self._fetched.get(number)
-            mine = fetched is None
-            if fetched is None:
-                fetched = self._fetched[number] = Future()
-        if mine:
-            try:
-                fetched.set_result(self._fetch(self._shards[number]))
-            except BaseException as error:
-                with self._lock:
-                    if self._fetched.get(number) is fetched:  # it may have been evicted, and asked for again
-                        del self._fetched[number]  # who asks again, tries again
-                fetched.set_exception(error)
-        while True:
-            try:
-                return fetched.result(LOOK)[0]
-            except TimeoutError:
-                if self._stop.is_set():
-                    raise StoppedError(self._shards[number].name) from None
-
-    def _fetch(self, info: ShardInfo) -> tuple[ShardReader, Lease]:
-        lease = self.store.take(info)
-        try:
-            return open_reader(self._kind, lease.path, self._layout), lease
-        except BaseException:
-            lease.close()
-            raise
-
-    def evict(self, number: int) -> None:
-        """Close a shard, if it is open or being fetched; views of its records must not be used any more."""
-        with self._lock:
-            fetched = self._fetched.pop(number, None)
-        if fetched is not None:
-            fetched.add_done_callback(_close)
-
-    def close(self) -> None:
-        """Evict all shards."""
-        for number in list(self._fetched):
-            self.evict(number)
-
-
-def _close(fetched: Future[tuple[ShardReader, Lease]]) -> None:
-    if fetched.exception() is None:
-        for opened in fetched.result():
-            opened.close()
-
-
-def read_records(
-    storage: Storage, shards: tuple[ShardInfo, ...], layout: RecordLayout, places: Sequence[tuple[int, int]]
-) -> list[Fields]:
-    """The parts of records, all of them asked for at the same time.
-
-    Args:
-        storage: the folder of the split.
-        shards: of the split.
-        layout: of their records.
-        places: (shard, row) of each record.
-
-    Raises:
-        StorageError: they cannot be read.
-        CacheCorruptError: a shard is missing or too short.
-    """
-    wanted = [
-        (f"{shards[shard].name}/{name}", first, end)
-        for shard, row in places
-        for name, first, end in chunk_ranges(row, layout.side)
-    ]
-    try:
-        found = storage.read_ranges(wanted)
-    except FileNotFoundError as error:
-        raise CacheCorruptError(
-            "a shard is missing in {root}: {error}; {rebuild}", root=storage.root, error=error, rebuild=REBUILD
-        ) from None
-    for (name, first, end), data in zip(wanted, found, strict=True):
-        if len(data) != end - first:
-            raise CacheCorruptError("{root} ends within a record; {rebuild}", root=storage.root / name, rebuild=REBUILD)
-    fields = [np.frombuffer(data, np.uint8) for data in found]
-    return [Fields(*fields[at : at + 3]) for at in range(0, len(fields), 3)]
+def _missing(path: PurePath) -> CacheCorruptError:
+    return CacheCorruptError("{path} is missing though the index names it; {again}", path=path, again=AGAIN)
