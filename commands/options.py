@@ -241,7 +241,7 @@ def taken(given: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def as_json_text(value: Any) -> str:
-    """Dataclasses, structs, paths and what they hold, as indented JSON."""
+    """Dataclasses, structs, paths and what they hold, as indented JSON; messages are in English."""
     import msgspec
 
     # A message is a subclass of str, of which `str()` gives the message itself.

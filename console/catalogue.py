@@ -1,7 +1,8 @@
 """`python -m console.catalogue`: update the catalogues of all languages from the source, and compile them.
 
 Babel finds the messages: the first argument of `_`, `message`, `ngettext`, `count` and of errors that are raised with a
-template. What has no translation yet is printed, and the exit status is then 1.
+template. `FOREIGN` lists those of other packages. Messages that have no translation yet are printed, and the exit
+status is then 1.
 """
 
 from __future__ import annotations
@@ -19,29 +20,65 @@ from babel.messages.pofile import read_po, write_po
 from console.language import DOMAIN, ENGLISH, LANGUAGES, LOCALE
 
 ROOT = Path(__file__).parents[1]
+_OTHERS = [language for language in LANGUAGES if language != ENGLISH]
 _PLURALS = {"ngettext": (1, 2), "count": (2, 3)}
 
+FOREIGN = (
+    # click: its help
+    *("Usage:", "Options", "Commands", "Positional arguments", "Show this message and exit."),
+    *("Show the version and exit.", "default: {default}", "required", "(dynamic)", "env var: {var}"),
+    # click: words for a value, in its help and ours
+    *("OPTIONS", "COMMAND", "ARGS", "NAME", "TEXT", "PATH", "FILE", "DIRECTORY"),
+    *("INTEGER", "INTEGER RANGE", "FLOAT", "FLOAT RANGE"),
+    # click: its errors
+    *("Error: {message}", "Try '{command} {option}' for help.", "Aborted!"),
+    *("Invalid value: {message}", "Invalid value for {param_hint}: {message}"),
+    *("Missing option", "Missing argument", "Missing parameter", "Missing command.", "Choose from:\n\t{choices}"),
+    *("No such option {name!r}.", "No such command {name!r}.", "Option {name!r} does not take a value."),
+    ("Did you mean {possibility}?", "(Did you mean one of: {possibilities}?)"),
+    ("Got unexpected extra argument ({args})", "Got unexpected extra arguments ({args})"),
+    ("Option {name!r} requires an argument.", "Option {name!r} requires {nargs} arguments."),
+    ("{value!r} is not {choice}.", "{value!r} is not one of {choices}."),
+    *("{value!r} is not a valid {number_type}.", "{value} is not in the range {range}."),
+    *("{name} {filename!r} does not exist.", "{name} {filename!r} is not readable."),
+    *("{name} {filename!r} is a file.", "{name} {filename!r} is a directory."),
+    # the system
+    *("Permission denied", "Operation not permitted", "Device or resource busy", "No such file or directory"),
+    *("File exists", "Is a directory", "Not a directory", "File name too long", "Input/output error"),
+    *("No space left on device", "Read-only file system", "Connection refused", "Connection reset by peer"),
+    *("Connection timed out", "No route to host", "Network is unreachable", "Name or service not known"),
+    "Temporary failure in name resolution",
+    # msgspec, Pillow, botocore
+    *("Input data was truncated", "image file is truncated", "Truncated File Read"),
+    "broken data stream when reading image file",
+    "unrecognized data stream contents when reading image file",
+    "Unable to locate credentials",
+)
+"""What other packages and the system say within our messages, with plurals as pairs.
 
-def source_files(root: Path = ROOT) -> list[Path]:
+A text that is not here, or that comes with its values filled in, stays English.
+"""
+
+
+def source_files() -> list[Path]:
     """All modules of the program."""
     setup = ConfigParser()
-    setup.read(root / "setup.cfg", encoding="utf-8")
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
     packages = {name.strip().partition(".")[0] for name in setup["options"]["packages"].replace("\n", ",").split(",")}
-    return [root / "cli.py", root / "app.py", *(path for name in sorted(packages) for path in _modules(root / name))]
+    modules = (path for name in sorted(packages) for path in sorted((ROOT / name).rglob("*.py")))
+    return [ROOT / "cli.py", ROOT / "app.py", *modules]
 
 
-def _modules(folder: Path) -> list[Path]:
-    return sorted(folder.rglob("*.py"))
-
-
-def extract(root: Path = ROOT) -> Catalog:
+def extract() -> Catalog:
     """A catalogue of all messages, without translations."""
     catalogue = Catalog(project=DOMAIN, domain=DOMAIN, version="0", copyright_holder="maskcache contributors")
-    files = source_files(root)
+    files = source_files()
     keywords = {**dict.fromkeys(("_", "message", *error_names(files))), **_PLURALS}
     for path in files:
         for _line, text, _comments, _context in extract_from_file("python", path, keywords=keywords):
-            catalogue.add(text, locations=[(path.relative_to(root).as_posix(), 0)])
+            catalogue.add(text, locations=[(path.relative_to(ROOT).as_posix(), 0)])
+    for text in FOREIGN:
+        catalogue.add(text, locations=[("console/catalogue.py", 0)])
     return catalogue
 
 
@@ -73,12 +110,10 @@ def read(language: str) -> Catalog:
         return read_po(file, locale=language, domain=DOMAIN)
 
 
-def update(root: Path = ROOT) -> None:
+def update() -> None:
     """Bring every catalogue up to date with the source, and compile it; what is new has no translation yet."""
-    template = extract(root)
-    for language in LANGUAGES:
-        if language == ENGLISH:
-            continue
+    template = extract()
+    for language in _OTHERS:
         catalogue = read(language)
         template.creation_date = catalogue.creation_date  # a date would only make differences
         catalogue.update(template, no_fuzzy_matching=True)
@@ -94,15 +129,13 @@ def main() -> None:
     """Update, compile, report."""
     update()
     missing = 0
-    for language in LANGUAGES:
-        if language == ENGLISH:
-            continue
+    for language in _OTHERS:
         catalogue = read(language)
-        without = [message for message in catalogue if message.id and not (message.string and all(message.string))]
+        without = [entry.id for entry in catalogue if entry.id and not (entry.string and all(entry.string))]
         missing += len(without)
         print(f"{po_path(language)}: {len(catalogue):,} messages, {len(without):,} without a translation")
-        for message in without:
-            print(f"   {message.id!r}")
+        for text in without:
+            print(f"   {text!r}")
     sys.exit(1 if missing else 0)
 
 

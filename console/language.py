@@ -71,7 +71,8 @@ def _shown(text: str) -> str:
 def translated(text: str | BaseException) -> str:
     """A message, or what an error says, in the language in use.
 
-    A text that is no message, as one read from a file, is translated if the catalogue has it word for word.
+    A text that is no message, as one read from a file, is translated if the catalogue has it word for word; a single
+    word never is, since it may name a setting.
     """
     return translate(text, _speech.catalogue.gettext)
 
@@ -81,7 +82,7 @@ def translate(text: str | BaseException, gettext: Callable[[str], str]) -> str:
     message = said(text) if isinstance(text, BaseException) else text
     if isinstance(message, Message):
         return message.translated(gettext)
-    return gettext(message) if message else ""
+    return gettext(message) if " " in message else message
 
 
 def language() -> str:

@@ -275,7 +275,7 @@ def test_more_than_a_decade_is_drawn_on_a_log_axis(highest, log):
 
 def test_rows_of_a_profile_stand_together():
     groups = by_profile(made())
-    assert list(groups) == [*(profile for profile, *_ in GUIDE), "h100"]
+    assert list(groups) == [*(profile for profile, *_others in GUIDE), "h100"]
     assert [row.kind for row in groups["cpu"]] == ["guide", "measured"]
     assert [row.kind for row in groups["rtx4090"]] == ["guide", "estimated"]
 
