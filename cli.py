@@ -1,4 +1,4 @@
-"""maskcache on the command line. Each command is a file of `commands/`.
+"""maskcache on the command line. The commands are in `commands/`.
 
 Nothing heavy is imported before a command runs, so that `--help` answers at once.
 """
@@ -45,23 +45,18 @@ from console.language import _
 @click.option("--yes", is_flag=True, help=message("Do not ask if there is no command."))
 @click.pass_context
 def main(context: click.Context, yes: bool) -> None:
-
     if context.invoked_subcommand is None:
         automatic(context, yes=yes)
     elif yes:
         raise click.UsageError(_("--yes is for maskcache without a command"))
 
 
-ROAD = (
+for command in (  # in the order in which a user meets them
     *(download, synth, preprocess, diff),  # make data
     *(quick, verify, analyze, batch),  # look at it
-    *(train, evaluate),
-    *(predict, export),
+    *(train, evaluate, predict, export),
     *(bench, estimate),  # measure
-)
-"""In the order in which a user meets them."""
-
-for command in ROAD:
+):
     main.add_command(command)
 
 

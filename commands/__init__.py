@@ -1,1 +1,1 @@
-"""The commands of `cli.py`, one a file: options, a configuration, one call, its words."""
+"""The commands of `cli.py`: options, a configuration, one call, and what it says."""

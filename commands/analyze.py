@@ -30,16 +30,12 @@ if TYPE_CHECKING:
 )
 @options.coco_or_cache
 @options.category
-@option("--picture", type=FILE, default=Path("analysis.png"), help=message("Draw the histograms into this file."))
-@option("--quality", is_flag=True, help=message("Read the photos, too, and score them and their persons' masks."))
+@option("--picture", "Draw the histograms into this file.", type=FILE, default=Path("analysis.png"))
+@option("--quality", "Read the photos, too, and score them and their persons' masks.", is_flag=True)
 @group(
     message("Options of --quality"),
-    option(
-        "--limit", default=2000, help=message("Score this many photos of each split, evenly over it; 0 scores all.")
-    ),
-    option(
-        "--side", default=384, help=message("Score a dataset for a network that sees images of this side, in pixels.")
-    ),
+    option("--limit", "Score this many photos of each split, evenly over it; 0 scores all.", default=2000),
+    option("--side", "Score a dataset for a network that sees images of this side, in pixels.", default=384),
     options.photos,
     options.thresholds,
 )
@@ -55,7 +51,6 @@ def analyze(
     quality: bool,
     **given: Any,
 ) -> None:
-
     from cache.index import CacheIndex
     from cache.reader import CacheReader
     from console.inspect import show_cache_statistics, show_statistics

@@ -1,4 +1,4 @@
-"""`cli.py` without a command: the whole road, with the defaults of its commands."""
+"""`cli.py` without a command: verify, preprocess and train with the defaults of these commands."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ def automatic(context: click.Context, *, yes: bool) -> None:
         context.obj = command.name  # an error names the options of this one
         context.invoke(command, **values)
 
-    said = _("Automatic mode, COCO/ to data/cache to runs/latest: `cli.py --help` shows the single commands.")
-    click.echo(f"{said}\n")
+    click.echo(
+        _("Automatic mode, COCO/ to data/cache to runs/latest: `cli.py --help` shows the single commands.") + "\n"
+    )
     cached, sound = (DEFAULT_CACHE / "index.json").exists(), True
     resume = RunFolder(DEFAULT_RUN).last_model.exists()
     if not cached:
@@ -41,10 +42,14 @@ def automatic(context: click.Context, *, yes: bool) -> None:
     chosen = profile("auto")
     plan = [] if sound else [_("leave out what is damaged")]
     if not cached:
-        said = _("preprocess {coco} at side {side} into {cache}")
-        plan.append(said.format(coco=DEFAULT_COCO, side=chosen.side, cache=DEFAULT_CACHE))
-    said = _("resume the run in {run} (profile {profile})") if resume else _("train {run} (profile {profile})")
-    plan.append(said.format(run=DEFAULT_RUN, profile=chosen.name))
+        values = {"coco": DEFAULT_COCO, "side": chosen.side, "cache": DEFAULT_CACHE}
+        plan.append(_("preprocess {coco} at side {side} into {cache}", **values))
+    values = {"run": DEFAULT_RUN, "profile": chosen.name}
+    plan.append(
+        _("resume the run in {run} (profile {profile})", **values)
+        if resume
+        else _("train {run} (profile {profile})", **values)
+    )
     question = f" {_('and')} ".join(plan)
     question = _("{question}?", question=f"{question[0].upper()}{question[1:]}")
     if not yes and not confirmed(f"\n{question}", default=sound):

@@ -21,26 +21,16 @@ MOST_COLUMNS = 6
     short_help=message("Draw one augmented batch as a contact sheet."),
     help=message("Draw one augmented batch with its masks over the images, as a contact sheet."),
 )
-@option("--cache", type=FOLDER, default=options.DEFAULT_CACHE, help=message("Take the batch from this cache."))
-@option(
-    "--coco",
-    type=FOLDER,
-    help=message("Take the batch from this dataset: a small cache is built of a few of its images."),
-)
+@option("--cache", "Take the batch from this cache.", type=FOLDER, default=options.DEFAULT_CACHE)
+@option("--coco", "Take the batch from this dataset: a small cache is built of a few of its images.", type=FOLDER)
 @options.photos
-@option("--split", default="train", help=message("Take the batch from this split, train or val."))
-@option("--batch-size", default=16, help=message("Put this many images in the batch."))
-@option("--augment", type=Level, default="light", help=message("Augment images this strongly."))
-@option("--loader", type=Backend, default="auto", help=message("Load with this backend."))
-@option("--seed", default=0, help=message("Seed the order and the augmentation."))
-@option(
-    "--picture", type=options.FILE, default=Path("batch.png"), help=message("Write the contact sheet to this file.")
-)
-@option(
-    "--gallery",
-    is_flag=True,
-    help=message("Draw what each augmentation level makes of the first few samples of --cache."),
-)
+@option("--split", "Take the batch from this split, train or val.", default="train")
+@option("--batch-size", "Put this many images in the batch.", default=16)
+@option("--augment", "Augment images this strongly.", type=Level, default="light")
+@option("--loader", "Load with this backend.", type=Backend, default="auto")
+@option("--seed", "Seed the order and the augmentation.", default=0)
+@option("--picture", "Write the contact sheet to this file.", type=options.FILE, default=Path("batch.png"))
+@option("--gallery", "Draw what each augmentation level makes of the first few samples of --cache.", is_flag=True)
 @options.as_json
 def batch(
     cache: Path,
@@ -52,7 +42,6 @@ def batch(
     as_json: bool,
     **given: Any,
 ) -> None:
-
     from console.batch import batch_lines, draw_batch, draw_dataset_batch, draw_gallery
 
     if gallery:

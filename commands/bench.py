@@ -29,64 +29,45 @@ from console.language import _
     message("Measurements"),
     option(
         "--suite",
+        "Run this suite; may be repeated.  [default: all but convolutions]",
         "suites",
         type=Suite,
         multiple=True,
-        help=message("Run this suite; may be repeated.  [default: all but convolutions]"),
     ),
-    option("--coco", type=FOLDER, help=message("Measure on this dataset.  [default: drawn people]")),
-    option("--cache", type=FOLDER, help=message("Load from this cache.  [default: a temporary one]")),
-    option("--images", default=45174, help=message("Count this many images in an epoch.")),
+    option("--coco", "Measure on this dataset.  [default: drawn people]", type=FOLDER),
+    option("--cache", "Load from this cache.  [default: a temporary one]", type=FOLDER),
+    option("--images", "Count this many images in an epoch.", default=45174),
     option(
-        "--seconds",
-        type=float,
-        help=message("Take about this many seconds for each measurement.  [default: 2; with --quick: 0.4]"),
+        "--seconds", "Take about this many seconds for each measurement.  [default: 2; with --quick: 0.4]", type=float
     ),
-    option("--quick", is_flag=True, help=message("Use fewer photos and less time: rough figures in two minutes.")),
+    option("--quick", "Use fewer photos and less time: rough figures in two minutes.", is_flag=True),
     options.threads,
-    option(
-        "--peers",
-        is_flag=True,
-        help=message("Measure other libraries' loaders on the same samples, too, in 15 minutes."),
-    ),
-    option(
-        "--peers-folder",
-        type=FOLDER,
-        default=Path("data/peers"),
-        help=message("Keep what --peers needs in this folder, 20 GB."),
-    ),
+    option("--peers", "Measure other libraries' loaders on the same samples, too, in 15 minutes.", is_flag=True),
+    option("--peers-folder", "Keep what --peers needs in this folder, 20 GB.", type=FOLDER, default=Path("data/peers")),
 )
 @group(
     message("Network"),
-    option("--profile", default="auto", help=message("Take the values of this profile, as in `train`.")),
+    option("--profile", "Take the values of this profile, as in `train`.", default="auto"),
     options.network,
-    option(
-        "--side", type=int, help=message("Use square images of this side.  [default: the cache's, else the profile's]")
-    ),
+    option("--side", "Use square images of this side.  [default: the cache's, else the profile's]", type=int),
     options.batch_size,
     options.precision,
     options.compiled,
 )
 @group(
     message("Reports"),
-    option("--json", "json_file", type=FILE, help=message("Write the report or the comparison to this file, too.")),
-    option("--markdown", "markdown_file", type=FILE, help=message("Write the tables to this file, too.")),
-    option("--html", "html_file", type=FILE, help=message("Write a page with charts to this file, too.")),
+    option("--json", "Write the report or the comparison to this file, too.", "json_file", type=FILE),
+    option("--markdown", "Write the tables to this file, too.", "markdown_file", type=FILE),
+    option("--html", "Write a page with charts to this file, too.", "html_file", type=FILE),
+    option("--plot", "Draw minutes per epoch by hardware into this .png or .svg.", "plot_file", type=FILE),
     option(
-        "--plot", "plot_file", type=FILE, help=message("Draw minutes per epoch by hardware into this .png or .svg.")
-    ),
-    option(
-        "--compare",
-        nargs=2,
-        type=FILE,
-        metavar=message("BEFORE AFTER"),
-        help=message("Only compare two reports that --json wrote."),
+        "--compare", "Only compare two reports that --json wrote.", nargs=2, type=FILE, metavar=message("BEFORE AFTER")
     ),
     option(
         "--max-regression",
+        "With --compare, exit with 1 if a row got worse by more than this and by more than the spread.",
         type=float,
         metavar=message("PERCENT"),
-        help=message("With --compare, exit with 1 if a row got worse by more than this and by more than the spread."),
     ),
 )
 def bench(
@@ -98,7 +79,6 @@ def bench(
     plot_file: Path | None,
     **given: Any,
 ) -> None:
-
     if compare:
         _compare(*compare, max_regression, json_file)
         return
@@ -140,8 +120,7 @@ def _compare(before: Path, after: Path, max_regression: float | None, json_file:
     for parameter in context.command.params:
         given = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
         if given and parameter.name not in ("compare", "max_regression", "json_file", "lang"):
-            said = _("--compare measures nothing; leave out {option}")
-            raise click.UsageError(said.format(option=parameter.opts[0]))
+            raise click.UsageError(_("--compare measures nothing; leave out {option}", option=parameter.opts[0]))
     from bench.compare import compare_files
     from console.compare import show_comparison
 

@@ -1,9 +1,4 @@
-"""`cli.py diff`.
-
-`cli.py quick`.
-
-`cli.py verify`.
-"""
+"""`cli.py quick`, `verify` and `diff`: whether a dataset and a cache are complete, sound and up to date."""
 
 from __future__ import annotations
 
@@ -17,30 +12,7 @@ import click
 from cache.messages import message
 from commands import options
 from commands.options import option
-
-
-@click.command(
-    short_help=message("List what has changed in the dataset since a cache was built."),
-    help=message(
-        "List what has changed in a dataset since CACHE was built from it, and which shards `preprocess` "
-        "would rebuild.\n\n"
-        "Nothing is written. The exit code is 1 if the cache is stale."
-    ),
-)
-@click.argument("cache", type=options.FOLDER)
-@option("--coco", type=options.FOLDER, default=options.DEFAULT_COCO, help=message("Compare with this dataset."))
-@options.content
-@options.as_json
-def diff(cache: Path, coco: Path, content: bool, as_json: bool) -> None:
-
-    from cache.index import CacheIndex
-    from console.build import diff_lines
-    from preprocess.build.changes import find_changes
-
-    changes = find_changes(cache, coco, content=content)
-    options.show(changes, lambda found: diff_lines(cache, coco, CacheIndex.load(cache).spec, found), as_json=as_json)
-    if not all(change.none for change in changes):
-        sys.exit(1)
+from console.language import _
 
 
 @click.command(
@@ -51,7 +23,6 @@ def diff(cache: Path, coco: Path, content: bool, as_json: bool) -> None:
 )
 @options.coco_or_cache
 def quick(coco: Path | None, cache: Path | None, as_json: bool) -> None:
-
     from console.inspect import show_structure
     from preprocess.check.structure import check_cache, check_structure
 
@@ -80,18 +51,14 @@ def quick(coco: Path | None, cache: Path | None, as_json: bool) -> None:
 )
 @options.coco_or_cache
 @options.selection
-@option("--repair", is_flag=True, help=message("Rebuild the damaged shards of --cache from --coco."))
-@option(
-    "--log", type=options.FOLDER, help=message("Write verification_<time>.log, which is JSON, to this folder, too.")
-)
+@option("--repair", "Rebuild the damaged shards of --cache from --coco.", is_flag=True)
+@option("--log", "Write verification_<time>.log, which is JSON, to this folder, too.", type=options.FOLDER)
 def verify(
     coco: Path | None, cache: Path | None, as_json: bool, repair: bool, log: Path | None, **selection: Any
 ) -> None:
-
     from bench.hardware import describe_machine
     from console.build import repair_lines
     from console.inspect import show_cache, show_dataset, show_machine
-    from console.language import _
     from console.progress import progress_bar
     from preprocess.build.build import repair_cache
     from preprocess.check.verify import verify_cache, verify_dataset
@@ -128,4 +95,27 @@ def verify(
         if "cache" in found:
             show_cache(found["cache"])
     if not ok:
+        sys.exit(1)
+
+
+@click.command(
+    short_help=message("List what has changed in the dataset since a cache was built."),
+    help=message(
+        "List what has changed in a dataset since CACHE was built from it, and which shards `preprocess` "
+        "would rebuild.\n\n"
+        "Nothing is written. The exit code is 1 if the cache is stale."
+    ),
+)
+@click.argument("cache", type=options.FOLDER)
+@option("--coco", "Compare with this dataset.", type=options.FOLDER, default=options.DEFAULT_COCO)
+@options.content
+@options.as_json
+def diff(cache: Path, coco: Path, content: bool, as_json: bool) -> None:
+    from cache.index import CacheIndex
+    from console.build import diff_lines
+    from preprocess.build.changes import find_changes
+
+    changes = find_changes(cache, coco, content=content)
+    options.show(changes, lambda found: diff_lines(cache, coco, CacheIndex.load(cache).spec, found), as_json=as_json)
+    if not all(change.none for change in changes):
         sys.exit(1)

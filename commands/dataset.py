@@ -1,7 +1,4 @@
-"""`cli.py download`.
-
-`cli.py synth`.
-"""
+"""`cli.py download` and `synth`, which make a dataset."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ from cache.choices import Split
 from cache.messages import message
 from commands import options
 from commands.options import FOLDER, option
+from console.language import _
 
 
 @click.command(
@@ -26,28 +24,14 @@ from commands.options import FOLDER, option
         "and a zip file of COCO beside them is unpacked instead of downloaded."
     ),
 )
+@option("--dir", "Put the dataset into this folder.", "root", type=options.FOLDER, default=options.DEFAULT_COCO)
 @option(
-    "--dir",
-    "root",
-    type=options.FOLDER,
-    default=options.DEFAULT_COCO,
-    help=message("Put the dataset into this folder."),
+    "--split", "Download this split; may be repeated.", "splits", type=Split, multiple=True, default=get_args(Split)
 )
-@option(
-    "--split",
-    "splits",
-    type=Split,
-    multiple=True,
-    default=get_args(Split),
-    help=message("Download this split; may be repeated."),
-)
-@option(
-    "--keep-archives", is_flag=True, help=message("Keep the zip files beside the dataset instead of deleting them.")
-)
-@option("--base-url", help=message("Download from a mirror at this URL.  [default: http://images.cocodataset.org]"))
+@option("--keep-archives", "Keep the zip files beside the dataset instead of deleting them.", is_flag=True)
+@option("--base-url", "Download from a mirror at this URL.  [default: http://images.cocodataset.org]")
 @options.as_json
 def download(base_url: str | None, as_json: bool, **given: Any) -> None:
-
     from console.download import DownloadPrinter, download_lines
     from preprocess.download.coco import download_coco
     from preprocess.download.plan import BASE_URL, DownloadConfig
@@ -61,12 +45,10 @@ def download(base_url: str | None, as_json: bool, **given: Any) -> None:
     help=message("Draw a small dataset of people into DIRECTORY, in the COCO layout."),
 )
 @click.argument("directory", type=FOLDER)
-@option("--images", default=400, help=message("Draw this many images, train and val together."))
-@option("--seed", default=0, help=message("Seed the drawing; the same seed gives the same pictures, bit for bit."))
+@option("--images", "Draw this many images, train and val together.", default=400)
+@option("--seed", "Seed the drawing; the same seed gives the same pictures, bit for bit.", default=0)
 def synth(directory: Path, images: int, seed: int) -> None:
-
     from console.build import synth_lines
-    from console.language import _
     from console.progress import progress_bar
     from preprocess.synth.dataset import SynthConfig, make_dataset
 

@@ -25,24 +25,21 @@ from console.language import _
 )
 @option(
     "--gpu",
+    'Estimate for this card, such as "RTX 4090". For one that is not listed, give the next three, too.',
     metavar=message("NAME"),
-    help=message('Estimate for this card, such as "RTX 4090". For one that is not listed, give the next three, too.'),
 )
-@option(
-    "--peak", type=float, help=message("Give the card this peak in TFLOP/s, in 16 bits with fp32 sums, or in fp32.")
-)
-@option("--bandwidth", type=float, help=message("Give the card's memory this bandwidth, in GB/s."))
-@option("--memory", type=float, help=message("Give the card this much memory, in GB."))
+@option("--peak", "Give the card this peak in TFLOP/s, in 16 bits with fp32 sums, or in fp32.", type=float)
+@option("--bandwidth", "Give the card's memory this bandwidth, in GB/s.", type=float)
+@option("--memory", "Give the card this much memory, in GB.", type=float)
 @options.network
-@option("--side", type=int, help=message("Use square images of this side, in pixels.  [default: the profile's]"))
+@option("--side", "Use square images of this side, in pixels.  [default: the profile's]", type=int)
 @options.batch_size
 @options.precision
 @options.compiled
-@option("--images", default=45174, help=message("Count this many images in an epoch."))
-@option("--check", is_flag=True, help=message("Predict each measured row from the others, too, and print the errors."))
+@option("--images", "Count this many images in an epoch.", default=45174)
+@option("--check", "Predict each measured row from the others, too, and print the errors.", is_flag=True)
 @options.as_json
 def estimate(gpu: str | None, images: int, check: bool, as_json: bool, **given: Any) -> None:
-
     from bench.calibration import calibrations
     from bench.estimate import card_of, estimate_profile, leave_one_out, profile_of
     from console.estimate import check_lines, estimate_dict, estimate_lines

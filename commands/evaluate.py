@@ -11,6 +11,7 @@ from cache.choices import Split
 from cache.messages import message
 from commands import options
 from commands.options import FOLDER, option
+from console.language import _
 
 
 @click.command(
@@ -24,21 +25,15 @@ from commands.options import FOLDER, option
     ),
 )
 @options.checkpoint
-@option("--cache", type=FOLDER, help=message("Score the images of this cache at its side."))
-@option("--coco", type=FOLDER, help=message("Score the photos of this dataset at their own size."))
+@option("--cache", "Score the images of this cache at its side.", type=FOLDER)
+@option("--coco", "Score the photos of this dataset at their own size.", type=FOLDER)
 @options.photos
-@option(
-    "--split", "splits", type=Split, multiple=True, default=["val"], help=message("Score this split; may be repeated.")
-)
-@option(
-    "--out", type=FOLDER, help=message("Write the results to this folder.  [default: eval-SPLIT in the run's folder]")
-)
+@option("--split", "Score this split; may be repeated.", "splits", type=Split, multiple=True, default=["val"])
+@option("--out", "Write the results to this folder.  [default: eval-SPLIT in the run's folder]", type=FOLDER)
 @options.inference
 @options.as_json
 def evaluate(splits: tuple[str, ...], out: Path | None, as_json: bool, **given: Any) -> None:
-
     from console.evaluate import eval_lines
-    from console.language import _
     from console.progress import progress_bar
     from train.evaluation.result import EvalConfig
     from train.evaluation.run import evaluate as run_evaluation

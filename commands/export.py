@@ -23,28 +23,20 @@ from commands.options import option
     ),
 )
 @options.checkpoint
-@option(
-    "--out",
-    type=options.FOLDER,
-    required=True,
-    help=message("Write model.onnx, model.pt2 and README.md to this folder."),
-)
+@option("--out", "Write model.onnx, model.pt2 and README.md to this folder.", type=options.FOLDER, required=True)
 @option(
     "--format",
+    "Write ONNX, which needs the extra [export], a program of torch.export, or both.",
     type=click.Choice([*get_args(ExportFormat), "all"]),
     default="all",
-    help=message("Write ONNX, which needs the extra [export], a program of torch.export, or both."),
 )
-@option("--opset", default=18, help=message("Use this operator set of ONNX, 18 to 23."))
-@option(
-    "--side", type=int, help=message("Compare and time with square images of this side.  [default: as in training]")
-)
-@option("--threads", default=0, help=message("Measure with this many CPU threads; 0 leaves the number to torch."))
-@option("--latency/--no-latency", default=True, help=message("Measure how long an image takes."))
-@option("--overwrite", is_flag=True, help=message("Replace files that are already there."))
+@option("--opset", "Use this operator set of ONNX, 18 to 23.", default=18)
+@option("--side", "Compare and time with square images of this side.  [default: as in training]", type=int)
+@option("--threads", "Measure with this many CPU threads; 0 leaves the number to torch.", default=0)
+@option("--latency/--no-latency", "Measure how long an image takes.", default=True)
+@option("--overwrite", "Replace files that are already there.", is_flag=True)
 @options.as_json
 def export(checkpoint: Path, as_json: bool, **given: Any) -> None:
-
     from console.evaluate import ExportPrinter, export_lines
     from export.config import ExportConfig
     from export.run import export as run_export

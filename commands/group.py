@@ -1,7 +1,4 @@
-"""Help and errors of click in the language in use.
-
-The group of all commands: their order, their language, their errors, Ctrl-C and SIGTERM.
-"""
+"""The group of all commands: their order, their language, their errors, Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
@@ -24,15 +21,17 @@ from console.progress import kernel_notes
 _METAVAR = re.compile(r"[A-Z][A-Z=]+(?: [A-Z]+)*(?:\.\.\.)?")
 """A word for a value, as `NAME=VALUE`; lists of choices are in lower case."""
 
-
-def let_click_speak() -> None:
-    """Have click look its own texts up where ours are: it has no catalogues, and asks gettext for the process's."""
-    for module in (click.core, click.decorators, click.exceptions, click.formatting, click.parser, click.types):
-        vars(module).update(_=_, ngettext=ngettext)
+_KEPT = {
+    "preprocess": message("Finished shards are kept: the same command continues."),
+    "download": message("What is there is kept: the same command continues."),
+    "predict": message("What is done is kept: the same command continues."),
+    None: message("What is done is kept: the same command continues."),
+}
+"""What a command leaves when it is stopped; `train` says it itself."""
 
 
 class SpokenFormatter(click.HelpFormatter):
-    """Writes help in the language in use."""
+    """Writes help in the language in use; click itself translates headings and the brackets behind an option's help."""
 
     def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
         """See `click.HelpFormatter`."""
@@ -53,40 +52,15 @@ def _names(text: str) -> str:
 
 
 def _help(text: str) -> str:
-    """An option's help. What click has put in brackets behind it is translated already."""
-    if not text:
-        return ""
     whole = _(text)
-    if whole != text or "  [" not in text:
-        return whole
-    said, _space, extra = text.rpartition("  [")
-    return f"{_(said) if said else ''}  [{extra}"
+    said, bracket, extra = text.rpartition("  [")
+    return _(said) + bracket + extra if whole == text and bracket else whole
 
 
 class SpokenContext(click.Context):
     """A context whose help is in the language in use."""
 
     formatter_class = SpokenFormatter
-
-
-def language_option() -> click.Option:
-    """`--lang`, which the group reads out of the command line before it is parsed."""
-    return click.Option(
-        ["--lang"],
-        type=click.Choice(LANGUAGES),
-        expose_value=False,
-        is_eager=True,
-        help=message("Language of the messages.  [default: MASKCACHE_LANG, else the locale, else English]"),
-    )
-
-
-_KEPT = {
-    "preprocess": message("Finished shards are kept: the same command continues."),
-    "download": message("What is there is kept: the same command continues."),
-    "predict": message("What is done is kept: the same command continues."),
-    "": message("What is done is kept: the same command continues."),
-}
-"""What a command leaves when it is stopped; `train` says it itself."""
 
 
 class FriendlyGroup(click.Group):
@@ -96,40 +70,43 @@ class FriendlyGroup(click.Group):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.params.append(language_option())
+        self.params.append(_language_option())
 
     def add_command(self, command: click.Command, name: str | None = None) -> None:
-        """Take a command, and let it speak."""
+        """Add a command, with the option `--lang` and help in the language in use."""
         command.context_class = SpokenContext
-        command.params.append(language_option())
+        command.params.append(_language_option())
         super().add_command(command, name)
 
     def list_commands(self, _context: click.Context) -> list[str]:
-        """In the order of the road, not of the alphabet."""
+        """Names in the order in which the commands were added, not of the alphabet."""
         return list(self.commands)
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Parse the command line and run; the language ends with it."""
-        let_click_speak()
+        # click has no catalogues of its own and would ask gettext for those of the process.
+        for module in (click.core, click.decorators, click.exceptions, click.formatting, click.parser, click.types):
+            vars(module).update(_=_, ngettext=ngettext)
         with speaking():
             return super().main(*arguments, **options)
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> click.Context:
         """Choose the language, then parse."""
         wanted, marks = chosen(args, os.environ), shows_marks(sys.stdout, os.environ)
-        use(wanted if wanted in LANGUAGES else of_locale(os.environ), marks=marks)
+        known = wanted in LANGUAGES
+        use(wanted if known else of_locale(os.environ), marks=marks)
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")  # a sign that cannot be shown is no reason to stop
-        if wanted not in LANGUAGES:
-            languages = listed(LANGUAGES, "or")
-            said = message(
-                "{variable}={value!r} is no language of maskcache; use {languages}",
-                variable=VARIABLE,
-                value=wanted,
-                languages=languages,
+        if not known:
+            raise click.UsageError(
+                _(
+                    "{variable}={value!r} is no language of maskcache; use {languages}",
+                    variable=VARIABLE,
+                    value=wanted,
+                    languages=listed(LANGUAGES, "or"),
+                )
             )
-            raise click.UsageError(translated(said))
         return super().make_context(info_name, args, *more, **extra)
 
     def invoke(self, context: click.Context) -> Any:
@@ -138,17 +115,31 @@ class FriendlyGroup(click.Group):
             with kernel_notes(), _interrupted_by_sigterm():
                 return super().invoke(context)
         except KeyboardInterrupt:
-            kept = _KEPT.get(context.invoked_subcommand or "")
+            kept = _KEPT.get(context.invoked_subcommand)
             click.echo("\n" + " ".join([_("Stopped."), *([_(kept)] if kept else [])]), err=True)
             sys.exit(130)
         except (ValueError, OSError) as error:
             if os.environ.get("MASKCACHE_TRACEBACK"):
                 raise
-            click.echo(_("error: {error}", error=translated(error)), err=True)
+            click.echo(_("error: {error}", error=error), err=True)
             if context.invoked_subcommand is None and context.obj and "--" in str(error):
-                said = _("The options that it names are those of `cli.py {command}`, which does this step alone.")
-                click.echo(said.format(command=context.obj), err=True)
+                hint = message(
+                    "The options that it names are those of `cli.py {command}`, which does this step alone.",
+                    command=context.obj,
+                )
+                click.echo(translated(hint), err=True)
             sys.exit(1)
+
+
+def _language_option() -> click.Option:
+    """`--lang`, which the group reads out of the command line before it is parsed."""
+    return click.Option(
+        ["--lang"],
+        type=click.Choice(LANGUAGES),
+        expose_value=False,
+        is_eager=True,
+        help=message("Language of the messages.  [default: MASKCACHE_LANG, else the locale, else English]"),
+    )
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from typing import Any, get_args
 import click
 
 from cache.choices import Device, ImageRule, NetworkName, Orientation, Precision
-from cache.messages import message
 from console.language import _
 
 DEFAULT_COCO = Path("COCO")
@@ -37,8 +36,8 @@ class Location(click.Path):
         if isinstance(value, str | Path):
             return super().convert(value, param, context)
         if self.local:
-            said = _("{value} is in object storage, and this has to be a folder of this machine")
-            self.fail(said.format(value=value), param, context)
+            said = _("{value} is in object storage, and this has to be a folder of this machine", value=value)
+            self.fail(said, param, context)
         return value
 
 
@@ -63,12 +62,16 @@ class AliasedOption(click.Option):
             self.opts = shown
 
 
-def option(*names: str, type: Any = None, aliases: Sequence[str] = (), **attributes: Any) -> Decorator:
-    """`click.option` whose type may be one of `cache.choices`, with the aliases of `AliasedOption`."""
+def option(
+    flag: str, help: str, *names: str, type: Any = None, aliases: Sequence[str] = (), **attributes: Any
+) -> Decorator:
+    """`click.option` with its help as the second argument, where Babel finds it, and with aliases that help hides.
+
+    The type may be one of `cache.choices`.
+    """
     choices = get_args(type)
-    return click.option(
-        *names, cls=AliasedOption, type=click.Choice(choices) if choices else type, aliases=aliases, **attributes
-    )
+    attributes |= {"cls": AliasedOption, "type": click.Choice(choices) if choices else type, "aliases": aliases}
+    return click.option(flag, *names, help=help, **attributes)
 
 
 def group(heading: str, *options: Decorator) -> Decorator:
@@ -85,11 +88,6 @@ def group(heading: str, *options: Decorator) -> Decorator:
     return decorate
 
 
-def combined(*options: Decorator) -> Decorator:
-    """Options as one decorator, for several commands to share."""
-    return group("Options", *options)
-
-
 class GroupedCommand(click.Command):
     """A command whose help lists its options in the groups of `group`, and those without one at the end."""
 
@@ -101,7 +99,7 @@ class GroupedCommand(click.Command):
             if row:
                 rows.setdefault(getattr(parameter, "heading", "Options"), []).append(row)
         for heading in sorted(rows, key="Options".__eq__):
-            with formatter.section(heading):
+            with formatter.section(_(heading)):
                 formatter.write_dl(rows[heading])
 
 
@@ -111,127 +109,105 @@ def _newest_checkpoint(context: click.Context, _option: click.Parameter, named: 
         return named
     newest = max(Path().glob(CHECKPOINTS), key=lambda path: path.stat().st_mtime, default=None)
     if newest is None:
-        said = _("There is no {pattern} here; train a network with `cli.py train`, or name one with --checkpoint")
-        raise click.UsageError(said.format(pattern=CHECKPOINTS), context)
+        said = _(
+            "There is no {pattern} here; train a network with `cli.py train`, or name one with --checkpoint",
+            pattern=CHECKPOINTS,
+        )
+        raise click.UsageError(said, context)
     click.echo(_("Checkpoint: {path} (the newest run)", path=newest), err=True)
     return newest
 
 
-as_json = option("--json", "as_json", is_flag=True, help=message("Print JSON instead of text."))
-content = option(
-    "--content", is_flag=True, help=message("Read the photos to find those that changed and kept their size.")
-)
-category = option("--category", default="person", help=message("Take the annotations of this COCO category."))
+as_json = option("--json", "Print JSON instead of text.", "as_json", is_flag=True)
+content = option("--content", "Read the photos to find those that changed and kept their size.", is_flag=True)
+category = option("--category", "Take the annotations of this COCO category.", default="person")
 batch_size = option(
-    "--batch-size",
-    aliases=["--batch"],
-    type=int,
-    help=message("Put this many images in a batch.  [default: the profile's]"),
+    "--batch-size", "Put this many images in a batch.  [default: the profile's]", aliases=["--batch"], type=int
 )
-precision = option(
-    "--precision", type=Precision, help=message("Compute convolutions in this format.  [default: the profile's]")
-)
-compiled = option("--compile/--no-compile", default=None, help=message("Use torch.compile.  [default: the profile's]"))
-threads = option(
-    "--threads", aliases=["--workers"], default=0, help=message("Use this many CPU threads; 0 uses one per processor.")
-)
+precision = option("--precision", "Compute convolutions in this format.  [default: the profile's]", type=Precision)
+compiled = option("--compile/--no-compile", "Use torch.compile.  [default: the profile's]", default=None)
+threads = option("--threads", "Use this many CPU threads; 0 uses one per processor.", aliases=["--workers"], default=0)
 checkpoint = option(
     "--checkpoint",
+    "Use this best_model.pth or last_model.pth.  [default: best_model.pth of the newest run]",
     aliases=["--model"],
     type=click.Path(path_type=Path),
     callback=_newest_checkpoint,
-    help=message("Use this best_model.pth or last_model.pth.  [default: best_model.pth of the newest run]"),
 )
 
-network = combined(
+network = group(
+    "Options",
     option(
         "--network",
+        "Use this network.  [default: the profile's]",
         "network_name",
         aliases=["--model"],
         type=NetworkName,
-        help=message("Use this network.  [default: the profile's]"),
     ),
     option(
         "--width",
+        "Give the first level this many channels, a multiple of 8.  [default: the profile's]",
         "network_width",
         type=int,
-        help=message("Give the first level this many channels, a multiple of 8.  [default: the profile's]"),
     ),
 )
 
-inference = combined(
-    option(
-        "--batch-size", default=0, help=message("Put this many images in a batch; 0 uses the batch size of training.")
-    ),
-    option("--device", type=Device, help=message("Run on this device.  [default: a GPU if there is one]")),
+inference = group(
+    "Options",
+    option("--batch-size", "Put this many images in a batch; 0 uses the batch size of training.", default=0),
+    option("--device", "Run on this device.  [default: a GPU if there is one]", type=Device),
     option(
         "--precision",
+        "Compute convolutions in this format.  [default: as in training, if the device supports it]",
         type=Precision,
-        help=message("Compute convolutions in this format.  [default: as in training, if the device supports it]"),
     ),
     threads,
 )
 """How a trained network is run."""
 
-coco_or_cache = combined(
-    option("--coco", type=FOLDER, help=message("Look at this dataset.  [default: COCO if no --cache]")),
-    option("--cache", type=CACHE, help=message("Look at this cache.")),
+coco_or_cache = group(
+    "Options",
+    option("--coco", "Look at this dataset.  [default: COCO if no --cache]", type=FOLDER),
+    option("--cache", "Look at this cache.", type=CACHE),
     as_json,
 )
 """What the commands look at that change nothing."""
 
-photos = combined(
+photos = group(
+    "Options",
     option(
         "--orientation",
+        "Say whether annotations were drawn on the stored pixels or on the photo turned upright by its EXIF. auto "
+        "decides by the sizes in the JSON; photos whose sizes leave it open are rejected.",
         type=Orientation,
         default="auto",
-        help=message(
-            "Say whether annotations were drawn on the stored pixels or on the photo turned upright by its EXIF. auto "
-            "decides by the sizes in the JSON; photos whose sizes leave it open are rejected."
-        ),
     ),
-    option("--outside", is_flag=True, help=message("Allow file names that lead out of the dataset's folder.")),
+    option("--outside", "Allow file names that lead out of the dataset's folder.", is_flag=True),
 )
 """How a dataset's photos are found and turned."""
 
-selection = combined(
+selection = group(
+    "Options",
     option(
         "--select",
+        "Take the images with a person annotation, those with a person that has keypoints, those with at least "
+        "ten labelled keypoints, or all images.",
         "rule",
         aliases=["--images"],
         type=ImageRule,
         default="person",
-        help=message(
-            "Take the images with a person annotation, those with a person that has keypoints, those with at least "
-            "ten labelled keypoints, or all images."
-        ),
     ),
     category,
     photos,
 )
 """Which images and annotations of a dataset count."""
 
-thresholds = combined(
-    option(
-        "--min-coverage",
-        default=15.0,
-        help=message("Set the threshold of coverage, the percent of the photo that is person."),
-    ),
-    option(
-        "--min-contrast",
-        default=60.0,
-        help=message("Set the threshold of contrast, how far colours differ across the outline."),
-    ),
-    option(
-        "--min-edge",
-        default=50.0,
-        help=message("Set the threshold of edge, how much of that difference lies at the outline."),
-    ),
-    option(
-        "--min-resolution",
-        default=70.0,
-        help=message("Set the threshold of resolution, how wide persons are for the network."),
-    ),
+thresholds = group(
+    "Options",
+    option("--min-coverage", "Set the threshold of coverage, the percent of the photo that is person.", default=15.0),
+    option("--min-contrast", "Set the threshold of contrast, how far colours differ across the outline.", default=60.0),
+    option("--min-edge", "Set the threshold of edge, how much of that difference lies at the outline.", default=50.0),
+    option("--min-resolution", "Set the threshold of resolution, how wide persons are for the network.", default=70.0),
 )
 
 

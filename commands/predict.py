@@ -36,70 +36,52 @@ if TYPE_CHECKING:
     message("Results"),
     option(
         "--out",
+        "Write the results to this folder; - is standard output.",
         type=click.Path(path_type=Path),
         required=True,
-        help=message("Write the results to this folder; - is standard output."),
     ),
     option(
         "--as",
+        "Write the photo with the mask as its alpha, the mask alone, or the persons before a --background.  "
+        "[default: cutout]",
         "kind",
         type=PredictKind,
-        help=message(
-            "Write the photo with the mask as its alpha, the mask alone, or the persons before a --background.  "
-            "[default: cutout]"
-        ),
     ),
     option(
         "--background",
+        "Put this behind the persons: #rrggbb, a CSS name, blur, blur:PERCENT (of the diagonal), or a picture.",
         metavar=message("WHAT"),
-        help=message(
-            "Put this behind the persons: #rrggbb, a CSS name, blur, blur:PERCENT (of the diagonal), or a picture."
-        ),
     ),
-    option(
-        "--format",
-        type=PredictFormat,
-        default="png",
-        help=message("Write photos in this format; jpeg is for composites only."),
-    ),
+    option("--format", "Write photos in this format; jpeg is for composites only.", type=PredictFormat, default="png"),
     option(
         "--video-format",
+        "Write a video's cutout, which has alpha, as VP9 for browsers or as ProRes 4444 for editing. Other videos "
+        "are H.264 in MP4.",
         type=VideoFormat,
         default="webm",
-        help=message(
-            "Write a video's cutout, which has alpha, as VP9 for browsers or as ProRes 4444 for editing. Other videos "
-            "are H.264 in MP4."
-        ),
     ),
-    option(
-        "--overwrite",
-        is_flag=True,
-        help=message("Replace results that are there.  [default: skip those made the same way]"),
-    ),
+    option("--overwrite", "Replace results that are there.  [default: skip those made the same way]", is_flag=True),
     options.as_json,
 )
 @group(
     message("Mask"),
-    option("--hard", is_flag=True, help=message("Make a mask of 0 and 255 instead of the probability.")),
-    option("--threshold", default=0.5, help=message("Take pixels above this as person, for --hard and the coverage.")),
-    option("--refine", is_flag=True, help=message("Draw the mask's edges along the photo's, by a guided filter.")),
+    option("--hard", "Make a mask of 0 and 255 instead of the probability.", is_flag=True),
+    option("--threshold", "Take pixels above this as person, for --hard and the coverage.", default=0.5),
+    option("--refine", "Draw the mask's edges along the photo's, by a guided filter.", is_flag=True),
     option(
         "--smooth",
+        "Weight earlier frames of a video by this where nothing moves, against flicker; 0 turns this off.",
         default=0.8,
-        help=message(
-            "Weight earlier frames of a video by this where nothing moves, against flicker; 0 turns this off."
-        ),
     ),
 )
 @group(
     message("Network"),
     options.checkpoint,
-    option("--side", type=int, help=message("Use square images of this side, in pixels.  [default: as in training]")),
+    option("--side", "Use square images of this side, in pixels.  [default: as in training]", type=int),
     options.inference,
 )
 @group(message("Quality"), options.thresholds)
 def predict(checkpoint: Path, kind: Any, as_json: bool, **given: Any) -> None:
-
     from console.predict import predict_lines
     from console.progress import progress_bar
     from predict.config import PredictConfig, PredictError

@@ -11,6 +11,7 @@ from cache.choices import Codec, Crowd, Fit, Split, Store
 from cache.messages import message
 from commands import options
 from commands.options import CACHE, DEFAULT_CACHE, DEFAULT_COCO, group, option
+from console.language import _
 
 
 def _comma_separated(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
@@ -29,56 +30,42 @@ def _comma_separated(_context: click.Context, _option: click.Parameter, given: t
 )
 @group(
     message("Data"),
-    option(
-        "--coco",
-        type=CACHE,
-        default=DEFAULT_COCO,
-        help=message("Read the dataset in this folder or at s3://BUCKET/FOLDER."),
-    ),
+    option("--coco", "Read the dataset in this folder or at s3://BUCKET/FOLDER.", type=CACHE, default=DEFAULT_COCO),
     option(
         "--split",
+        "Build this split, train or val; may be repeated.",
         "splits",
         aliases=["--splits"],
         multiple=True,
         default=get_args(Split),
         callback=_comma_separated,
-        help=message("Build this split, train or val; may be repeated."),
     ),
     options.selection,
     option(
         "--crowd",
+        "Leave crowd regions out of the loss, take them as persons, or take them as background.",
         type=Crowd,
         default="ignore",
-        help=message("Leave crowd regions out of the loss, take them as persons, or take them as background."),
     ),
-    option("--limit", default=0, help=message("Take this many images of each split, evenly over it; 0 takes all.")),
+    option("--limit", "Take this many images of each split, evenly over it; 0 takes all.", default=0),
 )
 @group(
     message("Cache"),
-    option(
-        "--out",
-        type=CACHE,
-        default=DEFAULT_CACHE,
-        help=message("Write the cache to this folder or to s3://BUCKET/FOLDER."),
-    ),
-    option("--side", default=384, help=message("Make square images of this side, in pixels, a multiple of 32.")),
-    option(
-        "--fit", type=Fit, default="letterbox", help=message("Keep the aspect and pad, or stretch to fill the square.")
-    ),
+    option("--out", "Write the cache to this folder or to s3://BUCKET/FOLDER.", type=CACHE, default=DEFAULT_CACHE),
+    option("--side", "Make square images of this side, in pixels, a multiple of 32.", default=384),
+    option("--fit", "Keep the aspect and pad, or stretch to fill the square.", type=Fit, default="letterbox"),
     option(
         "--image-codec",
+        "Store pixels in this form. auto takes raw if the cache then fits in half of memory, else JPEG.",
         type=click.Choice(["auto", *get_args(Codec)]),
         default="auto",
-        help=message("Store pixels in this form. auto takes raw if the cache then fits in half of memory, else JPEG."),
     ),
     option(
         "--store",
+        "Store shards in this format; both are equally fast. lmdb is one file per shard, raw or JPEG. zarr is raw "
+        "only, and any Zarr v3 reader opens it.",
         type=Store,
         default="lmdb",
-        help=message(
-            "Store shards in this format; both are equally fast. lmdb is one file per shard, raw or JPEG. zarr is raw "
-            "only, and any Zarr v3 reader opens it."
-        ),
     ),
 )
 @group(
@@ -86,21 +73,17 @@ def _comma_separated(_context: click.Context, _option: click.Parameter, given: t
     options.threads,
     option(
         "--cluster",
+        "Make the shards on the workers of a Dask cluster: tcp://HOST:8786, where `dask scheduler` listens, or "
+        "local:N for N processes of this machine. --threads then counts those of each shard, and 0 uses one.",
         metavar=message("ADDRESS"),
-        help=message(
-            "Make the shards on the workers of a Dask cluster: tcp://HOST:8786, where `dask scheduler` listens, or "
-            "local:N for N processes of this machine. --threads then counts those of each shard, and 0 uses one."
-        ),
     ),
-    option("--force", is_flag=True, help=message("Build anew: replace a cache that is damaged or made otherwise.")),
+    option("--force", "Build anew: replace a cache that is damaged or made otherwise.", is_flag=True),
     options.content,
-    option("--strict", is_flag=True, help=message("Fail, and leave the cache unfinished, if an image is rejected.")),
+    option("--strict", "Fail, and leave the cache unfinished, if an image is rejected.", is_flag=True),
 )
 def preprocess(image_codec: str, threads: int, cluster: str | None, **given: Any) -> None:
-
     from cache.spec import CacheSpec
     from console.build import build_lines
-    from console.language import _
     from console.progress import progress_bar
     from preprocess.build.build import BuildConfig, build_cache
     from preprocess.cluster.address import ClusterAddress

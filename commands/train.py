@@ -26,146 +26,103 @@ from commands.options import CACHE, DEFAULT_CACHE, DEFAULT_RUN, FILE, FOLDER, gr
 )
 @group(
     message("Data"),
-    option(
-        "--cache",
-        type=CACHE,
-        default=DEFAULT_CACHE,
-        help=message("Train on the cache in this folder or at s3://BUCKET/FOLDER."),
-    ),
-    option(
-        "--side",
-        aliases=["--image-size"],
-        type=int,
-        help=message("Refuse a cache of another side than this, in pixels."),
-    ),
-    option("--augment", type=Level, default="light", help=message("Augment images this strongly.")),
+    option("--cache", "Train on the cache in this folder or at s3://BUCKET/FOLDER.", type=CACHE, default=DEFAULT_CACHE),
+    option("--side", "Refuse a cache of another side than this, in pixels.", aliases=["--image-size"], type=int),
+    option("--augment", "Augment images this strongly.", type=Level, default="light"),
     option(
         "--order",
+        "Shuffle over all images (global), or so that only a few shards are needed at a time (windowed). auto is "
+        "windowed for a URL.",
         type=Order,
         default="auto",
-        help=message(
-            "Shuffle over all images (global), or so that only a few shards are needed at a time (windowed). auto is "
-            "windowed for a URL."
-        ),
     ),
-    option("--window", default=16, help=message("Mix this many shards in the windowed order.")),
-    option(
-        "--cache-dir",
-        type=FOLDER,
-        help=message("Keep shards of a URL in this folder.  [default: $MASKCACHE_CACHE_DIR]"),
-    ),
+    option("--window", "Mix this many shards in the windowed order.", default=16),
+    option("--cache-dir", "Keep shards of a URL in this folder.  [default: $MASKCACHE_CACHE_DIR]", type=FOLDER),
     option(
         "--cache-size",
+        "Keep at most this much, such as 50GB.  [default: half of what is free]",
         metavar=message("SIZE"),
-        help=message("Keep at most this much, such as 50GB.  [default: half of what is free]"),
     ),
-    option("--in-place", is_flag=True, help=message("Read Zarr shards of a URL without keeping them.")),
-    option(
-        "--on-bad-record", type=OnBadRecord, default="stop", help=message("Stop at a bad record, or skip and count it.")
-    ),
+    option("--in-place", "Read Zarr shards of a URL without keeping them.", is_flag=True),
+    option("--on-bad-record", "Stop at a bad record, or skip and count it.", type=OnBadRecord, default="stop"),
 )
 @group(
     message("Network"),
     options.network,
     option(
         "--encoder",
+        "Give --network unet this pretrained encoder of timm, which needs the extra [timm].",
         "network_encoder",
         metavar="timm:NAME",
-        help=message("Give --network unet this pretrained encoder of timm, which needs the extra [timm]."),
     ),
     option(
         "--encoder-weights",
+        "Download the encoder's weights (auto continues if that fails), start from scratch, or read a file.",
         default="auto",
         metavar="auto|none|FILE",
-        help=message(
-            "Download the encoder's weights (auto continues if that fails), start from scratch, or read a file."
-        ),
     ),
-    option("--dropout", "network_dropout", default=0.0, help=message("Drop this share of the deepest features.")),
+    option("--dropout", "Drop this share of the deepest features.", "network_dropout", default=0.0),
 )
 @group(
     message("Optimization"),
-    option("--epochs", default=100, help=message("Pass this many times over the training images.")),
+    option("--epochs", "Pass this many times over the training images.", default=100),
     options.batch_size,
-    option(
-        "--global-batch",
-        type=int,
-        help=message("Share this many images among all ranks instead of --batch-size for each."),
-    ),
-    option("--accumulation", default=1, help=message("Add up the gradients of this many batches for each update.")),
-    option("--optimizer", type=OptimizerName, default="adamw", help=message("Use this optimizer.")),
-    option(
-        "--learning-rate", "--lr", type=float, help=message("Set the peak learning rate.  [default: 1e-3; sgd: 1e-2]")
-    ),
+    option("--global-batch", "Share this many images among all ranks instead of --batch-size for each.", type=int),
+    option("--accumulation", "Add up the gradients of this many batches for each update.", default=1),
+    option("--optimizer", "Use this optimizer.", type=OptimizerName, default="adamw"),
+    option("--learning-rate", "Set the peak learning rate.  [default: 1e-3; sgd: 1e-2]", "--lr", type=float),
     option(
         "--weight-decay",
+        "Set the weight decay of the convolution kernels.  [default: 1e-2; adam: 1e-6; sgd: 1e-4]",
         type=float,
-        help=message("Set the weight decay of the convolution kernels.  [default: 1e-2; adam: 1e-6; sgd: 1e-4]"),
     ),
-    option("--momentum", default=0.9, help=message("Set the momentum of sgd.")),
-    option(
-        "--scheduler", type=Scheduler, default="cosine_annealing", help=message("Change the learning rate in this way.")
-    ),
-    option("--loss", type=LossName, default="bce_dice", help=message("Minimize this loss.")),
+    option("--momentum", "Set the momentum of sgd.", default=0.9),
+    option("--scheduler", "Change the learning rate in this way.", type=Scheduler, default="cosine_annealing"),
+    option("--loss", "Minimize this loss.", type=LossName, default="bce_dice"),
     option(
         "--average",
+        "Validate and save a moving average of the weights with this decay; 0 uses the weights as they are.",
         aliases=["--ema"],
         default=0.0,
-        help=message(
-            "Validate and save a moving average of the weights with this decay; 0 uses the weights as they are."
-        ),
     ),
-    option(
-        "--patience", default=0, help=message("Stop after this many epochs without a better IoU; 0 never stops early.")
-    ),
+    option("--patience", "Stop after this many epochs without a better IoU; 0 never stops early.", default=0),
 )
 @group(
     message("Hardware"),
     option(
         "--profile",
+        "Use the values for rtx4090, rtx3080, gtx1080, gtx1060, a100, h100, h200 or cpu; auto finds what is here.",
         default="auto",
-        help=message(
-            "Use the values for rtx4090, rtx3080, gtx1080, gtx1060, a100, h100, h200 or cpu; auto finds what is here."
-        ),
     ),
     options.precision,
     options.compiled,
-    option("--loader", type=Backend, help=message("Load with this backend.  [default: the profile's]")),
+    option("--loader", "Load with this backend.  [default: the profile's]", type=Backend),
     option(
         "--threads",
+        "Use this many CPU threads; 0 uses one per processor.  [default: the profile's]",
         aliases=["--workers"],
         type=int,
-        help=message("Use this many CPU threads; 0 uses one per processor.  [default: the profile's]"),
     ),
-    option("--prefetch", default=2, help=message("Prepare this many batches in advance.")),
-    option("--pin-memory/--no-pin-memory", default=True, help=message("Prepare batches in pinned memory, for a GPU.")),
-    option(
-        "--deterministic/--no-deterministic", default=False, help=message("Use only kernels that repeat bit for bit.")
-    ),
+    option("--prefetch", "Prepare this many batches in advance.", default=2),
+    option("--pin-memory/--no-pin-memory", "Prepare batches in pinned memory, for a GPU.", default=True),
+    option("--deterministic/--no-deterministic", "Use only kernels that repeat bit for bit.", default=False),
 )
 @group(
     message("Run"),
-    option(
-        "--out", type=FOLDER, default=DEFAULT_RUN, help=message("Write checkpoints, plots and logs to this folder.")
-    ),
-    option("--resume", is_flag=True, help=message("Continue the run in --out with the very next batch.")),
-    option("--config", "file", type=FILE, help=message("Read settings from a TOML file or the config.json of a run.")),
+    option("--out", "Write checkpoints, plots and logs to this folder.", type=FOLDER, default=DEFAULT_RUN),
+    option("--resume", "Continue the run in --out with the very next batch.", is_flag=True),
+    option("--config", "Read settings from a TOML file or the config.json of a run.", "file", type=FILE),
     option(
         "--set",
+        "Change any setting, also by another tool's name (num_epochs=50); may be repeated.",
         "assignments",
         multiple=True,
         metavar=message("NAME=VALUE"),
-        help=message("Change any setting, also by another tool's name (num_epochs=50); may be repeated."),
     ),
-    option("--seed", default=0, help=message("Seed the weights, the order and the augmentation.")),
-    option(
-        "--wandb",
-        metavar=message("PROJECT"),
-        help=message("Log to this project at Weights & Biases; needs the extra [wandb]."),
-    ),
+    option("--seed", "Seed the weights, the order and the augmentation.", default=0),
+    option("--wandb", "Log to this project at Weights & Biases; needs the extra [wandb].", metavar=message("PROJECT")),
 )
 def train(file: Path | None, assignments: tuple[str, ...], resume: bool, **flags: Any) -> None:
-
     from cache.storage import place
     from console.train import TrainPrinter, end_lines
     from train.loop import fit

@@ -21,7 +21,8 @@ from console.language import DOMAIN, ENGLISH, LANGUAGES, LOCALE
 
 ROOT = Path(__file__).parents[1]
 _OTHERS = [language for language in LANGUAGES if language != ENGLISH]
-_PLURALS = {"ngettext": (1, 2), "count": (2, 3)}
+_POSITIONS = {"ngettext": (1, 2), "count": (2, 3), "option": (2,)}
+"""Functions whose message is not their first argument: the positions of singular and plural, or of the help."""
 
 FOREIGN = (
     # click: its help
@@ -73,7 +74,7 @@ def extract() -> Catalog:
     """A catalogue of all messages, without translations."""
     catalogue = Catalog(project=DOMAIN, domain=DOMAIN, version="0", copyright_holder="maskcache contributors")
     files = source_files()
-    keywords = {**dict.fromkeys(("_", "message", *error_names(files))), **_PLURALS}
+    keywords = {**dict.fromkeys(("_", "message", *error_names(files))), **_POSITIONS}
     for path in files:
         for _line, text, _comments, _context in extract_from_file("python", path, keywords=keywords):
             catalogue.add(text, locations=[(path.relative_to(ROOT).as_posix(), 0)])
