@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import maskcache
+from loader.batch import LoaderConfig
 from model.network import NetworkConfig, build_network
 from predict.config import PredictConfig
 from predict.plan import plan_jobs
@@ -26,7 +27,7 @@ SIDE = 64
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "best_model.pth"
-    config = TrainConfig(cache=path, out=path, network=NetworkConfig(width=8), batch_size=4)
+    config = TrainConfig(loader=LoaderConfig(cache=path, batch_size=4), out=path, network=NetworkConfig(width=8))
     torch.manual_seed(0)
     weights = build_network(config.network).state_dict()
     save_checkpoint(path, Checkpoint(config=config, fingerprint="", side=SIDE, results=(), network=weights))
