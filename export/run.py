@@ -27,7 +27,6 @@ from export.check import (
     load_file,
     measure,
     refuses_other_sizes,
-    torch_threads,
     versions,
 )
 from export.config import CARD, FILES, ExportConfig, ExportError, reason_of
@@ -38,6 +37,7 @@ from model.base import check_side
 from train.checkpoint import load_checkpoint
 from train.hardware import describe, read_hardware
 from train.predictor import load_predictor
+from train.process import torch_threads
 
 Step = Literal["trace", "write", "compare", "measure"]
 Tell = Callable[[Step, ExportFormat | None], object]

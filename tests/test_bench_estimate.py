@@ -26,7 +26,8 @@ from bench.report import BenchError, Row
 from bench.roofline import CARDS, COPIED, Card, Roof, find_card, implied_efficiency, memory_bound_share, step_seconds
 from bench.suites.model import count_flops
 from cli import main
-from model import LOSSES, NetworkConfig, build_network
+from model.loss import LOSSES
+from model.network import NetworkConfig, build_network
 from train.profiles import PROFILES
 
 SMALL = NetworkConfig(name="resunet", width=8)

@@ -31,7 +31,8 @@ from export.network import _constant_padding
 from export.record import read_record
 from export.write import EXTRA_FILE, write_program
 from loader.batch import LoaderConfig
-from model import NetworkConfig, Scores, build_network
+from model.metrics import Scores
+from model.network import NetworkConfig, build_network
 from preprocess.build.build import BuildConfig, build_cache
 from train.checkpoint import Checkpoint, Continuation, Progress, load_checkpoint, random_state, save_checkpoint
 from train.config import TrainConfig

@@ -58,7 +58,7 @@ def test_each_name_is_there_typed_and_documented():
     assert sorted(alias.name for node in typed.body for alias in node.names) == sorted(maskcache.__all__)
     for name in maskcache.__all__:
         assert getattr(maskcache, name).__doc__
-    for package in ("maskcache", *maskcache._PACKAGES):  # a type checker follows the names into these
+    for package in ("maskcache", *maskcache._PREDICTING):  # a type checker follows the names into these
         assert (ROOT / package / "py.typed").is_file()
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         maskcache.nothing  # noqa: B018
@@ -69,17 +69,26 @@ def test_its_import_loads_no_library_that_takes_time(python):
     assert python(code) == ("[]\n", "")
 
 
-@pytest.mark.parametrize("name", ["loader", "train"])
-def test_a_module_that_hides_ours_is_named_with_the_remedy(python, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("cache", "Batch"), ("loader", "open_loader"), ("train", "remove_background")]
+)
+def test_a_module_that_hides_ours_is_named_with_the_remedy(python, tmp_path, name, wanted):
     (tmp_path / f"{name}.py").write_text("raise SystemExit('it was imported')\n")
-    assert python("import maskcache")[1] == (
+    assert python(f"from maskcache import {wanted}")[1] == (
         f"ImportError: {tmp_path / name}.py hides maskcache's package {name!r}; rename it, or move it off sys.path"
     )
 
 
-def test_a_folder_without_code_hides_nothing(python, tmp_path):
-    (tmp_path / "cache" / "train").mkdir(parents=True)
-    assert python("import maskcache") == ("", "")
+def test_a_module_hides_nothing_that_is_not_needed(python, tmp_path):
+    (tmp_path / "train.py").write_text("raise SystemExit('it was imported')\n")
+    (tmp_path / "cache" / "train").mkdir(parents=True)  # a folder without code is no module
+    code = "from maskcache import Batch, LoaderConfig, open_loader; import sys; print(sorted(sys.modules))"
+    loaded, errors = python(code)
+    assert errors == ""
+    ours = {path.parent.name for path in ROOT.glob("*/__init__.py")} & {
+        name.partition(".")[0] for name in ast.literal_eval(loaded)
+    }
+    assert ours == {"maskcache", *maskcache._LOADING}
 
 
 def test_a_photo_loses_its_background_as_by_the_command(checkpoint, photo, tmp_path):

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import NetworkConfig, NetworkName, SegmentationNetwork, build_network
+from cache.choices import NetworkName
+from model.base import SegmentationNetwork
+from model.network import NetworkConfig, build_network
 from model.unets import LEVELS, OPEN, AttentionGate, AttentionUNet, UNet
 
 

@@ -10,8 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from model import EncoderError, NetworkConfig, bce_dice, build_network, start_encoder
 from model.blocks import concat
+from model.encoder_unet import EncoderError, start_encoder
+from model.loss import bce_dice
+from model.network import NetworkConfig, build_network
 
 PYRAMIDS = ["test_resnet", "test_efficientnet", "test_convnext", "test_byobnet"]
 """timm's own test models: the last two begin at a quarter of the size, or have no stem that is a plain convolution."""

@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model import NetworkConfig, NetworkName, SegmentationNetwork, bce_dice, build_network
+from cache.choices import NetworkName
+from model.base import SegmentationNetwork
 from model.blocks import UpConv, concat
+from model.loss import bce_dice
+from model.network import NetworkConfig, build_network
 
 NAMES: tuple[NetworkName, ...] = get_args(NetworkName)
 FORMATS = [torch.channels_last, torch.contiguous_format]

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model import LOSSES
-from model.loss import DICE_SMOOTHING, cross_entropy, focal, soft_dice
+from model.loss import DICE_SMOOTHING, LOSSES, cross_entropy, focal, soft_dice
 
 SHAPE = (3, 1, 16, 16)
 NAMES = sorted(LOSSES)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import classification
 
-from model import Scores, count_pixels
+from model.metrics import Scores, count_pixels
 
 SHAPE = (4, 1, 24, 24)
 IGNORED = -1

@@ -10,19 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from model import (
-    NETWORKS,
-    NetworkConfig,
-    NetworkName,
-    Scores,
-    SegmentationNetwork,
-    bce_dice,
-    build_network,
-    check_side,
-    count_pixels,
-)
-from model.base import IMAGENET_MEAN, IMAGENET_STD, PERSON_PRIOR, Normalise
+from cache.choices import NetworkName
+from model.base import IMAGENET_MEAN, IMAGENET_STD, PERSON_PRIOR, Normalise, SegmentationNetwork, check_side
 from model.blocks import ResidualBlock
+from model.loss import bce_dice
+from model.metrics import Scores, count_pixels
+from model.network import NETWORKS, NetworkConfig, build_network
 from model.unets import AttentionGate
 
 NAMES: tuple[NetworkName, ...] = get_args(NetworkName)
@@ -258,12 +251,3 @@ def test_importing_the_package_is_cheap(start_child):
     child = start_child([sys.executable, "-c", code])
     _, errors = child.communicate()
     assert child.returncode == 0, errors
-
-
-def test_every_name_handed_on_exists():
-    import model
-
-    for name in model.__all__:
-        assert getattr(model, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = model.nothing

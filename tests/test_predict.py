@@ -24,7 +24,8 @@ import predict.pipeline
 import train.predictor
 from cli import main
 from loader.batch import LoaderConfig
-from model import NetworkConfig, SegmentationNetwork, build_network
+from model.base import SegmentationNetwork
+from model.network import NetworkConfig, build_network
 from predict.background import Colour
 from predict.config import PredictConfig, PredictError
 from predict.mask import certainty

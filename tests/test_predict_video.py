@@ -16,7 +16,8 @@ from PIL import Image
 import train.predictor
 from cli import main
 from loader.batch import LoaderConfig
-from model import NetworkConfig, SegmentationNetwork, build_network
+from model.base import SegmentationNetwork
+from model.network import NetworkConfig, build_network
 from predict.config import PredictConfig, PredictError
 from predict.pipeline import Square
 from predict.plan import plan_jobs

@@ -16,7 +16,8 @@ from cache.spec import CacheSpec
 from cli import main
 from loader import LoaderConfig, open_loader
 from loader.order import epoch_order
-from model import NetworkConfig, bce_dice
+from model.loss import bce_dice
+from model.network import NetworkConfig
 from preprocess.build.build import BuildConfig, build_cache
 from preprocess.synth.dataset import SynthConfig, make_dataset
 from train.checkpoint import load_checkpoint, load_network

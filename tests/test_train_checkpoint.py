@@ -10,7 +10,8 @@ from PIL import Image
 
 from cli import main
 from loader.batch import LoaderConfig
-from model import NetworkConfig, Scores, build_network
+from model.metrics import Scores
+from model.network import NetworkConfig, build_network
 from train.checkpoint import (
     KIND,
     Checkpoint,

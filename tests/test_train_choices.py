@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 import train.loop
 from cache.spec import CacheSpec
-from model import NetworkConfig, build_network
+from model.network import NetworkConfig, build_network
 from preprocess.build.build import BuildConfig, build_cache
 from preprocess.synth.dataset import SynthConfig, make_dataset
 from train.batch_size import search_batch_size, try_step

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cache.remote.folder import FolderConfig
 from loader.augment import AugmentConfig
 from loader.batch import LoaderConfig
-from model import NetworkConfig
+from model.network import NetworkConfig
 from train.config import FREE, SETTINGS, TrainConfig, TrainConfigError
 from train.optimizer import learning_rate, plateau_factor
 from train.profiles import from_profile, profile

@@ -15,8 +15,10 @@ from cache.reader import CacheReader
 from cache.spec import CacheSpec
 from console.evaluate import eval_lines
 from loader import LoaderConfig, open_loader
-from model import LOSSES, NetworkConfig, SegmentationNetwork, build_network
+from model.base import SegmentationNetwork
+from model.loss import LOSSES
 from model.metrics import BoundaryScores, boundary_tolerance, count_boundary
+from model.network import NetworkConfig, build_network
 from preprocess.build.build import BuildConfig, build_cache
 from preprocess.image import read_rgb
 from train.checkpoint import Checkpoint, CheckpointError, save_checkpoint

@@ -12,7 +12,7 @@ import train.loop
 from cache.errors import CacheError
 from cache.spec import CacheSpec
 from loader import LoaderConfig, open_loader
-from model import NetworkConfig
+from model.network import NetworkConfig
 from model.unets import ResUNet
 from preprocess.build.build import BuildConfig, build_cache
 from preprocess.synth.dataset import SynthConfig, make_dataset

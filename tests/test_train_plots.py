@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from model import Scores
+from model.metrics import Scores
 from train.plots import SamplePrediction, choose_samples, plot_confusion, plot_curves, plot_metrics, plot_samples
 from train.result import EpochResult, best_epoch
 

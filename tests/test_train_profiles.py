@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from model import build_network
+from model.network import build_network
 from train.config import TrainConfig
 from train.hardware import Gpu, Hardware, HardwareError, read_hardware
 from train.profiles import PROFILES, adapt, auto, cpu, from_profile, profile

@@ -13,8 +13,8 @@ import torch
 
 from cache.spec import CacheSpec
 from loader import LoaderConfig, open_loader
-from model import NetworkConfig
 from model.metrics import Scores, count_pixels
+from model.network import NetworkConfig
 from preprocess.build.build import BuildConfig, build_cache
 from preprocess.synth.dataset import SynthConfig, make_dataset
 from train.checkpoint import load_checkpoint, load_network

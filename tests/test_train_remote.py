@@ -13,7 +13,7 @@ from cache.spec import CacheSpec
 from cache.storage import Retries, StorageUrl
 from commands.train import train
 from loader.batch import LoaderConfig
-from model import NetworkConfig
+from model.network import NetworkConfig
 from preprocess.build.build import BuildConfig, build_cache
 from train.checkpoint import load_checkpoint
 from train.config import TrainConfig

@@ -16,7 +16,7 @@ import train.run
 from cache.spec import CacheSpec
 from loader import open_loader
 from loader.batch import LoaderConfig
-from model import NetworkConfig
+from model.network import NetworkConfig
 from preprocess.build.build import BuildConfig, build_cache
 from preprocess.synth.dataset import SynthConfig, make_dataset
 from train.checkpoint import load_checkpoint, save_checkpoint

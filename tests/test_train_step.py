@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics.classification import BinaryJaccardIndex
 
-from model import LOSSES, NetworkConfig, bce_dice
+from model.loss import LOSSES, bce_dice
 from model.metrics import Scores
+from model.network import NetworkConfig
 from train.optimizer import WeightAverage, build_optimizer
 from train.step import EvalStep, TrainStep, prepare_network
 

@@ -6,7 +6,7 @@ from tensorboard.summary.writer import event_file_writer
 
 import train.trackers
 from loader.batch import LoaderConfig
-from model import Scores
+from model.metrics import Scores
 from train.config import TrainConfig
 from train.folder import RunFolder
 from train.result import EpochResult, StartInfo

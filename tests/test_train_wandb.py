@@ -7,7 +7,7 @@ import pytest
 
 from cache.spec import CacheSpec
 from loader.batch import LoaderConfig
-from model import NetworkConfig
+from model.network import NetworkConfig
 from preprocess.build.build import BuildConfig, build_cache
 from preprocess.synth.dataset import SynthConfig, make_dataset
 from train.config import TrainConfig, TrainConfigError

@@ -20,7 +20,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from cli import main
 from loader.batch import LoaderConfig
-from model import NetworkConfig, build_network
+from model.network import NetworkConfig, build_network
 from preprocess.synth.dataset import SynthConfig, make_dataset
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.config import TrainConfig

@@ -16,7 +16,8 @@ import train.predictor
 import webpage.network
 import webpage.session
 from loader.batch import LoaderConfig
-from model import NetworkConfig, SegmentationNetwork, build_network
+from model.base import SegmentationNetwork
+from model.network import NetworkConfig, build_network
 from train.checkpoint import Checkpoint, load_network, save_checkpoint
 from train.config import TrainConfig
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cli import main
 from loader.batch import LoaderConfig
-from model import NetworkConfig, build_network
+from model.network import NetworkConfig, build_network
 from predict.background import parse_background
 from predict.mask import draw_mask
 from predict.photo import decode_photo

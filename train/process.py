@@ -105,6 +105,17 @@ def kernels(*, deterministic: bool) -> Iterator[None]:
         torch.backends.cudnn.benchmark = before[1]
 
 
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use this many threads of the CPU within the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def keep_freed_memory() -> bool:
     """Tell glibc's allocator to keep what is freed instead of giving it back to the kernel; returns whether it could.
 

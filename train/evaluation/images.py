@@ -34,6 +34,7 @@ from preprocess.image import FitBox, fit_box, place_image, restore_mask
 from train.evaluation.result import EvalError, ImageScore, Size, SizeReport, ThresholdCounts
 from train.plots import SamplePrediction
 from train.predictor import Predictor
+from train.process import torch_threads
 
 U8 = npt.NDArray[np.uint8]
 
@@ -284,14 +285,10 @@ def score_images(view: EvalImages, advance: Callable[[int], object]) -> SizeRepo
     for batch in view.batches():
         # Counting is many short operations on one image. Shared out, each waits for its slowest thread: ten times as
         # long, measured, where other threads are reading.
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        with torch_threads(1):
             images += _score_batch(batch)
             for one in batch:
                 thresholds.update(one.probability, one.person, one.ignore)
-        finally:
-            torch.set_num_threads(threads)
         advance(len(images) + len(view.rejections))
     if not images:
         reason = view.rejections[-1].reason if view.rejections else message("there is none")
