@@ -92,14 +92,14 @@ def predict(checkpoint: Path, kind: Any, as_json: bool, **given: Any) -> None:
     quality = QualityThresholds(**options.taken(given, "min_"))
     kind = kind or ("composite" if given["background"] else "cutout")
     try:
-        config = PredictConfig(model=checkpoint, kind=kind, quality=quality, **given)
+        config = PredictConfig(checkpoint=checkpoint, kind=kind, quality=quality, **given)
         plan = plan_jobs(config)
     except PredictError as error:
         raise click.UsageError(str(error)) from None
     if as_json and config.to_standard_output:
         raise click.UsageError(_("standard output can hold the result or --json; name a folder with --out"))
     with ExitStack() as bars:
-        update = bars.enter_context(progress_bar(_("Predicting"))) if plan.jobs else None
+        update = bars.enter_context(progress_bar(_("Predicting"))) if plan.photos else None
 
         def watch(job: Job) -> AbstractContextManager[Callable[[int, int], None]]:
             bars.close()  # a terminal shows one at a time

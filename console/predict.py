@@ -7,7 +7,7 @@ from cache.messages import message
 from console.language import _, ngettext, translated
 from console.quality import summary_line
 from console.text import at_most, bulleted, count, duration, figure, rejected
-from predict.result import PhotoResult, PredictReport, VideoResult
+from predict.config import PhotoResult, PredictReport, VideoResult
 
 SHOWN = 10
 """Photos that are named, of each kind that wants naming."""
@@ -30,7 +30,7 @@ def predict_lines(report: PredictReport) -> list[str]:
         lines += _named(_("⚠️  {photos} left out:", photos=count(len(names), *words)), names)
     there = _("   - {results} there already, --overwrite makes them anew:")
     lines += _named(there.format(results=count(len(skipped), "{count:,} result", "{count:,} results")), skipped)
-    where = _("standard output") if report.to_standard_output else str(report.out)
+    where = _("standard output") if report.config.to_standard_output else str(report.config.out)
     done, failed = report.count("done"), report.count("rejected")
     lines += [line for video in report.videos for line in _video_lines(video)]
     parts = [ngettext("{count:,} done", "{count:,} done", done, count=done), rejected(failed)]
@@ -43,9 +43,9 @@ def predict_lines(report: PredictReport) -> list[str]:
     line = _("❌ {done} ({device}, {precision}, side {side}): {results}")
     if not failed:
         line = _("✅ {done} ({device}, {precision}, side {side}): {results}")
-    results = _(_RESULTS[report.kind], place=where)
+    results = _(_RESULTS[report.config.kind], place=where)
     how = {"device": report.device, "precision": report.precision, "side": report.side}
-    quality = summary_line((photo.scores for photo in report.photos), report.quality)
+    quality = summary_line((photo.scores for photo in report.photos), report.config.quality)
     lines += [quality] if quality else []
     return [*lines, line.format(done=said, results=results, **how)]
 

@@ -11,9 +11,8 @@ import numpy.typing as npt
 from cache.choices import Device
 from cache.messages import message
 from predict import background
-from predict.mask import draw_mask
+from predict.mask import draw_mask, find_persons, fit_square
 from predict.photo import decode_photo
-from predict.pipeline import find_persons, fit_square
 from preprocess.errors import ImageError
 from preprocess.image import quiet_pillow, read_file
 from train.predictor import Trained, load_predictor

@@ -1,16 +1,18 @@
-"""The settings of `predict`."""
+"""What `predict` is asked for, and what it reports."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from cache.choices import Device, Precision, PredictFormat, PredictKind, VideoFormat
 from cache.messages import UserError, listed
 from preprocess.check.quality import QualityThresholds
 
 Status = Literal["done", "skipped", "rejected"]
+"""Of an input: `skipped` has a result already, `rejected` cannot be read."""
 
 STANDARD = "-"
 """The name of standard input, or output."""
@@ -25,28 +27,28 @@ class PredictConfig:
     """The settings of one run of `predict`.
 
     Attributes:
-        model: the checkpoint, a `best_model.pth` or `last_model.pth`.
+        checkpoint: a `best_model.pth` or `last_model.pth`.
         inputs: files, folders, patterns, or `-` for one image on standard input.
-        out: folder of the results; `-` for one image on standard output.
+        out: the folder of the results; `-` for one image on standard output.
         kind: `cutout`: the photo with the mask as its alpha; `mask`: the mask alone; `composite`: the persons before
             another background.
-        background: of a composite, see `predict.background`.
-        format: of the files; only a composite can be a JPEG.
-        video_format: of a video's cutout: VP9 with alpha in a WebM, or ProRes 4444 in a MOV.
-        smooth: for videos: weight of the frames before where nothing moves, from 0 (none) to below 1.
-        hard: a mask of 0 and 255 instead of the probability.
-        threshold: probability above which a pixel counts as a person: for `hard`, and for the reported coverage.
-        refine: draw the mask's edges along the photo's, see `predict.mask`.
-        overwrite: make results anew that are there already, however they were made.
-        side: of the square that the network sees, pixels; None: as in training.
-        batch_size: photos that are predicted together, at most; 0: as in training.
+        background: what is behind the persons of a composite, see `predict.background.parse_background`.
+        format: the file format of photos; only a composite can be a JPEG.
+        video_format: the file format of a video's cutout: VP9 with alpha in a WebM, or ProRes 4444 in a MOV.
+        smooth: the weight of a video's earlier frames where nothing moves, from 0 (none) to below 1.
+        hard: make a mask of 0 and 255 instead of the probability.
+        threshold: the probability above which a pixel counts as a person: for `hard`, and for the reported coverage.
+        refine: draw the mask's edges along the photo's, see `predict.mask.refine`.
+        overwrite: replace results that are there already, however they were made.
+        side: the side of the square that the network sees, pixels; None: as in training.
+        batch_size: the largest number of photos that are predicted together; 0: as in training.
         device: None takes a GPU if there is one.
         precision: of the convolutions; None: as in training if the device can do it, else fp32.
         threads: CPU threads that read and write; 0 takes one per processor.
-        quality: what the scores of a result are to reach.
+        quality: the least scores of a result; those below are reported.
     """
 
-    model: Path
+    checkpoint: Path
     inputs: tuple[str, ...]
     out: Path
     kind: PredictKind = "cutout"
@@ -66,18 +68,11 @@ class PredictConfig:
     quality: QualityThresholds = dataclasses.field(default_factory=QualityThresholds)
 
     def __post_init__(self) -> None:
-        choices = {
-            "kind": get_args(PredictKind),
-            "format": get_args(PredictFormat),
-            "video_format": get_args(VideoFormat),
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
+        choices = {"kind": PredictKind, "format": PredictFormat, "video_format": VideoFormat}
+        for name, value, known in ((name, getattr(self, name), get_args(names)) for name, names in choices.items()):
+            if value not in known:
                 raise PredictError(
-                    "{name}={value!r} is not known; use {known}",
-                    name=name,
-                    value=getattr(self, name),
-                    known=listed(known, "or"),
+                    "{name}={value!r} is not known; use {known}", name=name, value=value, known=listed(known, "or")
                 )
         if self.kind == "composite" and self.background is None:
             raise PredictError("a composite wants a background; name a --background: a colour, blur or a picture")
@@ -97,12 +92,10 @@ class PredictConfig:
             raise PredictError(
                 "smooth={smooth} is not in 0 to below 1; 0 smooths nothing, 0.8 is the usual one", smooth=self.smooth
             )
-        for name in ("batch_size", "threads"):
-            if getattr(self, name) < 0:
+        for name, value in (("batch_size", self.batch_size), ("threads", self.threads)):
+            if value < 0:
                 raise PredictError(
-                    "{name}={value} is negative; 0 leaves the choice to the program",
-                    name=name,
-                    value=getattr(self, name),
+                    "{name}={value} is negative; 0 leaves the choice to the program", name=name, value=value
                 )
 
     @property
@@ -110,7 +103,104 @@ class PredictConfig:
         """Whether the result goes to standard output, and no file is written."""
         return str(self.out) == STANDARD
 
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Result:
+    """What became of one input.
+
+    Attributes:
+        input, output: paths, or `-`; no output if there is none.
+        width, height: of the upright input and of its result, pixels.
+        coverage: share of persons, in percent; of a video the mean over its frames.
+        seconds: time spent on it; of a photo that is reading, its part of the network's time, and writing.
+        reason: why it was rejected.
+    """
+
+    input: str
+    output: str | None
+    status: Status
+    width: int | None = None
+    height: int | None = None
+    coverage: float | None = None
+    seconds: float | None = None
+    reason: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PhotoResult(Result):
+    """What became of a photo.
+
+    Attributes:
+        scores: of the photo and its mask, by name, 0 to 100; empty if it is not done. See
+            `preprocess.check.quality`, and `predict.mask.certainty`, which has no threshold.
+    """
+
+    scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VideoResult(Result):
+    """What became of a video.
+
+    Attributes:
+        frames: number of frames that were written.
+        fps: frames per second, on average, as they are shown.
+        notes: what is worth knowing, a sentence each.
+    """
+
+    frames: int = 0
+    fps: float | None = None
+    notes: tuple[str, ...] = ()
+
     @property
-    def suffix(self) -> str:
-        """Suffix of the files that are written."""
-        return ".jpg" if self.format == "jpeg" else ".png"
+    def frames_per_s(self) -> float:
+        """Frames that were done in a second."""
+        return self.frames / self.seconds if self.seconds else 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictReport:
+    """All results of a run, and how it ran.
+
+    Attributes:
+        notes: what is worth knowing, a sentence each.
+        photos, videos: in the order in which they were named.
+        seconds: from the first photo to the last, without loading the network.
+    """
+
+    config: PredictConfig
+    device: str
+    precision: str
+    side: int
+    batch_size: int
+    threads: int
+    notes: tuple[str, ...]
+    photos: tuple[PhotoResult, ...]
+    videos: tuple[VideoResult, ...]
+    seconds: float
+
+    def count(self, status: Status) -> int:
+        """How many photos and videos have this status."""
+        return sum(result.status == status for result in (*self.photos, *self.videos))
+
+    @property
+    def images_per_s(self) -> float:
+        """Photos that were done in a second."""
+        return sum(photo.status == "done" for photo in self.photos) / self.seconds if self.seconds else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The results, the settings that matter for them, and what follows from both, for JSON."""
+        config, missed_by = self.config, self.config.quality.missed_by
+        return {
+            "model": config.checkpoint,
+            "out": config.out,
+            "kind": config.kind,
+            "quality": config.quality,
+            **{name: value for name, value in vars(self).items() if name != "config"},
+            **{status: self.count(status) for status in get_args(Status)},
+            "images_per_s": self.images_per_s,
+            "photos": [
+                {**vars(photo), "below": list(missed_by(photo.scores)) if photo.scores else []} for photo in self.photos
+            ],
+            "videos": [{**vars(video), "frames_per_s": video.frames_per_s} for video in self.videos],
+        }

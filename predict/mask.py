@@ -1,30 +1,31 @@
-"""The guided filter, which moves a mask's edges to the photo's where the network is in doubt.
+"""From a photo to its mask: fitted into the network's square, predicted, brought back to the photo's size, refined.
 
-Kaiming He, Jian Sun, Xiaoou Tang: "Guided image filtering", ECCV 2010; IEEE TPAMI 35(6), 2013, equations 19 to 21 (a
-colour guide). In each window the mask is fitted as a linear function of the photo's colour; a pixel gets the mean of
-what the windows around it say. Windows are cut off at the border of the photo. Where they are large, the functions are
-found in a smaller photo and then used on all pixels: He, Sun: "Fast guided filter", arXiv 1505.00996, 2015.
+`refine` is the guided filter, which moves a mask's edges to the photo's where the network is in doubt: Kaiming He, Jian
+Sun, Xiaoou Tang: "Guided image filtering", ECCV 2010; IEEE TPAMI 35(6), 2013, equations 19 to 21 (a colour guide). In
+each window the mask is fitted as a linear function of the photo's colour; a pixel gets the mean of what the windows
+around it say. Windows are cut off at the border of the photo. Where they are large, the functions are found in a
+smaller photo and then used on all pixels: He, Sun: "Fast guided filter", arXiv 1505.00996, 2015.
 
-Suffixes: H and W pixels, h and w those of the smaller photo, 3 RGB, 6 the upper triangle of a symmetric 3 x 3 matrix;
-`_3`, `_6` and `_33` are lists of planes.
-
-A network's answer as the mask of its photo, and how sure the network is of it.
-
-Suffixes: H and W pixels, S side, 3 RGB, h and w pixels of the photo's part of the network's square.
+Suffixes: N photos, H and W pixels, S side of the square, h and w pixels of its part that the photo fills, or of the
+smaller photo, 3 RGB, 6 the upper triangle of a symmetric 3 x 3 matrix, 1 one channel; `_3`, `_6` and `_33` are lists of
+planes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from cache.choices import Fit
 from cache.messages import message
-from preprocess.image import FitBox, restore_mask
+from preprocess.image import FitBox, fit_box, place_image, restore_mask
+from train.predictor import Predictor
 
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
@@ -49,118 +50,11 @@ FLAT = 1 / 512
 """A mask that varies by no more than this has no edge, and stays as it is."""
 
 
-class Lines(NamedTuple):
-    """At each pixel the mask as a linear function of the colour: `sum of slopes * colour + offset`.
+class Square(NamedTuple):
+    """A photo as the network sees it: `(S, S, 3)` uint8 RGB, and where in it the photo is."""
 
-    Attributes:
-        slope_3: of red, green and blue in 0 to 1.
-        offset: the mask's value at black.
-    """
-
-    slope_3: Planes
-    offset: F32
-
-
-def refine(probability_HW: F32, image_HW3: U8, *, radius: float = RADIUS, eps: float = EPS) -> F32:
-    """Filter a soft mask with its photo as the guide, by as much as it is in doubt.
-
-    Of a probability p a share of 4 p (1 - p) is replaced by what the filter says: all of it at a half, nothing where
-    the network is sure. So a good mask, which is soft at its edge alone, stays good however large the windows are.
-
-    Args:
-        probability_HW: `(H, W)` float32 in 0 to 1.
-        image_HW3: `(H, W, 3)` uint8 RGB.
-        radius: of the window, as a share of the diagonal; at least a pixel is taken.
-        eps: see `EPS`: the larger, the smoother.
-
-    Raises:
-        ValueError: `eps` is too small.
-    """
-    if eps < LEAST_EPS:
-        raise ValueError(
-            message("eps={eps} is too small for 32-bit floats; use {least_eps:g} or more", eps=eps, least_eps=LEAST_EPS)
-        )
-    if probability_HW.max() - probability_HW.min() <= FLAT:
-        return probability_HW.copy()
-    height, width = probability_HW.shape
-    pixels = max(1, round(radius * math.hypot(height, width)))
-    shrink = max(1.0, pixels / WINDOW)
-    small = max(1, round(width / shrink)), max(1, round(height / shrink))
-    guide_hw3, mask_hw = (cv2.resize(one, small, interpolation=cv2.INTER_AREA) for one in (image_HW3, probability_HW))
-    lines = fit_lines(_split(guide_hw3), np.asarray(mask_hw, np.float32), min(pixels, WINDOW), eps)
-    # Of their full width and few rows: the rows between them are made when they are wanted.
-    planes = (*lines.slope_3, lines.offset)
-    wide = [np.asarray(cv2.resize(plane_hw, (width, small[1])), np.float32) for plane_hw in planes]
-    refined_HW = np.empty_like(probability_HW)
-    for top in range(0, height, STRIP):
-        rows = slice(top, min(top + STRIP, height))
-        *slope_3, offset_HW = (_stretch(plane_hW, rows, height) for plane_hW in wide)
-        filtered_HW = (_dot(slope_3, _split(image_HW3[rows])) + offset_HW).clip(0, 1)
-        soft_HW = probability_HW[rows]
-        refined_HW[rows] = soft_HW + 4 * soft_HW * (1 - soft_HW) * (filtered_HW - soft_HW)
-    return refined_HW
-
-
-def fit_lines(guide_3: Planes, mask_HW: F32, radius: int, eps: float) -> Lines:
-    """The filter itself, of windows of `2 * radius + 1` pixels; of colours in 0 to 1."""
-    size = 2 * radius + 1, 2 * radius + 1
-
-    def box(plane_HW: F32) -> F32:
-        return np.asarray(cv2.boxFilter(plane_HW, -1, size, normalize=False, borderType=cv2.BORDER_CONSTANT))
-
-    share_HW = np.reciprocal(box(np.ones_like(mask_HW)))  # of one pixel in its window
-
-    def mean(plane_HW: F32) -> F32:
-        return box(plane_HW) * share_HW
-
-    # A shift of the colours changes nothing but the rounding of the variances, which are differences.
-    shift_3 = [plane_HW.mean() for plane_HW in guide_3]
-    guide_3 = [plane_HW - shift for plane_HW, shift in zip(guide_3, shift_3, strict=True)]
-    mean_3, mean_HW = [mean(plane_HW) for plane_HW in guide_3], mean(mask_HW)
-    covariance_3 = [mean(plane_HW * mask_HW) - of * mean_HW for plane_HW, of in zip(guide_3, mean_3, strict=True)]
-    slope_3 = _solve(_variance(guide_3, mean_3, mean, eps), covariance_3)
-    offset_HW, slope_3 = mean(mean_HW - _dot(slope_3, mean_3)), [mean(slope_HW) for slope_HW in slope_3]
-    return Lines(slope_3, offset_HW - _dot(slope_3, shift_3))
-
-
-def _split(image_HW3: npt.NDArray[Any]) -> Planes:
-    """Colours in 0 to 1, a plane each."""
-    return [np.asarray(plane_HW, np.float32) / np.float32(255) for plane_HW in cv2.split(image_HW3)]
-
-
-def _stretch(plane_hW: F32, rows: slice, height: int) -> F32:
-    """Some rows of a plane that has `height` of them once it is stretched, linearly."""
-    at = (np.arange(rows.start, rows.stop, dtype=np.float32) + np.float32(0.5)) * np.float32(len(plane_hW) / height)
-    at = (at - np.float32(0.5)).clip(0, len(plane_hW) - 1)[:, None]
-    above = at.astype(np.intp)[:, 0]
-    below = np.minimum(above + 1, len(plane_hW) - 1)
-    return np.asarray(plane_hW[above] + (at - above[:, None].astype(np.float32)) * (plane_hW[below] - plane_hW[above]))
-
-
-def _variance(guide_3: Planes, mean_3: Planes, mean: Callable[[F32], F32], eps: float) -> Planes:
-    """Covariance of the colours in each window: its upper triangle by rows, with `eps` added on the diagonal."""
-    variance_6 = []
-    for one, other in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)):
-        plane_HW = mean(guide_3[one] * guide_3[other]) - mean_3[one] * mean_3[other]
-        variance_6.append(plane_HW + np.float32(eps) if one == other else plane_HW)
-    return variance_6
-
-
-def _solve(matrix_6: Planes, right_3: Planes) -> Planes:
-    """Solve a symmetric 3 x 3 system at each pixel, by cofactors."""
-    rr, rg, rb, gg, gb, bb = matrix_6
-    inverse_33 = [
-        first := [gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg],
-        second := [first[1], rr * bb - rb * rb, rg * rb - rr * gb],
-        [first[2], second[2], rr * gg - rg * rg],
-    ]
-    determinant_HW = _dot(first, [rr, rg, rb])
-    return [_dot(row_3, right_3) / determinant_HW for row_3 in inverse_33]
-
-
-def _dot(one_3: Planes, other_3: Planes | Sequence[np.float32]) -> F32:
-    (first, second, third), (fourth, fifth, sixth) = one_3, other_3
-    return np.asarray(first * fourth + second * fifth + third * sixth, np.float32)
+    pixels: U8
+    box: FitBox
 
 
 class Mask(NamedTuple):
@@ -180,6 +74,24 @@ class Mask(NamedTuple):
         return 100 * int(np.count_nonzero(self.person)) / self.person.size
 
 
+def fit_square(image_HW3: U8, side: int, fit: Fit) -> Square:
+    """Lay a photo into a square as the cache does."""
+    height, width = image_HW3.shape[:2]
+    box = fit_box(height, width, side, fit)
+    pixels_SS3 = np.empty((side, side, 3), np.uint8)
+    place_image(image_HW3, box, pixels_SS3)
+    return Square(pixels_SS3, box)
+
+
+def find_persons(predictor: Predictor, squares: Sequence[Square]) -> list[F32]:
+    """Predict photos in one batch: the probability of a person, `(S, S)` float32 for each."""
+    if not squares:
+        return []
+    pixels_NSS3 = torch.from_numpy(np.stack([square.pixels for square in squares]))
+    logits_N1SS = predictor(pixels_NSS3.to(predictor.device).permute(0, 3, 1, 2))
+    return list(logits_N1SS.sigmoid()[:, 0].cpu().numpy())
+
+
 def draw_mask(probability_SS: F32, box: FitBox, image_HW3: U8, *, refined: bool, hard: bool, threshold: float) -> Mask:
     """Bring a network's answer to the size of the photo.
 
@@ -187,9 +99,9 @@ def draw_mask(probability_SS: F32, box: FitBox, image_HW3: U8, *, refined: bool,
         probability_SS: `(S, S)` float32 in 0 to 1.
         box: where in it the photo is.
         image_HW3: the photo, at any size: the mask gets that one.
-        refined: draw the edges along the photo's, see `predict.mask`.
+        refined: draw the edges along the photo's, see `refine`.
         hard: only 0 and 255, instead of the probability.
-        threshold: probability above which a pixel counts as a person: for `person`, and for `hard`.
+        threshold: the probability above which a pixel counts as a person, for `Mask.person` and for `hard`.
     """
     probability_HW = restore_mask(probability_SS, box, *image_HW3.shape[:2])
     if refined:
@@ -203,13 +115,13 @@ def draw_mask(probability_SS: F32, box: FitBox, image_HW3: U8, *, refined: bool,
 def certainty(probability_hw: npt.NDArray[np.float32], threshold: float) -> float:
     """The IoU that the mask would have if the probabilities were right, in percent; 0 where nobody is found.
 
-    Of each pixel of the mask its probability is expected to be common to mask and person; the mask and, of each pixel
-    beside it, its probability are expected to be in one of them. Networks trust themselves too much, so it is good for
-    comparing photos and says too much of a single one; `docs/quality.md` has how well it predicts the true IoU.
+    The expected intersection is the sum of the probabilities in the mask; the expected union is the mask's area and the
+    sum of the probabilities beside it. Networks are overconfident, so this is good for comparing photos and too high
+    for a single one; `docs/quality.md` has how well it predicts the true IoU.
 
     Args:
         probability_hw: float32 in 0 to 1, at least one pixel.
-        threshold: above which a pixel is in the mask.
+        threshold: the probability above which a pixel is in the mask.
     """
     inside_hw = probability_hw > threshold
     persons = int(np.count_nonzero(inside_hw))
@@ -218,3 +130,102 @@ def certainty(probability_hw: npt.NDArray[np.float32], threshold: float) -> floa
     common = float(probability_hw.sum(where=inside_hw, dtype=np.float64))
     beside = float(probability_hw.sum(dtype=np.float64)) - common
     return 100 * common / (persons + max(0.0, beside))
+
+
+def refine(probability_HW: F32, image_HW3: U8, *, radius: float = RADIUS, eps: float = EPS) -> F32:
+    """Filter a soft mask with its photo as the guide, by as much as it is in doubt.
+
+    A share of 4 p (1 - p) of a probability p is replaced by what the filter says: all of it at a half, nothing where
+    the network is sure. So a good mask, which is soft only at its edge, stays good however large the windows are.
+
+    Args:
+        probability_HW: `(H, W)` float32 in 0 to 1.
+        image_HW3: `(H, W, 3)` uint8 RGB.
+        radius: of the window, as a share of the diagonal; at least one pixel.
+        eps: see `EPS`: the larger, the smoother.
+
+    Raises:
+        ValueError: `eps` is too small.
+    """
+    if eps < LEAST_EPS:
+        raise ValueError(
+            message("eps={eps} is too small for 32-bit floats; use {least_eps:g} or more", eps=eps, least_eps=LEAST_EPS)
+        )
+    if probability_HW.max() - probability_HW.min() <= FLAT:
+        return probability_HW.copy()
+    height, width = probability_HW.shape
+    pixels = max(1, round(radius * math.hypot(height, width)))
+    shrink = max(1.0, pixels / WINDOW)
+    small = max(1, round(width / shrink)), max(1, round(height / shrink))
+    guide_hw3, mask_hw = (cv2.resize(one, small, interpolation=cv2.INTER_AREA) for one in (image_HW3, probability_HW))
+    slope_3, offset_hw = fit_lines(_split(guide_hw3), np.asarray(mask_hw, np.float32), min(pixels, WINDOW), eps)
+    # Of their full width and few rows: the rows between them are made when they are wanted.
+    wide = [np.asarray(cv2.resize(plane_hw, (width, small[1])), np.float32) for plane_hw in (*slope_3, offset_hw)]
+    refined_HW = np.empty_like(probability_HW)
+    for top in range(0, height, STRIP):
+        rows = slice(top, min(top + STRIP, height))
+        *slope_3, offset_HW = (_stretch(plane_hW, rows, height) for plane_hW in wide)
+        filtered_HW = (_dot(slope_3, _split(image_HW3[rows])) + offset_HW).clip(0, 1)
+        soft_HW = probability_HW[rows]
+        refined_HW[rows] = soft_HW + 4 * soft_HW * (1 - soft_HW) * (filtered_HW - soft_HW)
+    return refined_HW
+
+
+def fit_lines(guide_3: Planes, mask_HW: F32, radius: int, eps: float) -> tuple[Planes, F32]:
+    """The filter itself: at each pixel the mask as a linear function of the colour, `sum of slopes * colour + offset`.
+
+    Windows have `2 * radius + 1` pixels, colours are in 0 to 1. Gives the slopes of red, green and blue and the offset.
+    """
+    size = 2 * radius + 1, 2 * radius + 1
+
+    def box(plane_HW: F32) -> F32:
+        return np.asarray(cv2.boxFilter(plane_HW, -1, size, normalize=False, borderType=cv2.BORDER_CONSTANT))
+
+    share_HW = np.reciprocal(box(np.ones_like(mask_HW)))  # of one pixel in its window
+
+    def mean(plane_HW: F32) -> F32:
+        return box(plane_HW) * share_HW
+
+    # A shift of the colours changes nothing but the rounding of the variances, which are differences.
+    shift_3 = [plane_HW.mean() for plane_HW in guide_3]
+    guide_3 = [plane_HW - shift for plane_HW, shift in zip(guide_3, shift_3, strict=True)]
+    mean_3, mean_HW = [mean(plane_HW) for plane_HW in guide_3], mean(mask_HW)
+    covariance_3 = [mean(plane_HW * mask_HW) - of * mean_HW for plane_HW, of in zip(guide_3, mean_3, strict=True)]
+    variance_6 = []  # of the colours in each window: the upper triangle by rows
+    for one, other in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)):
+        plane_HW = mean(guide_3[one] * guide_3[other]) - mean_3[one] * mean_3[other]
+        variance_6.append(plane_HW + np.float32(eps) if one == other else plane_HW)
+    slope_3 = _solve(variance_6, covariance_3)
+    offset_HW, slope_3 = mean(mean_HW - _dot(slope_3, mean_3)), [mean(slope_HW) for slope_HW in slope_3]
+    return slope_3, offset_HW - _dot(slope_3, shift_3)
+
+
+def _split(image_HW3: npt.NDArray[Any]) -> Planes:
+    """Colours in 0 to 1, a plane each."""
+    return [np.asarray(plane_HW, np.float32) / np.float32(255) for plane_HW in cv2.split(image_HW3)]
+
+
+def _stretch(plane_hW: F32, rows: slice, height: int) -> F32:
+    """Some rows of a plane that has `height` of them once it is stretched, linearly."""
+    at = (np.arange(rows.start, rows.stop, dtype=np.float32) + np.float32(0.5)) * np.float32(len(plane_hW) / height)
+    at = (at - np.float32(0.5)).clip(0, len(plane_hW) - 1)[:, None]
+    above = at.astype(np.intp)[:, 0]
+    below = np.minimum(above + 1, len(plane_hW) - 1)
+    return np.asarray(plane_hW[above] + (at - above[:, None].astype(np.float32)) * (plane_hW[below] - plane_hW[above]))
+
+
+def _solve(matrix_6: Planes, right_3: Planes) -> Planes:
+    """Solve a symmetric 3 x 3 system at each pixel, by cofactors."""
+    rr, rg, rb, gg, gb, bb = matrix_6
+    inverse_33 = [
+        first := [gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg],
+        second := [first[1], rr * bb - rb * rb, rg * rb - rr * gb],
+        [first[2], second[2], rr * gg - rg * rg],
+    ]
+    determinant_HW = _dot(first, [rr, rg, rb])
+    return [_dot(row_3, right_3) / determinant_HW for row_3 in inverse_33]
+
+
+def _dot(one_3: Planes, other_3: Planes | Sequence[np.float32]) -> F32:
+    (first, second, third), (fourth, fifth, sixth) = one_3, other_3
+    return np.asarray(first * fourth + second * fifth + third * sixth, np.float32)

@@ -1,8 +1,4 @@
-"""The network's square: a photo is fitted into it, and the network predicts it.
-
-Suffixes: N photos, H and W pixels, S side, 3 RGB, 1 one channel.
-
-Photos are read, predicted and written at the same time, so that the network waits for none.
+"""Photos are read, predicted and written at the same time, so that the network waits for none.
 
     thread pool    read, decode, fit                 the next group, a photo at a time
     caller         ask the network                   this group, all at once
@@ -11,7 +7,7 @@ Photos are read, predicted and written at the same time, so that the network wai
 Memory is that of three groups, whatever the number of photos. A group is as many photos as the network takes at once,
 or as many as have `GROUP_PIXELS` together; a larger one is a group by itself.
 
-Suffixes: H and W pixels, S side, 3 RGB.
+Suffixes: N photos, H and W pixels, S side, 3 RGB.
 """
 
 from __future__ import annotations
@@ -20,10 +16,9 @@ import dataclasses
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
@@ -33,84 +28,31 @@ import numpy.typing as npt
 import torch
 
 from cache.atomic import write_atomically
-from cache.choices import Fit
 from cache.messages import system_reason
 from predict.background import Background, remove_background
-from predict.config import STANDARD, PredictConfig, PredictError
-from predict.mask import Mask, certainty, draw_mask
+from predict.config import STANDARD, PhotoResult, PredictConfig, PredictError
+from predict.mask import Mask, Square, certainty, draw_mask, find_persons, fit_square
 from predict.photo import Photo, count_pixels, decode_photo, encode
 from predict.plan import Job
 from predict.record import FileState, Options, Record, file_state
-from predict.result import PhotoResult
 from preprocess.check.quality import quality_scores
 from preprocess.errors import ImageError
-from preprocess.image import FitBox, fit_box, opencv_threads, place_image, read_file
-from train.predictor import Predictor, Trained
+from preprocess.image import FitBox, opencv_threads, read_file
+from train.predictor import Trained
+from train.process import torch_threads
 
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
 
-
-class Square(NamedTuple):
-    """A photo as the network sees it.
-
-    Attributes:
-        pixels: `(S, S, 3)` uint8 RGB.
-        box: where in it the photo is.
-    """
-
-    pixels: U8
-    box: FitBox
-
-
-def fit_square(image_HW3: U8, side: int, fit: Fit) -> Square:
-    """Lay a photo into a square as the cache does."""
-    height, width = image_HW3.shape[:2]
-    box = fit_box(height, width, side, fit)
-    pixels_SS3 = np.empty((side, side, 3), np.uint8)
-    place_image(image_HW3, box, pixels_SS3)
-    return Square(pixels_SS3, box)
-
-
-def find_persons(predictor: Predictor, squares: Sequence[Square]) -> list[F32]:
-    """Predict photos in one batch: the probability of a person, `(S, S)` float32 for each."""
-    if not squares:
-        return []
-    pixels_NSS3 = torch.from_numpy(np.stack([square.pixels for square in squares]))
-    logits_N1SS = predictor(pixels_NSS3.to(predictor.device).permute(0, 3, 1, 2))
-    return list(logits_N1SS.sigmoid()[:, 0].cpu().numpy())
-
-
-@contextmanager
-def shared_processors(predictor: Predictor) -> Iterator[None]:
-    """Let a network on the CPU use half of the processors while other threads read and write.
-
-    A network's threads wait for the slowest of them at each layer. With as many threads as processors, a quarter of the
-    speed or less was left on two processors, because reading and writing slowed one of them.
-    """
-    before = torch.get_num_threads()
-    if predictor.device == "cpu":
-        torch.set_num_threads(max(1, before // 2))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 GROUP_PIXELS = 1 << 25
 """Three such groups take 0.3 GB as RGB. With photos of 48 Mpx the whole program took 1.8 GB."""
 
+Advance = Callable[[int, int], None]
+"""Called with (photos done, photos to do), or with frames."""
+
 
 class ReadPhoto(NamedTuple):
-    """A photo that was read.
-
-    Attributes:
-        job: what it is for.
-        photo: its pixels.
-        state: of its file when it was read.
-        square: what the network sees of it.
-        seconds: that it took.
-    """
+    """A photo that was read, the state of its file when that was, and the seconds that it took."""
 
     job: Job
     photo: Photo
@@ -128,11 +70,9 @@ class Setup:
     """The settings and the network with which photos and videos are made.
 
     Attributes:
-        config: what to make.
-        background: of composites.
-        trained: the network.
-        side: of the square that it sees, pixels.
-        batch_size: photos or frames that it takes at once, at most.
+        background: what is behind the persons of composites.
+        side: of the square that the network sees, pixels.
+        batch_size: the largest number of photos or frames that the network takes at once.
         options: what decides the results, for their records.
     """
 
@@ -147,6 +87,16 @@ class Setup:
     def threads(self) -> int:
         """Threads that read and write."""
         return self.config.threads or os.cpu_count() or 1
+
+    @property
+    def network_threads(self) -> int:
+        """Threads of a network on the CPU: half of the processors, while other threads read and write.
+
+        They wait for the slowest of them at each layer. With as many threads as processors, a quarter of the speed or
+        less was left on two processors, because reading and writing slowed one of them.
+        """
+        threads = torch.get_num_threads()
+        return max(1, threads // 2) if self.trained.predictor.device == "cpu" else threads
 
     def fit(self, image_HW3: U8) -> Square:
         """What the network sees of a photo."""
@@ -169,25 +119,21 @@ def make_photos(setup: Setup, jobs: Iterable[Job]) -> Iterator[PhotoResult]:
     Raises:
         PredictError: a result cannot be written. Those of the photos under way are written or not, never by half.
     """
-    reading: deque[_Reading] = deque()
-    writing: deque[_Writing] = deque()
+    reading: _Reading = []
+    writing: _Writing = []
     # The photos are the unit of parallel work: OpenCV's own threads would only get in the way.
     with (
         opencv_threads(1),
-        shared_processors(setup.trained.predictor),
+        torch_threads(setup.network_threads),
         ThreadPoolExecutor(setup.threads, thread_name_prefix="predict") as pool,
     ):
         try:
-            for group in _groups(jobs, setup.batch_size, pool):
-                reading.append([pool.submit(_read, setup, job) for job in group])
-                if len(reading) > 1:
-                    writing.append(_predict(setup, reading.popleft(), pool))
-                if len(writing) > 1:
-                    yield from _results(writing.popleft())
-            while reading:
-                writing.append(_predict(setup, reading.popleft(), pool))
-            while writing:
-                yield from _results(writing.popleft())
+            for group in chain(_groups(jobs, setup.batch_size, pool), ([], [])):
+                following: _Reading = [pool.submit(_read, setup, job) for job in group]
+                written, writing = writing, _predict(setup, reading, pool)
+                reading = following
+                for result in written:
+                    yield result if isinstance(result, PhotoResult) else result.result()
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -221,19 +167,14 @@ def _pixels(job: Job) -> int:
 def _predict(setup: Setup, reading: _Reading, pool: ThreadPoolExecutor) -> _Writing:
     """Ask the network, and have the results written."""
     found = [future.result() for future in reading]
-    photos = [one for one in found if isinstance(one, ReadPhoto)]
+    squares = [one.square for one in found if isinstance(one, ReadPhoto)]
     started = perf_counter()
-    probabilities_NSS = iter(find_persons(setup.trained.predictor, [photo.square for photo in photos]))
-    each = (perf_counter() - started) / max(1, len(photos))
+    probabilities_NSS = iter(find_persons(setup.trained.predictor, squares))
+    each = (perf_counter() - started) / max(1, len(squares))
     return [
         pool.submit(_finish, setup, one, next(probabilities_NSS), each) if isinstance(one, ReadPhoto) else one
         for one in found
     ]
-
-
-def _results(writing: _Writing) -> Iterator[PhotoResult]:
-    for one in writing:
-        yield one if isinstance(one, PhotoResult) else one.result()
 
 
 def _read(setup: Setup, job: Job) -> ReadPhoto | PhotoResult:
@@ -288,7 +229,7 @@ def _write(output: Path | None, data: bytes) -> None:
             raise
     except OSError as error:
         raise PredictError(
-            "cannot write {output}: {strerror}; free some space or choose another --out: what is done is kept",
+            "cannot write {output}: {reason}; free some space or choose another --out: what is done is kept",
             output=output,
-            strerror=system_reason(error),
+            reason=system_reason(error),
         ) from error

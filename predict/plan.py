@@ -11,10 +11,14 @@ from typing import NamedTuple
 from predict.background import Background, parse_background
 from predict.config import STANDARD, PredictConfig, PredictError
 from predict.photo import SUFFIXES
-from predict.video.sink import VIDEO_SUFFIXES, choose_encoding, is_video
+
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".3gp", ".flv", ".wmv", ".ogv"}
+)
+"""Suffixes of files that count as videos; `.ts` is left to TypeScript."""
 
 Input = tuple[Path | None, Path]
-"""A photo or video to read, None for standard input, and the place of its result in the folder of results."""
+"""A photo or video to read, None for standard input, and the path of its result within the folder of results."""
 
 
 class Job(NamedTuple):
@@ -37,17 +41,16 @@ class Job(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The photos and videos to be made.
+    """The photos and the videos to be made, each in order, and the background of composites."""
 
-    Attributes:
-        jobs: the photos, in order.
-        background: of composites.
-        videos: the videos, in order.
-    """
-
-    jobs: tuple[Job, ...]
+    photos: tuple[Job, ...]
     background: Background | None
     videos: tuple[Job, ...] = ()
+
+
+def is_video(path: Path | None) -> bool:
+    """Whether an input is a video, by its suffix; standard input, which is None, never is."""
+    return path is not None and path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def plan_jobs(config: PredictConfig) -> Plan:
@@ -59,11 +62,10 @@ def plan_jobs(config: PredictConfig) -> Plan:
     """
     background = None if config.background is None else parse_background(config.background)
     if config.to_standard_output:
-        inputs = find_inputs(config.inputs, Path())
+        inputs = _find_inputs(config.inputs, Path())
         if len(inputs) != 1:
             raise PredictError(
-                "standard output holds one result, and there are {inputs_count} photos; name a folder",
-                inputs_count=len(inputs),
+                "standard output holds one result, and there are {count} photos; name a folder", count=len(inputs)
             )
         ((path, _),) = inputs
         if is_video(path):
@@ -73,9 +75,15 @@ def plan_jobs(config: PredictConfig) -> Plan:
         raise PredictError(
             "out={out} is to be a folder, not a file; results are called as their photos are", out=config.out
         )
-    jobs = [_job(source, place, config) for source, place in find_inputs(config.inputs, config.out)]
-    _check_distinct(jobs)
-    _check_safe(jobs, config)
+    jobs = []
+    for source, place in _find_inputs(config.inputs, config.out):
+        if is_video(source):
+            suffix = f".{config.video_format}" if config.kind == "cutout" else ".mp4"
+        else:
+            suffix = ".jpg" if config.format == "jpeg" else ".png"
+        output = config.out / place.with_suffix(suffix)
+        jobs.append(Job(source, output, skip=output.exists() and not config.overwrite))
+    _check_outputs(jobs, config)
     videos = tuple(job for job in jobs if is_video(job.source))
     if videos and not find_spec("av"):
         raise PredictError(
@@ -84,45 +92,32 @@ def plan_jobs(config: PredictConfig) -> Plan:
     return Plan(tuple(job for job in jobs if not is_video(job.source)), background, videos)
 
 
-def _job(source: Path | None, place: Path, config: PredictConfig) -> Job:
-    suffix = choose_encoding(config.kind, config.video_format).suffix if is_video(source) else config.suffix
-    output = config.out / place.with_suffix(suffix)
-    return Job(source, output, skip=output.exists() and not config.overwrite)
-
-
-def _check_distinct(jobs: list[Job]) -> None:
+def _check_outputs(jobs: list[Job], config: PredictConfig) -> None:
+    """Each result is a file of its own, and neither an input nor the picture for the background is written over."""
+    read = {job.source.resolve() for job in jobs if job.source}
+    if config.background:
+        read.add(Path(config.background).resolve())
     made: dict[Path | None, Job] = {}
     for job in jobs:
         other = made.setdefault(job.output, job)
         if other is not job:
             raise PredictError(
-                "{name} and {name2} would both give {output}; rename one, or give them different --out",
+                "{name} and {other} would both give {output}; rename one, or give them different --out",
                 name=other.name,
-                name2=job.name,
+                other=job.name,
                 output=job.output,
             )
-
-
-def _check_safe(jobs: list[Job], config: PredictConfig) -> None:
-    """No input, and no picture for the background, may be written over."""
-    read = {job.source.resolve() for job in jobs if job.source}
-    if config.background:
-        read.add(Path(config.background).resolve())
-    for job in jobs:
         if job.output and job.output.resolve() in read:
             raise PredictError(
                 "{output} is itself an input and is never overwritten; choose another --out", output=job.output
             )
 
 
-def find_inputs(names: Sequence[str], out: Path) -> list[Input]:
+def _find_inputs(names: Sequence[str], out: Path) -> list[Input]:
     """All photos and videos in the order in which they are named, each once; those of a folder by path.
 
-    Of a folder what has a known suffix counts, hidden files and what is beneath `out` do not. A file that is named, or
+    In a folder, files with a known suffix count, without hidden ones and those beneath `out`. A file that is named, or
     meant by a pattern, is taken whatever its suffix.
-
-    Raises:
-        PredictError: a name or pattern stands for nothing, or standard input is named twice.
     """
     if names.count(STANDARD) > 1:
         raise PredictError(
@@ -132,46 +127,40 @@ def find_inputs(names: Sequence[str], out: Path) -> list[Input]:
         )
     found: dict[Path | None, Input] = {}
     for name in names:
-        for each in _inputs(name, out.resolve()):
-            found.setdefault(each[0] and each[0].resolve(), each)
+        for source, place in _inputs_of(name, out.resolve()):
+            found.setdefault(source and source.resolve(), (source, place))
     return list(found.values())
 
 
-def _inputs(name: str, out: Path) -> Iterator[Input]:
-    path = Path(name)
+def _inputs_of(name: str, out: Path) -> Iterator[Input]:
     if name == STANDARD:
         yield None, Path("stdin")
-    elif path.is_dir():
-        yield from _folder(path, out)
-    elif path.exists():
-        yield path, Path(path.name)
-    elif glob.has_magic(name):
-        # Names with these signs in them were looked for as they are before.
-        matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  # pathlib's knows no absolute patterns
-        if not matches:
-            raise PredictError("no file is called {name}; check the pattern", name=name)
-        for match in matches:
-            one = Path(match)
-            yield from _folder(one, out) if one.is_dir() else [(one, Path(one.name))]
-    else:
+        return
+    # A file whose name only looks like a pattern is that file.
+    matches = [name] if Path(name).exists() else sorted(glob.glob(name, recursive=True))  # noqa: PTH207  # pathlib's knows no absolute patterns
+    for match in map(Path, matches):
+        yield from _inputs_in(match, out) if match.is_dir() else [(match, Path(match.name))]
+    if not matches and glob.has_magic(name):
+        raise PredictError("no file is called {name}; check the pattern", name=name)
+    if not matches:
         raise PredictError(
             "{name} does not exist; name a file, a folder, a pattern, or - for standard input", name=name
         )
 
 
-def _folder(folder: Path, out: Path) -> Iterator[Input]:
-    beneath = folder.resolve() in out.parents  # results of an earlier call are no photos
-    empty, known = True, SUFFIXES | VIDEO_SUFFIXES
+def _inputs_in(folder: Path, out: Path) -> list[Input]:
+    holds_results = folder.resolve() in out.parents  # those of an earlier call are no photos
+    known = SUFFIXES | VIDEO_SUFFIXES
+    found = list[Input]()
     for path in sorted(folder.rglob("*")):
         place = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in place.parts)
         if path.suffix.lower() not in known or hidden or not path.is_file():
             continue
-        if beneath and out in path.resolve().parents:
-            continue
-        empty = False
-        yield path, place
-    if empty:
+        if not holds_results or out not in path.resolve().parents:
+            found.append((path, place))
+    if not found:
         raise PredictError(
             "{folder} holds no photo and no video; known are {known}", folder=folder, known=", ".join(sorted(known))
         )
+    return found

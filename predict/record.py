@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -18,8 +19,7 @@ from cache.messages import joined, message
 from predict.background import Background, Blur, Colour
 from predict.config import PredictConfig, PredictError
 from predict.photo import read_comment
-from predict.plan import Plan
-from predict.video.sink import is_video
+from predict.plan import Plan, is_video
 from preprocess.image import quiet_pillow
 
 
@@ -31,12 +31,7 @@ class FileState(NamedTuple):
 
 
 class Option(NamedTuple):
-    """The value of an option.
-
-    Attributes:
-        value: the value; of a file a digest of its content.
-        file: name of the file, for people; files of the same content count as the same.
-    """
+    """The value of an option; of a file a digest of its content, and its name for people."""
 
     value: str
     file: str = ""
@@ -47,10 +42,7 @@ class Option(NamedTuple):
 
 
 Options = dict[str, Option]
-"""Options by their flag."""
-
-_Difference = tuple[str, str, str]
-"""Flag, old and new value of an option that differs; what else differs has a name of its own in place of the flag."""
+"""Options by their flag, of which the checkpoint's keeps its first spelling, `--model`, on disk."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,25 +74,29 @@ def file_state(path: Path | None) -> FileState | None:
 
 
 def decisive_options(config: PredictConfig, background: Background | None, side: int, precision: str) -> Options:
-    """The options that decide a photo's result; see `video_options`.
+    """The options that decide a photo's result; `side` and `precision` are the network's.
 
     The others decide the file's suffix (`--format`, `--video-format`), only what is reported (`--threshold` without
     `--hard`), or no more than rounding (`--batch-size`, `--device`, `--threads`).
-
-    Args:
-        config: what is asked for.
-        background: of a composite.
-        side: of the network's square, pixels.
-        precision: of the network.
     """
-    options = {"--model": _content(config.model), "--as": Option(config.kind)}
-    if config.background is not None:
-        options["--background"] = _background(config.background, background)
+    options = {"--model": _content(config.checkpoint), "--as": Option(config.kind)}
+    match background:
+        case Colour(rgb):
+            options["--background"] = Option("#{:02x}{:02x}{:02x}".format(*rgb))
+        case Blur(percent):
+            options["--background"] = Option(f"blur:{percent:g}")
+        case _ if config.background is not None:
+            options["--background"] = _content(Path(config.background))
     options["--hard"] = Option("yes" if config.hard else "no")
     if config.hard:
         options["--threshold"] = Option(str(config.threshold))
     options["--refine"] = Option("yes" if config.refine else "no")
     return {**options, "--side": Option(str(side)), "--precision": Option(precision)}
+
+
+def _content(path: Path) -> Option:
+    """A file's content: 64 bits of its digest, against accidents."""
+    return Option(file_digest(path)[:16], path.name)
 
 
 def video_options(config: PredictConfig, options: Options) -> Options:
@@ -114,76 +110,49 @@ def check_made(config: PredictConfig, plan: Plan, options: Options) -> None:
     Raises:
         PredictError: it names all that differs, and a file of each difference.
     """
-    others: dict[_Difference, list[Path]] = {}
+    others: dict[str, list[Path]] = {}
     with quiet_pillow():
-        for jobs, wanted in ((plan.jobs, options), (plan.videos, video_options(config, options))):
+        for jobs, wanted in ((plan.photos, options), (plan.videos, video_options(config, options))):
             for job in jobs:
                 if job.skip and job.output:
                     for difference in _differences(job.source, job.output, wanted):
                         others.setdefault(difference, []).append(job.output)
-    if others:
-        reasons = joined("; ", [_reason(difference, files) for difference, files in others.items()])
+    reasons = []
+    for difference, (file, *more) in others.items():
+        files = message("{file} and {count:,} more", file=file, count=len(more)) if more else str(file)
+        reasons.append(message("{difference} ({files})", difference=difference, files=files))
+    if reasons:
         raise PredictError(
             "{out} holds results that were made otherwise: {reasons}; use another --out, or --overwrite to "
             "make all of them anew",
             out=config.out,
-            reasons=reasons,
+            reasons=joined("; ", reasons),
         )
 
 
-def _differences(source: Path | None, output: Path, options: Options) -> list[_Difference]:
+def _differences(source: Path | None, output: Path, options: Options) -> Iterator[str]:
     record = _read(output)
     if record is None:
-        return [("unknown", "", "")]
-    found = [
-        (flag, str(record.options[flag]), str(option))
-        for flag, option in options.items()
-        if flag in record.options and record.options[flag].value != option.value
-    ]
+        yield message("without a record of how, as by another program or an older release")
+        return
+    for flag, new in options.items():
+        old = record.options.get(flag, new)
+        if old.value != new.value:
+            flag = "--checkpoint" if flag == "--model" else flag
+            yield message("{flag}: {old}, not {new}", flag=flag, old=str(old), new=str(new))
     if source is None or record.source is None:
-        return [*found, ("stdin", "", "")]
-    return found if record.source == file_state(source) else [*found, ("changed", "", "")]
-
-
-def _reason(difference: _Difference, files: list[Path]) -> str:
-    named = (
-        message("{files} and {files_count:,} more", files=files[0], files_count=len(files) - 1)
-        if len(files) > 1
-        else str(files[0])
-    )
-    match difference:
-        case ("unknown", _, _):
-            return message("without a record of how, as by another program or an older release ({named})", named=named)
-        case ("changed", _, _):
-            return message("of another input, or of one that has changed since ({named})", named=named)
-        case ("stdin", _, _):
-            return message("of standard input, where there may be another photo now ({named})", named=named)
-        case (flag, old, new):
-            flag = {"--model": "--checkpoint"}.get(flag, flag)  # records keep the older spelling
-            return message("{flag}: {old}, not {new} ({named})", flag=flag, old=old, new=new, named=named)
+        yield message("of standard input, where there may be another photo now")
+    elif record.source != file_state(source):
+        yield message("of another input, or of one that has changed since")
 
 
 def _read(path: Path) -> Record | None:
     """The record of a result; None if it has none."""
     try:
         if is_video(path):
-            from predict.video.sink import read_comment as read_video_comment  # wants the optional package av
+            from predict.video.sink import read_comment as read_video_comment  # needs the optional package av
 
             return msgspec.json.decode(read_video_comment(path), type=Record)
         return msgspec.json.decode(read_comment(path), type=Record)
     except Exception:  # whatever a decoder makes of a file that is not ours: Pillow promises no kind of error
         return None
-
-
-def _content(path: Path) -> Option:
-    """A file's content: 64 bits of its digest, against accidents."""
-    return Option(file_digest(path)[:16], path.name)
-
-
-def _background(text: str, background: Background | None) -> Option:
-    match background:
-        case Colour(rgb):
-            return Option("#{:02x}{:02x}{:02x}".format(*rgb))
-        case Blur(percent):
-            return Option(f"blur:{percent:g}")
-    return _content(Path(text))

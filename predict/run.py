@@ -11,17 +11,13 @@ import torch
 
 from cache.messages import message
 from model.base import check_side
-from predict.config import PredictConfig
-from predict.pipeline import Setup, make_photos
+from predict.config import PhotoResult, PredictConfig, PredictReport, VideoResult
+from predict.pipeline import Advance, Setup, make_photos
 from predict.plan import Job, Plan
 from predict.record import check_made, decisive_options, video_options
-from predict.result import PhotoResult, PredictReport, VideoResult
 from preprocess.image import quiet_pillow
 from train.hardware import HardwareError
 from train.predictor import load_predictor
-
-Advance = Callable[[int, int], None]
-"""Called with (photos done, photos to do), or with frames."""
 
 Watch = Callable[[Job], AbstractContextManager[Advance]]
 """Called for each video; gives the `Advance` for its frames."""
@@ -38,13 +34,15 @@ def predict(
         PredictError: a result that is there was made otherwise, see `predict.record`; or one cannot be written.
         ValueError: the network cannot take the side.
     """
-    trained = load_predictor(config.model, config.device, config.precision)
+    trained = load_predictor(config.checkpoint, config.device, config.precision)
     side = trained.side if config.side is None else config.side
     notes = trained.notes
     check_side(trained.predictor.network, side)
     if side != trained.side:
         notes += (
-            message("the network was trained at side {side} and sees side {side2} here", side=trained.side, side2=side),
+            message(
+                "the network was trained at side {trained} and sees side {side} here", trained=trained.side, side=side
+            ),
         )
     batch_size = config.batch_size or trained.config.loader.batch_size
     options = decisive_options(config, plan.background, side, trained.precision)
@@ -59,15 +57,13 @@ def predict(
         videos = tuple(_make_videos(setup, plan, watch)) if plan.videos else ()
     except torch.OutOfMemoryError as error:
         raise HardwareError(
-            "the GPU's memory cannot hold batch_size={batch_size} at side {side}; use --batch-size {maximum}",
+            "the GPU's memory cannot hold batch_size={batch_size} at side {side}; use --batch-size {less}",
             batch_size=batch_size,
             side=side,
-            maximum=max(1, batch_size // 2),
+            less=max(1, batch_size // 2),
         ) from error
     return PredictReport(
-        model=config.model,
-        out=config.out,
-        kind=config.kind,
+        config=config,
         device=trained.predictor.device,
         precision=trained.precision,
         side=side,
@@ -77,13 +73,12 @@ def predict(
         photos=photos,
         videos=videos,
         seconds=seconds,
-        quality=config.quality,
     )
 
 
 def _make_photos(setup: Setup, plan: Plan, advance: Advance | None) -> tuple[PhotoResult, ...]:
     """All results in the order of the jobs, those that are there already among them."""
-    wanted = [job for job in plan.jobs if not job.skip]
+    wanted = [job for job in plan.photos if not job.skip]
     made = list[PhotoResult]()
     with quiet_pillow():
         for result in make_photos(setup, wanted):
@@ -93,7 +88,7 @@ def _make_photos(setup: Setup, plan: Plan, advance: Advance | None) -> tuple[Pho
     results = iter(made)
     return tuple(
         PhotoResult(input=job.name, output=str(job.output), status="skipped") if job.skip else next(results)
-        for job in plan.jobs
+        for job in plan.photos
     )
 
 

@@ -94,7 +94,7 @@ def test_a_module_hides_nothing_that_is_not_needed(python, tmp_path):
 def test_a_photo_loses_its_background_as_by_the_command(checkpoint, photo, tmp_path):
     cutout_HW4 = maskcache.remove_background(photo, checkpoint, device="cpu")
     assert (cutout_HW4.shape, cutout_HW4.dtype) == ((90, 130, 4), np.uint8)
-    config = PredictConfig(model=checkpoint, inputs=(str(photo),), out=tmp_path / "out", device="cpu", threads=1)
+    config = PredictConfig(checkpoint=checkpoint, inputs=(str(photo),), out=tmp_path / "out", device="cpu", threads=1)
     predict(config, plan_jobs(config))
     (made,) = (tmp_path / "out").glob("*.png")
     command_HW4 = cv2.cvtColor(cv2.imread(str(made), cv2.IMREAD_UNCHANGED), cv2.COLOR_BGRA2RGBA)

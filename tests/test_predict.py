@@ -96,7 +96,7 @@ def painted(monkeypatch):
 
 
 def make(model, inputs, out, advance=None, **values):
-    config = PredictConfig(model=model, inputs=tuple(map(str, inputs)), out=out, **{"threads": 2, **values})
+    config = PredictConfig(checkpoint=model, inputs=tuple(map(str, inputs)), out=out, **{"threads": 2, **values})
     return run_prediction(config, plan_jobs(config), advance)
 
 
@@ -305,8 +305,8 @@ def test_folders_patterns_and_single_files(model, painted, tmp_path, monkeypatch
     Path("in/notes.txt").write_text("no photo")
 
     def outputs(*inputs, out="in/out"):
-        config = PredictConfig(model=model, inputs=inputs, out=Path(out))
-        return [str(job.output) for job in plan_jobs(config).jobs]
+        config = PredictConfig(checkpoint=model, inputs=inputs, out=Path(out))
+        return [str(job.output) for job in plan_jobs(config).photos]
 
     assert outputs("in") == ["in/out/a.png", "in/out/deep/c.png", "in/out/deep/er/b.png"]
     assert outputs("in", out="out")[-1] == "out/out/old.png"
@@ -552,16 +552,16 @@ def test_standard_input_is_never_taken_for_the_same(model, painted, tmp_path):
 
 def test_every_option_is_recorded_or_known_not_to_decide_a_result():
     """A new option has to be put into one of the two."""
-    recorded = {"model", "kind", "background", "hard", "threshold", "refine", "side", "precision", "smooth"}
+    recorded = {"checkpoint", "kind", "background", "hard", "threshold", "refine", "side", "precision", "smooth"}
     other_files = {"inputs", "out", "format", "video_format"}
     only_how = {"overwrite", "batch_size", "device", "threads", "quality"}
     names = {field.name for field in dataclasses.fields(PredictConfig)}
     assert names == recorded | other_files | only_how
     config = PredictConfig(
-        model=ROOT / "cli.py", inputs=(), out=ROOT, kind="composite", background="red", hard=True, refine=True
+        checkpoint=ROOT / "cli.py", inputs=(), out=ROOT, kind="composite", background="red", hard=True, refine=True
     )
     options = video_options(config, decisive_options(config, Colour((255, 0, 0)), 96, "fp32"))
-    assert {flag.lstrip("-").replace("as", "kind") for flag in options} == recorded
+    assert {flag.lstrip("-").replace("as", "kind").replace("model", "checkpoint") for flag in options} == recorded
 
 
 def test_standard_input_and_output(model, painted, tmp_path):

@@ -19,7 +19,7 @@ from loader.batch import LoaderConfig
 from model.base import SegmentationNetwork
 from model.network import NetworkConfig, build_network
 from predict.config import PredictConfig, PredictError
-from predict.pipeline import Square
+from predict.mask import Square
 from predict.plan import plan_jobs
 from predict.run import predict as run_prediction
 from preprocess.image import fit_box
@@ -75,7 +75,7 @@ def _painted(monkeypatch):
 
 def make(model, inputs, out, advance=None, watch=None, **values):
     values = {"threads": 2, "smooth": 0.0, "overwrite": True, **values}
-    config = PredictConfig(model=model, inputs=tuple(map(str, inputs)), out=out, **values)
+    config = PredictConfig(checkpoint=model, inputs=tuple(map(str, inputs)), out=out, **values)
     return run_prediction(config, plan_jobs(config), advance, watch)
 
 

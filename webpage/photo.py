@@ -19,9 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from predict.background import Background, remove_background
-from predict.mask import Mask, draw_mask
+from predict.mask import Mask, draw_mask, find_persons, fit_square
 from predict.photo import decode_photo, encode
-from predict.pipeline import find_persons, fit_square
 from preprocess.check.quality import QualityScores, quality_scores
 from preprocess.image import FitBox, encode_jpeg
 from train.predictor import Trained

@@ -1,11 +1,4 @@
-"""Masks that do not flicker: a frame's probabilities are averaged with those of the frames before.
-
-An exponential average whose weight falls, pixel by pixel, with the change of the picture: where something moves, the
-past says nothing of it. docs/predict.md has what it gives, against a plain average.
-
-Suffixes: S side, 3 RGB.
-
-Videos are decoded, predicted, drawn and encoded at the same time, a group of frames each, so that no stage waits.
+"""Videos are decoded, predicted, drawn and encoded at the same time, a group of frames each, so that no stage waits.
 
     reader         decode, fit                  the next group of frames
     caller         ask the network, smooth      this group
@@ -15,14 +8,18 @@ Videos are decoded, predicted, drawn and encoded at the same time, a group of fr
 Memory is that of these groups and of what decoder and encoder hold back, whatever the length. A group is as many frames
 as the network takes at once, or as have `GROUP_PIXELS` together.
 
-Suffixes: S side.
+Masks do not flicker: a frame's probabilities are averaged with those of the frames before. It is an exponential average
+whose weight falls, pixel by pixel, with the change of the picture: where something moves, the past says nothing of it.
+docs/predict.md has what it gives, against a plain average.
+
+Suffixes: H and W pixels, S side.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from statistics import fmean
 from time import perf_counter
@@ -34,13 +31,15 @@ from av import Packet, VideoFrame
 
 from cache.messages import message
 from predict.background import Picture
-from predict.pipeline import F32, GROUP_PIXELS, Setup, Square, find_persons, shared_processors
+from predict.config import VideoResult
+from predict.mask import F32, Square, find_persons
+from predict.pipeline import GROUP_PIXELS, Advance, Setup
 from predict.plan import Job
 from predict.record import Record, file_state
-from predict.result import VideoResult
 from predict.video.sink import VideoSink, choose_encoding, open_sink
 from predict.video.source import Frame, SoundPacket, VideoError, VideoSource
 from preprocess.image import opencv_threads
+from train.process import torch_threads
 
 TOLERANCE = 15.0
 """Change of a pixel, mean of its three channels, at which the past has lost 63 % of its weight."""
@@ -51,43 +50,14 @@ CUT_SHARE = 0.3
 Within 32 clips of walking persons and moving cameras it was 0.12 at most, between clips 0.35 at least.
 """
 
-
-class Smoother:
-    """Averages over the frames of one video, given in their order.
-
-    Args:
-        weight: of the past where nothing moves, in 0 to 1; 0 leaves all as it is.
-    """
-
-    def __init__(self, weight: float) -> None:
-        self._weight = weight
-        self._before: tuple[Square, F32] | None = None
-
-    def smooth(self, probability_SS: F32, square: Square) -> F32:
-        """The average up to a frame, `(S, S)` float32, of which the network saw `square`."""
-        if not self._weight:
-            return probability_SS
-        if self._before:
-            past, average_SS = self._before
-            weight_SS = np.float32(self._weight) * _trust(past, square)
-            probability_SS = probability_SS + weight_SS * (average_SS - probability_SS)
-        self._before = square, probability_SS
-        return probability_SS
-
-
-def _trust(past: Square, square: Square) -> F32:
-    """How little each pixel has changed, 1 (nothing) to 0; 0 everywhere for another scene."""
-    change_SS = cv2.blur(cv2.absdiff(past.pixels, square.pixels).mean(axis=2, dtype=np.float32), (3, 3))
-    if np.mean(change_SS[square.box.slices] > 2 * TOLERANCE) > CUT_SHARE:
-        return np.zeros_like(change_SS)
-    return np.asarray(np.exp(-np.square(change_SS / np.float32(TOLERANCE))), np.float32)
-
-
-Advance = Callable[[int, int], None]
-"""Called with (frames done, frames to do)."""
-
 _MOST_PACKETS = 1000
 """Packets of sound in a group, at most: sound may go on long after the video has ended."""
+
+Drawn = tuple[VideoFrame, float]
+"""A picture that is ready to be encoded, and the share of persons in it, in percent."""
+
+Group: TypeAlias = "list[Shot | SoundPacket]"
+Drawing: TypeAlias = "list[Future[Drawn] | SoundPacket]"
 
 
 class Shot(NamedTuple):
@@ -95,13 +65,6 @@ class Shot(NamedTuple):
 
     frame: Frame
     square: Square
-
-
-Drawn = tuple[VideoFrame, float]
-"""A picture that is ready to be encoded, and the share of persons in it, in percent."""
-
-Read: TypeAlias = "list[Shot | SoundPacket]"
-Drawing: TypeAlias = "list[Future[Drawn] | SoundPacket]"
 
 
 def make_video(setup: Setup, job: Job, advance: Advance | None = None) -> VideoResult:
@@ -118,7 +81,11 @@ def make_video(setup: Setup, job: Job, advance: Advance | None = None) -> VideoR
     try:
         with VideoSource(job.source, threads=threads) as source:
             with open_sink(job.output, encoding, source, threads=threads, comment=comment) as sink:
-                for written in _written(_with_fitted_background(setup, source), source, sink):
+                if isinstance(setup.background, Picture):  # brought to the video's size once, not for each frame
+                    alpha_HW = np.zeros((source.height, source.width), np.uint8)
+                    fitted = Picture(setup.background.behind(np.dstack([alpha_HW] * 3), alpha_HW))
+                    setup = dataclasses.replace(setup, background=fitted)
+                for written in _written(setup, source, sink):
                     coverages += written
                     if advance:
                         advance(len(coverages), max(len(coverages), source.frames))
@@ -132,31 +99,21 @@ def make_video(setup: Setup, job: Job, advance: Advance | None = None) -> VideoR
                 fps=float(source.rate),
                 coverage=fmean(coverages),
                 seconds=perf_counter() - started,
-                notes=_notes(sink, encoding.suffix),
+                notes=_notes(sink, job.output.suffix),
             )
     except VideoError as error:
         seconds = perf_counter() - started
         return VideoResult(input=job.name, output=None, status="rejected", reason=str(error), seconds=seconds)
 
 
-def _with_fitted_background(setup: Setup, source: VideoSource) -> Setup:
-    """Bring a background picture to the video's size, once instead of for each frame."""
-    if not isinstance(setup.background, Picture):
-        return setup
-    alpha_HW = np.zeros((source.height, source.width), np.uint8)
-    fitted = Picture(setup.background.behind(np.dstack([alpha_HW] * 3), alpha_HW))
-    return dataclasses.replace(setup, background=fitted)
-
-
 def _written(setup: Setup, source: VideoSource, sink: VideoSink) -> Iterator[list[float]]:
     """Write the result, and give the coverage of each group's frames when they are written."""
-    predictor = setup.trained.predictor
     groups, smoother = _groups(setup, source), Smoother(setup.config.smooth)
     writing = deque[Future[list[float]]]()
     # The frames are the unit of parallel work: OpenCV's own threads would only get in the way.
     with (
         opencv_threads(1),
-        shared_processors(predictor),
+        torch_threads(setup.network_threads),
         _pool(1) as reader,
         _pool(setup.threads) as workers,
         _pool(1) as writer,
@@ -166,7 +123,7 @@ def _written(setup: Setup, source: VideoSource, sink: VideoSink) -> Iterator[lis
             while group := reading.result():
                 reading = reader.submit(next, groups, None)
                 squares = [item.square for item in group if isinstance(item, Shot)]
-                answers = iter(find_persons(predictor, squares))
+                answers = iter(find_persons(setup.trained.predictor, squares))
                 drawing: Drawing = []
                 for item in group:
                     if isinstance(item, Packet):
@@ -184,10 +141,10 @@ def _written(setup: Setup, source: VideoSource, sink: VideoSink) -> Iterator[lis
                 pool.shutdown(cancel_futures=True)
 
 
-def _groups(setup: Setup, source: VideoSource) -> Iterator[Read]:
+def _groups(setup: Setup, source: VideoSource) -> Iterator[Group]:
     """Frames, as many together as the network and memory take, and the sound between them."""
     size = max(1, min(setup.batch_size, GROUP_PIXELS // (source.width * source.height)))
-    group: Read = []
+    group: Group = []
     shots = 0
     for item in source.items():
         if isinstance(item, Frame):
@@ -236,3 +193,34 @@ def _notes(sink: VideoSink, suffix: str) -> tuple[str, ...]:
 
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="video")
+
+
+class Smoother:
+    """Averages over the frames of one video, given in their order.
+
+    Args:
+        weight: of the past where nothing moves, in 0 to 1; 0 leaves all as it is.
+    """
+
+    def __init__(self, weight: float) -> None:
+        self._weight = weight
+        self._before: tuple[Square, F32] | None = None
+
+    def smooth(self, probability_SS: F32, square: Square) -> F32:
+        """The average up to a frame, `(S, S)` float32, of which the network saw `square`."""
+        if not self._weight:
+            return probability_SS
+        if self._before:
+            past, average_SS = self._before
+            weight_SS = np.float32(self._weight) * _trust(past, square)
+            probability_SS = probability_SS + weight_SS * (average_SS - probability_SS)
+        self._before = square, probability_SS
+        return probability_SS
+
+
+def _trust(past: Square, square: Square) -> F32:
+    """How little each pixel has changed, 1 (nothing) to 0; 0 everywhere for another scene."""
+    change_SS = cv2.blur(cv2.absdiff(past.pixels, square.pixels).mean(axis=2, dtype=np.float32), (3, 3))
+    if np.mean(change_SS[square.box.slices] > 2 * TOLERANCE) > CUT_SHARE:
+        return np.zeros_like(change_SS)
+    return np.asarray(np.exp(-np.square(change_SS / np.float32(TOLERANCE))), np.float32)

@@ -1,6 +1,4 @@
-"""The codec and the file format of a video's result.
-
-Writing a video, under a temporary name until it is whole.
+"""Writing a video, under a temporary name until it is whole, in the codec and file format of its kind.
 
 Suffixes: H and W pixels.
 """
@@ -8,7 +6,7 @@ Suffixes: H and W pixels.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -23,34 +21,23 @@ from av.video.reformatter import ColorRange
 
 from cache.atomic import sync_directory
 from cache.choices import PredictKind, VideoFormat
+from cache.messages import system_reason
 from predict.config import PredictError
 from predict.video.source import GREY, Frame, SoundPacket, VideoError, VideoSource, reason_of
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".3gp", ".flv", ".wmv", ".ogv"}
-)
-"""Suffixes of files that count as videos; `.ts` is left to TypeScript."""
-
-
-def is_video(path: Path | None) -> bool:
-    """Whether an input is a video, by its suffix; standard input, which is None, never is."""
-    return path is not None and path.suffix.lower() in VIDEO_SUFFIXES
+U8 = npt.NDArray[np.uint8]
 
 
 class Encoding(NamedTuple):
     """Codec and file format of a video.
 
     Attributes:
-        suffix: of its file.
-        container: FFmpeg's name of the file's format.
-        codec: FFmpeg's name of the encoder.
-        pixels: FFmpeg's name of the pixels' format.
+        container, codec, pixels: FFmpeg's names of the file's format, the encoder and the pixels' format.
         options: of the encoder.
-        multiple: of what height and width have to be: H.264 here has one colour for two by two pixels, no half ones.
+        multiple: height and width have to be multiples of these: H.264 here has one colour for two by two pixels.
         colour: whether it is in colour; a mask is not, and has no sound either.
     """
 
-    suffix: str
     container: str
     codec: str
     pixels: str
@@ -61,28 +48,24 @@ class Encoding(NamedTuple):
 
 # One core, 1280 x 720: H.264 at the preset `veryfast` 83 frames/s and 1.1 Mbit/s, `medium` 46 and 1.6; VP9 with its
 # alpha 45 frames/s and 1.2 Mbit/s; ProRes 4444 31 and 58 (the encoder prores_ks 11 and 88).
-_COMPOSITE = Encoding(".mp4", "mp4", "libx264", "yuv420p", {"crf": "18", "preset": "veryfast"}, (2, 2))
-_MASK = Encoding(".mp4", "mp4", "libx264", "yuv420p", {"crf": "12", "preset": "veryfast"}, (2, 2), colour=False)
+_COMPOSITE = Encoding("mp4", "libx264", "yuv420p", {"crf": "18", "preset": "veryfast"}, (2, 2))
+_MASK = Encoding("mp4", "libx264", "yuv420p", {"crf": "12", "preset": "veryfast"}, (2, 2), colour=False)
 _CUTOUTS: Mapping[VideoFormat, Encoding] = {
     "webm": Encoding(
-        ".webm",
         "webm",
         "libvpx-vp9",
         "yuva420p",
         {"crf": "18", "b": "0", "deadline": "realtime", "cpu-used": "5", "row-mt": "1"},
     ),
-    "mov": Encoding(".mov", "mov", "prores", "yuva444p10le", {"profile": "4"}, (1, 2)),
+    "mov": Encoding("mov", "prores", "yuva444p10le", {"profile": "4"}, (1, 2)),
 }
 
 
 def choose_encoding(kind: PredictKind, video_format: VideoFormat) -> Encoding:
-    """Codec and file format of results of a kind: a cutout needs an alpha channel, which H.264 does not have."""
+    """The encoding of results of a kind: a cutout needs an alpha channel, which H.264 does not have."""
     if kind == "cutout":
         return _CUTOUTS[video_format]
     return _MASK if kind == "mask" else _COMPOSITE
-
-
-U8 = npt.NDArray[np.uint8]
 
 
 class VideoSink:
@@ -93,9 +76,9 @@ class VideoSink:
 
     Args:
         container: the file.
-        encoding: of the video.
-        source: whose frames and sound are to come.
-        threads: that encode; 0 leaves the choice to the encoder.
+        encoding: its codecs and formats.
+        source: the video whose frames and sound are to come.
+        threads: threads that encode; 0 leaves the choice to the encoder.
 
     Raises:
         VideoError: the encoder cannot take the source's size.
@@ -114,16 +97,21 @@ class VideoSink:
         context.color_primaries, context.color_trc = self._colours.primaries, self._colours.transfer
         context.thread_count = threads
         self._sound: dict[int, AudioStream] = {}
-        self.left_out = self._add_sound(source.sound) if encoding.colour else ()
+        left_out: dict[str, None] = {}
+        for sound in source.sound if encoding.colour else ():
+            try:
+                self._sound[sound.index] = container.add_stream_from_template(sound)
+            except ValueError:
+                left_out[sound.codec_context.name if sound.codec_context else "unknown"] = None
+        self.left_out = tuple(left_out)
         try:
             context.open()
         except av.FFmpegError as error:
-            size = f"{source.width} x {source.height}"
             raise VideoError(
-                "{codec} cannot encode its {size} pixels: {reason_of}",
+                "{codec} cannot encode its {size} pixels: {reason}",
                 codec=encoding.codec,
-                size=size,
-                reason_of=reason_of(error),
+                size=f"{source.width} x {source.height}",
+                reason=reason_of(error),
             ) from None
 
     def draw(self, pixels: U8, frame: Frame) -> VideoFrame:
@@ -153,7 +141,7 @@ class VideoSink:
             packets = self._stream.encode(frame)
         except av.FFmpegError as error:
             raise VideoError(
-                "{codec} cannot encode it: {reason_of}", codec=self._encoding.codec, reason_of=reason_of(error)
+                "{codec} cannot encode it: {reason}", codec=self._encoding.codec, reason=reason_of(error)
             ) from None
         self._container.mux(packets)
 
@@ -166,15 +154,6 @@ class VideoSink:
         if stream := self._sound.get(packet.stream.index):
             packet.stream = stream
             self._container.mux(packet)
-
-    def _add_sound(self, streams: Sequence[AudioStream]) -> tuple[str, ...]:
-        left_out = []
-        for stream in streams:
-            try:
-                self._sound[stream.index] = self._container.add_stream_from_template(stream)
-            except ValueError:
-                left_out.append(stream.codec_context.name if stream.codec_context else "unknown")
-        return tuple(dict.fromkeys(left_out))
 
 
 @contextmanager
@@ -211,10 +190,10 @@ def open_sink(
         with suppress(OSError):  # where it cannot be written it can often not be removed either, and is not there
             temporary.unlink()
         if isinstance(error, (av.FFmpegError, OSError)):
-            reason = reason_of(error) if isinstance(error, av.FFmpegError) else error.strerror
+            reason = reason_of(error) if isinstance(error, av.FFmpegError) else system_reason(error)
             raise PredictError(
-                "cannot write {path}: {reason}; free some space or choose another --out: what is done is kept",
-                path=path,
+                "cannot write {output}: {reason}; free some space or choose another --out: what is done is kept",
+                output=path,
                 reason=reason,
             ) from error
         raise

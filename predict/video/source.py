@@ -1,8 +1,7 @@
-"""The colour space of a video: its tags, and what is meant where they are missing.
+"""Reading a video: upright RGB frames with their time stamps, and the packets of its sound.
 
-Rec. ITU-T H.273, tables 2 to 4: its numbers are those of FFmpeg, but for swscale's own of the matrices.
-
-Reading a video: upright frames with their time stamps, and the packets of its sound.
+Its colour space is told by tags after Rec. ITU-T H.273, tables 2 to 4, whose numbers are those of FFmpeg, but for
+swscale's own of the matrices.
 
 Suffixes: H and W pixels, 3 RGB.
 """
@@ -142,9 +141,7 @@ class VideoSource:
         try:
             self._container = av.open(str(path), "r", metadata_errors="replace")
         except av.FFmpegError as error:
-            raise VideoError(
-                "it is no video, or its head is damaged: {reason_of}", reason_of=reason_of(error)
-            ) from None
+            raise VideoError("it is no video, or its head is damaged: {reason}", reason=reason_of(error)) from None
         try:
             self._stream = _find_video(self._container)
             self._stream.codec_context.thread_type = "AUTO"
@@ -153,15 +150,20 @@ class VideoSource:
             self.time_base = self._stream.time_base or 1 / self.rate
             self.sound: tuple[AudioStream, ...] = self._container.streams.audio
             self._decoded = self._decode()
-            self._begun = self._read_first()
-            self._set_up(self._begun[-1])
+            self._begun = list[VideoFrame | SoundPacket]()
+            for item in self._decoded:
+                self._begun.append(item)
+                if isinstance(item, VideoFrame):
+                    self._set_up(item)
+                    break
+            else:
+                raise VideoError("no frame of its video can be decoded")
         except BaseException:
             self._container.close()
             raise
 
-    def _set_up(self, first: VideoFrame | SoundPacket) -> None:
+    def _set_up(self, first: VideoFrame) -> None:
         """Read from the first frame what holds for all of them."""
-        assert isinstance(first, VideoFrame)
         self.colours = read_colours(first)
         aspect = self._stream.sample_aspect_ratio or _SQUARE
         self._size = round(first.width * max(_SQUARE, aspect)), round(first.height * max(_SQUARE, 1 / aspect))
@@ -197,16 +199,8 @@ class VideoSource:
                 pixels_HW3 = np.asarray(cv2.rotate(pixels_HW3, _TURNS[self._quarters]), np.uint8)
             yield Frame(pixels_HW3, last, item.duration)
 
-    def _read_first(self) -> list[VideoFrame | SoundPacket]:
-        begun: list[VideoFrame | SoundPacket] = []
-        for item in self._decoded:
-            begun.append(item)
-            if isinstance(item, VideoFrame):
-                return begun
-        raise VideoError("no frame of its video can be decoded")
-
     def _decode(self) -> Generator[VideoFrame | SoundPacket, None, None]:
-        extent, frames = _Extent(self._container, self._stream, self.rate), 0
+        extent, frames = _Extent(self._container, self._stream), 0
         try:
             for packet in self._container.demux():
                 extent.see(packet)
@@ -214,26 +208,26 @@ class VideoSource:
                     yield packet
                 if packet.stream is not self._stream:
                     continue
-                for frame in self._frames_of(packet, begun=frames > 0):
+                try:
+                    decoded = self._stream.decode(packet)
+                except av.InvalidDataError:
+                    if frames:
+                        raise
+                    continue  # a recording that was cut begins amidst pictures, whose beginning is not there
+                for frame in decoded:
                     if frame.is_corrupt or packet.is_corrupt:
                         raise VideoError("it is damaged at {time:.1f} s", time=float(frame.time or 0))
                     frames += 1
                     yield frame
         except av.FFmpegError as error:
             raise VideoError(
-                "it is damaged after {frames:.1f} s: {reason_of}",
-                frames=float(frames / self.rate),
-                reason_of=reason_of(error),
+                "it is damaged after {time:.1f} s: {reason}", time=float(frames / self.rate), reason=reason_of(error)
             ) from None
-        extent.check(frames, self.rate)
-
-    def _frames_of(self, packet: Packet[Stream], *, begun: bool) -> list[VideoFrame]:
-        try:
-            return self._stream.decode(packet)
-        except av.InvalidDataError:
-            if begun:
-                raise
-            return []  # a recording that was cut begins amidst pictures, whose beginning is not there
+        missing = extent.missing(frames, self.rate)
+        if missing > max(SHORT, 2 / self.rate):
+            raise VideoError(
+                "it is cut: of what its header promises the last {missing:.1f} s are missing", missing=float(missing)
+            )
 
 
 def _find_video(container: InputContainer) -> VideoStream:
@@ -264,15 +258,10 @@ def _moved(packet: SoundPacket, begin: Fraction) -> SoundPacket:
 
 
 class _Extent:
-    """Compares what a file has with what its header promises: where a file was cut, FFmpeg just comes to an end.
+    """Compares what a file has with what its header promises: where a file was cut, FFmpeg just comes to an end."""
 
-    Args:
-        container, stream: the file and its video.
-        rate: frames a second.
-    """
-
-    def __init__(self, container: InputContainer, stream: VideoStream, rate: Fraction) -> None:
-        self._stream, self._slack = stream, max(SHORT, 2 / rate)
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self._stream = stream
         self._end: Fraction | None = None
         self._whole_file = False
         if stream.duration is not None and stream.time_base:
@@ -289,15 +278,7 @@ class _Extent:
         if packet.pts is not None and (self._whole_file or packet.stream is self._stream):
             self._reached = max(self._reached, (packet.pts + (packet.duration or 0)) * packet.time_base)
 
-    def check(self, frames: int, rate: Fraction) -> None:
-        """Refuse a file whose end is missing.
-
-        Raises:
-            VideoError: more than a rounding is.
-        """
+    def missing(self, frames: int, rate: Fraction) -> Fraction:
+        """Seconds that are missing at the end, by the header's duration or its number of frames."""
         missing = Fraction(0) if self._end is None else self._end - self._reached
-        missing = max(missing, (self._frames - frames) / rate)
-        if missing > self._slack:
-            raise VideoError(
-                "it is cut: of what its header promises the last {missing:.1f} s are missing", missing=float(missing)
-            )
+        return max(missing, (self._frames - frames) / rate)
