@@ -150,7 +150,7 @@ class VideoSource:
             self.time_base = self._stream.time_base or 1 / self.rate
             self.sound: tuple[AudioStream, ...] = self._container.streams.audio
             self._decoded = self._decode()
-            self._begun = list[VideoFrame | SoundPacket]()
+            self._begun: list[VideoFrame | SoundPacket] = []
             for item in self._decoded:
                 self._begun.append(item)
                 if isinstance(item, VideoFrame):
