@@ -12,7 +12,7 @@ from export.record import THRESHOLD, TrainingRecord
 from train.result import TARGETS
 
 LICENCE = "apache-2.0"
-"""The licence of maskcache itself; who trained a network may put another into its card."""
+"""The licence of maskcache itself; whoever trained a network may put another into its card."""
 
 TAGS = ("person-segmentation", "background-removal", "u-net", "maskcache")
 
@@ -202,30 +202,25 @@ def _scores(record: TrainingRecord) -> str:
     scored, photos = record.scored, record.photos
     if scored is None:
         return "## Scores\n\nNone: the checkpoint was written before the end of its first epoch."
-    values = {**dataclasses.asdict(scored.val), "boundary_f": scored.boundary_f}
-    columns = [values] + ([photos.values] if photos else [])
-    head = [
-        "score",
-        f"at side {record.saved.side}",
-        *(["at the photos' own size"] if photos else []),
-        "aimed at on COCO",
-    ]
-    rows = [
-        (label, *(_number(column[name]) for column in columns), _number(TARGETS.get(name)))
-        for name, label in _SCORES.items()
-    ]
     index = record.cache
-    pixels = sum(scored.val_counts)
     images = f"{index.splits['val'].samples:,}" if index and "val" in index.splits else "an unknown number of"
     words = (
-        f"On the validation split, {images} images, pooled over the {pixels:,} pixels that count, after epoch "
-        f"{scored.epoch}. The epoch was chosen by its IoU on the same images, which makes that a little too good."
+        f"On the validation split, {images} images, pooled over the {sum(scored.val_counts):,} pixels that count, "
+        f"after epoch {scored.epoch}. The epoch was chosen by its IoU on the same images, which makes that a bit too "
+        "good."
     )
+    columns = {f"at side {record.saved.side}": {**dataclasses.asdict(scored.val), "boundary_f": scored.boundary_f}}
     if photos:
+        columns["at the photos' own size"] = photos.values
         words += f" At the photos' own size: {photos.images:,} images, by `maskcache eval`."
     if photos and photos.best_threshold:
         threshold, iou = photos.best_threshold
         words += f" In hindsight the best threshold there is {threshold:g}, with an IoU of {iou:.4f}."
+    head = ("score", *columns, "aimed at on COCO")
+    rows = [
+        (label, *(_number(values[name]) for values in columns.values()), _number(TARGETS.get(name)))
+        for name, label in _SCORES.items()
+    ]
     notes = "".join(f"\n\nNote: {note}." for note in record.notes)
     return f"## Scores\n\n{words}\n\n{_table(head, rows, numbers=True)}{notes}"
 
@@ -241,16 +236,12 @@ def _number(value: float | None) -> str:
 
 
 def _parity(report: ExportReport) -> str:
-    shapes = report.files[0].difference.shapes
+    found = {_RUNTIMES[file.format]: file.difference for file in report.files}
     rows = [
-        (
-            _RUNTIMES[file.format],
-            f"{file.difference.largest:.1e}",
-            f"{file.difference.mean:.1e}",
-            f"{100 * file.difference.decisions:.4f} %",
-        )
-        for file in report.files
+        (name, f"{each.largest:.1e}", f"{each.mean:.1e}", f"{100 * each.decisions:.4f} %")
+        for name, each in found.items()
     ]
+    shapes = report.files[0].difference.shapes
     tried = ", ".join(f"{count} x {height} x {width}" for count, _, height, width in shapes)
     head = ("file", "largest difference", "mean difference", "pixels decided otherwise")
     return (
@@ -268,11 +259,10 @@ def _latency(report: ExportReport) -> str:
         (_RUNTIMES[name], f"{each.median:.1f}", f"{each.p10:.1f} to {each.p90:.1f}")
         for name, each in report.latency.items()
     ]
-    environment = report.environment
+    environment, runs = report.environment, next(iter(report.latency.values())).runs
     runtimes = f"torch {environment['torch']}"
     if report.opset:
         runtimes += f", ONNX Runtime {environment['onnxruntime']}"
-    runs = next(iter(report.latency.values())).runs
     threads = f"{report.threads} thread{'s' if report.threads > 1 else ''}"
     head = ("what", "median, ms", "p10 to p90, ms")
     return (
@@ -292,8 +282,7 @@ def _limits(report: ExportReport, record: TrainingRecord) -> str:
         "network stands for 10 x 10: hair, fingers, and persons far away are lost or blurred.",
         "COCO's outlines are polygons, often some pixels off; no network learns finer edges from them. There is no "
         "matting: half-transparent pixels were never taught.",
-        "Crowds were annotated as regions, not person by person; whether they count in training and in the scores "
-        "stands above, under training data.",
+        "Crowds were annotated as regions, not person by person; the section on training data says whether they count.",
         f"It was trained at side {side}. Other sizes work; how well has not been measured.",
         "COCO's are everyday photos of the web. Not tried on drawings, X-rays, infrared, night or fisheye pictures. "
         "The pictures of a video are judged each by itself, so that edges flicker.",
@@ -322,12 +311,9 @@ def _licence(record: TrainingRecord) -> str:
 
 
 def usage(kind: ExportFormat, *, side: int, fit: Fit) -> str:
-    """A program that cuts the persons out of `photo.jpg`.
+    """A program that cuts the persons out of `photo.jpg` with a file of this format.
 
-    Args:
-        kind: of the file that it calls.
-        side: of the square that the network sees, pixels.
-        fit: how photos are laid into it.
+    The network sees a square of this side, pixels, into which photos are laid by `fit`.
     """
     (library, load, call), (place, crop) = _RUN[kind], _FIT[fit]
     return f"""\

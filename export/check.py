@@ -1,15 +1,12 @@
-"""Exported files at work, as their users have them: how far their answers are from the checkpoint's, and how fast.
+"""Exported files in use: how far their answers are from the checkpoint's, how fast they are, and the report of both.
 
 Suffixes: N images, 3 RGB, 1 the person probability, H and W pixels.
-
-The result of an export.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
@@ -32,58 +29,124 @@ U8 = npt.NDArray[np.uint8]
 Answer = Callable[[U8], F32]
 """Gives `probability_N1HW` of `image_N3HW`."""
 
-_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+CHECKPOINT = "checkpoint"
+"""The name in `ExportReport.latency` of the network that was exported."""
 
 TOLERANCE = 1e-4
 """Largest difference of a probability: a fortieth of a grey level of an 8-bit mask. Sums in another order give 1e-6."""
 
 SEED = 0
 
-WARM_UP = 2
-LEAST_ROUNDS, MOST_ROUNDS = 5, 100
-SECONDS = 10.0
-"""Rounds go on until so much time has passed, or there are `MOST_ROUNDS`."""
+WARM_UP, LEAST_ROUNDS, MOST_ROUNDS, SECONDS = 2, 5, 100, 10.0
+"""Rounds go on until so many seconds have passed, or there are `MOST_ROUNDS`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A file's answers beside those of the checkpoint's network in fp32.
+    """A file's answers beside those of the checkpoint's network in fp32."""
 
-    Attributes:
-        shapes: of the batches that were compared, `(N, 3, H, W)`.
-        pixels: in them.
-        largest, mean: absolute difference of the probability.
-        decisions: share of pixels that only one of both takes for a person, at a probability of a half.
+    shapes: tuple[tuple[int, int, int, int], ...]  # of the batches that were compared, (N, 3, H, W)
+    pixels: int  # in them
+    largest: float  # absolute difference of the probability
+    mean: float  # the same on average
+    decisions: float  # share of pixels that only one of both takes for a person, at a probability of a half
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Milliseconds of one answer: the median, and the values that a tenth of the runs is below, and above."""
+
+    median: float
+    p10: float
+    p90: float
+    runs: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportedFile:
+    """One file."""
+
+    format: ExportFormat
+    path: Path
+    bytes: int
+    difference: Difference  # from the checkpoint's answers, read back from the disk
+    refuses_other_sizes: bool  # whether an image whose height is no multiple of the stride is an error
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    """An export."""
+
+    model: Path  # the checkpoint
+    network: str  # its network, as `unet 32`
+    parameters: int  # how many it has
+    stride: int  # height and width are multiples of it, pixels
+    normalisation: Mapping[str, tuple[float, ...]]  # what the network does first: `mean` and `std` per channel
+    trained_side: int  # side of the square that it was trained on, pixels
+    side: int  # side at which it was compared and timed, pixels
+    opset: int | None  # of ONNX; None without that
+    metadata: Mapping[str, str]  # what the files say of themselves
+    files: tuple[ExportedFile, ...]  # those that were written, without the card
+    card: Path
+    latency: Mapping[str, Latency]  # of one image at `side`, by `CHECKPOINT` and format; empty if not measured
+    threads: int  # of each while it was timed
+    environment: Mapping[str, str]  # the processor, and the versions of what computes
+    notes: tuple[str, ...]  # what is worth knowing, a sentence each
+
+    @property
+    def least(self) -> int:
+        """The least height and width, pixels."""
+        return LEAST_STRIDES * self.stride
+
+
+def check_packages(config: ExportConfig) -> None:
+    """Refuse a format whose packages are not installed.
+
+    Raises:
+        ExportError: it names those that are missing.
     """
+    needed = ("onnx", "onnxruntime", "onnxscript") if "onnx" in config.formats else ()
+    if missing := [name for name in needed if find_spec(name) is None]:
+        raise ExportError(
+            "format=onnx needs {missing}, not installed here: pip install -e '.[export]', or use --format program",
+            missing=listed(missing, "and"),
+        )
 
-    shapes: tuple[tuple[int, int, int, int], ...]
-    pixels: int
-    largest: float
-    mean: float
-    decisions: float
+
+def load_file(path: Path, kind: ExportFormat, threads: int) -> Answer:
+    """Load a file on the CPU. ONNX Runtime works with so many threads; a program takes as many as torch has."""
+    if kind == "program":
+        module = torch.export.load(path).module().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+        def answer(image_N3HW: U8) -> F32:
+            with torch.no_grad():
+                return np.asarray(module(torch.from_numpy(image_N3HW)).numpy())
+
+        return answer
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # an error comes as an exception; that is enough
+    # Otherwise its threads spin for a while after each answer, in the way of what is measured next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda image_N3HW: np.asarray(session.run([OUTPUT], {INPUT: image_N3HW})[0])
 
 
 def batches(side: int, stride: int) -> Iterator[U8]:
-    """The images to compare on: drawn scenes with persons and noise by turns, single and several, square and not.
-
-    They are the same each time.
+    """The images to compare on, the same each time: drawn scenes with persons, and noise, by turns.
 
     Args:
-        side: of the squares, a multiple of `stride`.
+        side: of the square ones, a multiple of `stride`.
         stride: of the network.
     """
     least = LEAST_STRIDES * stride
     half = max(least, side // 2 // stride * stride)
-    counts_sizes = (
-        (1, side, side),
-        (2, side, side),
-        (1, side, half),
-        (2, half, side + stride),
-        (4, least, least + stride),
-    )
+    shapes = (1, side, side), (2, side, side), (1, side, half), (2, half, side + stride), (4, least, least + stride)
     rng = np.random.default_rng(SEED)
     drawn = 0
-    for count, height, width in counts_sizes:
+    for count, height, width in shapes:
         batch_NHW3 = np.empty((count, height, width, 3), np.uint8)
         for image_HW3 in batch_NHW3:
             if drawn % 2:
@@ -115,31 +178,30 @@ def check(difference: Difference, kind: ExportFormat) -> None:
     """Refuse a file that answers otherwise than its checkpoint.
 
     Raises:
-        ExportError: see `TOLERANCE`; or there are answers that are no numbers.
+        ExportError: an answer is further away than `TOLERANCE`, or is no number.
     """
-    if difference.largest <= TOLERANCE:
-        return
-    raise ExportError(
-        "{files} answers otherwise than the checkpoint: probabilities differ by up to {largest:.2g}, and "
-        "{tolerance:g} is the limit; nothing was written: try another --format, or another --opset",
-        files=FILES[kind],
-        largest=difference.largest,
-        tolerance=TOLERANCE,
-    )
+    if not difference.largest <= TOLERANCE:  # true of what is no number, too
+        raise ExportError(
+            "{file} answers otherwise than the checkpoint: probabilities differ by up to {largest:.2g}, and "
+            "{tolerance:g} is the limit; nothing was written: try another --format, or another --opset",
+            file=FILES[kind],
+            largest=difference.largest,
+            tolerance=TOLERANCE,
+        )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Latency:
-    """Milliseconds of one answer: the middle one, and between which a tenth is faster and a tenth slower."""
-
-    median: float
-    p10: float
-    p90: float
-    runs: int
+def refuses_other_sizes(answer: Answer, stride: int) -> bool:
+    """Whether a height that is no multiple of the stride is an error instead of an answer."""
+    height, width = LEAST_STRIDES * stride + stride // 2, LEAST_STRIDES * stride
+    try:
+        answer(np.zeros((1, 3, height, width), np.uint8))
+    except Exception:  # each runtime has a kind of its own
+        return True
+    return False
 
 
 def measure(runs: Mapping[str, Callable[[], object]]) -> dict[str, Latency]:
-    """Time each, one after the other in every round, so that a slow moment of the machine meets them all.
+    """Time each in every round, so that a slow moment of the machine affects them all.
 
     Each round begins with another one. Whatever is called must have finished when it returns.
     """
@@ -157,131 +219,8 @@ def measure(runs: Mapping[str, Callable[[], object]]) -> dict[str, Latency]:
             before = perf_counter()
             runs[name]()
             found[name].append(1000 * (perf_counter() - before))
-    quantiles = {name: np.quantile(values, (0.1, 0.5, 0.9)).tolist() for name, values in found.items()}
-    return {
-        name: Latency(median=median, p10=p10, p90=p90, runs=len(found[name]))
-        for name, (p10, median, p90) in quantiles.items()
-    }
-
-
-def check_packages(config: ExportConfig) -> None:
-    """Check that the packages that a format needs are installed.
-
-    Raises:
-        ExportError: it is not.
-    """
-    missing = [name for name in _PACKAGES if "onnx" in config.formats and find_spec(name) is None]
-    if missing:
-        raise ExportError(
-            "format=onnx needs {missing}, not installed here: pip install -e '.[export]', or use --format program",
-            missing=listed(missing, "and"),
-        )
-
-
-def load_file(path: Path, kind: ExportFormat, threads: int) -> Answer:
-    """Load a file on the CPU.
-
-    Args:
-        path: of the file.
-        kind: which of both.
-        threads: that ONNX Runtime works with; a program takes as many as torch has.
-    """
-    if kind == "program":
-        module = torch.export.load(path).module().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-        def answer(image_N3HW: U8) -> F32:
-            with torch.no_grad():
-                return np.asarray(module(torch.from_numpy(image_N3HW)).numpy())
-
-        return answer
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # an error comes as an exception; that is enough
-    # Its threads would else go on spinning for a while after each answer, in the way of what is measured next.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda image_N3HW: np.asarray(session.run([OUTPUT], {INPUT: image_N3HW})[0])
-
-
-def refuses_other_sizes(answer: Answer, stride: int) -> bool:
-    """Whether a height that is no multiple of the stride is an error instead of an answer."""
-    height, width = LEAST_STRIDES * stride + stride // 2, LEAST_STRIDES * stride
-    try:
-        answer(np.zeros((1, 3, height, width), np.uint8))
-    except Exception:  # each runtime has a kind of its own
-        return True
-    return False
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes."""
-    return {name: str(import_module(name).__version__) for name in ("torch", "onnxruntime") if find_spec(name)}
-
-
-CHECKPOINT = "checkpoint"
-"""The name in `ExportReport.latency` of what is not a file."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ExportedFile:
-    """One file.
-
-    Attributes:
-        format: which.
-        path: where it lies.
-        bytes: of it.
-        difference: of its answers, read back from the disk, from the checkpoint's.
-        refuses_other_sizes: whether an image whose height is no multiple of the stride is an error.
-    """
-
-    format: ExportFormat
-    path: Path
-    bytes: int
-    difference: Difference
-    refuses_other_sizes: bool
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ExportReport:
-    """An export.
-
-    Attributes:
-        model: the checkpoint.
-        network: its network, as `unet 32`.
-        parameters: of it.
-        stride: height and width are multiples of so many pixels.
-        normalisation: what the network does first: `mean` and `std` by channel.
-        trained_side: side of the square that it was trained on, pixels.
-        side: at which it was compared and timed.
-        opset: of ONNX; None without that.
-        metadata: what the files say of themselves.
-        files: that were written, without the card.
-        card: the model card.
-        latency: of one image at `side`, by `CHECKPOINT` and format; empty if not measured.
-        threads: of each while it was timed.
-        environment: where that was: processor and versions.
-        notes: what is worth knowing, a sentence each.
-    """
-
-    model: Path
-    network: str
-    parameters: int
-    stride: int
-    normalisation: Mapping[str, tuple[float, ...]]
-    trained_side: int
-    side: int
-    opset: int | None
-    metadata: Mapping[str, str]
-    files: tuple[ExportedFile, ...]
-    card: Path
-    latency: Mapping[str, Latency]
-    threads: int
-    environment: Mapping[str, str]
-    notes: tuple[str, ...]
-
-    @property
-    def least(self) -> int:
-        """The least height and width, pixels."""
-        return LEAST_STRIDES * self.stride
+    latency = {}
+    for name, values in found.items():
+        p10, median, p90 = np.quantile(values, (0.1, 0.5, 0.9)).tolist()
+        latency[name] = Latency(median=median, p10=p10, p90=p90, runs=len(values))
+    return latency

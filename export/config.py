@@ -29,39 +29,28 @@ def reason_of(error: Exception) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """The settings of an export.
+    """The settings of an export."""
 
-    Attributes:
-        model: the checkpoint, a `best_model.pth` or `last_model.pth`.
-        out: folder of `model.onnx`, `model.pt2` and `README.md`.
-        format: `onnx`, `program` (of `torch.export`), or `all`.
-        opset: of ONNX.
-        side: at which the files are compared with the checkpoint and timed, pixels; None: as in training.
-        threads: of each while it is timed; 0: as torch takes them.
-        latency: whether to time them.
-        overwrite: put new files in the place of those that are there.
-    """
-
-    model: Path
-    out: Path
-    format: FormatChoice = "all"
-    opset: int = OPSETS.start
-    side: int | None = None
-    threads: int = 0
-    latency: bool = True
-    overwrite: bool = False
+    model: Path  # the checkpoint, a `best_model.pth` or `last_model.pth`
+    out: Path  # folder of `model.onnx`, `model.pt2` and `README.md`
+    format: FormatChoice = "all"  # `program` is one of `torch.export`
+    opset: int = OPSETS.start  # of ONNX
+    side: int | None = None  # at which files are compared with the checkpoint and timed, pixels; None: as trained
+    threads: int = 0  # of each while it is timed; 0: as torch takes them
+    latency: bool = True  # whether to time them
+    overwrite: bool = False  # whether to replace files that are there
 
     def __post_init__(self) -> None:
         if self.format not in get_args(FormatChoice):
             raise ExportError(
-                "format={format!r} is not known; use {files} or all", format=self.format, files=", ".join(FILES)
+                "format={format!r} is not known; use {known} or all", format=self.format, known=", ".join(FILES)
             )
         if self.opset not in OPSETS:
             raise ExportError(
-                "opset={opset} is not within {opsets}..{opsets2}; {opsets} is the default",
+                "opset={opset} is not within {low}..{high}; {low} is the default",
                 opset=self.opset,
-                opsets=OPSETS[0],
-                opsets2=OPSETS[-1],
+                low=OPSETS[0],
+                high=OPSETS[-1],
             )
         if self.threads < 0:
             raise ExportError("threads={threads} is negative; 0 leaves the choice to torch", threads=self.threads)

@@ -19,7 +19,7 @@ from model.base import SegmentationNetwork
 INPUT, OUTPUT = "image", "probability"
 
 LEAST_STRIDES = 2
-"""Height and width are so many strides at least: of an image of a single one the deepest features are one pixel, and
+"""Height and width are at least so many strides: the deepest features of an image of a single one are one pixel, and
 `torch.export` makes a special case of a size of 1."""
 
 
@@ -45,10 +45,10 @@ def normalisation(network: SegmentationNetwork) -> dict[str, tuple[float, ...]]:
 
 
 def check_least_side(network: SegmentationNetwork, side: int) -> None:
-    """Refuse a side that exported files do not take; see `LEAST_STRIDES`.
+    """Refuse a side that is smaller than exported files take.
 
     Raises:
-        ExportError: it is smaller.
+        ExportError: the side is less than `LEAST_STRIDES` strides.
     """
     least = LEAST_STRIDES * network.stride
     if side < least:
@@ -81,11 +81,10 @@ def trace(network: SegmentationNetwork) -> torch.export.ExportedProgram:
                 dynamic_shapes={INPUT: {0: count, 2: stride * height, 3: stride * width}},
             )
     except Exception as error:  # torch has a kind of its own for each construct that it cannot follow
-        reason = reason_of(error)
         raise ExportError(
-            "the network cannot be exported for images of any size ({reason}); unet, attention_unet, resunet "
-            "and unet on timm:resnet34 can",
-            reason=reason,
+            "the network cannot be exported for images of any size ({reason}); unet, attention_unet, resunet and unet "
+            "on timm:resnet34 can",
+            reason=reason_of(error),
         ) from error
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # has paths of this machine
@@ -96,7 +95,7 @@ def trace(network: SegmentationNetwork) -> torch.export.ExportedProgram:
 def _constant_padding() -> Iterator[None]:
     """Let timm's convolutions with TensorFlow's `SAME` padding use the constant padding of the sizes that we take.
 
-    timm computes it anew from each size, and torch takes minutes to work out what that makes of an unknown one. But
+    timm computes it anew from each size, and torch takes minutes to work out what that gives for an unknown one. But
     where the size is a multiple of a layer's stride, as all are here, it is always the same: kernel less stride.
     """
     padding = sys.modules.get("timm.layers.padding")

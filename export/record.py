@@ -14,7 +14,6 @@ from cache.files import file_digest
 from cache.index import CacheIndex
 from cache.messages import message
 from export.network import INPUT, LEAST_STRIDES, OUTPUT
-from model.base import SegmentationNetwork
 from train.checkpoint import Checkpoint
 from train.evaluation.result import EvalConfig
 from train.result import EpochResult
@@ -25,32 +24,21 @@ THRESHOLD = 0.5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PhotoScores:
-    """Scores by `eval` at the photos' own size.
+    """Scores by `eval` at the photos' own size."""
 
-    Attributes:
-        images: number of images that were scored.
-        values: IoU, Dice, accuracy, precision, recall and `boundary_f`, by name.
-        best_threshold: the probability above which a pixel should have counted as a person, and the IoU of that.
-    """
-
-    images: int
-    values: dict[str, float]
+    images: int  # that were scored
+    values: dict[str, float]  # IoU, Dice, accuracy, precision, recall and `boundary_f`, by name
+    # The probability above which a pixel should have counted as a person, and the IoU that this gives.
     best_threshold: tuple[float, float] | None
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingRecord:
-    """Training and evaluation of a checkpoint.
-
-    Attributes:
-        saved: the checkpoint.
-        cache: the index of the cache that it was trained on, if it still lies where the run had it.
-        photos: of an evaluation of this very checkpoint in the run's folder, or None.
-    """
+    """Training and evaluation of a checkpoint."""
 
     saved: Checkpoint
-    cache: CacheIndex | None
-    photos: PhotoScores | None
+    cache: CacheIndex | None  # of the cache that it was trained on, if it still lies where the run had it
+    photos: PhotoScores | None  # of an evaluation of this very checkpoint in the run's folder
 
     @property
     def scored(self) -> EpochResult | None:
@@ -60,14 +48,13 @@ class TrainingRecord:
     @property
     def notes(self) -> tuple[str, ...]:
         """Remarks on the scores, a sentence each."""
-        going_on = self.saved.continuation
-        if going_on is None:
+        if self.saved.continuation is None:
             return ()
         return (
             message(
-                "the checkpoint is one to go on from: it has the weights after step {step:,}, which the scores "
-                "need not be of; a best_model.pth has those that were scored",
-                step=going_on.progress.step,
+                "the checkpoint is one that training resumes from: it has the weights after step {step:,}, which the "
+                "scores need not be of; a best_model.pth has those that were scored",
+                step=self.saved.continuation.progress.step,
             ),
         )
 
@@ -75,42 +62,6 @@ class TrainingRecord:
 def read_record(path: Path, saved: Checkpoint) -> TrainingRecord:
     """Look for the cache and the evaluation of the checkpoint `saved` in the file `path`."""
     return TrainingRecord(saved, _find_cache(saved), _find_photos(path))
-
-
-def release() -> str:
-    """This program's version."""
-    try:
-        return version("maskcache")
-    except PackageNotFoundError:  # run from its folder, never installed
-        return "unknown"
-
-
-def metadata(
-    network: SegmentationNetwork, normalised: Mapping[str, Sequence[float]], saved: Checkpoint, digest: str
-) -> dict[str, str]:
-    """The metadata of an exported file: names and values, all texts.
-
-    Args:
-        network: that is exported.
-        normalised: its `export.network.normalisation`.
-        saved: the checkpoint that it comes from.
-        digest: of that file.
-    """
-    stride = network.stride
-    return {
-        "name": f"maskcache {saved.config.network}",
-        "maskcache_version": release(),
-        "input": f"{INPUT}: uint8 RGB (N, 3, H, W); H and W multiples of {stride}, {LEAST_STRIDES * stride} or more",
-        "output": f"{OUTPUT}: float32 (N, 1, H, W), of a person, 0 to 1",
-        "normalisation": json.dumps({"inside": True, **normalised}),
-        "stride": str(stride),
-        "side": str(saved.side),
-        "fit": saved.fit,
-        "threshold": str(THRESHOLD),
-        "network": json.dumps(saved.config.to_dict()["network"]),
-        "checkpoint_sha256": digest,
-        "cache_fingerprint": saved.fingerprint,
-    }
 
 
 def _find_cache(saved: Checkpoint) -> CacheIndex | None:
@@ -135,3 +86,35 @@ def _find_photos(path: Path) -> PhotoScores | None:
         return PhotoScores(images=int(scores["images"]), values=values, best_threshold=threshold)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def metadata(stride: int, normalised: Mapping[str, Sequence[float]], saved: Checkpoint, digest: str) -> dict[str, str]:
+    """The metadata of an exported file: names and values, all of them English texts.
+
+    Args:
+        stride: of the network.
+        normalised: its `export.network.normalisation`.
+        saved: the checkpoint that it comes from.
+        digest: of that checkpoint's file.
+    """
+    return {
+        "name": f"maskcache {saved.config.network}",
+        "maskcache_version": _release(),
+        "input": f"{INPUT}: uint8 RGB (N, 3, H, W); H and W multiples of {stride}, {LEAST_STRIDES * stride} or more",
+        "output": f"{OUTPUT}: float32 (N, 1, H, W), of a person, 0 to 1",
+        "normalisation": json.dumps({"inside": True, **normalised}),
+        "stride": str(stride),
+        "side": str(saved.side),
+        "fit": saved.fit,
+        "threshold": str(THRESHOLD),
+        "network": json.dumps(saved.config.to_dict()["network"]),
+        "checkpoint_sha256": digest,
+        "cache_fingerprint": saved.fingerprint,
+    }
+
+
+def _release() -> str:
+    try:
+        return version("maskcache")
+    except PackageNotFoundError:  # run from its folder, never installed
+        return "unknown"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Literal
 
 import numpy as np
@@ -27,7 +29,6 @@ from export.check import (
     load_file,
     measure,
     refuses_other_sizes,
-    versions,
 )
 from export.config import CARD, FILES, ExportConfig, ExportError, reason_of
 from export.network import check_least_side, normalisation, trace
@@ -44,18 +45,17 @@ Tell = Callable[[Step, ExportFormat | None], object]
 """Called when a step begins, with its format."""
 
 
-def export(config: ExportConfig, tell: Tell | None = None) -> ExportReport:
+def export(config: ExportConfig, tell: Tell = lambda _step, _kind: None) -> ExportReport:
     """Write a checkpoint's network for other programs, and a model card beside.
 
     Each file is read back and compared with the checkpoint's network in fp32 before anything appears in `config.out`.
 
     Raises:
-        CheckpointError, EncoderError: see `train.checkpoint.load_network`.
-        ExportError: a package is missing; a file would be written over, or cannot be written; the network cannot be
+        CheckpointError, EncoderError: the checkpoint cannot be loaded, see `train.checkpoint.load_network`.
+        ExportError: a package is missing; a file is there already, or cannot be written; the network cannot be
             exported, or what was exported answers otherwise.
         ValueError: the network cannot take the side.
     """
-    say = tell or (lambda *_: None)
     check_packages(config)
     check_free(config)
     saved = load_checkpoint(config.model)
@@ -66,35 +66,34 @@ def export(config: ExportConfig, tell: Tell | None = None) -> ExportReport:
     check_side(network, side)
     record = read_record(config.model, saved)
     normalised = normalisation(network)
-    values = metadata(network, normalised, saved, file_digest(config.model))
+    values = metadata(network.stride, normalised, saved, file_digest(config.model))
     threads = config.threads or torch.get_num_threads()
 
     def reference(image_N3HW: U8) -> F32:
         return np.asarray(predictor(torch.from_numpy(image_N3HW)).sigmoid().numpy())
 
     with work_folder(config.out) as folder, torch_threads(threads):
-        say("trace", None)
+        tell("trace", None)
         program = trace(network)
         answers: dict[str, Answer] = {CHECKPOINT: reference}
         files = list[ExportedFile]()
         for kind in config.formats:
             path = folder / FILES[kind]
-            say("write", kind)
+            tell("write", kind)
             if kind == "onnx":
                 write_onnx(program, path, opset=config.opset, metadata=values)
             else:
                 write_program(program, path, values)
-            say("compare", kind)
+            tell("compare", kind)
             try:
                 answer = answers[kind] = load_file(path, kind, threads)
                 difference = compare(answer, reference, side, network.stride)
             except Exception as error:  # each runtime has a kind of its own
-                reason = reason_of(error)
                 raise ExportError(
-                    "{files} does not run here ({reason}); nothing was written: try another --format, or another "
+                    "{file} does not run here ({reason}); nothing was written: try another --format, or another "
                     "--opset",
-                    files=FILES[kind],
-                    reason=reason,
+                    file=FILES[kind],
+                    reason=reason_of(error),
                 ) from error
             check(difference, kind)
             files.append(
@@ -108,9 +107,10 @@ def export(config: ExportConfig, tell: Tell | None = None) -> ExportReport:
             )
         latency: dict[str, Latency] = {}
         if config.latency:
-            say("measure", None)
+            tell("measure", None)
             image_13SS = next(batches(side, network.stride))
             latency = measure({name: partial(answer, image_13SS) for name, answer in answers.items()})
+        versions = {name: import_module(name).__version__ for name in ("torch", "onnxruntime") if find_spec(name)}
         report = ExportReport(
             model=config.model,
             network=str(saved.config.network),
@@ -125,7 +125,7 @@ def export(config: ExportConfig, tell: Tell | None = None) -> ExportReport:
             card=config.out / CARD,
             latency=latency,
             threads=threads,
-            environment={"processor": describe(read_hardware())["processor"], **versions()},
+            environment={"processor": describe(read_hardware())["processor"], **versions},
             notes=(*record.notes, *older_files(config)),
         )
         (folder / CARD).write_text(write_card(report, record), encoding="utf-8")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import onnx
 
 EXTRA_FILE = "maskcache.json"
-"""Where a program has its metadata: `torch.export.load(path, extra_files={EXTRA_FILE: ""})` fills the text in."""
+"""Where a program has its metadata: `torch.export.load(path, extra_files={EXTRA_FILE: ""})` fills in the text."""
 
 _AXES = {0: "N", 2: "H", 3: "W"}
 
@@ -35,8 +35,8 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, *, opset: int,
     Args:
         program: of one input and one output, see `export.network.trace`.
         path: of the file.
-        opset: ONNX operator set.
-        metadata: for `metadata_props`.
+        opset: of ONNX.
+        metadata: goes to `metadata_props`.
 
     Raises:
         ExportError: the network cannot be expressed in ONNX.
@@ -55,17 +55,16 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, *, opset: int,
         onnx.helper.set_model_props(model, dict(metadata))
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # torch has a kind of its own for each step
-        reason = reason_of(error)
         raise ExportError(
             "the network cannot be written as ONNX with opset={opset} ({reason}); use --format program",
             opset=opset,
-            reason=reason,
+            reason=reason_of(error),
         ) from error
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def _tidy(model: onnx.ModelProto) -> None:
-    """Name the axes, and take out what the exporter notes for itself, with paths of this machine."""
+    """Name the axes, and remove the exporter's own notes, which have paths of this machine."""
     graph = model.graph
     graph.name = "maskcache"
     for node in graph.node:
@@ -89,7 +88,7 @@ def write_program(program: torch.export.ExportedProgram, path: Path, metadata: M
 
 
 def check_free(config: ExportConfig) -> None:
-    """Refuse to write over what is there, unless that is wanted.
+    """Refuse to replace what is there, unless that is wanted.
 
     Raises:
         ExportError: a file has one of the names, or `out` is one itself.
@@ -99,18 +98,18 @@ def check_free(config: ExportConfig) -> None:
     there = [name for name in config.names if (config.out / name).exists()]
     if there and not config.overwrite:
         raise ExportError(
-            "{out} has {there} already; put new ones in their place with --overwrite, or choose another --out",
+            "{out} has {names} already; put new ones in their place with --overwrite, or choose another --out",
             out=config.out,
-            there=listed(there, "and"),
+            names=listed(there, "and"),
         )
 
 
 def older_files(config: ExportConfig) -> tuple[str, ...]:
     """A note for each file of an earlier export that stays beside the new ones: the new card is not about it."""
-    older = [name for name in FILES.values() if name not in config.names and (config.out / name).exists()]
     return tuple(
         message("{name} in {out} is of an earlier export, and the card is not about it", name=name, out=config.out)
-        for name in older
+        for name in FILES.values()
+        if name not in config.names and (config.out / name).exists()
     )
 
 
@@ -127,15 +126,15 @@ def work_folder(out: Path) -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(prefix=".export-", dir=out))
     except OSError as error:
         raise ExportError(
-            "cannot write to {out}: {strerror}; choose another --out", out=out, strerror=system_reason(error)
+            "cannot write to {out}: {reason}; choose another --out", out=out, reason=system_reason(error)
         ) from None
     try:
         yield folder
     except OSError as error:
         raise ExportError(
-            "cannot write to {out}: {strerror}; free some space or choose another --out",
+            "cannot write to {out}: {reason}; free some space or choose another --out",
             out=out,
-            strerror=system_reason(error) or error,
+            reason=system_reason(error),
         ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
