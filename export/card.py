@@ -206,8 +206,8 @@ def _scores(record: TrainingRecord) -> str:
     images = f"{index.splits['val'].samples:,}" if index and "val" in index.splits else "an unknown number of"
     words = (
         f"On the validation split, {images} images, pooled over the {sum(scored.val_counts):,} pixels that count, "
-        f"after epoch {scored.epoch}. The epoch was chosen by its IoU on the same images, which makes that a bit too "
-        "good."
+        f"after epoch {scored.epoch}. The epoch was chosen by its IoU on the same images, which makes that a little "
+        "too good."
     )
     columns = {f"at side {record.saved.side}": {**dataclasses.asdict(scored.val), "boundary_f": scored.boundary_f}}
     if photos:
