@@ -1,1 +1,1 @@
-"""Our loaders and other libraries', on the same samples, in one run."""
+"""Measures our loaders and other libraries on the same samples, in one run."""

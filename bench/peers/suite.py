@@ -1,9 +1,10 @@
-"""Our loaders and other libraries', on the same samples, in the same rounds, as rows of a report."""
+"""The rows of a report that compare our loaders with other libraries, on the same samples, in the same rounds."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from bench.config import Setup
 from bench.material import Material
@@ -21,8 +22,8 @@ SAMPLES, QUICK_SAMPLES = 4000, 512
 MEGABYTE = 10**6
 
 MEMORY_NOTE = message(
-    "Memory is what all processes of an entry hold of their own (proportional set size of anonymous and shared memory, "
-    "the most of what was read after each run), libraries included, the page cache not"
+    "Memory is what all processes of an entry hold for themselves, with their libraries and without the page cache: "
+    "the proportional set size of anonymous and shared memory, the largest value that was read after a run"
 )
 
 _log = logging.getLogger(__name__)
@@ -69,11 +70,11 @@ def peer_rows(results: Sequence[Result], described: str) -> Iterator[Row]:
             first.setdefault(name, (score, result))
     absent = dict.fromkeys(pair for result in results for pair in result.absent.items())
     notes = [message("{name} is left out: {reason}", name=name, reason=reason) for name, reason in absent]
+    row = partial(Row.measured, suite="loader")
     for name, (score, result) in first.items():
         limit = result.scores.get(score.entry.limit)
-        yield Row.measured(
+        yield row(
             score.rates,
-            suite="loader",
             name=name,
             setup=described,
             unit="samples/s",
@@ -86,17 +87,15 @@ def peer_rows(results: Sequence[Result], described: str) -> Iterator[Row]:
     for result in results:
         for name, score in result.scores.items():
             if mine := result.scores.get(score.entry.compare_to):
-                yield Row.measured(
+                yield row(
                     mine.rates.over(score.rates),
-                    suite="loader",
                     name=message("{name}: times {other}", name=mine.entry.name, other=name),
                     setup=message("{described}: ours against others", described=described),
                     unit="times",
                 )
     for name, (score, _) in first.items():
-        yield Row.measured(
+        yield row(
             Rates(tuple(1000 * window.cpu / window.samples for window in score.windows)),
-            suite="loader",
             name=message("{name}: CPU", name=name),
             setup=message("{described}: CPU of all processes", described=described),
             unit="s/1000",
@@ -117,18 +116,12 @@ def peer_rows(results: Sequence[Result], described: str) -> Iterator[Row]:
 
 
 def _remarks(score: Score) -> Iterator[str]:
-    epoch, disk = score.epoch, sum(window.disk for window in score.windows)
+    epoch, megabytes = score.epoch, sum(window.disk for window in score.windows) / MEGABYTE
     if score.entry.note:
         yield score.entry.note
     if epoch.missing or epoch.extra:
-        yield message(
-            "an epoch lacks {missing} records and has {extra} twice", missing=epoch.missing, extra=epoch.extra
-        )
+        yield message("an epoch lacks {missing} records and has {extra} twice", **vars(epoch))
     if epoch.largest:
-        yield message(
-            "pixels differ by {mean:.2f} grey levels on average, {largest} at most",
-            mean=epoch.mean,
-            largest=epoch.largest,
-        )
-    if disk > MEGABYTE:
-        yield message("{disk:.0f} MB were not in the page cache", disk=disk / MEGABYTE)
+        yield message("pixels differ by {mean:.2f} grey levels on average, {largest} at most", **vars(epoch))
+    if megabytes > 1:
+        yield message("{disk:.0f} MB were not in the page cache", disk=megabytes)
