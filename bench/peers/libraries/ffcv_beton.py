@@ -38,6 +38,41 @@ NAME = "samples.beton"
 PLANES = ("person", "ignore")
 
 
+def write_file(task: Task, folder: Path) -> None:
+    """Write FFCV's file."""
+    if task.options.get("chroma") == "full":
+        rgb_image.encode_jpeg = lambda pixels, _quality: np.frombuffer(pixels.jpeg, np.uint8)
+    side, byte = task.side, np.dtype(np.uint8)
+    fields = {"image": RGBImageField(write_mode="jpg" if task.codec == "jpeg" else "raw", jpeg_quality=QUALITY)}
+    if task.options["planes"] == "own":
+        fields |= {name: NDArrayField(byte, (side, side)) for name in PLANES}
+    else:
+        fields["planes"] = NDArrayField(byte, (2, side, side // 8))
+    writer = DatasetWriter(str(folder / NAME), fields, num_workers=task.writers)
+    writer.from_indexed_dataset(Indexed(task), chunksize=min(64, task.samples))
+
+
+def open_file(task: Task, _stack: ExitStack) -> Feed:
+    """FFCV's loader of that file."""
+    pipelines = {"image": [SimpleRGBImageDecoder(), ToTensor()]}
+    if task.options["planes"] == "own":
+        pipelines |= {name: [NDArrayDecoder(), ToTensor()] for name in PLANES}
+    else:
+        pipelines["planes"] = [ParallelArrays(), Unpack(), ToTensor()]
+    loader = Loader(
+        str(task.folder / task.dataset / NAME),
+        batch_size=task.batch_size,
+        num_workers=task.threads,
+        order=OrderOption.RANDOM,
+        os_cache=True,
+        drop_last=True,
+        pipelines=pipelines,
+    )
+    if task.options["planes"] == "own":
+        return lambda: loader
+    return lambda: ((image, planes[:, 0], planes[:, 1]) for image, planes in loader)
+
+
 class Unpack(Operation):  # type: ignore[misc]
     """From a bit per pixel, least significant bit first, to a byte per pixel."""
 
@@ -94,38 +129,3 @@ class Indexed:
         if self._planes == "own":
             return (pixels, *samples.planes(number))
         return pixels, np.frombuffer(samples.bits(number), np.uint8).reshape(2, samples.side, samples.side // 8)
-
-
-def write_file(task: Task, folder: Path) -> None:
-    """Write FFCV's file."""
-    if task.options.get("chroma") == "full":
-        rgb_image.encode_jpeg = lambda pixels, _quality: np.frombuffer(pixels.jpeg, np.uint8)
-    side, byte = task.side, np.dtype(np.uint8)
-    fields = {"image": RGBImageField(write_mode="jpg" if task.codec == "jpeg" else "raw", jpeg_quality=QUALITY)}
-    if task.options["planes"] == "own":
-        fields |= {name: NDArrayField(byte, (side, side)) for name in PLANES}
-    else:
-        fields["planes"] = NDArrayField(byte, (2, side, side // 8))
-    writer = DatasetWriter(str(folder / NAME), fields, num_workers=task.writers)
-    writer.from_indexed_dataset(Indexed(task), chunksize=min(64, task.samples))
-
-
-def open_file(task: Task, _stack: ExitStack) -> Feed:
-    """FFCV's loader of that file."""
-    pipelines = {"image": [SimpleRGBImageDecoder(), ToTensor()]}
-    if task.options["planes"] == "own":
-        pipelines |= {name: [NDArrayDecoder(), ToTensor()] for name in PLANES}
-    else:
-        pipelines["planes"] = [ParallelArrays(), Unpack(), ToTensor()]
-    loader = Loader(
-        str(task.folder / task.dataset / NAME),
-        batch_size=task.batch_size,
-        num_workers=task.threads,
-        order=OrderOption.RANDOM,
-        os_cache=True,
-        drop_last=True,
-        pipelines=pipelines,
-    )
-    if task.options["planes"] == "own":
-        return lambda: loader
-    return lambda: ((image, planes[:, 0], planes[:, 1]) for image, planes in loader)
