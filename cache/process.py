@@ -1,11 +1,14 @@
-"""Processes that do not outlive the one that started them."""
+"""The end of processes: children that end with their parent, locks across a fork, and deferred interrupts."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from types import FrameType
 
 
 def end_with_parent() -> None:
@@ -31,3 +34,43 @@ def fork_lock() -> AbstractContextManager[bool]:
     lock = threading.RLock()
     os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
     return lock
+
+
+@contextmanager
+def deferred_interrupt() -> Iterator[Callable[[], None]]:
+    """Hold an interrupt back until the yielded function is called, which raises `KeyboardInterrupt` if there was one.
+
+    Python raises it between any two instructions of the main thread, so that a file may just have been opened and not
+    yet be known to the code that would remove it. A second interrupt is raised at once. In other threads than the main
+    one, which are never interrupted, this does nothing.
+
+    An interrupt is a signal that raises `KeyboardInterrupt`: Ctrl-C, and within the commands SIGTERM. A signal that is
+    ignored, or that the program handles in its own way, is left alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    raising = signal.default_int_handler
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is raising]
+    asked = False
+
+    def restore() -> None:
+        for number in numbers:
+            signal.signal(number, raising)
+
+    def remember(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        restore()
+
+    def check() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, remember)
+    try:
+        yield check
+        check()
+    finally:
+        restore()

@@ -16,9 +16,9 @@ import torch
 
 from cache.atomic import sync_directory, sync_tree
 from cache.messages import listed, message, system_reason
+from cache.process import deferred_interrupt
 from export.config import CARD, FILES, ExportConfig, ExportError, reason_of
 from export.network import INPUT, OUTPUT
-from preprocess.interrupt import deferred_interrupt
 
 if TYPE_CHECKING:
     import onnx

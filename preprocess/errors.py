@@ -1,3 +1,5 @@
+"""Errors of `preprocess`, which its users can mend."""
+
 from cache.messages import UserError
 
 
@@ -14,7 +16,7 @@ class DownloadError(UserError):
 
 
 class QualityError(UserError):
-    """What quality cannot be judged by; the message names the value, the limit and the remedy."""
+    """Masks or options by which quality cannot be judged; the message names the value, the limit and the remedy."""
 
 
 class ClusterError(UserError):

@@ -1,7 +1,4 @@
-"""Image file -> RGB pixels, and pixels -> JPEG.
-
-Fit a photo of any size into the square of the cache, and restore a mask to the photo's size.
-"""
+"""Decode image files, encode JPEGs, fit photos and planes into the square of a cache, and restore masks from it."""
 
 from __future__ import annotations
 
@@ -47,14 +44,12 @@ _TURNS = {
 }
 """For each EXIF orientation the steps along rows and columns, and whether these are swapped afterwards."""
 
-_ON_ITS_SIDE = (5, 6, 7, 8)
-
 
 class ImageHead(NamedTuple):
     """What the head of an image file says.
 
     Attributes:
-        height, width: of the stored pixels.
+        height, width: size of the stored image, in pixels.
         orientation: EXIF's, 1 to 8: how the stored pixels have to be turned or mirrored to be upright; 1: not at all.
     """
 
@@ -65,11 +60,12 @@ class ImageHead(NamedTuple):
     @property
     def upright_size(self) -> tuple[int, int]:
         """Height and width of the upright photo."""
-        return (self.width, self.height) if self.orientation in _ON_ITS_SIDE else (self.height, self.width)
+        *_, swap = _TURNS[self.orientation]
+        return (self.width, self.height) if swap else (self.height, self.width)
 
 
 def read_rgb(path: PurePath) -> U8:
-    """Read and decode an image file. See `read_file` and `decode_rgb`."""
+    """Read an image file by `read_file` and decode it by `decode_rgb`."""
     return decode_rgb(read_file(path))
 
 
@@ -78,19 +74,18 @@ def read_file(path: PurePath) -> bytes:
 
     Raises:
         ImageError: it is missing, not a file, unreadable or empty.
-        StorageError: it is in object storage, which cannot be read. That says nothing of the image.
+        StorageError: it is in object storage, which cannot be read. That says nothing about the image.
     """
     try:
         if isinstance(path, Path) and not stat.S_ISREG(path.stat().st_mode):  # to open a pipe is to wait for its writer
             raise ImageError("it is a folder, a pipe or a device, not an image file")
         data = files.read(path)
     except FileNotFoundError:
-        link = isinstance(path, Path) and path.is_symlink()
-        raise ImageError(
-            message("it is a link to a file that is missing") if link else message("the image file is missing")
-        ) from None
+        if isinstance(path, Path) and path.is_symlink():
+            raise ImageError("it is a link to a file that is missing") from None
+        raise ImageError("the image file is missing") from None
     except OSError as error:
-        raise ImageError("the image file cannot be read: {strerror}", strerror=system_reason(error)) from None
+        raise ImageError("the image file cannot be read: {reason}", reason=system_reason(error)) from None
     except MemoryError:
         raise ImageError("the image file is larger than the free memory") from None
     if not data:
@@ -111,14 +106,13 @@ def read_head(data: bytes) -> ImageHead:
         raise ImageError(_NO_IMAGE) from None
     except Image.DecompressionBombError:
         raise ImageError(
-            "it has more than twice Pillow's limit of {max_image_pixels:,} pixels; shrink it first",
-            max_image_pixels=Image.MAX_IMAGE_PIXELS,
+            "it has more than twice Pillow's limit of {limit:,} pixels; shrink it first", limit=Image.MAX_IMAGE_PIXELS
         ) from None
-    except Exception as error:  # whatever a parser makes of damaged bytes: Pillow promises no kind of error
+    except Exception as error:  # damaged bytes may raise anything: Pillow promises no kind of error
+        reason = first_line(error)
         if data.startswith(_JPEG_START):
-            reason = first_line(error)
             raise ImageError("the JPEG is damaged: {reason}", reason=reason) from None
-        raise ImageError("the image is damaged: {first_line}", first_line=first_line(error)) from None
+        raise ImageError("the image is damaged: {reason}", reason=reason) from None
 
 
 def _orientation(image: Image.Image) -> int:
@@ -152,14 +146,13 @@ def decode_rgb(data: bytes) -> U8:
             raise ImageError(_NO_MEMORY) from error
         if "colorspace" not in reason.lower() and "conver" not in reason.lower():
             raise ImageError("the JPEG is damaged: {reason}", reason=reason)
-        # CMYK and the like go through OpenCV, which converts them.
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+        # OpenCV converts CMYK and other colour spaces.
     try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     except MemoryError as error:
         raise ImageError(_NO_MEMORY) from error
     except cv2.error as error:
-        raise ImageError("OpenCV cannot decode the image: {err}", err=error.err or first_line(error)) from None
+        raise ImageError("OpenCV cannot decode the image: {reason}", reason=error.err or first_line(error)) from None
     if decoded is None:
         raise ImageError(_NO_IMAGE)
     return np.asarray(decoded, np.uint8)
@@ -191,7 +184,7 @@ def opencv_threads(number: int) -> Iterator[None]:
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Suppress Pillow's warnings of what is an error here, or of no concern. Process-wide: not for use in threads."""
+    """Suppress Pillow's warnings about what is an error or harmless here. Process-wide: not for use in threads."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -199,7 +192,7 @@ def quiet_pillow() -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text, not too long; its type where it says nothing."""
+    """The first line of an error's text, at most 120 characters; the error's type where the text is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
 
 
@@ -234,7 +227,7 @@ def fit_box(height: int, width: int, side: int, fit: Fit) -> FitBox:
 def place_image(image_HW3: U8, box: FitBox, square_SS3: U8) -> None:
     """Resize a photo into its box of `square_SS3` (C-contiguous), wholly written; the padding is black.
 
-    As `cv2.resize` with `INTER_AREA` when it shrinks, `INTER_LINEAR` when it grows.
+    The pixels are those of `cv2.resize` with `INTER_AREA` when it shrinks, with `INTER_LINEAR` when it grows.
     """
     if box.width * box.height < square_SS3.shape[0] * square_SS3.shape[1]:
         square_SS3[:] = 0
@@ -252,12 +245,12 @@ def place_plane(plane_HW: U8, box: FitBox, bits_SB: U8, padding: int) -> int:
 
     Args:
         plane_HW: `(H, W)` uint8 of 0 and 1.
-        box: where it goes.
+        box: the plane's box in the square.
         bits_SB: `(S, S / 8)` uint8, C-contiguous, packed as in `cache.record`.
         padding: 0 or 1.
 
     Returns:
-        Pixels that are set in the box.
+        The number of pixels that are set in the box.
     """
     height, width = plane_HW.shape
     if box.width <= width and box.height <= height:

@@ -1,4 +1,4 @@
-"""Which file each photo of an annotation file is."""
+"""Find the file of each photo that an annotation file names."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from cache.storage import is_url
 from preprocess.errors import DatasetError, ImageError
 
 LONGEST_NAME = 255
-"""Bytes between two slashes of a file name: the limit of Linux's file systems."""
+"""Most bytes between two slashes of a file name: the limit of Linux's file systems."""
 
 LONGEST_PATH = 1024
-"""Bytes of a whole file name: the limit of S3. That of Linux is four times as many."""
+"""Most bytes of a whole file name: the limit of S3. Linux's is four times as many."""
 
 
 class PhotoFolder:
@@ -28,12 +28,9 @@ class PhotoFolder:
     A photo is known by its path relative to the split's folder, normalised: `./a.jpg`, `b/../a.jpg` and the
     absolute path of that file are all the photo `a.jpg`.
 
-    Attributes:
-        folder: the split's folder, to which the names in an annotation file are relative.
-
     Args:
         root: the dataset's folder, or its `StorageUrl`.
-        folder: the split's folder, within `root`.
+        folder: the split's folder within `root`, to which the names in an annotation file are relative.
         outside: whether names may lead out of `root`.
     """
 
@@ -42,7 +39,7 @@ class PhotoFolder:
         self._within = folder.relative_to(root).as_posix()
         self._roots = str(files.absolute(root)), os.path.realpath(root)
         self._remote = is_url(root)
-        # In object storage a listing has the files of the folders below, too.
+        # A listing of object storage has the files of the folders below, too.
         self._listed = cache(files.sizes if self._remote else _file_sizes)
 
     def exists(self) -> bool:
@@ -61,16 +58,16 @@ class PhotoFolder:
             return False
         except OSError as error:
             raise DatasetError(
-                "{folder} cannot be listed: {strerror}; check its permissions",
+                "{folder} cannot be listed: {reason}; check its permissions",
                 folder=self.folder,
-                strerror=system_reason(error),
+                reason=system_reason(error),
             ) from None
 
     def locate(self, name: str) -> str:
         """The path of a photo, by the name that the annotation file gives it.
 
         Raises:
-            ImageError: no file can have such a name, or it leads out of the dataset.
+            ImageError: no file can have such a name, or the name leads out of the dataset.
         """
         _check_name(name)
         if "/" not in name:
@@ -86,16 +83,11 @@ class PhotoFolder:
         return path if path.startswith("/") else posixpath.relpath(path, self._within)
 
     def size(self, path: str) -> int:
-        """Bytes of a photo's file; -1 if there is none. A folder, a pipe or a link to nothing is none.
-
-        Args:
-            path: as given by `locate`.
-        """
-        folder, name = self.folder, path
+        """Bytes of the file at a path that `locate` gave; -1 if it is missing, a folder, a pipe or a dangling link."""
         if path.startswith("../") or ("/" in path and not self._remote):
-            file = photo_path(folder, path)
-            folder, name = file.parent, file.name
-        return self._listed(folder).get(name, -1)
+            file = photo_path(self.folder, path)
+            return self._listed(file.parent).get(file.name, -1)
+        return self._listed(self.folder).get(path, -1)
 
     def paths(self) -> Iterator[str]:
         """The paths of all files in the split's folder and the folders below it."""
@@ -108,13 +100,8 @@ class PhotoFolder:
 
 
 def photo_path(folder: PurePath, path: str) -> PurePath:
-    """Where a photo is.
-
-    Args:
-        folder: of its split.
-        path: as given by `PhotoFolder.locate`.
-    """
-    # The system would follow `..` from where a link leads to, not from where the link is.
+    """The path of a photo in its split's folder, by the path that `PhotoFolder.locate` gave."""
+    # The system would follow `..` from the target of a link, not from the link's own folder.
     return type(folder)(posixpath.normpath(folder / path)) if path.startswith("../") else folder / path
 
 
@@ -125,9 +112,9 @@ def _check_name(name: str) -> None:
         raise ImageError("its file name is not valid Unicode") from None
     if len(data) > LONGEST_PATH or max(map(len, data.split(b"/"))) > LONGEST_NAME:
         raise ImageError(
-            "its file name has {data_count:,} bytes; at most {longest_name} between slashes and "
+            "its file name has {size:,} bytes; at most {longest_name} between slashes and "
             "{longest_path:,} in all are possible",
-            data_count=len(data),
+            size=len(data),
             longest_name=LONGEST_NAME,
             longest_path=LONGEST_PATH,
         )
@@ -136,10 +123,7 @@ def _check_name(name: str) -> None:
 
 
 def _file_sizes(folder: PurePath) -> dict[str, int]:
-    """Bytes of each file in a folder of this machine.
-
-    A folder that cannot be listed gives nothing: what is wrong with it is found out when its photos are read.
-    """
+    """Bytes of each file in a folder of this machine; nothing if it cannot be listed, as reading a photo then tells."""
     sizes = {}
     with suppress(OSError), os.scandir(folder) as entries:  # over a network far cheaper than asking for each file
         for entry in entries:

@@ -235,13 +235,13 @@ def test_ctrl_c_keeps_finished_shards_and_the_same_command_goes_on(tmp_path, wri
 
 def test_two_attempts_at_a_shard_never_share_a_name(coco, tmp_path, cluster, monkeypatch):
     names = []
-    adopt = engine._adopt
+    adopt = engine._rename
 
     def note(job, manifest):
         names.append(manifest.shard.name)
         return adopt(job, manifest)
 
-    monkeypatch.setattr(engine, "_adopt", note)
+    monkeypatch.setattr(engine, "_rename", note)
     for _ in range(2):
         build(coco, tmp_path / "cache", cluster=cluster, force=True)
     assert len(set(names)) == len(names) >= 6
@@ -375,15 +375,15 @@ def test_a_part_of_a_split_says_what_the_split_says(tmp_path, write_coco):
 def test_shards_get_their_place_side_by_side(monkeypatch):
     """Object storage takes its time to copy one: if they waited for each other, so would all workers."""
     together = threading.Barrier(4, timeout=20)
-    monkeypatch.setattr(engine, "_adopt", lambda job, manifest: together.wait() < 4 and (job, manifest))
+    monkeypatch.setattr(engine, "_rename", lambda job, manifest: together.wait() < 4 and (job, manifest))
     made = [(f"job {number}", "manifest") for number in range(4)]
-    assert list(engine._adopted(iter(made))) == made
+    assert list(engine._renamed(iter(made))) == made
 
 
 def test_a_shard_that_gets_no_place_ends_the_build(monkeypatch):
     def refuse(job, manifest):
         raise CacheWriteError("the disk is full")
 
-    monkeypatch.setattr(engine, "_adopt", refuse)
+    monkeypatch.setattr(engine, "_rename", refuse)
     with pytest.raises(CacheWriteError, match="full"):
-        list(engine._adopted(iter([("job", "manifest")])))
+        list(engine._renamed(iter([("job", "manifest")])))

@@ -130,7 +130,6 @@ def test_any_other_change_is_found_and_followed(coco, out, tmp_path, what):
         "flag": ((), (), (), (photo.name,)),
     }
     assert (train.new, train.gone, train.photos, train.annotations) == expected[what]
-    assert train.in_dataset
     assert 0 < train.stale_shards <= 4
     assert val.none
     assert build(coco, out).written == train.stale_images < IMAGES // 2

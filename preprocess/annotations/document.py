@@ -1,4 +1,4 @@
-"""A COCO annotation file as columns, its segmentations still as text."""
+"""Read a COCO annotation file as columns; its segmentations stay text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache import files
-from cache.messages import system_reason
+from cache.messages import message, system_reason
 from preprocess.annotations.json_kernel import array_pieces
 from preprocess.errors import DatasetError
 
@@ -75,7 +75,7 @@ _Content = TypeVar("_Content", _Document, _Frame, _Annotations)
 
 
 class Images(NamedTuple):
-    """All images of a file, in its order. See `preprocess.annotations.table.PersonTable`."""
+    """All images of a file, in its order; height and width are `(I,)` pixels."""
 
     id: I64
     file_name: tuple[str, ...]
@@ -95,17 +95,14 @@ class Annotations(NamedTuple):
 
 
 def read_document(path: PurePath, category: str) -> tuple[Images, Iterator[Annotations]]:
-    """Read a COCO annotation file, without an object for any number of its segmentations.
+    """Read the images of a COCO annotation file, and the annotations of a category by its name.
 
-    The file is mapped, not copied. One in object storage is fetched to a file of this machine before.
-
-    Args:
-        path: of the file.
-        category: whose annotations are read.
+    No number of a segmentation becomes a Python object. The file is mapped, not copied; one in object storage is
+    fetched to a file of this machine before.
 
     Returns:
-        The images, and the annotations in the order of the file: all at once, or of a long file in pieces, of which
-        none should be kept.
+        The images, and the annotations in the order of the file: all at once, or those of a long file in pieces, none
+        of which should be kept.
 
     Raises:
         DatasetError: the file is missing, is no JSON (with the byte), is no COCO file, or lacks the category. An
@@ -121,27 +118,27 @@ def read_document(path: PurePath, category: str) -> tuple[Images, Iterator[Annot
         pieces = _read_pieces(document.annotations, path)
     wanted = {entry.id for entry in document.categories if entry.name == category}
     if not wanted:
-        names = ", ".join(entry.name for entry in document.categories[:8]) or "none"
+        names = ", ".join(entry.name for entry in document.categories[:8]) or message("none")
         raise DatasetError(
             "{path} has no category {category!r}; its categories are: {names}",
             path=path,
             category=category,
             names=names,
         )
-    images = document.images
-    return Images(
-        id=_column(images, "id"),
-        file_name=tuple(image.file_name for image in images),
-        height=_column(images, "height"),
-        width=_column(images, "width"),
-    ), (_columns(piece, wanted) for piece in pieces)
+    images = Images(
+        id=_column(document.images, "id"),
+        file_name=tuple(image.file_name for image in document.images),
+        height=_column(document.images, "height"),
+        width=_column(document.images, "width"),
+    )
+    return images, (_columns(piece, wanted) for piece in pieces)
 
 
 def read_file_names(path: PurePath) -> list[str]:
     """The names of all photos in a COCO annotation file.
 
     Raises:
-        DatasetError: see `read_document`.
+        DatasetError: as `read_document`.
     """
     return [image.file_name for image in _parse(_open(path), path, _Frame).images]
 
@@ -175,7 +172,7 @@ def _read_pieces(annotations: msgspec.Raw, path: PurePath) -> Iterator[list[_Ann
 
 
 def _open(path: PurePath) -> mmap.mmap | bytes:
-    """The content of a file without a copy, for as long as anything refers to it."""
+    """Map the content of a file, without a copy."""
     try:
         # A copy from object storage stays mapped without a name.
         with files.local_copy(path) as here, here.open("rb") as file:
@@ -187,7 +184,7 @@ def _open(path: PurePath) -> mmap.mmap | bytes:
         ) from None
     except OSError as error:
         raise DatasetError(
-            "{path} cannot be read: {strerror}; check its permissions", path=path, strerror=system_reason(error)
+            "{path} cannot be read: {reason}; check its permissions", path=path, reason=system_reason(error)
         ) from None
 
 
@@ -204,8 +201,8 @@ def _parse(data: mmap.mmap | bytes, path: PurePath, content: type[_Content], bef
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DatasetError(
-            "{path} is not valid JSON ({error}; the file has {data_count:,} bytes); it may be cut short: get it again",
+            "{path} is not valid JSON ({error}; the file has {size:,} bytes); it may be cut short: get it again",
             path=path,
             error=error,
-            data_count=len(data),
+            size=len(data),
         ) from None

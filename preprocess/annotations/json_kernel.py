@@ -1,20 +1,18 @@
-"""Read segmentations from JSON text into flat arrays, without a Python object for any number.
+"""Kernels that read segmentations from JSON text into flat arrays, and split a JSON array between its elements.
 
-The kernel reads ordinary segmentations (see `read_segmentations`) and reports the others as not ordinary: these are
-read, and their errors described, by `preprocess.annotations.shapes`. The text must be valid JSON: the kernel finds the
-end of a value by its brackets, not by its length.
+No number becomes a Python object. `read_segmentations` reads ordinary segmentations and reports the others as not
+ordinary: `preprocess.annotations.shapes` reads these, and describes their errors. The text must be valid JSON: the
+kernels find the end of a value by its brackets, not by its length.
 
 **Exactness.** A number of mantissa m with k digits behind its point is m / 10^k. With m at most 2^53 and k at most 22
 both are doubles without an error, and their quotient in double arithmetic is the double nearest to the number, as
-Python's ``float`` gives it (Clinger, "How to read floating point numbers accurately", 1990). Ordinary is a number of
-that kind, without an exponent. -0 is not: its sign would be lost in the mantissa.
+Python's ``float`` gives it (Clinger, "How to read floating point numbers accurately", 1990). A number of that kind
+without an exponent is ordinary. -0 is not: its sign would be lost in the mantissa.
 
 **Speed.** Almost every coordinate has seven characters at most. It is read from one 64-bit word without a loop: what is
 no digit is found in all bytes at once, the point is taken out by two shifts, digits are joined in pairs (as Lemire,
-"Number parsing at a gigabyte per second", 2021, does for eight digits). A function that takes the text, and in it calls
-another under a condition, counts a reference to the text: so none of those is called for every number.
-
-Split a JSON array between its elements, without parsing them.
+"Number parsing at a gigabyte per second", 2021, does for eight digits). A function that takes the text and calls
+another one under a condition counts a reference to the text: so no such function is called for every number.
 """
 
 from __future__ import annotations
@@ -39,6 +37,7 @@ PADDING = 8
 """Characters that must follow a text: numbers are read eight characters at a time."""
 
 _OPEN, _CLOSE, _OPEN_OBJECT, _CLOSE_OBJECT, _COMMA, _POINT, _MINUS, _SPACE, _DIGIT_0 = b"[]{},.- 0"
+_QUOTE, _BACKSLASH = b'"\\'
 _COUNTS, _SIZE = np.frombuffer(b'"counts"', np.uint8), np.frombuffer(b'"size"', np.uint8)
 
 _MOST_MANTISSA = 2**53
@@ -137,7 +136,7 @@ def _append_digits(text: U8, at: np.uint64, mantissa: np.int64) -> tuple[np.int6
 
 @kernel
 def _read_long(text: U8, at: np.uint64) -> tuple[np.int64, np.uint64, np.uint64]:
-    """As `_read_short`, whatever the number's length."""
+    """Mantissa, decimals and end of the number at `at`, as `_read_short`, for a number of any length."""
     negative = text[at] == _MINUS
     if negative:
         at += _ONE
@@ -258,10 +257,8 @@ def count_signs(text: U8, start: I64, size: I64, commas: I64, brackets: I64) -> 
 
     Args:
         text: uint8, JSON values.
-        start: (N,) int64, where each begins.
-        size: (N,) int64, bytes of each.
-        commas: (N,) int64, receives the commas of each.
-        brackets: (N,) int64, receives the opening square brackets of each.
+        start, size: (N,) int64, where each value begins, and its bytes.
+        commas, brackets: (N,) int64, receive the commas and the opening square brackets of each value.
     """
     for value in range(start.size):
         found_commas = 0  # in registers, so that many characters are looked at at once
@@ -289,20 +286,17 @@ def read_segmentations(
 ) -> None:
     """Read those of N segmentations that are ordinary.
 
-    That is a list of one or more polygons, each an even count of six or more ordinary numbers up to
-    ``COORDINATE_LIMIT`` in size; or an object of nothing but counts and size, in whole numbers, whose runs fill the
-    image. The former has one number more than commas and one polygon less than opening brackets, the latter one run
-    less than commas. The output arrays must have that much space for every value; the space of one that is not
-    ordinary is left with undefined content.
+    A segmentation is ordinary if it is a list of one or more polygons, each an even count of six or more ordinary
+    numbers up to ``COORDINATE_LIMIT`` in size; or an object of nothing but counts and size, in whole numbers, whose
+    runs fill the image. The former has one number more than commas and one polygon less than opening brackets, the
+    latter one run less than commas. The output arrays must have that much space for every value; the space of one that
+    is not ordinary is left with undefined content.
 
     Args:
         text: uint8, JSON values, and ``PADDING`` more characters.
         start: (N,) int64, where each begins.
-        height: (N,) int64, pixels of its image.
-        width: (N,) int64, pixels of its image.
-        parts: (N + 1,) int64, each one's first element in length.
-        numbers: (N + 1,) int64, each one's first element in xy.
-        runs: (N + 1,) int64, each one's first element in counts.
+        height, width: (N,) int64, pixels of its image.
+        parts, numbers, runs: (N + 1,) int64, each one's first element in length, in xy and in counts.
         length: int64, receives the points of each polygon, and the runs of each code.
         xy: float64, receives the polygons' coordinates.
         counts: int64, receives the runs.
@@ -322,15 +316,12 @@ def read_segmentations(
         ordinary[value] = end != _ODD
 
 
-_QUOTE, _BACKSLASH = b'"\\'
-
-
 def array_pieces(text: U8, least: int) -> Iterator[U8]:
-    """The elements of an array, and the commas between them, in pieces.
+    """Split an array between elements into pieces, which keep the commas within them, without parsing it.
 
     Args:
         text: valid JSON: the array with its brackets, without white space around it.
-        least: bytes of each piece but the last; a piece ends at the first comma between elements behind them.
+        least: bytes that each piece but the last has at least; a piece ends at the first comma behind them.
     """
     end, last = 0, len(text) - 1
     while end < last:

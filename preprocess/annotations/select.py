@@ -1,7 +1,4 @@
-"""A digest of an image's annotations: equal digests, equal planes.
-
-Which images count: named rules, each a mask over the images of a table.
-"""
+"""What follows from an annotation table: which images a named rule selects, and a digest of an image's annotations."""
 
 from __future__ import annotations
 
@@ -18,31 +15,48 @@ from preprocess.raster import POLYGON
 U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 _MULTIPLIER = np.uint64(0xBF58476D1CE4E5B9)  # of splitmix64's finaliser (Steele, Lea, Flood 2014)
 _SHIFT = np.uint64(29)
 
 
-def annotation_digests(table: PersonTable, rows: I64) -> U64:
-    """`(N,)` digests of the images `rows` of a table: size, crowd flags and shapes of their annotations, in order.
+def select_images(table: PersonTable, rule: ImageRule) -> Flags:
+    """`(I,)` whether each image counts under a rule.
 
-    64 bits against accidents, not against intent.
+    `person`: at least one person annotation (crowds count). `keypoints`: at least one person with a labelled keypoint.
+    `keypoints10`: at least ten labelled keypoints in the image. `all`: every image.
+    """
+    if rule == "all":
+        return np.ones(len(table), np.bool_)
+    if rule == "person":
+        mask: Flags = np.diff(table.first) > 0
+        # An image whose only person cannot be drawn has a person all the same: it is rejected, not skipped.
+        mask[[problem.image for problem in table.problems if problem.image >= 0]] = True
+        return mask
+    return sum_per_image(table, table.keypoints) >= (10 if rule == "keypoints10" else 1)
+
+
+def rule_counts(table: PersonTable) -> dict[ImageRule, int]:
+    """How many images each rule selects."""
+    return {rule: int(select_images(table, rule).sum()) for rule in get_args(ImageRule)}
+
+
+def sum_per_image(table: PersonTable, value_A: I64) -> I64:
+    """The sums of a value of each annotation over the images: `(A,)` -> `(I,)`."""
+    total = np.concatenate(([0], np.cumsum(value_A)))
+    return np.asarray(total[table.first[1:]] - total[table.first[:-1]], np.int64)
+
+
+def annotation_digests(table: PersonTable, rows: I64) -> U64:
+    """`(N,)` digests of the images `rows` of a table: of their sizes, and of their annotations' crowd flags and shapes.
+
+    Equal digests mean equal planes. 64 bits guard against accidents, not against intent.
     """
     out = np.empty(len(rows), np.uint64)
-    _digest_images(
-        rows,
-        table.height,
-        table.width,
-        table.first,
-        table.iscrowd,
-        table.part_start,
-        table.kind,
-        table.start,
-        table.length,
-        table.xy.view(np.uint64),
-        table.counts.view(np.uint64),
-        out,
-    )
+    annotations = table.first, table.iscrowd, table.part_start, table.kind, table.start, table.length
+    elements = table.xy.view(np.uint64), table.counts.view(np.uint64)
+    _digest_images(rows, table.height, table.width, *annotations, *elements, out)
     return out
 
 
@@ -83,33 +97,3 @@ def _digest_images(
                     for word in range(at, at + words):
                         state = _mix(state, counts[word])
         out[number] = state
-
-
-Mask = npt.NDArray[np.bool_]
-
-
-def select_images(table: PersonTable, rule: ImageRule) -> Mask:
-    """`(I,)` whether each image counts under a rule.
-
-    `person`: at least one person annotation (crowds count). `keypoints`: at least one person with a labelled keypoint.
-    `keypoints10`: at least ten labelled keypoints in the image. `all`: every image.
-    """
-    if rule == "all":
-        return np.ones(len(table), np.bool_)
-    if rule == "person":
-        mask: Mask = np.diff(table.first) > 0
-        # An image whose only person cannot be drawn has a person all the same: it is rejected, not skipped.
-        mask[[problem.image for problem in table.problems if problem.image >= 0]] = True
-        return mask
-    return sum_per_image(table, table.keypoints) >= (10 if rule == "keypoints10" else 1)
-
-
-def rule_counts(table: PersonTable) -> dict[ImageRule, int]:
-    """How many images each rule selects."""
-    return {rule: int(select_images(table, rule).sum()) for rule in get_args(ImageRule)}
-
-
-def sum_per_image(table: PersonTable, value_A: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Sum a value of each annotation over each image: `(A,)` -> `(I,)`."""
-    total = np.concatenate(([0], np.cumsum(value_A)))
-    return np.asarray(total[table.first[1:]] - total[table.first[:-1]], np.int64)

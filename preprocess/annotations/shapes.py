@@ -1,12 +1,13 @@
-"""Decode one segmentation of COCO's JSON, in any of its forms; or say why it cannot be drawn.
+"""Read the segmentations of an annotation file from JSON text into the parts that `preprocess.raster` draws.
 
-Read all segmentations of an annotation file from JSON text into the parts that `preprocess.raster` draws.
+A kernel reads ordinary segmentations, many at a time; Python decodes the others one by one, or says why they cannot be
+drawn.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import Annotated, Any, NamedTuple
@@ -19,101 +20,9 @@ from cache.messages import UserError
 from preprocess.annotations.json_kernel import MOST_RUN, PADDING, count_signs, read_segmentations
 from preprocess.raster import COORDINATE_LIMIT, POLYGON, RLE, box_polygon, decode_rle_string
 
+U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
-
-
-class UndrawableError(UserError):
-    """A segmentation cannot be drawn; the message is a clause about its annotation."""
-
-
-class Shape(NamedTuple):
-    """The parts of one segmentation: kind and length of each; all their coordinates, and all their runs, in pixels."""
-
-    kind: list[int]
-    length: list[int]
-    xy: F64
-    counts: I64
-
-
-NO_SHAPE = Shape([], [], np.empty(0), np.empty(0, np.int64))
-
-
-class _Rle(msgspec.Struct):
-    size: list[int]
-    counts: list[Annotated[int, msgspec.Meta(ge=-MOST_RUN, le=MOST_RUN)]] | str
-
-
-_SEGMENTATION = msgspec.json.Decoder(list[list[float]] | _Rle | None)
-
-
-def decode_segmentation(text: bytes, height: int, width: int) -> Shape:
-    """Decode a segmentation.
-
-    Args:
-        text: JSON.
-        height, width: pixels of its image.
-
-    Raises:
-        UndrawableError: it has no shape, or one that makes no sense.
-    """
-    try:
-        segmentation = _SEGMENTATION.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UndrawableError("its segmentation is neither polygons nor an RLE: {error}", error=error) from None
-    if segmentation is None:
-        raise UndrawableError("it has no segmentation")
-    if isinstance(segmentation, _Rle):
-        counts = _read_code(segmentation, height, width)
-        return NO_SHAPE._replace(kind=[RLE], length=[len(counts)], counts=counts)
-    polygons = _check_polygons(segmentation)
-    xy = np.array([*chain.from_iterable(polygons)])
-    if not (np.abs(xy) <= COORDINATE_LIMIT).all():  # false for NaN, too
-        raise UndrawableError("a coordinate is not a finite number of pixels")
-    lengths = [len(polygon) // 2 for polygon in polygons]
-    return NO_SHAPE._replace(kind=[POLYGON] * len(polygons), length=lengths, xy=xy)
-
-
-def _check_polygons(polygons: list[list[float]]) -> list[list[float]]:
-    """The polygons that are drawn: a box as its corners; of an odd number of coordinates the last is left out."""
-    if not any(polygons):
-        raise UndrawableError("its polygon is empty")
-    # As in pycocotools, the first element decides whether all are boxes (x, y, width, height) or polygons.
-    if len(polygons[0]) == 4:
-        if any(len(box) != 4 for box in polygons):
-            raise UndrawableError("it mixes boxes and polygons")
-        return [box_polygon(*box).tolist() for box in polygons]
-    if len(polygons[0]) < 4:
-        raise UndrawableError(
-            "its polygon has {polygons_count} numbers, fewer than the 6 of a triangle", polygons_count=len(polygons[0])
-        )
-    if any(len(polygon) < 2 for polygon in polygons):
-        raise UndrawableError("one of its polygons is empty")
-    return [polygon[: len(polygon) // 2 * 2] for polygon in polygons]
-
-
-def _read_code(rle: _Rle, height: int, width: int) -> I64:
-    if rle.size != [height, width]:
-        raise UndrawableError(
-            "its RLE is for {size} pixels, its image has {value}", size=rle.size, value=[height, width]
-        )
-    if isinstance(rle.counts, str):
-        text = np.frombuffer(rle.counts.encode(), np.uint8)
-        buffer = np.empty(len(text), np.int64)
-        runs = decode_rle_string(text, buffer)
-        if runs < 0:
-            raise UndrawableError("its compressed RLE is malformed")
-        counts = buffer[:runs]
-    else:
-        counts = np.array(rle.counts, np.int64)
-    if (counts < 0).any() or counts.sum() != height * width:
-        raise UndrawableError(
-            "its RLE covers {sum} pixels, its image has {height}", sum=counts.sum(), height=height * width
-        )
-    return counts
-
-
-U8 = npt.NDArray[np.uint8]
 Flags = npt.NDArray[np.bool_]
 Array = npt.NDArray[Any]
 
@@ -122,11 +31,37 @@ BLOCK = 2048
 memory as the file, and the first use of fresh memory costs more than reading a number."""
 
 
+_Offsets = tuple[I64, I64, I64, I64]
+"""`(N + 1,)` first element of each of N segmentations in each array of their `Parts`."""
+
+
+class UndrawableError(UserError):
+    """A segmentation cannot be drawn; the message is a clause about its annotation."""
+
+
+class Parts(NamedTuple):
+    """The parts of one or more segmentations, as flat arrays; see `preprocess.raster`.
+
+    Attributes:
+        kind, length: `(P,)`, one element per part.
+        xy: polygon coordinates, pixels.
+        counts: RLE runs, pixels.
+    """
+
+    kind: U8
+    length: I64
+    xy: F64
+    counts: I64
+
+
+_NO_PARTS = Parts(np.empty(0, np.uint8), np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))
+
+
 class Shapes(NamedTuple):
     """The parts of N segmentations, as flat arrays.
 
     Attributes:
-        parts: `(N,)` parts of each segmentation; 0 if it cannot be drawn.
+        parts: `(N,)` number of parts of each segmentation; 0 if it cannot be drawn.
         kind, start, length: `(P,)` parts, in the order of their segmentations; see `preprocess.raster`.
         xy: polygon coordinates, pixels.
         counts: RLE runs, pixels.
@@ -151,10 +86,8 @@ def read_shapes(values: Sequence[msgspec.Raw], height: I64, width: I64) -> Shape
         values: N segmentations, as JSON.
         height, width: `(N,)` pixels of each one's image.
     """
-    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="segmentations") as pool:
-        layout = _Layout.of(values, pool)
-        arrays, ordinary = _read_ordinary(values, height, width, layout, pool)
-    parts, reasons = np.diff(layout.parts), dict[int, str]()
+    arrays, offsets, ordinary = _read_ordinary(values, height, width)
+    parts, reasons = np.diff(offsets[0]), dict[int, str]()
     if not ordinary.all():
         odd = np.flatnonzero(~ordinary)
         found = []
@@ -162,19 +95,51 @@ def read_shapes(values: Sequence[msgspec.Raw], height: I64, width: I64) -> Shape
             try:
                 found.append(decode_segmentation(bytes(values[number]), int(height[number]), int(width[number])))
             except UndrawableError as error:
-                found.append(NO_SHAPE)
+                found.append(_NO_PARTS)
                 reasons[number] = str(error)
         parts[odd] = [len(shape.kind) for shape in found]
-        arrays = _merge(arrays, layout, ordinary, found)
+        arrays = _merge(arrays, offsets, ordinary, found)
     polygon = arrays.kind == POLYGON
     numbers, runs = np.where(polygon, 2 * arrays.length, 0), np.where(polygon, 0, arrays.length)
     start = np.where(polygon, np.cumsum(numbers) - numbers, np.cumsum(runs) - runs)
     return Shapes(parts=parts, start=start, reasons=reasons, **arrays._asdict())
 
 
-def _in_blocks(pool: ThreadPoolExecutor, work: Callable[[slice], None], number: int) -> None:
-    """Do `number` segmentations, a block of them at a time, in threads; raises what a thread has raised."""
-    list(pool.map(work, (slice(first, min(first + BLOCK, number)) for first in range(0, number, BLOCK))))
+def _read_ordinary(values: Sequence[msgspec.Raw], height: I64, width: I64) -> tuple[Parts, _Offsets, Flags]:
+    """Read the ordinary ones of N segmentations.
+
+    Returns:
+        The arrays, in which the elements of the others are undefined; where each one's elements begin in the arrays;
+        and `(N,)` whether each is ordinary.
+    """
+    is_code, ordinary = np.empty((2, len(values)), np.bool_)
+    commas, brackets = np.empty((2, len(values)), np.int64)
+    blocks = [slice(first, min(first + BLOCK, len(values))) for first in range(0, len(values), BLOCK)]
+
+    def count(block: slice) -> None:
+        text, start, size = _join(values[block])
+        count_signs(text, start, size, commas[block], brackets[block])
+        is_code[block] = text[start] == ord("{")
+
+    def read(block: slice) -> None:
+        text, start, _ = _join(values[block])  # once more: copying a text twice is cheaper than keeping it
+        edges = slice(block.start, block.stop + 1)
+        offsets = parts[edges], numbers[edges], runs[edges]
+        sizes = height[block], width[block]
+        read_segmentations(text, start, *sizes, *offsets, arrays.length, arrays.xy, arrays.counts, ordinary[block])
+
+    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="segmentations") as pool:
+        list(pool.map(count, blocks))  # which raises what a thread has raised
+        sizes = np.where(is_code, 1, brackets - 1), np.where(is_code, 0, commas + 1), np.where(is_code, commas - 1, 0)
+        parts, numbers, runs = (np.concatenate(([0], np.cumsum(each.clip(min=0)))) for each in sizes)
+        arrays = Parts(
+            kind=np.repeat(np.where(is_code, RLE, POLYGON).astype(np.uint8), np.diff(parts)),
+            length=np.empty(parts[-1], np.int64),
+            xy=np.empty(numbers[-1], np.float64),
+            counts=np.empty(runs[-1], np.int64),
+        )
+        list(pool.map(read, blocks))
+    return arrays, (parts, parts, numbers, runs), ordinary
 
 
 def _join(values: Sequence[msgspec.Raw]) -> tuple[U8, I64, I64]:
@@ -183,97 +148,87 @@ def _join(values: Sequence[msgspec.Raw]) -> tuple[U8, I64, I64]:
     return np.frombuffer(b"".join((*values, bytes(PADDING))), np.uint8), np.cumsum(size) - size, size
 
 
-class _Arrays(NamedTuple):
-    """The arrays of `Shapes` that do not follow from others."""
+def _merge(arrays: Parts, offsets: _Offsets, ordinary: Flags, others: Sequence[Parts]) -> Parts:
+    """The elements of the ordinary segmentations and of the others, in the order of the segmentations."""
 
-    kind: U8
-    length: I64
-    xy: F64
-    counts: I64
-
-
-class _Layout(NamedTuple):
-    """Where the elements of N segmentations lie in the arrays, if all are ordinary.
-
-    Attributes:
-        code: `(N,)` whether it is a run-length code.
-        parts, numbers, runs: `(N + 1,)` first element of each in kind and length, in xy, and in counts.
-    """
-
-    code: Flags
-    parts: I64
-    numbers: I64
-    runs: I64
-
-    @classmethod
-    def of(cls, values: Sequence[msgspec.Raw], pool: ThreadPoolExecutor) -> _Layout:
-        """Lay out segmentations before they are read, by their numbers of commas and brackets."""
-        code = np.empty(len(values), np.bool_)
-        commas, brackets = np.empty((2, len(values)), np.int64)
-
-        def count(mine: slice) -> None:
-            text, start, size = _join(values[mine])
-            count_signs(text, start, size, commas[mine], brackets[mine])
-            code[mine] = text[start] == ord("{")
-
-        _in_blocks(pool, count, len(values))
-        sizes = np.where(code, 1, brackets - 1), np.where(code, 0, commas + 1), np.where(code, commas - 1, 0)
-        return cls(code, *(np.concatenate(([0], np.cumsum(each.clip(min=0)))) for each in sizes))
-
-
-def _read_ordinary(
-    values: Sequence[msgspec.Raw], height: I64, width: I64, layout: _Layout, pool: ThreadPoolExecutor
-) -> tuple[_Arrays, Flags]:
-    """Read the ordinary ones, and return `(N,)` which they are; the elements of others are undefined."""
-    kinds = np.where(layout.code, RLE, POLYGON).astype(np.uint8)
-    arrays = _Arrays(
-        kind=np.repeat(kinds, np.diff(layout.parts)),
-        length=np.empty(layout.parts[-1], np.int64),
-        xy=np.empty(layout.numbers[-1], np.float64),
-        counts=np.empty(layout.runs[-1], np.int64),
-    )
-    ordinary = np.empty(len(values), np.bool_)
-
-    def read(mine: slice) -> None:
-        # Joined once more: copying a text twice is cheaper than keeping it.
-        text, start, _ = _join(values[mine])
-        edges = slice(mine.start, mine.stop + 1)
-        read_segmentations(
-            text,
-            start,
-            height[mine],
-            width[mine],
-            layout.parts[edges],
-            layout.numbers[edges],
-            layout.runs[edges],
-            arrays.length,
-            arrays.xy,
-            arrays.counts,
-            ordinary[mine],
-        )
-
-    _in_blocks(pool, read, len(values))
-    return arrays, ordinary
-
-
-def _merge(arrays: _Arrays, layout: _Layout, ordinary: Flags, others: Sequence[Shape]) -> _Arrays:
-    """The elements of those that are ordinary, and of the others, in the order of the segmentations."""
-
-    def merge(array: Array, offsets: I64, sizes: list[int], elements: Array | list[int]) -> Array:
-        before = np.diff(offsets)
+    def merge(name: str, offset: I64) -> Array:
+        array: Array = getattr(arrays, name)
+        elements = [getattr(each, name) for each in others]
+        before = np.diff(offset)
         after = before.copy()
-        after[~ordinary] = sizes
+        after[~ordinary] = [len(each) for each in elements]
         merged = np.empty(after.sum(), array.dtype)
         old = np.repeat(ordinary, after)
         merged[old] = array[np.repeat(ordinary, before)]
-        merged[~old] = elements
+        merged[~old] = np.concatenate(elements)
         return merged
 
-    kind, length, xy, counts = zip(*others, strict=True)
-    parts = [len(one) for one in kind]
-    return _Arrays(
-        kind=merge(arrays.kind, layout.parts, parts, [*chain.from_iterable(kind)]),
-        length=merge(arrays.length, layout.parts, parts, [*chain.from_iterable(length)]),
-        xy=merge(arrays.xy, layout.numbers, [len(one) for one in xy], np.concatenate(xy)),
-        counts=merge(arrays.counts, layout.runs, [len(one) for one in counts], np.concatenate(counts)),
-    )
+    return Parts(**{name: merge(name, offset) for name, offset in zip(Parts._fields, offsets, strict=True)})
+
+
+class _Rle(msgspec.Struct):
+    size: list[int]
+    counts: list[Annotated[int, msgspec.Meta(ge=-MOST_RUN, le=MOST_RUN)]] | str
+
+
+_SEGMENTATION = msgspec.json.Decoder(list[list[float]] | _Rle | None)
+
+
+def decode_segmentation(text: bytes, height: int, width: int) -> Parts:
+    """Decode the JSON of one segmentation in any of COCO's forms; its image has `height` x `width` pixels.
+
+    Raises:
+        UndrawableError: it has no shape, or one that makes no sense.
+    """
+    try:
+        segmentation = _SEGMENTATION.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UndrawableError("its segmentation is neither polygons nor an RLE: {error}", error=error) from None
+    if segmentation is None:
+        raise UndrawableError("it has no segmentation")
+    if isinstance(segmentation, _Rle):
+        counts = _read_code(segmentation, height, width)
+        return _NO_PARTS._replace(kind=np.array([RLE], np.uint8), length=np.array([len(counts)]), counts=counts)
+    polygons = _check_polygons(segmentation)
+    xy = np.array([*chain.from_iterable(polygons)])
+    if not (np.abs(xy) <= COORDINATE_LIMIT).all():  # false for NaN, too
+        raise UndrawableError("a coordinate is not a finite number of pixels")
+    length = np.array([len(polygon) // 2 for polygon in polygons])
+    return _NO_PARTS._replace(kind=np.full(len(polygons), POLYGON, np.uint8), length=length, xy=xy)
+
+
+def _check_polygons(polygons: list[list[float]]) -> list[list[float]]:
+    """The polygons that are drawn: a box as its corners; of an odd number of coordinates the last is left out."""
+    if not any(polygons):
+        raise UndrawableError("its polygon is empty")
+    # As in pycocotools, the first element decides whether all are boxes (x, y, width, height) or polygons.
+    if len(polygons[0]) == 4:
+        if any(len(box) != 4 for box in polygons):
+            raise UndrawableError("it mixes boxes and polygons")
+        return [box_polygon(*box).tolist() for box in polygons]
+    if len(polygons[0]) < 4:
+        raise UndrawableError("its polygon has {count} numbers, fewer than the 6 of a triangle", count=len(polygons[0]))
+    if any(len(polygon) < 2 for polygon in polygons):
+        raise UndrawableError("one of its polygons is empty")
+    return [polygon[: len(polygon) // 2 * 2] for polygon in polygons]
+
+
+def _read_code(rle: _Rle, height: int, width: int) -> I64:
+    if rle.size != [height, width]:
+        raise UndrawableError(
+            "its RLE is for {size} pixels, its image has {image_size}", size=rle.size, image_size=[height, width]
+        )
+    if isinstance(rle.counts, str):
+        text = np.frombuffer(rle.counts.encode(), np.uint8)
+        buffer = np.empty(len(text), np.int64)
+        runs = decode_rle_string(text, buffer)
+        if runs < 0:
+            raise UndrawableError("its compressed RLE is malformed")
+        counts = buffer[:runs]
+    else:
+        counts = np.array(rle.counts, np.int64)
+    if (counts < 0).any() or counts.sum() != height * width:
+        raise UndrawableError(
+            "its RLE covers {covered} pixels, its image has {pixels}", covered=counts.sum(), pixels=height * width
+        )
+    return counts

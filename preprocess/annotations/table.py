@@ -1,10 +1,10 @@
-"""COCO JSON -> flat arrays, in memory or, where the file is too long for that, on disk."""
+"""Read a COCO annotation file as flat arrays, in memory or, where the file is too long for that, on disk."""
 
 from __future__ import annotations
 
 import dataclasses
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterator
 from operator import attrgetter
 from pathlib import Path, PurePath
 from tempfile import TemporaryFile, gettempdir
@@ -25,16 +25,17 @@ I64 = npt.NDArray[np.int64]
 Folder = TypeVar("Folder", bound=PurePath)
 
 _OTHER_TASKS = ("captions_", "panoptic_")
+"""Beginnings of the names of COCO's own files without shapes."""
 
 AT_A_TIME = 1 << 16
 """Annotations of a long file that are put in order at a time."""
 
 _DENSE = 64
-"""Ids are looked up in a table if their range is at most so many times their number. COCO's is nine times."""
+"""Ids are looked up in a table if their range is at most this many times their number. COCO's is nine times."""
 
 
 class Problem(NamedTuple):
-    """An annotation that cannot be used: its image's row in the table (-1: it has none), its own id, and why."""
+    """An annotation that cannot be used: its image's row in the table (-1: it has none), its own id, and the reason."""
 
     image: int
     annotation: int
@@ -49,8 +50,7 @@ class PersonTable:
     parts are shapes as `preprocess.raster` takes them.
 
     Attributes:
-        image_id: `(I,)`.
-        file_name: I names.
+        image_id: `(I,)`, in the order of the file.
         height, width: `(I,)` pixels, as the JSON says.
         first: `(I + 1,)`.
         annotation_id: `(A,)`; ordered by image, within an image as in the file.
@@ -91,7 +91,7 @@ class PersonTable:
 
 
 def take_images(table: PersonTable, rows: I64) -> PersonTable:
-    """The images `rows` of a table in this order, with their annotations; its `problems` are left out."""
+    """The images `rows` of a table in this order, with their annotations, but without the `problems`."""
     annotations, first = _ranges(table.first[rows], table.first[rows + 1])
     return PersonTable(
         image_id=table.image_id[rows],
@@ -109,7 +109,7 @@ def annotation_file(root: Folder, split: str) -> Folder:
 
     Args:
         root: the folder that holds `annotations/`.
-        split: how file names end, as `train2017`.
+        split: the end of the file names, such as `train2017`.
 
     Raises:
         DatasetError: none is there, or several of unknown names, or it is not a file.
@@ -120,23 +120,23 @@ def annotation_file(root: Folder, split: str) -> Folder:
     for family in ("person_keypoints", "instances"):
         if (name := f"{family}_{split}.json") in names:
             return _plain_file(folder / name)
-    others = [name for name in names if not name.startswith(_OTHER_TASKS)]  # COCO's own files without shapes
-    if len(others) == 1:
-        return _plain_file(folder / others[0])
-    if others:
+    others = [name for name in names if not name.startswith(_OTHER_TASKS)]
+    if not others:
         raise DatasetError(
-            "{folder} has {others_count} files for {split} ({others}); name the one to be read instances_{split}.json",
-            folder=folder,
-            others_count=len(others),
-            split=split,
-            others=", ".join(others[:3]),
+            "{path} is missing; unpack annotations_trainval2017.zip in {root}, or point --coco at the "
+            "folder that holds annotations/",
+            path=folder / f"person_keypoints_{split}.json",
+            root=root,
         )
-    raise DatasetError(
-        "{folder} is missing; unpack annotations_trainval2017.zip in {root}, or point --coco at the "
-        "folder that holds annotations/",
-        folder=folder / f"person_keypoints_{split}.json",
-        root=root,
-    )
+    if len(others) > 1:
+        raise DatasetError(
+            "{folder} has {count} files for {split} ({names}); name the one to be read instances_{split}.json",
+            folder=folder,
+            count=len(others),
+            split=split,
+            names=", ".join(others[:3]),
+        )
+    return _plain_file(folder / others[0])
 
 
 def _plain_file(path: Folder) -> Folder:
@@ -148,16 +148,15 @@ def _plain_file(path: Folder) -> Folder:
 def load_persons(path: PurePath, category: str = "person") -> PersonTable:
     """Read a COCO annotation file.
 
-    A file longer than `ONE_PIECE` of `preprocess.annotations.document` is read in pieces, and the arrays of annotations
-    lie on disk: the system's folder for temporary files needs twice the file's size. What stays in memory grows with
-    the number of images alone.
+    A file longer than `document.ONE_PIECE` is read in pieces, and the arrays of annotations lie on disk: the system's
+    folder for temporary files needs twice the file's size. What stays in memory grows with the number of images alone.
 
     Annotations that cannot be drawn (no shape, an RLE that does not fill its image, a coordinate that is none, an
     unknown image) are left out and named in `problems`. Annotations of other categories are not checked.
 
     Raises:
         DatasetError: the file is missing, is no JSON (with the byte), is no COCO file, or lacks the category; or there
-            is no room on that disk.
+            is not enough space on that disk.
     """
     images, pieces = read_document(path, category)
     if repeated := len(images.id) - len(np.unique(images.id)):
@@ -167,11 +166,11 @@ def load_persons(path: PurePath, category: str = "person") -> PersonTable:
         values = _by_image(_read_piece(images, persons, problems) for persons in pieces)._asdict()
     except OSError as error:
         raise DatasetError(
-            "{path} is too long for memory and is kept in {gettempdir} while it is needed, which cannot be "
-            "written: {strerror}; name another folder in TMPDIR",
+            "{path} is too long for memory and is kept in {folder} while it is needed, which cannot be "
+            "written: {reason}; name another folder in TMPDIR",
             path=path,
-            gettempdir=gettempdir(),
-            strerror=system_reason(error),
+            folder=gettempdir(),
+            reason=system_reason(error),
         ) from None
     return PersonTable(
         image_id=images.id,
@@ -185,7 +184,7 @@ def load_persons(path: PurePath, category: str = "person") -> PersonTable:
 
 
 class _Annotations(NamedTuple):
-    """Annotations that can be drawn, ordered by image. See `PersonTable`; `row` is `(A,)` the image's row."""
+    """Annotations that can be drawn, ordered by image, as in `PersonTable`; `row` is `(A,)` the image's row."""
 
     row: I64
     annotation_id: I64
@@ -204,12 +203,9 @@ def _read_piece(images: Images, persons: Annotations, problems: list[Problem]) -
     """The annotations of a piece that can be drawn, ordered by image; the others go to `problems`."""
     row = _find(persons.image_id, images.id)
     lost = np.flatnonzero(row < 0)
-    problems += [
-        Problem(
-            -1, int(persons.id[at]), message("its image {image_id} is not in the file", image_id=persons.image_id[at])
-        )
-        for at in lost
-    ]
+    for at in lost:
+        reason = message("its image {image_id} is not in the file", image_id=persons.image_id[at])
+        problems.append(Problem(-1, int(persons.id[at]), reason))
     order = np.argsort(row, kind="stable")[len(lost) :]  # by image, and within an image as in the file
     row = row[order]
     segmentations = [persons.segmentation[at] for at in order.tolist()]
@@ -243,12 +239,11 @@ def _find(wanted: I64, among: I64) -> I64:
         inside = (wanted >= least) & (wanted <= most)
         return np.where(inside, table[np.where(inside, wanted - least, 0)], -1)
     order = np.argsort(among)
-    place = np.minimum(np.searchsorted(among, wanted, sorter=order), len(among) - 1)
-    row = order[place]
+    row = order[np.minimum(np.searchsorted(among, wanted, sorter=order), len(among) - 1)]
     return np.where(among[row] == wanted, row, -1)
 
 
-def _by_image(blocks: Iterable[_Annotations]) -> _Annotations:
+def _by_image(blocks: Iterator[_Annotations]) -> _Annotations:
     """Blocks of annotations as one, ordered by image, and within an image by block; one block is returned as it is.
 
     Several are kept on disk. In memory are two of them at a time, and then 16 bytes per annotation.
@@ -256,19 +251,17 @@ def _by_image(blocks: Iterable[_Annotations]) -> _Annotations:
     Raises:
         OSError: that disk is full.
     """
-    found: _AnnotationsOnDisk | None = None
-    block = None
-    for following in blocks:
-        if block is not None:
-            found = found or _AnnotationsOnDisk()
-            found.extend(block)
-        block = following
-    assert block is not None
-    if found is None:
-        return block
-    found.extend(block)
-    del block
-    unordered, ordered = found.map(), _AnnotationsOnDisk()
+    first = next(blocks)
+    following = next(blocks, None)
+    if following is None:
+        return first
+    found, ordered = _AnnotationsOnDisk(), _AnnotationsOnDisk()
+    found.extend(first)
+    del first
+    while following is not None:
+        found.extend(following)
+        following = next(blocks, None)
+    unordered = found.map()
     order = np.argsort(unordered.row, kind="stable")
     for begin in range(0, len(order), AT_A_TIME):
         chosen = order[begin : begin + AT_A_TIME]
@@ -277,9 +270,9 @@ def _by_image(blocks: Iterable[_Annotations]) -> _Annotations:
 
 
 class _AnnotationsOnDisk:
-    """Annotations of any number, in files without names in the system's folder for such files.
+    """Any number of annotations, in files without names in the system's folder for temporary files.
 
-    What of them is in memory, the system may take back. The files are gone when nothing refers to them.
+    The system may free the memory of what was read from them. The files are gone when nothing refers to them.
     """
 
     def __init__(self) -> None:
@@ -288,7 +281,7 @@ class _AnnotationsOnDisk:
         self._append("part_start", np.zeros(1, np.int64))
 
     def extend(self, more: _Annotations) -> None:
-        """Put some at the end. Raises `OSError` where the disk is full."""
+        """Append annotations. Raises `OSError` where the disk is full."""
         start = np.where(more.kind == POLYGON, self._sizes["xy"], self._sizes["counts"]) + more.start
         moved = more._replace(part_start=more.part_start[1:] + self._sizes["kind"], start=start)
         for name, values in moved._asdict().items():
@@ -299,7 +292,7 @@ class _AnnotationsOnDisk:
         self._sizes[name] += len(values)
 
     def map(self) -> _Annotations:
-        """All of them, in the order in which they came. What is written to the arrays does not reach the files."""
+        """All annotations in the order in which they were appended. Writes to the arrays do not reach the files."""
         arrays = {}
         for name, file in self._columns.items():
             file.flush()
@@ -313,7 +306,7 @@ _DTYPES: dict[str, Any] = {"iscrowd": np.uint8, "kind": np.uint8, "area": np.flo
 
 
 def _take_annotations(among: _Annotations | PersonTable, chosen: I64) -> dict[str, npt.NDArray[Any]]:
-    """Some annotations in this order, with their shapes: all columns of annotations but their images."""
+    """The annotations `chosen`, in this order, with their shapes: all columns but their images."""
     parts, part_start = _ranges(among.part_start[chosen], among.part_start[chosen + 1])
     kind, start, length = among.kind[parts], among.start[parts], among.length[parts]
     polygon = kind == POLYGON
@@ -336,7 +329,7 @@ def _take_annotations(among: _Annotations | PersonTable, chosen: I64) -> dict[st
 
 
 def _ranges(begin: npt.NDArray[Any], end: npt.NDArray[Any]) -> tuple[I64, I64]:
-    """The numbers of N ranges one behind the other, and `(N + 1,)` where each range begins among them."""
+    """The numbers of N ranges one after the other, and `(N + 1,)` where each range begins among them."""
     sizes = end - begin
     edges = np.concatenate(([0], np.cumsum(sizes)))
     return np.repeat(begin - edges[:-1], sizes) + np.arange(edges[-1]), edges

@@ -1,6 +1,6 @@
-"""COCO -> cache: plan the shards, make those that are not there yet, commit the index last.
+"""Build a cache from a COCO dataset, bring one up to date, or make only its damaged shards again.
 
-Make the damaged shards of a cache again, and only those.
+A build plans the shards, makes those that are not there yet, and commits the index last.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cache import files
 from cache.errors import CacheCorruptError, CacheMissingError, CacheStaleError
 from cache.index import INDEX_NAME, CacheIndex, Rejection
 from cache.integrity import Damage
-from cache.messages import Message, joined, listed, message
+from cache.messages import joined, listed, message
 from cache.spec import CacheSpec
 from cache.storage import is_url
 from preprocess.build.changes import SplitChanges, compare_split, find_changes, stale_reasons
@@ -31,7 +31,7 @@ from preprocess.errors import DatasetError
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all), from the calling thread."""
 
-SHOWN_REJECTIONS = 10
+_SHOWN_REJECTIONS = 10
 """How many rejections the error of `strict` names."""
 
 
@@ -42,11 +42,10 @@ class BuildConfig:
     Attributes:
         coco: folder that holds `annotations/`, `train2017/`, `val2017/`; a `Path` or a `StorageUrl`.
         out: the cache's folder; a `Path` or a `StorageUrl`.
-        spec: the cache's specification.
         auto_codec: choose between raw and JPEG by the size of memory, whatever the spec says.
-        splits: which of `train` and `val`.
+        splits: one or both of `train` and `val`.
         workers: threads; 0 takes one per processor. On a cluster: threads that make one shard; 0 takes one.
-        cluster: where shards are made: in this process, or on a Dask cluster (see `preprocess.cluster.address`).
+        cluster: the Dask cluster that makes the shards; None makes them in this process.
         force: replace a cache that is there, even a damaged one or one of other sources; an unfinished build of the
             same cache is still resumed.
         content: recognise changed images by their bytes, not only by their sizes.
@@ -66,16 +65,14 @@ class BuildConfig:
 
     def __post_init__(self) -> None:
         if self.workers < 0:
-            raise DatasetError("workers={workers} is negative; 0 takes one a processor", workers=self.workers)
+            raise DatasetError("workers={workers} is negative; 0 takes one per processor", workers=self.workers)
         for location in (self.coco, self.out):
             if is_url(location) and len(location.parts) < 2:
                 raise DatasetError("{location} names no bucket; use {location}BUCKET/FOLDER", location=location)
         unknown = [split for split in self.splits if split not in SPLIT_FOLDERS]
         if unknown or not self.splits:
             raise DatasetError(
-                "splits={splits} is not known; use {split_folders}",
-                splits=self.splits,
-                split_folders=listed(SPLIT_FOLDERS, "and"),
+                "splits={splits} is not known; use {known}", splits=self.splits, known=listed(SPLIT_FOLDERS, "and")
             )
 
 
@@ -84,7 +81,6 @@ class BuildReport:
     """What a build did.
 
     Attributes:
-        index: the committed index.
         rejections: of the splits that were asked for, shards that were there already included.
         written: images that this run worked on.
         resumed: images in shards that were there already.
@@ -113,14 +109,14 @@ def build_cache(
 
     Args:
         config: what to build, from what.
-        progress: see `Progress`.
+        progress: is told how far the build is.
         damaged: shards by split and name that are made again though their manifests say that they are finished.
 
     Raises:
         DatasetError: the dataset is incomplete or unreadable, no image is left, or `strict` and something was rejected.
         CacheStaleError: `out` holds a cache of another spec, or what is left of one, and `force` is not set.
         CacheError: `out` holds other things, is in use by another build, or lacks the space.
-        CacheWriteError: writing failed. After this and the next two, finished shards stay and the next run resumes.
+        CacheWriteError: writing failed. After this error and the next two, the next run resumes from finished shards.
         ClusterError: the cluster cannot be used, or a shard has killed its workers.
         StorageError: object storage fails.
     """
@@ -156,32 +152,19 @@ def build_cache(
                 make_folder(config.out / plan.split.name)
             made = dict(_make(config, spec, jobs, resumed, progress))
             plans = [plan.complete(made) for plan in plans]
-        _refuse_rejections(config, plans)
+        rejections = tuple(chain.from_iterable(plan.rejections for plan in plans))
+        if config.strict and rejections:
+            raise _rejected(rejections)  # finished shards stay, so that nothing is done twice
         index = index or commit(config.out, spec, plans, before)
     return BuildReport(
         index=index,
-        rejections=tuple(chain(*(plan.rejections for plan in plans))),
+        rejections=rejections,
         written=written,
         resumed=resumed,
         changes=changes,
         leaks=_leaks(plans),
         fresh=fresh,
     )
-
-
-def _leaks(plans: list[SplitPlan]) -> tuple[str, ...]:
-    """Photos that are in both splits: validation would not be independent of training."""
-    contents = {
-        plan.split.name: {
-            (source.file_bytes, source.content): source.file_name
-            for manifest in plan.manifests
-            for source in manifest.sources
-            if source.content
-        }
-        for plan in plans
-    }
-    train, val = contents.get("train", {}), contents.get("val", {})
-    return tuple(name for photo, name in val.items() if photo in train)
 
 
 def _take_over(config: BuildConfig) -> CacheIndex | None:
@@ -201,7 +184,7 @@ def _take_over(config: BuildConfig) -> CacheIndex | None:
 
 
 def _spec(config: BuildConfig, before: CacheIndex | None, splits: list[Split]) -> CacheSpec:
-    """The spec asked for; a codec that may be chosen is that of the cache that is there."""
+    """The spec asked for. A codec that may be chosen is that of the cache that is there, else one by memory."""
     if not config.auto_codec:
         return config.spec
     if before:
@@ -210,10 +193,10 @@ def _spec(config: BuildConfig, before: CacheIndex | None, splits: list[Split]) -
 
 
 def _check_leftovers(config: BuildConfig, before: CacheIndex | None, plans: list[SplitPlan]) -> None:
-    """Refuse to remove the shards of another cache: without an index, those of which none fits.
+    """Remove the shards of another cache that has no index, or refuse to: if there are some and none of them fits.
 
     Raises:
-        CacheStaleError: there are some, and `force` is not set.
+        CacheStaleError: there are such shards, and `force` is not set.
     """
     if before or any(plan.manifests for plan in plans) or not has_shards(config.out):
         return
@@ -228,7 +211,7 @@ def _check_leftovers(config: BuildConfig, before: CacheIndex | None, plans: list
 def _make(
     config: BuildConfig, spec: CacheSpec, jobs: list[Job], done: int, progress: Progress | None
 ) -> FinishedShards:
-    """Make every shard that is not there; `done` images are."""
+    """Make every shard that is not there; `done` images are in shards that are."""
     total = done + sum(len(job.rows) for job in jobs)
 
     def on_images(count: int) -> None:
@@ -238,7 +221,7 @@ def _make(
             progress(done, total)
 
     if done:
-        on_images(0)  # at once: the rate is that of the work to come
+        on_images(0)  # before the work begins, so that the rate that is shown is the rate of the work
     remove_stale_manifests(jobs)
     make = make_shards
     if config.cluster and jobs:
@@ -248,29 +231,32 @@ def _make(
     return make(jobs, spec, config.workers, on_images)
 
 
-def _refuse_rejections(config: BuildConfig, plans: list[SplitPlan]) -> None:
-    """Raise what `strict` makes an error. Finished shards stay, so that nothing is done twice."""
-    if not config.strict:
-        return
-    found = list(chain(*(plan.rejections for plan in plans)))
-    if found:
-        shown = found[:SHOWN_REJECTIONS]
-        named = joined(
-            "; ",
-            [Message("{name}: {reason}", name=f"{each.split}/{each.file_name}", reason=each.reason) for each in shown],
-        )
-        more = (
-            message("; and {found_count:,} more", found_count=len(found) - SHOWN_REJECTIONS)
-            if len(found) > SHOWN_REJECTIONS
-            else ""
-        )
-        raise DatasetError(
-            "--strict: {found_count:,} rejected ({named}{more}); mend the dataset and run it again, or leave "
-            "--strict out: what is finished is kept",
-            found_count=len(found),
-            named=named,
-            more=more,
-        )
+def _rejected(rejections: tuple[Rejection, ...]) -> DatasetError:
+    shown = rejections[:_SHOWN_REJECTIONS]
+    named = [joined(": ", (f"{each.split}/{each.file_name}", each.reason)) for each in shown]
+    if len(rejections) > _SHOWN_REJECTIONS:
+        named.append(message("and {count:,} more", count=len(rejections) - _SHOWN_REJECTIONS))
+    return DatasetError(
+        "--strict: {count:,} rejected ({named}); mend the dataset and run it again, or leave --strict out: what is "
+        "finished is kept",
+        count=len(rejections),
+        named=joined("; ", named),
+    )
+
+
+def _leaks(plans: list[SplitPlan]) -> tuple[str, ...]:
+    """The photos of `val` that are in `train`, too: validation would not be independent of training."""
+    contents = {
+        plan.split.name: {
+            (source.file_bytes, source.content): source.file_name
+            for manifest in plan.manifests
+            for source in manifest.sources
+            if source.content
+        }
+        for plan in plans
+    }
+    train, val = contents.get("train", {}), contents.get("val", {})
+    return tuple(name for photo, name in val.items() if photo in train)
 
 
 def repair_cache(
@@ -282,12 +268,12 @@ def repair_cache(
         cache: the cache's folder.
         coco: the folder that it was made from.
         damages: what is wrong with it.
-        progress: see `preprocess.build.build.Progress`.
+        progress: is told how far the repair is.
         workers: threads; 0 takes one per processor.
 
     Raises:
         CacheError: the index cannot be read.
-        CacheStaleError: the dataset has changed: the new shards would not be those that are lost.
+        CacheStaleError: the dataset has changed: the new shards would differ from the lost ones.
         DatasetError: the dataset is incomplete or unreadable.
     """
     index = CacheIndex.load(cache)
@@ -300,6 +286,6 @@ def repair_cache(
             cache=cache,
             reasons=joined("; ", reasons),
         )
-    damaged = frozenset((damage.split, damage.shard) for damage in damages if damage.shard)
+    damaged = {(damage.split, damage.shard) for damage in damages if damage.shard}
     config = BuildConfig(coco=coco, out=cache, spec=index.spec, splits=tuple(index.splits), workers=workers)
     return build_cache(config, progress, damaged=damaged)

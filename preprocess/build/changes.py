@@ -20,11 +20,11 @@ class SplitChanges:
         gone: files of images that only the cache has.
         photos: files of images whose file is another: its name, its size or, where it was read, its bytes.
         annotations: files of images whose annotations differ.
-        damaged: shards whose files are missing or of another size, or whose manifest cannot be read.
-        shards: shards that the split consists of now.
+        damaged: number of shards whose files are missing or of another size, or whose manifest cannot be read.
+        shards: number of shards that the split consists of now.
         stale_shards: how many of them have to be made.
-        stale_images: images in those.
-        dropped_shards: shards of the cache that are not among them.
+        stale_images: number of images in the stale shards.
+        dropped_shards: number of the cache's shards that the split no longer consists of.
     """
 
     split: str
@@ -43,45 +43,37 @@ class SplitChanges:
         """Whether the cache is still what the split gives."""
         return not (self.stale_shards or self.dropped_shards)
 
-    @property
-    def in_dataset(self) -> bool:
-        """Whether the dataset has changed; else only the cache may be damaged."""
-        return bool(self.new or self.gone or self.photos or self.annotations)
-
 
 def find_changes(cache: PurePath, coco: PurePath, *, content: bool = False) -> list[SplitChanges]:
     """Compare a finished cache with a dataset, by the rules in the cache's own spec. Writes nothing.
 
     Args:
-        cache: its folder.
+        cache: the cache's folder.
         coco: the folder that holds `annotations/`.
-        content: read the images, too: finds those that changed and kept their size.
+        content: read the images, too, and find those that changed and kept their size.
 
     Raises:
         CacheError: there is no readable cache.
         DatasetError: the dataset is incomplete or unreadable.
     """
     index = CacheIndex.load(cache)
-    changes = []
-    for name in index.splits:
-        split = read_split(coco, name, index.spec, content=content)
-        changes.append(compare_split(cache, index, plan_split(cache, index.spec, split, index)))
-    return changes
+    splits = [read_split(coco, name, index.spec, content=content) for name in index.splits]
+    return [compare_split(cache, index, plan_split(cache, index.spec, split, index)) for split in splits]
 
 
 def compare_split(cache: PurePath, index: CacheIndex, plan: SplitPlan) -> SplitChanges:
     """Compare what a finished cache holds of a split with what it should."""
-    split = plan.split
-    shards = index.splits[split.name].shards
-    manifests = read_manifests(cache, index, split.name)
+    name = plan.split.name
+    shards = index.splits[name].shards
+    manifests = read_manifests(cache, index, name)
     was = {source.image_id: source for manifest in manifests for source in manifest.sources}
-    now = {source.image_id: source for source in split.sources}
+    now = {source.image_id: source for source in plan.split.sources}
     both = [(was[image_id], source) for image_id, source in now.items() if image_id in was]
-    there = shards_there(cache / split.name)
+    there = shards_there(cache / name)
     kept = {manifest.shard.name for manifest in plan.manifests}
     unread = len(shards) - len(manifests)
     return SplitChanges(
-        split=split.name,
+        split=name,
         # The images of a damaged manifest are unknown: they are not counted as new.
         new=() if unread else tuple(source.file_name for image_id, source in now.items() if image_id not in was),
         gone=tuple(source.file_name for image_id, source in was.items() if image_id not in now),

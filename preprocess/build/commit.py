@@ -1,4 +1,4 @@
-"""The last step of a build: sample tables, rejections and, last of all, the index."""
+"""The last step of a build: write the sample tables, the rejections and, last of all, the index."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def commit(out: PurePath, spec: CacheSpec, plans: list[SplitPlan], before: Cache
 
     Args:
         out: the cache's folder.
-        spec: of the cache.
+        spec: the cache's.
         plans: splits whose shards are all finished; see `SplitPlan.complete`.
         before: the index of the cache that is there; splits without a plan stay as they are in it.
 
@@ -80,8 +80,8 @@ def _split_info(plan: SplitPlan) -> tuple[SplitInfo, bytes]:
     rejections = [rejection for manifest in manifests for rejection in manifest.rejections]
     if not len(table):
         raise DatasetError(
-            "every one of the {rows_count} images of {folder} was rejected; the first, {file_name}: {reason}",
-            rows_count=len(plan.split.rows),
+            "every one of the {count} images of {folder} was rejected; the first, {file_name}: {reason}",
+            count=len(plan.split.rows),
             folder=plan.split.folder,
             file_name=rejections[0].file_name,
             reason=rejections[0].reason,

@@ -8,7 +8,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path, PurePath
 
 import msgspec
@@ -44,17 +44,15 @@ def make_folder(out: PurePath) -> None:
         ) from None
 
 
-@contextmanager
-def lock_folder(out: PurePath) -> Iterator[None]:
-    """One build at a time in a folder.
+def lock_folder(out: PurePath) -> AbstractContextManager[None]:
+    """Hold the lock on a folder, in which only one build at a time may work. The returned context raises.
 
     Raises:
         CacheError: the folder cannot be written in, or another process holds the lock.
         StorageError: it is in object storage, which cannot be written.
     """
     lock = out / LOCK_NAME
-    with _lock_object(lock) if isinstance(lock, StorageUrl) else _lock_file(Path(lock)):
-        yield
+    return _lock_object(lock) if isinstance(lock, StorageUrl) else _lock_file(Path(lock))
 
 
 @contextmanager
@@ -94,11 +92,11 @@ class _Holder(msgspec.Struct, frozen=True):
 
 @contextmanager
 def _lock_object(path: StorageUrl) -> Iterator[None]:
-    """An object that only one process can create.
+    """Create an object that only one process can create.
 
-    It stays if its holder is killed. The next build on the same machine finds that out; on another one a person has to.
-    Where a server lets many create the same object (old ones that speak S3 do), the user has to ensure that only one
-    build at a time writes there.
+    It stays if its holder is killed. The next build on the same machine finds that out; on another machine a person has
+    to remove it. Where a server lets several processes create the same object (old ones that speak S3 do), the user has
+    to ensure that only one build at a time writes there.
     """
     this = psutil.Process()
     now = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -109,26 +107,20 @@ def _lock_object(path: StorageUrl) -> Iterator[None]:
             files.remove(path)
         if not _take(path, mine):
             other = _read_holder(path) or other
-            told = (
-                message(
-                    "process {process} on {host}, since {locked}",
-                    process=other.process,
-                    host=other.host,
-                    locked=other.locked,
-                )
-                if other
-                else message("another process")
-            )
+            holder = message("another process")
+            if other:
+                values = {"process": other.process, "host": other.host, "locked": other.locked}
+                holder = message("process {process} on {host}, since {locked}", **values)
             raise CacheError(
-                "{parent} is being built by {told}; wait for it, or stop it; if it was killed, remove {path}",
+                "{parent} is being built by {holder}; wait for it, or stop it; if it was killed, remove {path}",
                 parent=path.parent,
-                told=told,
+                holder=holder,
                 path=path,
             )
     try:
         yield
     finally:
-        with suppress(StorageError):  # the error that led here is the one to tell
+        with suppress(StorageError):  # the error that ended the build, if there was one, matters more
             files.remove(path)
 
 
@@ -151,7 +143,7 @@ def _is_dead(holder: _Holder) -> bool:
         started: float = psutil.Process(holder.process).create_time()
     except psutil.NoSuchProcess:
         return True
-    return abs(started - holder.started) > 1  # else another process has its number now
+    return abs(started - holder.started) > 1  # then another process has its number now
 
 
 def lock_holder(out: PurePath) -> str:
@@ -173,27 +165,26 @@ def check_owner(out: PurePath) -> None:
     foreign = set(files.names(out)) - {LOCK_NAME, INDEX_NAME, *SPLIT_FOLDERS}
     if foreign:
         raise CacheError(
-            "{out} holds other things ({foreign}); give --out a folder of its own", out=out, foreign=sorted(foreign)[0]
+            "{out} holds other things ({name}); give --out a folder of its own", out=out, name=min(foreign)
         )
     for folder in (out / split for split in SPLIT_FOLDERS):
         if isinstance(folder, Path) and folder.is_symlink():
             raise CacheError(
-                "{folder} is a link to {readlink}, and a build only writes in folders of its own; move the whole "
+                "{folder} is a link to {target}, and a build only writes in folders of its own; move the whole "
                 "cache there, and give --out that folder",
                 folder=folder,
-                readlink=folder.readlink(),
+                target=folder.readlink(),
             )
 
 
 def has_shards(out: PurePath) -> bool:
-    """Whether a folder holds finished shards, of whichever cache."""
+    """Whether a folder holds finished shards of any cache."""
     return any(name.endswith(".json") for split in SPLIT_FOLDERS for name in files.names(out / split))
 
 
 def clear(out: PurePath) -> None:
     """Remove a cache, finished or not."""
-    files.remove(out / INDEX_NAME)  # first: from here on there is no cache
-    for name in SPLIT_FOLDERS:
+    for name in (INDEX_NAME, *SPLIT_FOLDERS):  # the index first: from then on there is no cache
         files.remove(out / name)
 
 
@@ -204,12 +195,7 @@ def resolve_codec(spec: CacheSpec, images: int, memory: int) -> CacheSpec:
 
 
 def check_space(out: PurePath, spec: CacheSpec, images: int) -> None:
-    """Refuse to begin what cannot end.
-
-    Args:
-        out: the cache's folder.
-        spec: of the cache.
-        images: how many have to be written.
+    """Refuse to write a number of images for which there is not enough space.
 
     Raises:
         CacheError: the estimate exceeds the free space.
@@ -217,13 +203,13 @@ def check_space(out: PurePath, spec: CacheSpec, images: int) -> None:
     layout = RecordLayout.of(spec)
     jpeg_bytes = int(spec.side**2 * JPEG_BYTES_PER_PIXEL) + 2 * layout.plane_bytes
     need = images * (layout.raw_bytes if spec.codec == "raw" else jpeg_bytes)
-    have = files.free_bytes(out)
-    if need > have:
+    free = files.free_bytes(out)
+    if need > free:
         raise CacheError(
-            "{images:,} images need about {need:,.0f} MB and {out} has room for {have:,.0f} MB; free some "
+            "{images:,} images need about {need:,.0f} MB and {out} has room for {free:,.0f} MB; free some "
             "space, or use --image-codec jpeg or a smaller --side",
             images=images,
             need=need / 1e6,
             out=out,
-            have=have / 1e6,
+            free=free / 1e6,
         )

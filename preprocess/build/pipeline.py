@@ -1,10 +1,10 @@
-"""The threads of a build: many make records, one packs them in order, one makes full shards durable.
+"""Make shards with threads: many make records, one packs them in order, one makes full shards durable.
 
     workers   read, decode, draw, resize, encode, hash     one image at a time, into a buffer of a small pool
     caller    append the records to the open shard          in order, so that the same build gives the same bytes
     closer    sync, hash, rename, write the manifest        while the next shard is being filled
 
-Everything that takes time happens without the interpreter lock. Memory is that of the buffers, whatever the number of
+Everything that takes time happens without the interpreter lock. The buffers take the same memory for any number of
 images: the window of pending images moves over the shards' borders without a pause. Shards for object storage are made
 on this machine's disk, and sent by the closers.
 """
@@ -25,7 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cache import files
-from cache.index import COLUMNS, ImageSource, Rejection, ShardInfo, ShardManifest, manifest_path
+from cache.index import COLUMNS, ImageSource, Rejection, ShardManifest, manifest_path
+from cache.process import deferred_interrupt
 from cache.record import U8, RecordLayout
 from cache.shards import ShardDraft
 from cache.spec import CacheSpec
@@ -34,23 +35,22 @@ from preprocess.build.plan import Job, Split, content_digest
 from preprocess.build.record import make_record
 from preprocess.errors import ImageError
 from preprocess.image import opencv_threads, quiet_pillow
-from preprocess.interrupt import deferred_interrupt
 
 PENDING_SHARDS = 1
-"""Full shards that may wait for a closer: more would only hide that the disk is the slower."""
+"""Full shards that may wait for a closer: more would only hide that the disk is slower than the workers."""
 
 SENDERS = 4
-"""Shards that are sent to object storage at a time: one connection alone seldom fills the line."""
+"""Shards that are sent to object storage at a time: one connection alone seldom uses the whole bandwidth."""
 
 FinishedShards = Iterator[tuple[Job, ShardManifest]]
 
 
 class _Outcome(NamedTuple):
-    """The result of an image: a row of the sample table, or the reason why it is rejected."""
+    """The result of an image: a row of the sample table, or a rejection."""
 
     source: ImageSource
-    sample: tuple[Any, ...]
-    reason: str
+    sample: tuple[Any, ...] = ()
+    rejection: Rejection | None = None
 
 
 def remove_stale_manifests(jobs: list[Job]) -> None:
@@ -75,14 +75,14 @@ def make_shards(
     scratch: str | None = None,
     save: bool = True,
 ) -> FinishedShards:
-    """Make shards one after the other, with all threads at work on the images of the next ones.
+    """Make shards one after the other, while all threads work on the images of the next ones.
 
     Whatever goes wrong, no thread and no unfinished file is left; finished shards stay.
 
     Args:
         jobs: what to make, in this order; their directories are folders of one cache.
-        spec: of the cache.
-        threads: that make records; 0 takes one per processor.
+        spec: the cache's.
+        threads: number of threads that make records; 0 takes one per processor.
         on_images: called with the number of images that were done since the last call, from the calling thread.
         scratch: folder for the shards that then go to object storage; the system's by default.
         save: write the manifest beside each shard, which says that it is finished.
@@ -101,7 +101,7 @@ def make_shards(
     out = jobs[0].directory.parent
     closers = min(SENDERS, files.at_once(out))
     requests = max(files.at_once(job.split.folder) for job in jobs)
-    # Long enough that one large photo, a slow disk or a far storage does not keep the others waiting.
+    # Long enough that one large photo, a slow disk or a distant storage does not keep the others waiting.
     window = max(8 * threads, 2 * requests)
     buffers: SimpleQueue[U8] = SimpleQueue()
     for _ in range(window):
@@ -111,14 +111,16 @@ def make_shards(
     def make(split: Split, row: int, source: ImageSource, read: Callable[[], bytes]) -> tuple[_Outcome, U8, U8 | None]:
         if stop.is_set():
             raise InterruptedError
-        buffer = buffers.get()  # as many as images under way: there is one
+        buffer = buffers.get()  # never waits: there are as many buffers as pending images
         try:
             data = read()
             source = source._replace(content=content_digest(data))
             record, entry = make_record(spec, layout, split, row, data, buffer)
         except ImageError as error:
-            return _Outcome(source, (), str(error)), buffer, None
-        return _Outcome(source, tuple(entry[name] for name in COLUMNS), ""), buffer, record
+            image_id, file_name = source.image_id, source.file_name
+            rejection = Rejection(split=split.name, image_id=image_id, file_name=file_name, reason=str(error))
+            return _Outcome(source, rejection=rejection), buffer, None
+        return _Outcome(source, tuple(entry[name] for name in COLUMNS)), buffer, record
 
     with (
         deferred_interrupt() as check_interrupt,  # so that every file that was opened is known, and tidied up
@@ -137,7 +139,12 @@ def make_shards(
                 draft.discard()
                 raise
             files.deliver(here / job.split.name / job.name, job.directory / job.name)
-            manifest = _manifest(job, shard, outcomes)
+            manifest = ShardManifest(
+                shard=shard,
+                sources=tuple(outcome.source for outcome in outcomes),
+                samples=tuple(outcome.sample for outcome in outcomes if outcome.sample),
+                rejections=tuple(outcome.rejection for outcome in outcomes if outcome.rejection),
+            )
             if save:
                 manifest.save(job.directory)
             return job, manifest
@@ -182,17 +189,3 @@ def make_shards(
             readers.shutdown(wait=False, cancel_futures=True)
             if draft is not None:
                 draft.discard()
-
-
-def _manifest(job: Job, shard: ShardInfo, outcomes: list[_Outcome]) -> ShardManifest:
-    rejections = tuple(
-        Rejection(split=job.split.name, image_id=source.image_id, file_name=source.file_name, reason=reason)
-        for source, _, reason in outcomes
-        if reason
-    )
-    return ShardManifest(
-        shard=shard,
-        sources=tuple(outcome.source for outcome in outcomes),
-        samples=tuple(outcome.sample for outcome in outcomes if not outcome.reason),
-        rejections=rejections,
-    )

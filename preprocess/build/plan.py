@@ -1,7 +1,4 @@
-"""The sources of a cache: the splits of a COCO folder, and what each of their images consists of.
-
-Assign images to shards, and find the shards that need not be made again.
-"""
+"""Plan a build: read the splits of a COCO folder, assign their images to shards, find the shards that are finished."""
 
 from __future__ import annotations
 
@@ -37,13 +34,13 @@ class Split:
 
     Attributes:
         name: `train` or `val`.
-        folder: where its images are.
+        folder: the folder of its images.
         table: all its images and person annotations; `file_name` holds paths as `PhotoFolder.locate` gives them.
-        rows: rows of the table, ascending: the images that the rule selects.
-        sources: what each of them consists of, in the order of `rows`.
-        annotations: the annotation file.
+        rows: the images that the rule selects, as ascending rows of the table.
+        sources: what each selected image consists of, in the order of `rows`.
+        annotations: path of the annotation file.
         problems: why an image cannot be used although it is selected, by row.
-        orphans: annotations that belong to no image of the file, and why.
+        orphans: annotations that belong to no image of the file.
     """
 
     name: str
@@ -53,17 +50,17 @@ class Split:
     sources: list[ImageSource]
     annotations: PurePath
     problems: dict[int, str]
-    orphans: tuple[str, ...]
+    orphans: tuple[Rejection, ...]
 
     def photo(self, row: int) -> PurePath:
-        """Where the photo of an image is."""
+        """The path of an image's photo."""
         return photo_path(self.folder, self.table.file_name[row])
 
     def read(self, row: int) -> bytes:
         """The bytes of an image's photo.
 
         Raises:
-            ImageError: the image is among the `problems`, or see `read_file`.
+            ImageError: the image is among the `problems`, or its file cannot be read.
             StorageError: see `read_file`.
         """
         if row in self.problems:  # its name may lead to what is no photo, and not of the dataset
@@ -74,7 +71,7 @@ class Split:
 def read_split(coco: PurePath, name: str, spec: CacheSpec, *, content: bool = False) -> Split:
     """Read a split's annotations and pick the images that the spec's rule and limit select.
 
-    With `content` the images are read, too, and identified by their bytes, not only by their names and sizes.
+    With `content`, the images are read, too, and identified by their bytes, not only by their names and sizes.
 
     Raises:
         DatasetError: files or folders are missing or unreadable, or no image is selected.
@@ -92,13 +89,14 @@ def read_split(coco: PurePath, name: str, spec: CacheSpec, *, content: bool = Fa
     rows = np.flatnonzero(select_images(table, spec.images)).tolist()
     if not rows:
         raise DatasetError(
-            "no image of {annotations} satisfies the rule {images}; take them all: `preprocess --select all`",
+            "no image of {annotations} satisfies the rule {rule}; take them all: `preprocess --select all`",
             annotations=annotations,
-            images=spec.images,
+            rule=spec.images,
         )
     if 0 < spec.limit < len(rows):
         rows = [rows[at * len(rows) // spec.limit] for at in range(spec.limit)]
     problems = annotation_problems(table) | problems
+    orphans = [_text(problem) for problem in table.problems if problem.image < 0]
     return Split(
         name=name,
         folder=folder,
@@ -107,14 +105,16 @@ def read_split(coco: PurePath, name: str, spec: CacheSpec, *, content: bool = Fa
         sources=_image_sources(photos, table, rows, problems, content=content),
         annotations=annotations,
         problems=problems,
-        orphans=tuple(_said(problem) for problem in table.problems if problem.image < 0),
+        orphans=tuple(
+            Rejection(split=name, image_id=-1, file_name=annotations.name, reason=reason) for reason in orphans
+        ),
     )
 
 
 def split_part(split: Split, rows: list[int]) -> Split:
-    """The part of a split that has the images `rows` of its table, now its rows 0, 1, 2, ...: for another machine.
+    """The part of a split with the images `rows` of its table, which become rows 0, 1, 2, ...; for another machine.
 
-    The sources are left out, and annotations without an image: they belong to the split, not to a part.
+    The sources, and annotations without an image, belong to the split and are left out.
     """
     return dataclasses.replace(
         split,
@@ -148,16 +148,16 @@ def locate_photos(table: PersonTable, photos: PhotoFolder) -> tuple[PersonTable,
 
 
 def annotation_problems(table: PersonTable) -> dict[int, str]:
-    """Why images cannot be used, by their rows: the first of their annotations that is not sound."""
-    return {problem.image: _said(problem) for problem in reversed(table.problems) if problem.image >= 0}
+    """Why images cannot be used, by their rows: the first of their annotations that cannot be used."""
+    return {problem.image: _text(problem) for problem in reversed(table.problems) if problem.image >= 0}
 
 
-def _said(problem: Problem) -> str:
+def _text(problem: Problem) -> str:
     return message("annotation {annotation}: {reason}", annotation=problem.annotation, reason=problem.reason)
 
 
 def is_missing(photos: PhotoFolder, table: PersonTable) -> bool:
-    """Whether the split's folder is not there, and all photos should be in it."""
+    """Whether the split's folder is missing and all photos should be in it."""
     return not photos.exists() and not any(path.startswith(("/", "../")) for path in table.file_name)
 
 
@@ -195,12 +195,12 @@ class Job:
     """A shard to be made.
 
     Attributes:
-        split: what its images are of.
+        split: holds its images.
         directory: the folder that it goes to.
         name: of its file.
         key: digest of what it is made from.
         rows: its images, as rows of the split's table.
-        sources: what each of them consists of.
+        sources: what each image consists of.
     """
 
     split: Split
@@ -231,12 +231,7 @@ class SplitPlan:
     @property
     def rejections(self) -> list[Rejection]:
         """Everything that is left out: annotations without an image, then images of the finished shards."""
-        split = self.split
-        orphans = [
-            Rejection(split=split.name, image_id=-1, file_name=split.annotations.name, reason=reason)
-            for reason in split.orphans
-        ]
-        return [*orphans, *(rejection for manifest in self.manifests for rejection in manifest.rejections)]
+        return [*self.split.orphans, *(rejection for manifest in self.manifests for rejection in manifest.rejections)]
 
     def complete(self, made: Mapping[Job, ShardManifest]) -> SplitPlan:
         """The same plan when each of its jobs has been done."""
@@ -246,9 +241,9 @@ class SplitPlan:
 def cut(image_ids: Sequence[int], mean: int) -> list[int]:
     """The ends of shards that hold `mean` images on average, at least half and at most twice as many.
 
-    A shard ends with an image whose hashed id is a multiple of a number, wherever that image stands: one that comes or
-    goes moves the ends of its own shard and perhaps of the next, not of all that follow (content-defined chunking, as
-    in Muthitacharoen, Chen and Mazieres, "A low-bandwidth network file system", 2001).
+    A shard ends with an image whose hashed id is a multiple of a number, wherever that image stands: an image that is
+    added or removed moves the ends of its own shard and perhaps of the next, not of all that follow (content-defined
+    chunking, as in Muthitacharoen, Chen and Mazieres, "A low-bandwidth network file system", 2001).
     """
     least, most = -(-mean // 2), 2 * mean
     ends = []
@@ -280,8 +275,8 @@ def plan_split(
 
     Args:
         out: the cache's folder.
-        spec: of the cache.
-        split: what it is made from.
+        spec: the cache's.
+        split: the images.
         index: of the finished cache in `out`, if there is one. Its shards keep their names, so that it stays valid
             until the next index takes its place.
         damaged: names of shards that are made again whatever their manifests say.
@@ -290,23 +285,22 @@ def plan_split(
     info = index.splits.get(split.name) if index else None
     committed = {shard.name for shard in info.shards} if info else set()
     sound = [manifest for manifest in _manifests(directory, committed) if manifest.shard.name not in damaged]
-    found = {manifest.shard.key: manifest for manifest in sound}
     content = {source.image_id: source.content for source in split.sources}
-    kept = {key: manifest for key, manifest in found.items() if _same_content(manifest, content)}
+    kept = {manifest.shard.key: manifest for manifest in sound if _same_content(manifest, content)}
     ends = [0, *cut([source.image_id for source in split.sources], spec.shard_samples)]
     parts = [(split.rows[begin:end], tuple(split.sources[begin:end])) for begin, end in pairwise(ends)]
     keys = [shard_key(spec, sources) for _, sources in parts]
     taken = {kept[key].shard.name for key in keys if key in kept}
-    taken |= {manifest.shard.name for manifest in found.values()} & committed
-    # A new shard is named by its place if that name is free, else by a number above all others.
-    numbers = count(max([len(parts), *(int(PurePath(name).stem) + 1 for name in taken)]))
+    taken |= {manifest.shard.name for manifest in sound} & committed
+    # A new shard is named by its number in the split if that name is free, else by a number above all others.
+    free = count(max([len(parts), *(int(PurePath(name).stem) + 1 for name in taken)]))
     shards: list[ShardManifest | Job] = []
-    for place, (key, (rows, sources)) in enumerate(zip(keys, parts, strict=True)):
+    for number, (key, (rows, sources)) in enumerate(zip(keys, parts, strict=True)):
         if key in kept:
             shards.append(kept[key])
             continue
-        name = shard_name(place, spec.store)
-        name = shard_name(next(numbers), spec.store) if name in taken else name
+        name = shard_name(number, spec.store)
+        name = shard_name(next(free), spec.store) if name in taken else name
         shards.append(Job(split=split, directory=directory, name=name, key=key, rows=rows, sources=sources))
     return SplitPlan(split, tuple(shards))
 
@@ -319,7 +313,7 @@ def read_manifests(out: PurePath, index: CacheIndex, split: str) -> list[ShardMa
 
 
 def shards_there(directory: PurePath) -> dict[str, int]:
-    """Bytes of each shard, and of whatever else there is, in a folder."""
+    """Bytes of each shard, and of whatever else there is, in a folder, by name."""
     totals: dict[str, int] = {}
     for name, size in files.sizes(directory).items():
         top = name.partition("/")[0]
@@ -354,7 +348,7 @@ def _load(paths: list[PurePath]) -> list[ShardManifest | None]:
 def _is_as_written(directory: PurePath, manifest: ShardManifest) -> bool:
     """Whether a shard that no index names has the bytes that were written.
 
-    In object storage nothing is there in part, nor is anything lost in a power cut: it need not be fetched to see.
+    One in object storage is not fetched: there, nothing is stored in part, nor lost in a power cut.
     """
     shard = manifest.shard
     return is_url(directory) or describe(Path(directory / shard.name), shard.rows).checksum == shard.checksum

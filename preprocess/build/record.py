@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.choices import Orientation
-from cache.messages import message
 from cache.record import RecordLayout, checksum
 from cache.spec import CacheSpec
 from preprocess.annotations.table import PersonTable
@@ -29,7 +28,7 @@ from preprocess.raster import CROWD_DROP, CROWD_IGNORE, CROWD_PERSON, POLYGON, R
 U8 = npt.NDArray[np.uint8]
 
 _SLACK = 1.0
-"""How far, in pixels, corners of polygons commonly lie outside their photo."""
+"""How far, in pixels, corners of polygons commonly lie outside of their photo."""
 
 _CROWD_RULE = {"ignore": CROWD_IGNORE, "person": CROWD_PERSON, "drop": CROWD_DROP}
 
@@ -40,11 +39,11 @@ def make_record(
     """Make the record of image `row` of a split, and its entry of the sample table (without shard and row).
 
     Args:
-        spec: of the cache.
-        layout: of its records.
-        split: what the image is of.
-        row: of the split's table.
-        data: the image's file.
+        spec: the cache's.
+        layout: of the cache's records.
+        split: holds the image.
+        row: the image's row in the split's table.
+        data: bytes of the image's file.
         buffer: `(layout.most_bytes,)`; the record is a view into it.
 
     Raises:
@@ -90,8 +89,8 @@ def decode_annotated(table: PersonTable, row: int, data: bytes, orientation: Ori
 
     Args:
         table: the split's annotations.
-        row: of the table.
-        data: the photo's file.
+        row: the image's row in the table.
+        data: bytes of the photo's file.
         orientation: see `CacheSpec`.
 
     Raises:
@@ -102,9 +101,9 @@ def decode_annotated(table: PersonTable, row: int, data: bytes, orientation: Ori
     image = decode_rgb(data)
     if image.shape[:2] != (head.height, head.width):
         raise ImageError(
-            "it decodes to {shape} x {shape2} pixels, its head says {width} x {height}",
-            shape=image.shape[1],
-            shape2=image.shape[0],
+            "it decodes to {decoded_width} x {decoded_height} pixels, its head says {width} x {height}",
+            decoded_width=image.shape[1],
+            decoded_height=image.shape[0],
             width=head.width,
             height=head.height,
         )
@@ -112,11 +111,11 @@ def decode_annotated(table: PersonTable, row: int, data: bytes, orientation: Ori
 
 
 def _is_upright(table: PersonTable, row: int, head: ImageHead, orientation: Orientation) -> bool:
-    """Whether the annotations of an image are of the upright photo, and not of the stored pixels."""
+    """Whether the annotations of an image refer to the upright photo, and not to the stored pixels."""
     expected = int(table.height[row]), int(table.width[row])
     stored, upright = (head.height, head.width), head.upright_size
     if expected not in ((stored,) if orientation == "stored" else (stored, upright)):
-        raise ImageError(_wrong_size(head, expected))
+        raise _wrong_size(head, *expected)
     if head.orientation == 1 or orientation == "stored":
         return False
     if orientation == "upright":
@@ -136,26 +135,20 @@ def _is_upright(table: PersonTable, row: int, head: ImageHead, orientation: Orie
     return expected != stored
 
 
-def _wrong_size(head: ImageHead, expected: tuple[int, int]) -> str:
+def _wrong_size(head: ImageHead, json_height: int, json_width: int) -> ImageError:
+    values = {"width": head.width, "height": head.height, "json_width": json_width, "json_height": json_height}
     if head.orientation == 1:
-        return message(
-            "the image is {width} x {height} pixels, its JSON entry says {expected} x {expected2}",
-            width=head.width,
-            height=head.height,
-            expected=expected[1],
-            expected2=expected[0],
+        return ImageError(
+            "the image is {width} x {height} pixels, its JSON entry says {json_width} x {json_height}", **values
         )
     height, width = head.upright_size
-    return message(
-        "the image is {width} x {height} pixels, or {width2} x {height2} when its EXIF orientation "
-        "{orientation} is applied, its JSON entry says {expected} x {expected2}",
-        width=head.width,
-        height=head.height,
-        width2=width,
-        height2=height,
+    return ImageError(
+        "the image is {width} x {height} pixels, or {upright_width} x {upright_height} when its EXIF orientation "
+        "{orientation} is applied, its JSON entry says {json_width} x {json_height}",
+        upright_width=width,
+        upright_height=height,
         orientation=head.orientation,
-        expected=expected[1],
-        expected2=expected[0],
+        **values,
     )
 
 
@@ -180,24 +173,12 @@ def native_planes(table: PersonTable, row: int, spec: CacheSpec, shape: tuple[in
 
     Args:
         table: the split's annotations.
-        row: of the table.
+        row: the image's row in the table.
         spec: says what becomes of crowds.
         shape: H and W of the photo as `decode_annotated` gives it; by default those of the JSON entry.
     """
     shape = shape or (int(table.height[row]), int(table.width[row]))
     person, ignore = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
-    fill_planes(
-        table.first[row],
-        table.first[row + 1],
-        table.part_start,
-        table.iscrowd,
-        table.kind,
-        table.start,
-        table.length,
-        table.xy,
-        table.counts,
-        _CROWD_RULE[spec.crowd],
-        person,
-        ignore,
-    )
+    annotations = table.part_start, table.iscrowd, table.kind, table.start, table.length, table.xy, table.counts
+    fill_planes(table.first[row], table.first[row + 1], *annotations, _CROWD_RULE[spec.crowd], person, ignore)
     return person, ignore

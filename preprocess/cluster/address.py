@@ -1,4 +1,4 @@
-"""The address of a cluster: that of its scheduler, or a number of processes of this machine."""
+"""The address of a cluster: its scheduler's, or a number of processes of this machine."""
 
 from __future__ import annotations
 
@@ -7,28 +7,20 @@ from urllib.parse import urlsplit
 
 from preprocess.errors import ClusterError
 
-LOCAL = "local:"
-
-TLS = "tls"
-
 
 @dataclasses.dataclass(frozen=True)
 class ClusterAddress:
-    """The value of `--cluster`.
-
-    Attributes:
-        text: `tcp://host:8786` or `tls://host:8786`; `local:4` for four processes of this machine.
-    """
+    """The value of `--cluster`: `tcp://host:8786`, `tls://host:8786`, or `local:4` for 4 processes of this machine."""
 
     text: str
 
     def __post_init__(self) -> None:
-        if self.text.startswith(LOCAL):
-            count = self.text.removeprefix(LOCAL)
-            known = count.isdecimal() and int(count) > 0
-        else:
-            known = _is_url(self.text)
-        if not known:
+        try:
+            url = urlsplit(self.text)
+            valid = self.local_processes or (url.scheme in ("tcp", "tls") and url.hostname and url.port)
+        except ValueError:  # the port is no number
+            valid = False
+        if not valid:
             raise ClusterError(
                 "--cluster {text!r} is no address; use tcp://HOST:8786, where `dask scheduler` listens, or "
                 "local:N for N processes of this machine",
@@ -38,17 +30,10 @@ class ClusterAddress:
     @property
     def local_processes(self) -> int:
         """How many processes of this machine; 0 for a cluster that is there already."""
-        return int(self.text.removeprefix(LOCAL)) if self.text.startswith(LOCAL) else 0
+        kind, _, number = self.text.partition(":")
+        return int(number) if kind == "local" and number.isdecimal() else 0
 
     @property
     def encrypted(self) -> bool:
         """Whether Dask needs certificates for it."""
-        return self.text.startswith(f"{TLS}://")
-
-
-def _is_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return bool(parts.scheme in ("tcp", TLS) and parts.hostname and parts.port)
-    except ValueError:  # a port that is none
-        return False
+        return self.text.startswith("tls://")

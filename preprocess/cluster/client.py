@@ -1,6 +1,6 @@
-"""The versions that must be the same on the client and on every worker, so that all shards of a cache are alike.
+"""Connect to a Dask cluster, a running one or processes of this machine, and compare its versions with this process's.
 
-A connection to a Dask cluster: a running one, or a temporary one of processes of this machine.
+All shards of a cache are alike only if the client and every worker run the same versions.
 """
 
 from __future__ import annotations
@@ -18,56 +18,11 @@ from typing import TYPE_CHECKING
 from cache.messages import joined, message
 from cache.spec import FORMAT_VERSION
 from preprocess.build.commit import TOOLS
-from preprocess.cluster.address import LOCAL, ClusterAddress
+from preprocess.cluster.address import ClusterAddress
 from preprocess.errors import ClusterError
 
 if TYPE_CHECKING:
     from distributed import Client
-
-
-@lru_cache(maxsize=1)
-def environment() -> dict[str, str]:
-    """The versions of the calling process, by what they are of."""
-    python = ".".join(platform.python_version_tuple()[:2])
-    return {
-        message("the cache format"): str(FORMAT_VERSION),
-        "Python": python,
-        **{name: _version(name) for name in ("maskcache", *TOOLS)},
-    }
-
-
-def check_environment(here: dict[str, str], worker: str, there: dict[str, str]) -> None:
-    """Compare the client's versions with a worker's.
-
-    Raises:
-        ClusterError: they differ; the message names all that do.
-    """
-    names = sorted({*here, *there}, key=str.lower)
-    wrong = [
-        message(
-            "{name} is {there}, here {here}",
-            name=name,
-            there=there.get(name, "missing"),
-            here=here.get(name, "missing"),
-        )
-        for name in names
-        if here.get(name) != there.get(name)
-    ]
-    if wrong:
-        raise ClusterError(
-            "worker {worker} runs other versions: {wrong}; install the same maskcache there, with the same "
-            "constraints.txt, and start the worker again",
-            worker=worker,
-            wrong=joined("; ", wrong),
-        )
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return message("not installed")
-
 
 CONNECT_SECONDS = 10
 """How long a scheduler may take to answer."""
@@ -76,27 +31,29 @@ WORKER_SECONDS = 60
 """How long a cluster may be without a worker."""
 
 _LEAN = {
-    # The profiler would look a hundred times a second at what each thread is doing.
+    # The profiler would look at each thread a hundred times a second.
     "distributed.worker.profile.enabled": False,
-    # Without Dask's own variables, by which the allocator would give the memory of each photo back to the system: a
-    # third more time for everything.
+    # This leaves out Dask's own variables, by which the allocator would give the memory of each photo back to the
+    # system: everything would take a third more time.
     "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": "1"},
 }
-"""Defaults of Dask that are switched off in processes that only make shards."""
+"""Settings of Dask for processes that only make shards."""
+
+_INSTALL = message("install it there: pip install -c constraints.txt -e '.[cluster]'")
 
 
 @contextmanager
 def open_client(address: ClusterAddress) -> Iterator[Client]:
-    """A client of a cluster that has at least one worker, all of them like this process.
+    """A client of a cluster that has at least one worker, and all of whose workers have this process's versions.
 
     Raises:
-        ClusterError: no `distributed`, no scheduler, no worker, or one of other versions.
+        ClusterError: `distributed`, the scheduler or a worker is missing, or a worker has other versions.
     """
     try:
         from distributed.utils import silence_logging_cmgr
     except ModuleNotFoundError:
         raise ClusterError("--cluster needs Dask: pip install -c constraints.txt -e '.[cluster]'") from None
-    # What Dask logs of a lost worker or connection is either mended or becomes an error here.
+    # Dask logs lost workers and connections, which it either replaces or reports as errors, handled below.
     processes = address.local_processes
     with (
         silence_logging_cmgr(logging.CRITICAL + 1),
@@ -138,12 +95,12 @@ def _local_cluster(processes: int) -> Iterator[Client]:
     from distributed import Client, LocalCluster, Worker, WorkerPlugin
 
     class IgnoreInterrupt(WorkerPlugin):
-        """Ctrl-C in a terminal reaches all its processes, of which only the client may react."""
+        """Let workers ignore Ctrl-C, which reaches all processes of a terminal: only the client reacts to it."""
 
         name = "ignore-interrupt"
 
         def setup(self, worker: Worker) -> None:
-            """Called in the main thread of each worker's process, including those that replace a lost one."""
+            # Called in the main thread of each worker's process, including those that replace a lost one.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     with dask.config.set(_LEAN):
@@ -152,15 +109,14 @@ def _local_cluster(processes: int) -> Iterator[Client]:
                 n_workers=processes,
                 threads_per_worker=max(1, (os.cpu_count() or 1) // processes),
                 dashboard_address="127.0.0.1:0",
-                memory_limit=0,  # what fits without Dask fits with it
+                memory_limit=0,  # no limit: what fits in memory without Dask also fits with it
                 silence_logs=logging.CRITICAL + 1,
             )
         except (OSError, RuntimeError) as error:
             raise ClusterError(
-                "the {processes} processes of {local}{processes} do not start ({error}); give it fewer, or leave "
+                "the {processes} processes of local:{processes} do not start ({error}); give it fewer, or leave "
                 '--cluster out; a script that calls build_cache has to do so under `if __name__ == "__main__":`',
                 processes=processes,
-                local=LOCAL,
                 error=error,
             ) from error
         with cluster, Client(cluster, set_as_default=False) as client:
@@ -171,21 +127,18 @@ def _local_cluster(processes: int) -> Iterator[Client]:
 def no_worker(address: ClusterAddress) -> ClusterError:
     """The error for a cluster without a worker."""
     return ClusterError(
-        "{text} has had no worker for {worker_seconds} s; start some with `dask worker {text}`, then run "
+        "{text} has had no worker for {seconds} s; start some with `dask worker {text}`, then run "
         "it again: finished shards are kept",
         text=address.text,
-        worker_seconds=WORKER_SECONDS,
+        seconds=WORKER_SECONDS,
     )
-
-
-_INSTALL = message("install it there: pip install -c constraints.txt -e '.[cluster]'")
 
 
 def check_workers(client: Client) -> None:
     """Compare versions with all present workers; later ones are checked with each task.
 
     Raises:
-        ClusterError: one differs, or it or the scheduler, through which tasks go, has no maskcache.
+        ClusterError: a worker differs, or maskcache is missing on it or on the scheduler, through which tasks go.
     """
     here = environment()
     try:
@@ -203,3 +156,40 @@ def check_workers(client: Client) -> None:
                 install=_INSTALL,
             )
         check_environment(here, worker, there)
+
+
+@lru_cache(maxsize=1)
+def environment() -> dict[str, str]:
+    """The versions of the calling process, by the name of what has the version."""
+    versions = {
+        message("the cache format"): str(FORMAT_VERSION),
+        "Python": ".".join(platform.python_version_tuple()[:2]),
+    }
+    for name in ("maskcache", *TOOLS):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = message("not installed")
+    return versions
+
+
+def check_environment(here: dict[str, str], worker: str, there: dict[str, str]) -> None:
+    """Compare the client's versions with a worker's.
+
+    Raises:
+        ClusterError: they differ; the message names all that do.
+    """
+    names = sorted({*here, *there}, key=str.lower)
+    versions = [(name, there.get(name, "missing"), here.get(name, "missing")) for name in names]
+    differences = [
+        message("{name} is {there}, here {here}", name=name, there=theirs, here=ours)
+        for name, theirs, ours in versions
+        if theirs != ours
+    ]
+    if differences:
+        raise ClusterError(
+            "worker {worker} runs other versions: {differences}; install the same maskcache there, with the same "
+            "constraints.txt, and start the worker again",
+            worker=worker,
+            differences=joined("; ", differences),
+        )

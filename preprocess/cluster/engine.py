@@ -1,20 +1,20 @@
-"""Shards as tasks of a Dask cluster, which chooses the workers, and gives the tasks of a lost one to another.
+"""Make shards on a Dask cluster, which chooses the worker for each shard, and another one where a worker is lost.
 
-client    cut out a shard's part of the annotations, submit it     as many as the workers have threads
-worker    make the shard under a name of its own                   `task.make_shard`
-client    rename it, write its manifest                            only the client does so
+client    take a shard's part of the annotations and submit it     as many as the workers have threads
+worker    make the shard under a temporary name                    `task.make_shard`
+client    rename it and write its manifest                         only the client does so
 """
 
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from fnmatch import fnmatch
 from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ import msgspec
 from cache import files
 from cache.errors import StorageError
 from cache.index import ShardManifest
+from cache.process import deferred_interrupt
 from cache.spec import CacheSpec
 from preprocess.build.folder import lock_holder
 from preprocess.build.pipeline import FinishedShards
@@ -32,21 +33,20 @@ from preprocess.cluster.address import ClusterAddress
 from preprocess.cluster.client import WORKER_SECONDS, environment, no_worker, open_client
 from preprocess.cluster.task import ShardTask, attempt_pattern, make_shard
 from preprocess.errors import ClusterError
-from preprocess.interrupt import deferred_interrupt
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future as AdoptedFuture
+    from concurrent.futures import Future as RenameFuture
 
     from distributed import Client, Future
 
 LOOK_SECONDS = 0.5
-"""How often to look for Ctrl-C and for new or lost workers while nothing comes in."""
+"""Seconds between two looks for Ctrl-C and for new or lost workers while no result arrives."""
 
-ADOPTERS = 16
-"""Shards that the client gives their places at a time."""
+RENAMERS = 16
+"""Shards that the client renames at a time."""
 
 RESULT_SECONDS = 10
-"""How long a manifest, which is small, may take to come; then its worker is gone and Dask makes it anew."""
+"""Seconds that a manifest, which is small, may take to arrive; then its worker is lost and Dask makes it again."""
 
 
 def make_shards_on_cluster(
@@ -56,14 +56,14 @@ def make_shards_on_cluster(
 
     Args:
         jobs: what to make; all workers see photos and shards at the same paths, or URLs.
-        spec: of the cache.
-        threads: that make the records of one shard; 0 takes one. A worker makes as many shards at a time as it has
-            threads.
+        spec: the cache's.
+        threads: number of threads that make the records of one shard; 0 takes one. A worker makes as many shards at a
+            time as it has threads.
         on_images: called with the number of a shard's images when it is finished, from the calling thread.
-        address: of the cluster.
+        address: the cluster's.
 
     Yields:
-        Each job with the manifest of its shard, when it is in its place.
+        Each job with the manifest of its shard, when the shard has its name.
 
     Raises:
         ClusterError: the cluster cannot be used, is lost, or a shard has killed several workers.
@@ -71,11 +71,11 @@ def make_shards_on_cluster(
         StorageError: photos or shards are in object storage, which fails.
     """
     build = uuid.uuid4().hex[:12]
-    with _tidied(jobs, build), deferred_interrupt() as check_interrupt, open_client(address) as client:
+    with _without_leftovers(jobs, build), deferred_interrupt() as check_interrupt, open_client(address) as client:
         run = _Run(client, address, check_interrupt)
         try:
             tasks = ((job, _task(job, spec, max(1, threads), build)) for job in jobs)
-            for job, manifest in _adopted(run.results(tasks)):
+            for job, manifest in _renamed(run.results(tasks)):
                 on_images(len(job.rows))
                 yield job, manifest
         finally:
@@ -83,7 +83,7 @@ def make_shards_on_cluster(
 
 
 def _task(job: Job, spec: CacheSpec, threads: int, build: str) -> ShardTask:
-    """A job for a worker, which was started in another folder and needs the shard's part of the split alone."""
+    """The task of a worker, which needs absolute paths, and only the shard's part of the split."""
     part = split_part(job.split, job.rows)
     split = dataclasses.replace(part, folder=files.absolute(part.folder))
     return ShardTask(
@@ -96,19 +96,19 @@ def _task(job: Job, spec: CacheSpec, threads: int, build: str) -> ShardTask:
     )
 
 
-def _adopted(made: FinishedShards) -> FinishedShards:
-    """Give workers' shards their places, a few at a time: object storage takes its time to copy one."""
-    pending: deque[AdoptedFuture[tuple[Job, ShardManifest]]] = deque()
-    with ThreadPoolExecutor(ADOPTERS, thread_name_prefix="adopt") as pool:
+def _renamed(made: FinishedShards) -> FinishedShards:
+    """Give workers' shards their names, a few at a time: object storage copies a shard to rename it."""
+    pending: deque[RenameFuture[tuple[Job, ShardManifest]]] = deque()
+    with ThreadPoolExecutor(RENAMERS, thread_name_prefix="rename") as pool:
         for each in made:
-            pending.append(pool.submit(_adopt, *each))
-            while pending and (len(pending) > ADOPTERS or pending[0].done()):
+            pending.append(pool.submit(_rename, *each))
+            while pending and (len(pending) > RENAMERS or pending[0].done()):
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
 
 
-def _adopt(job: Job, manifest: ShardManifest) -> tuple[Job, ShardManifest]:
+def _rename(job: Job, manifest: ShardManifest) -> tuple[Job, ShardManifest]:
     files.move(job.directory / manifest.shard.name, job.directory / job.name)
     manifest = dataclasses.replace(manifest, shard=dataclasses.replace(manifest.shard, name=job.name))
     manifest.save(job.directory)
@@ -116,23 +116,21 @@ def _adopt(job: Job, manifest: ShardManifest) -> tuple[Job, ShardManifest]:
 
 
 @contextmanager
-def _tidied(jobs: list[Job], build: str) -> Iterator[None]:
-    """Remove afterwards what failed attempts have left.
+def _without_leftovers(jobs: list[Job], build: str) -> Iterator[None]:
+    """Remove the files of failed attempts at the end.
 
-    A worker that is still busy leaves its own; that is no part of the cache, and the end of the next build removes it.
+    A worker that is still busy may leave a file: it is no part of the cache, and the end of the next build removes it.
     """
-    unreachable = False
+    reachable = True
     try:
         yield
     except StorageError:
-        unreachable = True  # to remove anything would only fail once more
+        reachable = False  # to remove anything would only fail once more
         raise
     finally:
-        if not unreachable:
-            for directory in {job.directory for job in jobs}:
-                for name in files.names(directory):
-                    if fnmatch(name, attempt_pattern(build)):
-                        files.remove(directory / name)
+        for directory in {job.directory for job in jobs if reachable}:
+            for name in fnmatch.filter(files.names(directory), attempt_pattern(build)):
+                files.remove(directory / name)
 
 
 class _Run:
@@ -146,7 +144,7 @@ class _Run:
         self._looked = self._staffed = float("-inf")
 
     def results(self, tasks: Iterator[tuple[Job, ShardTask]]) -> FinishedShards:
-        """Each job with the manifest of its shard, as they are finished; `tasks` are made when they are needed."""
+        """Each job with its shard's manifest, in the order in which they finish; `tasks` are made as needed."""
         while True:
             self._look()
             self._supply(tasks)
@@ -159,7 +157,7 @@ class _Run:
             manifest = self._manifest(future)
             if manifest:
                 job = self._pending.pop(future)
-                self._supply(tasks)  # before the caller takes its time
+                self._supply(tasks)  # now, since the caller may take long with this result
                 yield job, manifest
 
     def cancel(self) -> None:
@@ -170,7 +168,7 @@ class _Run:
     def _supply(self, tasks: Iterator[tuple[Job, ShardTask]]) -> None:
         """Submit as many tasks as the workers have threads.
 
-        One more would wait at a worker, take memory for its images' outlines, and be blamed where that worker dies.
+        One more would wait at a worker, take memory for its annotations, and be blamed if that worker died.
         """
         for job, task in islice(tasks, max(0, max(1, self._slots) - len(self._pending))):
             key = f"{job.split.name}/{job.name}-{task.build}"
@@ -202,7 +200,7 @@ class _Run:
         )
 
     def _manifest(self, future: Future[bytes]) -> ShardManifest | None:
-        """The result of a task; None if it is lost with its worker and will come again."""
+        """The result of a task; None if it is lost with its worker, in which case Dask makes it again."""
         from distributed import KilledWorker
 
         job = self._pending[future]
@@ -216,13 +214,12 @@ class _Run:
         except KilledWorker as error:
             first, last = job.sources[0].file_name, job.sources[-1].file_name
             raise ClusterError(
-                "shard {name}/{name2} ({first} to {last}) has lost {allowed_failures} workers, the last at "
-                "{address}: they ran out of memory, or a photo of it crashes them; see the workers' logs, take "
-                "that photo out or give them more memory, and run it again: finished shards are kept",
-                name=job.split.name,
-                name2=job.name,
+                "shard {shard} ({first} to {last}) has lost {count} workers, the last at {address}: they ran out of "
+                "memory, or a photo of it crashes them; see the workers' logs, take that photo out or give them more "
+                "memory, and run it again: finished shards are kept",
+                shard=f"{job.split.name}/{job.name}",
                 first=first,
                 last=last,
-                allowed_failures=error.allowed_failures + 1,
+                count=error.allowed_failures + 1,
                 address=error.last_worker.address,
             ) from None

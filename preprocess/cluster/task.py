@@ -1,4 +1,4 @@
-"""The task of a worker: one shard, under a name of its own."""
+"""The task of a worker: make one shard under a temporary name that no other attempt has."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from preprocess.cluster.client import check_environment, environment
 from preprocess.errors import ClusterError, DatasetError
 from preprocess.photos import photo_path
 
+_SHARE = message("all workers need the dataset and --out at the same paths on a file system that they share, or by URL")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardTask:
@@ -30,9 +32,9 @@ class ShardTask:
     Attributes:
         environment: versions of the client.
         holder: content of the lock on the cache's folder, as the client sees it.
-        job: what to make; its split is the part of it that the shard needs.
-        spec: of the cache.
-        threads: that make records.
+        job: the shard; its split has just the images of the shard.
+        spec: the cache's.
+        threads: number of threads that make records.
         build: a word that all temporary names of a build have in common.
     """
 
@@ -45,24 +47,24 @@ class ShardTask:
 
 
 def attempt_pattern(build: str) -> str:
-    """A pattern for the names that shards of a build have before they get their places."""
+    """A pattern for the temporary names of a build's shards."""
     return f".*.{build}.*"
 
 
 def make_shard(task: ShardTask) -> bytes:
-    """Make a shard beside its place; its manifest, encoded, has a name that no other attempt at it will have.
+    """Make a shard under a temporary name in its folder, and return its manifest as JSON.
 
-    Only the client gives a shard its place. So it does not matter how often it is made, or that a worker that was
-    believed dead finishes it once more.
+    Only the client gives a shard its final name. So it does not matter how often it is made, or whether a worker that
+    was believed dead finishes it once more.
 
     Raises:
-        ClusterError: this worker is not like the client, or does not see the same files.
+        ClusterError: this worker has other versions than the client, or does not see the same files.
         CacheError, DatasetError: as in a build on one machine.
     """
     worker = socket.gethostname()
     check_environment(task.environment, worker, environment())
     job = dataclasses.replace(task.job, name=f".{task.job.name}.{task.build}.{uuid.uuid4().hex[:12]}")
-    # Stays so: tasks run side by side in one process, and each would set it back while another is at work.
+    # It is not restored: tasks run side by side in one process, and each would restore it while another is at work.
     cv2.setNumThreads(1)
     try:
         _check_files(task)
@@ -72,7 +74,7 @@ def make_shard(task: ShardTask) -> bytes:
             task.threads,
             on_images=lambda _: None,
             save=False,  # which the client does
-            scratch=get_worker().local_directory,  # Dask tidies up behind a killed worker
+            scratch=get_worker().local_directory,  # which Dask removes after a worker was killed
         )
     except (CacheError, ClusterError, DatasetError) as error:
         raise type(error)(message("worker {worker}: {error}", worker=worker, error=error)) from None
@@ -80,13 +82,10 @@ def make_shard(task: ShardTask) -> bytes:
 
 
 def _check_files(task: ShardTask) -> None:
-    """Without this, a worker that lacks the photos would reject them all."""
+    """Check that this worker sees the client's files: without the photos it would reject them all."""
     out, folder = task.job.directory.parent, task.job.split.folder
     if lock_holder(out) != task.holder:
         raise ClusterError("{out} is not the folder here that it is on the client; {share}", out=out, share=_SHARE)
     seen = next((source for source in task.job.sources if source.file_bytes >= 0), None)
     if seen and not is_url(folder) and not Path(path := photo_path(folder, seen.file_name)).is_file():
         raise ClusterError("{path} is not here, though the client sees it; {share}", path=path, share=_SHARE)
-
-
-_SHARE = message("all workers need the dataset and --out at the same paths on a file system that they share, or by URL")
