@@ -128,7 +128,7 @@ def verify_dataset(
             findings.append(Finding(kind="file", split=split, file=file, reason=str(error)))
     total, done = sum(len(part.rows) for part in parts if not part.missing), 0
     reports = {split: SplitReport(split=split) for split in splits}
-    digests: dict[str, dict[int, _Photo]] = {"train": {}, "val": {}}
+    digests: dict[str, dict[int, _Photo]] = {split: {} for split in ("train", "val")}
     shared = _shared_sizes(parts)
     for part in parts:
         split, table, folder, valid = part.name, part.table, part.photos.folder, 0
@@ -244,13 +244,10 @@ def _report(part: _Split, valid: int) -> SplitReport:
     table, photos = part.table, part.photos
     absent = unlisted = 0
     if not part.missing:
-        listed, wanted = set(table.file_name), {table.file_name[row] for row in part.rows}
-        absent = sum(
-            photos.size(name) < 0
-            for row, name in enumerate(table.file_name)
-            if name not in wanted and row not in part.nameless
-        )
-        unlisted = sum(path not in listed for path in photos.paths())
+        wanted = {table.file_name[row] for row in part.rows}
+        others = [name for row, name in enumerate(table.file_name) if name not in wanted and row not in part.nameless]
+        absent = sum(photos.size(name) < 0 for name in others)
+        unlisted = len(set(photos.paths()) - set(table.file_name))
     return SplitReport(
         split=part.name,
         file=part.file,
@@ -267,34 +264,30 @@ def _annotation_findings(split: str, file: str, table: PersonTable) -> Iterator[
     """What is wrong within an annotation file, without a look at any photo."""
     photos = list(zip(table.file_name, table.image_id.tolist(), strict=True))
 
-    def finding(annotation: int | None, photo: tuple[str, int | None], reason: str) -> Finding:
-        name, image = photo
+    def finding(annotation: int | None, image: int, reason: str) -> Finding:
+        name, image_id = photos[image] if image >= 0 else (file, None)
         return Finding(
-            kind="annotation", split=split, file=name, image_id=image, annotation_id=annotation, reason=reason
+            kind="annotation", split=split, file=name, image_id=image_id, annotation_id=annotation, reason=reason
         )
 
     for problem in table.problems:
-        photo = photos[problem.image] if problem.image >= 0 else (file, None)
-        yield finding(problem.annotation, photo, problem.reason)
-    ids, uses = np.unique(table.annotation_id, return_counts=True)
-    for annotation in ids[uses > 1].tolist():
-        row = table.annotation_image[np.flatnonzero(table.annotation_id == annotation)[-1]]
-        yield finding(annotation, photos[row], message("its id is used more than once"))
+        yield finding(problem.annotation, problem.image, problem.reason)
+    ids, last, uses = np.unique(table.annotation_id[::-1], return_index=True, return_counts=True)
+    for annotation, at in zip(ids[uses > 1].tolist(), last[uses > 1], strict=True):
+        yield finding(annotation, table.annotation_image[::-1][at], message("its id is used more than once"))
     first: dict[str, int] = {}
-    for name, image in photos:
-        if first.setdefault(name, image) != image:
-            yield _image_finding(
-                split, (name, image), message("image {first} has the same file name", first=first[name])
-            )
+    for name, image_id in photos:
+        if first.setdefault(name, image_id) != image_id:
+            reason = message("image {first} has the same file name", first=first[name])
+            yield _image_finding(split, (name, image_id), reason)
 
 
 def _leaks(train: dict[int, _Photo], val: dict[int, _Photo]) -> Iterator[Finding]:
     """Photos of `val` that are also in `train`, by digest: exports number each split from 1, so ids tell nothing."""
     for digest, photo in sorted(val.items(), key=itemgetter(1)):
         if digest in train:
-            trained = train[digest][0]
             reason = message(
-                "it is the same photo as {trained} in train: validation would not be independent", trained=trained
+                "it is the same photo as {name} in train: validation would not be independent", name=train[digest][0]
             )
             yield _image_finding("val", photo, reason)
 
@@ -370,13 +363,10 @@ def verify_cache(cache: Path, progress: Progress | None = None, *, coco: Path | 
                 damages += check_split(reader, advance)
         except CacheError as error:
             damages.append(Damage(where=split, what=str(error)))
-    stale = None if coco is None else tuple(_stale(cache, coco))
+    stale: tuple[str, ...] | None = None
+    if coco is not None:
+        try:
+            stale = tuple(reason for change in find_changes(cache, coco) for reason in stale_reasons(change))
+        except (CacheError, DatasetError) as error:
+            stale = (str(error),)
     return CacheReport(cache=str(cache), spec=index.spec, splits=tuple(records), damages=tuple(damages), stale=stale)
-
-
-def _stale(cache: Path, coco: Path) -> list[str]:
-    try:
-        changes = find_changes(cache, coco)
-    except (CacheError, DatasetError) as error:
-        return [str(error)]
-    return [reason for change in changes for reason in stale_reasons(change)]
