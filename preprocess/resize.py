@@ -43,7 +43,6 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from cache.kernel import kernel
-from cache.messages import message
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
@@ -130,25 +129,11 @@ def shrink_plane(plane_HW: U8, bits_SB: U8, x: int, y: int, width: int, height: 
 def _check_box(source: tuple[int, ...], square: tuple[int, ...], x: int, y: int, width: int, height: int) -> None:
     if not (1 <= height <= source[0] and 1 <= width <= source[1]):
         raise ValueError(
-            message(
-                "{source} x {source2} pixels cannot shrink to {width} x {height}; where an axis grows, use cv2.resize",
-                source=source[1],
-                source2=source[0],
-                width=width,
-                height=height,
-            )
+            f"{source[1]} x {source[0]} pixels cannot shrink to {width} x {height}; where an axis grows, use cv2.resize"
         )
     if not (0 <= y <= square[0] - height and 0 <= x <= square[1] - width):
         raise ValueError(
-            message(
-                "a box of {width} x {height} pixels at ({x}, {y}) leaves the {square} x {square2} square",
-                width=width,
-                height=height,
-                x=x,
-                y=y,
-                square=square[1],
-                square2=square[0],
-            )
+            f"a box of {width} x {height} pixels at ({x}, {y}) leaves the {square[1]} x {square[0]} square"
         )
 
 

@@ -208,11 +208,11 @@ def _unpack(archive: Archive, path: Path, root: Path, update: Callable[[int, int
         raise _set_aside(path, message("{name} is damaged: {error}", name=path.name, error=error)) from None
     except OSError as error:
         raise DownloadError(
-            "cannot unpack {path} to {folder}: {strerror}; mend that and run the same command again, it goes "
-            "on from there",
+            "cannot unpack {path} to {folder}: {reason}; mend that and run the same command again, it goes on from "
+            "there",
             path=path,
             folder=folder,
-            strerror=system_reason(error),
+            reason=system_reason(error),
         ) from None
     return Unpacked(files=len(missing), bytes=written, kept=len(members) - len(missing))
 

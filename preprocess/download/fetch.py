@@ -170,9 +170,7 @@ def _receive(file: FileIO, url: str, size: int, timeout: float) -> Iterator[int]
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         if isinstance(reason, ssl.SSLCertVerificationError):
             raise DownloadError(
-                "{url}: {verify_message}; try http://, or another --base-url",
-                url=url,
-                verify_message=reason.verify_message,
+                "{url}: {reason}; try http://, or another --base-url", url=url, reason=reason.verify_message
             ) from None
         if isinstance(reason, TimeoutError):
             raise NetworkError(message("no byte for {timeout:g} s", timeout=timeout)) from None
@@ -193,9 +191,9 @@ def _writing(path: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         raise DownloadError(
-            "cannot write {path}: {strerror}; mend that and run the same command again, it goes on from there",
+            "cannot write {path}: {reason}; mend that and run the same command again, it goes on from there",
             path=path,
-            strerror=system_reason(error),
+            reason=system_reason(error),
         ) from None
 
 
@@ -207,9 +205,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         if urlsplit(newurl).scheme not in ("http", "https"):
             raise DownloadError(
-                "{full_url} leads to {newurl}, which is not http or https; try another --base-url",
-                full_url=req.full_url,
-                newurl=newurl,
+                "{url} leads to {target}, which is not http or https; try another --base-url",
+                url=req.full_url,
+                target=newurl,
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
