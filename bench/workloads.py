@@ -26,7 +26,7 @@ from loader.batch import Batch, LoaderConfig
 from loader.loader import Loader
 from train.config import TrainConfig
 from train.process import keep_freed_memory
-from train.step import TrainStep, make_train_step, prepare_network
+from train.step import TrainStep, prepare_network
 
 PULLED_SAMPLES = 256
 """Samples in one call of `pull`, about."""
@@ -90,7 +90,7 @@ def build_step(training: TrainConfig) -> TrainStep:
         keep_freed_memory()
     network = prepare_network(training.network, channels_last=training.channels_last, device=training.device)
     small = dataclasses.replace(training, learning_rate=LEARNING_RATE)
-    return make_train_step(small, network, compile="inductor" if training.compile else None)
+    return TrainStep(small, network, compile="inductor" if training.compile else None)
 
 
 def plain(training: TrainConfig) -> TrainConfig:

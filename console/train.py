@@ -10,7 +10,9 @@ from console.language import _, translated
 from console.progress import progress_bar
 from console.text import at_most, bulleted, duration, underlined
 from loader.bad_records import BadRecord
-from train.result import EpochResult, FitResult, StartInfo
+from train.listeners import Listener
+from train.result import EpochResult, FitResult
+from train.run import Run
 
 NOTABLE_WARMUP = 3.0
 """Seconds that the first step must take to be mentioned, as when it compiles."""
@@ -19,8 +21,8 @@ NAMED_RECORDS = 3
 """Bad records that are named on the screen; the log names all."""
 
 
-class TrainPrinter:
-    """A `train.result.Listener` that prints to standard output, with a bar for the running epoch on a terminal."""
+class TrainPrinter(Listener):
+    """Prints to standard output, with a bar for the running epoch on a terminal."""
 
     def __init__(self) -> None:
         self._bars = ExitStack()
@@ -29,12 +31,11 @@ class TrainPrinter:
         self._epochs = 0
         self._update: Callable[[int, int], None] | None = None
 
-    def on_start(self, info: StartInfo) -> None:
+    def on_start(self, run: Run) -> None:
         """Print the configuration as it runs."""
-        config = info.config
-        self._batch_size, self._epochs = config.loader.batch_size, config.epochs
-        self._epoch = info.step // info.steps_per_epoch + 1
-        lines = [*underlined(_("🚀 TRAINING U-NET")), *_configuration_lines(info), ""]
+        self._batch_size, self._epochs = run.config.loader.batch_size, run.config.epochs
+        self._epoch = run.progress.step // len(run.train) + 1
+        lines = [*underlined(_("🚀 TRAINING U-NET")), *_configuration_lines(run), ""]
         print("\n".join(lines), flush=True)
 
     def on_step(self, done: int, total: int, loss: float, images_per_s: float) -> None:
@@ -62,11 +63,11 @@ class TrainPrinter:
         self._update = None
 
 
-def _configuration_lines(info: StartInfo) -> list[str]:
+def _configuration_lines(run: Run) -> list[str]:
     """The configuration, a line for each part of it."""
-    config, network = info.config, info.config.network
+    config, network, step = run.config, run.config.network, run.progress.step
     cache = _("   - Cache: {cache} ({train:,} train, {val:,} val, side {side})")
-    size = {"width": network.width, "parameters": info.parameters / 1e6}
+    size = {"width": network.width, "parameters": run.parameters / 1e6}
     named = _("   - Network: {name}, width {width}, {parameters:.1f} M parameters")
     if network.encoder:
         named = _("   - Network: {name}, encoder {encoder}, width {width}, {parameters:.1f} M parameters")
@@ -84,7 +85,9 @@ def _configuration_lines(info: StartInfo) -> list[str]:
         optimizer += _(", average of weights {average:g}", average=config.average)
     lines = [
         _("📊 Configuration:"),
-        cache.format(cache=config.loader.cache, train=info.train_images, val=info.val_images, side=info.side),
+        cache.format(
+            cache=config.loader.cache, train=len(run.train.reader), val=len(run.val.reader), side=run.train.side
+        ),
         named.format(name=network.name, encoder=network.encoder, **size),
         batch.format(batch_size=config.loader.batch_size, accumulation=config.accumulation, epochs=config.epochs),
         optimizer,
@@ -97,12 +100,12 @@ def _configuration_lines(info: StartInfo) -> list[str]:
             mode=_("compiled") if config.compile else _("eager"),
             profile=config.profile,
         ),
-        _("   - Loader: {loader}", loader=translated(str(info.loader))),
-        *bulleted(info.notes),
+        _("   - Loader: {loader}", loader=translated(str(run.train.choice))),
+        *bulleted(run.notes),
     ]
-    if info.step:
+    if step:
         said = _("   - Going on after step {step:,} ({steps:,} an epoch)")
-        lines.append(said.format(step=info.step, steps=info.steps_per_epoch))
+        lines.append(said.format(step=step, steps=len(run.train)))
     if config.compile:
         lines.append(_("   - The first steps compile the network: they take a minute or so"))
     return lines

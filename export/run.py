@@ -59,7 +59,7 @@ def export(config: ExportConfig, tell: Tell = lambda _step, _kind: None) -> Expo
     check_packages(config)
     check_free(config)
     saved = load_checkpoint(config.model)
-    predictor = load_predictor(config.model, "cpu", "fp32").predictor
+    predictor = load_predictor(config.model, "cpu", "fp32")
     network = predictor.network
     side = saved.side if config.side is None else config.side
     check_least_side(network, side)

@@ -15,7 +15,7 @@ from predict.mask import draw_mask, find_persons, fit_square
 from predict.photo import decode_photo
 from preprocess.errors import ImageError
 from preprocess.image import quiet_pillow, read_file
-from train.predictor import Trained, load_predictor
+from train.predictor import Predictor, load_predictor
 
 U8 = npt.NDArray[np.uint8]
 
@@ -60,13 +60,13 @@ def remove_background(
         except ImageError as error:
             raise ImageError("{photo}: {error}", photo=photo, error=error) from None
     path = Path(checkpoint).resolve()
-    trained = _load(path, path.stat().st_mtime_ns if path.exists() else 0, device)
-    square = fit_square(pixels_HW3, trained.side, trained.fit)
-    (probability_SS,) = find_persons(trained.predictor, [square])
+    predictor = _load(path, path.stat().st_mtime_ns if path.exists() else 0, device)
+    square = fit_square(pixels_HW3, predictor.side, predictor.fit)
+    (probability_SS,) = find_persons(predictor, [square])
     mask = draw_mask(probability_SS, square.box, pixels_HW3, refined=refine, hard=False, threshold=0.5)
     return background.remove_background(pixels_HW3, mask.alpha, None)
 
 
 @lru_cache(maxsize=1)
-def _load(path: Path, _modified: int, device: Device | None) -> Trained:
+def _load(path: Path, _modified: int, device: Device | None) -> Predictor:
     return load_predictor(path, device, None)

@@ -38,7 +38,7 @@ from predict.record import FileState, Options, Record, file_state
 from preprocess.check.quality import quality_scores
 from preprocess.errors import ImageError
 from preprocess.image import FitBox, opencv_threads, read_file
-from train.predictor import Trained
+from train.predictor import Predictor
 from train.process import torch_threads
 
 F32 = npt.NDArray[np.float32]
@@ -78,7 +78,7 @@ class Setup:
 
     config: PredictConfig
     background: Background | None
-    trained: Trained
+    predictor: Predictor
     side: int
     batch_size: int
     options: Options
@@ -96,11 +96,11 @@ class Setup:
         less was left on two processors, because reading and writing slowed one of them.
         """
         threads = torch.get_num_threads()
-        return max(1, threads // 2) if self.trained.predictor.device == "cpu" else threads
+        return max(1, threads // 2) if self.predictor.device == "cpu" else threads
 
     def fit(self, image_HW3: U8) -> Square:
         """What the network sees of a photo."""
-        return fit_square(image_HW3, self.side, self.trained.fit)
+        return fit_square(image_HW3, self.side, self.predictor.fit)
 
     def draw(self, probability_SS: F32, box: FitBox, image_HW3: U8) -> tuple[U8, Mask]:
         """The pixels of a result, `(H, W)` grey, `(H, W, 3)` RGB or `(H, W, 4)` RGBA, and its mask."""
@@ -169,7 +169,7 @@ def _predict(setup: Setup, reading: _Reading, pool: ThreadPoolExecutor) -> _Writ
     found = [future.result() for future in reading]
     squares = [one.square for one in found if isinstance(one, ReadPhoto)]
     started = perf_counter()
-    probabilities_NSS = iter(find_persons(setup.trained.predictor, squares))
+    probabilities_NSS = iter(find_persons(setup.predictor, squares))
     each = (perf_counter() - started) / max(1, len(squares))
     return [
         pool.submit(_finish, setup, one, next(probabilities_NSS), each) if isinstance(one, ReadPhoto) else one

@@ -34,21 +34,26 @@ def predict(
         PredictError: a result that is there was made otherwise, see `predict.record`; or one cannot be written.
         ValueError: the network cannot take the side.
     """
-    trained = load_predictor(config.checkpoint, config.device, config.precision)
-    side = trained.side if config.side is None else config.side
-    notes = trained.notes
-    check_side(trained.predictor.network, side)
-    if side != trained.side:
+    predictor = load_predictor(config.checkpoint, config.device, config.precision)
+    side = predictor.side if config.side is None else config.side
+    notes = predictor.notes
+    check_side(predictor.network, side)
+    if side != predictor.side:
         notes += (
             message(
-                "the network was trained at side {trained} and sees side {side} here", trained=trained.side, side=side
+                "the network was trained at side {trained} and sees side {side} here", trained=predictor.side, side=side
             ),
         )
-    batch_size = config.batch_size or trained.config.loader.batch_size
-    options = decisive_options(config, plan.background, side, trained.precision)
+    batch_size = config.batch_size or predictor.config.loader.batch_size
+    options = decisive_options(config, plan.background, side, predictor.precision)
     check_made(config, plan, options)
     setup = Setup(
-        config=config, background=plan.background, trained=trained, side=side, batch_size=batch_size, options=options
+        config=config,
+        background=plan.background,
+        predictor=predictor,
+        side=side,
+        batch_size=batch_size,
+        options=options,
     )
     started = perf_counter()
     try:
@@ -64,8 +69,8 @@ def predict(
         ) from error
     return PredictReport(
         config=config,
-        device=trained.predictor.device,
-        precision=trained.precision,
+        device=predictor.device,
+        precision=predictor.precision,
         side=side,
         batch_size=batch_size,
         threads=setup.threads,

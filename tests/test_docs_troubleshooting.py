@@ -212,9 +212,9 @@ def test_a_damaged_cache(place):
 
 def test_cuda_out_of_memory(monkeypatch):
     from loader.batch import LoaderConfig
-    from train.batch_size import search_batch_size
     from train.config import TrainConfig
     from train.hardware import HardwareError
+    from train.run import search_batch_size
 
     def needs(most):
         def attempt(config, _side):

@@ -274,15 +274,14 @@ def test_predictions_are_those_of_eval(model, coco_people, tmp_path):
     from cache.spec import CacheSpec
     from preprocess.build.plan import read_split
     from train.evaluation.images import PhotoImages
-    from train.predictor import Predictor
+    from train.predictor import load_predictor
 
     spec = CacheSpec(side=SIDE)
     split = read_split(coco_people, "val", spec)
-    network, _ = load_network(model)
     rows = split.rows[:6]
     names = [split.folder / split.table.file_name[row] for row in rows]
     report = make(model, names, tmp_path / "out", kind="mask", precision="fp32", batch_size=6)
-    with PhotoImages(split, spec, Predictor(network, "fp32", "cpu"), batch_size=1, threads=1) as images:
+    with PhotoImages(split, spec, load_predictor(model, "cpu", "fp32"), batch_size=1, threads=1) as images:
         for row, photo in zip(rows, report.photos, strict=True):
             probability = images.one(row).probability[0, 0].numpy()
             assert np.abs(np.asarray(Image.open(photo.output)) - 255 * probability).max() < 0.51

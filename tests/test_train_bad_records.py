@@ -34,7 +34,7 @@ class Recorder:
     def __init__(self, steps=0):
         self.told, self._left = [], steps
 
-    def on_start(self, info):
+    def on_start(self, run):
         pass
 
     def on_step(self, done, total, loss, images_per_s):

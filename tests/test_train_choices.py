@@ -13,28 +13,20 @@ from cache.spec import CacheSpec
 from model.network import NetworkConfig, build_network
 from preprocess.build.build import BuildConfig, build_cache
 from preprocess.synth.dataset import SynthConfig, make_dataset
-from train.batch_size import search_batch_size, try_step
 from train.checkpoint import load_checkpoint, load_network
 from train.config import TrainConfig
 from train.hardware import HardwareError
+from train.listeners import Listener
 from train.loop import fit
 from train.ranks import Ranks
+from train.run import search_batch_size, try_step
 
 STEPS = 5
 
 
-class Silent:
-    def on_start(self, info):
-        self.info = info
-
-    def on_step(self, done, total, loss, images_per_s):
-        pass
-
-    def on_epoch(self, result):
-        pass
-
-    def on_bad_records(self, found, total):
-        pass
+class Silent(Listener):
+    def on_start(self, run):
+        self.run = run
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,7 +47,7 @@ def cache(tmp_path_factory):
 
 def config_of(cache, out, **changes):
     values = {"network": NetworkConfig(width=8, dropout=0.2), "epochs": 3, "batch_size": 4, "loader": "native",
-              "threads": 1, "learning_rate": 3e-3}  # fmt: skip
+              "threads": 1, "learning_rate": 3e-3, "augment": "light"}  # fmt: skip
     return TrainConfig.from_dict({"cache": cache, "out": out, **values, **changes})
 
 
@@ -136,11 +128,12 @@ def test_it_ends_when_the_score_does_not_rise(cache, tmp_path, monkeypatch):
     validations = []
     real = train.loop.validate
 
-    def validate(*arguments):
-        found = real(*arguments)
+    def validate(run):
+        found = real(run)
         validations.append(found)
         iou = (0.5, 0.6, 0.4, 0.6, 0.9, 0.1, 0.1, 0.1)[len(validations) - 1]
-        return dataclasses.replace(found, scores=dataclasses.replace(found.scores, iou=iou))
+        best = iou > max((epoch.val.iou for epoch in run.results), default=0)
+        return dataclasses.replace(found, val=dataclasses.replace(found.val, iou=iou), best=best)
 
     monkeypatch.setattr(train.loop, "validate", validate)
     config = config_of(cache, tmp_path, epochs=9, patience=2)
@@ -205,7 +198,7 @@ def test_a_run_goes_on_with_the_batch_that_there_was_room_for(cache, tmp_path):
     fit(config, Silent())
     listener = Silent()
     fit(config.changed(batch_size=4, accumulation=1, epochs=2), listener, resume=True)
-    assert (listener.info.config.loader.batch_size, listener.info.config.accumulation) == (2, 2)
+    assert (listener.run.config.loader.batch_size, listener.run.config.accumulation) == (2, 2)
 
 
 def test_what_a_run_leaves_for_others_to_read(cache, tmp_path):
@@ -238,7 +231,7 @@ def test_a_run_on_an_encoder_starts_with_its_weights_and_goes_on_without_them(ti
                        warmup=0.0, learning_rate=1e-12, weight_decay=0.0)  # fmt: skip
     told = Silent()
     fit(config, told)
-    assert f"encoder timm:test_resnet starts with the weights of {file}" in told.info.notes
+    assert f"encoder timm:test_resnet starts with the weights of {file}" in told.run.notes
     # Hardly moved, and the average of the weights began with them, too.
     saved, mine = torch.load(file), load_checkpoint(tmp_path / "run/checkpoints/best_model.pth").network
     kernels = [name for name, value in saved.items() if value.ndim == 4]
@@ -248,7 +241,7 @@ def test_a_run_on_an_encoder_starts_with_its_weights_and_goes_on_without_them(ti
 
     file.unlink()  # neither going on nor using it takes the file again
     fit(config.changed(epochs=2), told, resume=True)
-    assert not any("starts" in note for note in told.info.notes)
+    assert not any("starts" in note for note in told.run.notes)
     loaded, _ = load_network(tmp_path / "run/checkpoints/best_model.pth")
     assert loaded.encoder_name == "timm:test_resnet"
     with safe_open(tmp_path / "run/checkpoints/best_model.safetensors", "pt") as weights_file:

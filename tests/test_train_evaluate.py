@@ -249,7 +249,7 @@ def test_photos_are_laid_out_as_those_of_training_were(coco, tmp_path, monkeypat
 
 
 class Silent:
-    def on_start(self, info):
+    def on_start(self, run):
         pass
 
     def on_step(self, *_):

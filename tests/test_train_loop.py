@@ -18,21 +18,22 @@ from preprocess.build.build import BuildConfig, build_cache
 from preprocess.synth.dataset import SynthConfig, make_dataset
 from train.checkpoint import CheckpointError, load_checkpoint, load_network
 from train.config import TrainConfig
-from train.epoch import DivergedError
 from train.hardware import HardwareError
-from train.loop import fit
+from train.listeners import Listener
+from train.loop import DivergedError, fit
 
 EPOCHS, BATCH = 3, 4
 
 
-class Recorder:
+class Recorder(Listener):
     """A listener that keeps what it is told."""
 
     def __init__(self):
         self.started, self.steps, self.epochs = [], [], []
 
-    def on_start(self, info):
-        self.started.append(info)
+    def on_start(self, run):
+        sizes = len(run.train.reader), len(run.val.reader), run.train.side, len(run.train), run.parameters
+        self.started.append((sizes, run.progress.step, run.notes))
 
     def on_step(self, done, total, loss, images_per_s):
         self.steps.append((done, total, loss, images_per_s))
@@ -71,10 +72,8 @@ def finished(cache, tmp_path_factory):
 
 def test_listener_hears_everything_once_and_in_order(finished):
     _, recorder, result = finished
-    (info,) = recorder.started
-    assert (info.train_images, info.val_images, info.side, info.steps_per_epoch, info.step) == (19, 6, 64, 4, 0)
-    assert info.parameters == sum(parameter.numel() for parameter in ResUNet(width=8).parameters())
-    assert info.notes == ()
+    parameters = sum(parameter.numel() for parameter in ResUNet(width=8).parameters())
+    assert recorder.started == [((19, 6, 64, 4, parameters), 0, ())]
     assert [step[:2] for step in recorder.steps] == [(done, 4) for _ in range(EPOCHS) for done in range(1, 5)]
     assert tuple(recorder.epochs) == result.epochs
     assert [epoch.epoch for epoch in result.epochs] == [1, 2, 3]
@@ -168,8 +167,9 @@ def test_data_wait_is_the_time_blocked_in_the_loader(cache, tmp_path, monkeypatc
 def test_a_side_other_than_the_profiles_is_said_not_refused(cache, tmp_path):
     recorder = Recorder()
     result = fit(config_of(cache, tmp_path, epochs=1, side=256), recorder)
-    assert recorder.started[0].side == 64
-    assert "side of 64 is used, not the 256" in recorder.started[0].notes[0]
+    (((_, _, side, *_), _, notes),) = recorder.started
+    assert side == 64
+    assert "side of 64 is used, not the 256" in notes[0]
     assert "not the 256" in result.log.read_text()
 
 
@@ -250,7 +250,8 @@ def test_raising_the_epochs_goes_on(cache, tmp_path):
     second = fit(config, recorder, resume=True)
     assert second.epochs[0] == first.epochs[0]
     assert len(second.epochs) == 2
-    assert recorder.started[0].step == 4
-    assert "raised from 1" in recorder.started[0].notes[0]
+    ((_, step, notes),) = recorder.started
+    assert step == 4
+    assert "raised from 1" in notes[0]
     again = fit(config.changed(threads=2), Recorder(), resume=True)
     assert again.epochs == second.epochs, "there was nothing left to do"

@@ -35,7 +35,7 @@ from train.ranks import Ranks
 class Stopper:
     def __init__(self, at):
         self.at = at
-    def on_start(self, info): pass
+    def on_start(self, run): pass
     def on_step(self, done, total, loss, images_per_s):
         if self.at and done == self.at:
             os.kill(os.getpid(), signal.SIGTERM)  # only the first rank's listener is told of steps
@@ -54,7 +54,7 @@ Path(sys.argv[1]).with_name(f"said-{said[0]}").write_text(json.dumps(said))
 
 
 class Silent:
-    def on_start(self, info):
+    def on_start(self, run):
         pass
 
     def on_step(self, done, total, loss, images_per_s):

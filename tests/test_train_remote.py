@@ -26,7 +26,7 @@ class Watcher:
     def __init__(self, at=0, work=None):
         self.at, self.work = at, work
 
-    def on_start(self, info):
+    def on_start(self, run):
         pass
 
     def on_step(self, done, total, loss, images_per_s):

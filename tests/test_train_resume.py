@@ -44,7 +44,7 @@ def recording(self, image, person, ignore, rate, **how):
 train.step.TrainStep.__call__ = recording
 
 class Silent:
-    def on_start(self, info): pass
+    def on_start(self, run): pass
     def on_step(self, *numbers): pass
     def on_epoch(self, result): pass
 
@@ -54,7 +54,7 @@ train.loop.fit(TrainConfig.from_dict(json.loads(Path(sys.argv[1]).read_text())),
 
 
 class Silent:
-    def on_start(self, info):
+    def on_start(self, run):
         pass
 
     def on_step(self, done, total, loss, images_per_s):

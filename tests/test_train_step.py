@@ -2,6 +2,7 @@
 
 import copy
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,13 +10,19 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics.classification import BinaryJaccardIndex
 
+from loader.batch import LoaderConfig
 from model.loss import LOSSES, bce_dice
 from model.metrics import Scores
 from model.network import NetworkConfig
+from train.config import TrainConfig
 from train.optimizer import WeightAverage, build_optimizer
 from train.step import EvalStep, TrainStep, prepare_network
 
 SIDE, RATE = 64, 3e-3
+CONFIG = TrainConfig(
+    loader=LoaderConfig(cache=Path("cache")), out=Path("run"), learning_rate=RATE, weight_decay=0.1, clip=1.0
+)
+PLAIN_SGD = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0}
 
 
 def batches_of(count: int, size: int = 2) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -35,10 +42,8 @@ def network_of(*, channels_last: bool = True, seed: int = 0, **settings):
     return prepare_network(NetworkConfig(width=8, **settings), channels_last=channels_last, device="cpu")
 
 
-def step_of(network, **settings) -> TrainStep:
-    optimizer = build_optimizer(network, learning_rate=RATE, weight_decay=0.1)
-    values = {"precision": "fp32", "loss": bce_dice, "compile": None, "device": "cpu", "clip": 1.0, **settings}
-    return TrainStep(network, optimizer, **values)
+def step_of(network, *, compile=None, average=None, **settings) -> TrainStep:
+    return TrainStep(CONFIG.changed(**settings), network, compile=compile, average=average)
 
 
 @pytest.fixture(params=[1, 2], ids=["1 thread", "2 threads"])
@@ -130,9 +135,7 @@ def test_optimizers_are_torchs(name):
 def test_accumulated_batches_give_the_gradient_of_their_mean():
     """The update of two batches is that of the mean of their gradients, clipped once."""
     network, plain = network_of(), network_of()
-    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
-    settings = {"precision": "fp32", "loss": bce_dice, "compile": None, "device": "cpu", "clip": 1e9}
-    step = TrainStep(network, optimizer, **settings)
+    step = step_of(network, **PLAIN_SGD, clip=1e9)
     first, second, third = batches_of(3)
     start = weights_of(network)
     step(*first, 1.0, batches=2, last=False)
@@ -157,10 +160,7 @@ def test_the_average_follows_the_weights_as_its_formula_says():
     average = WeightAverage(network, 0.5)
     twin = average.network
     assert torch.equal(weights_of(twin), weights_of(network))
-    step = TrainStep(
-        network, build_optimizer(network, learning_rate=RATE, weight_decay=0.1), precision="fp32", loss=bce_dice,
-        compile=None, device="cpu", clip=1.0, average=average,
-    )  # fmt: skip
+    step = step_of(network, average=average)
     expected = {name: value.double().clone() for name, value in network.state_dict().items()}
     for number, batch in enumerate(batches_of(12), 1):
         step(*batch, RATE)
@@ -221,9 +221,8 @@ def test_narrow_precisions_stay_near_fp32_and_keep_fp32_weights(precision):
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_the_limit_is_on_the_norm_of_the_true_gradient(precision):
     network = network_of()
-    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
     clip = 0.01
-    step = TrainStep(network, optimizer, precision=precision, loss=bce_dice, compile=None, device="cpu", clip=clip)
+    step = step_of(network, **PLAIN_SGD, precision=precision, clip=clip)
     before = [parameter.detach().clone() for parameter in network.parameters()]
     step(*batches_of(1)[0], 1.0)
     moved = torch.stack([(a - b).norm() for a, b in zip(before, network.parameters(), strict=True)]).norm()
@@ -253,7 +252,7 @@ class NoReading(TorchDispatchMode):
 def test_steps_never_wait_for_the_device(precision):
     network = network_of()
     step = step_of(network, precision=precision)
-    evaluate = EvalStep(network, precision=precision, loss=bce_dice, compile=None, device="cpu")
+    evaluate = EvalStep(CONFIG.changed(precision=precision), network)
     batch = batches_of(1)[0]
     step(*batch, RATE)  # the optimizer makes its state
     with NoReading():
@@ -269,7 +268,7 @@ def test_one_graph_and_no_recompilation_after_the_first_step():
     network = network_of(name="unet")
     eager = step_of(network_of(name="unet"))
     step = step_of(network, compile="aot_eager")
-    evaluate = EvalStep(network, precision="fp32", loss=bce_dice, compile="aot_eager", device="cpu")
+    evaluate = EvalStep(CONFIG, network, compile="aot_eager")
     batches = batches_of(4)
     losses = [(eager(*batches[0], RATE), step(*batches[0], RATE))]
     evaluate(*batches[0], 2)
@@ -288,7 +287,7 @@ def test_one_graph_and_no_recompilation_after_the_first_step():
 
 def test_evaluation_pools_over_pixels_and_leaves_out_what_fills_up():
     network = network_of()
-    evaluate = EvalStep(network, precision="fp32", loss=bce_dice, compile=None, device="cpu")
+    evaluate = EvalStep(CONFIG, network)
     batches = batches_of(3)
     batches[-1][2][1] = 1  # the second image of the last batch only fills it up
     sizes = [2, 2, 1]
@@ -333,15 +332,7 @@ def test_state_goes_over_bit_for_bit():
 def test_steps_on_a_gpu_do_not_synchronise(compile):
     torch.manual_seed(0)
     network = prepare_network(NetworkConfig(width=8), channels_last=True, device="cuda")
-    step = TrainStep(
-        network,
-        build_optimizer(network, learning_rate=RATE, weight_decay=0.0),
-        precision="bf16",
-        loss=bce_dice,
-        compile=compile,
-        device="cuda",
-        clip=1.0,
-    )
+    step = step_of(network, precision="bf16", device="cuda", compile=compile)
     batch = tuple(part.cuda() for part in batches_of(1)[0])
     for _ in range(3):
         step(*batch, RATE)

@@ -1,16 +1,15 @@
 import dataclasses
-from pathlib import Path
+from contextlib import closing, contextmanager
+from types import SimpleNamespace
 
 import pytest
 from tensorboard.summary.writer import event_file_writer
 
-import train.trackers
-from loader.batch import LoaderConfig
+import train.listeners
 from model.metrics import Scores
-from train.config import TrainConfig
 from train.folder import RunFolder
-from train.result import EpochResult, StartInfo
-from train.trackers import MISSING, missing, open_tensorboard
+from train.listeners import MISSING, TensorBoard, open_trackers
+from train.result import EpochResult
 
 STEPS = 3
 
@@ -21,11 +20,12 @@ def _numbered_from_0(monkeypatch):
     monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
-def start_at(step):
-    return StartInfo(
-        config=TrainConfig(loader=LoaderConfig(cache=Path("cache")), out=Path("run")), notes=(), environment={},
-        train_images=12, val_images=4, side=64, loader="native", parameters=1, steps_per_epoch=STEPS, step=step,
-    )  # fmt: skip
+@contextmanager
+def started_at(step, root):
+    """A listener of a run in the folder `root`, of which `step` steps are done."""
+    with closing(TensorBoard(root / "tensorboard")) as board:
+        board.on_start(SimpleNamespace(train=range(STEPS), progress=SimpleNamespace(step=step)))
+        yield board
 
 
 def epoch_of(number, **changes):
@@ -37,8 +37,7 @@ def epoch_of(number, **changes):
 
 def run(root, step, epochs, more_steps=0):
     """Write what a run tells that begins at `step`, ends some epochs, and is killed some steps later."""
-    with open_tensorboard(RunFolder(root), step) as board:
-        board.on_start(start_at(step))
+    with started_at(step, root) as board:
         done = step % STEPS
         for number in epochs:
             for at in range(done + 1, STEPS + 1):
@@ -86,8 +85,7 @@ def test_a_run_that_goes_on_repeats_nothing(tmp_path):
 
 def test_a_run_that_was_stopped_while_it_validated(tmp_path):
     run(tmp_path, 0, [1], more_steps=STEPS)
-    with open_tensorboard(RunFolder(tmp_path), 2 * STEPS) as board:
-        board.on_start(start_at(2 * STEPS))
+    with started_at(2 * STEPS, tmp_path) as board:
         board.on_epoch(epoch_of(2))
         board.on_step(1, STEPS, 7.0, 5.0)
         board.on_epoch(epoch_of(3))
@@ -96,16 +94,15 @@ def test_a_run_that_was_stopped_while_it_validated(tmp_path):
 
 
 def test_without_a_boundary_score_there_is_no_curve_of_it(tmp_path):
-    with open_tensorboard(RunFolder(tmp_path), 0) as board:
-        board.on_start(start_at(0))
+    with started_at(0, tmp_path) as board:
         board.on_epoch(dataclasses.replace(epoch_of(1), boundary_f=None))
     assert "val/boundary_f" not in read(tmp_path / "tensorboard" / "epochs")
 
 
 def test_without_the_package_there_is_no_listener_but_a_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(train.trackers, "find_spec", lambda name: None)
-    with open_tensorboard(RunFolder(tmp_path), 0) as board:
-        assert board is None
-    assert missing() == MISSING
+    monkeypatch.setattr(train.listeners, "find_spec", lambda name: None)
+    run = SimpleNamespace(folder=RunFolder(tmp_path), config=SimpleNamespace(wandb=""), notes=())
+    assert open_trackers(run) == []
+    assert run.notes == (MISSING,)
     assert "pip install tensorboard" in MISSING
     assert not list(tmp_path.iterdir())

@@ -15,7 +15,7 @@ from train.loop import fit
 
 
 class Silent:
-    def on_start(self, info):
+    def on_start(self, run):
         pass
 
     def on_step(self, done, total, loss, images_per_s):

@@ -1,6 +1,6 @@
 """Checkpoints: a trained network, and for `last_model.pth` everything that the next step depends on.
 
-A file is one `torch.save` of plain values and tensors, read with `weights_only=True`: loading one runs no code of its.
+A file is one `torch.save` of plain values and tensors, read with `weights_only=True`, so that it cannot run code.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import codecs
 import dataclasses
 import json
 import os
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -37,14 +38,16 @@ class CheckpointError(UserError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far an unfinished epoch is.
+    """How far an unfinished epoch has come.
 
     Attributes:
-        step: steps done, over all epochs.
-        loss_sum: of this epoch's steps.
-        seconds, waited: spent in this epoch's training; of them, waiting for the loader.
-        warmup, warmup_steps: seconds before that, of first steps, and how many these are: one a process.
-        skipped: images of this epoch's training left out because of a bad record.
+        step: steps done, over all epochs; all else is of this epoch.
+        loss_sum: sum of the steps' losses.
+        seconds: time of its training, without warm-up.
+        waited: part of `seconds` that was spent waiting for the loader.
+        warmup: seconds of the warm-up steps, which compile: the first step of each process.
+        warmup_steps: how many there were.
+        skipped: images left out because of a bad record.
     """
 
     step: int = 0
@@ -61,9 +64,9 @@ class Continuation:
     """Everything beside the weights that the next step depends on.
 
     Attributes:
-        progress: of the epoch that comes next or is begun.
+        progress: of the epoch that comes next or has begun.
         step: `TrainStep.state_dict` without the network.
-        loader: the training loader's `state_dict`.
+        loader: `state_dict` of the training loader.
         random: see `random_state`.
     """
 
@@ -75,13 +78,10 @@ class Continuation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
-        config: of the run.
-        fingerprint: of the cache that it was trained on.
-        side: of that cache, in pixels.
-        fit: of that cache: how its photos lie in the square.
+        fingerprint, side, fit: of the cache that the network was trained on; the side in pixels.
         results: the epochs that are done.
         network: the network's `state_dict`; contiguous (NCHW) on disk.
         continuation: what a resumed run needs; None in a file that is only for use.
@@ -97,7 +97,7 @@ class Checkpoint:
 
 
 def random_state() -> dict[str, Tensor]:
-    """Give the states of torch's generators: dropout draws from them, and nothing here draws from any other."""
+    """Give the states of torch's generators. Dropout draws from them, and training draws from no others."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
@@ -112,7 +112,7 @@ def restore_random_state(states: Mapping[str, Tensor]) -> None:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write under a temporary name, sync, rename: `path` is always one whole checkpoint, the older or the newer.
+    """Write under a temporary name, sync, rename: `path` is always a whole checkpoint, the old or the new one.
 
     Raises:
         CheckpointError: the disk is full, or `path` cannot be written.
@@ -138,7 +138,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_directory(path.parent)
-    except (OSError, RuntimeError) as error:  # torch's writer tells of a full disk by a RuntimeError
+    except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
         temporary.unlink(missing_ok=True)
         raise CheckpointError(
             "cannot write {path}: {error}; an earlier checkpoint there is still whole; free some space and resume",
@@ -162,34 +162,33 @@ def save_weights(path: Path, checkpoint: Checkpoint) -> None:
         write_atomically(path, save(tensors, metadata))
     except OSError as error:
         raise CheckpointError(
-            "cannot write {path}: {strerror}; free some space and resume", path=path, strerror=system_reason(error)
+            "cannot write {path}: {reason}; free some space and resume", path=path, reason=system_reason(error)
         ) from error
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; all tensors on the CPU.
+    """Read a checkpoint, all tensors on the CPU.
 
     Raises:
-        CheckpointError: there is none, it is not one, or its version is not known here.
+        CheckpointError: there is no such file, it is no checkpoint, or one of another version.
     """
     if what := _foreign(path):
         raise _no_checkpoint(path, what)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch notices about files of others is in the error
+            warnings.simplefilter("ignore")  # torch's remarks on foreign files; the error has a reason
             document = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # torch promises no kind of error for bytes that it cannot read
-        raise _no_checkpoint(
-            path, message("it is damaged, or holds objects, which are not read: they could run code")
-        ) from None
+    except Exception:  # torch documents no kind of error for bytes that it cannot read
+        what = message("it is damaged, or holds objects, which are not read: they could run code")
+        raise _no_checkpoint(path, what) from None
     if not isinstance(document, dict) or document.get("kind") != KIND:
         raise _no_checkpoint(path, message("it was saved by another program, or holds the bare weights of a network"))
     if document.get("version") != VERSION:
         raise CheckpointError(
-            "{path} has checkpoint version {document}; this release reads version {version}; use the release "
-            "that wrote it",
+            "{path} has checkpoint version {found}; this release reads version {version}; use the release that wrote "
+            "it",
             path=path,
-            document=document.get("version"),
+            found=document.get("version"),
             version=VERSION,
         )
     try:
@@ -213,15 +212,23 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def _no_checkpoint(path: Path, what: str) -> CheckpointError:
     return CheckpointError(
-        "{path} is no checkpoint of a training run: {what}; use the best_model.pth or last_model.pth "
-        "that `train` wrote, as in runs/latest/checkpoints",
+        "{path} is no checkpoint of a training run: {what}; use the best_model.pth or last_model.pth that `train` "
+        "wrote, as in runs/latest/checkpoints",
         path=path,
         what=what,
     )
 
 
+_FOREIGN = (
+    (rb"\Z", message("it is empty")),
+    (rb"\x89PNG|\xff\xd8\xff|GIF8|BM|II\*\0|MM\0\*|.{4}ftyp|.{8}WEBP", message("it is a picture or a video")),
+    (rb'.{8}\{"', message("it is safetensors, weights without the settings of their run")),
+)
+"""Kinds of files that are no checkpoints, by a pattern of their first bytes."""
+
+
 def _foreign(path: Path) -> str:
-    """What a file is if it is certainly no checkpoint, by its first bytes; empty if it may be one."""
+    """The kind of a file that is certainly no checkpoint; empty if it may be one."""
     if path.is_dir():
         return message("it is a folder")
     try:
@@ -231,54 +238,40 @@ def _foreign(path: Path) -> str:
         raise CheckpointError("{path} does not exist; train first, or check the path", path=path) from None
     except OSError as error:
         raise CheckpointError(
-            "{path} cannot be read: {strerror}; check its permissions", path=path, strerror=system_reason(error)
+            "{path} cannot be read: {reason}; check its permissions", path=path, reason=system_reason(error)
         ) from None
-    if not head:
-        return message("it is empty")
-    if head.startswith(_IMAGES) or head[8:12] == b"WEBP" or head[4:8] == b"ftyp":
-        return message("it is a picture or a video")
-    if head[8:10] == b'{"':
-        return message("it is safetensors, weights without the settings of their run")
-    if head.startswith(b"PK"):
-        return _foreign_archive(path)
+    for pattern, kind in _FOREIGN:
+        if re.match(pattern, head, re.DOTALL):
+            return kind
+    if head.startswith(b"PK"):  # a ZIP archive, as a checkpoint is
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = {name.rpartition("/")[2] for name in archive.namelist()}
+        except (OSError, zipfile.BadZipFile):
+            return message("it is cut short or damaged")
+        if "constants.pkl" in names or "data.pkl" not in names:
+            return message("it is a ZIP archive of something else, as an exported program")
+        return ""
     if head.startswith(b"\x80"):  # a pickle, as torch wrote them long ago
         return ""
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(head)  # its end may be within a letter
     except UnicodeDecodeError:
-        return message("it is of another kind")
-    return (
-        message("it is text")
-        if all(sign.isprintable() or sign.isspace() for sign in text)
-        else message("it is of another kind")
-    )
-
-
-_IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
-
-
-def _foreign_archive(path: Path) -> str:
-    """As `_foreign`, of a ZIP archive, which a checkpoint is as well."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = {name.rpartition("/")[2] for name in archive.namelist()}
-    except (OSError, zipfile.BadZipFile):
-        return message("it is cut short or damaged")
-    if "constants.pkl" in names or "data.pkl" not in names:
-        return message("it is a ZIP archive of something else, as an exported program")
-    return ""
+        text = "\0"
+    if all(sign.isprintable() or sign.isspace() for sign in text):
+        return message("it is text")
+    return message("it is of another kind")
 
 
 def check_resumable(path: Path, saved: Checkpoint, config: TrainConfig, fingerprint: str) -> Continuation:
-    """Give what a resumed run needs, and refuse to resume another run than the saved one.
+    """Give what a resumed run needs.
 
     Raises:
-        CheckpointError: it names each field that differs; `epochs` may only be raised.
+        CheckpointError: the checkpoint is of another run; the message names each setting that differs. `epochs` may
+            only be raised.
     """
     if saved.continuation is None:
-        raise CheckpointError(
-            "{path} holds weights only, nothing to go on from; resume from a last_model.pth", path=path
-        )
+        raise CheckpointError("{path} holds weights only, nothing to resume from; use a last_model.pth", path=path)
     if fingerprint != saved.fingerprint:
         raise CheckpointError(
             "{cache} is not the cache that {path} was trained on (another fingerprint: other images, "
@@ -290,9 +283,9 @@ def check_resumable(path: Path, saved: Checkpoint, config: TrainConfig, fingerpr
     if config.epochs < saved.config.epochs:
         differences.append(
             message(
-                "epochs: {epochs}, which may be raised, not lowered to {epochs2}",
+                "epochs: {epochs}, which may be raised, not lowered to {lower}",
                 epochs=saved.config.epochs,
-                epochs2=config.epochs,
+                lower=config.epochs,
             )
         )
     if differences:
@@ -305,10 +298,10 @@ def check_resumable(path: Path, saved: Checkpoint, config: TrainConfig, fingerpr
 
 
 def load_network(path: Path, *, device: str = "cpu") -> tuple[SegmentationNetwork, Checkpoint]:
-    """Give the network of a checkpoint, in eval mode, channels_last, on `device`; and what else the checkpoint holds.
+    """Give the network of a checkpoint, in eval mode, channels_last, on `device`, and the checkpoint itself.
 
     Raises:
-        CheckpointError: see `load_checkpoint`; or the weights don't fit the network that the configuration names.
+        CheckpointError: see `load_checkpoint`; or the weights do not fit the network that the configuration names.
     """
     saved = load_checkpoint(path)
     network = build_network(saved.config.network)
@@ -316,9 +309,9 @@ def load_network(path: Path, *, device: str = "cpu") -> tuple[SegmentationNetwor
         network.load_state_dict(saved.network)
     except RuntimeError as error:
         raise CheckpointError(
-            "{path} does not fit the network {network} that it names ({splitlines}); use the release that wrote it",
+            "{path} does not fit the network {network} that it names ({reason}); use the release that wrote it",
             path=path,
             network=saved.config.network,
-            splitlines=str(error).splitlines()[0],
+            reason=str(error).splitlines()[0],
         ) from None
     return network.to(device).eval(), saved

@@ -37,40 +37,34 @@ class TrainConfigError(UserError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """A training run: what, how, and where on.
+    """A training run: what is trained, on which data, how, and where.
 
     Attributes:
-        loader: how the training images are loaded: from which cache, in batches of how many images, on which device
-            (`cuda` or `cpu`, where the network is trained), by which seed (which the starting weights and the dropout
-            depend on as well). The validation images are loaded alike, in the cache's order and not augmented. The run
-            itself sets the rank and the number of ranks: see `train.ranks`.
+        loader: how the training images are loaded. Its device (`cuda` or `cpu`) is the one to train on; its seed also
+            decides the starting weights and the dropout. The validation images are loaded in the same way, but in the
+            cache's order and not augmented. The run itself sets the rank and the number of ranks: see `train.ranks`.
         out: the run's folder.
-        profile: name of the profile that this came from, for messages.
-        network: which network.
-        encoder_weights: that an encoder of timm's starts with: `auto`, `none` or a file, see `model.encoder_unet`.
+        profile: name of the profile that the values come from, for messages.
+        encoder_weights: what an encoder of timm starts with: `auto`, `none` or a file, see `model.encoder_unet`.
         epochs: passes over the training images.
-        global_batch: images in a step of all ranks, which share them out evenly: the loader's `batch_size` is then set
-            by the run itself, and the run does not depend on the number of ranks. 0 leaves `batch_size` as it is.
-        accumulation: steps whose gradients make one update: what `batch_size * accumulation` images would give in one
-            step, but for BatchNorm, at the memory of `batch_size`.
-        side: pixels that the profile was made for; the cache's own side is what counts. None: any.
-        optimizer: name in `train.optimizer`.
-        learning_rate: its peak, after the warm-up. None: the optimizer's own, see `train.optimizer.LEARNING_RATE`.
-        weight_decay: on the kernels only. None: the optimizer's own, see `train.optimizer.WEIGHT_DECAY`.
+        global_batch: images in a step of all ranks, which share them evenly: the run then sets the loader's
+            `batch_size`, and its results do not depend on the number of ranks. 0 leaves `batch_size` as it is.
+        accumulation: steps whose gradients make one update. Except for BatchNorm it is the update that
+            `batch_size * accumulation` images would give in one step, with the memory of `batch_size`.
+        side: pixels that the profile was made for; the cache's own side is used. None: any.
+        learning_rate: the peak, after the warm-up. None: the optimizer's own, see `train.optimizer.LEARNING_RATE`.
+        weight_decay: of convolution kernels. None: the optimizer's own, see `train.optimizer.WEIGHT_DECAY`.
         momentum: of `sgd`.
-        scheduler: of the learning rate, see `train.optimizer`.
-        warmup: share of all steps over which the learning rate rises.
+        warmup: share of all steps in which the learning rate rises.
         clip: largest norm of the gradient.
-        average: share that each update keeps of the running average of the weights, which is what is validated and
-            saved as the best; 0 takes the weights as they are. See `train.optimizer`.
+        average: decay of the moving average of the weights, which is then validated and saved as the best network; 0
+            uses the weights as they are. See `train.optimizer.WeightAverage`.
         patience: epochs without a better validation IoU after which training ends; 0 never ends it early.
-        loss: name in `model.LOSSES`.
-        deterministic: only take kernels that give the same bits each time; on a GPU they are slower.
+        deterministic: use only kernels that repeat bit for bit; on a GPU they are slower.
         precision: of the convolutions; weights, loss and metrics are fp32.
-        channels_last: NHWC weights and features instead of NCHW.
-        compile: whether to use `torch.compile`.
-        wandb: project at Weights & Biases that is told of the run; empty: none.
-        checkpoint_minutes: a checkpoint within an epoch after so many minutes; 0 saves after each step.
+        channels_last: weights and features are NHWC instead of NCHW.
+        wandb: project at Weights & Biases to which the run is logged; empty: none.
+        checkpoint_minutes: minutes between checkpoints within an epoch; 0 saves after each step.
     """
 
     loader: LoaderConfig
@@ -101,21 +95,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name, kind in _CHOICES.items():
-            if getattr(self, name) not in get_args(kind):
-                known = ", ".join(get_args(kind))
-                raise TrainConfigError(
-                    "{name}={value!r} is not known; use one of {known}",
-                    name=name,
-                    value=getattr(self, name),
-                    known=known,
-                )
+            typed(name, getattr(self, name), kind)
         for name, least in _LEAST.items():
-            if getattr(self, name) < least:
+            if (value := getattr(self, name)) < least:
                 raise TrainConfigError(
-                    "{name}={value} is below {least}; use {least} or more",
-                    name=name,
-                    value=getattr(self, name),
-                    least=least,
+                    "{name}={value} is below {least}; use {least} or more", name=name, value=value, least=least
                 )
         for name, value in (("learning_rate", self.peak), ("clip", self.clip)):
             if not 0 < value < float("inf"):
@@ -125,12 +109,9 @@ class TrainConfig:
                 "weight_decay={decay} is negative; 1e-2 is AdamW's default, 0 turns it off", decay=self.decay
             )
         for name, usual in _SHARES.items():
-            if not 0 <= getattr(self, name) < 1:
+            if not 0 <= (value := getattr(self, name)) < 1:
                 raise TrainConfigError(
-                    "{name}={value} is not from 0 to below 1; {usual}",
-                    name=name,
-                    value=getattr(self, name),
-                    usual=usual,
+                    "{name}={value} is not from 0 to below 1; {usual}", name=name, value=value, usual=usual
                 )
 
     @property
@@ -164,29 +145,28 @@ class TrainConfig:
         Raises:
             TrainConfigError: they cannot share `global_batch` evenly.
         """
-        batch_size = self.loader.batch_size
+        loader = dataclasses.replace(self.loader, rank=rank, world=world)
+        if self.global_batch % world:
+            low = self.global_batch // world * world or world
+            raise TrainConfigError(
+                "global_batch={global_batch} cannot be shared out evenly among {world} ranks; use {low} or {high}, or "
+                "another number of ranks",
+                global_batch=self.global_batch,
+                world=world,
+                low=low,
+                high=low + world,
+            )
         if self.global_batch:
-            if self.global_batch % world:
-                even = self.global_batch // world * world or world
-                raise TrainConfigError(
-                    "global_batch={global_batch} cannot be shared out evenly among {world} ranks; use {even} or "
-                    "{even2}, or another number of ranks",
-                    global_batch=self.global_batch,
-                    world=world,
-                    even=even,
-                    even2=even + world,
-                )
-            batch_size = self.global_batch // world
-        loader = dataclasses.replace(self.loader, batch_size=batch_size, rank=rank, world=world)
+            loader = dataclasses.replace(loader, batch_size=self.global_batch // world)
         return dataclasses.replace(self, loader=loader)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values, fit for JSON, those of `network` and `loader` in dictionaries of their own."""
+        """Give plain values for JSON, those of `network` and `loader` in dictionaries of their own."""
         values: dict[str, Any] = msgspec.to_builtins(self, enc_hook=str)
         return values
 
     def resolved(self) -> dict[str, Any]:
-        """As `to_dict`, nothing left open."""
+        """As `to_dict`, with the values that the configuration leaves open: order, learning rate, weight decay."""
         values, loader = self.to_dict(), self.loader
         values["loader"]["order"] = resolve_order(loader.order, loader.cache, in_place=loader.in_place)
         return {**values, "learning_rate": self.peak, "weight_decay": self.decay}
@@ -201,17 +181,17 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """Undo `to_dict`. Settings of the loader may also stand beside the others, as earlier releases wrote them.
+        """Undo `to_dict`; what is left out has its default.
 
-        What is left out has its default; the default augmentation of training is `light`.
+        Settings of the loader may also stand beside the others, as earlier releases wrote them.
 
         Raises:
             TrainConfigError: a field is of the wrong type or out of its limits.
             ValueError: it is out of the limits of the network's or the loader's configuration.
         """
-        nested: dict[str, Any] = {"loader": {"augment": "light"}}
+        nested: dict[str, Any] = {}
         for name, value in values.items():
-            if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            if dataclasses.is_dataclass(value):
                 value = msgspec.to_builtins(value, enc_hook=str)
             grouped = name in _GROUPS and isinstance(value, Mapping)
             *groups, last = (name if grouped else SETTINGS.get(name, name)).split(".")
@@ -243,10 +223,10 @@ class TrainConfig:
 
 
 def typed(name: str, value: Any, kind: Any) -> Any:
-    """Give a setting's value as its field wants it.
+    """Give a setting's value in the type of its field.
 
     Raises:
-        TrainConfigError: it is of another type, or none of the choices; the message has what would be right.
+        TrainConfigError: it is of another type, or none of the choices; the message says what would be right.
     """
     try:
         made = msgspec.convert(value, kind, dec_hook=_path)
@@ -255,40 +235,33 @@ def typed(name: str, value: Any, kind: Any) -> Any:
     except msgspec.ValidationError:
         pass
     kinds = {kind, *get_args(kind)}
-    for known in (get_args(one) for one in kinds if get_origin(one) is Literal):
+    if choices := [choice for one in kinds if get_origin(one) is Literal for choice in get_args(one)]:
         raise TrainConfigError(
-            "{name}={value!r} is not known; use one of {known}", name=name, value=value, known=", ".join(known)
+            "{name}={value!r} is not known; use one of {known}", name=name, value=value, known=", ".join(choices)
         )
     if bool in kinds:
         raise TrainConfigError("{name}={value!r} is neither true nor false; use one of the two", name=name, value=value)
     if int in kinds:
+        example = _example(name, 384)
         raise TrainConfigError(
-            "{name}={value!r} is not a whole number; use one as {example}",
-            name=name,
-            value=value,
-            example=_example(name, 384),
+            "{name}={value!r} is not a whole number; use one as {example}", name=name, value=value, example=example
         )
     if float in kinds:
+        example = _example(name, 0.001)
         raise TrainConfigError(
-            "{name}={value!r} is not a number; use one as {example}",
-            name=name,
-            value=value,
-            example=_example(name, 0.001),
+            "{name}={value!r} is not a number; use one as {example}", name=name, value=value, example=example
         )
     raise TrainConfigError("{name}={value!r} is not text; put it in quotes", name=name, value=value)
 
 
 def _example(name: str, otherwise: float) -> float:
-    """A setting's usual value, or another where that depends."""
+    """A setting's default, or another number where that is open."""
     field = SETTINGS.get(name, name).rpartition(".")[2]
-    for kind in (TrainConfig, LoaderConfig, NetworkConfig, FolderConfig):
-        if (usual := getattr(kind, field, None)) is not None:
-            return cast(float, usual)
-    return otherwise
+    defaults = [getattr(kind, field, None) for kind in (TrainConfig, LoaderConfig, NetworkConfig, FolderConfig)]
+    return next((default for default in defaults if default is not None), otherwise)
 
 
 def _path(kind: type, value: Any) -> Any:
-    """A path from its text, for msgspec."""
     return place(value) if kind is PurePath else kind(value)
 
 
@@ -306,7 +279,6 @@ def _make(kind: type, values: Mapping[str, Any], group: str = "") -> Any:
 
 
 def _by_name(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested values by the names in `SETTINGS`."""
     return {name: reduce(getitem, path.split("."), values) for name, path in SETTINGS.items()}
 
 
@@ -326,8 +298,7 @@ _SHARES = {
     "average": message("0.999 is usual, 0 turns it off"),
 }
 
-_GROUPS = ("network", "loader", "loader.folder")
-"""Fields that are configurations themselves."""
+_GROUPS = ("network", "loader", "loader.folder")  # fields that are configurations themselves
 
 SETTINGS: Mapping[str, str] = {
     **{field.name: field.name for field in dataclasses.fields(TrainConfig) if field.name not in _GROUPS},
@@ -341,6 +312,6 @@ SETTINGS: Mapping[str, str] = {
     "cache_dir": "loader.folder.folder",
     "cache_size": "loader.folder.size",
 }
-"""Where in `TrainConfig` each setting is, by the name that files, flags and messages have for it."""
+"""Where in `TrainConfig` each setting stands, by the name that files, flags and messages use for it."""
 
 _NAMES = {path: name for name, path in SETTINGS.items()}

@@ -1,4 +1,4 @@
-"""What this machine offers to training, and whether that is enough for what was asked."""
+"""What this machine offers for training, and whether it can run what is asked for."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from cache.messages import UserError, message
 BF16_CAPABILITY = (8, 0)
 FP16_CAPABILITY = (7, 0)
 COMPILE_CAPABILITY = (7, 0)
-"""CUDA compute capabilities from which each pays: bf16 and fp16 need tensor cores, Triton needs Volta."""
+"""CUDA compute capabilities from which each is worthwhile: bf16 and fp16 need tensor cores, Triton needs Volta."""
 
 PASCAL_REMEDY = message(
-    "this card needs torch's CUDA 12.6 build, releases up to 2.14, and a driver up to 580: pip "
-    "install 'torch<2.15' --index-url https://download.pytorch.org/whl/cu126"
+    "this card needs torch's CUDA 12.6 build, releases up to 2.14, and a driver up to 580: pip install 'torch<2.15' "
+    "--index-url https://download.pytorch.org/whl/cu126"
 )
 
 
@@ -32,7 +32,6 @@ class Gpu:
     """The first CUDA device.
 
     Attributes:
-        name: as the driver says it.
         capability: CUDA compute capability, (major, minor).
         memory: bytes.
         architectures: those that this torch has code for, as `sm_90` or `compute_90`.
@@ -46,7 +45,7 @@ class Gpu:
     @property
     def sm(self) -> str:
         """The capability as `sm_90`."""
-        return f"sm_{self.capability[0]}{self.capability[1]}"
+        return _sm(self.capability)
 
     @property
     def gibibytes(self) -> float:
@@ -65,15 +64,14 @@ class Gpu:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """What there is.
+    """A machine.
 
     Attributes:
         processor: name of the CPU's family as torch reads it.
         cores: processors that this process may use.
         cpu_bf16: whether the processor multiplies bf16 in hardware.
-        compiler: the C++ compiler that `torch.compile` finds, or None.
-        gpu: the first CUDA device, or None.
-        torch: version of torch, which tells a CPU build.
+        compiler: path of the C++ compiler that `torch.compile` finds.
+        torch: version of torch, which says whether it is a CPU build.
     """
 
     processor: str
@@ -85,7 +83,7 @@ class Hardware:
 
 
 def read_hardware() -> Hardware:
-    """Look at this machine. It touches the CUDA driver where there is one."""
+    """Inspect this machine. This initializes the CUDA driver where there is one."""
     # https://docs.pytorch.org/docs/stable/generated/torch.cpu.get_capabilities.html
     capabilities = torch.cpu.get_capabilities()
     gpu = None
@@ -110,12 +108,10 @@ def read_hardware() -> Hardware:
 def check_hardware(
     hardware: Hardware, *, device: Device, precision: Precision, compile: bool = False, profile: str = "auto"
 ) -> None:
-    """Refuse what this machine cannot run.
-
-    Nothing is changed instead: a run that silently takes hours more is worse than none.
+    """Refuse what the hardware cannot run. Nothing is replaced: a run that silently takes hours longer is worse.
 
     Raises:
-        HardwareError: the device is not there, has no code in this torch, or cannot do the precision or the compiling.
+        HardwareError: the device is not there, this torch has no code for it, or it cannot do the precision or compile.
     """
     if device == "cpu":
         if precision == "fp16":
@@ -123,53 +119,52 @@ def check_hardware(
         return
     gpu = hardware.gpu
     if gpu is None:
-        build = (
-            message("torch {torch} is a CPU build", torch=hardware.torch)
-            if "+cpu" in hardware.torch
-            else message("torch {torch}", torch=hardware.torch)
-        )
+        build = message("torch {torch}", torch=hardware.torch)
+        if "+cpu" in hardware.torch:
+            build = message("torch {torch} is a CPU build", torch=hardware.torch)
         raise HardwareError(
-            "profile {profile} wants a CUDA device and this machine offers none ({build}); use --profile "
-            "cpu, or --profile auto to take what there is",
+            "profile {profile} wants a CUDA device and this machine offers none ({build}); use --profile cpu, or "
+            "--profile auto to take what there is",
             profile=profile,
             build=build,
         )
     if not gpu.runs():
         remedy = PASCAL_REMEDY if gpu.capability < COMPILE_CAPABILITY else message("install a torch build that has it")
         raise HardwareError(
-            "torch {torch} has no code for {name} ({sm}), only for {architectures}; {remedy}; or use the "
-            "CPU: `train --profile cpu`, `predict --device cpu`",
+            "torch {torch} has no code for {name} ({sm}), only for {architectures}; {remedy}; or use the CPU: `train "
+            "--profile cpu`, `predict --device cpu`",
             torch=hardware.torch,
             name=gpu.name,
             sm=gpu.sm,
-            architectures=(", ".join(gpu.architectures) or "none"),
+            architectures=", ".join(gpu.architectures) or "none",
             remedy=remedy,
         )
     limit = {"bf16": BF16_CAPABILITY, "fp16": FP16_CAPABILITY, "fp32": (0, 0)}[precision]
     if gpu.capability < limit:
         instead = "fp16" if gpu.capability >= FP16_CAPABILITY else "fp32"
         raise HardwareError(
-            "precision={precision} wants sm_{limit}{limit2} or later and {name} is {sm}; use --precision {instead}",
+            "precision={precision} wants {limit} or later and {name} is {sm}; use --precision {instead}",
             precision=precision,
-            limit=limit[0],
-            limit2=limit[1],
+            limit=_sm(limit),
             name=gpu.name,
             sm=gpu.sm,
             instead=instead,
         )
     if compile and gpu.capability < COMPILE_CAPABILITY:
         raise HardwareError(
-            "torch.compile wants sm_{compile_capability}{compile_capability2} or later and {name} is {sm}; "
-            "use --no-compile, or --profile auto",
-            compile_capability=COMPILE_CAPABILITY[0],
-            compile_capability2=COMPILE_CAPABILITY[1],
+            "torch.compile wants {limit} or later and {name} is {sm}; use --no-compile, or --profile auto",
+            limit=_sm(COMPILE_CAPABILITY),
             name=gpu.name,
             sm=gpu.sm,
         )
 
 
+def _sm(capability: tuple[int, int]) -> str:
+    return f"sm_{capability[0]}{capability[1]}"
+
+
 def describe(hardware: Hardware) -> dict[str, str]:
-    """Give what a log or a benchmark says about where it ran."""
+    """Give the versions and devices that a log or a benchmark reports."""
     gpu = hardware.gpu
     return {
         "python": platform.python_version(),

@@ -1,29 +1,44 @@
-"""A training run, from an opened cache to the pictures."""
+"""The training loop: epochs of training and validation, from an opened cache to the pictures."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import chain, islice
 from pathlib import Path
+from time import perf_counter
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from cache.messages import message
+from cache.messages import UserError
 from loader.bad_records import BadRecord
 from loader.loader import Loader
-from train.checkpoint import load_network
+from model.loss import LOSSES
+from model.metrics import BoundaryScores, Scores
+from train.checkpoint import Progress
 from train.config import TrainConfig
-from train.epoch import summarise, train_epoch, validate
-from train.folder import RunLog, open_log
-from train.hardware import Hardware, HardwareError, describe, read_hardware
-from train.plots import choose_samples, plot_confusion, plot_curves, plot_metrics, plot_samples, predict_samples
-from train.process import keep_freed_memory
-from train.profiles import adapt
-from train.result import FitResult, Listener, StartInfo, best_epoch
+from train.hardware import HardwareError
+from train.listeners import Listener, RunLog, open_log, open_trackers
+from train.optimizer import learning_rate, plateau_factor
+from train.plots import choose_samples, plot_confusion, plot_curves, plot_metrics, plot_samples
+from train.predictor import CacheImages, load_predictor
+from train.result import EpochResult, FitResult, best_epoch
 from train.run import Run, open_run
-from train.trackers import missing, open_tensorboard, open_wandb
+
+GPU_READ_STEPS = 50
+"""Steps between two reads of a GPU's losses: each read waits for all work that is queued. On a CPU nothing waits."""
 
 PICTURED_SAMPLES = 96
 """Validation images among which those of `sample_predictions.png` are chosen."""
+
+
+class DivergedError(UserError):
+    """The loss is no longer a number; the message names the step, the learning rate and the images."""
 
 
 def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> FitResult:
@@ -33,8 +48,8 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
     if nothing had happened: the same batches in the same order and, on a CPU, eagerly, with as many threads, the same
     bits. Torch's global generator is seeded.
 
-    Started by `torchrun`, each rank learns from its slice of each global batch, and the weights are updated by the mean
-    of their gradients; the first one writes and tells. A resumed run on several ranks draws its dropout anew.
+    Started by `torchrun`, each rank trains on its slice of each global batch, and the weights are updated by the mean
+    of their gradients; the first one writes and reports. A resumed run on several ranks draws its dropout anew.
 
     Args:
         config: what to train; everything is written below `config.out`.
@@ -50,21 +65,15 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
         ValueError: the network cannot take the cache's side.
         DivergedError: the loss is no longer a number; the last checkpoint is from before that.
     """
-    hardware = read_hardware()
-    config, notes = adapt(config, hardware)
-    if config.device == "cpu":
-        keep_freed_memory()
-    with open_run(config, notes, resume=resume) as run:
-        run.notes += (missing(),) if missing() else ()
-        _begin(run, hardware, resume=resume)
-        with open_log(run.folder, first=run.ranks.first) as log, ExitStack() as trackers:
-            listeners: list[Listener] = []
-            if run.ranks.first:
-                board = trackers.enter_context(open_tensorboard(run.folder, run.progress.step))
-                project = trackers.enter_context(open_wandb(run.folder, run.config.wandb, run.progress.step))
-                listeners = [each for each in (log, board, project, listener) if each is not None]
+    with open_run(config, resume=resume) as run:
+        _begin(run, resume=resume)
+        with open_log(run.folder, first=run.ranks.first) as log, ExitStack() as stack:
+            trackers = open_trackers(run) if run.ranks.first else []
+            for tracker in trackers:
+                stack.callback(tracker.close)
+            listeners: list[Listener] = [log, *trackers, listener] if run.ranks.first else []
             for each in listeners:
-                each.on_start(_introduce(run, hardware))
+                each.on_start(run)
             try:
                 _train(run, log, listeners)
             except torch.OutOfMemoryError as error:
@@ -95,35 +104,19 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
     )
 
 
-def _begin(run: Run, hardware: Hardware, *, resume: bool) -> None:
+def _begin(run: Run, *, resume: bool) -> None:
     """Make the run's folder, and seed the ranks."""
     if run.ranks.first:
         run.folder.prepare(resume=resume)
         run.folder.write_config(run.config)
-        run.folder.write_environment(describe(hardware))
+        run.folder.write_environment(run.environment)
     run.ranks.wait()
-    if not run.ranks.first:
-        # Another dropout than the first one's.
+    if not run.ranks.first:  # each rank draws another dropout
         torch.manual_seed(run.config.loader.seed + 1000003 * run.ranks.rank + run.progress.step)
 
 
-def _introduce(run: Run, hardware: Hardware) -> StartInfo:
-    return StartInfo(
-        config=run.config,
-        notes=run.notes,
-        environment=describe(hardware),
-        train_images=len(run.train.reader),
-        val_images=len(run.val.reader),
-        side=run.train.side,
-        loader=str(run.train.choice),
-        parameters=sum(parameter.numel() for parameter in run.step.network.parameters()),
-        steps_per_epoch=len(run.train),
-        step=run.progress.step,
-    )
-
-
 def _train(run: Run, log: RunLog, listeners: list[Listener]) -> None:
-    """Epoch after epoch: to the last one, until the score no longer rises, or until asked to stop."""
+    """Train until the last epoch is done, the score no longer rises, or the run is asked to stop."""
 
     def on_step(done: int, total: int, loss: float, images_per_s: float) -> None:
         for listener in listeners:
@@ -132,47 +125,178 @@ def _train(run: Run, log: RunLog, listeners: list[Listener]) -> None:
     reported = set[BadRecord]()
     while run.unfinished and not run.stop.agree():
         run.progress = train_epoch(run, on_step)
-        validation = validate(run)
-        if validation is None:
+        result = validate(run)
+        if result is None:
             run.save_stopped()
             break
-        result = summarise(run, validation)
         run.finish_epoch(result)
         for listener in listeners:
             listener.on_epoch(result)
-        for loader in (run.train, run.val):
-            _note_transfers(log, loader)
+        _note_transfers(run, log)
         if found := tuple(record for record in run.bad_records if record not in reported):
             reported.update(found)
             for listener in listeners:
                 listener.on_bad_records(found, len(run.bad_records))
 
 
-def _note_transfers(log: RunLog, loader: Loader) -> None:
-    """Say in the log what a loader of object storage has fetched so far, and what trouble there was."""
-    store = loader.reader.store
-    if store:
-        repeats = store.storage.repeats
-        trouble = (
-            message(
-                ", {repeats} requests repeated, the last one because {trouble}",
-                repeats=repeats,
-                trouble=store.storage.trouble,
+def train_epoch(run: Run, on_step: Callable[[int, int, float, float], None]) -> Progress:
+    """Train to the end of the epoch that follows `run.results`, or until asked to stop; give the progress.
+
+    Only after an update is a checkpoint written or the run stopped, so no gradient has to be kept. `on_step` is
+    `Listener.on_step`.
+
+    Raises:
+        DivergedError: a loss is not finite.
+    """
+    config, step, loader, progress, stop = run.config, run.step, run.train, run.progress, run.stop
+    epoch, total = len(run.results), len(loader)
+    if loader.state_dict()["epoch"] > epoch:  # all of its batches were taken before the run was stopped
+        return progress
+    group = config.accumulation
+    read_every = GPU_READ_STEPS if config.device == "cuda" else 1
+    window: list[tuple[Tensor, float, npt.NDArray[np.int64]]] = []
+    saved_at = asked = started = perf_counter()
+    before, waited, skipped = progress.seconds, progress.waited, progress.skipped
+    first = progress.step - epoch * total  # steps of this epoch that an earlier part of the run has done
+    for done, batch in enumerate(loader, first + 1):
+        waited += perf_counter() - asked
+        skipped += len(batch.skipped)
+        begins = (done - 1) // group * group
+        last, number = done % group == 0 or done == total, epoch * total + done
+        rate = _rate(run, number - 1)
+        warming = not step.warm
+        planes = batch.person, batch.ignore
+        loss = step(batch.image, *planes, rate, batches=min(group, total - begins), last=last)
+        window.append((loss, rate, batch.samples))
+        due = last and run.ranks.first and perf_counter() - saved_at >= 60 * config.checkpoint_minutes
+        regular = done % read_every == 0 or done == total  # the same steps on all ranks
+        stopping = last and (stop.agree() if regular else stop.agreed)
+        if due or stopping or warming or regular:
+            losses = _read_losses(window, epoch, done, loader)
+            now = perf_counter()
+            if warming:  # the first step compiles or searches for the fastest kernels, which is no part of the speed
+                spent = progress.warmup + now - started
+                progress = dataclasses.replace(progress, warmup=spent, warmup_steps=progress.warmup_steps + 1)
+                started, waited = now, progress.waited
+            progress = dataclasses.replace(
+                progress,
+                step=number,
+                loss_sum=progress.loss_sum + math.fsum(losses),
+                seconds=before + now - started,
+                waited=waited,
+                skipped=skipped,
             )
-            if repeats
-            else ""
-        )
-        log.note(
-            f"{loader.config.split}: {store.fetched} shards, {store.fetched_bytes / 1e6:.1f} MB fetched so far{trouble}"
-        )
+            window.clear()
+            on_step(done, total, math.fsum(losses) / len(losses), _images_per_s(config, done, progress))
+            if due:
+                run.save(progress)
+                saved_at = perf_counter()
+            if stopping:
+                break
+        asked = perf_counter()
+    return progress
+
+
+def _images_per_s(config: TrainConfig, done: int, progress: Progress) -> float:
+    """The speed of all ranks so far in an epoch, without warm-up steps unless there are no others."""
+    images = config.images_per_step
+    if done > progress.warmup_steps:
+        return images * (done - progress.warmup_steps) / progress.seconds
+    return images * done / progress.warmup
+
+
+def _read_losses(
+    window: list[tuple[Tensor, float, npt.NDArray[np.int64]]], epoch: int, done: int, loader: Loader
+) -> list[float]:
+    """Read the losses of the latest steps of an epoch, `done` so far; on a GPU this waits for them."""
+    losses: list[float] = torch.stack([loss for loss, _, _ in window]).tolist()
+    for step, (loss, (_, rate, samples)) in enumerate(zip(losses, window, strict=True), done - len(window) + 1):
+        if not math.isfinite(loss):
+            images = loader.reader.samples["image_id"][samples].tolist()
+            raise DivergedError(
+                "the loss is {loss} in epoch {epoch}, step {step} of {steps}, at a learning rate of {rate:.2e}, on the "
+                "images {images}; start anew with a lower --learning-rate or with --precision fp32, or look at these "
+                "images",
+                loss=loss,
+                epoch=epoch + 1,
+                step=step,
+                steps=len(loader),
+                rate=rate,
+                images=", ".join(map(str, images)),
+            )
+    return losses
+
+
+def _rate(run: Run, step: int) -> float:
+    """The learning rate of a step, counted over all epochs, in the epoch that follows the run's results."""
+    config, peak = run.config, run.config.peak
+    if config.scheduler == "plateau":
+        peak *= plateau_factor([result.val_loss for result in run.results])
+    steps = config.epochs * len(run.train)
+    return learning_rate(step, steps=steps, peak=peak, warmup=config.warmup, scheduler=config.scheduler)
+
+
+def validate(run: Run) -> EpochResult | None:
+    """Pass over all validation images, each rank over its share; give the result of the epoch, None if asked to stop.
+
+    The result is that of all ranks together, except for the times, which are those of this rank.
+    """
+    evaluate, ranks, stop, progress, steps = run.evaluate, run.ranks, run.stop, run.progress, len(run.train)
+    started = perf_counter()
+    skipped = progress.skipped
+    ranks.share(evaluate.network.buffers())  # BatchNorm's statistics: each rank has those of its own images
+    evaluate.reset()
+    for batch in run.val:
+        if stop.agreed:
+            return None
+        evaluate(batch.image, batch.person, batch.ignore, batch.valid - len(batch.skipped))
+        skipped += len(batch.skipped)
+    if stop.agree():
+        return None
+    numbers_3 = torch.tensor(
+        [progress.loss_sum, evaluate.images, skipped], dtype=torch.float64, device=evaluate.counts_4.device
+    )
+    train_counts_4 = run.step.counts_4.clone()
+    ranks.sum(evaluate.counts_4, evaluate.boundary_4, evaluate.loss_sum, train_counts_4, numbers_3)
+    loss_sum, images, skipped = numbers_3.tolist()
+    train_counts: list[int] = train_counts_4.tolist()
+    tp, fp, fn, tn = evaluate.counts_4.tolist()
+    scores, best = Scores.from_counts(tp, fp, fn, tn), best_epoch(run.results)
+    return EpochResult(
+        epoch=len(run.results) + 1,
+        epochs=run.config.epochs,
+        train_loss=loss_sum / steps / ranks.world,
+        train_accuracy=Scores.from_counts(*train_counts).accuracy,
+        val_loss=float(evaluate.loss_sum) / images,
+        val=scores,
+        val_counts=(tp, fp, fn, tn),
+        boundary_f=BoundaryScores.from_counts(*evaluate.boundary_4.tolist()).f,
+        learning_rate=_rate(run, progress.step - 1),
+        train_seconds=progress.seconds,
+        warmup_seconds=progress.warmup,
+        val_seconds=perf_counter() - started,
+        images_per_s=_images_per_s(run.config, steps, progress),
+        wait_share=progress.waited / progress.seconds if progress.seconds else 0.0,
+        best=best is None or scores.iou > best.val.iou,
+        skipped=round(skipped),
+    )
+
+
+def _note_transfers(run: Run, log: RunLog) -> None:
+    """Log what has been fetched from object storage so far, and which requests failed."""
+    for loader in (run.train, run.val):
+        if store := loader.reader.store:
+            repeats, megabytes = store.storage.repeats, store.fetched_bytes / 1e6
+            trouble = f", {repeats} requests repeated, the last one because {store.storage.trouble}" if repeats else ""
+            log.note(f"{loader.config.split}: {store.fetched} shards, {megabytes:.1f} MB fetched so far{trouble}")
 
 
 def _draw(run: Run) -> tuple[Path, ...]:
-    """Draw the curves, and what the best network makes of some validation images."""
-    folder, val = run.folder, run.val
-    network, _ = load_network(folder.best_model, device=run.config.device)
-    val.load_state_dict({"epoch": 0, "consumed": 0})
-    samples = choose_samples(predict_samples(network, val, limit=PICTURED_SAMPLES))
+    """Draw the curves, and predictions of the best network for some validation images."""
+    config, folder = run.config, run.folder
+    predictor = load_predictor(folder.best_model, config.device, config.precision)
+    images = chain.from_iterable(CacheImages(run.val, predictor, LOSSES[config.loss]).batches())
+    samples = choose_samples([image.sample() for image in islice(images, PICTURED_SAMPLES)])
     best = best_epoch(run.results)
     assert best is not None, "a run that is done has an epoch"
     return (

@@ -1,4 +1,4 @@
-"""How weights change: the optimizers by name, the learning rate by step, and a running average of the weights."""
+"""The optimizers by name, the learning rate by step, and a moving average of the weights."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ from cache.choices import OptimizerName, Scheduler
 from model.base import SegmentationNetwork
 
 WEIGHT_DECAY: dict[OptimizerName, float] = {"adamw": 1e-2, "adam": 1e-6, "sgd": 1e-4}
-"""Weight decay of each optimizer by default. The guide's 1e-6 is meant for Adam, which adds it to the gradient. AdamW
-multiplies the weights by 1 - learning rate * weight decay in each step (Loshchilov and Hutter 2019): there 1e-6 would
-do nothing."""
+"""Default weight decay of each optimizer. The guide's 1e-6 is meant for Adam, which adds it to the gradient. AdamW
+multiplies the weights by 1 - learning rate * weight decay in each step (Loshchilov and Hutter 2019), where 1e-6 would
+have no effect."""
 
 LEARNING_RATE: dict[OptimizerName, float] = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2}
-"""Peak learning rate of each optimizer by default."""
+"""Default peak learning rate of each optimizer."""
 
 PLATEAU_FACTOR = 0.5
-PLATEAU_PATIENCE = 5
-"""Epochs."""
-PLATEAU_THRESHOLD = 1e-4
-"""Share of the lowest loss by which a lower one must fall below it to count."""
+PLATEAU_PATIENCE = 5  # epochs
+PLATEAU_THRESHOLD = 1e-4  # share of the lowest loss by which a loss must be lower to count
 
 
 def build_optimizer(
@@ -36,16 +34,9 @@ def build_optimizer(
     name: OptimizerName = "adamw",
     momentum: float = 0.9,
 ) -> torch.optim.Optimizer:
-    """Give an optimizer in its fused form (one kernel for all weights).
+    """Give an optimizer in its fused form (one kernel for all weights); `sgd` has Nesterov's momentum.
 
-    Only kernels decay: drawing a BatchNorm's gain or a bias towards zero makes nothing simpler.
-
-    Args:
-        network: where it will train.
-        learning_rate: of the first step.
-        weight_decay: see `WEIGHT_DECAY`.
-        name: `adamw`, `adam`, or `sgd` with Nesterov's momentum.
-        momentum: of `sgd`.
+    Only convolution kernels decay: pulling a BatchNorm's gain or a bias towards zero makes no network simpler.
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups = [
@@ -61,15 +52,15 @@ def build_optimizer(
 def learning_rate(
     step: int, *, steps: int, peak: float, warmup: float, scheduler: Scheduler = "cosine_annealing"
 ) -> float:
-    """Give the learning rate of a step: a pure function of it, so that resuming needs no scheduler's state.
+    """Give the learning rate of a step as a pure function, so that resuming needs no scheduler's state.
 
-    A straight rise to `peak` (the warm-up of Goyal et al. 2017), then for `cosine_annealing` half a cosine down to zero
-    after the last step (Loshchilov and Hutter 2017, "SGDR", without restarts); else `peak` to the end.
+    It rises linearly to `peak` (the warm-up of Goyal et al. 2017). Then `cosine_annealing` follows half a cosine down
+    to zero after the last step (Loshchilov and Hutter 2017, "SGDR", without restarts); the others stay at `peak`.
 
     Args:
         step: counted from 0, over all epochs.
         steps: of the whole run.
-        peak: the largest learning rate; for `plateau` already times `plateau_factor`.
+        peak: the largest learning rate; for `plateau` already multiplied by `plateau_factor`.
         warmup: share of `steps` in which it rises, 0 to below 1.
         scheduler: name of the schedule.
     """
@@ -82,10 +73,10 @@ def learning_rate(
 
 
 def plateau_factor(losses: Sequence[float]) -> float:
-    """What the learning rate is multiplied with after epochs of these validation losses.
+    """The factor for the learning rate after epochs of these validation losses.
 
-    Halved whenever the loss has not fallen for more than `PLATEAU_PATIENCE` epochs: torch's `ReduceLROnPlateau` with
-    `PLATEAU_FACTOR`, without its state.
+    It is halved when the loss has not fallen for more than `PLATEAU_PATIENCE` epochs, as in torch's
+    `ReduceLROnPlateau`, but without a state.
     """
     factor, lowest, bad = 1.0, math.inf, 0
     for loss in losses:
@@ -101,16 +92,15 @@ def plateau_factor(losses: Sequence[float]) -> float:
 class WeightAverage:
     """Exponential moving average of weights and of BatchNorm's statistics (Polyak and Juditsky 1992).
 
-    It scores better than the weights of any one step.
-
-    The decay rises with the number of updates n, as (1 + n) / (10 + n), up to its final value: else a short run would
-    remember the weights that it began with. It never waits for the device.
+    It scores better than the weights of any single step. The decay rises with the number n of updates, as
+    (1 + n) / (10 + n), up to its final value, so that a short run forgets its starting weights. An update never waits
+    for the device.
 
     Attributes:
-        network: has the averages; in eval mode, of the same memory format as the one that learns.
+        network: has the averages, in eval mode and in the memory format of the trained network.
 
     Args:
-        learning: the network that learns, not compiled.
+        learning: the network that is trained, not compiled.
         decay: final share of the average that an update keeps, 0 to below 1.
     """
 
@@ -123,7 +113,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in what the network has learned in a step."""
+        """Add the weights after a step."""
         self._updates += 1
         decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
         mine, theirs = zip(*self._averaged, strict=True)
@@ -132,7 +122,7 @@ class WeightAverage:
             average.copy_(count)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next update depends on; its tensors are the live ones."""
+        """Give the state on which the next update depends. Its tensors are not copies."""
         return {"network": self.network.state_dict(), "updates": self._updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -142,5 +132,5 @@ class WeightAverage:
 
 
 def _tensors(network: nn.Module) -> list[torch.Tensor]:
-    # Parameters themselves, not the detached ones of a state_dict: whoever replaces their memory is followed.
+    # The parameters themselves, not a state_dict's detached ones, which miss it when their memory is replaced.
     return [*network.parameters(), *network.buffers()]

@@ -1,8 +1,6 @@
-"""What all pictures share. Matplotlib through its object API: no window, no global state; loaded when first used.
+"""Pictures of runs and evaluations: curves, confusion matrix, sample predictions.
 
-The pictures of runs and evaluations: curves, confusion matrix and sample predictions.
-
-What a network makes of some validation images, to be looked at.
+Matplotlib is used through its object API, without a window and without global state, and loaded when first used.
 """
 
 from __future__ import annotations
@@ -14,49 +12,21 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
-
-from loader.loader import Loader
-from model.base import SegmentationNetwork
-from model.metrics import Scores, count_pixels
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from train.result import EpochResult
+
+U8 = npt.NDArray[np.uint8]
+T = TypeVar("T")
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito 2008).
 BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"
 INK, GRID = "#333333", "#dddddd"
-DPI = 110
 
-
-def new_figure(width: float, height: float) -> Figure:
-    """Give an empty figure of so many inches."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a PNG, its folder included, and give its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
-
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    pass
-    from train.result import EpochResult
-
-U8 = npt.NDArray[np.uint8]
-
-HIT, MISSED, INVENTED = GREEN, ORANGE, SKY
-"""Colours of person pixels over a photo."""
+HIT, MISSED, INVENTED = GREEN, ORANGE, SKY  # person pixels over a photo
 
 _SCORES = (
     ("iou", "IoU", BLUE),
@@ -67,13 +37,39 @@ _SCORES = (
 )
 
 
-def plot_curves(results: Sequence[EpochResult], path: Path, *, loss: str = "") -> Path:
-    """Draw loss, and scores on the validation images, over the epochs; write a PNG and give its path.
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class SamplePrediction:
+    """A prediction: `image` (H, W, 3) uint8 RGB, `person` and `ignore` (H, W) bool, `probability` (H, W) float32."""
 
-    Args:
-        results: of the epochs, at least one.
-        path: of the PNG.
-        loss: what the loss is, for the title.
+    image_id: int
+    image: npt.NDArray[np.uint8]
+    person: npt.NDArray[np.bool_]
+    ignore: npt.NDArray[np.bool_]
+    probability: npt.NDArray[np.float32]
+    iou: float
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Give an empty figure; width and height are in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a PNG, make its folder if needed, and give its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def plot_curves(results: Sequence[EpochResult], path: Path, *, loss: str = "") -> Path:
+    """Draw the losses, and scores on the validation images, over at least one epoch; write a PNG and give its path.
+
+    `loss` is the name of the loss, for the title.
     """
     figure = new_figure(12, 4.6)
     left, right = figure.subplots(1, 2)
@@ -100,14 +96,10 @@ def plot_curves(results: Sequence[EpochResult], path: Path, *, loss: str = "") -
 
 
 def plot_metrics(results: Sequence[EpochResult], path: Path) -> Path:
-    """Draw each score on the validation images, learning rate and speed over the epochs, a panel each.
+    """Draw each validation score, learning rate and speed over at least one epoch; write a PNG and give its path.
 
-    A panel's scale is its own: what matters late in a run is the third digit. Dotted lines are the targets where they
+    Each panel has its own scale, because late in a run the third digit matters. Dotted lines are the targets where they
     are in reach; the dashed line is the epoch of the best IoU, whose values the titles give.
-
-    Args:
-        results: of the epochs, at least one.
-        path: of the PNG, which is given back.
     """
     from train.result import TARGETS  # which loads torch
 
@@ -144,7 +136,7 @@ def plot_metrics(results: Sequence[EpochResult], path: Path) -> Path:
 
 
 def _scale_score(axes: Axes, target: float | None) -> None:
-    """Leave no room above 1, and show the target once the scale reaches near it."""
+    """Limit the scale to 1, and show the target once the scale comes near it."""
     low, high = axes.get_ylim()
     if target is not None and high > target - 0.1:
         axes.axhline(target, color=INK, linewidth=0.8, linestyle=":")
@@ -173,13 +165,9 @@ def _style_epochs(axes: Axes) -> None:
 def plot_confusion(counts: Sequence[int], path: Path, *, title: str = "") -> Path:
     """Draw a 2 x 2 matrix: a row for each true class, a column for each predicted one; write a PNG and give its path.
 
-    Each cell says its pixels and its share of the row, and is the darker the larger that share is: one hue from light
-    to dark is read alike by everybody, in print too.
+    Each cell has its pixels and its share of the row, which decides how dark it is.
 
-    Args:
-        counts: pixels: true positive, false positive, false negative, true negative.
-        path: of the PNG.
-        title: above the matrix.
+    `counts` are pixels: true positive, false positive, false negative, true negative.
     """
     tp, fp, fn, tn = counts
     classes = ("person", "background")
@@ -211,7 +199,7 @@ def plot_confusion(counts: Sequence[int], path: Path, *, title: str = "") -> Pat
 def plot_samples(samples: Sequence[tuple[str, SamplePrediction]], path: Path) -> Path:
     """Draw a row for each sample: photo, truth, prediction, and both over the photo; write a PNG and give its path.
 
-    `samples` are pairs of a word for the row and its prediction, as `choose_samples` gives them.
+    `samples` are as `choose_samples` gives them.
     """
     from matplotlib.patches import Patch
 
@@ -256,7 +244,7 @@ def plot_samples(samples: Sequence[tuple[str, SamplePrediction]], path: Path) ->
 
 
 def _truth(sample: SamplePrediction) -> U8:
-    """White persons on black; gray where nothing counts."""
+    """The true mask: white persons on black, gray where pixels are ignored."""
     shade = np.where(sample.ignore, 128, np.where(sample.person, 255, 0)).astype(np.uint8)
     return np.repeat(shade[:, :, None], 3, axis=2)
 
@@ -276,60 +264,17 @@ def _overlay(sample: SamplePrediction) -> U8:
     return picture.clip(0, 255).round().astype(np.uint8)
 
 
-T = TypeVar("T")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class SamplePrediction:
-    """One image: `image` (S, S, 3) uint8 RGB, `person` and `ignore` (S, S) bool, `probability` (S, S) float32."""
-
-    image_id: int
-    image: npt.NDArray[np.uint8]
-    person: npt.NDArray[np.bool_]
-    ignore: npt.NDArray[np.bool_]
-    probability: npt.NDArray[np.float32]
-    iou: float
-
-
-@torch.no_grad()
-def predict_samples(network: SegmentationNetwork, loader: Loader, *, limit: int) -> list[SamplePrediction]:
-    """Predict the first `limit` images of a loader, from its present position on; fewer if the epoch ends before."""
-    network.eval()
-    found: list[SamplePrediction] = []
-    for batch in loader:
-        logits_N1HW = network(batch.image).float()
-        probability_NHW = logits_N1HW.sigmoid()[:, 0].cpu().numpy()
-        image_NHW3 = batch.image.permute(0, 2, 3, 1).cpu().numpy()
-        person_NHW, ignore_NHW = batch.person[:, 0].bool().cpu().numpy(), batch.ignore[:, 0].bool().cpu().numpy()
-        for row, sample in enumerate(batch.samples[: batch.valid].tolist()):
-            planes = (batch.person[row : row + 1], batch.ignore[row : row + 1])
-            counts: list[int] = count_pixels(logits_N1HW[row : row + 1], *planes).tolist()
-            found.append(
-                SamplePrediction(
-                    image_id=int(loader.reader.samples["image_id"][sample]),
-                    image=image_NHW3[row].copy(),  # the loader's buffers are used again
-                    person=person_NHW[row].copy(),
-                    ignore=ignore_NHW[row].copy(),
-                    probability=probability_NHW[row],
-                    iou=Scores.from_counts(*counts).iou,
-                )
-            )
-        if len(found) >= limit:
-            break
-    return found[:limit]
-
-
 def choose_samples(predictions: list[SamplePrediction]) -> list[tuple[str, SamplePrediction]]:
-    """Choose up to three of the worst, two about the median and three of the best by IoU, with those words.
+    """Choose from the images with a person as `pick` does, by IoU.
 
-    Images without a person come only when there is no other: their IoU is either 0 or 1 and shows nothing.
+    Without any, choose from all images: where there is no person, the IoU is 0 or 1 and shows nothing.
     """
     shown = [one for one in predictions if (one.person & ~one.ignore).any()] or predictions
     return pick(sorted(shown, key=lambda one: one.iou))
 
 
 def pick(ranked: Sequence[T]) -> list[tuple[str, T]]:
-    """Give the first three as worst, two about the median, the last three as best; all, if they are but eight."""
+    """Give the first three as "worst", two from the middle as "median", the last three as "best"; up to eight, all."""
     if len(ranked) <= 8:
         return [("", one) for one in ranked]
     middle = len(ranked) // 2

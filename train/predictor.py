@@ -1,106 +1,102 @@
-"""A trained network at work: where it runs, in which precision, and what it answers.
+"""A trained network that is ready to predict, and its predictions for the images of a cache.
 
-Tensor suffixes: N images, 3 RGB, 1 logit, S side.
+Tensor suffixes: N images, 3 RGB, 1 logit or plane, S side, H and W pixels.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from cache.choices import Device, Fit, Precision
+from cache.index import Rejection
 from cache.messages import message
+from loader.batch import Batch
 from model.base import SegmentationNetwork
+from model.loss import Loss
+from model.metrics import Scores, count_pixels
 from train.checkpoint import load_network
 from train.config import TrainConfig
 from train.hardware import Hardware, HardwareError, check_hardware, read_hardware
+from train.plots import SamplePrediction
 from train.step import DTYPES
 
+if TYPE_CHECKING:
+    from loader.loader import Loader
 
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Predictor:
-    """A network, and the precision in which it predicts."""
+    """A network, ready to predict; `load_predictor` gives one.
 
-    def __init__(self, network: SegmentationNetwork, precision: Precision, device: Device) -> None:
-        self.network, self.device = network.eval(), device
-        self._dtype, self._narrow = DTYPES[precision], precision != "fp32"
+    Attributes:
+        network: in eval mode, on the device and in the memory format in which it was trained.
+        device: on which it predicts.
+        precision: in which it predicts.
+        config: of the run that trained it.
+        side, fit: of the cache that it was trained on; the side in pixels.
+        notes: a line if the precision is neither training's nor the one asked for.
+    """
+
+    network: SegmentationNetwork
+    device: Device
+    precision: Precision
+    config: TrainConfig
+    side: int
+    fit: Fit
+    notes: tuple[str, ...] = ()
 
     @torch.no_grad()
     def __call__(self, image_N3SS: Tensor) -> Tensor:
         """Give `logits_N1SS` (float32) of uint8 RGB images, both on the device."""
-        with torch.autocast(self.device, dtype=self._dtype, enabled=self._narrow):
+        with torch.autocast(self.device, dtype=DTYPES[self.precision], enabled=self.precision != "fp32"):
             logits_N1SS: Tensor = self.network(image_N3SS)
         return logits_N1SS.float()
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Trained:
-    """A checkpoint, ready to predict.
-
-    Attributes:
-        predictor: its network, on its device and in its memory format.
-        config: of the run that trained it.
-        side, fit: of the cache that it was trained on; the side in pixels.
-        precision: in which it predicts.
-        notes: a line if that is neither what was wanted nor training's.
-    """
-
-    predictor: Predictor
-    config: TrainConfig
-    side: int
-    fit: Fit
-    precision: Precision
-    notes: tuple[str, ...]
-
-
-def load_predictor(path: Path, wanted: Device | None, precision: Precision | None) -> Trained:
+def load_predictor(path: Path, wanted: Device | None, precision: Precision | None) -> Predictor:
     """Load a checkpoint to predict with.
 
     Args:
         path: of the checkpoint.
-        wanted: device; None: a GPU if there is one.
-        precision: of the convolutions; None: training's, if the device can do it.
+        wanted: the device; None takes a GPU if there is one.
+        precision: of the convolutions; None takes training's if the device supports it.
 
     Raises:
         CheckpointError: see `load_network`.
-        HardwareError: the device or the precision that was asked for is not to be had.
+        HardwareError: the device or the precision that was asked for is not available.
     """
     hardware = read_hardware()
-    device = choose_device(wanted, hardware)
+    if wanted == "cuda" and hardware.gpu is None:
+        raise HardwareError("device=cuda wants a CUDA device and this machine offers none; use --device cpu")
+    device = wanted or ("cuda" if hardware.gpu else "cpu")
     network, saved = load_network(path, device=device)
     if not saved.config.channels_last:
         network.set_memory_format(torch.contiguous_format)
-    chosen, notes = choose_precision(precision, saved.config, device, hardware)
-    return Trained(
-        predictor=Predictor(network, chosen, device),
+    chosen, notes = _choose_precision(precision, saved.config, device, hardware)
+    return Predictor(
+        network=network.eval(),
+        device=device,
+        precision=chosen,
         config=saved.config,
         side=saved.side,
         fit=saved.fit,
-        precision=chosen,
         notes=notes,
     )
 
 
-def choose_device(wanted: Device | None, hardware: Hardware) -> Device:
-    """The device to predict on: the one that is wanted, else a GPU if there is one.
-
-    Raises:
-        HardwareError: a GPU is wanted and there is none; nothing is put in its place.
-    """
-    if wanted == "cuda" and hardware.gpu is None:
-        raise HardwareError("device=cuda wants a CUDA device and this machine offers none; use --device cpu")
-    return wanted or ("cuda" if hardware.gpu else "cpu")
-
-
-def choose_precision(
+def _choose_precision(
     wanted: Precision | None, trained: TrainConfig, device: Device, hardware: Hardware
 ) -> tuple[Precision, tuple[str, ...]]:
-    """The precision to predict in, and a line if it is neither the one that is wanted nor training's.
+    """The precision to predict in, and a line if it is neither the one asked for nor training's.
 
     Raises:
-        HardwareError: the device cannot do what is wanted, or has no code in this torch.
+        HardwareError: the device does not support the one asked for, or this torch has no code for the device.
     """
     precision = wanted or trained.precision
     if device == "cpu" and precision == "bf16" and not wanted and not hardware.cpu_bf16:
@@ -111,11 +107,116 @@ def choose_precision(
         if wanted:
             raise
         check_hardware(hardware, device=device, precision="fp32", profile=trained.profile)
-        return "fp32", (
-            message(
-                "trained in {precision}, run in fp32: the {device} of this machine has no {precision}",
-                precision=precision,
-                device=device,
-            ),
+        note = message(
+            "trained in {precision}, run in fp32: the {device} of this machine has no {precision}",
+            precision=precision,
+            device=device,
         )
+        return "fp32", (note,)
     return precision, ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Predicted:
+    """An image, its true planes and its prediction, of one size. The tensors are valid until the next batch is taken.
+
+    Attributes:
+        number: of the sample in the cache, or of the row in the annotations.
+        image: `(3, H, W)` uint8 RGB.
+        person, ignore: `(1, 1, H, W)` uint8 0/1.
+        predicted: `(1, 1, H, W)` bool: where the probability is above a half.
+        probability: `(1, 1, H, W)` float32.
+    """
+
+    number: int
+    image_id: int
+    image: Tensor
+    person: Tensor
+    ignore: Tensor
+    predicted: Tensor
+    probability: Tensor
+
+    def sample(self) -> SamplePrediction:
+        """A copy for a picture."""
+        counts: list[int] = count_pixels(self.predicted, self.person, self.ignore).tolist()
+        return SamplePrediction(
+            image_id=self.image_id,
+            image=self.image.permute(1, 2, 0).cpu().numpy().copy(),
+            person=self.person[0, 0].bool().cpu().numpy(),
+            ignore=self.ignore[0, 0].bool().cpu().numpy(),
+            probability=self.probability[0, 0].cpu().numpy().copy(),
+            iou=Scores.from_counts(*counts).iou,
+        )
+
+
+class CacheImages:
+    """The images of a cache's split at its side, and their predictions.
+
+    Attributes:
+        loss: mean over the images of the latest pass, or None.
+        rejections: images that the latest pass could not read.
+
+    Args:
+        loader: in the cache's order and not augmented, its last batch filled up; it skips bad records.
+        predictor: on the loader's device.
+    """
+
+    size: Literal["cache"] = "cache"
+
+    def __init__(self, loader: Loader, predictor: Predictor, loss: Loss) -> None:
+        self.loss: float | None = None
+        self.rejections: Sequence[Rejection] = ()
+        self.device = predictor.device
+        self._loader, self._predictor, self._loss = loader, predictor, loss
+
+    def __len__(self) -> int:
+        """The number of images, including those that cannot be read."""
+        return len(self._loader.reader)
+
+    def batches(self) -> Iterator[list[Predicted]]:
+        """Pass over all images that can be read, a batch at a time."""
+        loss_sum = torch.zeros((), dtype=torch.float64, device=self._predictor.device)
+        images = 0
+        self._loader.load_state_dict({"epoch": 0, "consumed": 0})
+        for batch in self._loader:
+            logits_N1SS = self._predictor(batch.image)
+            predicted = self._split(batch, logits_N1SS)
+            # A mean over pixels, weighted as in training, so that a filled-up batch counts for less.
+            loss_sum += self._loss(logits_N1SS, batch.person, batch.ignore) * len(predicted)
+            images += len(predicted)
+            yield predicted
+        self.loss = float(loss_sum) / images if images else None
+        self.rejections = [
+            Rejection(
+                split=bad.split,
+                image_id=bad.image_id,
+                file_name=message("sample {sample}", sample=bad.sample),
+                reason=bad.reason,
+            )
+            for bad in self._loader.bad_records
+        ]
+
+    def one(self, number: int) -> Predicted:
+        """Predict a single image that can be read."""
+        batch_size = self._loader.config.batch_size
+        self._loader.load_state_dict({"epoch": 0, "consumed": number // batch_size * batch_size})
+        batch = next(iter(self._loader))
+        return next(one for one in self._split(batch, self._predictor(batch.image)) if one.number == number)
+
+    def _split(self, batch: Batch, logits_N1SS: Tensor) -> list[Predicted]:
+        bad = {record.sample for record in batch.skipped}
+        # By the logits, as in training: the sigmoid of the smallest ones is a half.
+        predicted_N1SS, probability_N1SS = logits_N1SS > 0, logits_N1SS.sigmoid()
+        return [
+            Predicted(
+                number=sample,
+                image_id=int(self._loader.reader.samples["image_id"][sample]),
+                image=batch.image[row],
+                person=batch.person[row : row + 1],
+                ignore=batch.ignore[row : row + 1],
+                predicted=predicted_N1SS[row : row + 1],
+                probability=probability_N1SS[row : row + 1],
+            )
+            for row, sample in enumerate(batch.samples[: batch.valid].tolist())
+            if sample not in bad
+        ]

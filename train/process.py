@@ -1,14 +1,13 @@
-"""What a run sets in its process: how it is stopped, which kernels torch takes, and what its allocator keeps."""
+"""What a run sets in its process: signal handlers, the kernels that torch uses, and the memory allocator."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import torch
@@ -18,23 +17,20 @@ from train.ranks import ALONE, Ranks
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 LAUNCHER_VARIABLE = "TORCHELASTIC_RUN_ID"
-"""Set in the processes that `torchrun` has started."""
+"""Set in processes that `torchrun` has started."""
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
-_KEEP = 1 << 30
-_PAD = 1 << 27
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of <malloc.h>
 
 
 class StopRequest:
-    """Whether to stop, the same on all ranks.
+    """Whether a run should stop, agreed among its ranks.
 
-    A rank is asked to by a signal, or by the end of the `torchrun` that started it: were that killed, nobody
-    would stop the ranks.
+    A rank is asked to stop by a signal, or by the end of the `torchrun` that started it, which may have been killed.
 
     Args:
-        asked: is set when this process is asked to.
+        asked: is set when this process is asked to stop.
         ranks: of the run.
-        device: on which they speak to each other.
+        device: on which they communicate.
     """
 
     def __init__(self, asked: threading.Event, ranks: Ranks = ALONE, device: str = "cpu") -> None:
@@ -44,11 +40,11 @@ class StopRequest:
 
     @property
     def agreed(self) -> bool:
-        """What was agreed on last. One process alone always agrees with itself."""
+        """The latest agreement; of a single process, whether it is asked to stop now."""
         return self._asked_here() if self._ranks.world == 1 else self._agreed
 
     def agree(self) -> bool:
-        """Stop all ranks if one is asked to. All must call it, at the same place."""
+        """Agree to stop if any rank is asked to. All ranks must call this at the same point."""
         self._agreed = self._ranks.any(self._asked_here(), self._device)
         return self._agreed
 
@@ -58,18 +54,18 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """Give an event that the first Ctrl-C or SIGTERM sets instead of ending the program at once.
+    """Give an event that the first Ctrl-C or SIGTERM sets instead of ending the program.
 
-    A second one acts as usual. One that is ignored, as Ctrl-C is in a program that a script started in the background,
-    stays so. Outside the main thread, where Python takes no signals, the event just stays unset.
+    A second one acts as usual. A signal that is ignored stays ignored, as Ctrl-C in a program that a script started in
+    the background. Outside the main thread, where Python handles no signals, the event is never set.
     """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    # None stands for a handler that was not set from Python: it could not be put back.
-    before = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    # None stands for a handler that was not set from Python, which could not be put back.
+    before = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
 
     def ask(number: int, _frame: FrameType | None) -> None:
         asked.set()
@@ -86,18 +82,17 @@ def stop_requests() -> Iterator[threading.Event]:
 
 @contextmanager
 def kernels(*, deterministic: bool) -> Iterator[None]:
-    """Within the block, take kernels that give the same bits each time, or those that cuDNN finds the fastest.
+    """Within the block, use kernels that repeat bit for bit, or those that cuDNN finds to be the fastest.
 
-    The switches are torch's own, for the whole process; afterwards they are as they were.
-
-    See https://docs.pytorch.org/docs/stable/notes/randomness.html
+    Afterwards torch's switches, which are of the whole process, are as before. See
+    https://docs.pytorch.org/docs/stable/notes/randomness.html
     """
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    deterministic = deterministic or before[0]  # who has asked for it already is not contradicted
+    deterministic = deterministic or before[0]  # the caller may have asked for it already
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
     torch.use_deterministic_algorithms(deterministic)
-    torch.backends.cudnn.benchmark = not deterministic  # shapes never change, so looking for the fastest pays
+    torch.backends.cudnn.benchmark = not deterministic  # shapes never change, so the search pays
     try:
         yield
     finally:
@@ -116,18 +111,14 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def keep_freed_memory() -> bool:
-    """Tell glibc's allocator to keep what is freed instead of giving it back to the kernel; returns whether it could.
+def keep_freed_memory() -> None:
+    """Make glibc's allocator keep freed memory instead of giving it back to the kernel.
 
-    A step on the CPU allocates and frees the same activations over and over. By default each block of some size is
-    mapped anew and its pages are zeroed by the kernel at first touch: a fifth of a step of a small network, measured.
-    The process keeps its peak memory until it ends. See mallopt(3).
+    Each step on the CPU allocates and frees the same activations. By default large blocks are mapped anew, and the
+    kernel zeroes their pages at first touch: a fifth of a step of a small network, measured. The process keeps its peak
+    memory until it ends. See mallopt(3).
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
+    with suppress(OSError, AttributeError):  # another libc has no mallopt
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another libc
-        return False
-    settings = ((_M_MMAP_THRESHOLD, _KEEP), (_M_TRIM_THRESHOLD, _KEEP), (_M_TOP_PAD, _PAD))
-    return all(mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in settings)
+        for name, value in ((_M_MMAP_THRESHOLD, 1 << 30), (_M_TRIM_THRESHOLD, 1 << 30), (_M_TOP_PAD, 1 << 27)):
+            mallopt(ctypes.c_int(name), ctypes.c_int(value))

@@ -1,6 +1,6 @@
-"""Settings by hardware: a named function each. Batch, side and threads are those of the guide's table.
+"""Profiles: the settings that suit each kind of hardware. Batch size, side and threads are those of the guide's table.
 
-Nothing here asks for the hardware but `cpu` and `auto`: the others only say what their card wants.
+Only `cpu` and `auto` inspect this machine.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from cache.choices import Backend, Device, Precision
+from cache.choices import Backend, Device, Level, Precision
 from cache.messages import message
 from model.network import NetworkConfig
 from train.config import TrainConfig
@@ -28,15 +28,12 @@ from train.hardware import (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Profile:
-    """What suits one kind of hardware.
+    """Settings for one kind of hardware, by the names in `train.config.SETTINGS`.
 
     Attributes:
         name: as `--profile` takes it.
-        network: which network, and how wide.
-        batch_size: images in a step.
         side: pixels of the cache to build for it.
-        precision, channels_last, compile, loader, threads, device: as in `TrainConfig`.
-        reasons: why, one line a field.
+        reasons: why a field has its value, a line for each.
     """
 
     name: str
@@ -49,6 +46,7 @@ class Profile:
     loader: Backend
     threads: int
     device: Device
+    augment: Level = "light"
     reasons: Mapping[str, str]
 
 
@@ -143,12 +141,17 @@ def a100() -> Profile:
 
 
 def _like(profile: Profile, name: str, reason: str, **changes: Any) -> Profile:
-    """A variant of a profile, and the reason for its network at its batch size."""
-    return dataclasses.replace(profile, name=name, reasons={**profile.reasons, "network": reason}, **changes)
+    """A variant of a profile, with the reason for its network at its batch size."""
+    return _because(profile, "network", reason, name=name, **changes)
+
+
+def _because(profile: Profile, field: str, reason: str, **changes: Any) -> Profile:
+    """A variant of a profile, with the reason for one of its fields."""
+    return dataclasses.replace(profile, reasons={**profile.reasons, field: reason}, **changes)
 
 
 def cpu(hardware: Hardware | None = None) -> Profile:
-    """No GPU; `hardware` says whether the processor multiplies bf16, by default this machine's."""
+    """No GPU. `hardware`, by default this machine, says whether the processor multiplies bf16."""
     narrow = (hardware or read_hardware()).cpu_bf16
     return Profile(
         name="cpu",
@@ -177,37 +180,31 @@ def cpu(hardware: Hardware | None = None) -> Profile:
 
 
 def auto(hardware: Hardware | None = None) -> Profile:
-    """The profile nearest to `hardware`, by default this machine's: by capability, then by memory.
+    """The profile nearest to `hardware`, by default this machine: by capability, then by memory.
 
     Raises:
         HardwareError: the GPU is older than Pascal.
     """
     hardware = hardware or read_hardware()
     if hardware.gpu is None:
-        return _because(cpu(hardware), message("there is no CUDA device"))
+        return _because(cpu(hardware), "name", message("nearest: {reason}", reason=message("there is no CUDA device")))
     gpu, nearest = hardware.gpu, _nearest(hardware.gpu)
     described = message("{name} is {sm} with {gibibytes:.0f} GiB", name=gpu.name, sm=gpu.sm, gibibytes=gpu.gibibytes)
     if FP16_CAPABILITY <= gpu.capability < BF16_CAPABILITY:
-        nearest = dataclasses.replace(
-            nearest,
-            precision="fp16",
-            reasons={
-                **nearest.reasons,
-                "precision": message("tensor cores of {sm} take fp16, not bf16; loss is scaled", sm=gpu.sm),
-            },
-        )
-    room = gpu.memory / (_MEMORY[nearest.name] * 2**30)
-    if room < 0.9:  # the name on the box counts a GiB more than the driver gives
-        batch_size = max(4, int(nearest.batch_size * room) // 4 * 4)
+        reason = message("tensor cores of {sm} take fp16, not bf16; loss is scaled", sm=gpu.sm)
+        nearest = _because(nearest, "precision", reason, precision="fp16")
+    share = gpu.gibibytes / _MEMORY[nearest.name]
+    if share < 0.9:  # the name on the box counts a GiB more than the driver gives
+        batch_size = max(4, int(nearest.batch_size * share) // 4 * 4)
         reason = message(
             "{batch_size} of {name} scaled to this card's memory", batch_size=nearest.batch_size, name=nearest.name
         )
-        nearest = dataclasses.replace(nearest, batch_size=batch_size, reasons={**nearest.reasons, "batch_size": reason})
-    return _because(nearest, described)
+        nearest = _because(nearest, "batch_size", reason, batch_size=batch_size)
+    return _because(nearest, "name", message("nearest: {reason}", reason=described))
 
 
 _MEMORY = {"h200": 141, "h100": 80, "a100": 80, "rtx4090": 24, "rtx3080": 10, "gtx1080": 8, "gtx1060": 6}
-"""GB of the card that each profile was made for."""
+"""GiB of the card that each profile was made for."""
 
 
 def _nearest(gpu: Gpu) -> Profile:
@@ -226,12 +223,6 @@ def _nearest(gpu: Gpu) -> Profile:
     return rtx4090() if gpu.gibibytes >= 20 else rtx3080()
 
 
-def _because(profile: Profile, reason: str) -> Profile:
-    return dataclasses.replace(
-        profile, reasons={**profile.reasons, "name": message("nearest: {reason}", reason=reason)}
-    )
-
-
 PROFILES: Mapping[str, Callable[[], Profile]] = {
     each.__name__: each for each in (rtx4090, rtx3080, gtx1080, gtx1060, cpu, a100, h100, h200, auto)
 }
@@ -242,7 +233,7 @@ def profile(name: str) -> Profile:
     """Give a profile by its name.
 
     Raises:
-        HardwareError: the name is not known; the message lists those that are.
+        HardwareError: the name is not known.
     """
     if name not in PROFILES:
         raise HardwareError(
@@ -259,9 +250,9 @@ def from_profile(profile: Profile, *, cache: PurePath, out: Path, **changes: Any
 
 
 def adapt(config: TrainConfig, hardware: Hardware) -> tuple[TrainConfig, tuple[str, ...]]:
-    """Give what can run here of `config`, and a line for each change.
+    """Give the configuration as it can run on this hardware, and a line for each change.
 
-    Only `compile` is ever changed, where there is no C++ compiler: the run is then slower, and nothing else.
+    Only `compile` is ever changed, where there is no C++ compiler: the run is then slower.
 
     Raises:
         HardwareError: see `train.hardware.check_hardware`.

@@ -1,4 +1,4 @@
-"""The processes of a run on several GPUs, as `torchrun` starts them: one a GPU, each a rank."""
+"""The ranks of a run on several GPUs: processes that `torchrun` starts, one per GPU."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
 TIMEOUT = timedelta(minutes=10)
-"""How long ranks wait for one that says nothing, as when it compiles, or fetches from a store that has trouble."""
+"""How long ranks wait for another one, which may be compiling, or fetching from a slow store."""
 
 FAILURE = "maskcache/failure"
-"""Where ranks leave in torchrun's store why the run ends; the first one that does is the one that is heard."""
+"""Key in torchrun's store for the reason why the run ends; the first reason is kept."""
 
 Value = TypeVar("Value")
 
@@ -33,7 +33,7 @@ class RankError(UserError):
 
 
 class RankLostError(UserError):
-    """Another rank has gone without a word."""
+    """Another rank has ended without giving a reason."""
 
 
 class ReportedElsewhereError(UserError):
@@ -46,9 +46,9 @@ class Ranks:
 
     Attributes:
         rank: its number. Number 0 writes files and reports progress.
-        world: how many there are.
-        local: its number on this machine: that of its GPU.
-        machine: the number of its machine.
+        world: the number of processes.
+        local: its number on this machine, which is that of its GPU.
+        machine: the number of this machine.
     """
 
     rank: int = 0
@@ -58,7 +58,7 @@ class Ranks:
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] = os.environ) -> Ranks:
-        """As `torchrun` says it in environment variables; alone without it."""
+        """Read the environment variables of `torchrun`; without them, this process is alone."""
         names = {"rank": "RANK", "world": "WORLD_SIZE", "local": "LOCAL_RANK", "machine": "GROUP_RANK"}
         return cls(**{field: int(environment[name]) for field, name in names.items() if name in environment})
 
@@ -69,27 +69,27 @@ class Ranks:
 
     @contextmanager
     def joined(self, device: str) -> Iterator[None]:
-        """Within the block, ranks can speak to each other, and `cuda` is this rank's GPU.
+        """Within the block, ranks can communicate, and `cuda` is this rank's GPU.
 
-        An error of one rank ends all of them: on each machine one rank tells it.
+        An error of one rank ends all of them, and one rank of each machine reports it.
 
         Raises:
             HardwareError: this machine has fewer GPUs than ranks.
-            RankError: instead of a `ValueError` or `OSError` in the block, and when another rank has gone.
-            ReportedElsewhereError: instead of them, if another rank of this machine reports the error.
+            RankError: instead of a `ValueError` or `OSError` in the block, and when another rank has ended.
+            ReportedElsewhereError: instead of these, if another rank of this machine reports the error.
         """
         if self.world == 1:
             yield
             return
         if device == "cuda":
-            if self.local >= torch.cuda.device_count():
+            if self.local >= (gpus := torch.cuda.device_count()):
                 raise HardwareError(
-                    "rank {rank} wants GPU {local} and this machine has {device_count}; use torchrun "
-                    "--nproc-per-node {maximum}",
+                    "rank {rank} wants GPU {local} and this machine has {gpus}; use torchrun --nproc-per-node "
+                    "{maximum}",
                     rank=self.rank,
                     local=self.local,
-                    device_count=torch.cuda.device_count(),
-                    maximum=max(1, torch.cuda.device_count()),
+                    gpus=gpus,
+                    maximum=max(1, gpus),
                 )
             torch.cuda.set_device(self.local)
         backend = "nccl" if device == "cuda" else "gloo"
@@ -98,7 +98,7 @@ class Ranks:
             distributed.init_process_group(backend, store=store, rank=self.rank, world_size=self.world, timeout=TIMEOUT)
         try:
             yield
-            self.wait()  # who leaves early takes away what others may still be reading
+            self.wait()  # others may still be reading from this rank
         except Exception as error:
             reported = self._report(store, error)
             if isinstance(error, ValueError | OSError):
@@ -108,22 +108,22 @@ class Ranks:
             distributed.destroy_process_group()
 
     def _report(self, store: Store, error: Exception) -> ValueError:
-        """Leave to the others why this rank ends; give the error that is to say so here."""
+        """Leave the reason why this rank ends to the others; give the error to raise here."""
         reason = message("rank {rank} of {world}: {error}", rank=self.rank, world=self.world, error=error)
         lost = isinstance(error, RankLostError)
         with suppress(RuntimeError):  # the store is gone when torchrun is
-            heard = store.compare_set(FAILURE, "", reason).decode()
-            # The first rank of each machine that gets here tells what was said first.
+            first_reason = store.compare_set(FAILURE, "", reason).decode()
+            # The first rank of each machine to come here reports the first reason.
             if store.compare_set(f"{FAILURE}/{self.machine}", "", str(self.rank)) != str(self.rank).encode():
-                return ReportedElsewhereError(heard)
-            reason = heard if lost else reason
+                return ReportedElsewhereError(first_reason)
+            reason = first_reason if lost else reason
         return RankError(reason)
 
     def average(self, gradients: Sequence[Tensor]) -> None:
-        """Replace gradients by their means over all ranks: data parallelism, in one message after the backward pass.
+        """Replace gradients by their means over all ranks, in one message after the backward pass.
 
-        `DistributedDataParallel` sends them while that pass is under way. But a compiled one gives all of them at its
-        end, and its reducer can hang a process that ends the group before it is gone.
+        `DistributedDataParallel` sends them during that pass. But a compiled pass gives all of them at its end, and the
+        reducer can hang a process that ends the group.
         """
         if self.world > 1:
             flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
@@ -142,7 +142,7 @@ class Ranks:
                     distributed.all_reduce(tensor)
 
     def any(self, flag: bool, device: str) -> bool:
-        """Whether it is true on any rank. All must ask."""
+        """Whether the flag is set on any rank. All ranks must call this."""
         if self.world == 1:
             return flag
         count = torch.tensor(int(flag), device=device)
@@ -154,19 +154,19 @@ class Ranks:
         """Give all ranks the tensors of rank 0."""
         if self.world > 1:
             for tensor in tensors:
-                flat = tensor.detach().contiguous()  # what is sent must be, and the weights may be channels_last
+                flat = tensor.detach().contiguous()  # as broadcasting needs; the weights may be channels_last
                 with _lost_ranks():
                     distributed.broadcast(flat, 0)
                 tensor.detach().copy_(flat)
 
     def wait(self) -> None:
-        """Until all ranks are here."""
+        """Wait until all ranks are here."""
         if self.world > 1:
             with _lost_ranks():
                 distributed.barrier()
 
     def from_first(self, make: Callable[[], Value]) -> Value:
-        """What rank 0 makes, on all ranks; its `ValueError` as well."""
+        """Give the value that rank 0 makes, or raise its `ValueError`, on all ranks."""
         if self.world == 1:
             return make()
         shared: list[Value | ValueError | None] = [None]
@@ -183,22 +183,17 @@ class Ranks:
 
 
 ALONE = Ranks()
-"""One process."""
 
 
 @contextmanager
 def _lost_ranks() -> Iterator[None]:
-    """What the library says when another rank is gone, as an error of ours.
-
-    Raises:
-        RankLostError: instead of a `RuntimeError` in the block.
-    """
+    """Raise a `RankLostError` instead of a `RuntimeError` in the block, which means that another rank has ended."""
     try:
         yield
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0].partition(". ")[0].rstrip(".")
         raise RankLostError(
-            "another rank has ended without a word, or its machine has ({reason}); see what torchrun says "
-            "below, then go on with the same command and --resume",
+            "another rank has ended without a word, or its machine has ({reason}); see what torchrun says below, then "
+            "go on with the same command and --resume",
             reason=reason,
         ) from error

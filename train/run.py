@@ -1,9 +1,10 @@
-"""A training run that is under way: how it is opened, how far it has come, and how it is saved."""
+"""A training run that is under way: how it is opened, with which batch size, how it is saved and resumed."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import gc
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -14,9 +15,7 @@ from loader.bad_records import BadRecord
 from loader.loader import Loader, open_loader
 from model.base import check_side
 from model.encoder_unet import EncoderUNet, start_encoder
-from model.loss import LOSSES
 from model.metrics import boundary_tolerance
-from train.batch_size import search_batch_size
 from train.checkpoint import (
     Checkpoint,
     Continuation,
@@ -30,11 +29,13 @@ from train.checkpoint import (
 )
 from train.config import TrainConfig, TrainConfigError
 from train.folder import RunFolder
+from train.hardware import HardwareError, describe, read_hardware
 from train.optimizer import WeightAverage
-from train.process import StopRequest, kernels, stop_requests
-from train.ranks import Ranks
+from train.process import StopRequest, keep_freed_memory, kernels, stop_requests
+from train.profiles import adapt
+from train.ranks import ALONE, Ranks
 from train.result import EpochResult, best_epoch
-from train.step import EvalStep, TrainStep, make_train_step, prepare_network
+from train.step import EvalStep, TrainStep, prepare_network
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -42,21 +43,21 @@ class Run:
     """A run that is under way; `open_run` gives one.
 
     Attributes:
-        config: as it runs.
-        notes: what is not as it was asked for, in words.
-        ranks: its processes. The first one writes.
-        folder: where it writes.
-        train, val: loaders.
-        step: trains.
-        evaluate: validates the same network, or the average of its weights.
-        stop: whether it is asked to stop.
-        base: what all of its checkpoints have in common.
+        config: as it runs on this machine.
+        notes: what differs from what was asked for, and other remarks, a line each.
+        environment: versions and devices.
+        ranks: its processes, of which the first one writes.
+        train, val: loaders of the two splits.
+        step: a training step.
+        evaluate: a validation step, of the same network or of the average of its weights.
+        base: what all checkpoints of the run have in common.
         results: of the epochs that are done.
         progress: within the epoch that follows these.
     """
 
     config: TrainConfig
     notes: tuple[str, ...]
+    environment: Mapping[str, str]
     ranks: Ranks
     folder: RunFolder
     train: Loader
@@ -70,21 +71,26 @@ class Run:
 
     @property
     def unfinished(self) -> bool:
-        """Whether there is another epoch to come: the last one is not done, and the score still rises."""
+        """Whether another epoch follows: the last one is not done, and the score has risen lately."""
         best, patience = best_epoch(self.results), self.config.patience
         stale = patience and best and len(self.results) - best.epoch >= patience
         return len(self.results) < self.config.epochs and not stale
 
     @property
+    def parameters(self) -> int:
+        """The number of the network's parameters."""
+        return sum(parameter.numel() for parameter in self.step.network.parameters())
+
+    @property
     def bad_records(self) -> tuple[BadRecord, ...]:
-        """Those that were left out so far."""
+        """The distinct ones that were left out so far."""
         return self.train.bad_records + self.val.bad_records
 
     def resume(self, saved: Checkpoint) -> None:
-        """Put the run back to where it was saved.
+        """Bring the run to the point where it was saved.
 
         Raises:
-            CheckpointError: it is another run's.
+            CheckpointError: the checkpoint is of another run.
         """
         continuation = check_resumable(self.folder.last_model, saved, self.config, self.base.fingerprint)
         self.step.load_state_dict({**continuation.step, "network": saved.network})
@@ -92,16 +98,13 @@ class Run:
         if self.ranks.first:
             restore_random_state(continuation.random)
         self.results, self.progress = list(saved.results), continuation.progress
-        if self.config.epochs > saved.config.epochs:
-            self.notes += (
-                message(
-                    "epochs raised from {epochs}: the learning rate follows the longer schedule",
-                    epochs=saved.config.epochs,
-                ),
-            )
+        before = saved.config.epochs
+        if self.config.epochs > before:
+            note = message("epochs raised from {epochs}: the learning rate follows the longer schedule", epochs=before)
+            self.notes += (note,)
 
     def save(self, progress: Progress) -> None:
-        """Write the checkpoint from which the run can be resumed, with the progress given."""
+        """Write the checkpoint from which the run can be resumed, with this progress. Only the first rank writes."""
         if not self.ranks.first:
             return
         state = self.step.state_dict()
@@ -115,9 +118,9 @@ class Run:
         save_checkpoint(self.folder.last_model, checkpoint)
 
     def save_stopped(self) -> None:
-        """Write it when all ranks have stopped within an epoch: with the means of what they have summed up.
+        """Write the checkpoint when all ranks have stopped within an epoch, with the means of their sums.
 
-        Checkpoints in between, which the first rank writes alone, have its own sums.
+        A checkpoint in between, which the first rank writes alone, has its own sums.
         """
         counts_4, world = self.step.counts_4, self.ranks.world
         sums = [self.progress.loss_sum, self.progress.skipped]
@@ -128,7 +131,7 @@ class Run:
         self.save(dataclasses.replace(self.progress, loss_sum=loss_sum, skipped=round(skipped)))
 
     def finish_epoch(self, result: EpochResult) -> None:
-        """Keep the result of an epoch, and its network if that is the best one so far."""
+        """Keep and save the result of an epoch, and its network if that is the best one so far."""
         self.results.append(result)
         self.progress = Progress(step=self.progress.step)
         self.step.counts_4.zero_()
@@ -143,23 +146,21 @@ class Run:
 
 
 @contextmanager
-def open_run(config: TrainConfig, notes: tuple[str, ...], *, resume: bool) -> Iterator[Run]:
+def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
     """Open loaders, network and steps, and close them at the end of the block; nothing is written below `config.out`.
 
-    Args:
-        config: as `train.profiles.adapt` gives it.
-        notes: of that.
-        resume: continue from the `last_model.pth` in `config.out`.
-
-    Raises:
-        what `train.loop.fit` raises.
+    With `resume`, the run continues from the `last_model.pth` in `config.out`. For errors see `train.loop.fit`.
     """
+    hardware = read_hardware()
+    config, notes = adapt(config, hardware)
+    if config.device == "cpu":
+        keep_freed_memory()
     ranks, folder = Ranks.from_env(), RunFolder(config.out)
     with ExitStack() as stack:
         stack.enter_context(kernels(deterministic=config.deterministic))
         stack.enter_context(ranks.joined(config.device))
         config = config.shared_out(ranks.rank, ranks.world)
-        # Only the first rank's machine needs to have the run's folder.
+        # Only the first rank's machine needs the run's folder.
         saved = ranks.from_first(lambda: load_checkpoint(folder.last_model)) if resume else None
         config, found = _find_batch_size(config, saved, ranks)
         notes += found
@@ -171,7 +172,7 @@ def open_run(config: TrainConfig, notes: tuple[str, ...], *, resume: bool) -> It
         network = prepare_network(config.network, channels_last=config.channels_last, device=config.device)
         check_side(network, train.side, name=message("the cache's side"))
         if isinstance(network, EncoderUNet) and not saved:
-            # The same weights on all ranks: they may have come over the network to the first one alone.
+            # Only the first rank downloads or reads the weights.
             started = start_encoder(network, config.encoder_weights) if ranks.first else ""
             ranks.share(network.encoder.state_dict().values())
             notes += (started,)
@@ -180,17 +181,16 @@ def open_run(config: TrainConfig, notes: tuple[str, ...], *, resume: bool) -> It
         run = Run(
             config=config,
             notes=notes,
+            environment=describe(hardware),
             ranks=ranks,
             folder=folder,
             train=train,
             val=val,
-            step=make_train_step(config, network, compile=backend, average=average, ranks=ranks),
+            step=TrainStep(config, network, compile=backend, average=average, ranks=ranks),
             evaluate=EvalStep(
+                config,
                 average.network if average else network,
-                precision=config.precision,
-                loss=LOSSES[config.loss],
                 compile=backend,
-                device=config.device,
                 tolerance=boundary_tolerance(train.side, train.side),
             ),
             stop=stop,
@@ -206,14 +206,13 @@ def open_run(config: TrainConfig, notes: tuple[str, ...], *, resume: bool) -> It
         if saved:
             run.resume(saved)
         if config.side not in (None, train.side):
-            run.notes += (
-                message(
-                    "the cache's side of {side} is used, not the {side2} of profile {profile}",
-                    side=train.side,
-                    side2=config.side,
-                    profile=config.profile,
-                ),
+            note = message(
+                "the cache's side of {side} is used, not the {usual} of profile {profile}",
+                side=train.side,
+                usual=config.side,
+                profile=config.profile,
             )
+            run.notes += (note,)
         run.notes += train.notes
         yield run
 
@@ -221,7 +220,7 @@ def open_run(config: TrainConfig, notes: tuple[str, ...], *, resume: bool) -> It
 def _find_batch_size(
     config: TrainConfig, saved: Checkpoint | None, ranks: Ranks
 ) -> tuple[TrainConfig, tuple[str, ...]]:
-    """The batch size that a GPU's memory can hold: the one that was found when a resumed run began."""
+    """Set the batch size that a GPU's memory can hold; of a resumed run, the one that was found when it began."""
     if saved:
         before, world = saved.config, ranks.world
         if (before.loader.world, before.images_per_update) == (world, config.images_per_update):
@@ -232,17 +231,84 @@ def _find_batch_size(
     return config, ()
 
 
+def search_batch_size(
+    config: TrainConfig, side: int, ranks: Ranks = ALONE, attempt: Callable[[TrainConfig, int], None] | None = None
+) -> tuple[TrainConfig, tuple[str, ...]]:
+    """Halve the batch and double the accumulation until a step fits; give that configuration, and a line on it.
+
+    Args:
+        config: of the run.
+        side: of the images, pixels.
+        ranks: of the run, as the batch has to fit on all of them.
+        attempt: does a step of a configuration at a side; by default `try_step`.
+
+    Raises:
+        HardwareError: not even one image fits.
+    """
+    found = config
+    while ranks.any(not _fits(found, side, attempt or try_step), config.device):
+        batch_size = found.loader.batch_size // 2
+        if not batch_size:
+            raise HardwareError(
+                "the GPU's memory cannot hold a step of one image at side {side}; use a narrower network (--width), or "
+                "a cache of a smaller side",
+                side=side,
+            )
+        loader = dataclasses.replace(found.loader, batch_size=batch_size)
+        found = dataclasses.replace(found, loader=loader, accumulation=2 * found.accumulation)
+    if found == config:
+        return config, ()
+    note = message(
+        "a step of {batch_size} images does not fit into the GPU's memory: batch_size={found} with "
+        "accumulation={accumulation}",
+        batch_size=config.loader.batch_size,
+        found=found.loader.batch_size,
+        accumulation=found.accumulation,
+    )
+    return found, (note,)
+
+
+def _fits(config: TrainConfig, side: int, attempt: Callable[[TrainConfig, int], None]) -> bool:
+    try:
+        attempt(config, side)
+        fits = True
+    except torch.OutOfMemoryError:
+        fits = False
+    # Not in the except clause: as long as the error is alive, it holds what was in memory when it came.
+    gc.collect()
+    if config.device == "cuda":
+        torch.cuda.empty_cache()
+    return fits
+
+
+def try_step(config: TrainConfig, side: int) -> None:
+    """Do two steps as a run of this configuration does, but eagerly, which takes the most memory.
+
+    Raises:
+        torch.OutOfMemoryError: there is not enough.
+    """
+    device, images = config.device, config.loader.batch_size
+    network = prepare_network(config.network, channels_last=config.channels_last, device=device)
+    step = TrainStep(config, network)
+    image_NHW3 = torch.zeros(images, side, side, 3, dtype=torch.uint8, device=device)
+    plane_N1HW = torch.zeros(images, 1, side, side, dtype=torch.uint8, device=device)
+    for _ in range(2):  # the first one allocates the optimizer's moments
+        step(image_NHW3.permute(0, 3, 1, 2), plane_N1HW, plane_N1HW, 1e-6)
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
 def _common_fingerprint(train: Loader, ranks: Ranks) -> str:
     """The cache's fingerprint.
 
     Raises:
-        TrainConfigError: this rank's cache is not that of the first one.
+        TrainConfigError: this rank's cache is not that of the first rank.
     """
     mine = train.reader.index.fingerprint
     if ranks.from_first(lambda: mine) != mine:
         raise TrainConfigError(
-            "{cache} is not the same cache as on rank 0 (another fingerprint); copy that one to this "
-            "machine, or train all ranks from one URL",
+            "{cache} is not the same cache as on rank 0 (another fingerprint); copy that one to this machine, or train "
+            "all ranks from one URL",
             cache=train.config.cache,
         )
     return mine

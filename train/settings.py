@@ -1,4 +1,4 @@
-"""The settings of a run, from a file, from single assignments and from flags; by our names and by the guide's."""
+"""Reads the settings of a run from a file, from assignments and from flags, by our names and by the guide's."""
 
 from __future__ import annotations
 
@@ -38,38 +38,36 @@ GUIDE: Mapping[str, str] = {
 """Other names of settings, most of them the guide's."""
 
 MIXED = "mixed_precision"
-"""Of the guide: true is the profile's 16-bit format, or bf16 where it has none; false is fp32."""
+"""A setting of the guide: true is the profile's 16-bit format, or bf16 where it has none; false is fp32."""
 
 PERSISTENT = "persistent_workers"
-"""Of the guide: threads live as long as their loader, so it is always true."""
+"""A setting of the guide that is always true: threads live as long as their loader."""
 
 _BOOLEANS = {**dict.fromkeys(("true", "yes", "on", "1"), True), **dict.fromkeys(("false", "no", "off", "0"), False)}
-"""All spellings of true and false, in small letters."""
 
 _SWITCHES = {MIXED, PERSISTENT} | {
     name for config in (TrainConfig, LoaderConfig) for name, kind in get_type_hints(config).items() if kind is bool
 }
-_TEXTS = ("cache", "out", "profile")
-"""Settings that are needed before there is a configuration."""
+_TEXTS = ("cache", "out", "profile")  # settings that are needed before there is a configuration
 
 _KNOWN = {*SETTINGS, MIXED, PERSISTENT}
 _OTHER_NAMES = {**GUIDE, **{path: name for name, path in SETTINGS.items()}, "network": "network.name"}
 
 
 def read_settings(file: Path | None, assignments: Iterable[str]) -> dict[str, Any]:
-    """Read a file, and `key=value` on top of it.
+    """Read a file, and assignments on top of it.
 
     Args:
         file: TOML, or the `config.json` of a run.
-        assignments: values are TOML (`1e-4`, `true`, `"text"`), or else text as it is. True and false may be spelled
-            in any usual way.
+        assignments: texts `name=value`. A value is TOML (`1e-4`, `true`, `"text"`) or else plain text. True and false
+            may be spelled in any usual way.
 
     Returns:
-        Values by the names in `train.config.SETTINGS`. A setting of the loader may be given by its place, too: as
-        `loader.threads`, or in a table `[loader]`.
+        Values by the names in `train.config.SETTINGS`. A setting of the loader may also be given as `loader.threads`,
+        or in a table `[loader]`.
 
     Raises:
-        TrainConfigError: the file is missing or malformed, a name is not known, or a place is no text.
+        TrainConfigError: the file is missing or malformed, a name is not known, or a path is no text.
     """
     settings = _named(_read_file(file), str(file)) if file else {}
     for assignment in assignments:
@@ -83,16 +81,10 @@ def read_settings(file: Path | None, assignments: Iterable[str]) -> dict[str, An
 
 
 def configure(profile: Profile, settings: Mapping[str, Any], *, cache: PurePath, out: Path) -> TrainConfig:
-    """Give the configuration of a profile, with settings on top.
-
-    Args:
-        profile: fills what is not set.
-        settings: as `read_settings` gives them.
-        cache: the cache's folder, or its `StorageUrl`.
-        out: the run's folder.
+    """Give the configuration of a profile, with settings on top, as `read_settings` gives them.
 
     Raises:
-        TrainConfigError: a value is of the wrong type or out of its limits, or the cache has not the side that is set.
+        TrainConfigError: a value is of the wrong type or out of its limits, or the cache has another side than is set.
     """
     settings = dict(settings)
     if not typed(PERSISTENT, settings.pop(PERSISTENT, True), bool):
@@ -105,37 +97,31 @@ def configure(profile: Profile, settings: Mapping[str, Any], *, cache: PurePath,
     if isinstance(settings.get("cache_size"), str):
         settings["cache_size"] = parse_size(settings["cache_size"])
     if (side := typed("side", settings.get("side"), int | None)) is not None:
-        _check_side(cache, side)
+        found = CacheIndex.load(cache).spec.side
+        if side != found:
+            raise TrainConfigError(
+                "side={side}, but {cache} has images of side {found}; make another cache: cli.py preprocess "
+                "--side {side} --out {cache}-{side}, or leave the side out",
+                side=side,
+                cache=cache,
+                found=found,
+            )
     return from_profile(profile, cache=cache, out=out).changed(**settings)
 
 
-def _check_side(cache: PurePath, side: int) -> None:
-    found = CacheIndex.load(cache).spec.side
-    if side != found:
-        raise TrainConfigError(
-            "side={side}, but {cache} has images of side {found}; make another cache: cli.py preprocess "
-            "--side {side} --out {cache}-{side}, or leave the side out",
-            side=side,
-            cache=cache,
-            found=found,
-        )
-
-
 def _read_file(path: Path) -> dict[str, Any]:
+    is_json = path.suffix == ".json"
     try:
         text = path.read_text(encoding="utf-8")
-        document: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        document: Any = json.loads(text) if is_json else tomllib.loads(text)
     except OSError as error:
-        raise TrainConfigError("cannot read {path}: {strerror}", path=path, strerror=system_reason(error)) from None
+        raise TrainConfigError("cannot read {path}: {reason}", path=path, reason=system_reason(error)) from None
     except ValueError as error:
-        raise TrainConfigError(
-            message("{path} is not JSON: {error}", path=path, error=error)
-            if path.suffix == ".json"
-            else message("{path} is not TOML: {error}", path=path, error=error)
-        ) from None
+        kind = "JSON" if is_json else "TOML"
+        raise TrainConfigError("{path} is not {kind}: {error}", path=path, kind=kind, error=error) from None
     if not isinstance(document, dict):
         raise TrainConfigError("{path} holds no settings by name", path=path)
-    if path.suffix == ".json":
+    if is_json:
         document.pop("side", None)  # its profile's, which the cache need not have had
     return _flat(document)
 
@@ -159,10 +145,10 @@ def _named(values: Mapping[str, Any], source: str) -> dict[str, Any]:
         if name not in _KNOWN:
             near = difflib.get_close_matches(given, [*_KNOWN, *GUIDE], n=1)
             raise TrainConfigError(
-                "{given!r} in {source} is no setting{value} All of them: {known}",
+                "{given!r} in {source} is no setting{hint} All of them: {known}",
                 given=given,
                 source=source,
-                value=(message("; is it {near}?", near=near[0]) if near else ""),
+                hint=message("; is it {near}?", near=near[0]) if near else ".",
                 known=", ".join(sorted(_KNOWN)),
             )
         if name in found:

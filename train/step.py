@@ -1,4 +1,4 @@
-"""One training step, one validation step. Tensor suffixes: N images, 3 RGB, 1 logit or plane, H and W pixels."""
+"""The training step and the validation step. Tensor suffixes: N images, 3 RGB, 1 logit or plane, H and W pixels."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cache.choices import Precision
 from model.base import SegmentationNetwork
-from model.loss import LOSSES, Loss
+from model.loss import LOSSES
 from model.metrics import count_boundary, count_pixels
 from model.network import NetworkConfig, build_network
 from train.config import TrainConfig
@@ -21,26 +20,22 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def prepare_network(config: NetworkConfig, *, channels_last: bool, device: str) -> SegmentationNetwork:
-    """Build a network where and in the memory format in which it will train. Only then build its optimizer."""
+    """Build a network on the device and in the memory format for training. Build its optimizer afterwards."""
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     return build_network(config, memory_format=memory_format).to(device)
 
 
 class _Forward(nn.Module):
-    """Network, loss and pixel counts under autocast: what is compiled as one graph."""
+    """Network, loss and pixel counts under autocast, which are compiled as one graph."""
 
-    def __init__(
-        self, network: SegmentationNetwork, loss: Loss, precision: Precision, device: str, tolerance: int = 0
-    ) -> None:
+    def __init__(self, config: TrainConfig, network: SegmentationNetwork, tolerance: int = 0) -> None:
         super().__init__()
-        self.network, self._loss = network, loss
-        self._device, self._dtype = device, DTYPES[precision]
-        self._narrow = precision != "fp32"
-        self._tolerance = tolerance
+        self.network, self._loss, self._tolerance = network, LOSSES[config.loss], tolerance
+        self._device, self._precision = config.device, config.precision
 
     def forward(self, image_N3HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Give the loss (float32 scalar), `counts_4` and `boundary_4` (int64; the latter 0 without a tolerance)."""
-        with torch.autocast(self._device, dtype=self._dtype, enabled=self._narrow):
+        with torch.autocast(self._device, dtype=DTYPES[self._precision], enabled=self._precision != "fp32"):
             logits_N1HW = self.network(image_N3HW)
         loss = self._loss(logits_N1HW, person_N1HW, ignore_N1HW)
         detached_N1HW = logits_N1HW.detach()
@@ -53,51 +48,48 @@ class _Forward(nn.Module):
 def _compiled(
     forward: _Forward, backend: str | None
 ) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
-    # `dynamic=False`: every batch has the same shape, and a graph for just that shape is the fastest.
+    # `dynamic=False`: every batch has the same shape, and a graph for that shape alone is the fastest.
     return forward if backend is None else torch.compile(forward, backend=backend, fullgraph=True, dynamic=False)
 
 
 class TrainStep:
-    """Forward, loss, backward, clip, update; and running pixel counts of what was predicted on the way.
+    """Forward, loss, backward, clip, update; and running counts of the predicted pixels.
 
-    It never waits for the device: what it returns and counts stays there until somebody reads it.
+    It never waits for the device: losses and counts stay there until they are read.
 
     Attributes:
         counts_4: pixels so far: true and false positives, false and true negatives.
-        warm: whether it was called: the first call compiles, or looks for the fastest kernels.
+        warm: whether it was called: the first call compiles, or searches for the fastest kernels.
 
     Args:
-        network: on its device and in its memory format.
-        optimizer: of the network's parameters.
-        precision: of the convolutions. fp16 scales the loss (Micikevicius et al. 2018), bf16 needs no scaling.
-        loss: of logits and planes.
+        config: has optimizer, loss, precision and device. fp16 scales the loss (Micikevicius et al. 2018).
+        network: on the device and in its memory format.
         compile: backend of `torch.compile`, or None to run eagerly.
-        device: `cuda` or `cpu`, the network's.
-        clip: largest norm of the gradient over all parameters.
-        average: takes in each update, if there is one.
-        ranks: of the run: each learns from a batch of its own, the update is of the mean of their gradients.
+        average: is updated with the weights.
+        ranks: of the run. Each has batches of its own; the update takes the mean of their gradients.
     """
 
     def __init__(
         self,
+        config: TrainConfig,
         network: SegmentationNetwork,
-        optimizer: torch.optim.Optimizer,
         *,
-        precision: Precision,
-        loss: Loss,
-        compile: str | None,
-        device: str,
-        clip: float,
+        compile: str | None = None,
         average: WeightAverage | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
-        self.network, self.optimizer, self.average = network, optimizer, average
-        self.counts_4 = torch.zeros(4, dtype=torch.int64, device=device)
-        self._forward = _compiled(_Forward(network, loss, precision, device), compile)
-        self._ranks = ranks
-        self._scaler = torch.amp.GradScaler(device, enabled=precision == "fp16")
-        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self._clip = clip
+        self.network, self.average, self._ranks, self._clip = network, average, ranks, config.clip
+        self.optimizer = build_optimizer(
+            network,
+            learning_rate=config.peak,
+            weight_decay=config.decay,
+            name=config.optimizer,
+            momentum=config.momentum,
+        )
+        self.counts_4 = torch.zeros(4, dtype=torch.int64, device=config.device)
+        self._forward = _compiled(_Forward(config, network), compile)
+        self._scaler = torch.amp.GradScaler(config.device, enabled=config.precision == "fp16")
+        self._parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self._accumulated = False
         self.warm = False
 
@@ -111,13 +103,9 @@ class TrainStep:
         batches: int = 1,
         last: bool = True,
     ) -> Tensor:
-        """Learn from a batch (as `loader.Batch` has it) and give its loss: float32 scalar on the device.
+        """Train on a batch, whose tensors are those of a `loader.Batch`; give its loss, a float32 scalar on the device.
 
-        Args:
-            image_N3HW, person_N1HW, ignore_N1HW: of the batch.
-            learning_rate: of the update.
-            batches: whose gradients the update is the mean of.
-            last: whether this is the last one of them, after which the weights are updated.
+        The weights are updated by the mean gradient of `batches` batches, after the `last` one of them.
         """
         loss, counts_4 = self.forward(image_N3HW, person_N1HW, ignore_N1HW)
         self.backward(loss / batches if batches > 1 else loss)
@@ -128,7 +116,7 @@ class TrainStep:
         return loss.detach()
 
     def forward(self, image_N3HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor) -> tuple[Tensor, Tensor]:
-        """The first part: give the loss, and `counts_4` of this batch. Forgets the gradients of the last update."""
+        """The first part: give the loss and the counts of a batch, and clear the gradients after an update."""
         if not self.network.training:
             self.network.train()
         if not self._accumulated:
@@ -141,11 +129,11 @@ class TrainStep:
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def update(self, learning_rate: float) -> None:
-        """The last part: clip the gradients, and change the weights by them."""
+        """The last part: clip the gradients and update the weights."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self._ranks.average([parameter.grad for parameter in self._parameters if parameter.grad is not None])
-        self._scaler.unscale_(self.optimizer)  # before clipping: the limit is on the true gradient
+        self._scaler.unscale_(self.optimizer)  # the limit is on the unscaled gradient
         nn.utils.clip_grad_norm_(self._parameters, self._clip)
         self._scaler.step(self.optimizer)
         self._scaler.update()
@@ -153,11 +141,11 @@ class TrainStep:
             self.average.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what the next update depends on. Its tensors are the live ones: save or copy them at once."""
+        """Give the state on which the next update depends. Its tensors are not copies: save or copy them at once."""
         assert not self._accumulated, "gradients of a part of an update are not kept"
         return {
             "network": self.network.state_dict(),
-            # As it is, in the weights' memory format: a fused update walks weights and moments in storage order.
+            # In the weights' memory format, because a fused update walks weights and moments in storage order.
             "optimizer": self.optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "counts": self.counts_4,
@@ -165,7 +153,7 @@ class TrainStep:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo `state_dict`, in a step that was made with the same arguments."""
+        """Undo `state_dict` in a step that was made with the same arguments."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
@@ -174,57 +162,25 @@ class TrainStep:
             self.average.load_state_dict(state["average"])
 
 
-def make_train_step(
-    config: TrainConfig,
-    network: SegmentationNetwork,
-    *,
-    compile: str | None = None,
-    average: WeightAverage | None = None,
-    ranks: Ranks = ALONE,
-) -> TrainStep:
-    """Give the step of a run, for a network on its device, with a new optimizer; the others are as `TrainStep` says."""
-    optimizer = build_optimizer(
-        network, learning_rate=config.peak, weight_decay=config.decay, name=config.optimizer, momentum=config.momentum
-    )
-    return TrainStep(
-        network,
-        optimizer,
-        precision=config.precision,
-        loss=LOSSES[config.loss],
-        compile=compile,
-        device=config.device,
-        clip=config.clip,
-        average=average,
-        ranks=ranks,
-    )
-
-
 class EvalStep:
-    """Forward and loss without gradients; counts of pixels and of boundary pixels, and loss, add up on the device.
+    """Forward and loss without gradients; the counts of pixels and boundary pixels and the loss add up on the device.
 
-    Args: as `TrainStep`, and
-        tolerance: pixels within which boundaries match (see `model.metrics`); 0 leaves them out.
+    Boundaries match within `tolerance` pixels (see `model.metrics`); 0 leaves them out. The other arguments are those
+    of `TrainStep`.
     """
 
     def __init__(
-        self,
-        network: SegmentationNetwork,
-        *,
-        precision: Precision,
-        loss: Loss,
-        compile: str | None,
-        device: str,
-        tolerance: int = 0,
+        self, config: TrainConfig, network: SegmentationNetwork, *, compile: str | None = None, tolerance: int = 0
     ) -> None:
         self.network = network
-        self.counts_4 = torch.zeros(4, dtype=torch.int64, device=device)
+        self.counts_4 = torch.zeros(4, dtype=torch.int64, device=config.device)
         self.boundary_4 = torch.zeros_like(self.counts_4)
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=config.device)
         self.images = 0
-        self._forward = _compiled(_Forward(network, loss, precision, device, tolerance), compile)
+        self._forward = _compiled(_Forward(config, network, tolerance), compile)
 
     def reset(self) -> None:
-        """Forget what was counted."""
+        """Set the counts and the loss to 0."""
         self.counts_4.zero_()
         self.boundary_4.zero_()
         self.loss_sum.zero_()
@@ -232,7 +188,7 @@ class EvalStep:
 
     @torch.no_grad()
     def __call__(self, image_N3HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor, valid: int) -> None:
-        """Count a batch of which the first `valid` images matter; the planes of the others are all `ignore`."""
+        """Count a batch with `valid` images; the others only fill it up and are ignored everywhere."""
         self.network.eval()
         loss, counts_4, boundary_4 = self._forward(image_N3HW, person_N1HW, ignore_N1HW)
         self.counts_4 += counts_4

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from train.predictor import Trained, load_predictor
+from train.predictor import Predictor, load_predictor
 from webpage.session import _, literal, translated
 
 VARIABLE = "MASKCACHE_MODEL"
@@ -26,7 +26,7 @@ def find_checkpoints(folder: Path) -> list[Path]:
     return list(dict.fromkeys([Path(named), *known])) if named else known
 
 
-def open_network(path: Path | None) -> Trained | None:
+def open_network(path: Path | None) -> Predictor | None:
     """Give the network of a checkpoint; if that cannot be had, say on the page why, and what to do."""
     if path is None:
         _show_how_to_train()
@@ -49,7 +49,7 @@ def _written(path: Path) -> tuple[int, int]:
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _load(path: Path, written: tuple[int, int]) -> Trained:  # a file that is written anew is loaded anew
+def _load(path: Path, written: tuple[int, int]) -> Predictor:  # a file that is written anew is loaded anew
     return load_predictor(path, None, None)
 
 

@@ -23,7 +23,7 @@ from predict.mask import Mask, draw_mask, find_persons, fit_square
 from predict.photo import decode_photo, encode
 from preprocess.check.quality import QualityScores, quality_scores
 from preprocess.image import FitBox, encode_jpeg
-from train.predictor import Trained
+from train.predictor import Predictor
 
 U8 = npt.NDArray[np.uint8]
 
@@ -134,15 +134,15 @@ class Shown(NamedTuple):
     scores: QualityScores
 
 
-def see(upload: Upload, trained: Trained) -> SeenPhoto:
+def see(upload: Upload, predictor: Predictor) -> SeenPhoto:
     """Decode a photo, and ask the network about it.
 
     Raises:
         ImageError: see `predict.photo.decode_photo`.
     """
     pixels_HW3 = decode_photo(upload.data).pixels
-    square = fit_square(pixels_HW3, trained.side, trained.fit)
-    (probability_SS,) = find_persons(trained.predictor, [square])
+    square = fit_square(pixels_HW3, predictor.side, predictor.fit)
+    (probability_SS,) = find_persons(predictor, [square])
     height, width = pixels_HW3.shape[:2]
     screen_HW3 = shrink(pixels_HW3)
     return SeenPhoto(

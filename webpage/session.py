@@ -15,7 +15,7 @@ from console.language import ENGLISH, LANGUAGES, catalogue, translate
 from predict.background import Picture
 from predict.photo import decode_photo
 from preprocess.errors import ImageError
-from train.predictor import Trained
+from train.predictor import Predictor
 from webpage.photo import SeenPhoto, Upload, see
 
 KEY = "language"
@@ -46,25 +46,25 @@ def browsers() -> str:
     return language if language in LANGUAGES else ENGLISH
 
 
-def see_photos(uploads: Sequence[Upload], trained: Trained) -> list[SeenPhoto]:
+def see_photos(uploads: Sequence[Upload], predictor: Predictor) -> list[SeenPhoto]:
     """Show those photos to the network that it has not seen yet, and forget those that are gone.
 
     Files that are not photos are left out, and named on the page.
     """
     state = st.session_state
     before: dict[str, SeenPhoto | ImageError] = state.get("seen", {})
-    if state.get("seen by") is not trained:
+    if state.get("seen by") is not predictor:
         before = {}
     seen = {upload.key: before[upload.key] for upload in uploads if upload.key in before}
     # Kept from now on: who uses a widget meanwhile stops this run, and the next one goes on from here.
-    state["seen"], state["seen by"] = seen, trained
+    state["seen"], state["seen by"] = seen, predictor
     waiting = [upload for upload in uploads if upload.key not in seen]
     bar = st.empty()
     for number, upload in enumerate(waiting):
         text = _("{name}: {number} of {total}", name=upload.name, number=number + 1, total=len(waiting))
         bar.progress(number / len(waiting), literal(text))
         try:
-            seen[upload.key] = see(upload, trained)
+            seen[upload.key] = see(upload, predictor)
         except ImageError as error:
             seen[upload.key] = error
     bar.empty()

@@ -123,7 +123,7 @@ def _written(setup: Setup, source: VideoSource, sink: VideoSink) -> Iterator[lis
             while group := reading.result():
                 reading = reader.submit(next, groups, None)
                 squares = [item.square for item in group if isinstance(item, Shot)]
-                answers = iter(find_persons(setup.trained.predictor, squares))
+                answers = iter(find_persons(setup.predictor, squares))
                 drawing: Drawing = []
                 for item in group:
                     if isinstance(item, Packet):

@@ -1,4 +1,4 @@
-"""How good a checkpoint is on a split: at a cache's side, at the photos' own size, or at both."""
+"""Scores a checkpoint on a split: at a cache's side, at the photos' own size, or at both."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from cache.atomic import write_atomically
@@ -22,14 +23,14 @@ from loader.loader import Loader, open_loader
 from model.base import check_side
 from model.loss import LOSSES
 from preprocess.build.plan import Split, read_split
-from train.evaluation.images import CacheImages, EvalImages, PhotoImages, score_images
+from train.evaluation.images import EvalImages, PhotoImages, score_images
 from train.evaluation.result import EvalConfig, EvalError, EvalReport, SizeReport, choose_images
 from train.hardware import HardwareError, describe, read_hardware
 from train.plots import plot_confusion, plot_samples
-from train.predictor import load_predictor
+from train.predictor import CacheImages, load_predictor
 
 Advance = Callable[[int, int], None]
-"""Called with (images done, images in all), over all sizes."""
+"""A callback for progress: (images done, images in all), over all sizes."""
 
 _WORDS = {"cache": message("at the cache's side"), "photo": message("at the photos' own size")}
 _MEASURES = ("iou", "dice", "accuracy", "precision", "recall")
@@ -38,62 +39,57 @@ _MEASURES = ("iou", "dice", "accuracy", "precision", "recall")
 def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
     """Score a checkpoint and write `metrics.json`, `per_image.csv` and two pictures.
 
-    Scores are pooled over all pixels that count. Images that cannot be read are left out, counted, and named with the
-    reason. Memory does not grow with the number of images, but for a few numbers of each.
+    Scores are pooled over all pixels that are not ignored. Images that cannot be read are left out, counted, and named
+    with the reason. Only a few numbers are kept of each image.
 
     Raises:
         CheckpointError: see `load_network`.
         CacheError, DatasetError: the cache or the dataset cannot be used.
         EvalError: no image could be read, or the folder cannot be written.
-        HardwareError: the device or the precision that was asked for is not to be had, or its memory is too small.
+        HardwareError: the device or the precision that was asked for is not available, or its memory is too small.
         ValueError: the network cannot take the cache's side.
     """
-    trained = load_predictor(config.checkpoint, config.device, config.precision)
-    predictor, notes = trained.predictor, trained.notes
-    device = predictor.device
-    batch_size = config.batch_size or trained.config.loader.batch_size
+    predictor = load_predictor(config.checkpoint, config.device, config.precision)
+    notes, trained = predictor.notes, predictor.config
+    batch_size = config.batch_size or trained.loader.batch_size
 
     with ExitStack() as stack:
         views: list[EvalImages] = []
-        spec = CacheSpec(side=trained.side, fit=trained.fit, orientation=config.orientation, outside=config.outside)
+        spec = CacheSpec(side=predictor.side, fit=predictor.fit, orientation=config.orientation, outside=config.outside)
         loader = None
         if config.cache:
-            loader = stack.enter_context(
-                open_loader(
-                    LoaderConfig(
-                        cache=config.cache,
-                        split=config.split,
-                        batch_size=batch_size,
-                        device=device,
-                        shuffle=False,
-                        drop_last=False,
-                        threads=config.threads,
-                        on_bad_record="skip",
-                    )
-                )
+            loader_config = LoaderConfig(
+                cache=config.cache,
+                split=config.split,
+                batch_size=batch_size,
+                device=predictor.device,
+                shuffle=False,
+                drop_last=False,
+                threads=config.threads,
+                on_bad_record="skip",
             )
+            loader = stack.enter_context(open_loader(loader_config))
             spec = loader.reader.index.spec
-            views.append(CacheImages(loader, predictor, LOSSES[trained.config.loss]))
+            views.append(CacheImages(loader, predictor, LOSSES[trained.loss]))
             check_side(predictor.network, spec.side, name=message("the cache's side"))
         if config.coco:
             split = read_split(config.coco, config.split, spec)
             photos = PhotoImages(split, spec, predictor, batch_size=batch_size, threads=config.threads)
             views.append(stack.enter_context(photos))
-            notes += _strangers(loader, split, config)
-        if spec.side != trained.side:
-            notes += (
-                message(
-                    "the network was trained at side {side} and sees side {side2} here",
-                    side=trained.side,
-                    side2=spec.side,
-                ),
+            notes += _other_dataset(loader, split, config) if loader else ()
+        trained_side, trained_fit = predictor.side, predictor.fit
+        if spec.side != trained_side:
+            note = message(
+                "the network was trained at side {trained} and sees side {side} here",
+                trained=trained_side,
+                side=spec.side,
             )
-        if spec.fit != trained.fit:
-            notes += (
-                message(
-                    "the network was trained on a {fit} cache and sees {fit2} here", fit=trained.fit, fit2=spec.fit
-                ),
+            notes += (note,)
+        if spec.fit != trained_fit:
+            note = message(
+                "the network was trained on a {trained} cache and sees {fit} here", trained=trained_fit, fit=spec.fit
             )
+            notes += (note,)
         total, done = sum(len(view) for view in views), 0
         sizes = list[SizeReport]()
         try:
@@ -110,16 +106,16 @@ def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
         report = EvalReport(
             checkpoint=config.checkpoint,
             checkpoint_sha256=file_digest(config.checkpoint),
-            network=dataclasses.asdict(trained.config.network),
+            network=dataclasses.asdict(trained.network),
             parameters=sum(parameter.numel() for parameter in predictor.network.parameters()),
-            trained_side=trained.side,
+            trained_side=predictor.side,
             split=config.split,
             cache=config.cache,
             coco=config.coco,
             side=spec.side,
             fit=spec.fit,
-            device=device,
-            precision=trained.precision,
+            device=predictor.device,
+            precision=predictor.precision,
             batch_size=batch_size,
             environment=describe(read_hardware()),
             notes=notes,
@@ -128,24 +124,18 @@ def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
         return _write_report(report, views[-1], config.folder)
 
 
-def _strangers(loader: Loader | None, split: Split, config: EvalConfig) -> tuple[str, ...]:
-    """A line when the cache seems to be of another dataset."""
-    if loader is None:
-        return ()
-    ids = set(split.table.image_id[split.rows].tolist())
-    strange = sum(image_id not in ids for image_id in loader.reader.samples["image_id"].tolist())
-    if not strange:
-        return ()
-    return (
-        message(
-            "{strange:,} of the cache's {reader_count:,} {name} images are not in {coco}: it seems to be "
-            "made from another dataset",
-            strange=strange,
-            reader_count=len(loader.reader),
-            name=split.name,
-            coco=config.coco,
-        ),
+def _other_dataset(loader: Loader, split: Split, config: EvalConfig) -> tuple[str, ...]:
+    """A line if the cache seems to be of another dataset."""
+    unknown = np.isin(loader.reader.samples["image_id"], split.table.image_id[split.rows], invert=True)
+    note = message(
+        "{unknown:,} of the cache's {images:,} {split} images are not in {coco}: it seems to be made from another "
+        "dataset",
+        unknown=int(unknown.sum()),
+        images=len(loader.reader),
+        split=split.name,
+        coco=config.coco,
     )
+    return (note,) if unknown.any() else ()
 
 
 def _advance_from(before: int, total: int, advance: Advance | None, done: int) -> None:
@@ -154,32 +144,25 @@ def _advance_from(before: int, total: int, advance: Advance | None, done: int) -
 
 
 def _write_report(report: EvalReport, images: EvalImages, folder: Path) -> EvalReport:
-    """Write `metrics.json`, `per_image.csv` and two pictures; give the report with their paths.
-
-    Args:
-        report: what was found.
-        images: of the foremost size, which the pictures are of.
-        folder: is made.
+    """Write `metrics.json`, `per_image.csv` and two pictures of the foremost size; give the report with their paths.
 
     Raises:
         EvalError: they cannot be written.
     """
     foremost = report.foremost
-    files = tuple(
-        folder / name for name in ("metrics.json", "per_image.csv", "confusion_matrix.png", "sample_predictions.png")
-    )
+    names = ("metrics.json", "per_image.csv", "confusion_matrix.png", "sample_predictions.png")
+    metrics, table, confusion, samples = files = tuple(folder / name for name in names)
     report = dataclasses.replace(report, files=files)
-    metrics, table, confusion, samples = files
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(table, _csv(report.sizes).encode())
         plot_confusion(foremost.counts, confusion, title=f"{report.split}, {_WORDS[foremost.size]}")
         chosen = choose_images(foremost.images)
-        plot_samples([(word, images.one(image.number).sample(image.scores.iou)) for word, image in chosen], samples)
+        plot_samples([(word, images.one(image.number).sample()) for word, image in chosen], samples)
         write_atomically(metrics, json.dumps(report.to_dict(), indent=1).encode() + b"\n")
     except OSError as error:
         raise EvalError(
-            "cannot write to {folder}: {strerror}; choose another --out", folder=folder, strerror=system_reason(error)
+            "cannot write to {folder}: {reason}; choose another --out", folder=folder, reason=system_reason(error)
         ) from None
     return report
 

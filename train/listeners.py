@@ -1,0 +1,238 @@
+"""Listeners of a training run: the log file, TensorBoard, and Weights & Biases (`--wandb PROJECT`)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cache.messages import message
+from loader.bad_records import BadRecord
+from train.config import TrainConfigError
+from train.folder import RunFolder, timestamp
+from train.result import EpochResult
+from train.run import Run
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+MISSING = message("no TensorBoard files are written: the package is not installed (pip install tensorboard)")
+
+
+class Listener(Protocol):
+    """Hears how a run goes, in the training thread. A subclass overrides what it wants to hear."""
+
+    def on_start(self, run: Run) -> None:
+        """Everything is open and checked; the first step comes next."""
+        return
+
+    def on_step(self, done: int, total: int, loss: float, images_per_s: float) -> None:
+        """Some more steps of the epoch are done: `done` of `total`, mean loss since the last call, mean speed."""
+        return
+
+    def on_epoch(self, result: EpochResult) -> None:
+        """An epoch is done and saved."""
+        return
+
+    def on_bad_records(self, found: tuple[BadRecord, ...], total: int) -> None:
+        """In the epoch just done, `found` were skipped for the first time; distinct ones so far: `total`."""
+        return
+
+
+class RunLog(Listener):
+    """Writes the log file of a run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._logger = logging.Logger("train")  # a logger of its own: the program's logging is not touched
+        self._handler = logging.FileHandler(path, encoding="utf-8")
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._logger.addHandler(self._handler)
+
+    def on_start(self, run: Run) -> None:
+        """See `Listener`."""
+        for name, text in run.environment.items():
+            self.note(f"{name}: {text}")
+        self.note(f"config: {json.dumps(run.config.resolved())}")
+        self.note(
+            f"train {len(run.train.reader)} images, val {len(run.val.reader)}, side {run.train.side}; network "
+            f"{run.config.network} with {run.parameters} parameters; {len(run.train)} steps per epoch, from step "
+            f"{run.progress.step} on"
+        )
+        self.note(f"loader: {run.train.choice}")
+        for note in run.notes:
+            self._logger.warning("%s", note)
+
+    def on_epoch(self, result: EpochResult) -> None:
+        """See `Listener`."""
+        val, first = result.val, result.warmup_seconds
+        boundary_f = math.nan if result.boundary_f is None else result.boundary_f
+        self.note(
+            f"epoch {result.epoch}/{result.epochs}: train loss {result.train_loss:.4f} accuracy "
+            f"{result.train_accuracy:.4f} | val loss {result.val_loss:.4f} IoU {val.iou:.4f} Dice {val.dice:.4f} "
+            f"accuracy {val.accuracy:.4f} precision {val.precision:.4f} recall {val.recall:.4f} boundary F "
+            f"{boundary_f:.4f}{' (best)' if result.best else ''} | {result.train_seconds:.1f} s + "
+            f"{result.val_seconds:.1f} s{f', first step {first:.1f} s' if first else ''} | {result.images_per_s:.1f} "
+            f"images/s, data wait {100 * result.wait_share:.1f} %, learning rate {result.learning_rate:.2e}"
+        )
+
+    def on_bad_records(self, found: tuple[BadRecord, ...], total: int) -> None:
+        """See `Listener`."""
+        for record in found:
+            self._logger.warning(
+                "skipped a bad record: %s sample %d (image %d): %s",
+                *(record.split, record.sample, record.image_id, record.reason),
+            )
+        self._logger.warning("%d bad records so far", total)
+
+    def note(self, text: str) -> None:
+        """Write a line."""
+        self._logger.info("%s", text)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._handler.close()
+
+
+@contextmanager
+def open_log(folder: RunFolder, *, first: bool = True) -> Iterator[RunLog]:
+    """Open `logs/training_<time>.log`, on the first rank alone. An error that leaves the block is its last line."""
+    name = f"training_{timestamp()}.log"
+    log = RunLog(folder.root / "logs" / name if first else Path(os.devnull))
+    try:
+        yield log
+    except BaseException as error:
+        log.note(f"ended by {type(error).__name__}: {error}")
+        raise
+    finally:
+        log.close()
+
+
+class TensorBoard(Listener):
+    """Writes event files below a folder, which `tensorboard --logdir runs` draws during the run.
+
+    There are two runs of TensorBoard, `epochs` and `steps` (the batches of training), because each has one axis: when
+    a killed run is resumed, everything that it had written after its last checkpoint is dropped, from a step on.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writers: dict[str, SummaryWriter] = {}
+        self._before, self._steps_per_epoch = 0, 0
+
+    def on_start(self, run: Run) -> None:
+        """See `Listener`."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        step, self._steps_per_epoch = run.progress.step, len(run.train)
+        done = step // self._steps_per_epoch
+        self._before = done * self._steps_per_epoch
+        # Both count from 1.
+        for name, first in (("epochs", done + 1), ("steps", step + 1)):
+            self._writers[name] = SummaryWriter(str(self._folder / name), purge_step=first)
+
+    def on_step(self, done: int, total: int, loss: float, images_per_s: float) -> None:
+        """See `Listener`."""
+        for name, value in (("loss/train", loss), ("speed/images_per_s", images_per_s)):
+            self._writers["steps"].add_scalar(name, value, self._before + done)
+
+    def on_epoch(self, result: EpochResult) -> None:
+        """See `Listener`."""
+        for name, value in result.scalars().items():
+            self._writers["epochs"].add_scalar(name, value, result.epoch)
+        self._before = result.epoch * self._steps_per_epoch
+        for writer in self._writers.values():
+            writer.flush()  # so that readers see whole epochs
+
+    def close(self) -> None:
+        """Write what is left."""
+        for writer in self._writers.values():
+            writer.close()
+
+
+class WandbRun(Listener):
+    """Sends a run's configuration and scalars to a project; their axes are `epoch` and `step`.
+
+    The run has the name of its folder there. A resumed run sends its last steps again, under the same numbers.
+
+    Raises:
+        TrainConfigError: the package is missing, nobody is logged in, or the service cannot be reached.
+    """
+
+    def __init__(self, folder: RunFolder, project: str) -> None:
+        try:
+            import wandb
+        except ModuleNotFoundError:
+            raise TrainConfigError(
+                "wandb={project!r} needs the package wandb, which is not installed: pip install -e '.[wandb]'",
+                project=project,
+            ) from None
+        files = folder.root / "wandb"
+        files.mkdir(parents=True, exist_ok=True)
+        known = files / "id"
+        if not known.exists():
+            known.write_text(uuid.uuid4().hex[:8])
+        try:
+            self._run: Any = wandb.init(
+                project=project, name=folder.root.name, id=known.read_text(), resume="allow", dir=str(folder.root)
+            )
+        except wandb.errors.Error as error:
+            raise TrainConfigError(
+                "wandb={project!r} cannot start ({reason}); `wandb login`, or set WANDB_MODE=offline, or leave --wandb "
+                "out",
+                project=project,
+                reason=str(error).splitlines()[0],
+            ) from None
+        self._before, self._steps_per_epoch = 0, 0
+        for axis, names in (("epoch", "epochs/*"), ("step", "steps/*")):
+            self._run.define_metric(axis)
+            self._run.define_metric(names, step_metric=axis)
+
+    def on_start(self, run: Run) -> None:
+        """See `Listener`."""
+        self._steps_per_epoch = len(run.train)
+        self._before = run.progress.step // self._steps_per_epoch * self._steps_per_epoch
+        self._run.config.update({**run.config.resolved(), **run.environment}, allow_val_change=True)
+
+    def on_step(self, done: int, total: int, loss: float, images_per_s: float) -> None:
+        """See `Listener`."""
+        values = {"steps/loss/train": loss, "steps/speed/images_per_s": images_per_s}
+        self._run.log({"step": self._before + done, **values})
+
+    def on_epoch(self, result: EpochResult) -> None:
+        """See `Listener`."""
+        self._before = result.epoch * self._steps_per_epoch
+        self._run.log({"epoch": result.epoch, **{f"epochs/{name}": value for name, value in result.scalars().items()}})
+        if result.best:
+            self._run.summary.update({"best/iou": result.val.iou, "best/epoch": result.epoch})
+
+    def on_bad_records(self, found: tuple[BadRecord, ...], total: int) -> None:
+        """See `Listener`."""
+        self._run.summary["bad_records"] = total
+
+    def close(self) -> None:
+        """Send what is left."""
+        self._run.finish()
+
+
+def open_trackers(run: Run) -> list[TensorBoard | WandbRun]:
+    """Give the listeners that send a run to other programs. The caller closes them.
+
+    Raises:
+        TrainConfigError: see `WandbRun`.
+    """
+    trackers: list[TensorBoard | WandbRun] = []
+    if find_spec("tensorboard"):
+        trackers.append(TensorBoard(run.folder.root / "tensorboard"))
+    else:
+        run.notes += (MISSING,)
+    if run.config.wandb:
+        trackers.append(WandbRun(run.folder, run.config.wandb))
+    return trackers
