@@ -41,7 +41,7 @@ _SCORES = {
     "recall": "recall",
     "boundary_f": "boundary F (within 0.8 % of the diagonal)",
 }
-_UNITS = {"hours": 3600, "minutes": 60, "seconds": 1}
+_UNITS = {"hours": 3600, "minutes": 60}
 _RUN: dict[ExportFormat, tuple[str, str, str]] = {
     "onnx": (
         "import onnxruntime",
@@ -144,7 +144,6 @@ def _contract(report: ExportReport) -> str:
 
 
 def _data(record: TrainingRecord) -> str:
-    """The training images, and what is not known of them."""
     saved, index = record.saved, record.cache
     head = "## Training data\n\n"
     if index is None:
@@ -174,7 +173,6 @@ def _data(record: TrainingRecord) -> str:
 
 
 def _training(record: TrainingRecord) -> str:
-    """The settings of the training."""
     saved, config = record.saved, record.saved.config
     network = config.network
     duration = _duration(sum(result.seconds for result in saved.results))
@@ -198,7 +196,6 @@ def _training(record: TrainingRecord) -> str:
 
 
 def _scores(record: TrainingRecord) -> str:
-    """The scores on the validation split."""
     scored, photos = record.scored, record.photos
     if scored is None:
         return "## Scores\n\nNone: the checkpoint was written before the end of its first epoch."
@@ -226,8 +223,8 @@ def _scores(record: TrainingRecord) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """A time in the unit that gives two digits or more."""
-    name, unit = next(each for each in _UNITS.items() if seconds >= 10 * each[1] or each[1] == 1)
+    """A time in the largest unit that gives two digits or more."""
+    name, unit = next((each for each in _UNITS.items() if seconds >= 10 * each[1]), ("seconds", 1))
     return f"{seconds / unit:,.0f} {name}"
 
 

@@ -30,13 +30,7 @@ _AXES = {0: "N", 2: "H", 3: "W"}
 
 
 def write_onnx(program: torch.export.ExportedProgram, path: Path, *, opset: int, metadata: Mapping[str, str]) -> None:
-    """Write the program as one ONNX file, checked by `onnx.checker`.
-
-    Args:
-        program: of one input and one output, see `export.network.trace`.
-        path: of the file.
-        opset: of ONNX.
-        metadata: goes to `metadata_props`.
+    """Write a program of `export.network.trace` as one ONNX file, with its metadata, checked by `onnx.checker`.
 
     Raises:
         ExportError: the network cannot be expressed in ONNX.
