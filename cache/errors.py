@@ -1,3 +1,9 @@
+"""What a cache raises, and the remedies that its errors name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
 from cache.messages import UserError, message
 
 REBUILD = message("mend it with `verify --repair`")
@@ -33,3 +39,20 @@ class CacheWriteError(CacheError):
 
 class StorageError(CacheError):
     """Object storage cannot be read or written; the message names the URL, the attempts and the remedy."""
+
+
+def write_error(shard: Path, error: Exception) -> CacheWriteError:
+    """A store failed to write a shard."""
+    return CacheWriteError("cannot write {path}: {error}; free some space and run it again", path=shard, error=error)
+
+
+def open_error(shard: Path, error: Exception) -> CacheCorruptError:
+    """A store failed to open a finished shard."""
+    return CacheCorruptError(
+        "cannot open the shard {path}: {error}; {rebuild}", path=shard, error=error, rebuild=REBUILD
+    )
+
+
+def missing_row(shard: Path, row: int) -> CacheCorruptError:
+    """A shard has no record of this row."""
+    return CacheCorruptError("row {row} is missing in {path}; {rebuild}", row=row, path=shard, rebuild=REBUILD)

@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from cache.atomic import write_atomically
+from cache.atomic import sync_directory, write_atomically
 from cache.errors import StorageError
 from cache.storage import Storage, StorageUrl, shard_files
 from cache.storage import remove as remove_local
@@ -118,6 +118,22 @@ def deliver(made: Path, to: PurePath) -> None:
     if isinstance(to, StorageUrl):
         upload(made, to)
         remove_local(made)
+
+
+def move(source: PurePath, to: PurePath) -> None:
+    """Rename a file or folder within one bucket, or one disk, over what may be at `to`.
+
+    In object storage it is copied there, file by file, and removed. Raises `FileNotFoundError` if there is none.
+    """
+    if isinstance(source, StorageUrl):
+        storage = _storage(source)
+        for name in storage.sizes() or [""]:
+            storage.copy(name, to / name)
+        storage.remove()
+    else:
+        remove(to)
+        Path(source).rename(to)
+        sync_directory(Path(to).parent)
 
 
 def remove(path: PurePath) -> None:

@@ -1,9 +1,10 @@
-"""`index.json` and `samples.npy`: what a cache holds. The index is written last, atomically: it is the commit mark.
+"""The files that say what a cache holds.
 
-`<split>/00012.json`: all that is known of the shard 00012, written after it and before the index.
-
-With it a shard can be judged alone: whether an interrupted build has finished it, whether it is still what its sources
-would give, and which images were left out of it. The first line is the checksum of the second, which is JSON.
+index.json              its spec, splits and shards. Written last and atomically: it is the commit mark
+<split>/samples.npy     the sample table
+<split>/00012.json      the manifest of the shard 00012, written after it: its sources, samples and rejections. With
+                        it a shard can be judged alone: whether an interrupted build has finished it, and whether
+                        it is what its sources would give. Two lines: the checksum of the second, and JSON
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import re
 from pathlib import Path, PurePath
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -23,7 +23,6 @@ import xxhash
 from cache import files
 from cache.atomic import write_atomically
 from cache.errors import REBUILD, RESUME, CacheCorruptError, CacheMissingError, CacheVersionError
-from cache.messages import message
 from cache.spec import FORMAT_VERSION, CacheSpec
 
 INDEX_NAME = "index.json"
@@ -53,25 +52,28 @@ _HEADER_BYTES = 4096
 
 SampleTable = npt.NDArray[np.void]
 
+COLUMNS = tuple(name for name in SAMPLE_DTYPE.names or () if name not in ("shard", "row"))
+"""Columns of the sample table that a shard knows before it has its number among the others."""
+
+Folder = TypeVar("Folder", bound=PurePath)
+
 # Names of splits, digests and names of shards become paths, some of which are deleted: none may lead out of the cache's
 # folder. The index's checksum proves nothing, for it can be computed anew after an edit. msgspec checks the patterns.
 SplitName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")]
+ShardName = Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{5,9}\.(lmdb|zarr)\Z")]
 Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardInfo:
-    """A finished shard.
+    """A finished shard: a file or folder of `bytes` bytes with `rows` records.
 
     Attributes:
-        name: of its file or folder.
-        rows: records in it.
-        bytes: on disk.
         checksum: XXH3-128 over its bytes.
         key: digest of what it was made from: two shards of equal key hold equal records.
     """
 
-    name: str
+    name: ShardName
     rows: int
     bytes: int
     checksum: Digest
@@ -142,9 +144,7 @@ class CacheIndex:
             document = json.loads(text)
             version = document["format_version"]
         except (ValueError, KeyError, TypeError) as error:
-            raise CacheCorruptError(
-                "{path} is not a cache index ({error}); {resume}", path=path, error=error, resume=RESUME
-            ) from None
+            raise _no_index(path, error) from None
         if version != FORMAT_VERSION:
             raise CacheVersionError(
                 "{root} has cache format {version}; this release reads format {format_version}; rebuild it with "
@@ -154,34 +154,21 @@ class CacheIndex:
                 format_version=FORMAT_VERSION,
             )
         if document.get("checksum") != _digest(document.get("index")):
-            raise CacheCorruptError(
-                "{path} was changed after it was written (its checksum differs); {resume}", path=path, resume=RESUME
-            )
+            raise _changed(path, RESUME)
         try:
-            index = msgspec.convert(document["index"], cls)
-            for split in index.splits.values():
-                for shard in split.shards:
-                    check_shard_name(shard.name)
-        except ValueError as error:  # msgspec's errors are such
-            raise CacheCorruptError(
-                "{path} is not a cache index ({error}); {resume}", path=path, error=error, resume=RESUME
-            ) from None
-        return index
+            return msgspec.convert(document["index"], cls)
+        except msgspec.ValidationError as error:
+            raise _no_index(path, error) from None
 
 
-_SHARD_NAME = re.compile(r"[0-9]{5,9}\.(lmdb|zarr)")
+def _no_index(path: PurePath, error: Exception) -> CacheCorruptError:
+    return CacheCorruptError("{path} is not a cache index ({error}); {resume}", path=path, error=error, resume=RESUME)
 
 
-def check_shard_name(name: str) -> None:
-    """Refuse a name that a build does not give to a finished shard.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if not _SHARD_NAME.fullmatch(name):
-        raise ValueError(
-            message("{name!r} is not the name of a shard; they are called as 00012.lmdb or 00012.zarr", name=name[:80])
-        )
+def _changed(path: PurePath, remedy: str) -> CacheCorruptError:
+    return CacheCorruptError(
+        "{path} was changed after it was written (its checksum differs); {remedy}", path=path, remedy=remedy
+    )
 
 
 def encode_index(index: CacheIndex) -> bytes:
@@ -227,9 +214,7 @@ def decode_table(data: bytes, path: PurePath, info: SplitInfo) -> SampleTable:
         CacheCorruptError: the bytes, which were read at `path`, are not what the index says.
     """
     if xxhash.xxh3_128_hexdigest(data) != info.table_checksum:
-        raise CacheCorruptError(
-            "{path} was changed after it was written (its checksum differs); {rebuild}", path=path, rebuild=REBUILD
-        )
+        raise _changed(path, REBUILD)
     header = io.BytesIO(data[:_HEADER_BYTES])
     np.lib.format.read_magic(header)
     (samples,), _, dtype = np.lib.format.read_array_header_1_0(header)
@@ -237,17 +222,10 @@ def decode_table(data: bytes, path: PurePath, info: SplitInfo) -> SampleTable:
     return table
 
 
-Folder = TypeVar("Folder", bound=PurePath)
-
-COLUMNS = tuple(name for name in SAMPLE_DTYPE.names or () if name not in ("shard", "row"))
-"""Columns of the sample table that a shard knows before it has its place among the others."""
-
-
 class ImageSource(NamedTuple):
     """The source of a record, or of a rejection.
 
     Attributes:
-        image_id: the image's id.
         file_name: its name in the split's folder.
         file_bytes: size of the file; -1 where it is missing.
         annotations: digest of everything that the annotation file says of it.
@@ -273,10 +251,9 @@ class Rejection:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardManifest:
-    """A finished shard.
+    """All that is known of a finished shard.
 
     Attributes:
-        shard: name, size and checksum of its bytes.
         sources: of all its images, those that were rejected included, in order.
         samples: a row of `COLUMNS` for each record.
         rejections: the images that gave no record.
@@ -296,11 +273,7 @@ class ShardManifest:
         return table
 
     def save(self, directory: PurePath) -> None:
-        """Mark the shard as finished: it must be durable by now.
-
-        Raises:
-            StorageError: object storage cannot be written.
-        """
+        """Mark the shard as finished: it must be durable by now. Raises `StorageError`."""
         body = encode_json(self)
         digest = xxhash.xxh3_128_hexdigest(body).encode()
         files.write(manifest_path(directory, self.shard.name), digest + b"\n" + body + b"\n")
@@ -331,13 +304,10 @@ class ShardManifest:
         except ValueError:
             raise CacheCorruptError("{path} is no shard manifest; {rebuild}", path=path, rebuild=REBUILD) from None
         if xxhash.xxh3_128_hexdigest(body).encode() != digest:
-            raise CacheCorruptError(
-                "{path} was changed after it was written (its checksum differs); {rebuild}", path=path, rebuild=REBUILD
-            )
+            raise _changed(path, REBUILD)
         try:
             manifest = msgspec.json.decode(body, type=cls)
-            check_shard_name(manifest.shard.name)
-        except ValueError as error:  # msgspec's errors are such
+        except msgspec.DecodeError as error:
             raise CacheCorruptError(
                 "{path} is no manifest of this release ({error}); {rebuild}", path=path, error=error, rebuild=REBUILD
             ) from None

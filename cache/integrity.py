@@ -1,3 +1,5 @@
+"""Whether the shards of a split are as the index says: by checksum, and where that differs, record by record."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -28,11 +30,9 @@ MOST_CRASHES = 3
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Damage:
-    """One thing that is wrong.
+    """What is wrong at `where`: at `train/00003.lmdb`, or at `train/00003.lmdb row 7, image 785`.
 
     Attributes:
-        where: `train/00003.lmdb`, or `train/00003.lmdb row 7, image 785`.
-        what: is wrong there.
         split, shard: the shard to be rebuilt; empty if that is no remedy.
     """
 
@@ -53,7 +53,7 @@ def check_split(
     Args:
         reader: the split. Its index and sample table were checked on loading.
         progress: called with the number of samples just checked.
-        threads: shards read at a time; 0 takes one a processor, but no more than `MOST_THREADS`.
+        threads: shards read at a time; 0 takes one per processor, but no more than `MOST_THREADS`.
     """
     shards = reader.info.shards
     pool = ThreadPoolExecutor(threads or min(os.cpu_count() or 1, MOST_THREADS), thread_name_prefix="integrity")
@@ -83,13 +83,10 @@ def check_shard(reader: CacheReader, info: ShardInfo) -> Damage | None:
     except OSError as error:
         return damage(what=message("it cannot be read: {error}", error=error))
     if found.bytes != info.bytes:
-        return damage(what=message("it has {bytes:,} bytes, not {bytes2:,}", bytes=found.bytes, bytes2=info.bytes))
+        return damage(what=message("it has {found:,} bytes, not {bytes:,}", found=found.bytes, bytes=info.bytes))
     if found.checksum != info.checksum:
-        return damage(
-            what=message(
-                "its checksum is {checksum}, not {checksum2}", checksum=found.checksum, checksum2=info.checksum
-            )
-        )
+        values = {"found": found.checksum, "checksum": info.checksum}
+        return damage(what=message("its checksum is {found}, not {checksum}", **values))
     return None
 
 
@@ -101,11 +98,9 @@ def check_manifest(reader: CacheReader, info: ShardInfo) -> Damage | None:
         manifest = ShardManifest.load(path)
     except (CacheError, OSError) as error:
         return damage(what=str(error))
-    return (
-        None
-        if manifest.shard == info
-        else damage(what=message("it is not the manifest of the {name} in the index", name=info.name))
-    )
+    if manifest.shard != info:
+        return damage(what=message("it is not the manifest of the {name} in the index", name=info.name))
+    return None
 
 
 def check_record(reader: CacheReader, sample: int) -> Damage | None:
@@ -159,10 +154,10 @@ def _record_damage(reader: CacheReader, sample: int, what: str) -> Damage:
     entry = reader.samples[sample]
     shard = reader.info.shards[entry["shard"]].name
     where = message(
-        "{split}/{shard} row {entry}, image {entry2}",
+        "{split}/{shard} row {row}, image {image}",
         split=reader.split,
         shard=shard,
-        entry=entry["row"],
-        entry2=entry["image_id"],
+        row=entry["row"],
+        image=entry["image_id"],
     )
     return Damage(where=where, what=what, split=reader.split, shard=shard)

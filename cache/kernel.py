@@ -62,9 +62,9 @@ class _KernelCache(FunctionCache):
                 self.flush()
             _say(
                 message(
-                    "compiled kernels cannot be kept in {cache_path} ({strerror}); {remedy}",
-                    cache_path=self.cache_path,
-                    strerror=system_reason(error),
+                    "compiled kernels cannot be kept in {folder} ({reason}); {remedy}",
+                    folder=self.cache_path,
+                    reason=system_reason(error),
                     remedy=REMEDY,
                 )
             )
@@ -77,13 +77,10 @@ def _find_cache(function: Callable[..., Any]) -> _KernelCache | None:
         found = _KernelCache(function)
         if not asked or Path(found.cache_path).is_relative_to(asked):
             return found
+    source = Path(function.__code__.co_filename).parent
+    reason = message("neither {source} nor the user's cache folder can be written", source=source)
     if asked:
-        reason = message("NUMBA_CACHE_DIR={asked} cannot be written", asked=asked)
-    else:
-        reason = message(
-            "neither {parent} nor the user's cache folder can be written",
-            parent=Path(function.__code__.co_filename).parent,
-        )
+        reason = message("NUMBA_CACHE_DIR={folder} cannot be written", folder=asked)
     folder = _temporary_folder()
     if folder is not None:
         _config.CACHE_DIR = str(folder)

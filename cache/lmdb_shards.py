@@ -1,14 +1,16 @@
+"""Records in LMDB, one file per shard: the store whose records are read fastest."""
+
 from __future__ import annotations
 
-import dataclasses
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import lmdb
 import numpy as np
 
-from cache.errors import REBUILD, CacheCorruptError, CacheError, CacheWriteError
+from cache.errors import REBUILD, CacheCorruptError, CacheError, CacheWriteError, missing_row, open_error, write_error
 from cache.process import fork_lock
 from cache.record import U8, Fields, RecordLayout
 
@@ -35,8 +37,7 @@ class LmdbWriter:
             self._env = lmdb.open(str(path), subdir=False, map_size=size, lock=False, sync=False, metasync=False)
         except (lmdb.Error, OSError) as error:
             raise CacheWriteError("cannot create {path}: {error}", path=path, error=error) from error
-        self._path = path
-        self._rows = 0
+        self._path, self._rows = path, 0
         self._transaction = self._env.begin(write=True)
         self._closed = False
 
@@ -49,9 +50,7 @@ class LmdbWriter:
                 self._transaction.commit()
                 self._transaction = self._env.begin(write=True)
         except lmdb.Error as error:
-            raise CacheWriteError(
-                "cannot write {path}: {error}; free some space and run it again", path=self._path, error=error
-            ) from error
+            raise write_error(self._path, error) from error
 
     def close(self) -> None:
         """Commit and sync. See `ShardWriter`."""
@@ -62,9 +61,7 @@ class LmdbWriter:
             self._transaction.commit()
             self._env.sync(True)
         except lmdb.Error as error:
-            raise CacheWriteError(
-                "cannot write {path}: {error}; free some space and run it again", path=self._path, error=error
-            ) from error
+            raise write_error(self._path, error) from error
         finally:
             self._env.close()
 
@@ -87,9 +84,7 @@ class LmdbReader:
                     "close it there, or read it in another process",
                     path=path,
                 ) from error
-            raise CacheCorruptError(
-                "cannot open the shard {path}: {error}; {rebuild}", path=path, error=error, rebuild=REBUILD
-            ) from error
+            raise open_error(path, error) from error
 
     def record(self, row: int) -> U8:
         """The bytes of a record, without a copy. See `ShardReader`."""
@@ -107,9 +102,7 @@ class LmdbReader:
                 rebuild=REBUILD,
             ) from error
         if value is None:
-            raise CacheCorruptError(
-                "row {row} is missing in {path}; {rebuild}", row=row, path=self._path, rebuild=REBUILD
-            )
+            raise missing_row(self._path, row)
         return np.frombuffer(value, np.uint8)
 
     def fields(self, row: int) -> Fields:
@@ -123,17 +116,12 @@ class LmdbReader:
         _release(self._env)
 
 
-@dataclasses.dataclass
-class _Shared:
-    environment: Any
-    readers: int
-
-
 # LMDB must not open a file twice in one process, yet two loaders may well read the same split: they share.
 # A forked child shares with its parent, too: of an environment without locks, opened to be read only, it inherits a
 # file handle and a memory map, which are as good as its own. It could not open the file again, for the inherited
 # environment counts as open there; nor close that one first, for views of records may have been inherited with it.
-_open_files: dict[tuple[int, int], _Shared] = {}
+_open_files: dict[tuple[int, int], Any] = {}  # by device and inode
+_readers = Counter[Any]()  # of each of these
 _open_files_lock = fork_lock()
 
 
@@ -144,16 +132,16 @@ def _acquire(path: Path) -> Any:
         if key not in _open_files:
             # With readahead, its default: a record is a hundred pages in a row; one by one they take six times as long.
             environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False, create=False, max_spare_txns=1)
-            _open_files[key] = _Shared(environment, 0)
-        _open_files[key].readers += 1
-        return _open_files[key].environment
+            _open_files[key] = environment
+        _readers[_open_files[key]] += 1
+        return _open_files[key]
 
 
 def _release(environment: Any) -> None:
     with _open_files_lock:
-        for key, shared in list(_open_files.items()):
-            if shared.environment is environment:
-                shared.readers -= 1
-                if not shared.readers:
-                    del _open_files[key]
-                    environment.close()
+        _readers[environment] -= 1
+        if not _readers[environment]:
+            del _readers[environment]
+            for key in [key for key, opened in _open_files.items() if opened is environment]:
+                del _open_files[key]
+            environment.close()

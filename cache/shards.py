@@ -25,17 +25,16 @@ BLOCK = 1 << 20
 
 
 class ShardWriter(Protocol):
-    """Appends records to a new shard. `close` makes them durable; nobody reads the shard before that."""
+    """Appends records to a new shard. `close` makes them durable; nobody reads the shard before that.
+
+    Both methods raise `CacheWriteError` if the disk is full, or the store fails otherwise.
+    """
 
     def append(self, record: U8) -> None:
-        """Store the next record; its buffer may be used again afterwards.
-
-        Raises:
-            CacheWriteError: the disk is full, or the store failed otherwise.
-        """
+        """Store the next record; its buffer may be used again afterwards."""
 
     def close(self) -> None:
-        """Flush and sync. Raises like `append`."""
+        """Flush and sync."""
 
 
 class ShardReader(Protocol):
@@ -63,11 +62,7 @@ def open_writer(store: Store, path: Path, layout: RecordLayout, capacity: int) -
 
 
 def open_reader(store: Store, path: Path, layout: RecordLayout) -> ShardReader:
-    """A reader of a finished shard.
-
-    Raises:
-        CacheCorruptError: the shard is missing, or is not one.
-    """
+    """A reader of a finished shard. Raises `CacheCorruptError` if it is missing, or is not one."""
     if store == "lmdb":
         from cache.lmdb_shards import LmdbReader
 
@@ -89,8 +84,7 @@ class ShardDraft:
     """
 
     def __init__(self, directory: Path, name: str, store: Store, layout: RecordLayout, capacity: int) -> None:
-        self._directory, self._name = directory, name
-        self._temporary = directory / f".{name}.tmp"
+        self._path, self._temporary = directory / name, directory / f".{name}.tmp"
         remove(self._temporary)
         self._rows = 0
         self._writer = open_writer(store, self._temporary, layout, capacity)
@@ -101,17 +95,13 @@ class ShardDraft:
         self._rows += 1
 
     def finish(self) -> ShardInfo:
-        """Make the shard durable and give it its name.
-
-        Raises:
-            CacheWriteError: see `ShardWriter.append`.
-        """
+        """Make the shard durable and give it its name. Raises `CacheWriteError`."""
         self._writer.close()
-        info = describe(self._temporary, self._rows)
-        remove(self._directory / self._name)
-        self._temporary.rename(self._directory / self._name)
-        sync_directory(self._directory)
-        return dataclasses.replace(info, name=self._name)
+        info = dataclasses.replace(describe(self._temporary, self._rows), name=self._path.name)
+        remove(self._path)
+        self._temporary.rename(self._path)
+        sync_directory(self._path.parent)
+        return info
 
     def discard(self) -> None:
         """Remove what there is of an unfinished shard."""

@@ -1,3 +1,5 @@
+"""The specification of a cache: what decides the bytes of its records, and their checks."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -125,17 +127,17 @@ def check_side(side: int) -> None:
     """
     if not SIDE_MULTIPLE <= side <= MAX_SIDE:
         raise CacheError(
-            "side={side} is not within {side_multiple}..{max_side}; 256, 384 and 512 are usual",
+            "side={side} is not within {least}..{most}; 256, 384 and 512 are usual",
             side=side,
-            side_multiple=SIDE_MULTIPLE,
-            max_side=MAX_SIDE,
+            least=SIDE_MULTIPLE,
+            most=MAX_SIDE,
         )
     if side % SIDE_MULTIPLE:
         below = side // SIDE_MULTIPLE * SIDE_MULTIPLE
         raise CacheError(
-            "side={side} is not a multiple of {side_multiple}; use {below} or {below2}",
+            "side={side} is not a multiple of {unit}; use {low} or {high}",
             side=side,
-            side_multiple=SIDE_MULTIPLE,
-            below=below or SIDE_MULTIPLE,
-            below2=below + SIDE_MULTIPLE,
+            unit=SIDE_MULTIPLE,
+            low=below or SIDE_MULTIPLE,
+            high=below + SIDE_MULTIPLE,
         )

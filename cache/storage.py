@@ -94,6 +94,7 @@ _FAILED = {
     "read": message("{url} cannot be read: {reason}"),
     "listed": message("{url} cannot be listed: {reason}"),
     "written": message("{url} cannot be written: {reason}"),
+    "copied": message("{url} cannot be copied: {reason}"),
     "removed": message("{url} cannot be removed: {reason}"),
 }
 """What is said of a request that fails, by what it was to do."""
@@ -161,6 +162,10 @@ class Storage:
             return True
 
         return self._send(name, put)
+
+    def copy(self, name: str, to: PurePath) -> None:
+        """Copy a file to a URL of the same bucket, over what may be there."""
+        self._do("copied", name, lambda system, path: system.cp_file(path, system._strip_protocol(str(to))))
 
     def _send(self, name: str, request: Callable[[Any, str], Result]) -> Result:
         try:

@@ -24,7 +24,7 @@ import google_crc32c
 import numpy as np
 
 from cache.atomic import sync_tree
-from cache.errors import REBUILD, CacheCorruptError, CacheWriteError
+from cache.errors import CacheWriteError, missing_row, open_error, write_error
 from cache.messages import message
 from cache.record import U8, Fields, RecordLayout
 
@@ -48,14 +48,12 @@ class ZarrWriter:
     """Appends the fields of each record to the files of the three arrays; describes these at the end."""
 
     def __init__(self, path: Path, layout: RecordLayout) -> None:
-        self._path, self._layout = path, layout
-        self._rows = 0
-        self._closed = False
+        self._path, self._layout, self._rows, self._closed = path, layout, 0, False
         self._stack = ExitStack()
         try:
             for name in DIMENSIONS:
                 (path / name).mkdir(parents=True)
-            self._files = [self._stack.enter_context(_data_path(path, name).open("wb")) for name in DIMENSIONS]
+            self._files = [self._stack.enter_context((path / _data_name(name)).open("wb")) for name in DIMENSIONS]
         except OSError as error:
             raise CacheWriteError("cannot create {path}: {error}", path=path, error=error) from error
 
@@ -65,7 +63,7 @@ class ZarrWriter:
             for file, field in zip(self._files, self._layout.split(record), strict=True):
                 file.write(field.data)
         except OSError as error:
-            raise self._failure(error) from error
+            raise write_error(self._path, error) from error
         self._rows += 1
 
     def close(self) -> None:
@@ -77,15 +75,11 @@ class ZarrWriter:
             with self._stack:
                 for file, name in zip(self._files, DIMENSIONS, strict=True):
                     file.write(chunk_index(self._rows, math.prod(_chunk_shape(name, self._layout.side))))
-            _write_metadata(self._path, self._layout, self._rows)
+            for name, content in _metadata(self._layout.side, self._rows).items():
+                (self._path / name).write_bytes(content)
             sync_tree(self._path)
         except OSError as error:
-            raise self._failure(error) from error
-
-    def _failure(self, error: OSError) -> CacheWriteError:
-        return CacheWriteError(
-            "cannot write {path}: {error}; free some space and run it again", path=self._path, error=error
-        )
+            raise write_error(self._path, error) from error
 
 
 class ZarrReader:
@@ -96,18 +90,14 @@ class ZarrReader:
         try:
             self._arrays = [_map_chunks(path, name, layout) for name in DIMENSIONS]
         except (OSError, ValueError) as error:
-            raise CacheCorruptError(
-                "cannot open the shard {path}: {error}; {rebuild}", path=path, error=error, rebuild=REBUILD
-            ) from error
+            raise open_error(path, error) from error
 
     def fields(self, row: int) -> Fields:
         """The parts of a record, without a copy. See `ShardReader`."""
         try:
             return Fields(*(array[row] for array in self._arrays))
         except IndexError:
-            raise CacheCorruptError(
-                "row {row} is missing in {path}; {rebuild}", row=row, path=self._path, rebuild=REBUILD
-            ) from None
+            raise missing_row(self._path, row) from None
 
     def record(self, row: int) -> U8:
         """The bytes of a record, copied together. See `ShardReader`."""
@@ -131,10 +121,6 @@ def _chunk_shape(name: str, side: int) -> tuple[int, ...]:
     return (side, side, 3) if name == "image" else (side, side // 8)
 
 
-def _data_path(group: Path, name: str) -> Path:
-    return group / _data_name(name)
-
-
 def _data_name(name: str) -> str:
     """The path of an array's data in its group: it is the only chunk of the outer grid."""
     return f"{name}/{'.'.join(['c', *('0' for _ in DIMENSIONS[name])])}"
@@ -152,25 +138,15 @@ def _map_chunks(group: Path, name: str, layout: RecordLayout) -> U8:
     Raises:
         ValueError: the file is not what `ZarrWriter` writes.
     """
-    path, chunk_bytes = _data_path(group, name), math.prod(_chunk_shape(name, layout.side))
+    path, chunk_bytes = group / _data_name(name), math.prod(_chunk_shape(name, layout.side))
     with path.open("rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     rows = (len(data) - CHECKSUM_BYTES) // (chunk_bytes + INDEX_BYTES)
     if rows < 0 or data[rows * chunk_bytes :] != chunk_index(rows, chunk_bytes):
         raise ValueError(
-            message(
-                "{relative_to} does not end with the index of its {data_count:,} bytes",
-                relative_to=path.relative_to(group),
-                data_count=len(data),
-            )
+            message("{file} does not end with the index of its {bytes:,} bytes", file=_data_name(name), bytes=len(data))
         )
     return np.frombuffer(data, np.uint8, rows * chunk_bytes).reshape(rows, chunk_bytes)
-
-
-def _write_metadata(path: Path, layout: RecordLayout, rows: int) -> None:
-    """Make a group of the three files."""
-    for name, content in _metadata(layout.side, rows).items():
-        (path / name).write_bytes(content)
 
 
 @lru_cache(maxsize=8)

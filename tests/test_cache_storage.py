@@ -25,7 +25,7 @@ def storage(bucket):
     return Storage(StorageUrl(f"{bucket}/folder"), HASTY)
 
 
-def test_files_are_written_read_listed_and_removed(storage, tmp_path):
+def test_files_are_written_read_listed_copied_and_removed(storage, tmp_path):
     storage.write("a/one", DATA)
     (tmp_path / "two").write_bytes(DATA[:7])
     storage.upload(tmp_path / "two", "a/deep/two")
@@ -37,7 +37,7 @@ def test_files_are_written_read_listed_and_removed(storage, tmp_path):
         {},
     )
     assert storage.read_ranges([("a/one", 10, 20), ("a/deep/two", 0, 7)]) == [DATA[10:20], DATA[:7]]
-    storage.write("b/three", DATA)
+    storage.copy("a/one", storage.root / "b/three")
     storage.fetch("b/three", tmp_path / "three")
     assert (tmp_path / "three").read_bytes() == DATA
     storage.remove("a")
