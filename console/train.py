@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from console.language import _, translated
 from console.progress import progress_bar
 from console.text import at_most, bulleted, duration, underlined
-from loader.bad_records import BadRecord
+from loader.batch import BadRecord
 from train.listeners import Listener
 from train.result import EpochResult, FitResult
 from train.run import Run

@@ -1,3 +1,5 @@
+"""What a loader is asked for, and what it gives: the configuration, batches, the position, bad records."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -12,7 +14,6 @@ from cache.choices import Backend, Level, OnBadRecord, Order
 from cache.messages import message
 from cache.remote.folder import FolderConfig
 from loader.augment import LEVELS, AugmentConfig
-from loader.bad_records import BadRecord
 from loader.order import BatchPlan
 
 if TYPE_CHECKING:
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
 
 WINDOW = 16
 """Shards in a window of the windowed order, unless somebody asks for more or fewer."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BadRecord:
+    """A record that is not what was written, or cannot be read; `image_id` is COCO's."""
+
+    split: str
+    sample: int
+    image_id: int
+    reason: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,10 +41,8 @@ class Batch:
         image: `(N, 3, S, S)` uint8 RGB in channels_last strides.
         person: `(N, 1, S, S)` uint8 0/1.
         ignore: `(N, 1, S, S)` uint8 0/1; all 1 in samples that only fill up a ragged batch.
-        samples: `(N,)` int64 sample numbers.
-        valid: how many samples count.
-        epoch: the epoch that it belongs to.
-        skipped: those of them whose record is bad: black, without a person, `ignore` all 1.
+        samples: `(N,)` int64 sample numbers, of which the first `valid` count.
+        skipped: those whose record is bad: their image is black, without a person, and `ignore` is all 1.
     """
 
     image: torch.Tensor
@@ -51,24 +60,22 @@ class LoaderConfig:
 
     Attributes:
         cache: the cache's folder, or its `cache.storage.StorageUrl`.
-        split: `train` or `val`.
         batch_size: samples in a batch of this rank.
         backend: `native` (CPU threads), `dali`, `resident` (decoded once, in the device's memory), or `auto`.
         device: torch device on which batches are wanted.
-        augment: what to do to the samples: a level of `loader.augment.LEVELS`, or the numbers themselves.
+        augment: a level of `loader.augment.LEVELS`, or the numbers themselves.
         shuffle: a new random order each epoch, else the cache's own.
-        order: of what is shuffled: `global`, over all samples, or `windowed`, which needs few shards at a time; see
-            `loader.order`. `auto` is windowed for a cache in object storage, else global.
+        order: `global` shuffles all samples, `windowed` needs few shards at a time; see `loader.order`. `auto` is
+            windowed for a cache in object storage, else global.
         window: shards whose samples are mixed by the windowed order.
         ahead: shards in object storage that are fetched before their turn.
         folder: where fetched shards are kept.
         in_place: read records of Zarr shards where they are, instead of fetching whole shards.
         drop_last: drop a ragged last batch (training), else fill it up with ignored samples (validation).
         seed: of the order and of the augmentation.
-        threads: CPU threads; 0 takes one a processor.
-        prefetch: batches made ahead.
-        pin_memory: where batches go to a GPU, make them in locked memory, from where it copies by itself. `resident`
-            always loads through such memory.
+        threads: CPU threads; 0 takes one per processor.
+        prefetch: batches that are made before they are asked for.
+        pin_memory: make batches for a GPU in pinned memory, from which it copies by itself. `resident` always does.
         resident_bytes: memory of the device that `resident` may fill; 0 takes what is free, less what a network needs.
         on_bad_record: `stop` with an error that names it, or `skip` it: it is handed out as an ignored sample.
         rank, world: this process and the number of processes that share each global batch.
@@ -99,28 +106,18 @@ class LoaderConfig:
     def __post_init__(self) -> None:
         limits = {"batch_size": 1, "threads": 0, "prefetch": 1, "world": 1, "seed": 0, "resident_bytes": 0}
         for name, least in (limits | {"window": 1, "ahead": 0}).items():
-            if getattr(self, name) < least:
+            if (value := getattr(self, name)) < least:
                 raise ValueError(
-                    message(
-                        "{name}={value} is below {least}; use {least} or more",
-                        name=name,
-                        value=getattr(self, name),
-                        least=least,
-                    )
+                    message("{name}={value} is below {least}; use {least} or more", name=name, value=value, least=least)
                 )
         if not 0 <= self.rank < self.world:
             raise ValueError(message("rank={rank} is not within 0..{world}", rank=self.rank, world=self.world - 1))
         choices = {"backend": Backend, "augment": Level, "order": Order, "on_bad_record": OnBadRecord}
         for name, kind in choices.items():
-            value, known = getattr(self, name), get_args(kind)
-            if value not in known and not isinstance(value, AugmentConfig):
+            value, known = getattr(self, name), ", ".join(get_args(kind))
+            if value not in get_args(kind) and not isinstance(value, AugmentConfig):
                 raise ValueError(
-                    message(
-                        "{name}={value!r} is not known; use one of {known}",
-                        name=name,
-                        value=value,
-                        known=", ".join(known),
-                    )
+                    message("{name}={value!r} is not known; use one of {known}", name=name, value=value, known=known)
                 )
 
     @property
@@ -142,7 +139,7 @@ class BatchSource(Protocol):
 
     Attributes:
         notes: remarks on how it runs, a sentence each.
-        resident: so many samples, the first ones of the split, are in memory: no batch reads them from their shards.
+        resident: how many samples, the first ones of the split, are in memory: no batch reads them from their shards.
     """
 
     notes: tuple[str, ...]

@@ -20,7 +20,6 @@ from torch.utils.dlpack import from_dlpack
 
 from cache.messages import message
 from cache.record import RecordLayout
-from loader.bad_records import RecordCheck
 from loader.batch import Batch, LoaderConfig
 from loader.kernels import BLANK, copy_images, copy_packed_planes
 from loader.order import BatchPlan
@@ -65,9 +64,8 @@ class DaliSource:
                 message("the dali loader needs NVIDIA DALI; pip install -e '.[dali]' (CUDA 13) or '.[dali-cuda12]'")
             ) from error
         self._on_gpu = self._device.type == "cuda"
-        self._records = RecordCheck(reader, config.on_bad_record)
-        self._map = RecordMap(reader, self._records)
-        self._feed = Feed(config, reader, self._map, pinned=self._on_gpu and config.pin_memory)
+        self._records = RecordMap(reader, config.on_bad_record)
+        self._feed = Feed(config, reader, self._records, pinned=self._on_gpu and config.pin_memory)
         self._pipeline = self._build()
 
     def _build(self) -> Pipeline:
@@ -125,7 +123,7 @@ class DaliSource:
                 try:
                     simplejpeg.decode_jpeg(jpeg, "RGB")
                 except ValueError as error:
-                    self._map.forget(sample, error)
+                    self._records.reject(sample, error)
                     found = True
         return found
 

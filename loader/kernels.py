@@ -1,7 +1,9 @@
 """Numba kernels that make batches of records as they are: the fast part of the loaders. No interpreter, no allocation.
 
-Records come as memory addresses (see `loader.records`), so that one call makes a whole batch out of memory maps.
-S is the side; a plane is packed eight pixels a byte, least significant bit first.
+Records come as memory addresses (see `loader.records`), so that one call makes a whole batch out of memory maps: places
+is `(N, 3)`, the addresses of image, packed person and packed ignore of each record. S is the side in pixels; a plane is
+packed eight pixels a byte, least significant bit first. Outputs are wholly written; their rows must be whole lines of
+the processor's caches, aligned to 64 bytes and multiples of them, else a kernel raises `ValueError`.
 """
 
 from __future__ import annotations
@@ -48,6 +50,17 @@ def load_bits(builder: Any, address: Any, pixel: Any) -> Any:
     return builder.zext(builder.bitcast(packed, ir.VectorType(ir.IntType(1), 64)), ir.VectorType(byte, 64))
 
 
+def prefetch_line(builder: Any, address: Any) -> None:
+    """Ask for the line of memory at an int64 address without waiting, to be read as data. Any address will do.
+
+    It comes into the second-level cache: the first one would have to keep it for too long, which takes 6 % more time.
+    """
+    number, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+    fetch = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
+    builder.call(fetch, [builder.inttoptr(address, pointer), number(0), number(2), number(1)])
+
+
 def _store_past_caches(builder: Any, vector: Any, pointer: Any) -> None:
     """Store 64 aligned bytes without reading what they replace: nobody needs a batch before all of it is written."""
     mark = builder.module.add_metadata([ir.IntType(32)(1)])
@@ -60,17 +73,12 @@ def _copy_lines(_context: Any, out: Any, _address: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        word, number, byte = ir.IntType(64), ir.IntType(32), ir.IntType(8)
-        pointer, line = byte.as_pointer(), ir.VectorType(byte, _LANES).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
-        fetch = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
-        source = builder.inttoptr(arguments[1], pointer)
+        word, byte = ir.IntType(64), ir.IntType(8)
+        line = ir.VectorType(byte, _LANES).as_pointer()
+        source = builder.inttoptr(arguments[1], byte.as_pointer())
         with cgutils.for_range(builder, builder.udiv(array.nitems, word(_LANES))) as loop:
             offset = builder.mul(loop.index, word(_LANES))
-            # Any address will do: what is not there is not fetched. To be read, as data, into the second cache: the
-            # first one would have to keep it for too long (which takes 6 % more time).
-            ahead = builder.gep(source, [builder.add(offset, word(_AHEAD))])
-            builder.call(fetch, [ahead, number(0), number(2), number(1)])
+            prefetch_line(builder, builder.add(arguments[1], builder.add(offset, word(_AHEAD))))
             vector = builder.load(builder.bitcast(builder.gep(source, [offset]), line), align=1)
             _store_past_caches(builder, vector, builder.bitcast(builder.gep(array.data, [offset]), line))
         return context.get_dummy_value()
@@ -117,16 +125,7 @@ def _check_lines(out: U8) -> None:
 
 @kernel
 def unpack_planes(places: I64, person: U8, ignore: U8) -> None:
-    """Unpack the planes of N records.
-
-    Args:
-        places: `(N, 3)` addresses of image, person and ignore; see `copy_records`.
-        person: `(N, S*S)`, aligned to 64 bytes, filled with 0 and 1.
-        ignore: as person; all 1 where the image is `BLANK`.
-
-    Raises:
-        ValueError: rows are no whole cache lines.
-    """
+    """Unpack the planes of N records to `(N, S*S)` of 0 and 1; where the image is `BLANK`, all pixels are ignored."""
     _check_lines(person)
     _check_lines(ignore)
     for row in range(len(places)):
@@ -141,15 +140,7 @@ def unpack_planes(places: I64, person: U8, ignore: U8) -> None:
 
 @kernel
 def copy_images(places: I64, image: U8) -> None:
-    """Copy the pixels of N raw records.
-
-    Args:
-        places: `(N, 3)`, see `copy_records`.
-        image: `(N, S*S*3)`, aligned to 64 bytes, filled.
-
-    Raises:
-        ValueError: rows are no whole cache lines.
-    """
+    """Copy the pixels of N raw records to `(N, S*S*3)`; a `BLANK` image is black."""
     _check_lines(image)
     for row in range(len(places)):
         if places[row, 0] == BLANK:
@@ -161,34 +152,14 @@ def copy_images(places: I64, image: U8) -> None:
 
 @kernel
 def copy_records(places: I64, image: U8, person: U8, ignore: U8) -> None:
-    """Copy N raw records as they are.
-
-    Args:
-        places: `(N, 3)` addresses of image, `(S, S, 3)` RGB, and of the packed planes person and ignore. An image of
-            `BLANK` gives a black image without a person, all of it ignored.
-        image: `(N, S*S*3)`, aligned to 64 bytes, filled.
-        person: `(N, S*S)`, aligned to 64 bytes, filled with 0 and 1.
-        ignore: as person.
-
-    Raises:
-        ValueError: rows are no whole cache lines.
-    """
+    """Copy N raw records as they are: images to `(N, S*S*3)`, and planes, unpacked, to `(N, S*S)` of 0 and 1."""
     copy_images(places, image)
     unpack_planes(places, person, ignore)
 
 
 @kernel
 def copy_packed_planes(places: I64, person: U8, ignore: U8) -> None:
-    """Copy the planes of N records, packed as they are.
-
-    Args:
-        places: `(N, 3)`, see `copy_records`.
-        person: `(N, S*S/8)`, aligned to 64 bytes, filled.
-        ignore: as person; all bits set where the image is `BLANK`.
-
-    Raises:
-        ValueError: rows are no whole cache lines.
-    """
+    """Copy the planes of N records, packed, to `(N, S*S/8)`; where the image is `BLANK`, all pixels are ignored."""
     _check_lines(person)
     _check_lines(ignore)
     for row in range(len(places)):

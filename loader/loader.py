@@ -1,4 +1,4 @@
-"""The backend that `auto` stands for, and the reason."""
+"""`open_loader`: a split of a cache as an iterator of batches, on the backend that suits the machine."""
 
 from __future__ import annotations
 
@@ -10,21 +10,16 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from importlib.util import find_spec
 from inspect import GEN_RUNNING, getgeneratorstate
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 
 from cache.errors import CacheError
 from cache.messages import Message, message
 from cache.reader import CacheReader
-from loader.bad_records import BadRecord
-from loader.batch import Batch, BatchSource, LoaderConfig, LoaderState
+from loader.batch import BadRecord, Batch, BatchSource, LoaderConfig, LoaderState
 from loader.order import I64, BatchPlan, epoch_order, plan_epoch, resolve_order, steps_in_epoch, windowed_order
 from loader.shard_prefetch import ShardPrefetch
-
-if TYPE_CHECKING:
-    from cache.reader import CacheReader
-
 
 Chosen = Literal["native", "dali", "resident"]
 
@@ -63,17 +58,14 @@ def choose_for_gpu(needed: int, budget: int, codec: Literal["raw", "jpeg"], *, d
         needed: bytes that all decoded samples take.
         budget: bytes of its memory that they may take beside the network.
         codec: of the cache.
-        dali: whether it is installed.
+        dali: whether DALI is installed.
     """
-    size, room = f"{needed / 1e9:.1f} GB", f"{max(budget, 0) / 1e9:.1f} GB"
+    sizes = {"size": f"{needed / 1e9:.1f} GB", "free": f"{max(budget, 0) / 1e9:.1f} GB"}
     if needed <= budget:
         return Choice(
-            "resident",
-            message("its {size} fit in the {room} of GPU memory that the network leaves free", size=size, room=room),
+            "resident", message("its {size} fit in the {free} of GPU memory that the network leaves free", **sizes)
         )
-    too_large = message(
-        "its {size} do not fit in the {room} of GPU memory that the network leaves free", size=size, room=room
-    )
+    too_large = message("its {size} do not fit in the {free} of GPU memory that the network leaves free", **sizes)
     if dali:
         work = message("decodes and augments") if codec == "jpeg" else "augments"
         return Choice("dali", message("{too_large}; DALI {work} on the GPU", too_large=too_large, work=work))
@@ -99,7 +91,8 @@ class _Pass(Iterator[Batch]):
         if reason := self._ended or loader.unusable:
             raise RuntimeError(reason)
         if self._batches is None:
-            self._batches, self._left = loader._run(), loader._left()
+            self._batches = loader._run()
+            self._left = len(loader) - loader._state.consumed // loader.global_batch
         batch = next(self._batches)
         self._left -= 1
         return batch
@@ -109,13 +102,9 @@ class _Pass(Iterator[Batch]):
         """Whether a thread is waiting for the next batch just now."""
         return self._batches is not None and getgeneratorstate(self._batches) == GEN_RUNNING
 
-    def end(self, reason: str) -> None:
-        """End it early: if batches were to come, asking for one raises a `RuntimeError` with the reason."""
+    def close(self, reason: str = "") -> None:
+        """Make no more batches: if some were to come, asking for one raises a `RuntimeError` with the reason."""
         self._ended = reason
-        self.close()
-
-    def close(self) -> None:
-        """Make no more batches."""
         if self._batches is not None and not self._loader.unusable:
             self._batches.close()
 
@@ -132,8 +121,6 @@ class Loader:
     the next batch the one that would have come.
 
     Attributes:
-        config: as it was asked for.
-        reader: of the split.
         choice: the backend that makes the batches, and the reason for it.
         unusable: why the loader gives no more batches; empty while it does.
     """
@@ -201,11 +188,7 @@ class Loader:
                     "second loader with open_loader"
                 )
             )
-        newest.end(reason)
-
-    def _left(self) -> int:
-        """Batches to come in this epoch."""
-        return len(self) - self._state.consumed // self.global_batch
+        newest.close(reason)
 
     def _run(self) -> Generator[Batch]:
         """Make the rest of the epoch's batches, moving the position with each."""
@@ -265,19 +248,17 @@ class Loader:
                 message(
                     "the saved position, {consumed} samples into epoch {epoch}, is not a multiple of the global "
                     "batch of {global_batch}; resume with the batch size that it was saved with",
-                    consumed=restored.consumed,
-                    epoch=restored.epoch,
+                    **dataclasses.asdict(restored),
                     global_batch=self.global_batch,
                 )
             )
         if restored.consumed >= len(self.reader) + self.global_batch:
             raise ValueError(
                 message(
-                    "the saved position, {consumed} samples into epoch {epoch}, is beyond the {reader_count} samples "
-                    "of {split!r}; resume with the cache and the split that it was saved with",
-                    consumed=restored.consumed,
-                    epoch=restored.epoch,
-                    reader_count=len(self.reader),
+                    "the saved position, {consumed} samples into epoch {epoch}, is beyond the {samples} samples of "
+                    "{split!r}; resume with the cache and the split that it was saved with",
+                    **dataclasses.asdict(restored),
+                    samples=len(self.reader),
                     split=self.config.split,
                 )
             )
@@ -309,10 +290,10 @@ class Loader:
     def _leave_to_parent(self) -> None:
         """Refuse to work in a forked child, and never be freed there: that would wait for the parent's threads."""
         self.unusable = message(
-            "this loader was opened by another process, and process {getpid}, forked from it, does not have "
-            "its threads; open the loader in the process that iterates over it, with open_loader: in a "
-            "DataLoader, within the worker",
-            getpid=os.getpid(),
+            "this loader was opened by another process, and process {process}, forked from it, does not have its "
+            "threads; open the loader in the process that iterates over it, with open_loader: in a DataLoader, within "
+            "the worker",
+            process=os.getpid(),
         )
         for held in (self, self._newest()):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
@@ -357,10 +338,10 @@ def _open_source(backend: Chosen, config: LoaderConfig, reader: CacheReader) -> 
     least = config.batch_size * config.world if config.drop_last else 1
     if len(reader) < least:
         raise CacheError(
-            "{cache} has {reader_count} samples in {split!r}, fewer than one batch of {least}; use a smaller "
-            "batch size, or another split",
+            "{cache} has {samples} samples in {split!r}, fewer than one batch of {least}; use a smaller batch size, or "
+            "another split",
             cache=config.cache,
-            reader_count=len(reader),
+            samples=len(reader),
             split=config.split,
             least=least,
         )
@@ -382,21 +363,19 @@ def _open_source(backend: Chosen, config: LoaderConfig, reader: CacheReader) -> 
 def _check_device(device: str, backend: Chosen) -> None:
     import torch
 
-    kind, number = torch.device(device).type, torch.device(device).index or 0
+    kind, number, count = torch.device(device).type, torch.device(device).index or 0, torch.cuda.device_count()
     if kind not in ("cpu", "cuda"):
-        raise ValueError(
-            message(
-                "device={device!r} is not possible with the {backend} loader; use cuda or cpu",
-                device=device,
-                backend=backend,
-            )
+        text = message(
+            "device={device!r} is not possible with the {backend} loader; use cuda or cpu",
+            device=device,
+            backend=backend,
         )
-    if kind == "cuda" and number >= torch.cuda.device_count():
-        raise ValueError(
-            message(
-                "device={device!r} is not there: torch finds {device_count} CUDA devices; use device='cpu', or "
-                "check the driver with nvidia-smi",
-                device=device,
-                device_count=torch.cuda.device_count(),
-            )
+        raise ValueError(text)
+    if kind == "cuda" and number >= count:
+        text = message(
+            "device={device!r} is not there: torch finds {count} CUDA devices; use device='cpu', or check the driver "
+            "with nvidia-smi",
+            device=device,
+            count=count,
         )
+        raise ValueError(text)

@@ -1,3 +1,5 @@
+"""The native backend: batches made by CPU threads, on any machine."""
+
 from __future__ import annotations
 
 import gc
@@ -14,7 +16,6 @@ import numpy.typing as npt
 import torch
 
 from cache.process import fork_lock
-from loader.bad_records import RecordCheck
 from loader.batch import Batch, LoaderConfig
 from loader.kernels import BLANK, copy_records, unpack_planes
 from loader.order import BatchPlan
@@ -55,8 +56,7 @@ class NativeSource:
 
     def __init__(self, config: LoaderConfig, reader: CacheReader) -> None:
         self._config, self._reader, self._layout = config, reader, reader.layout
-        self._records = RecordCheck(reader, config.on_bad_record)
-        self._map = RecordMap(reader, self._records)
+        self._records = RecordMap(reader, config.on_bad_record)
         self._device = torch.device(config.device)
         on_gpu = self._device.type == "cuda"
         threads = config.threads or os.cpu_count() or 1
@@ -109,11 +109,11 @@ class NativeSource:
             return
         plan, rows = pending.plan, slice(first, last)
         samples = plan.samples[rows]
-        places = self._map.find(samples, max(0, plan.valid - first))
+        places = self._records.find(samples, max(0, plan.valid - first))
         image, person, ignore = (buffer[rows] for buffer in pending.slot.rows)
         if pending.parameters is None:
             if self._layout.codec == "jpeg":
-                self._map.decode(samples, places, image)
+                self._records.decode(samples, places, image)
                 unpack_planes(places, person, ignore)
             else:
                 copy_records(places, image, person, ignore)
@@ -121,7 +121,7 @@ class NativeSource:
         matrix, colour = (values[rows] for values in pending.parameters)
         if self._layout.codec == "jpeg":
             pixels = self._pixels(last - first)
-            self._map.decode(samples, places, pixels)
+            self._records.decode(samples, places, pixels)
             sound = places[:, IMAGE] != BLANK
             places[sound, IMAGE] = (pixels.ctypes.data + pixels.strides[0] * np.arange(len(pixels)))[sound]
         warp_records(places, self._layout.side, matrix, colour, image, person, ignore)

@@ -11,9 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from cache.errors import CacheError
-from loader.bad_records import RecordCheck, check_jpeg
+from cache.choices import OnBadRecord
+from cache.errors import CacheCorruptError, CacheError
+from cache.record import checksum
+from loader.batch import BadRecord
 from loader.kernels import BLANK
+from loader.order import BatchPlan
 
 if TYPE_CHECKING:
     from cache.reader import CacheReader
@@ -30,16 +33,18 @@ _READ_ONLY = 0x100  # PyBUF_READ
 
 
 class RecordMap:
-    """The addresses of a split's records, as far as they have been asked for.
+    """The addresses of a split's records, as far as they have been asked for, and which of the records are bad.
 
     Threads may share it as long as no two of them ask for the same sample at a time. Addresses are valid until the
     reader evicts the shard, or is closed.
     """
 
-    def __init__(self, reader: CacheReader, records: RecordCheck) -> None:
-        self._reader, self._records = reader, records
+    def __init__(self, reader: CacheReader, on_bad_record: OnBadRecord) -> None:
+        self._reader, self._stops = reader, on_bad_record == "stop"
         self._places = np.full((len(reader), 3), BLANK, np.int64)
         self._image_bytes = np.zeros(len(reader), np.int64)
+        self._sound = bytearray(len(reader))  # 1 where the checksum was compared
+        self._bad: dict[int, BadRecord] = {}
         self._own = threading.local()
         reader.watch(self._forget_shard)
 
@@ -66,33 +71,40 @@ class RecordMap:
     def _read(self, samples: I64, valid: int) -> I64:
         """As `find`, of records that are read in place: they stay until the thread asks for the next ones."""
         places = np.full((len(samples), 3), BLANK, np.int64)
-        rows = [row for row, sample in enumerate(samples[:valid].tolist()) if not self._records.is_bad(sample)]
+        rows = [row for row, sample in enumerate(samples[:valid].tolist()) if sample not in self._bad]
         self._own.records = read = self._reader.fields_of(samples[rows].tolist())
         for row, fields in zip(rows, read, strict=True):
             sample = int(samples[row])
             try:
-                self._records.check(sample, np.concatenate(fields))
+                self._check(sample, np.concatenate(fields))
                 places[row] = [field.ctypes.data for field in fields]
             except CacheError as error:
-                self._records.reject(sample, error)
+                self.reject(sample, error)
         return places
 
     def _look_up(self, sample: int) -> I64:
-        if self._reader.fetches:
+        reader = self._reader
+        if reader.fetches:
             # Before the rest, for a shard that cannot be fetched is more than a bad record, and no reason to skip one.
-            self._reader.open_shard(int(self._reader.samples["shard"][sample]))
-        if not self._records.is_bad(sample):
+            reader.open_shard(int(reader.samples["shard"][sample]))
+        if sample not in self._bad:
             try:
-                fields = self._reader.fields(sample)
-                self._records.check(sample)
-                if self._reader.layout.codec == "jpeg":
-                    check_jpeg(fields.image, self._reader.layout.side)
+                fields = reader.fields(sample)
+                if not self._sound[sample]:  # once: raw pixels take longer to hash than to copy
+                    self._check(sample, reader.record(sample))
+                    self._sound[sample] = 1
+                if reader.layout.codec == "jpeg":
+                    _check_jpeg(fields.image, reader.layout.side)
                 self._image_bytes[sample] = fields.image.size
                 self._places[sample] = [field.ctypes.data for field in fields]
             except (CacheError, ValueError) as error:
-                self._records.reject(sample, error)
+                self.reject(sample, error)
         place: I64 = self._places[sample]
         return place
+
+    def _check(self, sample: int, record: U8) -> None:
+        if checksum(record) != int(self._reader.samples["checksum"][sample]):
+            raise CacheCorruptError("its checksum differs")
 
     def decode(self, samples: I64, places: I64, out: U8) -> None:
         """Decode the JPEGs of `(N,)` samples straight into `(N, S*S*3)`; one that fails becomes `BLANK` in places.
@@ -106,7 +118,7 @@ class RecordMap:
                     simplejpeg.decode_jpeg(self.jpeg(sample), "RGB", buffer=out[row])
                     continue
                 except ValueError as error:
-                    self.forget(sample, error)
+                    self.reject(sample, error)
                     places[row, IMAGE] = BLANK
             out[row] = 0
 
@@ -117,11 +129,47 @@ class RecordMap:
         """
         return _memory(int(self._places[sample, IMAGE]), int(self._image_bytes[sample]), _READ_ONLY)
 
-    def forget(self, sample: int, error: Exception) -> None:
-        """Reject a record that was found, but cannot be decoded.
+    def reject(self, sample: int, error: Exception) -> None:
+        """Take note that a record is bad, if the loader may skip it.
 
         Raises:
-            CacheCorruptError: it is not to be skipped.
+            CacheCorruptError: it may not, or no sample is left.
         """
+        reader = self._reader
+        image_id, where = int(reader.samples["image_id"][sample]), f"{reader.root}/{reader.split}"
+        if self._stops:
+            raise CacheCorruptError(
+                "sample {sample} (image {image_id}) of {where} cannot be read: {error}; run `verify --cache "
+                "{root}`, which finds all bad records, or train without them: `--on-bad-record skip`",
+                sample=sample,
+                image_id=image_id,
+                where=where,
+                error=error,
+                root=reader.root,
+            ) from error
         self._places[sample] = BLANK
-        self._records.reject(sample, error)
+        self._bad[sample] = BadRecord(split=reader.split, sample=sample, image_id=image_id, reason=str(error))
+        if len(self._bad) == len(reader):
+            raise CacheCorruptError(
+                "none of the {samples} samples of {where} can be read, the last because {error}; run `verify --cache "
+                "{root}`",
+                samples=len(reader),
+                where=where,
+                error=error,
+                root=reader.root,
+            ) from error
+
+    def skipped(self, plan: BatchPlan) -> tuple[BadRecord, ...]:
+        """The bad records of a batch, in its order."""
+        if not self._bad:
+            return ()
+        return tuple(self._bad[sample] for sample in plan.samples[: plan.valid].tolist() if sample in self._bad)
+
+
+def _check_jpeg(jpeg: U8, side: int) -> None:
+    """Refuse a JPEG that is not of `(side, side)` pixels, before a decoder writes it into a buffer of that size."""
+    height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
+    if (height, width) != (side, side):
+        raise CacheCorruptError(
+            "its JPEG is {width} x {height} pixels, not {side} x {side}", width=width, height=height, side=side
+        )

@@ -17,7 +17,6 @@ import torch
 
 from cache.messages import message
 from loader.augment import Parameters
-from loader.bad_records import RecordCheck
 from loader.batch import Batch, LoaderConfig
 from loader.kernels import BLANK, copy_images, copy_packed_planes, copy_records
 from loader.order import BatchPlan
@@ -56,9 +55,8 @@ class RecordFiller:
     uploads, so that one thread decodes while another one's block crosses the bus.
     """
 
-    def __init__(self, config: LoaderConfig, reader: CacheReader, records: RecordCheck, store: ResidentStore) -> None:
-        self._config, self._reader, self._store = config, reader, store
-        self._map = RecordMap(reader, records)
+    def __init__(self, config: LoaderConfig, reader: CacheReader, records: RecordMap, store: ResidentStore) -> None:
+        self._config, self._reader, self._records, self._store = config, reader, records, store
         self._own = threading.local()
         on_gpu = store.device.type == "cuda"
         self._stream = torch.cuda.Stream(store.device) if on_gpu else None  # type: ignore[no-untyped-call]
@@ -123,9 +121,9 @@ class RecordFiller:
         count = len(samples)
         target = self._store.on_host(first, count) if self._stream is None else self._staging(count)
         image, person, ignore = target
-        places = self._map.find(samples, count)
+        places = self._records.find(samples, count)
         if self._reader.layout.codec == "jpeg":
-            self._map.decode(samples, places, image)
+            self._records.decode(samples, places, image)
         else:
             copy_images(places, image)
         copy_packed_planes(places, person, ignore)
@@ -224,7 +222,7 @@ class ResidentSource:
                 ),
             )
         self._store = ResidentStore(rows, self._side, self._device)
-        self._records = RecordCheck(reader, config.on_bad_record)
+        self._records = RecordMap(reader, config.on_bad_record)
         self._filler = RecordFiller(config, reader, self._records, self._store)
         self._rows = np.full(samples, ABSENT, np.int64)
         self._rows[: self.resident] = self._filler.fill_first(self.resident, threads)

@@ -30,7 +30,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from cache.kernel import kernel
-from loader.kernels import BLANK, load_bits
+from loader.kernels import BLANK, load_bits, prefetch_line
 
 U8 = npt.NDArray[np.uint8]
 I32 = npt.NDArray[np.int32]
@@ -112,14 +112,8 @@ def _locate(across: F32, matrix: F32, row: int, taps: Taps) -> None:
 
 @intrinsic
 def _prefetch(_context: Any, _address: Any) -> Any:
-    """Ask for the memory at an address, without waiting; any address will do."""
-
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        number, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
-        fetch = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
-        # To be read, into the second-level cache, as data.
-        builder.call(fetch, [builder.inttoptr(arguments[0], pointer), number(0), number(2), number(1)])
+        prefetch_line(builder, arguments[0])
         return context.get_dummy_value()
 
     return types.void(types.int64), generate
@@ -326,13 +320,11 @@ def warp_sample(
 
     Args:
         image_address: of `(S, S, 3)` RGB pixels; nothing around them is read.
-        person_address, ignore_address: of the packed planes.
         side: S, in pixels, a multiple of 8, at most 26,754 (byte offsets are int32).
         matrix: `(2, 3)` output -> source, see `loader.augment.Parameters`.
         colour: `(3, 4)` colour map, see there; finite.
-        image: `(S*S*3,)`, filled.
-        person: `(S*S,)`, filled with 0 and 1.
-        ignore: as person; 1 outside the source.
+        image: `(S*S*3,)`, wholly written; black outside the source.
+        person, ignore: `(S*S,)`, wholly written with 0 and 1; outside the source 0 and 1.
     """
     joined = np.empty(side * side + 1, np.uint8)
     _join(person_address, ignore_address, joined)
@@ -364,17 +356,9 @@ def warp_sample(
 
 @kernel
 def warp_records(places: I64, side: int, matrix: F32, colour: F32, image: U8, person: U8, ignore: U8) -> None:
-    """`warp_sample` for N raw records.
+    """`warp_sample` for N raw records: each argument but `side` has N rows.
 
-    Args:
-        places: `(N, 3)` addresses of image, packed person and packed ignore. An image of `loader.kernels.BLANK` gives
-            a black image without a person, all of it ignored.
-        side: S, pixels.
-        matrix: `(N, 2, 3)`.
-        colour: `(N, 3, 4)`.
-        image: `(N, S*S*3)`, filled.
-        person: `(N, S*S)`, filled with 0 and 1.
-        ignore: as person.
+    `places` are as in `loader.kernels`; a `BLANK` image gives a black one without a person, all of it ignored.
     """
     for row in range(len(places)):
         if places[row, 0] == BLANK:
@@ -382,14 +366,6 @@ def warp_records(places: I64, side: int, matrix: F32, colour: F32, image: U8, pe
             person[row] = 0
             ignore[row] = 1
         else:
-            warp_sample(
-                places[row, 0],
-                places[row, 1],
-                places[row, 2],
-                side,
-                matrix[row],
-                colour[row],
-                image[row],
-                person[row],
-                ignore[row],
-            )
+            pixels, packed_person, packed_ignore = places[row, 0], places[row, 1], places[row, 2]
+            outputs = image[row], person[row], ignore[row]
+            warp_sample(pixels, packed_person, packed_ignore, side, matrix[row], colour[row], *outputs)

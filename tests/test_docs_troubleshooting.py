@@ -187,7 +187,7 @@ def test_a_full_disk(place, monkeypatch):
 def test_a_damaged_cache(place):
     from cache.reader import CacheReader
     from console.train import bad_records_line
-    from loader.bad_records import BadRecord
+    from loader.batch import BadRecord
 
     shard = place / "data" / "cache" / "train" / "00000.lmdb"
     with CacheReader("data/cache", "train") as reader:

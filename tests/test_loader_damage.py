@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import loader.bad_records
+import loader.records
 from cache.errors import CacheCorruptError
 from cache.index import encode_table
 from cache.reader import CacheReader
@@ -209,7 +209,7 @@ def test_each_record_is_hashed_once(damaged, kind, backend, monkeypatch):
         hashed.append(record)
         return checksum(record)
 
-    monkeypatch.setattr(loader.bad_records, "checksum", counting)
+    monkeypatch.setattr(loader.records, "checksum", counting)
     with open_loader(config(damaged[kind], backend=backend)) as batches:
         take(batches)
         assert len(hashed) == SAMPLES

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cache.messages import message
-from loader.bad_records import BadRecord
+from loader.batch import BadRecord
 from train.config import TrainConfigError
 from train.folder import RunFolder, timestamp
 from train.result import EpochResult

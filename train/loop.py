@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cache.messages import UserError
-from loader.bad_records import BadRecord
+from loader.batch import BadRecord
 from loader.loader import Loader
 from model.loss import LOSSES
 from model.metrics import BoundaryScores, Scores

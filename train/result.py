@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from loader.bad_records import BadRecord
+from loader.batch import BadRecord
 from model.metrics import Scores
 
 TARGETS: Mapping[str, float] = {"iou": 0.85, "dice": 0.90, "accuracy": 0.95}

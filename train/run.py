@@ -11,7 +11,7 @@ import torch
 
 from cache.index import CacheIndex
 from cache.messages import message
-from loader.bad_records import BadRecord
+from loader.batch import BadRecord
 from loader.loader import Loader, open_loader
 from model.base import check_side
 from model.encoder_unet import EncoderUNet, start_encoder
