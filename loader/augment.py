@@ -51,13 +51,9 @@ class AugmentConfig:
         if not 0 <= self.rotate <= 180:
             raise ValueError(message("rotate={rotate} is not within 0..180 degrees", rotate=self.rotate))
         for name in ("brightness", "contrast", "saturation"):
-            if not 0 <= getattr(self, name) < 1:
+            if not 0 <= (value := getattr(self, name)) < 1:
                 raise ValueError(
-                    message(
-                        "{name}={value} is not within 0 (unchanged) and 1 (excluded)",
-                        name=name,
-                        value=getattr(self, name),
-                    )
+                    message("{name}={value} is not within 0 (unchanged) and 1 (excluded)", name=name, value=value)
                 )
 
     @property
@@ -102,8 +98,8 @@ def draw_parameters(
     linear = np.stack([np.stack([cosine * mirror, -sine]), np.stack([sine * mirror, cosine])])  # (2, 2, N)
     centre = side / 2
     # The window keeps within the picture when it magnifies, the picture within the window when it does not.
-    room = np.abs(1 - shrink) * centre
-    offset = centre + room * (2 * np.stack([x, y]) - 1) - centre * linear.sum(1)  # (2, N)
+    slack = np.abs(1 - shrink) * centre
+    offset = centre + slack * (2 * np.stack([x, y]) - 1) - centre * linear.sum(1)  # (2, N)
     matrix = np.concatenate([linear, offset[:, None]], axis=1).transpose(2, 0, 1)
     return Parameters(
         np.ascontiguousarray(matrix, np.float32),

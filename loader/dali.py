@@ -13,24 +13,22 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import simplejpeg
 import torch
 from torch.utils.dlpack import from_dlpack
 
 from cache.messages import message
-from cache.record import RecordLayout
+from cache.record import U8, RecordLayout
+from loader.augment import F32
 from loader.batch import Batch, LoaderConfig
 from loader.kernels import BLANK, copy_images, copy_packed_planes
 from loader.order import BatchPlan
 from loader.prefetch import draw
-from loader.records import IMAGE, RecordMap
+from loader.records import IMAGE, RecordMap, make_batch
 
 if TYPE_CHECKING:
     from cache.reader import CacheReader
 
-U8 = npt.NDArray[np.uint8]
-F32 = npt.NDArray[np.float32]
 
 # DALI makes most of its names at run time, so its own types are not of use to a type checker.
 Node = Any
@@ -103,15 +101,8 @@ class DaliSource:
                 slot.uploaded = stream.record_event()
             image_NHWC, person, ignore = (from_dlpack(output.as_tensor()) for output in outputs)
             planes = len(plan.samples), 1, self._layout.side, self._layout.side
-            yield Batch(
-                image=image_NHWC.permute(0, 3, 1, 2),
-                person=person.view(planes),
-                ignore=ignore.view(planes),
-                samples=plan.samples,
-                valid=plan.valid,
-                epoch=plan.epoch,
-                skipped=self._records.skipped(plan),
-            )
+            image = image_NHWC.permute(0, 3, 1, 2)
+            yield make_batch(plan, (image, person.view(planes), ignore.view(planes)), self._records)
         if self._feed.error is not None:
             raise self._feed.error
 
@@ -161,16 +152,7 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class Slot:
-    """Host buffers of one batch, which DALI reads in place: pinned when it uploads them.
-
-    Attributes:
-        image: `(N, S, S, 3)` RGB; empty with the jpeg codec.
-        jpegs: N files of any size; empty with the raw codec.
-        person, ignore: `(N, S, S/8)` packed planes.
-        matrix: `(N, 2, 3)`, see `loader.augment.Parameters`.
-        gain, shift: its colour map as `(N, 3, 3)` and `(N, 3)`.
-        uploaded: recorded on the consumer's stream after the upload of these buffers.
-    """
+    """Host buffers of one batch, which DALI reads in place: pinned when it uploads them."""
 
     def __init__(self, batch_size: int, layout: RecordLayout, *, pinned: bool) -> None:
         def buffer(*shape: int) -> U8:
@@ -178,11 +160,12 @@ class Slot:
 
         side = layout.side
         self.image = buffer(side, side, 3) if layout.codec == "raw" else np.empty(0, np.uint8)
-        self.jpegs: list[U8] = []
-        self.person, self.ignore = buffer(side, side // 8), buffer(side, side // 8)
+        self.jpegs: list[U8] = []  # N files of any size; none with the raw codec
+        self.person, self.ignore = buffer(side, side // 8), buffer(side, side // 8)  # packed planes
+        # See `loader.augment.Parameters`: the colour map is gain @ RGB + shift.
         self.matrix = np.zeros((batch_size, 2, 3), np.float32)
         self.gain, self.shift = np.zeros((batch_size, 3, 3), np.float32), np.zeros((batch_size, 3), np.float32)
-        self.uploaded: torch.cuda.Event | None = None
+        self.uploaded: torch.cuda.Event | None = None  # recorded on the consumer's stream after the upload of these
 
 
 class Feed:
@@ -190,10 +173,6 @@ class Feed:
 
     DALI calls it in the thread that asks for a batch, and sees any exception as its own. So an error is kept, the
     epoch ends early, and `DaliSource.run` raises the error after the batches before it.
-
-    Attributes:
-        pending: plans and slots of the batches that DALI has been given and has not handed out.
-        error: which ended the epoch early.
     """
 
     def __init__(self, config: LoaderConfig, reader: CacheReader, records: RecordMap, *, pinned: bool) -> None:
@@ -201,7 +180,7 @@ class Feed:
         # DALI holds `prefetch` batches, the caller has one, and one is being filled.
         self._ring = deque(Slot(config.batch_size, reader.layout, pinned=pinned) for _ in range(config.prefetch + 2))
         self._plans: Iterator[BatchPlan] = iter(())
-        self.pending: deque[tuple[BatchPlan, Slot]] = deque()
+        self.pending: deque[tuple[BatchPlan, Slot]] = deque()  # which DALI has been given and has not handed out
         self.error: Exception | None = None
         black = np.zeros((reader.layout.side, reader.layout.side, 3), np.uint8)
         self._black = np.frombuffer(simplejpeg.encode_jpeg(black), np.uint8)

@@ -10,17 +10,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from cache.kernel import kernel
-
-U8 = npt.NDArray[np.uint8]
-I64 = npt.NDArray[np.int64]
+from cache.record import U8
+from loader.order import I64
 
 BLANK = 0
 """An image address that stands for no image: a black one, without a person, all of it ignored."""

@@ -12,21 +12,19 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from cache.process import fork_lock
+from cache.record import U8
 from loader.batch import Batch, LoaderConfig
 from loader.kernels import BLANK, copy_records, unpack_planes
 from loader.order import BatchPlan
 from loader.prefetch import OFF_LINE, PendingBatch, ThreadPool, draw, host_buffer, prefetch
-from loader.records import IMAGE, RecordMap
+from loader.records import IMAGE, RecordMap, make_batch
 from loader.warp import warp_records
 
 if TYPE_CHECKING:
     from cache.reader import CacheReader
-
-U8 = npt.NDArray[np.uint8]
 
 
 class _Slot:
@@ -36,11 +34,7 @@ class _Slot:
         image_NHWC = host_buffer(batch_size, side, side, 3, pinned=pinned, off=OFF_LINE if jpeg else 0)
         self.image = image_NHWC.permute(0, 3, 1, 2)
         self.person, self.ignore = (host_buffer(batch_size, 1, side, side, pinned=pinned) for _ in range(2))
-        self.rows: tuple[U8, U8, U8] = (
-            image_NHWC.numpy().reshape(batch_size, -1),
-            self.person.numpy().reshape(batch_size, -1),
-            self.ignore.numpy().reshape(batch_size, -1),
-        )
+        self.rows = [tensor.numpy().reshape(batch_size, -1) for tensor in (image_NHWC, self.person, self.ignore)]
         self.copied: torch.cuda.Event | None = None  # recorded after the copy to the GPU that reads these buffers
 
 
@@ -144,8 +138,7 @@ class NativeSource:
             compute.wait_stream(self._stream)
             for tensor in tensors:
                 tensor.record_stream(compute)  # the allocator must not reuse it before the network has read it
-        skipped = self._records.skipped(plan)
-        return Batch(*tensors, samples=plan.samples, valid=plan.valid, epoch=plan.epoch, skipped=skipped)
+        return make_batch(plan, tensors, self._records)
 
     def close(self) -> None:
         """Stop the threads. See `BatchSource`."""

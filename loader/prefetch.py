@@ -1,7 +1,4 @@
-"""The prefetch queue: batches are made by a pool of threads, in a ring of buffers, before they are asked for.
-
-Memory for batches on the host.
-"""
+"""The prefetch queue: batches are made by a pool of threads, in a ring of buffers, before they are asked for."""
 
 from __future__ import annotations
 
@@ -49,10 +46,9 @@ class ThreadPool:
         self._jobs.put((job, done))
 
     def close(self, seconds: float | None = None) -> None:
-        """Finish the jobs that were given, then end the threads. May be called again.
+        """Finish the jobs that were given, then end the threads: wait for each, if need be only so many seconds.
 
-        Args:
-            seconds: to wait for each thread; None waits as long as it takes.
+        May be called again.
         """
         for _ in self._threads:
             self._jobs.put(None)
@@ -75,13 +71,7 @@ def _work(jobs: SimpleQueue[tuple[Callable[[], None], Done] | None]) -> None:
 
 
 class PendingBatch(Generic[Slot]):
-    """A batch that threads are making.
-
-    Attributes:
-        plan: its samples.
-        slot: the buffers that it is made in.
-        parameters: of its augmentation; None without one.
-    """
+    """A batch that threads are making in the buffers of a slot; its parameters are None without augmentation."""
 
     def __init__(self, plan: BatchPlan, slot: Slot, parameters: Parameters | None) -> None:
         self.plan, self.slot, self.parameters = plan, slot, parameters
@@ -126,13 +116,8 @@ def prefetch(
 ) -> Generator[Pending]:
     """Start batches as far ahead as there are slots; yield each when it is ready, in order.
 
-    One slot is with the caller, until it asks for the next batch.
-
-    Args:
-        plans: of the batches.
-        slots: two or more.
-        start: hands a batch to threads.
-        stop: is set while threads have to end early, because the caller has closed the generator.
+    One of the slots, of which there are two or more, is with the caller, until it asks for the next batch. `start`
+    hands a batch to threads; `stop` is set while these have to end early, because the caller has closed the generator.
     """
     waiting, free = iter(plans), deque(slots)
     pending: deque[Pending] = deque()
@@ -172,13 +157,11 @@ def host_buffer(*shape: int, pinned: bool = False, off: int = 0) -> torch.Tensor
         pinned: locked in memory, so that a GPU can read it by itself.
         off: bytes after the beginning of a line: `OFF_LINE` for buffers that JPEGs are decoded into.
     """
-    size = math.prod(shape)
+    size, unit = math.prod(shape), _LINE
     if pinned:
-        memory = torch.zeros(size + _LINE, dtype=torch.uint8, pin_memory=True)
-        begin = -memory.data_ptr() % _LINE + off
-    else:
+        memory = torch.zeros(size + 2 * unit, dtype=torch.uint8, pin_memory=True)
+    else:  # in memory of NumPy, which asks for huge pages for what is large
         unit = _HUGE_PAGE if size >= 2 * _HUGE_PAGE else _LINE
-        # NumPy's, which asks for huge pages for what is large.
         memory = torch.from_numpy(np.zeros((-(-size // unit) + 2) * unit, np.uint8))
-        begin = -memory.data_ptr() % unit + off
+    begin = -memory.data_ptr() % unit + off
     return memory[begin : begin + size].view(shape)

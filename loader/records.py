@@ -8,21 +8,20 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import simplejpeg
 
 from cache.choices import OnBadRecord
 from cache.errors import CacheCorruptError, CacheError
-from cache.record import checksum
-from loader.batch import BadRecord
+from cache.record import U8, checksum
+from loader.batch import BadRecord, Batch
 from loader.kernels import BLANK
-from loader.order import BatchPlan
+from loader.order import I64, BatchPlan
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from cache.reader import CacheReader
 
-U8 = npt.NDArray[np.uint8]
-I64 = npt.NDArray[np.int64]
 
 IMAGE, PERSON, IGNORE = 0, 1, 2
 """Columns of `RecordMap.find`."""
@@ -164,6 +163,11 @@ class RecordMap:
         if not self._bad:
             return ()
         return tuple(self._bad[sample] for sample in plan.samples[: plan.valid].tolist() if sample in self._bad)
+
+
+def make_batch(plan: BatchPlan, tensors: tuple[Tensor, Tensor, Tensor], records: RecordMap) -> Batch:
+    """A batch of image, person and ignore that were made as planned."""
+    return Batch(*tensors, samples=plan.samples, valid=plan.valid, epoch=plan.epoch, skipped=records.skipped(plan))
 
 
 def _check_jpeg(jpeg: U8, side: int) -> None:

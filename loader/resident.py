@@ -1,4 +1,4 @@
-"""Loads records of the cache into rows of a store: checks, decodes and uploads them."""
+"""The resident backend: batches sampled from records that lie decoded in the memory of the device."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ import numpy.typing as npt
 import torch
 
 from cache.messages import message
+from cache.record import U8
 from loader.augment import Parameters
 from loader.batch import Batch, LoaderConfig
 from loader.kernels import BLANK, copy_images, copy_packed_planes, copy_records
-from loader.order import BatchPlan
+from loader.order import I64, BatchPlan
 from loader.prefetch import PendingBatch, ThreadPool, draw, host_buffer, prefetch
-from loader.records import IMAGE, RecordMap
+from loader.records import IMAGE, RecordMap, make_batch
 from loader.resident_store import (
     BLANK_ROW,
     Method,
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
     from cache.reader import CacheReader
 
 
-U8 = npt.NDArray[np.uint8]
-I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 BLOCK = 16
@@ -49,7 +48,7 @@ BLOCK = 16
 
 
 class RecordFiller:
-    """Fills rows of a store. Threads may share it as long as no two of them work on the same sample or row.
+    """Fills rows of a store with records. Threads may share it while no two of them work on the same sample or row.
 
     On a CPU records are decoded where they will stay. For a GPU each thread has a pinned buffer and waits for its own
     uploads, so that one thread decodes while another one's block crosses the bus.
@@ -105,12 +104,7 @@ class RecordFiller:
                 done(step)
 
     def fill(self, samples: I64, first: int, after: torch.cuda.Event | None = None) -> Bools:
-        """Load `(N,)` samples into rows from `first` on.
-
-        Args:
-            samples: their numbers.
-            first: the first row.
-            after: recorded after the last work on the GPU that reads these rows.
+        """Load `(N,)` samples into rows from `first` on, when the last work on the GPU that reads these is done.
 
         Returns:
             `(N,)` whether each is sound; the rows of the others are blank.
@@ -184,10 +178,7 @@ class ResidentSource:
     take five to fifty times as long. Its advantage over `native` is that a JPEG is decoded once instead of in each
     epoch. A raw cache has none while the operating system keeps in memory what was read.
 
-    Args:
-        config: see `LoaderConfig`.
-        reader: of its split.
-        method: for tests; by default see `choose_method`.
+    `method` is for tests; by default it is that of `choose_method`.
 
     Raises:
         CacheCorruptError: a resident record is bad, and not to be skipped.
@@ -208,19 +199,17 @@ class ResidentSource:
         self.notes: tuple[str, ...] = ()
         if self.resident < samples:
             rows += config.batch_size * batches
-            bytes_for_all = (1 + samples) * row_bytes(self._side)
-            self.notes = (
-                message(
-                    "{resident:,} of {samples:,} samples are resident on {device}, the others are loaded when their "
-                    "turn comes: all would take {bytes_for_all:,} bytes, the budget is {budget:,}; set "
-                    "resident_bytes if the network needs less, or make the cache with a smaller side",
-                    resident=self.resident,
-                    samples=samples,
-                    device=config.device,
-                    bytes_for_all=bytes_for_all,
-                    budget=budget,
-                ),
+            note = message(
+                "{resident:,} of {samples:,} samples are resident on {device}, the others are loaded when their turn "
+                "comes: all would take {needed:,} bytes, the budget is {budget:,}; set resident_bytes if the network "
+                "needs less, or make the cache with a smaller side",
+                resident=self.resident,
+                samples=samples,
+                device=config.device,
+                needed=(1 + samples) * row_bytes(self._side),
+                budget=budget,
             )
+            self.notes = (note,)
         self._store = ResidentStore(rows, self._side, self._device)
         self._records = RecordMap(reader, config.on_bad_record)
         self._filler = RecordFiller(config, reader, self._records, self._store)
@@ -229,8 +218,12 @@ class ResidentSource:
         self._sample = None if method == "kernels" else TorchSampler(self._store, compiled=method == "compiled")
         if self._sample is not None and not config.augmentation.identity:
             self._sample.warm_up(config.batch_size)
+        shape = config.batch_size, self._side, self._side
         self._ring = [
-            _Slot(1 + self.resident + number * config.batch_size, None if self._sample else self._buffers())
+            _Slot(
+                1 + self.resident + number * config.batch_size,
+                None if self._sample else (host_buffer(*shape, 3), host_buffer(*shape), host_buffer(*shape)),
+            )
             for number in range(batches)
         ]
         self._parts = min(config.batch_size, -(-threads // config.prefetch))
@@ -274,26 +267,14 @@ class ResidentSource:
             warp_records(places, self._side, matrix, colour, image, person, ignore)
 
     def _hand_over(self, pending: _PendingBatch) -> Batch:
-        plan, slot = pending.plan, pending.slot
+        slot = pending.slot
         pixels = slot.pixels if self._sample is None else self._sample(pending.rows, pending.parameters)
         assert pixels is not None
         if self._device.type == "cuda" and len(pending.absent):
             slot.read = torch.cuda.current_stream(self._device).record_event()
         image_NSS3, person_NSS, ignore_NSS = pixels
-        return Batch(
-            image=image_NSS3.permute(0, 3, 1, 2),
-            person=person_NSS[:, None],
-            ignore=ignore_NSS[:, None],
-            samples=plan.samples,
-            valid=plan.valid,
-            epoch=plan.epoch,
-            skipped=self._records.skipped(plan),
-        )
-
-    def _buffers(self) -> Pixels:
-        """Memory for a batch on the CPU."""
-        planes = self._config.batch_size, self._side, self._side
-        return host_buffer(*planes, 3), host_buffer(*planes), host_buffer(*planes)
+        tensors = image_NSS3.permute(0, 3, 1, 2), person_NSS[:, None], ignore_NSS[:, None]
+        return make_batch(pending.plan, tensors, self._records)
 
     def close(self) -> None:
         """Stop the threads and free the memory. See `BatchSource`."""

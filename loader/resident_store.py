@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from cache.messages import message
+from cache.record import U8
 from loader.augment import Parameters
 from loader.kernels import BLANK
+from loader.order import I64
 from loader.sampling import Pixels, Records, compiled_warp, gather, warp
-
-U8 = npt.NDArray[np.uint8]
-I64 = npt.NDArray[np.int64]
 
 BLANK_ROW = 0
 """The row that stands for no record: black, without a person, all of it ignored."""
@@ -56,10 +55,10 @@ class ResidentStore:
         except RuntimeError as error:  # torch.OutOfMemoryError is one
             raise ValueError(
                 message(
-                    "{rows:,} bytes for {rows2:,} resident samples are not free on {device}; set a smaller "
+                    "{needed:,} bytes for {samples:,} resident samples are not free on {device}; set a smaller "
                     "resident_bytes, or use the native loader",
-                    rows=rows * row_bytes(side),
-                    rows2=rows,
+                    needed=rows * row_bytes(side),
+                    samples=rows,
                     device=device,
                 )
             ) from error
@@ -94,7 +93,7 @@ def count_resident(samples: int, side: int, budget: int, *, batch_size: int, bat
         budget: bytes that all rows of a store may take, its blank row included.
         batch_size: samples of a batch.
         batches: how many are under way at a time.
-        device: name, for messages.
+        device: its name, for the error.
 
     Raises:
         ValueError: not even one batch could be resident.
@@ -149,12 +148,7 @@ def choose_method(device: torch.device) -> Method:
 
 
 class TorchSampler:
-    """Batches out of a store by the torch functions, in the current stream and into memory of their own.
-
-    Args:
-        store: the records.
-        compiled: whether augmentation is.
-    """
+    """Batches out of a store by the torch functions, in the current stream and into memory of their own."""
 
     def __init__(self, store: ResidentStore, *, compiled: bool) -> None:
         self._store = store

@@ -10,18 +10,16 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from cache.errors import CacheError
 from cache.messages import message
 from loader.batch import LoaderConfig
-from loader.order import resolve_order
+from loader.order import I64, resolve_order
 from loader.prefetch import ThreadPool
 
 if TYPE_CHECKING:
     from cache.reader import CacheReader
 
-I64 = npt.NDArray[np.int64]
 
 FETCHERS = 4
 """Shards that a process fetches at a time: one connection rarely fills the network."""
@@ -31,12 +29,9 @@ END_SECONDS = 5.0
 
 
 class ShardPrefetch:
-    """Fetches shards before they are needed, and evicts them afterwards.
+    """Fetches shards of a split in object storage before they are needed, and evicts them afterwards.
 
-    Args:
-        config: of the loader.
-        reader: of its split, in object storage.
-        early: batches under way beside the one that the caller has.
+    `early` is the number of batches under way beside the one that the caller has.
     """
 
     def __init__(self, config: LoaderConfig, reader: CacheReader, *, early: int) -> None:
@@ -104,10 +99,9 @@ class ShardPrefetch:
         assert self._reader.store is not None
         folder = self._reader.store.folder
         if needed > folder.limit:
-            windowed = resolve_order(config.order, config.cache) == "windowed"
-            remedy = (
-                message("a --window below {window}", window=config.window) if windowed else message("--order windowed")
-            )
+            remedy = message("--order windowed")
+            if resolve_order(config.order, config.cache) == "windowed":
+                remedy = message("a --window below {window}", window=config.window)
             raise CacheError(
                 "{path} may hold {limit:,} bytes, and this order needs {needed:,} at a time, those of {ahead} "
                 "shards ahead included; use a --cache-size of {needed:,} or more, or {remedy}",

@@ -8,31 +8,23 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from cache.choices import Level
 from cache.messages import message
+from cache.record import U8
 from loader.augment import LEVELS
 from loader.batch import Batch, LoaderConfig
 from loader.loader import open_loader
-
-U8 = npt.NDArray[np.uint8]
 
 PERSON = (255, 0, 140)
 """RGB of the tint and the outline of a person: a colour that grass, sea, sky and skin have not."""
 
 PERSON_TINT = 0.38
-IGNORE_GRAY = (150, 58)
-"""Gray of the two stripes of the hatching, and how much of the picture they hide."""
-
-IGNORE_COVER = 0.65
-STRIPE = 6
-"""Width of a stripe, pixels of the sheet."""
-
-GAP = 6
-"""Pixels between pictures, and around them."""
-
+IGNORE_GRAY = (150, 58)  # of the two stripes of the hatching
+IGNORE_COVER = 0.65  # how much of the picture they hide
+STRIPE = 6  # width of one, pixels of the sheet
+GAP = 6  # pixels between pictures, and around them
 BACKGROUND = 245
 LABEL_HEIGHT = 18
 ROWS: tuple[tuple[Level, int], ...] = (("none", 0), ("light", 0), ("light", 1), ("heavy", 0), ("heavy", 1))
@@ -67,15 +59,13 @@ def contact_sheet(batch: Batch, columns: int | None = None, names: Sequence[str]
     image_NHW3 = batch.image[:count].permute(0, 2, 3, 1).cpu().numpy()
     person_NHW = batch.person[:count, 0].cpu().numpy()
     ignore_NHW = batch.ignore[:count, 0].cpu().numpy()
-    rows = math.ceil(count / columns)
-    pitch = tile + LABEL_HEIGHT + GAP
+    rows, pitch = math.ceil(count / columns), tile + LABEL_HEIGHT + GAP
     sheet = np.full((GAP + rows * pitch, GAP + columns * (tile + GAP), 3), BACKGROUND, np.uint8)
     for number in range(count):
         row, column = divmod(number, columns)
         y, x = GAP + row * pitch, GAP + column * (tile + GAP)
-        sheet[y : y + tile, x : x + tile] = draw_sample(
-            image_NHW3[number], person_NHW[number], ignore_NHW[number], tile
-        )
+        drawn = draw_sample(image_NHW3[number], person_NHW[number], ignore_NHW[number], tile)
+        sheet[y : y + tile, x : x + tile] = drawn
         share = 100 * float(person_NHW[number].mean())
         name = f"#{batch.samples[number]}" if names is None else names[number]
         _label(sheet[y + tile : y + tile + LABEL_HEIGHT, x : x + tile], f"{name}  {share:.0f}%")
@@ -118,11 +108,7 @@ def _label(strip: U8, text: str) -> None:
 def augmentation_gallery(config: LoaderConfig) -> U8:
     """The first `config.batch_size` samples of the cache's order, a column each, at every level.
 
-    Returns:
-        `(H, W, 3)` uint8 RGB.
-
-    Raises:
-        CacheError: see `loader.open_loader`.
+    `(H, W, 3)` uint8 RGB. Raises `CacheError` as `open_loader`.
     """
     rows = [_row(config, level, epoch) for level, epoch in ROWS]
     image, person, ignore = (torch.cat([getattr(row, name) for row in rows]) for name in ("image", "person", "ignore"))

@@ -30,13 +30,13 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from cache.kernel import kernel
+from cache.record import U8
+from loader.augment import F32
 from loader.kernels import BLANK, load_bits, prefetch_line
+from loader.order import I64
 
-U8 = npt.NDArray[np.uint8]
 I32 = npt.NDArray[np.int32]
 U32 = npt.NDArray[np.uint32]
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
 
 _ZERO = np.float32(0)
 _HALF = np.float32(0.5)
