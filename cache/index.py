@@ -121,9 +121,6 @@ class CacheIndex:
     def load(cls, root: PurePath) -> CacheIndex:
         """Read and check `index.json`.
 
-        Args:
-            root: the cache's folder, or its `StorageUrl`.
-
         Raises:
             StorageError: object storage cannot be read.
             CacheMissingError: no index, hence no cache.
@@ -135,10 +132,10 @@ class CacheIndex:
             text = files.read(path)
         except (FileNotFoundError, NotADirectoryError):
             raise CacheMissingError(
-                "{root} holds no finished cache ({index_name} is missing); make it with: cli.py preprocess "
-                "--coco DIR --out {root}",
+                "{root} holds no finished cache ({name} is missing); make it with: cli.py preprocess --coco DIR --out "
+                "{root}",
                 root=root,
-                index_name=INDEX_NAME,
+                name=INDEX_NAME,
             ) from None
         try:
             document = json.loads(text)
@@ -147,11 +144,11 @@ class CacheIndex:
             raise _no_index(path, error) from None
         if version != FORMAT_VERSION:
             raise CacheVersionError(
-                "{root} has cache format {version}; this release reads format {format_version}; rebuild it with "
-                "this release's `preprocess --force`, or use the release that made it",
+                "{root} has cache format {version}; this release reads format {known}; rebuild it with this release's "
+                "`preprocess --force`, or use the release that made it",
                 root=root,
                 version=version,
-                format_version=FORMAT_VERSION,
+                known=FORMAT_VERSION,
             )
         if document.get("checksum") != _digest(document.get("index")):
             raise _changed(path, RESUME)
@@ -191,12 +188,7 @@ def encode_table(table: SampleTable) -> tuple[bytes, str]:
 
 
 def load_table(root: PurePath, split: str, info: SplitInfo) -> SampleTable:
-    """Read `<root>/<split>/samples.npy` and check it against the index.
-
-    Raises:
-        StorageError: object storage cannot be read.
-        CacheCorruptError: it is missing or is not what the index says.
-    """
+    """Read `<root>/<split>/samples.npy`; raise `CacheCorruptError` if it is missing or not what the index says."""
     path = root / split / SAMPLES_NAME
     try:
         data = files.read(path)
@@ -210,8 +202,7 @@ def load_table(root: PurePath, split: str, info: SplitInfo) -> SampleTable:
 def decode_table(data: bytes, path: PurePath, info: SplitInfo) -> SampleTable:
     """Undo `encode_table`, without a copy: the table is read only.
 
-    Raises:
-        CacheCorruptError: the bytes, which were read at `path`, are not what the index says.
+    Raises `CacheCorruptError` if the bytes, which were read at `path`, are not what the index says.
     """
     if xxhash.xxh3_128_hexdigest(data) != info.table_checksum:
         raise _changed(path, REBUILD)
@@ -280,12 +271,7 @@ class ShardManifest:
 
     @classmethod
     def load(cls, path: PurePath) -> ShardManifest:
-        """Read and check a manifest.
-
-        Raises:
-            CacheCorruptError: it is missing, or not what was written.
-            StorageError: object storage cannot be read.
-        """
+        """Read a manifest; raise `CacheCorruptError` if it is missing, or not what was written."""
         try:
             data = files.read(path)
         except FileNotFoundError:
@@ -294,11 +280,7 @@ class ShardManifest:
 
     @classmethod
     def decode(cls, data: bytes, path: PurePath) -> ShardManifest:
-        """Check the bytes of a manifest that were read at `path`.
-
-        Raises:
-            CacheCorruptError: they are not what was written.
-        """
+        """The manifest of bytes read at `path`; raise `CacheCorruptError` if they are not what was written."""
         try:
             digest, body, _ = data.split(b"\n")
         except ValueError:

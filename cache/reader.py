@@ -137,13 +137,9 @@ class CacheReader:
         return self._connect().read_records(rows)
 
     def open_shards(self) -> None:
-        """Open all shards now, so that one that is missing is found at once.
+        """Open all shards now: raise `CacheCorruptError` if one is missing, cut, or cannot be opened.
 
-        Of shards in object storage only their presence and sizes are checked.
-
-        Raises:
-            CacheCorruptError: a shard is missing, cut, or cannot be opened.
-            StorageError: they cannot be listed.
+        Of shards in object storage only their presence and sizes are checked; `StorageError` if they cannot be listed.
         """
         if self.store:
             self.store.check_sizes()
@@ -152,16 +148,7 @@ class CacheReader:
             self._shard(number)
 
     def open_shard(self, shard: int, cancelled: Container[int] = ()) -> None:
-        """Fetch and open a shard now, if it is not open.
-
-        Args:
-            shard: its number.
-            cancelled: see `FetchedShards.get`.
-
-        Raises:
-            CacheError: it cannot be fetched or opened.
-            StoppedError: `stop` is set, or the shard is cancelled.
-        """
+        """Fetch and open a shard now, by its number, if it is not open. See `FetchedShards.get`."""
         self._shard(shard, cancelled)
 
     def evict(self, shard: int) -> None:
@@ -235,11 +222,7 @@ os.register_at_fork(after_in_child=_set_up_in_child)
 
 
 def _allow_open_files(count: int) -> None:
-    """Let this process have so many files open, where its usual limit is lower (1,024 on many systems).
-
-    Raises:
-        CacheError: not even the limit to which it may go by itself is enough.
-    """
+    """Let this process have so many files open, where its usual limit is lower (1,024 on many systems)."""
     usual, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if usual == resource.RLIM_INFINITY or usual >= count:
         return

@@ -71,22 +71,18 @@ class RecordLayout:
         return self.raw_bytes if self.codec == "raw" else LENGTH_BYTES + 2 * self.raw_bytes
 
     def blank(self, buffer: U8, image_bytes: int) -> U8:
-        """The first bytes of a buffer as a record to be filled in: `split` gives its fields.
+        """The first bytes of a buffer as a record to be filled in, a view: `split` gives its fields.
 
         Args:
             buffer: `(most_bytes,)` or larger.
             image_bytes: of the JPEG, or of the raw image.
-
-        Returns:
-            `(bytes,)` uint8, a view.
         """
-        start = 0
+        size = image_bytes + 2 * self.plane_bytes
         if self.codec == "jpeg":
-            start = LENGTH_BYTES
+            size += LENGTH_BYTES
             buffer[:LENGTH_BYTES] = np.array([image_bytes], "<u4").view(np.uint8)
-        record = buffer[: start + image_bytes + 2 * self.plane_bytes]
-        assert record.size == start + image_bytes + 2 * self.plane_bytes
-        return record
+        assert buffer.size >= size
+        return buffer[:size]
 
     def pack(self, image: U8, person: U8, ignore: U8) -> U8:
         """Join the parts into a new record.
@@ -107,24 +103,18 @@ class RecordLayout:
         return record
 
     def split(self, record: U8) -> Fields:
-        """The parts of a record, without a copy.
-
-        Raises:
-            CacheCorruptError: the record has not the size that its layout gives it.
-        """
-        start = 0 if self.codec == "raw" else LENGTH_BYTES
-        size = self.image_bytes
-        if self.codec == "jpeg" and record.size >= LENGTH_BYTES:
-            size = int(record[:LENGTH_BYTES].view("<u4")[0])
-        middle = start + size
-        if record.size != middle + 2 * self.plane_bytes:
-            expected = middle + 2 * self.plane_bytes
+        """The parts of a record, without a copy; raise `CacheCorruptError` if its size is not that of its layout."""
+        start, middle = 0, self.image_bytes
+        if self.codec == "jpeg":
+            start = middle = LENGTH_BYTES
+            middle += int(record[:LENGTH_BYTES].view("<u4")[0]) if record.size >= LENGTH_BYTES else self.image_bytes
+        last, expected = middle + self.plane_bytes, middle + 2 * self.plane_bytes
+        if record.size != expected:
             raise CacheCorruptError(
                 "a record has {size} bytes, not {expected}; run `verify`, then rebuild",
                 size=record.size,
                 expected=expected,
             )
-        last = middle + self.plane_bytes
         return Fields(record[start:middle], record[middle:last], record[last:])
 
     def unpack_plane(self, plane: U8) -> U8:

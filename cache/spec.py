@@ -28,7 +28,6 @@ class CacheSpec:
         side: side of the square image and of both planes, in pixels; a multiple of 32.
         fit: `letterbox` keeps the aspect and centres, `stretch` fills the square.
         codec: `raw` pixels (fixed size, read without a copy) or `jpeg`.
-        store: the container of a shard.
         images: the rule by which images count.
         crowd: what becomes of crowd regions: part of `ignore`, part of `person`, or dropped.
         jpeg_quality: 1 to 100; only the `jpeg` codec reads it. Chroma is never subsampled.
@@ -120,11 +119,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 
 
 def check_side(side: int) -> None:
-    """Refuse a side that records and networks cannot have.
-
-    Raises:
-        CacheError: it is not a multiple of 32 within 32..4096; the message names the nearest ones that are.
-    """
+    """Raise a `CacheError` for a side that is not a multiple of 32 within 32..4096; it names the nearest that are."""
     if not SIDE_MULTIPLE <= side <= MAX_SIDE:
         raise CacheError(
             "side={side} is not within {least}..{most}; 256, 384 and 512 are usual",

@@ -52,13 +52,9 @@ def choose_backend(config: LoaderConfig, reader: CacheReader) -> Choice:
 
 
 def choose_for_gpu(needed: int, budget: int, codec: Literal["raw", "jpeg"], *, dali: bool) -> Choice:
-    """The backend for a GPU.
+    """The backend for a GPU, where all decoded samples need so many bytes, and may take `budget` beside the network.
 
-    Args:
-        needed: bytes that all decoded samples take.
-        budget: bytes of its memory that they may take beside the network.
-        codec: of the cache.
-        dali: whether DALI is installed.
+    `dali` says whether DALI is installed.
     """
     sizes = {"size": f"{needed / 1e9:.1f} GB", "free": f"{max(budget, 0) / 1e9:.1f} GB"}
     if needed <= budget:

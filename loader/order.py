@@ -35,10 +35,7 @@ def windowed_order(shard_of: I64, seed: int, epoch: int, *, window: int) -> I64:
     middle of its shard: so samples of `window` shards are mixed, and the window moves on by one shard at a time. At
     either end, where half of it would be empty, it is folded back. A window of all shards gives `epoch_order`.
 
-    Args:
-        shard_of: `(samples,)` shard of each sample, from 0 on.
-        seed, epoch: on which, with these, the permutation depends, and on nothing else.
-        window: shards; 1 or more.
+    `shard_of`, `(samples,)`, is the shard of each sample, from 0 on. The order depends on nothing but the arguments.
     """
     shards = int(shard_of.max(initial=-1)) + 1
     if window >= shards:
@@ -52,13 +49,7 @@ def windowed_order(shard_of: I64, seed: int, epoch: int, *, window: int) -> I64:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BatchPlan:
-    """Which samples the next batch of a rank holds.
-
-    Attributes:
-        epoch: the epoch it belongs to.
-        samples: `(batch_size,)` sample numbers; those from `valid` on only fill up a ragged last batch.
-        valid: how many count.
-    """
+    """The samples of a rank's next batch, `(batch_size,)`; those from `valid` on only fill up a ragged last one."""
 
     epoch: int
     samples: I64

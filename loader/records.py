@@ -35,7 +35,7 @@ class RecordMap:
     """The addresses of a split's records, as far as they have been asked for, and which of the records are bad.
 
     Threads may share it as long as no two of them ask for the same sample at a time. Addresses are valid until the
-    reader evicts the shard, or is closed.
+    reader evicts the shard, or is closed. Methods raise `CacheCorruptError` for a bad record that may not be skipped.
     """
 
     def __init__(self, reader: CacheReader, on_bad_record: OnBadRecord) -> None:
@@ -54,9 +54,6 @@ class RecordMap:
         """`(N, 3)` addresses of image (raw pixels or a JPEG), packed person and packed ignore of `(N,)` samples.
 
         The image is `BLANK` for samples that only fill up a batch, from `valid` on, and for bad records.
-
-        Raises:
-            CacheCorruptError: a record is bad and not to be skipped.
         """
         if self._reader.in_place:
             return self._read(samples, valid)
@@ -106,11 +103,7 @@ class RecordMap:
             raise CacheCorruptError("its checksum differs")
 
     def decode(self, samples: I64, places: I64, out: U8) -> None:
-        """Decode the JPEGs of `(N,)` samples straight into `(N, S*S*3)`; one that fails becomes `BLANK` in places.
-
-        Raises:
-            CacheCorruptError: one fails and is not to be skipped.
-        """
+        """Decode the JPEGs of `(N,)` samples straight into `(N, S*S*3)`; one that fails becomes `BLANK` in places."""
         for row, sample in enumerate(samples.tolist()):
             if places[row, IMAGE] != BLANK:
                 try:
@@ -129,11 +122,7 @@ class RecordMap:
         return _memory(int(self._places[sample, IMAGE]), int(self._image_bytes[sample]), _READ_ONLY)
 
     def reject(self, sample: int, error: Exception) -> None:
-        """Take note that a record is bad, if the loader may skip it.
-
-        Raises:
-            CacheCorruptError: it may not, or no sample is left.
-        """
+        """Take note that a record is bad, if the loader may skip it and has others."""
         reader = self._reader
         image_id, where = int(reader.samples["image_id"][sample]), f"{reader.root}/{reader.split}"
         if self._stops:

@@ -51,7 +51,8 @@ class RecordFiller:
     """Fills rows of a store with records. Threads may share it while no two of them work on the same sample or row.
 
     On a CPU records are decoded where they will stay. For a GPU each thread has a pinned buffer and waits for its own
-    uploads, so that one thread decodes while another one's block crosses the bus.
+    uploads, so that one thread decodes while another one's block crosses the bus. Methods raise `CacheCorruptError` for
+    a bad record that may not be skipped.
     """
 
     def __init__(self, config: LoaderConfig, reader: CacheReader, records: RecordMap, store: ResidentStore) -> None:
@@ -69,9 +70,6 @@ class RecordFiller:
 
         Returns:
             `(count,)` int64, the row of each: `BLANK_ROW` if its record is bad.
-
-        Raises:
-            CacheCorruptError: a record is bad and not to be skipped.
         """
         rows = np.arange(1, count + 1)
         threads = threads if self._stream is None else max(2, threads)
@@ -108,9 +106,6 @@ class RecordFiller:
 
         Returns:
             `(N,)` whether each is sound; the rows of the others are blank.
-
-        Raises:
-            CacheCorruptError: a record is bad and not to be skipped.
         """
         count = len(samples)
         target = self._store.on_host(first, count) if self._stream is None else self._staging(count)

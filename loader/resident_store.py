@@ -37,7 +37,6 @@ class ResidentStore:
 
     Attributes:
         records: the rows; unset but for the blank one.
-        device: where they are.
         places: `(K, 3)` addresses of the records of a store on the CPU, as `loader.kernels` take them.
 
     Raises:
@@ -87,16 +86,8 @@ def row_bytes(side: int) -> int:
 def count_resident(samples: int, side: int, budget: int, *, batch_size: int, batches: int, device: str) -> int:
     """How many samples of a split can be resident: all, or as many as fit beside rows for `batches` batches of others.
 
-    Args:
-        samples: of the split.
-        side: pixels.
-        budget: bytes that all rows of a store may take, its blank row included.
-        batch_size: samples of a batch.
-        batches: how many are under way at a time.
-        device: its name, for the error.
-
-    Raises:
-        ValueError: not even one batch could be resident.
+    `budget` is the bytes that all rows of a store may take, its blank row included. Raises `ValueError`, which names
+    the device, if not even one batch could be resident.
     """
     rows, others = max(budget, 0) // row_bytes(side) - 1, batch_size * batches
     if rows >= samples:

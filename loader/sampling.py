@@ -49,13 +49,7 @@ def warp(records: Records, rows_N: Tensor, matrix_N23: Tensor, colour_N34: Tenso
     """The rows of a store through affine maps of positions and colours.
 
     Pointwise but for its loads, so that a compiler makes two kernels without a buffer between: one for the image, one
-    for the planes.
-
-    Args:
-        records: the store.
-        rows_N: int64 row numbers.
-        matrix_N23: float32, see `loader.augment.Parameters`.
-        colour_N34: float32, see there.
+    for the planes. `rows_N` are int64; matrix and colour are float32, see `loader.augment.Parameters`.
     """
     _, side, _, _ = records.image.shape
     row_N11 = rows_N[:, None, None]  # int64: the bytes of a store are too many for int32

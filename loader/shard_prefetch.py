@@ -40,16 +40,10 @@ class ShardPrefetch:
 
     @contextmanager
     def follow(self, needs: Sequence[I64]) -> Iterator[Callable[[int], None]]:
-        """Within the block, keep the shards of the coming batches open.
+        """Within the block, keep the shards of the coming batches open: `needs` are those that each is read from.
 
-        Args:
-            needs: the shards that each batch is read from.
-
-        Yields:
-            A function to be called with the number of a batch when that and all before it are made.
-
-        Raises:
-            CacheError: the folder is too small.
+        Yields a function to be called with the number of a batch when that and all before it are made. Raises
+        `CacheError` if the folder is too small.
         """
         first: dict[int, int] = {}
         last: dict[int, int] = {}

@@ -120,8 +120,7 @@ class FolderConfig:
 def parse_size(text: str) -> int:
     """Bytes, from `50GB`, `800 MB`, `1.5TB` or a plain number; units are decimal, `GiB` and so on are binary.
 
-    Raises:
-        CacheError: it is none of that.
+    Raises `CacheError` if it is none of that.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*(?:([kmgt])(i?)b?|b|bytes)?\s*", text.lower())
     if not found:
@@ -133,15 +132,8 @@ def parse_size(text: str) -> int:
 class ShardFolder:
     """Counts what is in the folder, and removes what was not used for longest. Threads may share it.
 
-    Attributes:
-        path: of the folder.
-        limit: bytes that it may hold.
-
-    Args:
-        stop: ends waiting with `StoppedError`, once it is set.
-
-    Raises:
-        CacheError: the folder cannot be made.
+    `limit` is the bytes that it may hold; `stop` ends waiting with `StoppedError`, once it is set. Raises `CacheError`
+    if the folder cannot be made.
     """
 
     def __init__(self, config: FolderConfig, stop: threading.Event) -> None:
@@ -168,12 +160,10 @@ class ShardFolder:
         return self.path / f".{name}.tmp"
 
     def reserve(self, name: str, size: int, own: FileIO, held: int) -> None:
-        """Remove files until there is room for what is about to be fetched, and count it from now on.
+        """Remove files until there is room for `size` bytes that are about to be fetched, and count them from now on.
 
         Args:
-            name: of what is about to be fetched.
-            size: bytes.
-            own: its lock, which this process holds exclusively.
+            own: the lock of the name, which this process holds exclusively.
             held: bytes that this process keeps in use meanwhile.
 
         Raises:
@@ -237,11 +227,7 @@ class ShardFolder:
 
     @contextmanager
     def disk_errors_explained(self) -> Iterator[None]:
-        """Turn an error of the folder's disk into one that names the remedy.
-
-        Raises:
-            CacheError: instead of any `OSError` in the block.
-        """
+        """Turn any `OSError` in the block, one of the folder's disk, into a `CacheError` that names the remedy."""
         try:
             yield
         except OSError as error:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 import random
-import threading
 from collections import Counter
 from collections.abc import Container, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path, PurePath
+from threading import Event, Lock
 
 import numpy as np
 
@@ -39,7 +39,9 @@ LOOK = 0.05
 class FetchedShards:
     """Fetches, opens and closes the shards of a split by number, each once for all processes of this machine.
 
-    Threads may share it.
+    Threads may share it. Methods raise `StorageError` if object storage cannot be read, `CacheCorruptError` if
+    something is missing or not what the index says, `CacheError` if the folder is too small or its disk is full,
+    `StoppedError` if `stop` is set.
 
     Attributes:
         storage: the folder of the split; it counts the requests that it had to repeat.
@@ -54,30 +56,18 @@ class FetchedShards:
     """
 
     def __init__(
-        self,
-        storage: Storage,
-        folder: ShardFolder,
-        info: SplitInfo,
-        kind: Store,
-        layout: RecordLayout,
-        stop: threading.Event,
+        self, storage: Storage, folder: ShardFolder, info: SplitInfo, kind: Store, layout: RecordLayout, stop: Event
     ) -> None:
         self.storage, self.folder, self._stop = storage, folder, stop
         self._info, self._kind, self._layout = info, kind, layout
         self.fetched, self.fetched_bytes = 0, 0
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._opened: dict[int, Future[tuple[ShardReader, FileIO]]] = {}
         self._sound: dict[Path, int] = {}
         self._held: dict[FileIO, tuple[Path, int]] = {}
 
     def table(self) -> SampleTable:
-        """The split's sample table; fetched once and kept.
-
-        Raises:
-            StorageError: it cannot be read.
-            CacheCorruptError: it is missing, or not what the index says.
-            CacheError: the folder's disk is full.
-        """
+        """The split's sample table; fetched once and kept."""
         name, source = f"{self._info.table_checksum}.npy", self.storage.root / SAMPLES_NAME
         path, temporary = self.folder.path / name, self.folder.temporary(name)
         with self.folder.disk_errors_explained(), lock_file(self.folder.lock_of(name), self._stop) as own:
@@ -96,12 +86,7 @@ class FetchedShards:
             return table
 
     def check_sizes(self) -> None:
-        """Look whether all shards are in object storage, in their sizes.
-
-        Raises:
-            StorageError: they cannot be listed.
-            CacheCorruptError: one is missing or of another size.
-        """
+        """Look whether all shards are in object storage, in their sizes."""
         found: Counter[str] = Counter()
         for name, size in self.storage.sizes().items():
             found[name.partition("/")[0]] += size  # of all files, where a shard is a folder
@@ -117,16 +102,8 @@ class FetchedShards:
     def get(self, number: int, cancelled: Container[int] = ()) -> ShardReader:
         """A shard, opened; it is fetched if it is not on this machine, once however many threads ask.
 
-        Args:
-            number: of the shard.
-            cancelled: shards that are no longer wanted. A shard that is put in here and then evicted is not fetched
-                again.
-
-        Raises:
-            StorageError: the shard cannot be read.
-            CacheCorruptError: it is missing, is not what the index says, or cannot be opened.
-            CacheError: the folder is too small, or its disk is full.
-            StoppedError: `stop` is set, or the shard is cancelled.
+        `cancelled` are shards that are no longer wanted: for one that is put in there and then evicted, `StoppedError`
+        is raised, and it is not fetched again.
         """
         info, mine = self._info.shards[number], Future[tuple[ShardReader, FileIO]]()
         with self._lock:
@@ -167,12 +144,7 @@ class FetchedShards:
             self._release(lock)
 
     def read_records(self, places: Sequence[tuple[int, int]]) -> list[Fields]:
-        """The parts of the records at (shard, row), read in place: all of them are asked for at the same time.
-
-        Raises:
-            StorageError: they cannot be read.
-            CacheCorruptError: a shard is missing or too short.
-        """
+        """The parts of the records at (shard, row), read in place: all of them are asked for at the same time."""
         wanted = [
             (f"{self._info.shards[shard].name}/{name}", first, end)
             for shard, row in places
@@ -280,12 +252,7 @@ class FetchedShards:
 
 
 def copy_shard(storage: Storage, name: str, to: Path) -> None:
-    """Copy a shard to this machine as it is: a file, or a folder with all files below it.
-
-    Raises:
-        StorageError: it cannot be read.
-        CacheCorruptError: it is missing.
-    """
+    """Copy a shard to this machine as it is: a file, or a folder with all files below it."""
     try:
         if not name.endswith(".zarr"):
             storage.fetch(name, to)
