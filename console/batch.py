@@ -1,4 +1,4 @@
-"""What `batch` shows: one batch as a picture, and where it came from."""
+"""What `batch` draws and prints: one batch as a picture, and where it came from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from cache.choices import Orientation
 from cache.spec import CacheSpec
-from console.language import _, translated
+from console.language import _
 from loader.augment import LEVELS
 from loader.batch import LoaderConfig
 from loader.loader import open_loader
@@ -27,12 +27,12 @@ class BatchSummary:
     """One drawn batch.
 
     Attributes:
-        source: the cache, or the dataset.
-        loader: the backend, and why.
-        shape: of the images, NCHW.
-        person_fraction: mean share of person pixels among those that count.
+        source: the cache or the dataset.
+        loader: the backend, and why it was chosen.
+        shape: NCHW.
+        person_fraction: share of person pixels among those that count.
         ignore_fraction: share of pixels that do not count.
-        first_batch_seconds: from opening the cache.
+        first_batch_seconds: measured from the opening of the cache.
     """
 
     source: str
@@ -96,12 +96,15 @@ def draw_dataset_batch(
 
 def batch_lines(summary: BatchSummary) -> list[str]:
     """A batch in words."""
-    first = _("   Loader: {loader}, first batch after {seconds:.2f} s")
-    share = _("   Person: {person:.1%} of the pixels that count; ignored: {ignored:.1%}")
+    person, ignored = summary.person_fraction, summary.ignore_fraction
     return [
         _("✅ One batch of {source}: images {shape} uint8, channels_last", source=summary.source, shape=summary.shape),
-        first.format(loader=translated(summary.loader), seconds=summary.first_batch_seconds),
-        share.format(person=summary.person_fraction, ignored=summary.ignore_fraction),
+        _(
+            "   Loader: {loader}, first batch after {seconds:.2f} s",
+            loader=summary.loader,
+            seconds=summary.first_batch_seconds,
+        ),
+        _("   Person: {person:.1%} of the pixels that count; ignored: {ignored:.1%}", person=person, ignored=ignored),
         _("   COCO images: {ids}", ids=", ".join(map(str, summary.image_ids))),
         _("🖼️  Picture: {path}", path=summary.picture),
     ]

@@ -1,4 +1,4 @@
-"""What `preprocess`, `diff` and `synth` say."""
+"""What `preprocess`, `diff`, `verify --repair` and `synth` print."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cache.spec import CacheSpec
 from console.language import _, ngettext, translated
-from console.text import by_reason, count, duration, rejected, size
+from console.text import by_reason, count, duration, images, rejected, shards, size
 from preprocess.build.build import BuildReport
 from preprocess.build.changes import SplitChanges, stale_reasons
 
@@ -20,55 +20,48 @@ SHOWN_REJECTIONS = 10
 
 def build_lines(report: BuildReport, out: PurePath, seconds: float) -> list[str]:
     """The summary of a build: what was written, how fast, what was rejected and why."""
-    index = report.index
-    spec = index.spec
-    lines = []
+    spec = report.index.spec
     if report.fresh:
-        said = _("{cache} is already complete and its sources have not changed: nothing to do.")
-        lines.append(said.format(cache=out))
+        lines = [_("{cache} is already complete and its sources have not changed: nothing to do.", cache=out)]
     else:
-        for change in report.changes:
-            lines += change_lines(change)
+        lines = [line for change in report.changes for line in change_lines(change)]
         rate = report.written / seconds if seconds else 0
-        said = _("{images} in {time}, {rate:,.0f} images/s")
-        resumed = _(" ({count:,} images were already done)", count=report.resumed) if report.resumed else ""
-        lines.append(
-            said.format(
-                images=count(report.written, "{count:,} image", "{count:,} images"), time=duration(seconds), rate=rate
-            )
-            + resumed
+        written, time = images(report.written), duration(seconds)
+        line = _("{images} in {time}, {rate:,.0f} images/s", images=written, time=time, rate=rate)
+        if report.resumed:
+            line += _(" ({count:,} images were already done)", count=report.resumed)
+        lines.append(line)
+    for name, split in report.index.splits.items():
+        line = _(
+            "  {split}: {samples}, {rejected}, {shards}, {size}; {category} of {file}",
+            split=name,
+            samples=count(split.samples, "{count:,} sample", "{count:,} samples"),
+            rejected=rejected(split.rejected),
+            shards=shards(len(split.shards)),
+            size=size(sum(shard.bytes for shard in split.shards)),
+            category=spec.category,
+            file=split.source.annotations,
         )
-    for name, split in index.splits.items():
-        said = _("  {split}: {samples}, {rejected}, {shards}, {size}; {category} of {file}")
-        lines.append(
-            said.format(
-                split=name,
-                samples=count(split.samples, "{count:,} sample", "{count:,} samples"),
-                rejected=rejected(split.rejected),
-                shards=count(len(split.shards), "{count:,} shard", "{count:,} shards"),
-                size=size(sum(shard.bytes for shard in split.shards)),
-                category=spec.category,
-                file=split.source.annotations,
-            )
-        )
+        lines.append(line)
     codec: str = spec.codec
     if codec == "jpeg":
         codec = _("{codec} quality {quality}", codec=codec, quality=spec.jpeg_quality)
-    said = _("  side {side}, {fit}, {codec} in {store}, crowds: {crowd}")
-    lines.append(said.format(side=spec.side, fit=spec.fit, codec=codec, store=spec.store, crowd=spec.crowd))
+    lines.append(_("  side {side}, {fit}, {codec} in {store}, crowds: {crowd}", **{**vars(spec), "codec": codec}))
     rejections = ((f"{each.split}/{each.file_name}", translated(each.reason)) for each in report.rejections)
     reasons, rest = by_reason(rejections, SHOWN_REJECTIONS)
     lines += [_("  rejected {images}", images=line) for line in reasons]
     if rest:
-        said = _("  and {count:,} more: see rejected.jsonl in {cache}/train and {cache}/val")
-        lines.append(said.format(count=rest, cache=out))
-    if report.leaks:
-        said = ngettext(
+        line = _("  and {count:,} more: see rejected.jsonl in {cache}/train and {cache}/val", count=rest, cache=out)
+        lines.append(line)
+    if leaks := report.leaks:
+        line = ngettext(
             "⚠️ {count:,} photo of val is in train, too ({file}): validation is not independent",
             "⚠️ {count:,} photos of val are in train, too ({file}, ...): validation is not independent",
-            len(report.leaks),
+            len(leaks),
+            count=len(leaks),
+            file=leaks[0],
         )
-        lines.append(said.format(count=len(report.leaks), file=report.leaks[0]))
+        lines.append(line)
     return lines
 
 
@@ -78,25 +71,20 @@ def change_lines(change: SplitChanges) -> list[str]:
         return [_("{split}: nothing has changed", split=change.split)]
     lines = [translated(reason) for reason in stale_reasons(change)]
     if change.damaged:
-        said = _("{split}: {shards} missing or damaged")
-        lines.append(
-            said.format(split=change.split, shards=count(change.damaged, "{count:,} shard", "{count:,} shards"))
-        )
-    said = _("{split}: {stale:,} of {shards} ({images}) to be made, {kept:,} kept")
-    return [
-        *lines,
-        said.format(
-            split=change.split,
-            stale=change.stale_shards,
-            shards=count(change.shards, "{count:,} shard", "{count:,} shards"),
-            images=count(change.stale_images, "{count:,} image", "{count:,} images"),
-            kept=change.shards - change.stale_shards,
-        ),
-    ]
+        lines.append(_("{split}: {shards} missing or damaged", split=change.split, shards=shards(change.damaged)))
+    line = _(
+        "{split}: {stale:,} of {shards} ({images}) to be made, {kept:,} kept",
+        split=change.split,
+        stale=change.stale_shards,
+        shards=shards(change.shards),
+        images=images(change.stale_images),
+        kept=change.shards - change.stale_shards,
+    )
+    return [*lines, line]
 
 
 def diff_lines(cache: PurePath, coco: PurePath, spec: CacheSpec, changes: list[SplitChanges]) -> list[str]:
-    """What `diff` says."""
+    """What has changed in each split, and the command that brings the cache up to date."""
     lines = [line for change in changes for line in change_lines(change)]
     if all(change.none for change in changes):
         return [*lines, _("✅ {cache} is what {coco} gives", cache=cache, coco=coco)]
@@ -116,30 +104,28 @@ def spec_flags(spec: CacheSpec) -> list[str]:
 
 def repair_lines(report: BuildReport) -> list[str]:
     """What `verify --repair` did."""
-    shards = sum(change.stale_shards for change in report.changes)
-    said = _("🔧 Repaired: {shards} made again ({images})")
-    return [
-        said.format(
-            shards=count(shards, "{count:,} shard", "{count:,} shards"),
-            images=count(report.written, "{count:,} image", "{count:,} images"),
-        )
-    ]
+    made = shards(sum(change.stale_shards for change in report.changes))
+    return [_("🔧 Repaired: {shards} made again ({images})", shards=made, images=images(report.written))]
 
 
 def synth_lines(report: SynthReport) -> list[str]:
     """The summary of a synthetic dataset."""
-    images = count(report.train_images + report.val_images, "{count:,} image", "{count:,} images")
-    made = _("{folder}: {images} in {time}, {size}")
-    persons = _("  {persons} on {share:.1%} of the pixels, {crowds}")
     return [
-        made.format(folder=report.root, images=images, time=duration(report.seconds), size=size(report.bytes_written)),
+        _(
+            "{folder}: {images} in {time}, {size}",
+            folder=report.root,
+            images=images(report.train_images + report.val_images),
+            time=duration(report.seconds),
+            size=size(report.bytes_written),
+        ),
         _(
             "  train2017: {train:,}, val2017: {val:,}; without a person: {empty:,}",
             train=report.train_images,
             val=report.val_images,
             empty=report.empty_images,
         ),
-        persons.format(
+        _(
+            "  {persons} on {share:.1%} of the pixels, {crowds}",
             persons=count(report.persons, "{count:,} person", "{count:,} persons"),
             share=report.person_fraction,
             crowds=count(report.crowds, "{count:,} crowd region", "{count:,} crowd regions"),

@@ -1,4 +1,4 @@
-"""What `bench --compare` says: each figure before and after, and what got worse."""
+"""What `bench --compare` prints: each figure before and after, and what got worse."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def show_comparison(comparison: Comparison) -> None:
             out.print(_table(group, header=number == 0))
     for path, rows in ((comparison.before, comparison.only_before), (comparison.after, comparison.only_after)):
         if rows:
-            title = _("📊 ONLY IN {path}: {rows}", path=path, rows=count(len(rows), "{count:,} row", "{count:,} rows"))
+            title = _("📊 ONLY IN {path}: {rows}", path=path, rows=_rows(len(rows)))
             out.print(f"\n{title}", style="bold")
             for line in _alone(rows):
                 out.print(f"   {line}", style="dim")
@@ -57,7 +57,7 @@ def notes(comparison: Comparison) -> list[str]:
     lines = [
         _(
             "{what}: before {before}; after {after}",
-            what=translated(found.what.replace("_", " ")),
+            what=found.what.replace("_", " "),
             before=_said(found.before),
             after=_said(found.after),
         )
@@ -65,38 +65,44 @@ def notes(comparison: Comparison) -> list[str]:
     ]
     if comparison.unknown_units:
         units = ", ".join(comparison.unknown_units)
-        said = _("rows in {units} are left out: which way they are better is not known")
-        lines.append(said.format(units=units))
+        lines.append(_("rows in {units} are left out: which way they are better is not known", units=units))
     if comparison.margin_of:
-        said = _(
+        line = _(
             "the machine was not as before: {name}, which is not ours, moved by {percent:.0f} % beyond its spread; "
-            "what moved no farther counts as the same"
+            "what moved no farther counts as the same",
+            name=translated(comparison.margin_of),
+            percent=100 * comparison.margin,
         )
-        lines.append(said.format(name=translated(comparison.margin_of), percent=100 * comparison.margin))
+        lines.append(line)
     return lines
 
 
 def conclusions(comparison: Comparison) -> list[str]:
     """How many rows got slower, faster or neither, and which of them by too much."""
-    found, pairs = Counter(pair.verdict for pair in comparison.pairs), len(comparison.pairs)
-    said = _(
+    found = Counter(pair.verdict for pair in comparison.pairs)
+    line = _(
         "➡️  Of {rows} {slower} got slower or worse, {faster} faster or better; "
-        "{same} stayed the same within the spread."
+        "{same} stayed the same within the spread.",
+        rows=_rows(len(comparison.pairs)),
+        slower=found["slower"],
+        faster=found["faster"],
+        same=found["same"],
     )
-    counts = {verdict: found[verdict] for verdict in ("slower", "faster", "same")}
-    lines = [said.format(rows=count(pairs, "{count:,} row", "{count:,} rows"), **counts)]
     if comparison.max_regression is None:
-        return lines
+        return [line]
     limit, worst = f"{comparison.max_regression:g} %", comparison.regressions
     if not worst:
-        return [*lines, _("✅ None got worse by more than {limit}, clear of the spread.", limit=limit)]
+        return [line, _("✅ None got worse by more than {limit}, clear of the spread.", limit=limit)]
     named = [f"{pair.suite}, {translated(pair.name)} ({_loss(pair)})" for pair in worst]
-    named = at_most(MOST_NAMED, named, _("and {count:,} more"))
-    said = _("❌ {rows} got worse by more than {limit}: {named}")
+    said = "; ".join(at_most(MOST_NAMED, named, _("and {count:,} more")))
     return [
-        *lines,
-        said.format(rows=count(len(worst), "{count:,} row", "{count:,} rows"), limit=limit, named="; ".join(named)),
+        line,
+        _("❌ {rows} got worse by more than {limit}: {named}", rows=_rows(len(worst)), limit=limit, named=said),
     ]
+
+
+def _rows(number: int) -> str:
+    return count(number, "{count:,} row", "{count:,} rows")
 
 
 def _table(pairs: Sequence[Pair], *, header: bool) -> Table:

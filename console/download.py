@@ -1,4 +1,4 @@
-"""What `download` says."""
+"""What `download` prints."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from cache.messages import message
-from console.language import _, translated
+from console.language import _
 from console.progress import progress_bar
-from console.text import count, duration, size, tell
+from console.text import duration, files, images, size, tell
 from preprocess.download.coco import DownloadReport, Outcome
 from preprocess.download.fetch import RestartReason, Stage
 from preprocess.download.plan import STAGING, Archive, DownloadConfig, Item, Plan
@@ -40,10 +40,11 @@ class DownloadPrinter:
         tell(_("From {url} to {folder}:", url=self._config.base_url, folder=self._config.root))
         for item in plan.items:
             tell(f"  {_item_line(item)}")
-        need = _("  takes about {need} on disk at most; {free} are free")
+        sizes = {"need": size(plan.need), "free": size(plan.free)}
         if self._config.keep_archives:
-            need = _("  takes about {need} on disk at most, archives kept; {free} are free")
-        tell(need.format(need=size(plan.need), free=size(plan.free)))
+            tell(_("  takes about {need} on disk at most, archives kept; {free} are free", **sizes))
+        else:
+            tell(_("  takes about {need} on disk at most; {free} are free", **sizes))
 
     def stage(self, stage: Stage, archive: Archive) -> AbstractContextManager[Callable[[int, int], None]]:
         """A bar, or a line now and then."""
@@ -53,15 +54,16 @@ class DownloadPrinter:
         self, archive: Archive, reason: str, *, position: int, failures: int, attempts: int, delay: float
     ) -> None:
         """Tell why the bar stands still."""
-        said = _(
+        line = _(
             "⚠️  {archive} at {position}: {reason}; going on in {delay}",
             archive=archive.name,
             position=size(position),
-            reason=translated(reason),
+            reason=reason,
             delay=duration(delay),
         )
-        tries = _(" ({failures} of {attempts} without progress)") if failures else ""
-        tell(said + tries.format(failures=failures, attempts=attempts))
+        if failures:
+            line += _(" ({failures} of {attempts} without progress)", failures=failures, attempts=attempts)
+        tell(line)
 
     def on_restart(self, archive: Archive, reason: RestartReason, lost: int) -> None:
         """Tell why the bar goes back."""
@@ -76,18 +78,15 @@ def _item_line(item: Item) -> str:
     if item.source != "server":
         said = _(_SOURCES[item.source], archive=said)
     elif item.to_fetch < archive.bytes:
-        here = size(archive.bytes - item.to_fetch)
-        said = _("{archive}, {here} of it are here", archive=said, here=here)
+        said = _("{archive}, {here} of it are here", archive=said, here=size(archive.bytes - item.to_fetch))
     if item.images:
-        images = count(archive.images, "{count:,} image", "{count:,} images")
-        said = _("{archive}; {here:,} of {images} are here", archive=said, here=item.images, images=images)
+        total = images(archive.images)
+        said = _("{archive}; {here:,} of {images} are here", archive=said, here=item.images, images=total)
     return f"{archive.folder}: {said}"
 
 
-def _there(images: int) -> str:
-    if not images:
-        return _("there, left alone")
-    return _("all {images} are there, left alone", images=count(images, "{count:,} image", "{count:,} images"))
+def _there(number: int) -> str:
+    return _("all {images} are there, left alone", images=images(number)) if number else _("there, left alone")
 
 
 def download_lines(report: DownloadReport) -> list[str]:
@@ -96,17 +95,15 @@ def download_lines(report: DownloadReport) -> list[str]:
     if all(outcome.unpacked is None for outcome in report.outcomes):
         head = _("✅ {folder} is complete: nothing to do", folder=report.root)
     else:
-        fetched = sum(outcome.fetched for outcome in report.outcomes)
-        head = _(
-            "✅ {folder} is complete: {size} fetched in {time}",
-            folder=report.root,
-            size=size(fetched),
-            time=duration(report.seconds),
-        )
+        fetched, time = size(sum(outcome.fetched for outcome in report.outcomes)), duration(report.seconds)
+        head = _("✅ {folder} is complete: {size} fetched in {time}", folder=report.root, size=fetched, time=time)
     if report.unfinished:
-        rest = report.root / STAGING
-        said = _("   {folder} holds {size} of other downloads: delete it if you want none of them")
-        lines.append(said.format(folder=rest, size=size(report.unfinished)))
+        line = _(
+            "   {folder} holds {size} of other downloads: delete it if you want none of them",
+            folder=report.root / STAGING,
+            size=size(report.unfinished),
+        )
+        lines.append(line)
     return [head, *lines, _("   Next: {command}", command=f"cli.py verify --coco {report.root}")]
 
 
@@ -114,9 +111,7 @@ def _outcome_line(outcome: Outcome) -> str:
     done = outcome.unpacked
     if done is None:
         return f"   {outcome.folder}: {_there(outcome.images)}"
-    said = _(
-        "{files} unpacked, {size}", files=count(done.files, "{count:,} file", "{count:,} files"), size=size(done.bytes)
-    )
+    said = _("{files} unpacked, {size}", files=files(done.files), size=size(done.bytes))
     if done.kept:
         said += _("; {count:,} were there", count=done.kept)
     if outcome.kept:

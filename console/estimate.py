@@ -1,4 +1,4 @@
-"""What `estimate` says: a range, what it rests on, and what limits the card."""
+"""What `estimate` prints: a range, what it rests on, and what limits the card."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 
 from bench.estimate import Check, Estimate
 from bench.roofline import Card
+from cache.messages import message
 from console.language import _, translated
 from console.text import figure
 from model.network import NetworkConfig
 
 
 def estimate_dict(card: Card, network: NetworkConfig, estimate: Estimate, images: int) -> dict[str, Any]:
-    """Plain values, for JSON; all figures are estimated."""
+    """An estimate as plain values, for JSON."""
     middle, best, worst = estimate.minutes(images)
     return {
         "kind": "estimated",
@@ -31,26 +32,27 @@ def estimate_dict(card: Card, network: NetworkConfig, estimate: Estimate, images
 
 
 def estimate_lines(card: Card, shape: str, network: NetworkConfig, estimate: Estimate, images: int) -> list[str]:
-    """The same for people."""
+    """An estimate for people."""
     middle, best, worst = estimate.minutes(images)
     census, efficiency = estimate.census, estimate.efficiency
-    gflop = census.flops / census.images / 1e9
-    memory = _("   Memory: est. {needed} of {memory:g} GB; fits")
+    memory = message("   Memory: est. {needed} of {memory:g} GB; fits")
     if not estimate.fits(card.memory):
-        memory = _(
+        memory = message(
             "   Memory: est. {needed} of {memory:g} GB; DOES NOT FIT: use a smaller batch (--batch-size), side or width"
         )
-    bound = _("   Limited by arithmetic; memory takes {share:.0f}% of the time; {peak:.0f}% of the card's peak in all")
+    bound = message(
+        "   Limited by arithmetic; memory takes {share:.0f}% of the time; {peak:.0f}% of the card's peak in all"
+    )
     if estimate.memory_bound > 0.5:
-        bound = _(
+        bound = message(
             "   Limited by memory, {share:.0f}% of the time: a wider network would cost less than its share; "
             "{peak:.0f}% of the card's peak in all"
         )
     return [
         _(
             "🔮 ESTIMATE (nobody has measured this): {network} on {card}, {shape}",
-            network=translated(str(network)),
-            card=translated(card.name),
+            network=str(network),
+            card=card.name,
             shape=shape,
         ),
         _(
@@ -66,11 +68,11 @@ def estimate_lines(card: Card, shape: str, network: NetworkConfig, estimate: Est
             low=figure(estimate.low),
             high=figure(estimate.high),
         ),
-        memory.format(needed=figure(estimate.memory), memory=card.memory),
-        bound.format(share=100 * estimate.memory_bound, peak=100 * estimate.utilisation),
+        _(memory, needed=figure(estimate.memory), memory=card.memory),
+        _(bound, share=100 * estimate.memory_bound, peak=100 * estimate.utilisation),
         _(
             "   Counted: {gflop} GFLOP an image, {parameters:.1f} M parameters, {kernels} kernels a step",
-            gflop=figure(gflop),
+            gflop=figure(census.flops / census.images / 1e9),
             parameters=census.parameters / 1e6,
             kernels=len(census.operations),
         ),
@@ -87,17 +89,22 @@ def check_lines(checks: Sequence[Check]) -> list[str]:
     """How well each measured row is predicted by the others."""
     lines = [_("🔎 Each measured row, predicted from the others of its kind:")]
     for check in checks:
-        row, said = check.row, _("the only one of its kind")
+        row, said = check.row, message("the only one of its kind")
         if check.predicted is not None and check.error is not None and check.low is not None and check.high is not None:
             predicted, low, high = map(figure, (check.predicted, check.low, check.high))
-            said = _(
+            said = message(
                 "est. {predicted} ({low} to {high}): {error:+.0f}%",
                 predicted=predicted,
                 low=low,
                 high=high,
                 error=100 * check.error,
             )
-        line = _("   {name} ({kind}): measured {rate} images/s, {said}")
-        rate = figure(row.images_per_s)
-        lines.append(line.format(name=translated(row.name), kind=translated(row.roof.kind), rate=rate, said=said))
+        line = _(
+            "   {name} ({kind}): measured {rate} images/s, {said}",
+            name=translated(row.name),
+            kind=translated(row.roof.kind),
+            rate=figure(row.images_per_s),
+            said=said,
+        )
+        lines.append(line)
     return lines

@@ -1,7 +1,4 @@
-"""What `eval` says.
-
-What `export` says.
-"""
+"""What `eval` and `export` print."""
 
 from __future__ import annotations
 
@@ -9,8 +6,8 @@ import time
 
 from cache.choices import ExportFormat
 from cache.messages import message
-from console.language import _, translated
-from console.text import at_most, bulleted, columns, count, duration, size, tell, underlined
+from console.language import _
+from console.text import at_most, bulleted, columns, count, duration, images, size, tell, underlined
 from export.check import CHECKPOINT, ExportReport
 from export.config import FILES
 from export.run import Step
@@ -41,7 +38,7 @@ def eval_lines(report: EvalReport) -> list[str]:
     sizes = report.sizes
     sources = [_("cache {cache}", cache=report.cache)] if report.cache else []
     sources += [_("photos of {coco}", coco=report.coco)] if report.coco else []
-    images = _("   - Images: {split}, {sources}; the network sees side {side}, {fit}")
+    shown = {**vars(report), "sources": f" {_('and')} ".join(sources)}
     return [
         *underlined(_("🔍 EVALUATION OF {checkpoint}", checkpoint=report.checkpoint)),
         _("📊 Configuration:"),
@@ -51,13 +48,8 @@ def eval_lines(report: EvalReport) -> list[str]:
             parameters=report.parameters / 1e6,
             side=report.trained_side,
         ),
-        images.format(split=report.split, sources=f" {_('and')} ".join(sources), side=report.side, fit=report.fit),
-        _(
-            "   - Device: {device}, {precision}, batch size {batch_size}",
-            device=report.device,
-            precision=report.precision,
-            batch_size=report.batch_size,
-        ),
+        _("   - Images: {split}, {sources}; the network sees side {side}, {fit}", **shown),
+        _("   - Device: {device}, {precision}, batch size {batch_size}", **vars(report)),
         *bulleted(report.notes),
         "",
         _("📈 Scores, pooled over all pixels that count:"),
@@ -101,7 +93,7 @@ def _images_line(report: EvalReport, size: SizeReport) -> str:
     line = _(
         "   - {size}: {images} in {time} ({rate:,.0f}/s)",
         size=_name(report, size),
-        images=count(len(size.images), "{count:,} image", "{count:,} images"),
+        images=images(len(size.images)),
         time=duration(size.seconds),
         rate=rate,
     )
@@ -109,8 +101,11 @@ def _images_line(report: EvalReport, size: SizeReport) -> str:
     if iou is None:
         return line + _(", none of them with a person")
     worst = min(size.with_persons, key=lambda image: image.scores.iou)
-    said = _("; IoU of single images: mean {mean:.4f}, median {median:.4f}, worst {worst:.4f} (image {image_id})")
-    return line + said.format(**iou, image_id=worst.image_id)
+    return line + _(
+        "; IoU of single images: mean {mean:.4f}, median {median:.4f}, worst {worst:.4f} (image {image_id})",
+        **iou,
+        image_id=worst.image_id,
+    )
 
 
 def _gain(size: SizeReport) -> float:
@@ -119,25 +114,20 @@ def _gain(size: SizeReport) -> float:
 
 
 def _threshold_line(report: EvalReport, size: SizeReport) -> str:
-    best = size.best_threshold
-    said = _("   - {size}: above a probability of {threshold:.2f} instead of 0.50 the IoU of these images is {iou:.4f}")
-    return said.format(size=_name(report, size), threshold=best.threshold, iou=best.iou)
+    return _(
+        "   - {size}: above a probability of {threshold:.2f} instead of 0.50 the IoU of these images is {iou:.4f}",
+        size=_name(report, size),
+        threshold=size.best_threshold.threshold,
+        iou=size.best_threshold.iou,
+    )
 
 
 def _rejection_lines(size: SizeReport) -> list[str]:
     if not size.rejections:
         return []
-    title = _("   ⚠️  {images} left out:", images=count(len(size.rejections), "{count:,} image", "{count:,} images"))
-    lines = [
-        _(
-            "      {split}/{file} (image {image_id}): {reason}",
-            split=each.split,
-            file=translated(each.file_name),
-            image_id=each.image_id,
-            reason=translated(each.reason),
-        )
-        for each in size.rejections
-    ]
+    title = _("   ⚠️  {images} left out:", images=images(len(size.rejections)))
+    template = message("      {split}/{file} (image {image_id}): {reason}")
+    lines = [_(template, **vars(each), file=each.file_name) for each in size.rejections]
     return [title, *at_most(SHOWN_REJECTIONS, lines, _("      and {count:,} more: see metrics.json"))]
 
 
@@ -162,16 +152,12 @@ class ExportPrinter:
 
     def __call__(self, step: Step, kind: ExportFormat | None) -> None:
         """Print a line; see `export.run.Tell`."""
-        words = _(_STEPS[step], file=FILES[kind] if kind else "")
-        seconds = duration(time.monotonic() - self._start)
-        tell(_("⏱️  {step} (after {time})", step=words, time=seconds))
+        name = _(_STEPS[step], file=FILES[kind] if kind else "")
+        tell(_("⏱️  {step} (after {time})", step=name, time=duration(time.monotonic() - self._start)))
 
 
 def export_lines(report: ExportReport) -> list[str]:
     """What was exported, how near it is, how fast it is, and the files."""
-    difference = _(
-        "   - {file}: {largest:.1e} at most, {mean:.1e} on average; {decided:.4f} % of the pixels decided otherwise"
-    )
     return [
         *underlined(_("📦 EXPORT OF {checkpoint}", checkpoint=report.model)),
         _("📊 Configuration:"),
@@ -190,7 +176,9 @@ def export_lines(report: ExportReport) -> list[str]:
         "",
         _("🔍 Probabilities beside those of the checkpoint in fp32:"),
         *(
-            difference.format(
+            _(
+                "   - {file}: {largest:.1e} at most, {mean:.1e} on average; {decided:.4f} % of the pixels decided "
+                "otherwise",
                 file=file.path.name,
                 largest=file.difference.largest,
                 mean=file.difference.mean,
@@ -208,8 +196,8 @@ def export_lines(report: ExportReport) -> list[str]:
 def _latency_lines(report: ExportReport) -> list[str]:
     if not report.latency:
         return []
-    head = _("⏱️  One image of side {side}, {threads}, milliseconds (p10 to p90):")
-    lines = [head.format(side=report.side, threads=count(report.threads, "{count:,} thread", "{count:,} threads"))]
+    threads = count(report.threads, "{count:,} thread", "{count:,} threads")
+    lines = [_("⏱️  One image of side {side}, {threads}, milliseconds (p10 to p90):", side=report.side, threads=threads)]
     for name, each in report.latency.items():
         lines.append(f"   - {_(_RUNTIMES[name])}: {each.median:.1f} ({each.p10:.1f}..{each.p90:.1f})")
     return [*lines, ""]

@@ -1,4 +1,4 @@
-"""What `quick`, `verify` and `analyze` say."""
+"""What `quick`, `verify` and `analyze` print."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from cache.messages import message
-from console.language import _, ngettext, plain, translated
-from console.text import by_reason, count, size, standard_output
+from console.language import _, plain, translated
+from console.text import by_reason, count, files, shards, size, standard_output
 
 if TYPE_CHECKING:
     from bench.hardware import Machine
@@ -52,105 +52,105 @@ def show_structure(checks: Sequence[Check]) -> None:
     lines = [_("=== QUICK CACHE CHECK ===") if cached else _("=== QUICK COCO STRUCTURE CHECK ==="), ""]
     lines += [*map(_check_line, checks), ""]
     if missing:
-        said = _("❌ {things} to mend before training") if cached else _("❌ {things} to mend before preprocessing")
-        lines.append(said.format(things=count(missing, "{count:,} thing", "{count:,} things")))
+        things = count(missing, "{count:,} thing", "{count:,} things")
+        lines.append(
+            _("❌ {things} to mend before training", things=things)
+            if cached
+            else _("❌ {things} to mend before preprocessing", things=things)
+        )
     elif cached:
         lines += [_("✅ Cache verified!"), _("   ✅ All its shards are there"), _("   ✅ Ready to train the model")]
     else:
-        lines += [_("✅ COCO structure verified!"), _("   ✅ All the files needed are there")]
-        lines.append(_("   ✅ Ready to preprocess"))
+        lines += [
+            _("✅ COCO structure verified!"),
+            _("   ✅ All the files needed are there"),
+            _("   ✅ Ready to preprocess"),
+        ]
     _show(lines)
 
 
 def _check_line(check: Check) -> str:
     if not check.ok:
-        return _marked(translated(check.problem), good=False)
+        return _marked(check.problem, good=False)
     value = check.value or 0
     folder = check.path.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    said = _FOUND.get(check.kind) or _FOUND[f"{check.kind}/{check.split}"]
-    return _(said, path=check.path, folder=folder, value=value, size=size(value), note=translated(check.note))
+    template = _FOUND.get(check.kind) or _FOUND[f"{check.kind}/{check.split}"]
+    return _(template, path=check.path, folder=folder, value=value, size=size(value), note=check.note)
 
 
 def show_machine(machine: Machine) -> None:
     """Print what `verify` says of the machine."""
     features = f" ({', '.join(machine.features)})" if machine.features else ""
     libraries = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
-    processor, memory = _("   - Processor: {name}, {cores}"), _("   - Memory: {total}, {free} free")
+    cores = count(machine.cores, "{count:,} core", "{count:,} cores")
+    free, total = size(machine.memory_free), size(machine.memory_total)
     lines = [
         _("🖥️ Environment:"),
-        processor.format(name=machine.processor, cores=count(machine.cores, "{count:,} core", "{count:,} cores"))
-        + features,
-        memory.format(total=size(machine.memory_total), free=size(machine.memory_free)),
+        _("   - Processor: {name}, {cores}", name=machine.processor, cores=cores) + features,
+        _("   - Memory: {total}, {free} free", total=total, free=free),
         _("   - System: {system}, Python {python}", system=machine.system, python=machine.python),
         _("   - Libraries: {libraries}", libraries=libraries),
     ]
     for gpu in machine.gpus:
+        values = {**vars(gpu), "memory": size(gpu.memory)}
         driver = _(", driver {driver}", driver=machine.driver) if machine.driver else ""
-        said = _("   - GPU: {name}, {memory}, capability {capability}")
-        lines.append(said.format(name=gpu.name, memory=size(gpu.memory), capability=gpu.capability) + driver)
+        lines.append(_("   - GPU: {name}, {memory}, capability {capability}", **values) + driver)
     if not machine.gpus:
         lines.append(_("   - GPU: none that torch can use; training runs on the CPU"))
     if machine.dali_devices is None:
         lines.append(_("   - DALI: not installed"))
     else:
         lines.append("   - DALI: " + count(machine.dali_devices, "{count:,} GPU", "{count:,} GPUs"))
-    compiler = machine.compiler or _("none; the model runs without torch.compile on a CPU")
+    compiler = machine.compiler or message("none; the model runs without torch.compile on a CPU")
     lines.append(_("   - C++ compiler: {compiler}", compiler=compiler))
-    if machine.disk:
-        little = _(" ⚠️ little for the whole of COCO") if machine.disk.free < _LITTLE_SPACE else ""
-        disk = _("   - Disk of {path}: {free} free", path=machine.disk.path, free=size(machine.disk.free))
-        lines.append(disk + little)
+    if disk := machine.disk:
+        little = _(" ⚠️ little for the whole of COCO") if disk.free < _LITTLE_SPACE else ""
+        lines.append(_("   - Disk of {path}: {free} free", path=disk.path, free=size(disk.free)) + little)
     _show([*lines, ""])
 
 
-def show_dataset(soundness: DatasetReport) -> None:
+def show_dataset(report: DatasetReport) -> None:
     """Print what `verify` found in a dataset."""
-    lines = [_("=== COMPLETE CHECK OF {path} ===", path=soundness.coco), ""]
-    unusable = Counter(finding.split for finding in soundness.findings if finding.kind == "annotation")
-    for split in soundness.splits:
-        lines += _split_lines(split, soundness, unusable[split.split])
-    lines += ["", *_findings((_where(each), translated(each.reason)) for each in soundness.findings)]
-    _show([*lines, _("✅ Dataset is sound") if soundness.sound else _("❌ Dataset is not sound")])
+    lines = [_("=== COMPLETE CHECK OF {path} ===", path=report.coco), ""]
+    unusable = Counter(finding.split for finding in report.findings if finding.kind == "annotation")
+    for split in report.splits:
+        lines += _split_lines(split, report, unusable[split.split])
+    lines += ["", *_findings((_where(each), translated(each.reason)) for each in report.findings)]
+    _show([*lines, _("✅ Dataset is sound") if report.sound else _("❌ Dataset is not sound")])
 
 
-def _split_lines(split: SplitReport, soundness: DatasetReport, unusable: int) -> list[str]:
-    name = _(_SPLITS[split.split])
+def _split_lines(split: SplitReport, report: DatasetReport, unusable: int) -> list[str]:
+    """What was found in a split, of whose annotations some are unusable."""
     if split.file:
-        readable = _(_ANNOTATIONS_READABLE[split.split], file=split.file, images=split.images)
-        usable, total = split.annotations - unusable, split.annotations
+        name = _(_SPLITS[split.split])
         annotations = _(
             "{split}: {usable:,} of {annotations:,} {category} annotations sound",
             split=name,
-            usable=usable,
-            annotations=total,
-            category=soundness.category,
+            usable=split.annotations - unusable,
+            annotations=split.annotations,
+            category=report.category,
         )
-        images = _(
+        pictures = _(
             "{split}: {checked:,} of {selected:,} images ({rule} rule) are there, decode and have the size that the "
             "JSON says",
-            split=name,
-            checked=split.checked,
-            selected=split.selected,
-            rule=soundness.rule,
+            **{**vars(split), "split": name, "rule": report.rule},
         )
-        whole = split.checked == split.selected
-        lines = [readable, _marked(annotations, good=not unusable), _marked(images, good=whole)]
+        lines = [
+            _(_ANNOTATIONS_READABLE[split.split], **vars(split)),
+            _marked(annotations, good=not unusable),
+            _marked(pictures, good=split.checked == split.selected),
+        ]
     else:
         lines = [_(_ANNOTATIONS_UNREADABLE[split.split])]
     if split.absent:
         lines.append(_("   - {count:,} more images are not there and not needed", count=split.absent))
     if split.unlisted:
-        lines.append(
-            _(
-                "   - {files} that the JSON does not name",
-                files=count(split.unlisted, "{count:,} file", "{count:,} files"),
-            )
-        )
+        lines.append(_("   - {files} that the JSON does not name", files=files(split.unlisted)))
     return lines
 
 
-def _marked(said: str, *, good: bool) -> str:
-    return (_("✅ {found}") if good else _("❌ {found}")).format(found=said)
+def _marked(found: str, *, good: bool) -> str:
+    return _("✅ {found}", found=found) if good else _("❌ {found}", found=found)
 
 
 def _where(finding: Finding) -> str:
@@ -162,37 +162,29 @@ def _where(finding: Finding) -> str:
     return where
 
 
-def show_cache(soundness: CacheReport) -> None:
+def show_cache(report: CacheReport) -> None:
     """Print what `verify` found in a cache."""
-    lines = [_("=== COMPLETE CHECK OF {path} ===", path=soundness.cache), ""]
-    spec = soundness.spec
-    if spec:
-        said = _("📦 Side {side}, {fit}, {codec} in {store}, images: {images}")
-        lines.append(said.format(side=spec.side, fit=spec.fit, codec=spec.codec, store=spec.store, images=spec.images))
-    for split in soundness.splits:
-        bad = sum(damage.where.startswith(split.split) for damage in soundness.damages)
-        found = _("✅ {split}: {samples:,} records in {shards} ({size}) sound")
+    lines = [_("=== COMPLETE CHECK OF {path} ===", path=report.cache), ""]
+    if spec := report.spec:
+        lines.append(_("📦 Side {side}, {fit}, {codec} in {store}, images: {images}", **vars(spec)))
+    for split in report.splits:
+        bad = sum(damage.where.startswith(split.split) for damage in report.damages)
+        values = {**vars(split), "shards": shards(split.shards), "size": size(split.bytes)}
         if bad:
-            found = _("❌ {split}: {damages} among {samples:,} records in {shards} ({size})")
-        found = found.format(
-            split=split.split,
-            damages=count(bad, "{count:,} damage", "{count:,} damages"),
-            samples=split.samples,
-            shards=count(split.shards, "{count:,} shard", "{count:,} shards"),
-            size=size(split.bytes),
-        )
+            values["damages"] = count(bad, "{count:,} damage", "{count:,} damages")
+            line = _("❌ {split}: {damages} among {samples:,} records in {shards} ({size})", **values)
+        else:
+            line = _("✅ {split}: {samples:,} records in {shards} ({size}) sound", **values)
         if split.rejected:
-            said = ngettext(", {count:,} image was rejected", ", {count:,} images were rejected", split.rejected)
-            found += said.format(count=split.rejected)
-        lines.append(found)
-    if soundness.stale:
-        stale = _("❌ It no longer agrees with the dataset: {reason}")
-        lines += [stale.format(reason=translated(reason)) for reason in soundness.stale]
+            line += count(split.rejected, ", {count:,} image was rejected", ", {count:,} images were rejected")
+        lines.append(line)
+    if report.stale:
+        lines += [_("❌ It no longer agrees with the dataset: {reason}", reason=reason) for reason in report.stale]
         lines.append(_("   The same `preprocess` again brings it up to date"))
-    elif soundness.stale is not None:
+    elif report.stale is not None:
         lines.append(_("✅ It agrees with the dataset"))
-    lines += ["", *_findings((translated(each.where), translated(each.what)) for each in soundness.damages)]
-    _show([*lines, _("✅ Cache is sound") if soundness.sound else _("❌ Cache is not sound")])
+    lines += ["", *_findings((translated(each.where), translated(each.what)) for each in report.damages)]
+    _show([*lines, _("✅ Cache is sound") if report.sound else _("❌ Cache is not sound")])
 
 
 def _findings(found: Iterable[tuple[str, str]]) -> list[str]:
@@ -220,8 +212,7 @@ def show_statistics(statistics: Statistics, split: str) -> None:
         _("   - Crowd annotations: {count:,}", count=s.crowds),
     ]
     if s.unreadable:
-        said = _("   - Annotations that cannot be drawn: {count:,} (`verify` names them)")
-        lines.append(said.format(count=s.unreadable))
+        lines.append(_("   - Annotations that cannot be drawn: {count:,} (`verify` names them)", count=s.unreadable))
     if s.by_keypoints:
         lines.append(_("   - A person is valid when not a crowd and with a labelled keypoint"))
     else:
@@ -239,10 +230,8 @@ def show_statistics(statistics: Statistics, split: str) -> None:
     lines += [f"   - {name}: {count:,}" for name, count in s.rules.items()]
     if s.width and s.height:
         lines += ["", _("🖼️ Image sizes:"), *_size_lines(s.width, s.height)]
-    ready = _("❌ No image has a person.")
-    if s.rules["person"]:
-        ready = _("✅ Analysis done. Dataset ready for preprocessing.")
-    _show([*lines, "", ready, ""])
+    ready = _("✅ Analysis done. Dataset ready for preprocessing.")
+    _show([*lines, "", ready if s.rules["person"] else _("❌ No image has a person."), ""])
 
 
 def show_cache_statistics(statistics: CacheStatistics) -> None:
@@ -287,11 +276,10 @@ def show_cache_statistics(statistics: CacheStatistics) -> None:
 
 
 def _size_lines(width: Summary, height: Summary) -> list[str]:
-    wide = _("   - Width: {low:.0f} to {high:.0f} pixels, median {median:.0f}")
-    high = _("   - Height: {low:.0f} to {high:.0f} pixels, median {median:.0f}")
+    wide, high = ({"low": each.minimum, "high": each.maximum, "median": each.median} for each in (width, height))
     return [
-        said.format(low=each.minimum, high=each.maximum, median=each.median)
-        for said, each in ((wide, width), (high, height))
+        _("   - Width: {low:.0f} to {high:.0f} pixels, median {median:.0f}", **wide),
+        _("   - Height: {low:.0f} to {high:.0f} pixels, median {median:.0f}", **high),
     ]
 
 

@@ -1,12 +1,12 @@
-"""What `predict` says."""
+"""What `predict` prints."""
 
 from __future__ import annotations
 
 from cache.choices import PredictKind
 from cache.messages import message
-from console.language import _, ngettext, translated
+from console.language import _, translated
 from console.quality import summary_line
-from console.text import at_most, bulleted, count, duration, figure, rejected
+from console.text import at_most, bulleted, count, duration, figure, photos, rejected
 from predict.config import PhotoResult, PredictReport, VideoResult
 
 SHOWN = 10
@@ -24,30 +24,34 @@ def predict_lines(report: PredictReport) -> list[str]:
     lines = bulleted(report.notes)
     everything: tuple[PhotoResult | VideoResult, ...] = (*report.photos, *report.videos)
     skipped = [str(each.output) for each in everything if each.status == "skipped"]
-    photo, video = ("{count:,} photo", "{count:,} photos"), ("{count:,} video", "{count:,} videos")
-    for words, those in ((photo, report.photos), (video, report.videos)):
+    for those, counted in ((report.photos, photos), (report.videos, _videos)):
         names = [f"{each.input}: {translated(each.reason or '')}" for each in those if each.status == "rejected"]
-        lines += _named(_("⚠️  {photos} left out:", photos=count(len(names), *words)), names)
-    there = _("   - {results} there already, --overwrite makes them anew:")
-    lines += _named(there.format(results=count(len(skipped), "{count:,} result", "{count:,} results")), skipped)
-    where = _("standard output") if report.config.to_standard_output else str(report.config.out)
-    done, failed = report.count("done"), report.count("rejected")
+        lines += _named(_("⚠️  {photos} left out:", photos=counted(len(names))), names)
+    results = count(len(skipped), "{count:,} result", "{count:,} results")
+    lines += _named(_("   - {results} there already, --overwrite makes them anew:", results=results), skipped)
+    failed = report.count("rejected")
     lines += [line for video in report.videos for line in _video_lines(video)]
-    parts = [ngettext("{count:,} done", "{count:,} done", done, count=done), rejected(failed)]
+    parts = [count(report.count("done"), "{count:,} done", "{count:,} done"), rejected(failed)]
     if skipped:
-        parts.append(ngettext("{count:,} skipped", "{count:,} skipped", len(skipped), count=len(skipped)))
-    said = ", ".join(parts)
+        parts.append(count(len(skipped), "{count:,} skipped", "{count:,} skipped"))
+    done = ", ".join(parts)
     if report.images_per_s:
-        rate = _("{done} in {time}, {rate} images/s")
-        said = rate.format(done=said, time=duration(report.seconds), rate=figure(report.images_per_s))
-    line = _("❌ {done} ({device}, {precision}, side {side}): {results}")
-    if not failed:
-        line = _("✅ {done} ({device}, {precision}, side {side}): {results}")
-    results = _(_RESULTS[report.config.kind], place=where)
-    how = {"device": report.device, "precision": report.precision, "side": report.side}
-    quality = summary_line((photo.scores for photo in report.photos), report.config.quality)
-    lines += [quality] if quality else []
-    return [*lines, line.format(done=said, results=results, **how)]
+        time, rate = duration(report.seconds), figure(report.images_per_s)
+        done = _("{done} in {time}, {rate} images/s", done=done, time=time, rate=rate)
+    if quality := summary_line((photo.scores for photo in report.photos), report.config.quality):
+        lines.append(quality)
+    place = _("standard output") if report.config.to_standard_output else str(report.config.out)
+    values = {
+        **{"device": report.device, "precision": report.precision, "side": report.side},
+        **{"done": done, "results": _(_RESULTS[report.config.kind], place=place)},
+    }
+    if failed:
+        return [*lines, _("❌ {done} ({device}, {precision}, side {side}): {results}", **values)]
+    return [*lines, _("✅ {done} ({device}, {precision}, side {side}): {results}", **values)]
+
+
+def _videos(number: int) -> str:
+    return count(number, "{count:,} video", "{count:,} videos")
 
 
 def _video_lines(video: VideoResult) -> list[str]:

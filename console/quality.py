@@ -1,4 +1,4 @@
-"""What `analyze --quality` and `predict` say of quality scores."""
+"""What `analyze --quality` and `predict` print of quality scores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cache.messages import message
 from console.language import _, translated
-from console.text import at_most, count
+from console.text import at_most, photos
 
 if TYPE_CHECKING:
     from preprocess.check.quality import QualityThresholds
@@ -28,15 +28,19 @@ LABELS = {
 
 def survey_lines(survey: QualitySurvey) -> list[str]:
     """A table of the scores, the photos that fall furthest short, and what could not be scored."""
-    title = _("🎯 Quality of {split}: {scored:,} of {photos} with persons, for a network of side {side}")
-    photos = count(survey.photos, "{count:,} photo", "{count:,} photos")
-    lines = [title.format(split=survey.split, scored=len(survey), photos=photos, side=survey.side)]
+    lines = [
+        _(
+            "🎯 Quality of {split}: {scored:,} of {photos} with persons, for a network of side {side}",
+            split=survey.split,
+            scored=len(survey),
+            photos=photos(survey.photos),
+            side=survey.side,
+        )
+    ]
     if len(survey):
         lines += [*_table(survey), *_worst_lines(survey)]
     if rejected := survey.rejections:
-        lines.append(
-            _("   ⚠️  {photos} cannot be scored:", photos=count(len(rejected), "{count:,} photo", "{count:,} photos"))
-        )
+        lines.append(_("   ⚠️  {photos} cannot be scored:", photos=photos(len(rejected))))
         named = [f"      {each.file_name}: {translated(each.reason)}" for each in rejected]
         lines += at_most(SHOWN_REJECTIONS, named, _("      and {count:,} more: --json names them all"))
     return [*lines, ""]
@@ -65,23 +69,21 @@ def _worst_lines(survey: QualitySurvey) -> list[str]:
     return lines
 
 
-def summary_line(photos: Iterable[Mapping[str, float]], thresholds: QualityThresholds) -> str | None:
-    """How many results are below a threshold, and of which score; None if there is nothing to say.
+def summary_line(scored: Iterable[Mapping[str, float]], thresholds: QualityThresholds) -> str | None:
+    """How many results are below a threshold, and of which score; None if no photo has scores.
 
-    Args:
-        photos: scores of each, by name; empty where there are none.
-        thresholds: of the scores.
+    `scored` has the scores of each photo by name; a photo without scores is empty.
     """
-    missed = [thresholds.missed_by(scores) for scores in photos if scores]
+    missed = [thresholds.missed_by(scores) for scores in scored if scores]
     if not missed:
         return None
     counts = {name: sum(name in names for names in missed) for name in LABELS}
     poor = sum(bool(names) for names in missed)
     if not poor:
-        return _(
-            "   - Quality: {photos}, none below a threshold",
-            photos=count(len(missed), "{count:,} photo", "{count:,} photos"),
-        )
-    line = _("   - Quality: {poor:,} of {photos} below a threshold ({scores}); --json has the scores")
-    said = ", ".join(f"{_(LABELS[name])} {number:,}" for name, number in counts.items() if number)
-    return line.format(poor=poor, photos=count(len(missed), "{count:,} photo", "{count:,} photos"), scores=said)
+        return _("   - Quality: {photos}, none below a threshold", photos=photos(len(missed)))
+    return _(
+        "   - Quality: {poor:,} of {photos} below a threshold ({scores}); --json has the scores",
+        poor=poor,
+        photos=photos(len(missed)),
+        scores=", ".join(f"{_(LABELS[name])} {number:,}" for name, number in counts.items() if number),
+    )

@@ -44,9 +44,29 @@ def count(number: int, one: str, several: str) -> str:
     return ngettext(one, several, number, count=number)
 
 
+def images(number: int) -> str:
+    """`1 image`, `2 images`."""
+    return count(number, "{count:,} image", "{count:,} images")
+
+
+def photos(number: int) -> str:
+    """`1 photo`, `2 photos`."""
+    return count(number, "{count:,} photo", "{count:,} photos")
+
+
+def files(number: int) -> str:
+    """`1 file`, `2 files`."""
+    return count(number, "{count:,} file", "{count:,} files")
+
+
+def shards(number: int) -> str:
+    """`1 shard`, `2 shards`."""
+    return count(number, "{count:,} shard", "{count:,} shards")
+
+
 def rejected(number: int) -> str:
     """How many photos, images or videos were rejected: the word follows the number in some languages."""
-    return ngettext("{count:,} rejected", "{count:,} rejected", number, count=number)
+    return count(number, "{count:,} rejected", "{count:,} rejected")
 
 
 def figure(value: float) -> str:

@@ -1,4 +1,4 @@
-"""What `train` says: the start, a line an epoch, the end."""
+"""What `train` prints: the configuration, a line for each epoch, and what the run leaves behind."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from console.language import _, translated
+from console.language import _
 from console.progress import progress_bar
 from console.text import at_most, bulleted, duration, underlined
 from loader.batch import BadRecord
@@ -65,15 +65,15 @@ class TrainPrinter(Listener):
 
 def _configuration_lines(run: Run) -> list[str]:
     """The configuration, a line for each part of it."""
-    config, network, step = run.config, run.config.network, run.progress.step
-    cache = _("   - Cache: {cache} ({train:,} train, {val:,} val, side {side})")
-    size = {"width": network.width, "parameters": run.parameters / 1e6}
-    named = _("   - Network: {name}, width {width}, {parameters:.1f} M parameters")
-    if network.encoder:
-        named = _("   - Network: {name}, encoder {encoder}, width {width}, {parameters:.1f} M parameters")
-    batch = _("   - Batch size: {batch_size}, epochs: {epochs}")
+    config = run.config
+    size = {**vars(config.network), "parameters": run.parameters / 1e6}
+    network = _("   - Network: {name}, width {width}, {parameters:.1f} M parameters", **size)
+    if config.network.encoder:
+        network = _("   - Network: {name}, encoder {encoder}, width {width}, {parameters:.1f} M parameters", **size)
+    amounts = {**vars(config), "batch_size": config.loader.batch_size}
+    batch = _("   - Batch size: {batch_size}, epochs: {epochs}", **amounts)
     if config.accumulation > 1:
-        batch = _("   - Batch size: {batch_size} x {accumulation} accumulated, epochs: {epochs}")
+        batch = _("   - Batch size: {batch_size} x {accumulation} accumulated, epochs: {epochs}", **amounts)
     optimizer = _(
         "   - Optimizer: {name}, learning rate {rate:g} ({scheduler}), weight decay {decay:g}",
         name=config.optimizer,
@@ -85,27 +85,29 @@ def _configuration_lines(run: Run) -> list[str]:
         optimizer += _(", average of weights {average:g}", average=config.average)
     lines = [
         _("📊 Configuration:"),
-        cache.format(
-            cache=config.loader.cache, train=len(run.train.reader), val=len(run.val.reader), side=run.train.side
+        _(
+            "   - Cache: {cache} ({train:,} train, {val:,} val, side {side})",
+            cache=config.loader.cache,
+            train=len(run.train.reader),
+            val=len(run.val.reader),
+            side=run.train.side,
         ),
-        named.format(name=network.name, encoder=network.encoder, **size),
-        batch.format(batch_size=config.loader.batch_size, accumulation=config.accumulation, epochs=config.epochs),
+        network,
+        batch,
         optimizer,
         _("   - Loss: {loss}, augmentation: {augment}", loss=config.loss, augment=config.loader.augment),
         _(
             "   - Device: {device}, {precision}, {layout}, {mode} (profile {profile})",
-            device=config.device,
-            precision=config.precision,
+            **vars(config),
             layout="channels_last" if config.channels_last else "NCHW",
             mode=_("compiled") if config.compile else _("eager"),
-            profile=config.profile,
         ),
-        _("   - Loader: {loader}", loader=translated(str(run.train.choice))),
+        _("   - Loader: {loader}", loader=str(run.train.choice)),
         *bulleted(run.notes),
     ]
-    if step:
-        said = _("   - Going on after step {step:,} ({steps:,} an epoch)")
-        lines.append(said.format(step=step, steps=len(run.train)))
+    if run.progress.step:
+        steps = len(run.train)
+        lines.append(_("   - Going on after step {step:,} ({steps:,} an epoch)", step=run.progress.step, steps=steps))
     if config.compile:
         lines.append(_("   - The first steps compile the network: they take a minute or so"))
     return lines
@@ -116,11 +118,7 @@ def epoch_line(result: EpochResult) -> str:
     scores = _(
         "📈 Epoch {epoch}/{epochs}: Train - Loss: {train_loss:.4f}, Acc: {train_accuracy:.4f} | "
         "Val - Loss: {val_loss:.4f}, IoU: {iou:.4f}, Dice: {dice:.4f}, Acc: {accuracy:.4f}",
-        epoch=result.epoch,
-        epochs=result.epochs,
-        train_loss=result.train_loss,
-        train_accuracy=result.train_accuracy,
-        val_loss=result.val_loss,
+        **vars(result),
         iou=result.val.iou,
         dice=result.val.dice,
         accuracy=result.val.accuracy,
@@ -140,40 +138,33 @@ def epoch_line(result: EpochResult) -> str:
 
 def bad_records_line(found: tuple[BadRecord, ...], total: int) -> str:
     """Records skipped for the first time, and how many that makes."""
-    named = [
-        _(
-            "{split} sample {sample} (image {image_id})",
-            split=record.split,
-            sample=record.sample,
-            image_id=record.image_id,
-        )
-        for record in found
-    ]
-    named = at_most(NAMED_RECORDS, named, _("{count:,} more"))
-    said = _("⚠️  Bad records skipped: {new:,} new, {total:,} in all: {records}; the log says why")
-    return said.format(new=len(found), total=total, records=", ".join(named))
+    records = [_("{split} sample {sample} (image {image_id})", **vars(record)) for record in found]
+    return _(
+        "⚠️  Bad records skipped: {new:,} new, {total:,} in all: {records}; the log says why",
+        new=len(found),
+        total=total,
+        records=", ".join(at_most(NAMED_RECORDS, records, _("{count:,} more"))),
+    )
 
 
 def end_lines(result: FitResult, *, automatic: bool = False) -> list[str]:
     """What a run leaves behind; the automatic mode goes on by itself, and has no --resume."""
-    best = result.best
     lines = [""]
     if result.interrupted and automatic:
         lines.append(_("⏸️  Stopped. Go on with the same command: the very next batch comes first."))
     elif result.interrupted:
         lines.append(_("⏸️  Stopped. Go on with the same command and --resume: the very next batch comes first."))
     elif result.stopped_early:
-        said = _("🎉 Training ended after epoch {epoch}: the IoU does not rise any more.")
-        lines.append(said.format(epoch=len(result.epochs)))
+        ended = len(result.epochs)
+        lines.append(_("🎉 Training ended after epoch {epoch}: the IoU does not rise any more.", epoch=ended))
     else:
         lines.append(_("🎉 Training done!"))
-    if best:
-        said = _("   📊 Best IoU: {iou:.4f} (epoch {epoch}), Dice: {dice:.4f}")
-        lines.append(said.format(iou=best.val.iou, epoch=best.epoch, dice=best.val.dice))
+    if best := result.best:
+        scores = {"iou": best.val.iou, "dice": best.val.dice, "epoch": best.epoch}
+        lines.append(_("   📊 Best IoU: {iou:.4f} (epoch {epoch}), Dice: {dice:.4f}", **scores))
         lines.append(_("   💾 Model: {path}", path=result.best_model))
     if result.bad_records:
-        said = _("   ⚠️  Bad records skipped: {count:,}, named in the log")
-        lines.append(said.format(count=len(result.bad_records)))
+        lines.append(_("   ⚠️  Bad records skipped: {count:,}, named in the log", count=len(result.bad_records)))
     lines += [_("   🖼️  Picture: {path}", path=path) for path in result.plots]
     lines.append(_("   📝 Log: {path}", path=result.log))
     return lines
