@@ -1,10 +1,10 @@
-"""Errors of `preprocess`, which its users can mend."""
+"""Errors of `preprocess`, which its users can fix."""
 
 from cache.messages import UserError
 
 
 class DatasetError(UserError):
-    """Something about a dataset that its user can mend; the message names the value, the limit and the remedy."""
+    """Something about a dataset that its user can fix; the message names the value, the limit and the remedy."""
 
 
 class ImageError(UserError):
@@ -20,4 +20,4 @@ class QualityError(UserError):
 
 
 class ClusterError(UserError):
-    """Something about a cluster of workers that its user can mend; finished shards are kept."""
+    """Something about a cluster of workers that its user can fix; finished shards are kept."""

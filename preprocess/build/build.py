@@ -81,10 +81,10 @@ class BuildReport:
     """What a build did.
 
     Attributes:
-        rejections: of the splits that were asked for, shards that were there already included.
+        rejections: in all shards of the splits that were asked for, and annotations without an image.
         written: images that this run worked on.
         resumed: images in shards that were there already.
-        changes: since the cache that was there before; empty if there was none.
+        changes: between the cache that was there before and the dataset; empty if there was none.
         leaks: photos of `val` whose bytes are those of a photo of `train`; known where both were asked for.
         fresh: the cache was already complete and from the same sources: nothing was done.
     """
@@ -109,7 +109,7 @@ def build_cache(
 
     Args:
         config: what to build, from what.
-        progress: is told how far the build is.
+        progress: called as the build advances.
         damaged: shards by split and name that are made again though their manifests say that they are finished.
 
     Raises:
@@ -124,7 +124,7 @@ def build_cache(
     with lock_folder(config.out):
         check_owner(config.out)
         splits = [read_split(config.coco, name, config.spec, content=config.content) for name in config.splits]
-        before = _take_over(config)
+        before = _finished_index(config)
         spec = _spec(config, before, splits)
         if before and (differences := before.spec.differences(spec)):
             raise CacheStaleError(
@@ -136,7 +136,7 @@ def build_cache(
             plan_split(config.out, spec, split, before, {shard for name, shard in damaged if name == split.name})
             for split in splits
         ]
-        _check_leftovers(config, before, plans)
+        _clear_leftovers(config, before, plans)
         changes = tuple(
             compare_split(config.out, before, plan) for plan in plans if before and plan.split.name in before.splits
         )
@@ -154,7 +154,7 @@ def build_cache(
             plans = [plan.complete(made) for plan in plans]
         rejections = tuple(chain.from_iterable(plan.rejections for plan in plans))
         if config.strict and rejections:
-            raise _rejected(rejections)  # finished shards stay, so that nothing is done twice
+            raise _strict_error(rejections)  # finished shards stay, so that nothing is done twice
         index = index or commit(config.out, spec, plans, before)
     return BuildReport(
         index=index,
@@ -167,8 +167,8 @@ def build_cache(
     )
 
 
-def _take_over(config: BuildConfig) -> CacheIndex | None:
-    """The index of the finished cache that is there; None if there is none or a damaged one, or `force` has removed it.
+def _finished_index(config: BuildConfig) -> CacheIndex | None:
+    """The index of the finished cache in the folder; None if there is none, it is damaged, or `force` has removed it.
 
     Raises:
         CacheVersionError: it has a format version that this release does not know.
@@ -192,7 +192,7 @@ def _spec(config: BuildConfig, before: CacheIndex | None, splits: list[Split]) -
     return resolve_codec(config.spec, sum(len(split.rows) for split in splits), psutil.virtual_memory().total)
 
 
-def _check_leftovers(config: BuildConfig, before: CacheIndex | None, plans: list[SplitPlan]) -> None:
+def _clear_leftovers(config: BuildConfig, before: CacheIndex | None, plans: list[SplitPlan]) -> None:
     """Remove the shards of another cache that has no index, or refuse to: if there are some and none of them fits.
 
     Raises:
@@ -231,7 +231,7 @@ def _make(
     return make(jobs, spec, config.workers, on_images)
 
 
-def _rejected(rejections: tuple[Rejection, ...]) -> DatasetError:
+def _strict_error(rejections: tuple[Rejection, ...]) -> DatasetError:
     shown = rejections[:_SHOWN_REJECTIONS]
     named = [joined(": ", (f"{each.split}/{each.file_name}", each.reason)) for each in shown]
     if len(rejections) > _SHOWN_REJECTIONS:
@@ -262,14 +262,9 @@ def _leaks(plans: list[SplitPlan]) -> tuple[str, ...]:
 def repair_cache(
     cache: PurePath, coco: PurePath, damages: Iterable[Damage], progress: Progress | None = None, *, workers: int = 0
 ) -> BuildReport:
-    """Make what `verify_cache` found damaged again, from the dataset that the cache was made from.
+    """Make the shards that `verify_cache` found damaged again, from the dataset `coco` that the cache was made from.
 
-    Args:
-        cache: the cache's folder.
-        coco: the folder that it was made from.
-        damages: what is wrong with it.
-        progress: is told how far the repair is.
-        workers: threads; 0 takes one per processor.
+    It takes `workers` threads; 0 takes one per processor.
 
     Raises:
         CacheError: the index cannot be read.

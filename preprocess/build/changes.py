@@ -110,7 +110,7 @@ _REASONS = {
         message("{split}: {count:,} images are annotated otherwise ({names})"),
     ),
 }
-"""What is said of one image, and of several, by the field of `SplitChanges` that has their names."""
+"""The templates for one image and for several, by the field of `SplitChanges` that has their names."""
 
 
 def stale_reasons(change: SplitChanges) -> list[str]:

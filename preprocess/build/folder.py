@@ -45,7 +45,7 @@ def make_folder(out: PurePath) -> None:
 
 
 def lock_folder(out: PurePath) -> AbstractContextManager[None]:
-    """Hold the lock on a folder, in which only one build at a time may work. The returned context raises.
+    """Hold the lock of a folder, in which only one build at a time may work.
 
     Raises:
         CacheError: the folder cannot be written in, or another process holds the lock.

@@ -56,8 +56,9 @@ class _Outcome(NamedTuple):
 def remove_stale_manifests(jobs: list[Job]) -> None:
     """Remove the manifests of shards that are about to be made in object storage.
 
-    Else, were a build killed between a shard and its manifest, the manifest of an older shard of the same name and size
-    would vouch for the new one. On a disk the checksum shows that.
+    Otherwise, if a build were killed between a shard and its manifest, the manifest of an older shard of the same name
+    and size would pass for that of the new one. On a disk the
+    checksum shows it.
     """
     for directory in {job.directory for job in jobs if isinstance(job.directory, StorageUrl)}:
         there = set(files.names(directory))
@@ -123,9 +124,9 @@ def make_shards(
         return _Outcome(source, tuple(entry[name] for name in COLUMNS)), buffer, record
 
     with (
-        deferred_interrupt() as check_interrupt,  # so that every file that was opened is known, and tidied up
+        deferred_interrupt() as check_interrupt,  # so that every file that was opened is known, and removed
         files.staging(out, scratch) as here,
-        opencv_threads(1),  # the workers are the parallelism; OpenCV's own threads would only fight with them
+        opencv_threads(1),  # OpenCV's own threads would compete with the workers
         quiet_pillow(),
         ThreadPoolExecutor(requests, thread_name_prefix="preprocess-reader") as readers,
         ThreadPoolExecutor(closers, thread_name_prefix="preprocess-closer") as closer,
@@ -150,7 +151,7 @@ def make_shards(
             return job, manifest
 
         def reader(split: Split, row: int) -> Callable[[], bytes]:
-            """A function that returns a photo's bytes; those in object storage are requested now."""
+            # A photo in object storage is requested now, and awaited by the worker.
             read = partial(split.read, row)
             return readers.submit(read).result if requests > 1 else read
 
@@ -178,7 +179,7 @@ def make_shards(
                     on_images(1)
                     check_interrupt()
                 closing.append(closer.submit(finish, job, draft, outcomes))
-                draft = None  # from here on the closer's
+                draft = None  # which from now on belongs to the closer
                 if len(closing) > closers + PENDING_SHARDS:
                     yield closing.popleft().result()
             while closing:

@@ -55,7 +55,7 @@ def make_shards_on_cluster(
     """Make shards on the workers of a cluster. Finished shards stay, whatever goes wrong.
 
     Args:
-        jobs: what to make; all workers see photos and shards at the same paths, or URLs.
+        jobs: the shards; all workers see photos and shards at the same paths, or URLs.
         spec: the cache's.
         threads: number of threads that make the records of one shard; 0 takes one. A worker makes as many shards at a
             time as it has threads.
@@ -63,7 +63,7 @@ def make_shards_on_cluster(
         address: the cluster's.
 
     Yields:
-        Each job with the manifest of its shard, when the shard has its name.
+        Each job with the manifest of its shard, when the shard has its final name.
 
     Raises:
         ClusterError: the cluster cannot be used, is lost, or a shard has killed several workers.
