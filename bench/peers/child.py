@@ -45,7 +45,7 @@ Feed = Callable[[], Iterable[Batch | int]]
 """Begins an epoch of batches; a limit, which has no batches to show, gives numbers of samples instead."""
 
 LEAD_BATCHES = 8
-"""Taken before the clock starts: more than any loader prefetches, so that none begins with batches for free."""
+"""Batches that are taken before the clock starts: more than any loader prefetches, so that none counts for free."""
 
 COMPARED = 64
 """At least this many images of an epoch are compared pixel by pixel; the planes of all samples are."""
@@ -55,7 +55,7 @@ CLOSE, CLOSE_IMAGE = 3.0, 12.0
 of half the resolution differs by about two, and by four where clothes are bright."""
 
 CLOSING_SECONDS = 20.0
-"""Between the end of the input and the end of the process group; `bench.peers.runner` itself waits for less."""
+"""Time from the end of the input until the process group is killed; `bench.peers.runner` itself waits for less."""
 
 _PROC = Path("/proc")
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -73,7 +73,7 @@ class Epoch:
     missing: int = 0  # records that did not come, where planes are unchanged
     extra: int = 0  # samples that came once too often, where planes are unchanged
     mean: float = 0.0  # grey levels by which the compared images differ from the samples
-    largest: int = 0  # the same, of the worst value
+    largest: int = 0  # the largest such difference
 
 
 @dataclasses.dataclass(frozen=True)

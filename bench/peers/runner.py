@@ -1,7 +1,7 @@
 """Measures a group of entries in rounds: all are opened, then each measures a window in turn.
 
-So a slow moment of the machine affects them all. An entry is a process of its own (`bench.peers.child`), which waits to
-be asked, with whatever it has prefetched.
+A slow moment of the machine then affects all of them. An entry is a process of its own (`bench.peers.child`), which
+waits to be asked, with whatever it has prefetched.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from cache.messages import message
 T = TypeVar("T")
 
 MOST_ROUNDS = 7
-"""A whole run is to take minutes, not an hour."""
+"""Most windows of each entry: a whole run is to take minutes, not an hour."""
 
 READY_SECONDS, ANSWER_SECONDS, WRITE_SECONDS = 300.0, 120.0, 1200.0
 """Limits for opening and one epoch, for an answer beyond its window, and for writing a dataset."""
@@ -66,16 +66,16 @@ class Score:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A group's scores by name, in the group's order; and why the others have none."""
+    """What measuring a group gave."""
 
-    scores: Mapping[str, Score]
-    absent: Mapping[str, str]
+    scores: Mapping[str, Score]  # by the entries' names, in the group's order
+    absent: Mapping[str, str]  # why the other entries have none
 
 
 class Worker:
-    """The process of an entry, idle until it is asked; to be closed.
+    """The process of an entry, which is idle until it is asked. The caller closes it.
 
-    Its methods raise a `PeerError` if the process has failed, or takes longer than `seconds`.
+    The methods raise a `PeerError` if the process has failed, or takes longer than `seconds`.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
