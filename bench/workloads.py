@@ -88,7 +88,7 @@ def build_step(training: TrainConfig) -> TrainStep:
     """The training step of a run, in a process set up as a run sets it up."""
     if training.device == "cpu":
         keep_freed_memory()
-    network = prepare_network(training.network, channels_last=training.channels_last, device=training.device)
+    network = prepare_network(training)
     small = dataclasses.replace(training, learning_rate=LEARNING_RATE)
     return TrainStep(small, network, compile="inductor" if training.compile else None)
 

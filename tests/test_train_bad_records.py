@@ -22,20 +22,18 @@ from preprocess.build.build import BuildConfig, build_cache
 from preprocess.synth.dataset import SynthConfig, make_dataset
 from train.checkpoint import load_checkpoint, load_network
 from train.config import TrainConfig
+from train.listeners import Listener
 from train.loop import fit
 
 EPOCHS, BATCH, STEPS = 3, 4, 4
 BAD = {"train": [2, 3, 11, 14, 17], "val": [1, 4]}
 
 
-class Recorder:
+class Recorder(Listener):
     """A listener that keeps what it is told of bad records, and may ask to stop after some steps."""
 
     def __init__(self, steps=0):
         self.told, self._left = [], steps
-
-    def on_start(self, run):
-        pass
 
     def on_step(self, done, total, loss, images_per_s):
         self._left -= 1

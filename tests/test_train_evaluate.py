@@ -26,6 +26,7 @@ from train.config import TrainConfig
 from train.evaluation.result import EvalConfig, EvalError
 from train.evaluation.run import evaluate
 from train.hardware import HardwareError, read_hardware
+from train.listeners import Listener
 from train.loop import fit
 
 SIDE, BATCH = 64, 4
@@ -219,7 +220,7 @@ def test_of_a_trained_network_it_says_what_training_said(coco, tmp_path, write_c
         epochs=1,
         learning_rate=3e-3,
     )
-    result = fit(config, Silent())
+    result = fit(config, Listener())
     report = evaluate(EvalConfig(checkpoint=result.best_model, cache=tmp_path / "cache", coco=root, threads=1))
     at_side, _ = report.sizes
     assert at_side.scores == result.best.val
@@ -240,26 +241,12 @@ def test_photos_are_laid_out_as_those_of_training_were(coco, tmp_path, monkeypat
         network=NetworkConfig(width=8),
         epochs=1,
     )
-    model = fit(config, Silent()).best_model
+    model = fit(config, Listener()).best_model
     alone = evaluate(EvalConfig(checkpoint=model, coco=coco, threads=1))
     beside = evaluate(EvalConfig(checkpoint=model, cache=tmp_path / "cache", coco=coco, threads=1))
     assert alone.fit == "stretch"
     assert alone.sizes[0].images == beside.sizes[1].images
     assert beside.notes == ()
-
-
-class Silent:
-    def on_start(self, run):
-        pass
-
-    def on_step(self, *_):
-        pass
-
-    def on_epoch(self, result):
-        pass
-
-    def on_bad_records(self, *_):
-        pass
 
 
 def test_what_is_written_and_said(coco, checkpoint, tmp_path, monkeypatch):

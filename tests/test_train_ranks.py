@@ -19,6 +19,7 @@ from preprocess.build.build import BuildConfig, build_cache
 from preprocess.synth.dataset import SynthConfig, make_dataset
 from train.checkpoint import load_checkpoint, load_network
 from train.config import TrainConfig, TrainConfigError
+from train.listeners import Listener
 from train.loop import fit
 from train.ranks import RankError, RankLostError, Ranks, ReportedElsewhereError
 
@@ -30,17 +31,15 @@ from pathlib import Path
 import torch
 import train.loop
 from train.config import TrainConfig
+from train.listeners import Listener
 from train.ranks import Ranks
 
-class Stopper:
+class Stopper(Listener):
     def __init__(self, at):
         self.at = at
-    def on_start(self, run): pass
     def on_step(self, done, total, loss, images_per_s):
         if self.at and done == self.at:
             os.kill(os.getpid(), signal.SIGTERM)  # only the first rank's listener is told of steps
-    def on_epoch(self, result): pass
-    def on_bad_records(self, found, total): pass
 
 torch.set_num_threads(1)
 train.loop._draw = lambda *_: ()  # pictures take longer than the run
@@ -53,18 +52,7 @@ Path(sys.argv[1]).with_name(f"said-{said[0]}").write_text(json.dumps(said))
 """
 
 
-class Silent:
-    def on_start(self, run):
-        pass
-
-    def on_step(self, done, total, loss, images_per_s):
-        pass
-
-    def on_epoch(self, result):
-        pass
-
-
-class OneEpoch(Silent):
+class OneEpoch(Listener):
     def on_epoch(self, result):
         raise StopIteration
 
@@ -132,7 +120,7 @@ def test_two_ranks_learn_what_one_process_learns_from_both_batches(config, two):
     """One process that makes an update of two batches sees the same images in the same groups."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    alone = fit(config.changed(accumulation=2), Silent())
+    alone = fit(config.changed(accumulation=2), Listener())
     torch.set_num_threads(before)
     one, other = load_checkpoint(alone.last_model), load_checkpoint(two.out / "checkpoints" / "last_model.pth")
     assert (one.continuation.progress.step, other.continuation.progress.step) == (16, 8)

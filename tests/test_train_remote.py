@@ -17,25 +17,20 @@ from model.network import NetworkConfig
 from preprocess.build.build import BuildConfig, build_cache
 from train.checkpoint import load_checkpoint
 from train.config import TrainConfig
+from train.listeners import Listener
 from train.loop import fit
 
 
-class Watcher:
+class Watcher(Listener):
     """Does something after some step of the first epoch."""
 
     def __init__(self, at=0, work=None):
         self.at, self.work = at, work
 
-    def on_start(self, run):
-        pass
-
     def on_step(self, done, total, loss, images_per_s):
         if self.work and done == self.at:
             self.work()
             self.work = None
-
-    def on_epoch(self, result):
-        pass
 
     def on_bad_records(self, found, total):
         raise AssertionError(found)

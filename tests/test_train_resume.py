@@ -21,6 +21,7 @@ from preprocess.build.build import BuildConfig, build_cache
 from preprocess.synth.dataset import SynthConfig, make_dataset
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.config import TrainConfig
+from train.listeners import Listener
 from train.loop import fit
 from train.process import stop_requests
 
@@ -33,6 +34,7 @@ from pathlib import Path
 import torch
 import train.loop
 from train.config import TrainConfig
+from train.listeners import Listener
 
 record = Path(sys.argv[2]).open("a")
 step = train.step.TrainStep.__call__
@@ -43,25 +45,9 @@ def recording(self, image, person, ignore, rate, **how):
     return step(self, image, person, ignore, rate, **how)
 train.step.TrainStep.__call__ = recording
 
-class Silent:
-    def on_start(self, run): pass
-    def on_step(self, *numbers): pass
-    def on_epoch(self, result): pass
-
 torch.set_num_threads(1)
-train.loop.fit(TrainConfig.from_dict(json.loads(Path(sys.argv[1]).read_text())), Silent())
+train.loop.fit(TrainConfig.from_dict(json.loads(Path(sys.argv[1]).read_text())), Listener())
 """
-
-
-class Silent:
-    def on_start(self, run):
-        pass
-
-    def on_step(self, done, total, loss, images_per_s):
-        pass
-
-    def on_epoch(self, result):
-        pass
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -103,7 +89,7 @@ class Recorded:
 
     def fit(self, config, listener=None, **settings):
         self.seen.clear()
-        return fit(config, listener or Silent(), **settings), list(self.seen)
+        return fit(config, listener or Listener(), **settings), list(self.seen)
 
 
 @pytest.fixture
@@ -161,7 +147,7 @@ def test_killed_outright(config, whole, recorded, tmp_path, start_child):
     assert_same_end(whole[0], result)
 
 
-class Stopper(Silent):
+class Stopper(Listener):
     """Sends the program a signal after some steps, or after an epoch's end."""
 
     def __init__(self, steps, number):

@@ -39,7 +39,7 @@ def batches_of(count: int, size: int = 2) -> list[tuple[Tensor, Tensor, Tensor]]
 
 def network_of(*, channels_last: bool = True, seed: int = 0, **settings):
     torch.manual_seed(seed)
-    return prepare_network(NetworkConfig(width=8, **settings), channels_last=channels_last, device="cpu")
+    return prepare_network(CONFIG.changed(network=NetworkConfig(width=8, **settings), channels_last=channels_last))
 
 
 def step_of(network, *, compile=None, average=None, **settings) -> TrainStep:
@@ -331,7 +331,7 @@ def test_state_goes_over_bit_for_bit():
 @pytest.mark.parametrize("compile", [None, "inductor"])
 def test_steps_on_a_gpu_do_not_synchronise(compile):
     torch.manual_seed(0)
-    network = prepare_network(NetworkConfig(width=8), channels_last=True, device="cuda")
+    network = prepare_network(CONFIG.changed(network=NetworkConfig(width=8), device="cuda"))
     step = step_of(network, precision="bf16", device="cuda", compile=compile)
     batch = tuple(part.cuda() for part in batches_of(1)[0])
     for _ in range(3):

@@ -11,21 +11,8 @@ from model.network import NetworkConfig
 from preprocess.build.build import BuildConfig, build_cache
 from preprocess.synth.dataset import SynthConfig, make_dataset
 from train.config import TrainConfig, TrainConfigError
+from train.listeners import Listener
 from train.loop import fit
-
-
-class Silent:
-    def on_start(self, run):
-        pass
-
-    def on_step(self, done, total, loss, images_per_s):
-        pass
-
-    def on_epoch(self, result):
-        pass
-
-    def on_bad_records(self, found, total):
-        pass
 
 
 class Kept:
@@ -83,7 +70,7 @@ def kept(monkeypatch):
 
 def test_it_is_told_the_configuration_every_epoch_and_every_step_read(config, tmp_path, kept):
     config = config.changed(out=tmp_path / "night")
-    result = fit(config, Silent())
+    result = fit(config, Listener())
     (asked,) = kept.asked
     assert (asked["project"], asked["name"], asked["dir"]) == ("people", "night", str(config.out))
     assert kept._config["network"]["width"] == 8
@@ -100,7 +87,7 @@ def test_it_is_told_the_configuration_every_epoch_and_every_step_read(config, tm
     assert kept.summary["best/iou"] == result.best.val.iou
     assert kept.finished == 1
 
-    fit(config.changed(epochs=3), Silent(), resume=True)
+    fit(config.changed(epochs=3), Listener(), resume=True)
     assert kept.asked[1]["id"] == asked["id"], "the same run there"
     assert kept.logged[-1]["epoch"] == 3
     assert [values["step"] for values in kept.logged if "step" in values][-1] == 15
@@ -116,17 +103,17 @@ def test_what_it_cannot_do_is_said_and_nothing_is_in_the_way_afterwards(config, 
     with pytest.raises(
         TrainConfigError, match=r"wandb='people' cannot start \(No API key configured.\); `wandb login`"
     ):
-        fit(config, Silent())
+        fit(config, Listener())
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(TrainConfigError, match=r"needs the package wandb, .*: pip install -e '.\[wandb\]'"):
-        fit(config, Silent())
-    fit(config.changed(wandb=""), Silent())
+        fit(config, Listener())
+    fit(config.changed(wandb=""), Listener())
 
 
 def test_the_package_itself_takes_it(config, tmp_path, monkeypatch):
     pytest.importorskip("wandb", reason="no wandb; pip install -e '.[wandb]'")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    fit(config.changed(out=tmp_path / "run"), Silent())
+    fit(config.changed(out=tmp_path / "run"), Listener())
     (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
     assert any(folder.glob("*.wandb"))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from cache.messages import message
 from loader.batch import BadRecord
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 MISSING = message("no TensorBoard files are written: the package is not installed (pip install tensorboard)")
 
 
-class Listener(Protocol):
-    """Hears how a run goes, in the training thread. A subclass overrides what it wants to hear."""
+class Listener:
+    """Hears how a run goes, in the training thread, and does nothing. Subclasses override what they want to hear."""
 
     def on_start(self, run: Run) -> None:
         """Everything is open and checked; the first step comes next."""
@@ -125,29 +125,26 @@ class TensorBoard(Listener):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._writers: dict[str, SummaryWriter] = {}
-        self._before, self._steps_per_epoch = 0, 0
+        self._epochs = 0  # those that are done
 
     def on_start(self, run: Run) -> None:
         """See `Listener`."""
         from torch.utils.tensorboard import SummaryWriter
 
-        step, self._steps_per_epoch = run.progress.step, len(run.train)
-        done = step // self._steps_per_epoch
-        self._before = done * self._steps_per_epoch
-        # Both count from 1.
-        for name, first in (("epochs", done + 1), ("steps", step + 1)):
-            self._writers[name] = SummaryWriter(str(self._folder / name), purge_step=first)
+        self._epochs = run.progress.step // len(run.train)
+        for name, done in (("epochs", self._epochs), ("steps", run.progress.step)):
+            self._writers[name] = SummaryWriter(str(self._folder / name), purge_step=done + 1)
 
     def on_step(self, done: int, total: int, loss: float, images_per_s: float) -> None:
         """See `Listener`."""
         for name, value in (("loss/train", loss), ("speed/images_per_s", images_per_s)):
-            self._writers["steps"].add_scalar(name, value, self._before + done)
+            self._writers["steps"].add_scalar(name, value, self._epochs * total + done)
 
     def on_epoch(self, result: EpochResult) -> None:
         """See `Listener`."""
         for name, value in result.scalars().items():
             self._writers["epochs"].add_scalar(name, value, result.epoch)
-        self._before = result.epoch * self._steps_per_epoch
+        self._epochs = result.epoch
         for writer in self._writers.values():
             writer.flush()  # so that readers see whole epochs
 
@@ -190,25 +187,24 @@ class WandbRun(Listener):
                 project=project,
                 reason=str(error).splitlines()[0],
             ) from None
-        self._before, self._steps_per_epoch = 0, 0
+        self._epochs = 0  # those that are done
         for axis, names in (("epoch", "epochs/*"), ("step", "steps/*")):
             self._run.define_metric(axis)
             self._run.define_metric(names, step_metric=axis)
 
     def on_start(self, run: Run) -> None:
         """See `Listener`."""
-        self._steps_per_epoch = len(run.train)
-        self._before = run.progress.step // self._steps_per_epoch * self._steps_per_epoch
+        self._epochs = run.progress.step // len(run.train)
         self._run.config.update({**run.config.resolved(), **run.environment}, allow_val_change=True)
 
     def on_step(self, done: int, total: int, loss: float, images_per_s: float) -> None:
         """See `Listener`."""
         values = {"steps/loss/train": loss, "steps/speed/images_per_s": images_per_s}
-        self._run.log({"step": self._before + done, **values})
+        self._run.log({"step": self._epochs * total + done, **values})
 
     def on_epoch(self, result: EpochResult) -> None:
         """See `Listener`."""
-        self._before = result.epoch * self._steps_per_epoch
+        self._epochs = result.epoch
         self._run.log({"epoch": result.epoch, **{f"epochs/{name}": value for name, value in result.scalars().items()}})
         if result.best:
             self._run.summary.update({"best/iou": result.val.iou, "best/epoch": result.epoch})

@@ -51,10 +51,7 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
     Started by `torchrun`, each rank trains on its slice of each global batch, and the weights are updated by the mean
     of their gradients; the first one writes and reports. A resumed run on several ranks draws its dropout anew.
 
-    Args:
-        config: what to train; everything is written below `config.out`.
-        listener: hears how the run goes.
-        resume: continue from the `last_model.pth` in `config.out`.
+    Everything is written below `config.out`; `resume` continues from the `last_model.pth` there.
 
     Raises:
         CacheError: see `loader.open_loader`.

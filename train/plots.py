@@ -210,15 +210,11 @@ def plot_samples(samples: Sequence[tuple[str, SamplePrediction]], path: Path) ->
     grid = figure.subplots(len(samples), 4, squeeze=False, gridspec_kw=spacing)
     titles = ("photo", "truth", "prediction (probability)", "overlay")
     for row, (word, sample) in enumerate(samples):
-        probability = np.where(sample.ignore, 0.5, sample.probability)
-        panels = (
-            sample.image,
-            _truth(sample),
-            np.repeat((255 * probability).round().astype(np.uint8)[:, :, None], 3, axis=2),
-            _overlay(sample),
-        )
+        # White persons on black, gray where pixels are ignored.
+        truth, probability = (np.where(sample.ignore, 0.5, plane) for plane in (sample.person, sample.probability))
+        panels = (sample.image, truth, probability, _overlay(sample))
         for column, (axes, panel) in enumerate(zip(grid[row], panels, strict=True)):
-            axes.imshow(panel, interpolation="antialiased")
+            axes.imshow(panel, cmap="gray", vmin=0, vmax=1, interpolation="antialiased")
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
@@ -241,12 +237,6 @@ def plot_samples(samples: Sequence[tuple[str, SamplePrediction]], path: Path) ->
         title_fontsize=8,
     )
     return save_figure(figure, path)
-
-
-def _truth(sample: SamplePrediction) -> U8:
-    """The true mask: white persons on black, gray where pixels are ignored."""
-    shade = np.where(sample.ignore, 128, np.where(sample.person, 255, 0)).astype(np.uint8)
-    return np.repeat(shade[:, :, None], 3, axis=2)
 
 
 def _overlay(sample: SamplePrediction) -> U8:

@@ -6,7 +6,7 @@ Tensor suffixes: N images, 3 RGB, 1 logit or plane, S side, H and W pixels.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -60,12 +60,7 @@ class Predictor:
 
 
 def load_predictor(path: Path, wanted: Device | None, precision: Precision | None) -> Predictor:
-    """Load a checkpoint to predict with.
-
-    Args:
-        path: of the checkpoint.
-        wanted: the device; None takes a GPU if there is one.
-        precision: of the convolutions; None takes training's if the device supports it.
+    """Load a checkpoint to predict with. Without a device, take a GPU if there is one; without a precision, training's.
 
     Raises:
         CheckpointError: see `load_network`.
@@ -156,16 +151,14 @@ class CacheImages:
         loss: mean over the images of the latest pass, or None.
         rejections: images that the latest pass could not read.
 
-    Args:
-        loader: in the cache's order and not augmented, its last batch filled up; it skips bad records.
-        predictor: on the loader's device.
+    The loader must be in the cache's order, not augmented, with the last batch filled up, on the predictor's device.
     """
 
     size: Literal["cache"] = "cache"
 
     def __init__(self, loader: Loader, predictor: Predictor, loss: Loss) -> None:
         self.loss: float | None = None
-        self.rejections: Sequence[Rejection] = ()
+        self.rejections: list[Rejection] = []
         self.device = predictor.device
         self._loader, self._predictor, self._loss = loader, predictor, loss
 

@@ -25,12 +25,8 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of <malloc.h>
 class StopRequest:
     """Whether a run should stop, agreed among its ranks.
 
-    A rank is asked to stop by a signal, or by the end of the `torchrun` that started it, which may have been killed.
-
-    Args:
-        asked: is set when this process is asked to stop.
-        ranks: of the run.
-        device: on which they communicate.
+    A rank is asked to stop by a signal, which sets the event `asked`, or by the end of the `torchrun` that started it,
+    which may have been killed. The ranks communicate on `device`.
     """
 
     def __init__(self, asked: threading.Event, ranks: Ranks = ALONE, device: str = "cpu") -> None:

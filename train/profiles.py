@@ -28,7 +28,7 @@ from train.hardware import (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Settings for one kind of hardware, by the names in `train.config.SETTINGS`.
+    """Settings for one kind of hardware, by the names in `train.config.SETTINGS`; the defaults suit a current GPU.
 
     Attributes:
         name: as `--profile` takes it.
@@ -40,12 +40,12 @@ class Profile:
     network: NetworkConfig
     batch_size: int
     side: int
-    precision: Precision
-    channels_last: bool
-    compile: bool
-    loader: Backend
     threads: int
-    device: Device
+    precision: Precision = "bf16"
+    channels_last: bool = True
+    compile: bool = True
+    loader: Backend = "auto"
+    device: Device = "cuda"
     augment: Level = "light"
     reasons: Mapping[str, str]
 
@@ -75,12 +75,7 @@ def rtx4090() -> Profile:
         network=NetworkConfig(name="resunet", width=64),
         batch_size=32,
         side=512,
-        precision="bf16",
-        channels_last=True,
-        compile=True,
-        loader="auto",
         threads=12,
-        device="cuda",
         reasons={
             "network": message("a step takes about 9 GB at this batch and side; of unet 64 it would take 33 of 24 GB"),
             **_TENSOR_CORES,
@@ -106,7 +101,6 @@ def gtx1080() -> Profile:
         compile=False,
         loader="native",
         threads=6,
-        device="cuda",
         reasons={
             "network": message(
                 "an epoch is 8 minutes at the card's peak; unet 64 would be 55, three times the guide's figure"
@@ -159,7 +153,6 @@ def cpu(hardware: Hardware | None = None) -> Profile:
         batch_size=4,
         side=256,
         precision="bf16" if narrow else "fp32",
-        channels_last=True,
         compile=False,
         loader="native",
         threads=2,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import torch
 
@@ -118,17 +118,13 @@ class Run:
         save_checkpoint(self.folder.last_model, checkpoint)
 
     def save_stopped(self) -> None:
-        """Write the checkpoint when all ranks have stopped within an epoch, with the means of their sums.
-
-        A checkpoint in between, which the first rank writes alone, has its own sums.
-        """
-        counts_4, world = self.step.counts_4, self.ranks.world
-        sums = [self.progress.loss_sum, self.progress.skipped]
-        sums_2 = torch.tensor(sums, dtype=torch.float64, device=counts_4.device)
+        """Write the checkpoint when all ranks have stopped within an epoch, with the means of their sums."""
+        progress, counts_4, world = self.progress, self.step.counts_4, self.ranks.world
+        sums_2 = torch.tensor([progress.loss_sum, progress.skipped], dtype=torch.float64, device=counts_4.device)
         self.ranks.sum(counts_4, sums_2)
         counts_4 //= world
         loss_sum, skipped = (sums_2 / world).tolist()
-        self.save(dataclasses.replace(self.progress, loss_sum=loss_sum, skipped=round(skipped)))
+        self.save(dataclasses.replace(progress, loss_sum=loss_sum, skipped=round(skipped)))
 
     def finish_epoch(self, result: EpochResult) -> None:
         """Keep and save the result of an epoch, and its network if that is the best one so far."""
@@ -162,14 +158,19 @@ def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
         config = config.shared_out(ranks.rank, ranks.world)
         # Only the first rank's machine needs the run's folder.
         saved = ranks.from_first(lambda: load_checkpoint(folder.last_model)) if resume else None
-        config, found = _find_batch_size(config, saved, ranks)
-        notes += found
+        before = saved and saved.config
+        if before and (before.loader.world, before.images_per_update) == (ranks.world, config.images_per_update):
+            # The batch size that was found when the run began.
+            config = config.changed(batch_size=before.loader.batch_size, accumulation=before.accumulation)
+        elif config.device == "cuda":
+            config, found = search_batch_size(config, CacheIndex.load(config.loader.cache).spec.side, ranks)
+            notes += found
         validation = dataclasses.replace(config.loader, split="val", augment="none", shuffle=False, drop_last=False)
         train = stack.enter_context(open_loader(config.loader))
         val = stack.enter_context(open_loader(validation))
         stop = StopRequest(stack.enter_context(stop_requests()), ranks, config.device)
         torch.manual_seed(config.loader.seed)
-        network = prepare_network(config.network, channels_last=config.channels_last, device=config.device)
+        network = prepare_network(config)
         check_side(network, train.side, name=message("the cache's side"))
         if isinstance(network, EncoderUNet) and not saved:
             # Only the first rank downloads or reads the weights.
@@ -217,30 +218,12 @@ def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
         yield run
 
 
-def _find_batch_size(
-    config: TrainConfig, saved: Checkpoint | None, ranks: Ranks
-) -> tuple[TrainConfig, tuple[str, ...]]:
-    """Set the batch size that a GPU's memory can hold; of a resumed run, the one that was found when it began."""
-    if saved:
-        before, world = saved.config, ranks.world
-        if (before.loader.world, before.images_per_update) == (world, config.images_per_update):
-            loader = dataclasses.replace(config.loader, batch_size=before.loader.batch_size)
-            return dataclasses.replace(config, loader=loader, accumulation=before.accumulation), ()
-    if config.device == "cuda":
-        return search_batch_size(config, CacheIndex.load(config.loader.cache).spec.side, ranks)
-    return config, ()
-
-
 def search_batch_size(
     config: TrainConfig, side: int, ranks: Ranks = ALONE, attempt: Callable[[TrainConfig, int], None] | None = None
 ) -> tuple[TrainConfig, tuple[str, ...]]:
-    """Halve the batch and double the accumulation until a step fits; give that configuration, and a line on it.
+    """Halve the batch and double the accumulation until a step fits on all ranks; give that configuration and a line.
 
-    Args:
-        config: of the run.
-        side: of the images, pixels.
-        ranks: of the run, as the batch has to fit on all of them.
-        attempt: does a step of a configuration at a side; by default `try_step`.
+    `attempt`, by default `try_step`, does a step of a configuration at a side, in pixels.
 
     Raises:
         HardwareError: not even one image fits.
@@ -269,12 +252,11 @@ def search_batch_size(
 
 
 def _fits(config: TrainConfig, side: int, attempt: Callable[[TrainConfig, int], None]) -> bool:
-    try:
+    fits = False
+    with suppress(torch.OutOfMemoryError):
         attempt(config, side)
         fits = True
-    except torch.OutOfMemoryError:
-        fits = False
-    # Not in the except clause: as long as the error is alive, it holds what was in memory when it came.
+    # Only now: as long as the error is alive, it holds what was in memory when it came.
     gc.collect()
     if config.device == "cuda":
         torch.cuda.empty_cache()
@@ -288,8 +270,7 @@ def try_step(config: TrainConfig, side: int) -> None:
         torch.OutOfMemoryError: there is not enough.
     """
     device, images = config.device, config.loader.batch_size
-    network = prepare_network(config.network, channels_last=config.channels_last, device=device)
-    step = TrainStep(config, network)
+    step = TrainStep(config, prepare_network(config))
     image_NHW3 = torch.zeros(images, side, side, 3, dtype=torch.uint8, device=device)
     plane_N1HW = torch.zeros(images, 1, side, side, dtype=torch.uint8, device=device)
     for _ in range(2):  # the first one allocates the optimizer's moments

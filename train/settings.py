@@ -123,24 +123,17 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise TrainConfigError("{path} holds no settings by name", path=path)
     if is_json:
         document.pop("side", None)  # its profile's, which the cache need not have had
-    return _flat(document)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of the tables `network` and `loader` beside the others, as `network.width`."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict) and prefix + name in ("network", "loader", "loader.folder"):
-            found |= _flat(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = value
-    return found
+    return document
 
 
 def _named(values: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The values by our names."""
+    """The values by our names. Those in the tables `network` and `loader` stand beside the others."""
     found: dict[str, Any] = {}
-    for given, value in values.items():
+    flat = dict(values)
+    for table in ("network", "loader", "loader.folder"):
+        if isinstance(flat.get(table), dict):
+            flat |= {f"{table}.{name}": value for name, value in flat.pop(table).items()}
+    for given, value in flat.items():
         name = _OTHER_NAMES.get(given, given)
         if name not in _KNOWN:
             near = difflib.get_close_matches(given, [*_KNOWN, *GUIDE], n=1)

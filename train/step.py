@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from model.base import SegmentationNetwork
 from model.loss import LOSSES
 from model.metrics import count_boundary, count_pixels
-from model.network import NetworkConfig, build_network
+from model.network import build_network
 from train.config import TrainConfig
 from train.optimizer import WeightAverage, build_optimizer
 from train.ranks import ALONE, Ranks
@@ -19,10 +19,10 @@ from train.ranks import ALONE, Ranks
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def prepare_network(config: NetworkConfig, *, channels_last: bool, device: str) -> SegmentationNetwork:
-    """Build a network on the device and in the memory format for training. Build its optimizer afterwards."""
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    return build_network(config, memory_format=memory_format).to(device)
+def prepare_network(config: TrainConfig) -> SegmentationNetwork:
+    """Build the network on its device and in its memory format. Build its optimizer afterwards."""
+    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+    return build_network(config.network, memory_format=memory_format).to(config.device)
 
 
 class _Forward(nn.Module):
@@ -63,7 +63,7 @@ class TrainStep:
 
     Args:
         config: has optimizer, loss, precision and device. fp16 scales the loss (Micikevicius et al. 2018).
-        network: on the device and in its memory format.
+        network: as `prepare_network` gives it.
         compile: backend of `torch.compile`, or None to run eagerly.
         average: is updated with the weights.
         ranks: of the run. Each has batches of its own; the update takes the mean of their gradients.

@@ -6,7 +6,7 @@ Tensor suffixes: N images, 3 RGB, 1 logit or plane, S side, H and W pixels.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from time import perf_counter
 from typing import NamedTuple, Self
@@ -48,15 +48,8 @@ class _Photo(NamedTuple):
 class PhotoImages:
     """The photos of a split at their own size, and their predictions, with the interface of `CacheImages`.
 
-    The network's input is that of a cache with raw pixels. At most two batches are in memory: with a GPU, one is read
-    while the one before is predicted.
-
-    Args:
-        split: the photos.
-        spec: has side, fit and crowd rule.
-        predictor: the network.
-        batch_size: photos that are predicted together.
-        threads: those that read photos; 0 takes one per processor.
+    The network's input is that of a cache with this spec and raw pixels. At most two batches are in memory: with a GPU,
+    one is read by `threads` threads (0: one per processor) while the one before is predicted.
     """
 
     size: Size = "photo"
@@ -65,10 +58,9 @@ class PhotoImages:
     def __init__(
         self, split: Split, spec: CacheSpec, predictor: Predictor, *, batch_size: int, threads: int = 0
     ) -> None:
-        self.rejections: Sequence[Rejection] = ()
+        self.rejections: list[Rejection] = []
         self.device = predictor.device
-        self._split, self._spec, self._predictor = split, spec, predictor
-        self._batch_size = batch_size
+        self._split, self._spec, self._predictor, self._batch_size = split, spec, predictor, batch_size
         self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="eval-photos")
         self._opencv_threads = cv2.getNumThreads()
 
@@ -88,13 +80,12 @@ class PhotoImages:
         rows, step = self._split.rows, self._batch_size
         # On a CPU, reading in the meantime would only slow the prediction down.
         meanwhile = self._predictor.device != "cpu"
-        rejections = list[Rejection]()
-        self.rejections = rejections
+        self.rejections = []
         pending = self._start(rows[:step])
         for start in range(step, len(rows) + step, step):
             found = [future.result() for future in pending]
             pending = self._start(rows[start : start + step]) if meanwhile else []
-            rejections += [one for one in found if isinstance(one, Rejection)]
+            self.rejections += [one for one in found if isinstance(one, Rejection)]
             yield self._predict([one for one in found if isinstance(one, _Photo)])
             pending = pending or self._start(rows[start : start + step])
 
