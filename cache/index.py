@@ -214,20 +214,13 @@ def decode_table(data: bytes, path: PurePath, info: SplitInfo) -> SampleTable:
 
 
 class ImageSource(NamedTuple):
-    """The source of a record, or of a rejection.
-
-    Attributes:
-        file_name: its name in the split's folder.
-        file_bytes: size of the file; -1 where it is missing.
-        annotations: digest of everything that the annotation file says of it.
-        content: XXH3 (64 bits) of the file's bytes as they were read; 0 where they were not.
-    """
+    """The source of a record, or of a rejection."""
 
     image_id: int
-    file_name: str
-    file_bytes: int
-    annotations: int
-    content: int = 0
+    file_name: str  # in the split's folder
+    file_bytes: int  # -1 where the file is missing
+    annotations: int  # digest of everything that the annotation file says of the image
+    content: int = 0  # XXH3 (64 bits) of the file's bytes as they were read; 0 where they were not
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

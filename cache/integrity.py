@@ -50,10 +50,8 @@ def check_split(
     A shard whose checksum agrees has the bytes with which it was finished, all of them: its records need no second
     look. Where it differs, each record is compared with its own checksum, so that the bad ones are named.
 
-    Args:
-        reader: the split. Its index and sample table were checked on loading.
-        progress: called with the number of samples just checked.
-        threads: shards read at a time; 0 takes one per processor, but no more than `MOST_THREADS`.
+    `progress` is called with the number of samples just checked. `threads` shards are read at a time; 0 takes one per
+    processor, but no more than `MOST_THREADS`.
     """
     shards = reader.info.shards
     pool = ThreadPoolExecutor(threads or min(os.cpu_count() or 1, MOST_THREADS), thread_name_prefix="integrity")

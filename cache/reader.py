@@ -43,7 +43,6 @@ class CacheReader:
         stop: ends fetching, and waiting for it, with `StoppedError` as long as it is set.
 
     Args:
-        split: `train` or `val`.
         folder: where fetched shards are kept.
         in_place: read records of Zarr shards in object storage where they are.
 
@@ -114,19 +113,18 @@ class CacheReader:
         return self.root / self.split
 
     def record(self, sample: int) -> U8:
-        """The bytes of a sample's record, read only: a view, valid until its shard is evicted, or a copy where they
-        lie apart."""
+        """The bytes of a sample's record, read only: a view, valid until its shard is evicted, or a copy of parts."""
         if self.in_place:
             return np.concatenate(self.fields(sample))
         place = self.samples[sample]
-        return self._shard(int(place["shard"])).record(int(place["row"]))
+        return self.open_shard(int(place["shard"])).record(int(place["row"]))
 
     def fields(self, sample: int) -> Fields:
         """The parts of a sample's record without a copy: views, read only, valid until its shard is evicted."""
         if self.in_place:
             return self.fields_of([sample])[0]
         place = self.samples[sample]
-        return self._shard(int(place["shard"])).fields(int(place["row"]))
+        return self.open_shard(int(place["shard"])).fields(int(place["row"]))
 
     def fields_of(self, samples: Sequence[int]) -> list[Fields]:
         """The parts of several samples' records: of those that are read in place, all at the same time."""
@@ -145,11 +143,7 @@ class CacheReader:
             self.store.check_sizes()
             return
         for number in range(len(self.info.shards)):
-            self._shard(number)
-
-    def open_shard(self, shard: int, cancelled: Container[int] = ()) -> None:
-        """Fetch and open a shard now, by its number, if it is not open. See `FetchedShards.get`."""
-        self._shard(shard, cancelled)
+            self.open_shard(number)
 
     def evict(self, shard: int) -> None:
         """Close a shard, by its number: views of its records must not be used any more. It may be opened again."""
@@ -164,7 +158,8 @@ class CacheReader:
         """Have `watcher` called with the number of each shard that is evicted, before it is closed."""
         self._watchers.append(watcher)
 
-    def _shard(self, number: int, cancelled: Container[int] = ()) -> ShardReader:
+    def open_shard(self, number: int, cancelled: Container[int] = ()) -> ShardReader:
+        """A shard, by its number; fetched and opened now, if it is not open. See `FetchedShards.get`."""
         if self.fetches:
             return self._connect().get(number, cancelled)
         shard = self._shards.get(number)

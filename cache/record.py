@@ -25,17 +25,11 @@ LENGTH_BYTES = 4
 
 
 class Fields(NamedTuple):
-    """The three parts of a record, as views into it.
+    """The three parts of a record, as views into it."""
 
-    Attributes:
-        image: `(side*side*3,)` raw RGB, or the bytes of a JPEG.
-        person: `(side*side/8,)` packed plane.
-        ignore: `(side*side/8,)` packed plane.
-    """
-
-    image: U8
-    person: U8
-    ignore: U8
+    image: U8  # `(side*side*3,)` raw RGB, or the bytes of a JPEG
+    person: U8  # `(side*side/8,)` packed plane
+    ignore: U8  # `(side*side/8,)` packed plane
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,14 +79,11 @@ class RecordLayout:
         return buffer[:size]
 
     def pack(self, image: U8, person: U8, ignore: U8) -> U8:
-        """Join the parts into a new record.
+        """Join the parts into a new record, `(bytes,)` uint8.
 
         Args:
             image: `(side, side, 3)` RGB for `raw`, the `(n,)` bytes of a JPEG for `jpeg`.
             person, ignore: `(side, side)` planes of 0 and 1.
-
-        Returns:
-            `(bytes,)` uint8.
         """
         assert self.codec == "jpeg" or image.shape == (self.side, self.side, 3)
         record = self.blank(np.empty(LENGTH_BYTES + image.size + 2 * self.plane_bytes, np.uint8), image.size)

@@ -68,15 +68,11 @@ class CacheSpec:
                 "codec={codec!r} is not possible with store='zarr'; use codec='raw' or store='lmdb'", codec=self.codec
             )
         if not 1 <= self.jpeg_quality <= 100:
-            raise CacheError(
-                "jpeg_quality={jpeg_quality} is not in 1..100; 95 is the default", jpeg_quality=self.jpeg_quality
-            )
+            raise CacheError("jpeg_quality={value} is not in 1..100; 95 is the default", value=self.jpeg_quality)
         if self.limit < 0:
             raise CacheError("limit={limit} is negative; 0 takes all images", limit=self.limit)
         if self.shard_samples < 1:
-            raise CacheError(
-                "shard_samples={shard_samples} is below 1; 128 is the default", shard_samples=self.shard_samples
-            )
+            raise CacheError("shard_samples={value} is below 1; 128 is the default", value=self.shard_samples)
 
     def fingerprint(self, sources: str) -> str:
         """Hash (64 hex digits) of this spec, the format version and a digest of the sources."""

@@ -72,18 +72,12 @@ class Retries:
 
     It is not left to botocore: that does not retry a transfer that was cut off, cannot be stopped while it waits, does
     not say how often it retried, and serves one protocol.
-
-    Attributes:
-        attempts: the first one included.
-        pause: seconds before the second attempt; doubled each time, with jitter.
-        longest: seconds that no pause exceeds.
-        seconds: after the first attempt, beyond which no other one begins.
     """
 
-    attempts: int = 8
-    pause: float = 0.5
-    longest: float = 20.0
-    seconds: float = 180.0
+    attempts: int = 8  # the first one included
+    pause: float = 0.5  # seconds before the second attempt; doubled each time, with jitter
+    longest: float = 20.0  # seconds that no pause exceeds
+    seconds: float = 180.0  # after the first attempt, beyond which no other one begins
 
 
 class StoppedError(Exception):
@@ -135,9 +129,7 @@ class Storage:
     def fetch(self, name: str, to: Path) -> None:
         """Copy a file to this machine, over what may be at `to`; if it fails, a part may be there.
 
-        Raises:
-            FileNotFoundError: there is none.
-            OSError: the disk is full, or `to` cannot be written otherwise.
+        Raises `FileNotFoundError` if there is none, and other `OSError` if `to` cannot be written.
         """
         self._do("read", name, lambda system, path: system.get_file(path, str(to), callback=self._watch()))
 
@@ -305,11 +297,7 @@ def remove(path: Path) -> None:
 
 @lru_cache(maxsize=16)
 def _connect(root: str, _process: int, _variables: tuple[tuple[str, str], ...]) -> Any:
-    """fsspec's file system for the URL of a bucket; one for all who ask, for it takes a while to make.
-
-    Raises:
-        StorageError: a package is missing, or the protocol is not known.
-    """
+    """fsspec's file system for the URL of a bucket; one for all who ask, for it takes a while to make."""
     package = PACKAGES.get(root.partition(":")[0])
     install = message("pip install -e '.[cloud]'{more}", more="" if package in (None, "s3fs") else f" {package}")
     try:

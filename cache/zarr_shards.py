@@ -25,7 +25,7 @@ import numpy as np
 
 from cache.atomic import sync_tree
 from cache.errors import CacheWriteError, missing_row, open_error, write_error
-from cache.messages import message
+from cache.messages import UserError
 from cache.record import U8, Fields, RecordLayout
 
 if TYPE_CHECKING:
@@ -143,8 +143,8 @@ def _map_chunks(group: Path, name: str, layout: RecordLayout) -> U8:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     rows = (len(data) - CHECKSUM_BYTES) // (chunk_bytes + INDEX_BYTES)
     if rows < 0 or data[rows * chunk_bytes :] != chunk_index(rows, chunk_bytes):
-        raise ValueError(
-            message("{file} does not end with the index of its {bytes:,} bytes", file=_data_name(name), bytes=len(data))
+        raise UserError(
+            "{file} does not end with the index of its {bytes:,} bytes", file=_data_name(name), bytes=len(data)
         )
     return np.frombuffer(data, np.uint8, rows * chunk_bytes).reshape(rows, chunk_bytes)
 

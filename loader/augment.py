@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.choices import Level
-from cache.messages import message
+from cache.messages import UserError
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -43,18 +43,14 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.flip <= 1:
-            raise ValueError(message("flip={flip} is not a probability; use 0 to 1", flip=self.flip))
+            raise UserError("flip={flip} is not a probability; use 0 to 1", flip=self.flip)
         if not 0 < self.zoom[0] <= self.zoom[1]:
-            raise ValueError(
-                message("zoom={zoom} is not a range of magnifications; use e.g. (0.8, 1.5)", zoom=self.zoom)
-            )
+            raise UserError("zoom={zoom} is not a range of magnifications; use e.g. (0.8, 1.5)", zoom=self.zoom)
         if not 0 <= self.rotate <= 180:
-            raise ValueError(message("rotate={rotate} is not within 0..180 degrees", rotate=self.rotate))
+            raise UserError("rotate={rotate} is not within 0..180 degrees", rotate=self.rotate)
         for name in ("brightness", "contrast", "saturation"):
             if not 0 <= (value := getattr(self, name)) < 1:
-                raise ValueError(
-                    message("{name}={value} is not within 0 (unchanged) and 1 (excluded)", name=name, value=value)
-                )
+                raise UserError("{name}={value} is not within 0 (unchanged) and 1 (excluded)", name=name, value=value)
 
     @property
     def identity(self) -> bool:

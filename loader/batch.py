@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.choices import Backend, Level, OnBadRecord, Order
-from cache.messages import message
+from cache.messages import UserError
 from cache.remote.folder import FolderConfig
 from loader.augment import LEVELS, AugmentConfig
 from loader.order import BatchPlan
@@ -107,17 +107,17 @@ class LoaderConfig:
         limits = {"batch_size": 1, "threads": 0, "prefetch": 1, "world": 1, "seed": 0, "resident_bytes": 0}
         for name, least in (limits | {"window": 1, "ahead": 0}).items():
             if (value := getattr(self, name)) < least:
-                raise ValueError(
-                    message("{name}={value} is below {least}; use {least} or more", name=name, value=value, least=least)
+                raise UserError(
+                    "{name}={value} is below {least}; use {least} or more", name=name, value=value, least=least
                 )
         if not 0 <= self.rank < self.world:
-            raise ValueError(message("rank={rank} is not within 0..{world}", rank=self.rank, world=self.world - 1))
+            raise UserError("rank={rank} is not within 0..{world}", rank=self.rank, world=self.world - 1)
         choices = {"backend": Backend, "augment": Level, "order": Order, "on_bad_record": OnBadRecord}
         for name, kind in choices.items():
             value, known = getattr(self, name), ", ".join(get_args(kind))
             if value not in get_args(kind) and not isinstance(value, AugmentConfig):
-                raise ValueError(
-                    message("{name}={value!r} is not known; use one of {known}", name=name, value=value, known=known)
+                raise UserError(
+                    "{name}={value!r} is not known; use one of {known}", name=name, value=value, known=known
                 )
 
     @property

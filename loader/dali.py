@@ -17,7 +17,7 @@ import simplejpeg
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from cache.messages import message
+from cache.messages import UserError
 from cache.record import U8, RecordLayout
 from loader.augment import F32
 from loader.batch import Batch, LoaderConfig
@@ -44,9 +44,6 @@ class DaliSource:
     On a GPU the batches belong to the CUDA stream that is torch's current one when the batch is asked for: DALI makes
     that stream wait until they are ready, and takes their memory back in its order. Work on another stream has to
     wait for that one, and the other way round before the tensors are freed.
-
-    Raises:
-        ValueError: DALI is not installed.
     """
 
     notes: tuple[str, ...] = ()
@@ -58,8 +55,8 @@ class DaliSource:
         try:
             self._dali: Any = import_module("nvidia.dali")
         except ImportError as error:
-            raise ValueError(
-                message("the dali loader needs NVIDIA DALI; pip install -e '.[dali]' (CUDA 13) or '.[dali-cuda12]'")
+            raise UserError(
+                "the dali loader needs NVIDIA DALI; pip install -e '.[dali]' (CUDA 13) or '.[dali-cuda12]'"
             ) from error
         self._on_gpu = self._device.type == "cuda"
         self._records = RecordMap(reader, config.on_bad_record)
@@ -75,11 +72,7 @@ class DaliSource:
         return pipeline
 
     def run(self, plans: Iterable[BatchPlan]) -> Generator[Batch]:
-        """Make the planned batches. See `BatchSource`.
-
-        Raises:
-            CacheCorruptError: a record is bad and not to be skipped; the batches before it were handed out.
-        """
+        """Make the planned batches. See `BatchSource`. An error is raised after the batches before it."""
         self._finish()
         self._feed.start(plans)
         self._pipeline = pipeline = self._pipeline or self._build()

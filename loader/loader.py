@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 
 from cache.errors import CacheError
-from cache.messages import Message, message
+from cache.messages import Message, UserError, message
 from cache.reader import CacheReader
 from loader.batch import BadRecord, Batch, BatchSource, LoaderConfig, LoaderState
 from loader.order import I64, BatchPlan, epoch_order, plan_epoch, resolve_order, steps_in_epoch, windowed_order
@@ -155,11 +155,7 @@ class Loader:
         return steps_in_epoch(len(self.reader), self.global_batch, drop_last=self.config.drop_last)
 
     def __iter__(self) -> Iterator[Batch]:
-        """The iterator over the rest of the epoch.
-
-        Raises:
-            RuntimeError: the loader is closed, or of another process, or at work in another thread.
-        """
+        """The iterator over the rest of the epoch. Raises `RuntimeError` where the loader cannot be used."""
         if self.unusable:
             raise RuntimeError(self.unusable)
         self._end_pass(
@@ -213,7 +209,7 @@ class Loader:
                 yield batch
 
     def _move_to(self, state: LoaderState) -> None:
-        """Take a position; what is the end of an epoch is the beginning of the next one."""
+        # The end of an epoch is the beginning of the next one.
         ended = state.consumed >= len(self) * self.global_batch
         self._state = LoaderState(state.epoch + 1) if ended else state
 
@@ -240,23 +236,19 @@ class Loader:
         """
         restored = LoaderState(**state)
         if restored.consumed % self.global_batch:
-            raise ValueError(
-                message(
-                    "the saved position, {consumed} samples into epoch {epoch}, is not a multiple of the global "
-                    "batch of {global_batch}; resume with the batch size that it was saved with",
-                    **dataclasses.asdict(restored),
-                    global_batch=self.global_batch,
-                )
+            raise UserError(
+                "the saved position, {consumed} samples into epoch {epoch}, is not a multiple of the global "
+                "batch of {global_batch}; resume with the batch size that it was saved with",
+                **dataclasses.asdict(restored),
+                global_batch=self.global_batch,
             )
         if restored.consumed >= len(self.reader) + self.global_batch:
-            raise ValueError(
-                message(
-                    "the saved position, {consumed} samples into epoch {epoch}, is beyond the {samples} samples of "
-                    "{split!r}; resume with the cache and the split that it was saved with",
-                    **dataclasses.asdict(restored),
-                    samples=len(self.reader),
-                    split=self.config.split,
-                )
+            raise UserError(
+                "the saved position, {consumed} samples into epoch {epoch}, is beyond the {samples} samples of "
+                "{split!r}; resume with the cache and the split that it was saved with",
+                **dataclasses.asdict(restored),
+                samples=len(self.reader),
+                split=self.config.split,
             )
         self._end_pass(
             message(
@@ -283,17 +275,6 @@ class Loader:
             self._shards.close()
         self.reader.close()
 
-    def _leave_to_parent(self) -> None:
-        """Refuse to work in a forked child, and never be freed there: that would wait for the parent's threads."""
-        self.unusable = message(
-            "this loader was opened by another process, and process {process}, forked from it, does not have its "
-            "threads; open the loader in the process that iterates over it, with open_loader: in a DataLoader, within "
-            "the worker",
-            process=os.getpid(),
-        )
-        for held in (self, self._newest()):
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
-
     def __enter__(self) -> Self:
         return self
 
@@ -305,8 +286,16 @@ _open_loaders = weakref.WeakSet[Loader]()
 
 
 def _leave_to_parent() -> None:
+    """Let no loader work in a forked child, nor be freed there: that would wait for the parent's threads."""
     for loader in _open_loaders:
-        loader._leave_to_parent()
+        loader.unusable = message(
+            "this loader was opened by another process, and process {process}, forked from it, does not have its "
+            "threads; open the loader in the process that iterates over it, with open_loader: in a DataLoader, within "
+            "the worker",
+            process=os.getpid(),
+        )
+        for held in (loader, loader._newest()):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
 
 
 os.register_at_fork(after_in_child=_leave_to_parent)
@@ -361,17 +350,15 @@ def _check_device(device: str, backend: Chosen) -> None:
 
     kind, number, count = torch.device(device).type, torch.device(device).index or 0, torch.cuda.device_count()
     if kind not in ("cpu", "cuda"):
-        text = message(
+        raise UserError(
             "device={device!r} is not possible with the {backend} loader; use cuda or cpu",
             device=device,
             backend=backend,
         )
-        raise ValueError(text)
     if kind == "cuda" and number >= count:
-        text = message(
+        raise UserError(
             "device={device!r} is not there: torch finds {count} CUDA devices; use device='cpu', or check the driver "
             "with nvidia-smi",
             device=device,
             count=count,
         )
-        raise ValueError(text)

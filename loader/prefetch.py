@@ -33,7 +33,7 @@ class ThreadPool:
     """
 
     def __init__(self, threads: int, name: str) -> None:
-        self._jobs: SimpleQueue[tuple[Callable[[], None], Done] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[Callable[[], object], Done] | None] = SimpleQueue()
         self._threads = [
             threading.Thread(target=_work, args=(self._jobs,), name=f"{name}-{number}", daemon=True)
             for number in range(threads)
@@ -41,7 +41,7 @@ class ThreadPool:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, job: Callable[[], None], done: Done) -> None:
+    def submit(self, job: Callable[[], object], done: Done) -> None:
         """Have a job done by the next free thread, which then puts what it raised, or None, into `done`."""
         self._jobs.put((job, done))
 
@@ -57,7 +57,7 @@ class ThreadPool:
         self._threads.clear()
 
 
-def _work(jobs: SimpleQueue[tuple[Callable[[], None], Done] | None]) -> None:
+def _work(jobs: SimpleQueue[tuple[Callable[[], object], Done] | None]) -> None:
     # Not a method: a thread that held the pool would keep a forgotten loader, and its memory maps, alive.
     while (given := jobs.get()) is not None:
         job, done = given

@@ -173,11 +173,8 @@ class ResidentSource:
     take five to fifty times as long. Its advantage over `native` is that a JPEG is decoded once instead of in each
     epoch. A raw cache has none while the operating system keeps in memory what was read.
 
-    `method` is for tests; by default it is that of `choose_method`.
-
-    Raises:
-        CacheCorruptError: a resident record is bad, and not to be skipped.
-        ValueError: the device is not there, or not even one batch fits into its memory.
+    `method` is for tests; by default it is that of `choose_method`. Raises `UserError` if not even one batch fits into
+    the memory of the device.
     """
 
     def __init__(self, config: LoaderConfig, reader: CacheReader, *, method: Method | None = None) -> None:

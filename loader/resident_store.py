@@ -12,7 +12,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from cache.messages import message
+from cache.messages import UserError
 from cache.record import U8
 from loader.augment import Parameters
 from loader.kernels import BLANK
@@ -33,14 +33,9 @@ NETWORK_SHARE = 0.75
 
 
 class ResidentStore:
-    """Rows of decoded records on one device: `BLANK_ROW`, then records.
+    """Rows of decoded records on one device: `BLANK_ROW`, then rows to be filled. Raises `UserError` if they do not fit.
 
-    Attributes:
-        records: the rows; unset but for the blank one.
-        places: `(K, 3)` addresses of the records of a store on the CPU, as `loader.kernels` take them.
-
-    Raises:
-        ValueError: the memory is not there.
+    `places` are the `(K, 3)` addresses of the records of a store on the CPU, as `loader.kernels` take them.
     """
 
     def __init__(self, rows: int, side: int, device: torch.device) -> None:
@@ -52,14 +47,12 @@ class ResidentStore:
                 torch.empty((rows, side * side // 8), dtype=torch.uint8, device=device),
             )
         except RuntimeError as error:  # torch.OutOfMemoryError is one
-            raise ValueError(
-                message(
-                    "{needed:,} bytes for {samples:,} resident samples are not free on {device}; set a smaller "
-                    "resident_bytes, or use the native loader",
-                    needed=rows * row_bytes(side),
-                    samples=rows,
-                    device=device,
-                )
+            raise UserError(
+                "{needed:,} bytes for {samples:,} resident samples are not free on {device}; set a smaller "
+                "resident_bytes, or use the native loader",
+                needed=rows * row_bytes(side),
+                samples=rows,
+                device=device,
             ) from error
         for tensor, value in zip(self.records, (0, 0, 255), strict=True):
             tensor[BLANK_ROW] = value
@@ -94,17 +87,15 @@ def count_resident(samples: int, side: int, budget: int, *, batch_size: int, bat
         return samples
     if rows - others < batch_size:
         least = (1 + batch_size + others) * row_bytes(side)
-        raise ValueError(
-            message(
-                "the resident loader may use {budget:,} bytes on {device}, and one batch of {batch_size} samples "
-                "beside the {batches} under way takes {least:,}; set a larger resident_bytes, or use the native "
-                "loader",
-                budget=budget,
-                device=device,
-                batch_size=batch_size,
-                batches=batches,
-                least=least,
-            )
+        raise UserError(
+            "the resident loader may use {budget:,} bytes on {device}, and one batch of {batch_size} samples "
+            "beside the {batches} under way takes {least:,}; set a larger resident_bytes, or use the native "
+            "loader",
+            budget=budget,
+            device=device,
+            batch_size=batch_size,
+            batches=batches,
+            least=least,
         )
     return rows - others
 

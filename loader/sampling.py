@@ -18,16 +18,11 @@ Pixels = tuple[Tensor, Tensor, Tensor]
 
 
 class Records(NamedTuple):
-    """Decoded records on a device.
+    """Decoded records on a device, uint8."""
 
-    Attributes:
-        image: `(K, S, S, 3)` uint8 RGB.
-        person, ignore: `(K, B)` uint8, packed planes.
-    """
-
-    image: Tensor
-    person: Tensor
-    ignore: Tensor
+    image: Tensor  # `(K, S, S, 3)` RGB
+    person: Tensor  # `(K, B)`, a packed plane
+    ignore: Tensor  # `(K, B)`
 
 
 def gather(records: Records, rows_N: Tensor) -> Pixels:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from cache.choices import Level
-from cache.messages import message
+from cache.messages import UserError, message
 from cache.record import U8
 from loader.augment import LEVELS
 from loader.batch import Batch, LoaderConfig
@@ -41,19 +41,19 @@ def contact_sheet(batch: Batch, columns: int | None = None, names: Sequence[str]
 
     Args:
         batch: samples that only fill it up are left out.
-        columns: pictures in a row; by default those that leave the fewest places empty.
+        columns: pictures in a row; by default those that leave the fewest places empty, in a sheet that is square or up
+            to twice as wide.
         names: what is written below each picture, before the share of person pixels; by default its sample number.
 
     Returns:
         `(H, W, 3)` uint8 RGB.
-
-    Raises:
-        ValueError: the batch has no sample that counts.
     """
     count, side = batch.valid, int(batch.image.shape[-1])
     if count < 1:
-        raise ValueError(message("the batch has no sample that counts; a contact sheet needs at least 1"))
-    columns = columns or _fullest(count)
+        raise UserError("the batch has no sample that counts; a contact sheet needs at least 1")
+    root = math.sqrt(count)
+    most = min(count, math.ceil(2 * root))
+    columns = columns or min(range(math.ceil(root), most + 1), key=lambda columns: -count % columns)
     tile = max(1, min(side, (WIDEST - GAP) // columns - GAP))
 
     image_NHW3 = batch.image[:count].permute(0, 2, 3, 1).cpu().numpy()
@@ -70,12 +70,6 @@ def contact_sheet(batch: Batch, columns: int | None = None, names: Sequence[str]
         name = f"#{batch.samples[number]}" if names is None else names[number]
         _label(sheet[y + tile : y + tile + LABEL_HEIGHT, x : x + tile], f"{name}  {share:.0f}%")
     return sheet
-
-
-def _fullest(count: int) -> int:
-    """The number of columns, from a square sheet to one twice as wide, that leaves the fewest places empty."""
-    root = math.sqrt(count)
-    return min(range(math.ceil(root), min(count, math.ceil(2 * root)) + 1), key=lambda columns: -count % columns)
 
 
 def draw_sample(image_HW3: U8, person_HW: U8, ignore_HW: U8, size: int) -> U8:

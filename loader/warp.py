@@ -58,19 +58,12 @@ _LANES = 8
 
 
 class Taps(NamedTuple):
-    """The source of the pixels of one output row, `(S,)` each.
+    """The source of the pixels of one output row, `(S,)` each."""
 
-    Attributes:
-        offset: int32, of the upper left source pixel, in bytes.
-        down: uint32, the shares of the upper row (low half) and of the lower row.
-        along: uint32, the shares of the left column (low half) and of the right column.
-        nearest: uint32, the pixel of the planes; S * S outside.
-    """
-
-    offset: I32
-    down: U32
-    along: U32
-    nearest: U32
+    offset: I32  # of the upper left source pixel, in bytes
+    down: U32  # the shares of the upper row (low half) and of the lower row
+    along: U32  # the shares of the left column (low half) and of the right column
+    nearest: U32  # the pixel of the planes; S * S outside
 
 
 @njit(inline="always")
