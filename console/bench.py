@@ -1,4 +1,4 @@
-"""What `bench` says: each figure beside its limit, and what follows from them."""
+"""What `bench` prints: each figure beside its limit, and what follows from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.suites.loader import NATIVE
 from bench.suites.loader import TIMES as LOADER_TIMES
 from bench.suites.raster import TIMES as RASTER_TIMES
 from bench.suites.stages import AUGMENT, BACKWARD, COPY, DECODE, FORWARD, READ, UPDATE
-from cache.messages import Message, message
+from cache.messages import Message, joined, message
 from console.language import _, translated
 from console.progress import LogPrinter
 from console.text import duration, figure, standard_output, tell
@@ -62,46 +62,33 @@ TIERS_NOTE = message(
 
 
 class BenchPrinter:
-    """A `bench.run.Listener` that says on standard error which suite is being measured."""
+    """A `bench.run.Listener` that prints on standard error which suite is measured, and what takes long in it."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
-        _show_steps()
+        log = logging.getLogger("bench")
+        if not log.handlers:
+            log.addHandler(LogPrinter())
+            log.setLevel(logging.INFO)
 
     def on_suite(self, suite: Suite, number: int, total: int) -> None:
-        """Say which."""
-        said = _(
-            "⏱️  {number}/{total} {suite} (after {time})",
-            number=number,
-            total=total,
-            suite=_(TITLES[suite]),
-            time=duration(time.monotonic() - self._start),
-        )
-        tell(said)
-
-
-def _show_steps() -> None:
-    """Print what takes long in a suite on standard error."""
-    log = logging.getLogger("bench")
-    if not log.handlers:
-        log.addHandler(LogPrinter())
-        log.setLevel(logging.INFO)
+        """Print the title of a suite that begins."""
+        values = {"suite": TITLES[suite], "time": duration(time.monotonic() - self._start)}
+        tell(_("⏱️  {number}/{total} {suite} (after {time})", number=number, total=total, **values))
 
 
 def show_report(report: BenchReport) -> None:
     """Print the tables and, last, what follows from them."""
     out = standard_output()
-    machine = report.environment
-    gpus = "".join(f", {gpu.name}" for gpu in machine.gpus)
-    title = _("=== BENCHMARK: {processor}, {cores} cores{gpus} ===")
-    out.print(title.format(processor=machine.processor, cores=machine.cores, gpus=gpus), style="bold")
+    values = {**vars(report.environment), "gpus": "".join(f", {gpu.name}" for gpu in report.environment.gpus)}
+    out.print(_("=== BENCHMARK: {processor}, {cores} cores{gpus} ===", **values), style="bold")
     for note in report.config.get("notes", ()):
         out.print(_note(translated(note)))
     for suite, rows in grouped(report.rows, "suite"):
         out.print(suite_line(suite), style="bold")
         if suite == "tiers":
             out.print(_tier_table(rows))
-            out.print(_note(_(TIERS_NOTE)), style="dim")
+            out.print(_note(TIERS_NOTE), style="dim")
             continue
         for number, (setup, group) in enumerate(grouped(rows, "setup")):
             out.print(f"   {translated(setup)}", style="dim")
@@ -120,7 +107,7 @@ def grouped(rows: Iterable[Any], field: str) -> list[tuple[str, list[Any]]]:
 
 def suite_line(suite: str) -> str:
     """The title above a suite's tables."""
-    return "\n" + _("📊 {suite}", suite=_(TITLES.get(suite, suite)))
+    return "\n" + _("📊 {suite}", suite=TITLES.get(suite, suite))
 
 
 def _note(note: str) -> str:
@@ -128,22 +115,22 @@ def _note(note: str) -> str:
 
 
 def conclusions(report: BenchReport) -> list[str]:
-    """What matters, in a sentence or two; what was not measured is not spoken of."""
+    """What follows from the figures, in a sentence or two; nothing about what was not measured."""
     minutes, wait = report.find("epoch", MINUTES), report.find("epoch", WAIT)
     lines = _bottleneck(report)
     if minutes and wait:
-        said = _(
+        template = message(
             "An epoch of {images:,} images takes about {time} here ({network} {width}, side {side}, "
             "batch {batch_size}), {wait:.1f}% of it waiting for data."
         )
         if "extrapolated" in minutes.note:
-            said = _(
+            template = message(
                 "An epoch of {images:,} images takes about {time} here ({network} {width}, side {side}, "
                 "batch {batch_size}; extrapolated), {wait:.1f}% of it waiting for data."
             )
         network = report.config["network"]
         values = {"network": network["name"], "width": network["width"], "time": duration(60 * minutes.value)}
-        lines.append(said.format_map({**report.config, **values, "wait": wait.value}))
+        lines.append(_(template, **{**report.config, **values, "wait": wait.value}))
     for suite, name, sentence in _COMPARISONS:
         row = report.find(suite, name)
         if row and not minutes:
@@ -157,23 +144,25 @@ def _bottleneck(report: BenchReport) -> list[str]:
     loader, step = (row.value if row else 0.0 for row in found)
     stages = {row.name: row.value for row in report.rows if row.suite == "stages"}
     parts = {name: 1 / stages[name] for name in (FORWARD, BACKWARD, UPDATE) if name in stages}
-    said = _("The network is the bottleneck: the loader alone could feed {times} of these{more}.")
+    template = message("The network is the bottleneck: the loader alone could feed {times} of these{more}.")
     if not all(found) and parts and AUGMENT in stages:
         loader, step = stages[AUGMENT], 1 / sum(parts.values())
-        said = _("The network is the bottleneck: augmenting alone could feed {times} of these{more}.")
+        template = message("The network is the bottleneck: augmenting alone could feed {times} of these{more}.")
     if not loader or not step:
         return []
     if loader < step:
-        slow = [translated(name) for name in (READ, DECODE, COPY, AUGMENT) if stages.get(name, step) < step]
-        more = _("; slower even alone: {stages}", stages=", ".join(slow)) if slow else ""
-        said = _("The loader is the bottleneck: the network alone could take {times} times as many images{more}.")
-        return [said.format(times=figure(step / loader), more=more)]
-    slowest = max(parts, key=parts.__getitem__, default=None)
+        slow = [name for name in (READ, DECODE, COPY, AUGMENT) if stages.get(name, step) < step]
+        more = _("; slower even alone: {stages}", stages=joined(", ", slow)) if slow else ""
+        template = message(
+            "The loader is the bottleneck: the network alone could take {times} times as many images{more}."
+        )
+        return [_(template, times=figure(step / loader), more=more)]
     more = ""
-    if slowest:
+    if parts:
+        slowest = max(parts, key=parts.__getitem__)
         share = 100 * parts[slowest] / sum(parts.values())
-        more = _("; {stage} takes {share:.0f}% of a step", stage=translated(slowest), share=share)
-    return [said.format(times=figure(loader / step), more=more)]
+        more = _("; {stage} takes {share:.0f}% of a step", stage=slowest, share=share)
+    return [_(template, times=figure(loader / step), more=more)]
 
 
 def _table(rows: list[Row], *, header: bool) -> Table:

@@ -237,49 +237,38 @@ def show_statistics(statistics: Statistics, split: str) -> None:
 def show_cache_statistics(statistics: CacheStatistics) -> None:
     """Print what `analyze` counted in a split of a cache."""
     s, fraction = statistics, statistics.person_fraction
-    stored = _("{codec} in {store}", codec=s.spec.codec, store=s.spec.store)
+    stored = _("{codec} in {store}", **vars(s.spec))
+    whole, each = size(s.bytes), size(round(s.bytes_per_sample))
     quantiles = ", ".join(f"{100 * value:.1f}% ({percent}%)" for percent, value in s.person_fraction_quantiles.items())
-    _show(
-        [
-            _("=== ANALYSIS OF THE CACHE: {split} ===", split=s.split),
-            "",
-            _("📈 General statistics:"),
-            _(
-                "   - Samples: {samples:,} of side {side}; {rejected:,} images rejected",
-                samples=s.samples,
-                side=s.spec.side,
-                rejected=s.rejected,
-            ),
-            _("   - Persons: {count:,}", count=s.persons),
-            _("   - Persons per image, mean: {mean:.2f}", mean=s.persons_per_image_mean),
-            _("   - Persons in one image, maximum: {count:,}", count=s.persons_per_image_max),
-            _("   - Samples without a person: {count:,}", count=s.without_person),
-            "",
-            _("📏 Person pixels, share of the image:"),
-            _("   - Mean: {percent:.1f}%", percent=100 * fraction.mean),
-            _("   - Largest: {percent:.1f}%", percent=100 * fraction.maximum),
-            _("   - Quantiles: {quantiles}", quantiles=quantiles),
-            "",
-            _("🖼️ Sizes of the photos:"),
-            *_size_lines(s.width, s.height),
-            "",
-            _("💾 On disk:"),
-            _(
-                "   - {size} in all, {each} a sample ({stored})",
-                size=size(s.bytes),
-                each=size(round(s.bytes_per_sample)),
-                stored=stored,
-            ),
-            "",
-        ]
-    )
+    lines = [
+        _("=== ANALYSIS OF THE CACHE: {split} ===", split=s.split),
+        "",
+        _("📈 General statistics:"),
+        _("   - Samples: {samples:,} of side {side}; {rejected:,} images rejected", side=s.spec.side, **vars(s)),
+        _("   - Persons: {count:,}", count=s.persons),
+        _("   - Persons per image, mean: {mean:.2f}", mean=s.persons_per_image_mean),
+        _("   - Persons in one image, maximum: {count:,}", count=s.persons_per_image_max),
+        _("   - Samples without a person: {count:,}", count=s.without_person),
+        "",
+        _("📏 Person pixels, share of the image:"),
+        _("   - Mean: {percent:.1f}%", percent=100 * fraction.mean),
+        _("   - Largest: {percent:.1f}%", percent=100 * fraction.maximum),
+        _("   - Quantiles: {quantiles}", quantiles=quantiles),
+        "",
+        _("🖼️ Sizes of the photos:"),
+        *_size_lines(s.width, s.height),
+        "",
+        _("💾 On disk:"),
+        _("   - {size} in all, {each} a sample ({stored})", size=whole, each=each, stored=stored),
+        "",
+    ]
+    _show(lines)
 
 
 def _size_lines(width: Summary, height: Summary) -> list[str]:
-    wide, high = ({"low": each.minimum, "high": each.maximum, "median": each.median} for each in (width, height))
     return [
-        _("   - Width: {low:.0f} to {high:.0f} pixels, median {median:.0f}", **wide),
-        _("   - Height: {low:.0f} to {high:.0f} pixels, median {median:.0f}", **high),
+        _("   - Width: {minimum:.0f} to {maximum:.0f} pixels, median {median:.0f}", **vars(width)),
+        _("   - Height: {minimum:.0f} to {maximum:.0f} pixels, median {median:.0f}", **vars(height)),
     ]
 
 

@@ -31,19 +31,20 @@ def predict_lines(report: PredictReport) -> list[str]:
     lines += _named(_("   - {results} there already, --overwrite makes them anew:", results=results), skipped)
     failed = report.count("rejected")
     lines += [line for video in report.videos for line in _video_lines(video)]
-    parts = [count(report.count("done"), "{count:,} done", "{count:,} done"), rejected(failed)]
+    done = report.count("done")
+    parts = [count(done, "{count:,} done", "{count:,} done"), rejected(failed)]
     if skipped:
         parts.append(count(len(skipped), "{count:,} skipped", "{count:,} skipped"))
-    done = ", ".join(parts)
+    said = ", ".join(parts)
     if report.images_per_s:
         time, rate = duration(report.seconds), figure(report.images_per_s)
-        done = _("{done} in {time}, {rate} images/s", done=done, time=time, rate=rate)
+        said = _("{done} in {time}, {rate} images/s", done=said, time=time, rate=rate)
     if quality := summary_line((photo.scores for photo in report.photos), report.config.quality):
         lines.append(quality)
     place = _("standard output") if report.config.to_standard_output else str(report.config.out)
     values = {
         **{"device": report.device, "precision": report.precision, "side": report.side},
-        **{"done": done, "results": _(_RESULTS[report.config.kind], place=place)},
+        **{"done": said, "results": _(_RESULTS[report.config.kind], place=place)},
     }
     if failed:
         return [*lines, _("❌ {done} ({device}, {precision}, side {side}): {results}", **values)]

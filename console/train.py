@@ -99,6 +99,7 @@ def _configuration_lines(run: Run) -> list[str]:
         _(
             "   - Device: {device}, {precision}, {layout}, {mode} (profile {profile})",
             **vars(config),
+            device=config.device,
             layout="channels_last" if config.channels_last else "NCHW",
             mode=_("compiled") if config.compile else _("eager"),
         ),
@@ -138,12 +139,13 @@ def epoch_line(result: EpochResult) -> str:
 
 def bad_records_line(found: tuple[BadRecord, ...], total: int) -> str:
     """Records skipped for the first time, and how many that makes."""
+    more = _("{count:,} more")
     records = [_("{split} sample {sample} (image {image_id})", **vars(record)) for record in found]
     return _(
         "⚠️  Bad records skipped: {new:,} new, {total:,} in all: {records}; the log says why",
         new=len(found),
         total=total,
-        records=", ".join(at_most(NAMED_RECORDS, records, _("{count:,} more"))),
+        records=", ".join(at_most(NAMED_RECORDS, records, more)),
     )
 
 
