@@ -128,18 +128,6 @@ def decode_rle_string(text: U8, counts: I64) -> int:
 
 
 @kernel
-def _clamp(value: float) -> float:
-    # In this order NaN becomes the lower limit: a comparison with NaN is false, so max keeps its first argument.
-    return min(COORDINATE_LIMIT, max(-COORDINATE_LIMIT, value))
-
-
-@kernel
-def _grid(value: float) -> int:
-    """Pixels to the fine grid, truncated towards zero as a cast in C."""
-    return int(5.0 * value + 0.5)
-
-
-@kernel
 def _pixel(grid: int) -> np.uint64:
     """First pixel whose centre line, between 5p+2 and 5p+3, does not lie before a grid position; at least 0."""
     return np.uint64(max(grid + 2, 0)) // _FIVE
@@ -151,7 +139,9 @@ def _to_grid(xy: F64, start: int, length: int) -> I32:
     points = xy[start : start + 2 * length]
     grid = np.empty(len(points), np.int32)
     for index in range(len(points)):
-        grid[index] = _grid(_clamp(points[index]))
+        # In this order NaN becomes the lower limit: a comparison with NaN is false, so max keeps its first argument.
+        clamped = min(COORDINATE_LIMIT, max(-COORDINATE_LIMIT, points[index]))
+        grid[index] = int(5.0 * clamped + 0.5)  # truncated towards zero, as a cast in C
     return grid
 
 

@@ -193,10 +193,8 @@ class _Split(NamedTuple):
     """A split whose annotation file could be read.
 
     Attributes:
-        name: `train` or `val`.
         file: name of the annotation file.
         table: its content, with paths as file names.
-        photos: its photo files.
         rows: the images that must be there.
         nameless: why images have no file, by row.
         missing: whether the split's folder is missing, and no image names a file elsewhere.

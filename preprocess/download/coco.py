@@ -36,11 +36,9 @@ class Unpacked:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What was done with an archive.
+    """What was done with the archive `name`, which holds `folder`.
 
     Attributes:
-        name: its file name.
-        folder: the dataset's folder that it holds.
         images: number of images that were in the folder before.
         fetched: bytes that came from the server.
         unpacked: what was written; None if all was there and nothing was touched.
@@ -57,14 +55,7 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DownloadReport:
-    """What `download_coco` did.
-
-    Attributes:
-        root: the dataset's folder.
-        outcomes: one for each archive of the requested splits.
-        unfinished: bytes of other downloads that were begun or failed.
-        seconds: duration.
-    """
+    """What `download_coco` did; `unfinished` are the bytes of other downloads that were begun or failed."""
 
     root: Path
     outcomes: tuple[Outcome, ...]

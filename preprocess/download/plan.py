@@ -27,11 +27,9 @@ class Archive:
     """A zip file on the server.
 
     Attributes:
-        path: its path below the base URL.
+        path: below the base URL.
         folder: the one folder that it holds.
-        splits: the splits that need it.
-        bytes: its size.
-        md5: hash of all its bytes.
+        splits: those that need it.
         unpacked: approximate bytes of its members on disk.
         images: number of images; 0 if it holds annotations.
     """
@@ -100,14 +98,12 @@ class Retries:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DownloadConfig:
-    """What to download.
+    """What to download into the folder `root`.
 
     Attributes:
-        root: the dataset's folder.
         splits: the splits that should be there in the end.
         keep_archives: move archives to `root` once they are unpacked instead of deleting them.
         base_url: address of the server, or of a mirror with the same layout.
-        retries: timeouts and numbers of attempts.
         archives: all archives of the dataset.
     """
 
@@ -171,12 +167,11 @@ class Item:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is to be done.
+    """The archives of the splits, in the order in which they are fetched, and the room that they take.
 
     Attributes:
-        items: the archives of the splits, in the order in which they are fetched.
         need: peak of the bytes on disk, beyond those that are used now.
-        free: bytes.
+        free: bytes that are free on the disk.
     """
 
     items: tuple[Item, ...]

@@ -114,12 +114,8 @@ class Stage:
         if ground < h + 10 and figure.pose != "jump":
             _shadow(self.image, x + (x0 + x1) / 2, ground, (x1 - x0) * 0.5, stature * 0.035)
         if figure.pose == "sit":
-            self.thing(
-                str(rng.choice(["box", "chair", "barrel"])),
-                x,
-                ground - 0.02 * stature,
-                (y1 + 0.06 * stature) * rng.uniform(0.95, 1.25),
-            )
+            seat = str(rng.choice(["box", "chair", "barrel"]))
+            self.thing(seat, x, ground - 0.02 * stature, (y1 + 0.06 * stature) * rng.uniform(0.95, 1.25))
         sprite = paint_figure(rng, figure, x, y, stature, (h, w))
         if sprite is None:
             return
@@ -141,14 +137,8 @@ class Stage:
             for x in np.arange(middle - reach, middle + reach, stature * rng.uniform(0.32, 0.5)):
                 figure = figures[rng.integers(len(figures))]
                 size = stature * rng.uniform(0.9, 1.1)
-                sprite = paint_figure(
-                    rng,
-                    figure,
-                    float(x) + rng.normal(0, 2),
-                    top + row * stature * 0.45 + rng.normal(0, 2),
-                    size,
-                    (h, w),
-                )
+                at = float(x) + rng.normal(0, 2), top + row * stature * 0.45 + rng.normal(0, 2)
+                sprite = paint_figure(rng, figure, *at, size, (h, w))
                 if sprite is not None:
                     self.put(sprite, _CROWD)
         self.crowd_grain = int(stature * 0.3) | 1
@@ -229,9 +219,8 @@ def _draw_background(rng: np.random.Generator, frame: tuple[int, int], horizon: 
     else:
         for _ in range(rng.integers(0, 7)):
             kind = str(rng.choice(["bush", "trunk", "bush"]))
-            layer = draw_thing(
-                rng, kind, rng.uniform(0, w), horizon + rng.uniform(0, 0.1) * h, h * rng.uniform(0.06, 0.4), frame
-            )
+            x, y, size = rng.uniform(0, w), horizon + rng.uniform(0, 0.1) * h, h * rng.uniform(0.06, 0.4)
+            layer = draw_thing(rng, kind, x, y, size, frame)
             if layer is not None:
                 paste(view, layer)
     return view
