@@ -258,7 +258,7 @@ class Marked:
 
 @pytest.fixture
 def marked(monkeypatch):
-    monkeypatch.setattr(webpage.session, "_catalogue", lambda language: Marked({"en": "", "es": "¡"}[language]))
+    monkeypatch.setattr(webpage.session, "catalogue", lambda language: Marked({"en": "", "es": "¡"}[language]))
 
 
 def test_every_word_of_the_page_is_translated(run_folder, marked):

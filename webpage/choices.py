@@ -1,9 +1,4 @@
-"""Where photos come from: files and the camera.
-
-What the user chooses to be made of a photo.
-
-What is downloaded: a PNG, or all of them in a ZIP; made when it is asked for.
-"""
+"""What the user gives, chooses and takes away: photos, background and outline, and the results as PNG or ZIP."""
 
 from __future__ import annotations
 
@@ -30,7 +25,7 @@ TYPES = sorted(suffix.removeprefix(".") for suffix in SUFFIXES)
 
 
 def take_photos() -> list[Upload]:
-    """Let photos be dropped, chosen or taken, and give them."""
+    """Let photos be dropped, chosen or taken, and return them."""
     files_tab, camera_tab = st.tabs([_("Files"), _("Camera")], key="source", on_change="rerun")
     with files_tab:
         files = st.file_uploader(
@@ -42,7 +37,7 @@ def take_photos() -> list[Upload]:
     uploads = [*map(to_upload, files)]
     shot: UploadedFile | None = st.session_state.get("shot")
     if shot:
-        uploads.append(Upload(shot.file_id, f"{_('camera')}.jpg", shot.getvalue()))
+        uploads.append(to_upload(shot)._replace(name=f"{_('camera')}.jpg"))
     if len(uploads) > MOST_PHOTOS:
         st.warning(_("These are more than {most} photos: the first {most} are taken.", most=MOST_PHOTOS))
     return uploads[:MOST_PHOTOS]
@@ -85,9 +80,8 @@ def _choose_background() -> Background | None:
         width="stretch",
     )
     if kind == "colour":
-        red, green, blue = ImageColor.getrgb(
-            st.color_picker(_("Colour"), "#ffffff", key="colour", persist_state="session")
-        )[:3]
+        chosen = st.color_picker(_("Colour"), "#ffffff", key="colour", persist_state="session")
+        red, green, blue = ImageColor.getrgb(chosen)[:3]
         return Colour((red, green, blue))
     if kind == "blur":
         percent = st.slider(
@@ -96,23 +90,18 @@ def _choose_background() -> Background | None:
         )  # fmt: skip
         return Blur(percent)
     if kind == "picture":
-        return _choose_picture()
+        file = st.file_uploader(_("Picture"), TYPES, key="picture", label_visibility="collapsed")
+        if file is None:
+            return None
+        try:
+            return read_picture(to_upload(file))
+        except ImageError as error:
+            show_unreadable(file.name, error)
     return None
 
 
-def _choose_picture() -> Background | None:
-    file = st.file_uploader(_("Picture"), TYPES, key="picture", label_visibility="collapsed")
-    if file is None:
-        return None
-    try:
-        return read_picture(to_upload(file))
-    except ImageError as error:
-        show_unreadable(file.name, error)
-        return None
-
-
 def offer_downloads(photo: SeenPhoto, photos: Sequence[SeenPhoto], finish: Finish) -> None:
-    """Show the buttons: one for the photo that is looked at, one for all of them if there are several."""
+    """Show a button for the photo that is shown, and one for all photos if there are several."""
     names = result_names([each.upload.name for each in photos])
     results = dict(zip(names, photos, strict=True))
     st.download_button(

@@ -1,9 +1,4 @@
-"""How the page looks where `.streamlit/config.toml` does not reach, and words for those that Streamlit brings along.
-
-The head of the page: what it is, which language, which network.
-
-The four scores of a mask, each beside what it has to reach, and what helps where it does not.
-"""
+"""The head of the page with its style, language and network, and the four scores of a mask at its end."""
 
 from __future__ import annotations
 
@@ -20,42 +15,12 @@ from webpage.network import find_checkpoints
 from webpage.session import KEY, LANGUAGE_NAMES, _, browsers
 
 _STYLE = Path(__file__).parent / "assets" / "page.css"
-
-
-def show_style() -> None:
-    """Put the style sheet on the page; it also replaces Streamlit's own texts, which are English in every language."""
-    megabytes = st.get_option("server.maxUploadSize")
-    button = "[data-testid=stFileUploaderDropzone] button p"
-    limit = "[data-testid=stFileUploaderDropzoneInstructions] span"
-    camera = ".st-key-camera [data-testid=stCameraInputWebcamComponent] p"
-    many = _("or drop them here, up to {megabytes} MB each", megabytes=megabytes)
-    one = _("up to {megabytes} MB", megabytes=megabytes)
-    words = {
-        f".st-key-photos {button}": _("Choose photos"),
-        f".st-key-photos {limit}": many,
-        camera: _("Allow the camera in the browser. From another device that works over https alone."),
-        ".st-key-camera div:has(> video) ~ button": _("Take the photo"),
-        ".st-key-camera div:has(> img) ~ button": _("Take another one"),
-        f".st-key-picture {button}": _("Choose a picture"),
-        f".st-key-picture {limit}": one,
-    }
-    rules = [
-        f"{place} {{ font-size: 0; }}\n"
-        f"{place}::after {{ content: {json.dumps(text, ensure_ascii=False)}; font-size: .9rem; }}"
-        for place, text in words.items()
-    ]
-    st.html("\n".join(["<style>", _STYLE.read_text(encoding="utf-8"), *rules, "</style>"]))
-
-
 _LOCAL = ("localhost", "127.0.0.1", "::1")
+_THRESHOLDS = QualityThresholds()
 
 
 def show_header(folder: Path) -> Path | None:
-    """Show it, and give the checkpoint that is chosen; None if there is none.
-
-    Args:
-        folder: whose runs there are to choose from.
-    """
+    """Show the head of the page, and return the checkpoint chosen among the runs of a folder; None if there is none."""
     st.set_page_config(page_title="maskcache", page_icon="✂️", layout="wide")
     found = find_checkpoints(folder)
     with st.container(
@@ -63,20 +28,16 @@ def show_header(folder: Path) -> Path | None:
     ):
         title = st.container(gap=None)
         with st.popover("", icon=":material/tune:", key="settings", help=_("Language and network")):
-            _choose_language()
+            st.segmented_control(
+                _("Language"), LANGUAGES, format_func=LANGUAGE_NAMES.__getitem__, key=KEY, default=browsers(),
+                required=True, width="stretch",
+            )  # fmt: skip
             path = _choose_checkpoint(found)
     show_style()
     with title:
         st.title(_("Remove backgrounds"), anchor=False)
         st.caption(_("Photos stay on the computer that runs this page."))
     return path
-
-
-def _choose_language() -> None:
-    st.segmented_control(
-        _("Language"), LANGUAGES, format_func=LANGUAGE_NAMES.__getitem__, key=KEY, default=browsers(), required=True,
-        width="stretch",
-    )  # fmt: skip
 
 
 def _choose_checkpoint(found: list[Path]) -> Path | None:
@@ -100,11 +61,31 @@ def short_name(path: str) -> str:
     return path.removesuffix("/checkpoints/best_model.pth")
 
 
-_THRESHOLDS = QualityThresholds()
+def show_style() -> None:
+    """Put the style sheet on the page; it also replaces Streamlit's own texts, which are English in every language."""
+    megabytes = st.get_option("server.maxUploadSize")
+    button = "[data-testid=stFileUploaderDropzone] button p"
+    limit = "[data-testid=stFileUploaderDropzoneInstructions] span"
+    camera = ".st-key-camera [data-testid=stCameraInputWebcamComponent] p"
+    words = {
+        f".st-key-photos {button}": _("Choose photos"),
+        f".st-key-photos {limit}": _("or drop them here, up to {megabytes} MB each", megabytes=megabytes),
+        camera: _("Allow the camera in the browser. From another device that works over https alone."),
+        ".st-key-camera div:has(> video) ~ button": _("Take the photo"),
+        ".st-key-camera div:has(> img) ~ button": _("Take another one"),
+        f".st-key-picture {button}": _("Choose a picture"),
+        f".st-key-picture {limit}": _("up to {megabytes} MB", megabytes=megabytes),
+    }
+    rules = [
+        f"{place} {{ font-size: 0; }}\n"
+        f"{place}::after {{ content: {json.dumps(text, ensure_ascii=False)}; font-size: .9rem; }}"
+        for place, text in words.items()
+    ]
+    st.html("\n".join(["<style>", _STYLE.read_text(encoding="utf-8"), *rules, "</style>"]))
 
 
 def show_scores(scores: QualityScores) -> None:
-    """Show them as bars with a mark at each threshold."""
+    """Show scores as bars with a mark at each threshold, and what helps where a score is below it."""
     below = _THRESHOLDS.missed_by(scores.to_dict())
     st.html(f'<div class="scores">{"".join(_tile(name, scores, low=name in below) for name in NAMES)}</div>')
 

@@ -11,14 +11,14 @@ from train.predictor import Predictor, load_predictor
 from webpage.session import _, literal, translated
 
 VARIABLE = "MASKCACHE_MODEL"
-"""Names a checkpoint that the page begins with."""
+"""The environment variable that names the checkpoint that the page begins with."""
 
 _LOCATIONS = ("runs/*/checkpoints/best_model.pth", "data/*/run/checkpoints/best_model.pth")
 """Where `train` and `make demo` write checkpoints, below the working folder."""
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
-    """Give the one that `MASKCACHE_MODEL` names, then those of the runs below `folder`, the newest first."""
+    """The checkpoint that `MASKCACHE_MODEL` names, then those of the runs below a folder, the newest first."""
     found = {path for pattern in _LOCATIONS for path in folder.glob(pattern)}
     newest = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
     named = os.environ.get(VARIABLE)
@@ -62,6 +62,8 @@ def _show_how_to_train() -> None:
         "python cli.py preprocess --coco COCO --out data/cache\npython cli.py train --cache data/cache --profile auto",
         language="bash",
     )
-    elsewhere = _("Load this page again afterwards. A checkpoint that lies elsewhere is named by `{variable}`:")
-    st.write(elsewhere.format(variable=VARIABLE))
+    elsewhere = _(
+        "Load this page again afterwards. A checkpoint that lies elsewhere is named by `{variable}`:", variable=VARIABLE
+    )
+    st.write(elsewhere)
     st.code(f"{VARIABLE}=best_model.pth streamlit run app.py", language="bash")

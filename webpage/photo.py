@@ -1,11 +1,8 @@
-"""Pixels for a screen: shrunk to what it shows, as text that a page can hold.
-
-Suffixes: H and W pixels, 3 RGB.
-
-A photo on its way through the page.
+"""A photo on its way through the page: decoded, seen by the network, drawn for the screen, made as a PNG.
 
 Everything on the screen is drawn at the screen's size, so that a change of the background shows at once whatever the
 photo's; what is downloaded is made at the photo's own size when it is asked for, as `cli.py predict` makes it.
+Suffixes: H and W pixels, 3 RGB.
 """
 
 from __future__ import annotations
@@ -26,6 +23,7 @@ from preprocess.image import FitBox, encode_jpeg
 from train.predictor import Predictor
 
 U8 = npt.NDArray[np.uint8]
+F32 = npt.NDArray[np.float32]
 
 LONGEST = 1280
 """Longest side of a picture on the page: the 390 points of a phone are 1170 pixels."""
@@ -39,43 +37,10 @@ _SQUARES = 48
 """Squares of the chequerboard along the longest side."""
 
 
-def shrink(image: U8, longest: int = LONGEST) -> U8:
-    """Shrink `(H, W)` or `(H, W, 3)` until no side is longer; what is small enough stays as it is."""
-    height, width = image.shape[:2]
-    scale = longest / max(height, width)
-    if scale >= 1:
-        return image
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def to_url(image_HW3: U8) -> str:
-    """Give RGB as a `data:` URL of a JPEG."""
-    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(image_HW3, QUALITY).tobytes()).decode("ascii")
-
-
-class Chequerboard:
-    """Light squares, as what lies behind something transparent: a `predict.background.Background`."""
-
-    def behind(self, image_HW3: U8, _alpha_HW: U8) -> U8:
-        """See `predict.background.Background`."""
-        height, width = image_HW3.shape[:2]
-        square = max(1, round(max(height, width) / _SQUARES))
-        y_H, x_W = np.arange(height) // square, np.arange(width) // square
-        light_HW = (y_H[:, None] + x_W) % 2 == 0
-        return np.where(light_HW[..., None], np.uint8(255), np.uint8(222)).repeat(3, axis=2)
-
-
-F32 = npt.NDArray[np.float32]
-
-
 class Upload(NamedTuple):
     """A file as the browser sent it.
 
-    Attributes:
-        key: one to each upload.
-        name: of the file.
-        data: its bytes.
+    `key` is another for each upload.
     """
 
     key: str
@@ -98,8 +63,7 @@ class SeenPhoto:
     """A photo that the network has seen.
 
     Attributes:
-        upload: its file.
-        width, height: of the upright photo, pixels.
+        width, height: pixels of the upright photo.
         screen: `(h, w, 3)` uint8, the photo as it is shown.
         probability: `(S, S)` float32, the network's answer.
         box: where in it the photo is.
@@ -124,9 +88,7 @@ class SeenPhoto:
 class Shown(NamedTuple):
     """What the page shows of a result.
 
-    Attributes:
-        after, mask: `data:` URLs.
-        scores: how good the mask seems to be.
+    `after` and `mask` are `data:` URLs, and `scores` say how good the mask seems to be.
     """
 
     after: str
@@ -179,3 +141,30 @@ def _mask(photo: SeenPhoto, image_HW3: U8, finish: Finish) -> Mask:
     return draw_mask(
         photo.probability, photo.box, image_HW3, refined=finish.refined, hard=finish.hard, threshold=finish.threshold
     )
+
+
+def shrink(image: U8, longest: int = LONGEST) -> U8:
+    """Shrink `(H, W)` or `(H, W, 3)` until no side is longer; what is small enough stays as it is."""
+    height, width = image.shape[:2]
+    scale = longest / max(height, width)
+    if scale >= 1:
+        return image
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def to_url(image_HW3: U8) -> str:
+    """Give RGB as a `data:` URL of a JPEG."""
+    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(image_HW3, QUALITY).tobytes()).decode("ascii")
+
+
+class Chequerboard:
+    """Light squares, as what lies behind something transparent: a `predict.background.Background`."""
+
+    def behind(self, image_HW3: U8, _alpha_HW: U8) -> U8:
+        """See `predict.background.Background`."""
+        height, width = image_HW3.shape[:2]
+        square = max(1, round(max(height, width) / _SQUARES))
+        y_H, x_W = np.arange(height) // square, np.arange(width) // square
+        light_HW = (y_H[:, None] + x_W) % 2 == 0
+        return np.where(light_HW[..., None], np.uint8(255), np.uint8(222)).repeat(3, axis=2)

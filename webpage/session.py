@@ -1,7 +1,4 @@
-"""The language of the page. Each browser's session has its own, where a command speaks one at a time.
-
-What a session keeps: its photos, each seen once by the network that is chosen, and its background.
-"""
+"""What a browser's session keeps: its language, its photos, each seen once by the chosen network, its background."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from train.predictor import Predictor
 from webpage.photo import SeenPhoto, Upload, see
 
 KEY = "language"
-"""Of the session's state."""
+"""Where the session's state has it."""
 
 LANGUAGE_NAMES = {ENGLISH: "English", "es": "Español"}
 

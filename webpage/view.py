@@ -20,7 +20,7 @@ _ASSETS = Path(__file__).parent / "assets"
 
 
 def choose_photo(photos: Sequence[SeenPhoto]) -> SeenPhoto:
-    """Let one of several photos be chosen to be looked at; the first, if the chosen one is gone."""
+    """Let one of several photos be chosen; the first one is shown if the chosen one is gone."""
     if len(photos) == 1:
         return photos[0]
     before = st.session_state.get("strip", {}).get("chosen")
@@ -32,12 +32,12 @@ def choose_photo(photos: Sequence[SeenPhoto]) -> SeenPhoto:
 
 
 def show_photo(photo: SeenPhoto, finish: Finish, side: int) -> QualityScores:
-    """Show what becomes of a photo, and give its scores; `side`: of the network's square."""
+    """Show what becomes of a photo, and return its scores; `side` is that of the network's square."""
     shown = show(photo, finish, side)
     views = {"after": _("After"), "mask": _("Mask")}
     with st.container(key="view", horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
-        facts = _("{width} × {height} pixels, {percent:.0f} % person")
-        st.caption(facts.format(width=photo.width, height=photo.height, percent=shown.scores.coverage))
+        values = {"width": photo.width, "height": photo.height, "percent": shown.scores.coverage}
+        st.caption(_("{width} × {height} pixels, {percent:.0f} % person", **values))
         view = st.segmented_control(
             _("View"), views, format_func=views.__getitem__, key="look", default="after", required=True,
             label_visibility="collapsed",
