@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from bench.config import GUIDE_IMAGES
 from bench.report import BenchError, Row
+from cache.messages import listed
 from console.bench import value_text
-from console.language import ENGLISH, _, speaking
+from console.language import ENGLISH, speaking
 from train.plots import BLUE, GRID, INK, ORANGE, new_figure
 
 if TYPE_CHECKING:
@@ -36,14 +37,13 @@ def by_profile(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def check_picture(path: Path) -> None:
-    """Check that `draw_tiers` can write such a file.
-
-    Raises:
-        BenchError: it cannot.
-    """
+    """Raise a `BenchError` if `draw_tiers` cannot write such a file."""
     if path.suffix.lower() not in SUFFIXES:
-        said = _("{path} is no picture that can be drawn; use a name that ends with {suffixes}")
-        raise BenchError(said.format(path=path, suffixes=f" {_('or')} ".join(SUFFIXES)))
+        raise BenchError(
+            "{path} is no picture that can be drawn; use a name that ends with {suffixes}",
+            path=path,
+            suffixes=listed(SUFFIXES, "or"),
+        )
 
 
 def draw_tiers(rows: Sequence[Row], path: Path) -> Path:
@@ -77,7 +77,7 @@ def _drawn(rows: Sequence[Row], kind: str, **options: Any) -> bytes:
 
     groups = by_profile(rows)
     if not groups:
-        raise BenchError(_("this report has no minutes per epoch to draw; measure the suite epoch, too: --suite epoch"))
+        raise BenchError("this report has no minutes per epoch to draw; measure the suite epoch, too: --suite epoch")
     if kind == "svg":
         options["metadata"] = {"Date": None}  # the same rows give the same bytes
     picture = io.BytesIO()

@@ -1,7 +1,4 @@
-"""A benchmark's report as a self-contained HTML page, in English; see `templates/bench.html.j2`.
-
-A benchmark's report as Markdown tables, for pages that people read.
-"""
+"""A benchmark's report in English: Markdown tables, and a self-contained HTML page by `templates/bench.html.j2`."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from pathlib import Path
 
 import jinja2
 
+from bench.hardware import Machine
 from bench.report import BenchReport, Kind, Row
 from console.bench import TITLES, conclusions, grouped, spread_text, value_text
 from console.bench_chart import by_profile, tier_svg
@@ -20,20 +18,17 @@ from console.text import figure, size
 LESS_IS_BETTER = ("s", "min", "MB")
 """Units in which the limit is the lowest possible value, not the highest."""
 
-FIRST = "stages"
-"""The suite whose bars come first: it shows the whole way of a sample."""
-
 KINDS: dict[Kind, str] = {"measured": "measured", "estimated": "est.", "guide": "promised, not measured"}
 
 
 def html_page(report: BenchReport) -> str:
-    """Render a page without scripts, fonts or pictures from elsewhere.
+    """Render a page without scripts, and without fonts or pictures from other sites.
 
-    It has the machine, the conclusions, the figures against their limits, the chart of minutes per epoch, and a table
+    It has the machine, the conclusions, the figures beside their limits, the chart of minutes per epoch, and a table
     for each suite.
     """
     limited = [row for row in report.rows if row.limit is not None]
-    limited.sort(key=lambda row: row.suite != FIRST)
+    limited.sort(key=lambda row: row.suite != "stages")  # the suite that shows the whole way of a sample comes first
     with speaking(ENGLISH):
         return _template().render(
             report=report,
@@ -49,10 +44,7 @@ def html_page(report: BenchReport) -> str:
 
 
 def share_of_limit(row: Row) -> float | None:
-    """How much of the possible speed a row reaches: 1 at the limit, whether more or less is better.
-
-    It is None for a row without a limit.
-    """
+    """The share of the possible speed that a row reaches, 1 at the limit; None without a limit."""
     if row.limit is None or row.unit not in LESS_IS_BETTER:
         return row.ratio
     return row.limit / row.value if row.value else math.inf
@@ -91,7 +83,6 @@ def _template() -> jinja2.Template:
 def _facts(report: BenchReport) -> dict[str, str]:
     """The machine and the setup, each in a line; a line can be empty."""
     machine, config = report.environment, report.config
-    features = f" ({', '.join(machine.features)})" if machine.features else ""
     driver = f"; driver {machine.driver}" if machine.driver else ""
     gpus = "; ".join(f"{gpu.name}, {size(gpu.memory)}, compute capability {gpu.capability}" for gpu in machine.gpus)
     network = config.get("network")
@@ -103,31 +94,34 @@ def _facts(report: BenchReport) -> dict[str, str]:
         config.get("precision", ""),
     )
     return {
-        "Processor": f"{machine.processor}, {machine.cores} cores{features}",
+        "Processor": _processor(machine),
         "Memory": f"{size(machine.memory_total)}, {size(machine.memory_free)} of it free",
         "GPU": f"{gpus}{driver}" if gpus else "none",
         "System": machine.system,
-        "Versions": ", ".join(
-            f"{name} {number}" for name, number in [("Python", machine.python), *machine.versions.items()]
-        ),
+        "Versions": f"Python {machine.python}, {_versions(machine)}",
         "Setup": ", ".join(filter(None, setup)),
     }
 
 
-HEAD = "| what | median | p10 to p90 | limit | of it |\n| --- | ---: | ---: | --- | ---: |"
+def _processor(machine: Machine) -> str:
+    features = f" ({', '.join(machine.features)})" if machine.features else ""
+    return f"{machine.processor}, {machine.cores} cores{features}"
+
+
+def _versions(machine: Machine) -> str:
+    return ", ".join(f"{name} {number}" for name, number in machine.versions.items())
 
 
 def markdown_tables(report: BenchReport) -> str:
-    """One table a suite and setup, each figure beside its limit; the tiers are left out."""
+    """A table for each suite and setup, each figure beside its limit; the tiers are left out."""
     machine = report.environment
     gpus = "".join(f", {gpu.name}" for gpu in machine.gpus)
-    features = f" ({', '.join(machine.features)})" if machine.features else ""
-    versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
-    lines = [f"{machine.processor}, {machine.cores} cores{features}{gpus}; {machine.system}; {versions}."]
+    lines = [f"{_processor(machine)}{gpus}; {machine.system}; {_versions(machine)}."]
+    head = ("| what | median | p10 to p90 | limit | of it |", "| --- | ---: | ---: | --- | ---: |")
     for suite, rows in grouped((row for row in report.rows if row.suite != "tiers"), "suite"):
         lines += ["", f"### {TITLES[suite]}"]
         for setup, group in grouped(rows, "setup"):
-            lines += ["", f"{setup}:", "", HEAD, *(_line(row) for row in group)]
+            lines += ["", f"{setup}:", "", *head, *(_line(row) for row in group)]
             notes = dict.fromkeys(f"*{row.name}*: {row.note}." for row in group if row.note)
             lines += ["", *notes] if notes else []
     return "\n".join(lines) + "\n"

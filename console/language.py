@@ -1,6 +1,7 @@
-"""The language of the words for people: English in the code, others from gettext catalogues in `console/locale`.
+"""The language of texts for people: English in the code, others from gettext catalogues in `console/locale`.
 
-What programs read (JSON, metrics, reports, pages) stays English in every language. Emoji are shown where they can be.
+What programs read (JSON, metrics, reports, HTML pages) is English in every language. Emoji are shown on terminals that
+have them.
 """
 
 from __future__ import annotations
@@ -22,28 +23,25 @@ LANGUAGES = (ENGLISH, "es")
 
 VARIABLE = "MASKCACHE_LANG"
 _FLAG = "--lang"
-_LOCALE_VARIABLES = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")
-"""The first that is set decides, as for every program that uses gettext."""
+_LOCALE_VARIABLES = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")  # the first that is set decides, as in gettext
 
-MARKS_VARIABLE = "MASKCACHE_EMOJI"
+_MARKS_VARIABLE = "MASKCACHE_EMOJI"
 """1 or 0: with or without emoji, whatever standard output is."""
 
 _BARE_TERMINALS = ("dumb", "linux")
-"""TERM of those that have no such glyphs, as the console of Linux without X."""
+"""Values of TERM for terminals without emoji, such as the console of Linux without X."""
 
 _WORDS = {"✅": "[ok]", "❌": "[x]", "⚠": "[!]", "★": "*"}
-"""Marks that mean something; the others only adorn."""
+"""Emoji that mean something, and words for them; the other emoji are decoration."""
 
 _MEANING = re.compile(f"({'|'.join(_WORDS)})\ufe0f?( ?) *")
-_ADORNING = re.compile("[\u23e9-\u23fa\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff]\ufe0f? *")
+_DECORATION = re.compile("[\u23e9-\u23fa\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff]\ufe0f? *")
 
 
 class _Speech(NamedTuple):
-    """The language that is spoken, its catalogue, and whether emoji are shown."""
-
     language: str
     catalogue: gettext.NullTranslations
-    marks: bool
+    marks: bool  # whether emoji are shown
 
 
 _speech = _Speech(ENGLISH, gettext.NullTranslations(), True)
@@ -55,7 +53,7 @@ def _(template: str, /, **values: object) -> str:
 
 
 def ngettext(singular: str, plural: str, number: int, /, **values: object) -> str:
-    """The message for one thing, or for several."""
+    """The message for one thing or for several, in the language in use."""
     text = _shown(_speech.catalogue.ngettext(singular, plural, number))
     return text.format(**values) if values else text
 
@@ -120,10 +118,10 @@ def catalogue(language: str) -> gettext.NullTranslations:
 
 
 def chosen(arguments: Sequence[str], environ: Mapping[str, str]) -> str:
-    """The language that a command line asks for, else the environment: `--lang`, MASKCACHE_LANG, the locale, English.
+    """The language of a command line: that of `--lang`, else of MASKCACHE_LANG, else of the locale, else English.
 
-    The command line is looked through before it is parsed, since what parsing says is to be in that language, too; a
-    language that there is not is left to the parser. What MASKCACHE_LANG says is given as it is.
+    The command line is searched before it is parsed, since errors of parsing are to be in that language, too. An
+    unknown language after `--lang` is left to the parser; the value of MASKCACHE_LANG is returned unchecked.
     """
     words = iter(arguments)
     for word in words:
@@ -144,7 +142,7 @@ def of_locale(environ: Mapping[str, str]) -> str:
 
 def shows_marks(stream: TextIO, environ: Mapping[str, str]) -> bool:
     """Whether emoji can be seen: on a terminal that has them, not in a file or a pipe."""
-    wanted = environ.get(MARKS_VARIABLE)
+    wanted = environ.get(_MARKS_VARIABLE)
     if wanted in ("0", "1"):
         return wanted == "1"
     encoding = (stream.encoding or "").lower().replace("-", "")
@@ -152,6 +150,5 @@ def shows_marks(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 
 def plain(text: str) -> str:
-    """The text with words for the marks that mean something, and without the others."""
-    text = _MEANING.sub(lambda mark: _WORDS[mark[1]] + mark[2], text)
-    return _ADORNING.sub("", text)
+    """The text without emoji; those that mean something become words."""
+    return _DECORATION.sub("", _MEANING.sub(lambda mark: _WORDS[mark[1]] + mark[2], text))

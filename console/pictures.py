@@ -1,4 +1,4 @@
-"""Histograms of a dataset or a cache, as a picture."""
+"""The picture of `analyze`: histograms of a dataset or a cache, and of quality scores."""
 
 from __future__ import annotations
 
@@ -19,16 +19,11 @@ if TYPE_CHECKING:
     from preprocess.check.survey import QualitySurvey
 
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
-MOST_PERSONS = 15
-"""The last bar holds all images with at least this many."""
-
-SMALLEST_SHARE = 0.001
-"""Percent of an image; what is smaller counts into the first bin."""
-
+MOST_PERSONS = 15  # the last bar holds all images with at least this many
+SMALLEST_SHARE = 0.001  # percent of an image; smaller shares count into the first bin
 BINS_PER_DECADE = 8
 SCORE_BINS = 25
-HEADROOM = 1.25
-"""Height of a panel over its highest bar: room for the legend."""
+HEADROOM = 1.25  # height of a panel over its highest bar: space for the legend
 
 
 def draw_histograms(

@@ -1,9 +1,4 @@
-"""A bar that shows how far something is; without a terminal, a line now and then.
-
-Asking once: yes or no, in the language in use.
-
-What packages below log for people to read, printed on standard error in the language in use.
-"""
+"""What is shown while a command runs: a bar or lines of progress, notes that are logged, and a question."""
 
 from __future__ import annotations
 
@@ -22,16 +17,15 @@ from console.text import duration, size, tell
 LINE_EVERY = 10.0
 """Seconds between lines where there is no terminal to redraw."""
 
-_UNITS = (message("images"), message("samples"))
-"""What is counted beside bytes, as a rule."""
+_UNITS = (message("images"), message("samples"))  # Babel finds them here; callers give plain words
 
 
 @contextmanager
 def progress_bar(label: str, unit: str = "images", *, transient: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Show how far something is, with its rate and the time left, on standard error.
+    """Show how much is done, with the rate and the time left, on standard error.
 
-    Yields a function to call with (done, total). Without a terminal it prints a line now and then. A `transient` bar
-    goes away when it is done. With the unit `bytes` it shows them as `1.4 GB`.
+    Yields a function to call with (done, total). Without a terminal it prints a line every ten seconds. A `transient`
+    bar disappears when it is done. The unit `bytes` shows amounts such as `1.4 GB`.
     """
     if not sys.stderr.isatty():
         yield _line_printer(label, unit)

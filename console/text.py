@@ -1,4 +1,4 @@
-"""Numbers, units and lists as people read them, and where they are printed."""
+"""Numbers, units and lists for people, and the streams that they are printed on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMED = 3
 """Locations that a line of `by_reason` names."""
 
 WIDTH = 100
-"""Columns of a table where there is no terminal that says how many it has."""
+"""Columns of a table where standard output is no terminal."""
 
 
 def size(count: int) -> str:
@@ -70,7 +70,7 @@ def rejected(number: int) -> str:
 
 
 def figure(value: float) -> str:
-    """Three digits, or all of those before the point; two below 0.1."""
+    """A number with three significant digits, or all before the point; below 0.1 with three decimals."""
     if value == 0 or value >= 99.95:
         return f"{value:,.0f}"
     if value >= 9.995:
@@ -126,5 +126,4 @@ def standard_output() -> Console:
     """Standard output with styles on a terminal; text is printed as it is, also with brackets and colons."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else WIDTH
-    return Console(width=width, markup=False, highlight=False, emoji=False)
+    return Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False, emoji=False)
