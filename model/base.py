@@ -1,4 +1,4 @@
-"""The base of every network here: it takes uint8 images, normalises them itself and answers with one logit a pixel.
+"""The base of every network here: it takes uint8 images, normalises them itself and gives one logit per pixel.
 
 Tensor suffixes: N images, 3 RGB, 4 RGB and one channel of zeros, 1 the person logit, C features, H and W pixels.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cache.messages import message
+from cache.messages import UserError, listed
 
 # The usual statistics of ImageNet's photos, as fractions of full intensity, in RGB order.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -30,8 +30,7 @@ class Normalise(nn.Module):
     convolution 9 weights per output channel (out of 36) that only ever see zeros.
 
     Args:
-        mean: of each channel, as a fraction of full intensity.
-        std: the same of its standard deviation.
+        mean, std: of each channel, as fractions of full intensity.
         padded: whether to add the fourth channel; pretrained weights have no place for it.
     """
 
@@ -61,8 +60,7 @@ class Normalise(nn.Module):
 class SegmentationNetwork(nn.Module, ABC):
     """A network from uint8 images to person logits of the same height and width.
 
-    Subclasses say their `stride` and compute `features`; normalisation, the 1x1 head and the check of the side are
-    here.
+    Subclasses set `stride` and compute `features`; normalisation, the 1x1 head and the check of the side are here.
 
     Args:
         head_width: channels of the features.
@@ -91,7 +89,7 @@ class SegmentationNetwork(nn.Module, ABC):
     def set_memory_format(self, memory_format: torch.memory_format) -> None:
         """Put the weights into `memory_format`, and from now on each image too; features and gradients follow.
 
-        Either alone is not enough: `Module.to` doesn't reach the images. Call it before building the optimizer.
+        `Module.to` alone is not enough: it doesn't reach the images. Call this before building the optimizer.
         """
         self.to(memory_format=memory_format)  # type: ignore[call-overload]  # torch's stubs leave this argument out
         self.normalise.memory_format = memory_format
@@ -114,13 +112,11 @@ def check_side(network: SegmentationNetwork, side: int, name: str = "side") -> N
     if side > 0 and side % stride == 0:
         return
     below = side // stride * stride
-    remedy = message("{below} or {below2}", below=below, below2=below + stride) if below > 0 else str(stride)
-    raise ValueError(
-        message(
-            "{name}={side} is not a multiple of {stride}; use {remedy}",
-            name=name,
-            side=side,
-            stride=stride,
-            remedy=remedy,
-        )
+    nearest = listed([below, below + stride] if below > 0 else [stride], "or")
+    raise UserError(
+        "{name}={side} is not a multiple of {stride}; use {nearest}",
+        name=name,
+        side=side,
+        stride=stride,
+        nearest=nearest,
     )

@@ -89,13 +89,13 @@ class UpConv(nn.ConvTranspose2d):
 def concat(up_NCHW: Tensor, skip_NCHW: Tensor) -> Tensor:
     """Concatenate along the channels, both tensors being in one memory format.
 
-    `torch.cat` takes mixed formats without a word and answers in NCHW, which slows down every convolution after it.
+    `torch.cat` silently takes mixed formats and gives NCHW, which slows down every convolution after it.
     """
-    # In channels_last neighbouring channels lie side by side. That is also known of a size that `torch.export` leaves
-    # open, for which torch before 2.13 cannot tell whether a tensor is contiguous.
+    # In channels_last neighbouring channels lie side by side. The stride is also known where `torch.export` leaves a
+    # size open, for which torch before 2.13 cannot tell whether a tensor is contiguous.
     channels_last = skip_NCHW.stride(1) == 1
     if up_NCHW.shape[2:] == (2, 2) and channels_last:
-        up_NCHW = up_NCHW.contiguous(memory_format=torch.channels_last)  # of one pixel, torch cannot tell the format
+        up_NCHW = up_NCHW.contiguous(memory_format=torch.channels_last)  # made of one pixel, which has no format
     assert (up_NCHW.stride(1) == 1) == channels_last, (
         f"mixed memory formats: strides {up_NCHW.stride()} and {skip_NCHW.stride()}"
     )
@@ -125,5 +125,5 @@ def initialise(network: SegmentationNetwork) -> None:
 
 
 def round_up_to_8(width: int) -> int:
-    """Give the smallest multiple of 8, what tensor cores want of a channel count, that is at least `width`."""
+    """Give the smallest multiple of 8 that is at least `width`: tensor cores want such channel counts."""
     return -(-width // 8) * 8

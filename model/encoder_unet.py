@@ -1,8 +1,6 @@
-"""A U-Net on an encoder of timm's, for weights that were trained on ImageNet.
+"""A U-Net on an encoder of timm's, and weights for it that were trained on ImageNet, from timm's hub or from a file.
 
 Tensor suffixes: N images, 3 normalised RGB, C channels, H and W pixels of a level.
-
-Pretrained weights for the encoder of an `EncoderUNet`, from timm's hub or from a file.
 """
 
 from __future__ import annotations
@@ -22,6 +20,9 @@ from model.blocks import ConvBNReLU, DoubleConv, UpConv, UpNearest, concat, init
 
 PREFIX = "timm:"
 
+AUTO, NONE = "auto", "none"
+"""Values of `encoder_weights`: download them, or go on without; start from scratch. Anything else is a file."""
+
 
 class EncoderError(UserError):
     """An encoder cannot be had or used; the message names it, and the remedy."""
@@ -32,11 +33,11 @@ class EncoderUNet(SegmentationNetwork):
 
     The decoder goes up through all sizes; at each the encoder's features join, where it has some of that size. As in
     `ResUNet`, a thin convolution at full size joins last, so that edges are placed by the image's own pixels. The
-    image is normalised as the encoder's weights want it. The encoder starts as timm starts it, without pretrained
-    weights: see `model.encoder_unet`.
+    image is normalised as the encoder's weights want it. The encoder starts as timm starts it; `start_encoder` gives
+    it pretrained weights.
 
     Args:
-        encoder: `timm:` and a name of timm's, as `timm:resnet34`.
+        encoder: `timm:` and a name of timm's, such as `timm:resnet34`.
         width: channels of the decoder at half and at a quarter of the size; twice as many at an eighth, and so on.
         dropout: probability that a whole channel of the deepest features is zeroed in training, 0 to below 1.
 
@@ -71,7 +72,13 @@ class EncoderUNet(SegmentationNetwork):
 
     def features(self, image_N3HW: Tensor) -> Tensor:
         """Give `(N, head_width, H, W)`."""
-        levels = dict(zip(self._reductions, self._encode(image_N3HW), strict=True))
+        # Some encoders have a level of the full size, too; and some give another memory format than the image's.
+        encoded = self.encoder(image_N3HW)[-len(self._reductions) :]
+        layout = self.normalise.memory_format
+        levels: dict[int, Tensor] = {
+            reduction: level_NCHW.contiguous(memory_format=layout)
+            for reduction, level_NCHW in zip(self._reductions, encoded, strict=True)
+        }
         x_NCHW: Tensor = self.dropout(levels[self.stride])
         levels[1] = self.detail(image_N3HW)
         reduction = self.stride
@@ -80,12 +87,6 @@ class EncoderUNet(SegmentationNetwork):
             x_NCHW = up(x_NCHW)
             x_NCHW = block(concat(x_NCHW, levels[reduction]) if reduction in levels else x_NCHW)
         return x_NCHW
-
-    def _encode(self, image_N3HW: Tensor) -> list[Tensor]:
-        # Some encoders answer in another memory format than they were asked in.
-        layout = self.normalise.memory_format
-        levels = [level_NCHW.contiguous(memory_format=layout) for level_NCHW in self.encoder(image_N3HW)]
-        return levels[-len(self._reductions) :]
 
 
 def create_encoder(encoder: str) -> Any:  # a Module with attributes of timm's own
@@ -113,16 +114,13 @@ def create_encoder(encoder: str) -> Any:  # a Module with attributes of timm's o
         ) from None
     name = encoder.removeprefix(PREFIX)
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        near = [PREFIX + known for known in difflib.get_close_matches(name, timm.list_models(), n=3)]
+        remedy = message("is it {near}?", near=listed(near, "or")) if near else message("try timm:resnet34")
         raise EncoderError(
-            "encoder={encoder!r} is not known to timm {version}; {value}",
+            "encoder={encoder!r} is not known to timm {version}; {remedy}",
             encoder=encoder,
             version=timm.__version__,
-            value=(
-                message("is it {near}?", near=listed((PREFIX + known for known in near), "or"))
-                if near
-                else message("try timm:resnet34")
-            ),
+            remedy=remedy,
         )
     try:
         return timm.create_model(name, pretrained=False, features_only=True)
@@ -146,22 +144,18 @@ def _pyramid(encoder: str, body: Any) -> dict[int, int]:
                 levels = body(torch.zeros(1, 3, height, width))[-len(channels) :]
             found = [tuple(level_NCHW.shape[1:]) for level_NCHW in levels]
             steady = found == [(count, height // by, width // by) for by, count in channels.items()]
-        except Exception:  # of an encoder that takes only images of one size
+        except Exception:  # an encoder that takes only images of one size raises any kind
             steady = False
         body.train()
     if not steady:
         raise EncoderError(
             "encoder={encoder!r} does not halve images of any size step by step (its features are at "
-            "1/{reduction}); use a convolutional one, as timm:resnet34, timm:convnext_tiny or "
+            "1/{reductions}); use a convolutional one, as timm:resnet34, timm:convnext_tiny or "
             "timm:tf_efficientnet_lite0",
             encoder=encoder,
-            reduction=", 1/".join(map(str, body.feature_info.reduction())),
+            reductions=", 1/".join(map(str, body.feature_info.reduction())),
         )
     return channels
-
-
-AUTO, NONE = "auto", "none"
-"""Download them, or go on without; start from scratch. Anything else is a file."""
 
 
 def start_encoder(network: EncoderUNet, weights: str) -> str:
@@ -169,7 +163,7 @@ def start_encoder(network: EncoderUNet, weights: str) -> str:
 
     Args:
         network: a new one.
-        weights: `auto`, `none` or a file with a `state_dict` by timm's names, .safetensors or as torch saves it.
+        weights: `auto`, `none` or a file with a `state_dict` by timm's names, in .safetensors or torch's format.
 
     Raises:
         EncoderError: the file cannot be read, or is not of this encoder.
@@ -195,7 +189,7 @@ def start_encoder(network: EncoderUNet, weights: str) -> str:
 
 
 def _download(encoder: str) -> tuple[Mapping[str, Tensor], str]:
-    """Pretrained weights, which timm keeps below ~/.cache for the next time, and their name."""
+    """Pretrained weights, which timm caches below ~/.cache, and their name."""
     import timm
 
     with torch.random.fork_rng():  # whoever trains draws the same numbers, with weights or without
@@ -224,7 +218,7 @@ def _read(path: Path, encoder: str) -> Mapping[str, Tensor]:
 
 
 def _take(network: EncoderUNet, state: Mapping[str, Tensor], source: str) -> None:
-    """Fill every tensor of the encoder, or raise; what the file has beyond (a classifier) is left alone."""
+    """Fill every tensor of the encoder, or raise; other tensors of the file (a classifier) are left out."""
     encoder, mine = network.encoder_name, network.encoder.state_dict()
     # Where timm takes a network apart to get at its features, `stages.0` becomes `stages_0`.
     given = {name.replace(".", "_"): value for name, value in state.items() if isinstance(value, Tensor)}
@@ -237,13 +231,12 @@ def _take(network: EncoderUNet, state: Mapping[str, Tensor], source: str) -> Non
     )
     if missing:
         raise EncoderError(
-            "{source} lacks {missing_count} of the {needed_count} tensors of encoder {encoder}, first "
-            "{missing!r}; {remedy}",
+            "{source} lacks {count} of the {total} tensors of encoder {encoder}, first {name!r}; {remedy}",
             source=source,
-            missing_count=len(missing),
-            needed_count=len(needed),
+            count=len(missing),
+            total=len(needed),
             encoder=encoder,
-            missing=missing[0],
+            name=missing[0],
             remedy=remedy,
         )
     for name in needed:

@@ -1,4 +1,4 @@
-"""What training minimises: weighted sums of terms, each 0 for a perfect prediction.
+"""The losses of training: weighted sums of terms, each 0 for a perfect prediction.
 
 Tensor suffixes: N images, 1 the person logit or plane, H and W pixels.
 """

@@ -1,14 +1,11 @@
-"""How good a segmentation is, pooled over pixels.
+"""How good a segmentation is, pooled over all pixels; and how well its outline is placed: the boundary F-score.
 
-Tensor suffixes: N images, 1 the person logit or plane, H and W pixels, 4 the counts (tp, fp, fn, tn).
+The boundary F-score is after Csurka et al. 2013, "What is a good evaluation measure for semantic segmentation?", in the
+form of Perazzi et al. 2016 (DAVIS): the outlines' pixels are matched by distance alone, any number of them to one.
+Unlike DAVIS, which averages over frames, the pixels are pooled over all images, as those of the other scores are.
 
-How well the outline of a segmentation is placed: the boundary F-score.
-
-After Csurka et al. 2013, "What is a good evaluation measure for semantic segmentation?", in the form of Perazzi et al.
-2016 (DAVIS): the outlines' pixels are matched by distance alone, any number of them to one. Unlike DAVIS, which
-averages over frames, the pixels are pooled over all images, as those of `model.metrics` are.
-
-Tensor suffixes: N images, 1 plane, H and W pixels, R and S those with a margin around the image, 4 the counts.
+Tensor suffixes: N images, 1 the person logit or plane, H and W pixels, R and S those with a margin around the image, 4
+the counts.
 """
 
 from __future__ import annotations
@@ -19,6 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+# Share of the image's diagonal within which boundaries match, as in DAVIS's evaluation.
+TOLERANCE = 0.008
+
+# The bits of a pixel, so that one operation serves several planes.
+PREDICTED, PERSON, VALID, INSIDE = 1, 2, 4, 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +68,6 @@ def count_pixels(logits_N1HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor) 
     fp = predicted_N1HW.sum() - tp
     fn = person_valid_N1HW.sum() - tp
     return torch.stack((tp, fp, fn, valid_N1HW.sum() - tp - fp - fn))
-
-
-# Of the image's diagonal, as in DAVIS's evaluation.
-TOLERANCE = 0.008
-
-# The bits of a pixel: what is to be done with several planes is done once.
-PREDICTED, PERSON, VALID, INSIDE = 1, 2, 4, 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,8 +147,8 @@ def _dilate(edges_N1RS: Tensor, radius: int) -> Tensor:
     """Set each bit (uint8) within `radius` of a pixel that has it, and drop the margin, which is as wide.
 
     The disk is a stack of rows, the longest in the middle. So runs of pixels grow from one to the disk's diameter, and
-    at each length are laid above and below: some 4 operations on whole images for each pixel of the radius. At side
-    384 that takes a fortieth of the time of a convolution with the disk.
+    at each length are shifted up and down: some 4 operations on whole images for each pixel of the radius. At side 384
+    this takes a fortieth of the time of a convolution with the disk.
     """
     height, width = edges_N1RS.shape[2] - 2 * radius, edges_N1RS.shape[3] - 2 * radius
     run = edges_N1RS.narrow(3, radius, width)

@@ -1,4 +1,4 @@
-"""Which networks there are, and how one is asked for."""
+"""The networks by name, and the configuration by which one is built."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from cache.choices import NetworkName
-from cache.messages import message
+from cache.messages import UserError, listed, message
 from model.base import SegmentationNetwork
 from model.encoder_unet import PREFIX, EncoderUNet
 from model.unets import AttentionUNet, ResUNet, UNet
@@ -40,54 +40,41 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         if self.name not in NETWORKS:
-            raise ValueError(
-                message(
-                    "network name={name!r} is unknown; use one of: {networks}",
-                    name=self.name,
-                    networks=", ".join(sorted(NETWORKS)),
-                )
+            raise UserError(
+                "network name={name!r} is unknown; use one of: {networks}",
+                name=self.name,
+                networks=", ".join(sorted(NETWORKS)),
             )
         if self.width <= 0 or self.width % 8:
-            below = max(8, self.width // 8 * 8)
-            remedy = (
-                message("{below} or {below2}", below=below, below2=below + 8)
-                if self.width > 8
-                else message("8 or more")
-            )
-            raise ValueError(
-                message("width={width} is not a positive multiple of 8; use {remedy}", width=self.width, remedy=remedy)
+            below = self.width // 8 * 8
+            remedy = listed([below, below + 8], "or") if self.width > 8 else message("8 or more")
+            raise UserError(
+                "width={width} is not a positive multiple of 8; use {remedy}", width=self.width, remedy=remedy
             )
         if not 0 <= self.dropout < 1:
-            raise ValueError(
-                message("dropout={dropout} is not in [0, 1); use 0 to turn it off, or 0.1 to 0.5", dropout=self.dropout)
+            raise UserError(
+                "dropout={dropout} is not in [0, 1); use 0 to turn it off, or 0.1 to 0.5", dropout=self.dropout
             )
         if self.encoder is None:
             return
         if not self.encoder.startswith(PREFIX) or self.encoder == PREFIX:
-            raise ValueError(
-                message(
-                    "encoder={encoder!r} does not begin with {prefix}; use one as {prefix}resnet34",
-                    encoder=self.encoder,
-                    prefix=PREFIX,
-                )
+            raise UserError(
+                "encoder={encoder!r} does not begin with {prefix}; use one as {prefix}resnet34",
+                encoder=self.encoder,
+                prefix=PREFIX,
             )
         if self.name != "unet":
-            raise ValueError(
-                message(
-                    "encoder={encoder!r} is for network unet, not {name}; add --network unet",
-                    encoder=self.encoder,
-                    name=self.name,
-                )
+            raise UserError(
+                "encoder={encoder!r} is for network unet, not {name}; add --network unet",
+                encoder=self.encoder,
+                name=self.name,
             )
 
     def __str__(self) -> str:
         """Name, width and encoder: `unet 32`, or `unet 32 on timm:resnet34`."""
-        return message(
-            "{name} {width}{value}",
-            name=self.name,
-            width=self.width,
-            value=(message(" on {encoder}", encoder=self.encoder) if self.encoder else ""),
-        )
+        if self.encoder:
+            return message("{name} {width} on {encoder}", name=self.name, width=self.width, encoder=self.encoder)
+        return f"{self.name} {self.width}"
 
 
 def build_network(
@@ -95,17 +82,17 @@ def build_network(
 ) -> SegmentationNetwork:
     """Make the network on the default device, fp32, its weights and features in `memory_format`.
 
-    `torch.channels_last` suits tensor cores and CPUs; `torch.contiguous_format` (NCHW) suits GPUs before Volta. Either
-    takes the same images and the same `state_dict`. Build the optimizer after this, not before. An encoder of timm's
-    has no pretrained weights yet.
+    `torch.channels_last` suits tensor cores and CPUs; `torch.contiguous_format` (NCHW) suits GPUs before Volta. Both
+    take the same images and the same `state_dict`. Build the optimizer after this, not before. A timm encoder has no
+    pretrained weights yet.
 
     Raises:
         EncoderError: see `model.encoder_unet.EncoderUNet`.
     """
-    network: SegmentationNetwork
-    if config.encoder:
-        network = EncoderUNet(config.encoder, width=config.width, dropout=config.dropout)
-    else:
-        network = NETWORKS[config.name](config.width, config.dropout)
+    network = (
+        EncoderUNet(config.encoder, config.width, config.dropout)
+        if config.encoder
+        else NETWORKS[config.name](config.width, config.dropout)
+    )
     network.set_memory_format(memory_format)
     return network

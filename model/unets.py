@@ -1,16 +1,10 @@
-"""The classic U-Net.
+"""The networks of this project: the classic U-Net, the U-Net with attention gates and the strided residual U-Net.
+
+Parameters and GFLOP in the docstrings are those of a forward pass at side 256, where a multiplication with its addition
+counts two. They include the input's fourth channel, which is always zero.
 
 Tensor suffixes: N images, 4 normalised RGB and zeros, C channels, H and W pixels of a level, h and w those of the level
-below.
-
-The U-Net with attention gates.
-
-Tensor suffixes: N images, C channels, H and W pixels of a level, h and w those of the level below (half as many),
-1 the share that passes.
-
-The strided residual U-Net.
-
-Tensor suffixes: N images, 4 normalised RGB and zeros, C channels, H and W pixels of this level.
+below (half as many), 1 the share that a gate passes.
 """
 
 from __future__ import annotations
@@ -24,14 +18,20 @@ from model.blocks import ConvBNReLU, DoubleConv, ResidualBlock, UpConv, UpNeares
 
 LEVELS = 5
 
+# The logit of what a new gate lets through: nearly all (0.88), so that training starts from a U-Net, but not so near
+# that the sigmoid has no slope left.
+OPEN = 2.0
+
+# Residual blocks at 1/4, 1/8, 1/16 and 1/32 of the size, and their channels as multiples of the width.
+BLOCKS = (2, 3, 4, 2)
+MULTIPLES = (1, 2, 4, 8)
+
 
 class UNet(SegmentationNetwork):
     """Ronneberger et al. 2015, with padding (so that the output has the input's size) and BatchNorm.
 
     Five levels of `width`, 2, 4, 8 and 16 times `width` channels, two 3x3 convolutions on each, max pooling down and
-    transposed 2x2 convolutions up. Parameters and GFLOP of a forward pass at side 256 (a multiplication with its
-    addition counts two): width 64: 31.0 M and 96; width 32: 7.8 M and 24. Both count the input's fourth channel,
-    which is always zero: 9 x `width` weights.
+    transposed 2x2 convolutions up. Width 64: 31.0 M parameters, 96 GFLOP; width 32: 7.8 M, 24.
 
     Args:
         width: channels of the first level, a multiple of 8.
@@ -68,26 +68,18 @@ class UNet(SegmentationNetwork):
     def skip(self, step: int, skip_NCHW: Tensor, below_NChw: Tensor) -> Tensor:
         """Give what joins the decoder at its `step` (0 is the deepest): here the encoder's features as they are.
 
-        Args:
-            step: counts the decoder's levels from the deepest.
-            skip_NCHW: the encoder's features of this level.
-            below_NChw: what the decoder made of the level below, half as high and wide, with twice the channels.
+        `below_NChw` is the decoder's output of the level below, half as high and wide, with twice the channels.
         """
         return skip_NCHW
-
-
-# The logit of what a new gate lets through: nearly all (0.88), so that training starts from a U-Net, but not so near
-# that the sigmoid has no slope left.
-OPEN = 2.0
 
 
 class AttentionGate(nn.Module):
     """Scales a skip connection's features, each pixel by a share from 0 to 1 (Oktay et al. 2018).
 
-    The share is additive attention: what the level below has understood (the gating signal) and the features
-    themselves meet on the grid of the level below, are added, and a 1x1 convolution makes one number of them. As in
-    the paper, a gate starts open. Unlike there, BatchNorm follows the sum, and the shares are repeated 2x2, not
-    interpolated: that costs one pass over the features, and its gradient needs no atomic additions.
+    The share is additive attention: the level below (the gating signal) and the features themselves are projected to
+    the grid of the level below and added, and a 1x1 convolution makes one number of them. As in the paper, a gate
+    starts open. Unlike there, BatchNorm follows the sum, and the shares are repeated 2x2, not interpolated: that costs
+    one pass over the features, and its gradient needs no atomic additions.
 
     Args:
         width: channels of the skip connection; those of the gating signal are twice as many. The sum has half.
@@ -117,13 +109,8 @@ class AttentionUNet(UNet):
     """Oktay et al. 2018, "Attention U-Net: learning where to look for the pancreas", on this project's `UNet`.
 
     Every skip connection has an `AttentionGate` but that of the full size: as the paper says, its features are too
-    simple to tell a person from the ground. Parameters and GFLOP of a forward pass at side 256 (a multiplication with
-    its addition counts two): width 64: 32.1 M and 97.6; width 32: 8.0 M and 24.5: those of `UNet` plus 3.3 % and
-    1.3 %. Both count the input's fourth channel, which is always zero: 9 x `width` weights.
-
-    Args:
-        width: channels of the first level, a multiple of 8.
-        dropout: probability that a whole channel of the deepest features is zeroed in training, 0 to below 1.
+    simple to distinguish a person from the ground. Width 64: 32.1 M parameters, 97.6 GFLOP; width 32: 8.0 M, 24.5.
+    That is 3.3 % and 1.3 % more than `UNet`, whose arguments it takes.
     """
 
     def __init__(self, width: int, dropout: float = 0.0) -> None:
@@ -138,26 +125,19 @@ class AttentionUNet(UNet):
         return gated_NCHW
 
 
-# Residual blocks at 1/4, 1/8, 1/16 and 1/32 of the size, and their channels as multiples of the width.
-BLOCKS = (2, 3, 4, 2)
-MULTIPLES = (1, 2, 4, 8)
-
-
 class ResUNet(SegmentationNetwork):
     """A U-Net that spends its arithmetic where pixels are few.
 
     One thin convolution at full size, a stem at half size, a residual encoder down to 1/32 of the size; the decoder
-    goes up through all these sizes, at each one joined by the encoder's features. The thin full-size features come
-    back last, beside those of a transposed convolution, so that a 3x3 convolution places the edges of a cut-out by
-    the image's own pixels.
+    goes up through all these sizes, and at each one the encoder's features join. The thin full-size features join last,
+    beside those of a transposed convolution, so that a 3x3 convolution places edges by the image's own pixels.
 
-    Parameters and GFLOP of a forward pass at side 256 (a multiplication with its addition counts two): width 64:
-    16.4 M and 12.6; width 32: 4.1 M and 3.2; width 16: 1.0 M and 1.0. All count the input's fourth channel, which is
-    always zero: 9 weights for each thin channel (`width / 4` of them, 8 at least).
+    Width 64: 16.4 M parameters, 12.6 GFLOP; width 32: 4.1 M, 3.2; width 16: 1.0 M, 1.0.
 
     Args:
         width: channels at half and at a quarter of the size, a multiple of 8; the deepest level has 8 times as many.
-        dropout: probability that a whole channel of the deepest features is zeroed in training, 0 to below 1.
+            The thin features have a quarter, 8 at least.
+        dropout: as of `UNet`.
     """
 
     stride = 2 ** (1 + len(BLOCKS))
@@ -169,19 +149,17 @@ class ResUNet(SegmentationNetwork):
         self.stem = ConvBNReLU(thin, width, stride=2)
         widths = [width * multiple for multiple in MULTIPLES]
         self.encoder = nn.ModuleList(
-            nn.Sequential(ResidualBlock(before, after, stride=2), *(ResidualBlock(after, after) for _ in range(more)))
-            for before, after, more in zip(
-                [width, *widths[:-1]], widths, [blocks - 1 for blocks in BLOCKS], strict=True
+            nn.Sequential(
+                ResidualBlock(before, after, stride=2), *(ResidualBlock(after, after) for _ in range(blocks - 1))
             )
+            for before, after, blocks in zip([width, *widths[:-1]], widths, BLOCKS, strict=True)
         )
         self.dropout = nn.Dropout2d(dropout) if dropout else nn.Identity()
-        # From 1/32 up to 1/4 two convolutions a level; at half and full size, where a convolution is dear, one.
-        up: list[nn.Module] = []
-        decoder: list[nn.Module] = []
-        for below, level in zip(reversed(widths[1:]), reversed(widths[:-1]), strict=True):
-            up.append(UpNearest(below, level))
-            decoder.append(DoubleConv(2 * level, level))
+        # From 1/32 up to 1/4 two convolutions per level; at half and full size, where a convolution costs most, one.
+        levels = list(reversed(widths[:-1]))
+        up = [UpNearest(below, level) for below, level in zip(reversed(widths[1:]), levels, strict=True)]
         self.up = nn.ModuleList([*up, UpNearest(width, width), UpConv(width, thin)])
+        decoder = [DoubleConv(2 * level, level) for level in levels]
         self.decoder = nn.ModuleList([*decoder, ConvBNReLU(2 * width, width), ConvBNReLU(2 * thin, thin)])
         initialise(self)
 

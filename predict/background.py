@@ -6,6 +6,7 @@ Suffixes: H and W pixels, 3 RGB, 1 one channel.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -31,10 +32,10 @@ STRIP = 256
 
 
 class Background(Protocol):
-    """What can lie behind persons."""
+    """What can be behind persons."""
 
     def behind(self, image_HW3: U8, alpha_HW: U8) -> U8:
-        """The `(H, W, 3)` pixels that lie behind a photo's persons, whose mask is `alpha_HW`."""
+        """The `(H, W, 3)` pixels behind a photo's persons, whose mask is `alpha_HW`."""
 
 
 class Colour(NamedTuple):
@@ -48,9 +49,9 @@ class Colour(NamedTuple):
 
 
 class Blur(NamedTuple):
-    """The photo's own background through a Gaussian, whose sigma is `percent` of the diagonal.
+    """The photo's own background, blurred by a Gaussian whose sigma is `percent` of the diagonal.
 
-    Each pixel is weighted by how much of it is background: persons leave no halo of their colours around them.
+    Each pixel is weighted by how much of it is background, so that persons leave no halo of their colours.
     """
 
     percent: float
@@ -59,11 +60,11 @@ class Blur(NamedTuple):
         """See `Background`."""
         height, width = alpha_HW.shape
         sigma = self.percent / 100 * math.hypot(height, width)
-        # At a size at which sigma is 4 pixels nothing of it is lost, and it takes no longer the larger it is.
+        # Blurred at the size at which sigma is 4 pixels: nothing is lost, and large photos take no longer.
         shrink = max(1.0, sigma / 4)
         small = max(1, round(width / shrink)), max(1, round(height / shrink))
         weight_HW = 255 - cv2.resize(alpha_HW, small, interpolation=cv2.INTER_AREA).astype(np.float32)
-        weight_HW1 = np.maximum(weight_HW, 0.5)[..., None]  # where there is only person, something has to be there
+        weight_HW1 = np.maximum(weight_HW, 0.5)[..., None]  # no division by zero where there is only person
         colour_HW3 = cv2.resize(image_HW3, small, interpolation=cv2.INTER_AREA).astype(np.float32)
         both_HW4 = np.concatenate((colour_HW3 * weight_HW1, weight_HW1), axis=2)
         both_HW4 = cv2.GaussianBlur(both_HW4, (0, 0), sigma / shrink, borderType=cv2.BORDER_REPLICATE)
@@ -72,7 +73,7 @@ class Blur(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A picture, scaled until it covers the photo; what stands over is cut off on both sides alike."""
+    """A picture, `(h, w, 3)` uint8 RGB, scaled until it covers the photo and cropped at its centre."""
 
     pixels: U8
 
@@ -94,25 +95,22 @@ def parse_background(text: str) -> Background:
     Raises:
         PredictError: it is none of these, or the picture cannot be read.
     """
-    kind, _, rest = text.partition(":")
+    kind, _, number = text.partition(":")
     if kind == "blur":
         try:
-            percent = float(rest) if rest else BLUR
+            percent = float(number) if number else BLUR
         except ValueError:
             percent = math.nan
         if not 0 < percent <= MOST_BLUR:
             raise PredictError(
-                "background={text} wants a percentage of the diagonal, up to {most_blur:g}; use blur or blur:{blur:g}",
+                "background={text} wants a percentage of the diagonal, up to {limit:g}; use blur or blur:{usual:g}",
                 text=text,
-                most_blur=MOST_BLUR,
-                blur=BLUR,
+                limit=MOST_BLUR,
+                usual=BLUR,
             )
         return Blur(percent)
-    try:
+    with suppress(ValueError):
         red, green, blue = ImageColor.getrgb(text)[:3]
-    except ValueError:
-        pass
-    else:
         return Colour((red, green, blue))
     if not Path(text).is_file():
         raise PredictError(
@@ -130,10 +128,10 @@ def parse_background(text: str) -> Background:
 
 
 def remove_background(image_HW3: U8, alpha_HW: U8, background: Background | None) -> U8:
-    """A photo's persons before another background, `(H, W, 3)`; or before none, `(H, W, 4)` RGBA."""
+    """A photo's persons before another background, `(H, W, 3)` RGB; or without one, `(H, W, 4)` RGBA."""
     if background:
         return compose(image_HW3, alpha_HW, background.behind(image_HW3, alpha_HW))
-    # Where nothing is seen nothing is kept: the background is gone, not hidden, and the file is smaller.
+    # Transparent pixels become black: the background is gone, not hidden, and the file is smaller.
     shown_HW3 = cv2.bitwise_and(image_HW3, image_HW3, mask=alpha_HW)
     cutout_HW4 = np.asarray(cv2.cvtColor(shown_HW3, cv2.COLOR_RGB2RGBA), np.uint8)
     cutout_HW4[..., 3] = alpha_HW
@@ -141,7 +139,7 @@ def remove_background(image_HW3: U8, alpha_HW: U8, background: Background | None
 
 
 def compose(image_HW3: U8, alpha_HW: U8, background_HW3: U8) -> U8:
-    """Lay a photo over a background: to the nearest, as straight alpha has it."""
+    """Lay a photo over a background by straight alpha, rounded to the nearest."""
     composed_HW3 = np.empty_like(image_HW3)
     for top in range(0, len(image_HW3), STRIP):
         rows = slice(top, top + STRIP)

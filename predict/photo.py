@@ -1,7 +1,4 @@
-"""Photos of any usual kind, as the network and its user want them: upright, RGB, 8 bits.
-
-Pixels -> the bytes of a PNG or JPEG.
-"""
+"""Photos of any usual kind to pixels, upright, RGB, 8 bits; and pixels to the bytes of a PNG or JPEG."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from cache.choices import PredictFormat
-from cache.messages import system_reason
+from cache.messages import listed, system_reason
 from preprocess.errors import ImageError
 from preprocess.image import first_line
 
@@ -26,7 +23,7 @@ U8 = npt.NDArray[np.uint8]
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif"})
 """Suffixes of the files in a folder that count as photos."""
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # no other of Pillow's decoders is let near foreign bytes
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # foreign bytes reach no other of Pillow's decoders
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -38,14 +35,28 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+JPEG_QUALITY = 95
+
+COMMENT = "comment"
+"""Pillow's name of a JPEG's comment; that of the text in a PNG is the same here."""
+
+_PNG_HEAD = 33
+"""Bytes of a PNG's signature and first chunk, behind which others may stand."""
+
+_PNG_OPTIONS = [
+    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
+    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
+]
+"""Encoding takes longest next to the network, so all rows have one filter, and zlib looks for run lengths only.
+
+With 40 cutouts of 0.28 Mpx this takes half the time of Pillow at the same level, and a seventh of its usual level 6;
+the files are larger by 6 and 12 %. docs/predict.md has the figures.
+"""
+
 
 class Photo(NamedTuple):
-    """A photo's pixels.
-
-    Attributes:
-        pixels: `(H, W, 3)` uint8 RGB, upright.
-        profile: the ICC profile that says what these numbers look like, where the file has one.
-    """
+    """A photo's pixels, `(H, W, 3)` uint8 RGB, upright, and its ICC profile if the file has one."""
 
     pixels: U8
     profile: bytes | None
@@ -62,11 +73,11 @@ def count_pixels(path: Path) -> int:
             image = _open(file)
             return image.width * image.height
     except OSError as error:
-        raise ImageError("the image file cannot be read: {strerror}", strerror=system_reason(error)) from None
+        raise ImageError("the image file cannot be read: {reason}", reason=system_reason(error)) from None
 
 
 def decode_photo(data: bytes) -> Photo:
-    """Decode the bytes of an image file; of several pictures in one the first.
+    """Decode the bytes of an image file; the first of several pictures in it.
 
     It is turned as its EXIF says. Grey, palette and CMYK become RGB, 16 bits become 8 (the upper ones); what is
     transparent lies on white.
@@ -82,7 +93,7 @@ def decode_photo(data: bytes) -> Photo:
     except ImageError:
         raise
     except Exception as error:  # whatever a decoder makes of damaged bytes: Pillow promises no kind of error
-        raise ImageError("the image is damaged: {first_line}", first_line=first_line(error)) from None
+        raise ImageError("the image is damaged: {reason}", reason=first_line(error)) from None
 
 
 def _open(file: BinaryIO) -> Image.Image:
@@ -90,6 +101,7 @@ def _open(file: BinaryIO) -> Image.Image:
     if not file.read(1):
         raise ImageError("the image file is empty")
     file.seek(0)
+    limit = Image.MAX_IMAGE_PIXELS
     try:
         image = Image.open(file, formats=_formats())
     except UnidentifiedImageError:
@@ -99,22 +111,17 @@ def _open(file: BinaryIO) -> Image.Image:
             raise ImageError(
                 "it is a HEIC photo, which wants the package pillow-heif; pip install -e '.[heic]'"
             ) from None
-        raise ImageError(
-            "it is not a {formats} or {formats2} image", formats=", ".join(_formats()[:-1]), formats2=_formats()[-1]
-        ) from None
+        raise ImageError("it is not a {formats} image", formats=listed(_formats(), "or")) from None
     except Image.DecompressionBombError:
-        raise ImageError(
-            "it has more than twice Pillow's limit of {max_image_pixels:,} pixels",
-            max_image_pixels=Image.MAX_IMAGE_PIXELS,
-        ) from None
+        raise ImageError("it has more than twice Pillow's limit of {limit:,} pixels", limit=limit) from None
     except Exception as error:
-        raise ImageError("the image is damaged: {first_line}", first_line=first_line(error)) from None
-    if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        raise ImageError("the image is damaged: {reason}", reason=first_line(error)) from None
+    if limit and image.width * image.height > limit:
         raise ImageError(
-            "it has {width} x {height} pixels, more than Pillow's limit of {max_image_pixels:,}; shrink it first",
+            "it has {width} x {height} pixels, more than Pillow's limit of {limit:,}; shrink it first",
             width=image.width,
             height=image.height,
-            max_image_pixels=Image.MAX_IMAGE_PIXELS,
+            limit=limit,
         )
     return image
 
@@ -151,31 +158,11 @@ def _formats() -> tuple[str, ...]:
     return (*_FORMATS, "HEIF")
 
 
-JPEG_QUALITY = 95
-
-COMMENT = "comment"
-"""Pillow's name of a JPEG's comment; that of the text in a PNG is the same here."""
-
-_PNG_HEAD = 33
-"""Bytes of a PNG's signature and first chunk, behind which others may stand."""
-
-_PNG_OPTIONS = (
-    (cv2.IMWRITE_PNG_COMPRESSION, 1),
-    (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
-    (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
-)
-"""Encoding takes longest next to the network, so all rows have one filter, and zlib looks for run lengths only.
-
-Of 40 cutouts of 0.28 Mpx that takes half the time of Pillow at the same level, and a seventh of its usual level 6, for
-files that are larger by 6 and 12 %; docs/predict.md has the figures.
-"""
-
-
 def encode(pixels: U8, file_format: PredictFormat, profile: bytes | None, comment: str = "") -> bytes:
     """Encode `(H, W)` grey, `(H, W, 3)` RGB or `(H, W, 4)` RGBA, with its ICC profile if it has one.
 
     `comment` is ASCII text for the file's metadata, which `read_comment` gives back; nothing is written if it is empty.
-    A JPEG has quality 95 and full chroma: at the edge of a person half of it would be smeared into the background.
+    A JPEG has quality 95 and full chroma: with half of it, a person's colours would be smeared into the background.
     """
     if file_format == "png":
         return _encode_png(pixels, profile, comment)
@@ -200,7 +187,7 @@ def _encode_png(pixels: U8, profile: bytes | None, comment: str) -> bytes:
     if pixels.ndim == 3:
         order = cv2.COLOR_RGBA2BGRA if pixels.shape[2] == 4 else cv2.COLOR_RGB2BGR
         pixels = np.asarray(cv2.cvtColor(pixels, order), np.uint8)
-    _, png = cv2.imencode(".png", pixels, [number for option in _PNG_OPTIONS for number in option])
+    _, png = cv2.imencode(".png", pixels, _PNG_OPTIONS)
     # OpenCV writes no text, and fails at profiles that libpng does not like: cameras write such ones.
     buffer = io.BytesIO()
     buffer.write(png[:_PNG_HEAD].data)

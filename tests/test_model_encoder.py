@@ -104,7 +104,7 @@ def test_with_weights_of_a_file_it_sees_what_timm_sees(timm, tmp_path, encoder, 
     data = timm.data.resolve_data_config({}, model=classifier)
     mean_311, std_311 = (torch.tensor(data[name]).view(3, 1, 1) for name in ("mean", "std"))
     _, expected = classifier.forward_intermediates((image_N3HW / 255 - mean_311) / std_311)
-    seen = network._encode(network.normalise(image_N3HW))
+    seen = network.encoder(network.normalise(image_N3HW))
     assert len(seen) == len(expected)
     for mine, theirs in zip(seen, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)

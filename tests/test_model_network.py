@@ -1,6 +1,5 @@
 """Tensor suffixes: N images, 3 RGB, 1 the person logit or plane, H and W pixels."""
 
-import sys
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError
 from typing import get_args
@@ -244,10 +243,3 @@ def test_dropout_acts_in_training_only_and_has_no_weights(name):
     assert not torch.equal(network(image_N3HW), network(image_N3HW))
     network.eval()
     assert torch.equal(network(image_N3HW), network(image_N3HW))
-
-
-def test_importing_the_package_is_cheap(start_child):
-    code = "import sys, model; assert 'torch' not in sys.modules; model.NetworkConfig; assert 'torch' in sys.modules"
-    child = start_child([sys.executable, "-c", code])
-    _, errors = child.communicate()
-    assert child.returncode == 0, errors
