@@ -89,7 +89,10 @@ def decode_photo(data: bytes) -> Photo:
     try:
         image.load()
         profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "P") else None
-        return Photo(np.array(_to_rgb(_upright(image))), profile)
+        # Unlike this, `ImageOps.exif_transpose` also writes the EXIF anew.
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        upright = image if turn is None else image.transpose(turn)
+        return Photo(np.array(_to_rgb(upright)), profile)
     except ImageError:
         raise
     except Exception as error:  # whatever a decoder makes of damaged bytes: Pillow promises no kind of error
@@ -124,12 +127,6 @@ def _open(file: BinaryIO) -> Image.Image:
             limit=limit,
         )
     return image
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Turn an image as its EXIF says; unlike `ImageOps.exif_transpose`, it does not have to write the EXIF anew."""
-    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

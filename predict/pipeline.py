@@ -18,6 +18,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 from time import perf_counter
@@ -165,7 +166,7 @@ def _pixels(job: Job) -> int:
 
 
 def _predict(setup: Setup, reading: _Reading, pool: ThreadPoolExecutor) -> _Writing:
-    """Ask the network, and have the results written."""
+    """Ask the network about a group, and have its results written."""
     found = [future.result() for future in reading]
     squares = [one.square for one in found if isinstance(one, ReadPhoto)]
     started = perf_counter()
@@ -222,12 +223,10 @@ def _write(output: Path | None, data: bytes) -> None:
         return
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write_atomically(output, data)
-        except OSError:
-            output.with_name(f".{output.name}.tmp").unlink(missing_ok=True)
-            raise
+        write_atomically(output, data)
     except OSError as error:
+        with suppress(OSError):
+            output.with_name(f".{output.name}.tmp").unlink()
         raise PredictError(
             "cannot write {output}: {reason}; free some space or choose another --out: what is done is kept",
             output=output,

@@ -48,24 +48,18 @@ class Encoding(NamedTuple):
 
 # One core, 1280 x 720: H.264 at the preset `veryfast` 83 frames/s and 1.1 Mbit/s, `medium` 46 and 1.6; VP9 with its
 # alpha 45 frames/s and 1.2 Mbit/s; ProRes 4444 31 and 58 (the encoder prores_ks 11 and 88).
-_COMPOSITE = Encoding("mp4", "libx264", "yuv420p", {"crf": "18", "preset": "veryfast"}, (2, 2))
-_MASK = Encoding("mp4", "libx264", "yuv420p", {"crf": "12", "preset": "veryfast"}, (2, 2), colour=False)
-_CUTOUTS: Mapping[VideoFormat, Encoding] = {
-    "webm": Encoding(
-        "webm",
-        "libvpx-vp9",
-        "yuva420p",
-        {"crf": "18", "b": "0", "deadline": "realtime", "cpu-used": "5", "row-mt": "1"},
-    ),
+_VP9_OPTIONS = {"crf": "18", "b": "0", "deadline": "realtime", "cpu-used": "5", "row-mt": "1"}
+_ENCODINGS: Mapping[PredictKind | VideoFormat, Encoding] = {
+    "composite": Encoding("mp4", "libx264", "yuv420p", {"crf": "18", "preset": "veryfast"}, (2, 2)),
+    "mask": Encoding("mp4", "libx264", "yuv420p", {"crf": "12", "preset": "veryfast"}, (2, 2), colour=False),
+    "webm": Encoding("webm", "libvpx-vp9", "yuva420p", _VP9_OPTIONS),
     "mov": Encoding("mov", "prores", "yuva444p10le", {"profile": "4"}, (1, 2)),
 }
 
 
 def choose_encoding(kind: PredictKind, video_format: VideoFormat) -> Encoding:
     """The encoding of results of a kind: a cutout needs an alpha channel, which H.264 does not have."""
-    if kind == "cutout":
-        return _CUTOUTS[video_format]
-    return _MASK if kind == "mask" else _COMPOSITE
+    return _ENCODINGS[video_format if kind == "cutout" else kind]
 
 
 class VideoSink:

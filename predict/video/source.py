@@ -23,7 +23,7 @@ from av.container import InputContainer
 from av.stream import Disposition, Stream
 from av.video.reformatter import ColorRange, Colorspace
 
-from cache.messages import UserError, message
+from cache.messages import UserError, joined, message
 
 U8 = npt.NDArray[np.uint8]
 
@@ -37,14 +37,14 @@ _MATRICES = {
     9: Colorspace.BT2020,
 }
 _HIGH_DEFINITION = 720
-"""Lines from which on players take an untagged video for BT.709, and below for BT.601."""
+"""Lines from which on players take an untagged video for BT.709; one with fewer lines is taken for BT.601."""
 
 
 class Colours(NamedTuple):
-    """Tags of a video.
+    """The tags of a video that say what its numbers look like, and what is assumed where they are missing.
 
     Attributes:
-        matrix, primaries, transfer: numbers of H.273; 2 is "unspecified", which only `matrix` never is.
+        matrix, primaries, transfer: numbers of H.273; 2 is "unspecified", which `matrix` never is.
         tagged: whether the video itself names the matrix.
     """
 
@@ -72,7 +72,7 @@ class Colours(NamedTuple):
 
 
 def read_colours(frame: VideoFrame) -> Colours:
-    """The tags of a video, by its first frame."""
+    """The colour space of a video, by its first frame."""
     matrix, tagged = int(frame.colorspace), int(frame.colorspace) in _MATRICES
     if not tagged:
         matrix = _BT709 if frame.height >= _HIGH_DEFINITION else _SMPTE170M
@@ -86,7 +86,7 @@ GREY = Colours(_SMPTE170M, 2, 2, tagged=True)
 SoundPacket: TypeAlias = "Packet[Stream]"
 
 SHORT = Fraction(1, 10)
-"""Seconds that may be missing, or two frames if these last longer: headers round."""
+"""Seconds that may be missing at the end, or two frames if these last longer, because headers round."""
 
 _SQUARE = Fraction(1)
 """Width of a pixel by its height."""
@@ -96,7 +96,7 @@ _TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90
 
 
 class VideoError(UserError):
-    """A video cannot be read to its end, or not be written as is wanted; the message is the reason alone."""
+    """A video cannot be read to its end, or cannot be written as wanted; the message is the reason alone."""
 
 
 def reason_of(error: av.FFmpegError) -> str:
@@ -109,8 +109,8 @@ class Frame(NamedTuple):
 
     Attributes:
         pixels: `(H, W, 3)` uint8 RGB, upright; all frames have the size of the first.
-        start: when it is shown, in units of the video's `time_base`; they go up. The file starts at 0.
-        duration: how long, in the same units; 0 where the file does not say it.
+        start: when it is shown, in units of the video's `time_base`, from 0 at the file's start; strictly increasing.
+        duration: how long it is shown, in the same units; 0 where the file does not say it.
     """
 
     pixels: U8
@@ -122,16 +122,16 @@ class VideoSource:
     """A file with a video in it; to be used in a `with` statement.
 
     Attributes:
-        width, height: of the upright frames, pixels; where the file's are no squares, they are stretched to squares.
-        frames: how many are to be expected: by the header, or by duration and rate; 0 where neither is known.
+        width, height: of the upright frames, in square pixels; frames with others are stretched.
+        frames: the expected number of frames, by the header, or by duration and rate; 0 where neither is known.
         rate: frames per second, on average.
         time_base: unit of the frames' time stamps, seconds.
         colours: its colour space.
-        sound: the streams whose packets come along.
+        sound: the streams whose packets `items` gives, too.
 
     Args:
         path: of the file.
-        threads: that decode; 0 leaves the choice to FFmpeg.
+        threads: threads that decode; 0 leaves the choice to FFmpeg.
 
     Raises:
         VideoError: it cannot be read, or has no video in it.
@@ -231,22 +231,16 @@ class VideoSource:
 
 
 def _find_video(container: InputContainer) -> VideoStream:
-    """The first video that is one: a song's cover is a video to FFmpeg, too.
-
-    Raises:
-        VideoError: there is none.
-    """
+    """The first video stream that is no picture of a cover, which is a video to FFmpeg, too."""
     for stream in container.streams.video:
         if stream.codec_context is None:
             raise VideoError("its video is of a kind that FFmpeg cannot decode here")
         if not stream.disposition & Disposition.attached_pic:
             return stream
-    others = sorted({(message("a cover") if stream.type == "video" else stream.type) for stream in container.streams})
-    raise VideoError(
-        message("it has no video in it, only {others}", others=", ".join(others))
-        if others
-        else message("its head is cut off")
-    )
+    others = sorted({message("a cover") if stream.type == "video" else stream.type for stream in container.streams})
+    if not others:
+        raise VideoError("its head is cut off")
+    raise VideoError("it has no video in it, only {others}", others=joined(", ", others))
 
 
 def _moved(packet: SoundPacket, begin: Fraction) -> SoundPacket:
@@ -267,7 +261,7 @@ class _Extent:
         if stream.duration is not None and stream.time_base:
             self._end = ((stream.start_time or 0) + stream.duration) * stream.time_base
         elif container.duration is not None:
-            # Matroska tells that of all streams together, from 0 on, whenever they begin.
+            # Matroska gives the end of all streams together, counted from 0 on, whenever they begin.
             self._end, self._whole_file = Fraction(container.duration, av.time_base), True
         # MP4 and MOV also count frames that they then leave out: those before and after an edit.
         self._frames = 0 if "mov" in container.format.name else stream.frames
