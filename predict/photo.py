@@ -77,10 +77,10 @@ def count_pixels(path: Path) -> int:
 
 
 def decode_photo(data: bytes) -> Photo:
-    """Decode the bytes of an image file; the first of several pictures in it.
+    """Decode the bytes of an image file; of several pictures in it the first is taken.
 
-    It is turned as its EXIF says. Grey, palette and CMYK become RGB, 16 bits become 8 (the upper ones); what is
-    transparent lies on white.
+    It is turned as its EXIF says. Grey, palette and CMYK become RGB, 16 bits become 8 (the upper ones), and transparent
+    pixels are laid on white.
 
     Raises:
         ImageError: it is no image of a known format, damaged, or larger than Pillow's limit.

@@ -123,11 +123,7 @@ def make_photos(setup: Setup, jobs: Iterable[Job]) -> Iterator[PhotoResult]:
     reading: _Reading = []
     writing: _Writing = []
     # The photos are the unit of parallel work: OpenCV's own threads would only get in the way.
-    with (
-        opencv_threads(1),
-        torch_threads(setup.network_threads),
-        ThreadPoolExecutor(setup.threads, thread_name_prefix="predict") as pool,
-    ):
+    with opencv_threads(1), torch_threads(setup.network_threads), ThreadPoolExecutor(setup.threads, "predict") as pool:
         try:
             for group in chain(_groups(jobs, setup.batch_size, pool), ([], [])):
                 following: _Reading = [pool.submit(_read, setup, job) for job in group]

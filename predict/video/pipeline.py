@@ -114,9 +114,9 @@ def _written(setup: Setup, source: VideoSource, sink: VideoSink) -> Iterator[lis
     with (
         opencv_threads(1),
         torch_threads(setup.network_threads),
-        _pool(1) as reader,
-        _pool(setup.threads) as workers,
-        _pool(1) as writer,
+        ThreadPoolExecutor(1, "video") as reader,
+        ThreadPoolExecutor(setup.threads, "video") as workers,
+        ThreadPoolExecutor(1, "video") as writer,
     ):
         try:
             reading = reader.submit(next, groups, None)
@@ -178,21 +178,12 @@ def _write(drawing: Drawing, sink: VideoSink) -> list[float]:
 
 
 def _notes(sink: VideoSink, suffix: str) -> tuple[str, ...]:
-    if not sink.left_out:
+    sound = ", ".join(sink.left_out)
+    if not sound:
         return ()
-    remedy = message("; --video-format mov can") if suffix == ".webm" else ""
-    return (
-        message(
-            "its sound ({left_out}) is left out: {suffix} cannot hold it{remedy}",
-            left_out=", ".join(sink.left_out),
-            suffix=suffix,
-            remedy=remedy,
-        ),
-    )
-
-
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="video")
+    if suffix == ".webm":
+        return (message("its sound ({sound}) is left out: .webm cannot hold it; --video-format mov can", sound=sound),)
+    return (message("its sound ({sound}) is left out: {suffix} cannot hold it", sound=sound, suffix=suffix),)
 
 
 class Smoother:

@@ -26,6 +26,13 @@ from av.video.reformatter import ColorRange, Colorspace
 from cache.messages import UserError, joined, message
 
 U8 = npt.NDArray[np.uint8]
+SoundPacket: TypeAlias = "Packet[Stream]"
+
+SHORT = Fraction(1, 10)
+"""Seconds that may be missing at the end, or two frames if these last longer, because headers round."""
+
+_TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
+"""Rotations by quarter turns, counter-clockwise."""
 
 _BT709, _SMPTE170M = 1, 6
 _MATRICES = {
@@ -71,28 +78,8 @@ class Colours(NamedTuple):
         )
 
 
-def read_colours(frame: VideoFrame) -> Colours:
-    """The colour space of a video, by its first frame."""
-    matrix, tagged = int(frame.colorspace), int(frame.colorspace) in _MATRICES
-    if not tagged:
-        matrix = _BT709 if frame.height >= _HIGH_DEFINITION else _SMPTE170M
-    return Colours(matrix, int(frame.color_primaries), int(frame.color_trc), tagged)
-
-
 GREY = Colours(_SMPTE170M, 2, 2, tagged=True)
 """The tags of a mask, which has no colours: with this matrix swscale makes grey without a detour by RGB."""
-
-
-SoundPacket: TypeAlias = "Packet[Stream]"
-
-SHORT = Fraction(1, 10)
-"""Seconds that may be missing at the end, or two frames if these last longer, because headers round."""
-
-_SQUARE = Fraction(1)
-"""Width of a pixel by its height."""
-
-_TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
-"""Rotations by quarter turns, counter-clockwise."""
 
 
 class VideoError(UserError):
@@ -164,9 +151,13 @@ class VideoSource:
 
     def _set_up(self, first: VideoFrame) -> None:
         """Read from the first frame what holds for all of them."""
-        self.colours = read_colours(first)
-        aspect = self._stream.sample_aspect_ratio or _SQUARE
-        self._size = round(first.width * max(_SQUARE, aspect)), round(first.height * max(_SQUARE, 1 / aspect))
+        matrix, tagged = int(first.colorspace), int(first.colorspace) in _MATRICES
+        if not tagged:
+            matrix = _BT709 if first.height >= _HIGH_DEFINITION else _SMPTE170M
+        self.colours = Colours(matrix, int(first.color_primaries), int(first.color_trc), tagged)
+        square = Fraction(1)  # width of a pixel by its height
+        aspect = self._stream.sample_aspect_ratio or square
+        self._size = round(first.width * max(square, aspect)), round(first.height * max(square, 1 / aspect))
         self._quarters = round(first.rotation / 90) % 4
         self.width, self.height = reversed(self._size) if self._quarters % 2 else self._size
         seconds = Fraction(self._container.duration or 0, av.time_base)
