@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.choices import Device
-from cache.messages import message
+from cache.messages import UserError
 from predict import background
 from predict.mask import draw_mask, find_persons, fit_square
 from predict.photo import decode_photo
@@ -34,8 +34,8 @@ def remove_background(
         refine: draw the mask's edges along the photo's.
 
     Returns:
-        `(H, W, 4)` uint8 RGBA. The last channel is the mask, 255 where a pixel is wholly a person; pixels without any
-        person are black.
+        `(H, W, 4)` uint8 RGBA. The last channel is the mask, 255 where a pixel is wholly a person; transparent pixels
+        are black.
 
     Raises:
         ImageError: the file is missing or is no image.
@@ -46,12 +46,10 @@ def remove_background(
     if isinstance(photo, np.ndarray):
         pixels_HW3 = np.ascontiguousarray(photo)
         if pixels_HW3.dtype != np.uint8 or pixels_HW3.ndim != 3 or pixels_HW3.shape[2] != 3 or not pixels_HW3.size:
-            raise ValueError(
-                message(
-                    "photo has shape {shape} and dtype {dtype}; use RGB as (height, width, 3) uint8",
-                    shape=pixels_HW3.shape,
-                    dtype=pixels_HW3.dtype,
-                )
+            raise UserError(
+                "photo has shape {shape} and dtype {dtype}; use RGB as (height, width, 3) uint8",
+                shape=pixels_HW3.shape,
+                dtype=pixels_HW3.dtype,
             )
     else:
         try:

@@ -18,13 +18,13 @@ from cache.choices import LossName
 # Pixels added to both sides of the Dice fraction: no 0/0 where nobody is, and no effect where somebody is.
 DICE_SMOOTHING = 1.0
 
-# The power of a pixel's error in the focal loss: how much less a pixel counts that is nearly right. Lin et al. found
-# this value best.
+# The power of a pixel's error in the focal loss, by which nearly right pixels count less. Lin et al. found this value
+# best.
 FOCAL_GAMMA = 2.0
 
 # The share of a person's pixel in the balance of the two classes. Lin et al. took 0.25, for boxes of which one in
-# thousands holds an object. It moves the probability at which a prediction tips over from a half to 1 - alpha, but the
-# metrics and `predict` cut at a half; and here about one pixel in five is a person. So the classes weigh the same.
+# thousands holds an object. It moves the best threshold of the probability from a half to 1 - alpha, but the metrics
+# and `predict` use a half; and here about one pixel in five is a person. So both classes have the same weight.
 FOCAL_ALPHA = 0.5
 
 Term = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -85,8 +85,8 @@ def focal(
 ) -> Tensor:
     """Give the mean focal loss (Lin et al. 2017, "Focal loss for dense object detection").
 
-    That is `-share * (1 - p) ** gamma * log(p)`, p being the probability that was given to what is there. Lin et al.
-    divide by the number of objects; that of the pixels is what the cross-entropy is divided by, too.
+    That is `-share * (1 - p) ** gamma * log(p)`, p being the probability given to the true class. Lin et al. divide by
+    the number of objects; here it is divided by the number of pixels, as the cross-entropy is.
 
     Args:
         logits_N1HW: 0 where `weight_N1HW` is.

@@ -35,13 +35,13 @@ RADIUS = 0.04
 """Radius of the window as a share of the photo's diagonal: as far as networks are wrong. See docs/predict.md."""
 
 EPS = 1e-4
-"""Variance of the colours (0 to 1) from which on a window's contrast is taken for an edge; a JPEG's noise is below."""
+"""The variance of the colours (0 to 1) above which a window's contrast counts as an edge; a JPEG's noise is below."""
 
 LEAST_EPS = 1e-5
 """The least `eps`: below it 32-bit floats cannot distinguish a flat window's determinant from 0."""
 
 WINDOW = 12
-"""Radius of a window in pixels from which on a smaller photo is enough."""
+"""The largest radius in pixels: with a larger window, the filter works on a smaller photo."""
 
 STRIP = 256
 """Rows that are made at a time."""

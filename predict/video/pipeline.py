@@ -45,13 +45,13 @@ TOLERANCE = 15.0
 """Change of a pixel, mean of its three channels, at which the past has lost 63 % of its weight."""
 
 CUT_SHARE = 0.3
-"""Share of a frame's pixels that change by twice the tolerance from which on it is another scene.
+"""A frame is another scene when more than this share of its pixels change by more than twice the tolerance.
 
-Within 32 clips of walking persons and moving cameras it was 0.12 at most, between clips 0.35 at least.
+Within 32 clips of walking persons and moving cameras the share was 0.12 at most, between clips 0.35 at least.
 """
 
 _MOST_PACKETS = 1000
-"""Packets of sound in a group, at most: sound may go on long after the video has ended."""
+"""The largest number of sound packets in a group: sound may go on long after the video has ended."""
 
 Drawn = tuple[VideoFrame, float]
 """A picture that is ready to be encoded, and the share of persons in it, in percent."""
@@ -85,7 +85,7 @@ def make_video(setup: Setup, job: Job, advance: Advance | None = None) -> VideoR
                     alpha_HW = np.zeros((source.height, source.width), np.uint8)
                     fitted = Picture(setup.background.behind(np.dstack([alpha_HW] * 3), alpha_HW))
                     setup = dataclasses.replace(setup, background=fitted)
-                for written in _written(setup, source, sink):
+                for written in _write_groups(setup, source, sink):
                     coverages += written
                     if advance:
                         advance(len(coverages), max(len(coverages), source.frames))
@@ -106,8 +106,8 @@ def make_video(setup: Setup, job: Job, advance: Advance | None = None) -> VideoR
         return VideoResult(input=job.name, output=None, status="rejected", reason=str(error), seconds=seconds)
 
 
-def _written(setup: Setup, source: VideoSource, sink: VideoSink) -> Iterator[list[float]]:
-    """Write the result, and give the coverage of each group's frames when they are written."""
+def _write_groups(setup: Setup, source: VideoSource, sink: VideoSink) -> Iterator[list[float]]:
+    """Write the result, and give the coverages of each group's frames when they are written."""
     groups, smoother = _groups(setup, source), Smoother(setup.config.smooth)
     writing = deque[Future[list[float]]]()
     # The frames are the unit of parallel work: OpenCV's own threads would only get in the way.
