@@ -418,6 +418,28 @@ def _spread(plane: U64, box: Box, out: U8) -> None:
 
 
 @kernel
+def fill_union_bits(
+    kind: U8, start: I64, length: I64, xy: F64, counts: I64, first: int, last: int, width: int, out: U64
+) -> None:
+    """Draw the union of parts first..last-1 as packed bits.
+
+    Args:
+        kind, start, length, xy, counts: the parts, see the head of this file.
+        first, last: the first part drawn, and the part after the last; an empty range gives an empty plane.
+        width: image width W in pixels; bits beyond it are 0.
+        out: (H, ceil(W / 64)) uint64, wholly written. Column c is bit c % 64 of word c // 64: on a little-endian
+            machine, ``out.view(np.uint8)`` begins each row as ``numpy.packbits(mask, axis=1, bitorder="little")``.
+
+    Raises:
+        ValueError: out has another number of words than the width needs.
+    """
+    if out.shape[1] != (width + 63) // 64:
+        raise ValueError("out needs ceil(width / 64) words a row")
+    out[:] = _ZERO
+    _unite(kind, start, length, xy, counts, first, last, width, out)
+
+
+@kernel
 def fill_union(kind: U8, start: I64, length: I64, xy: F64, counts: I64, first: int, last: int, out: U8) -> None:
     """Draw the union of parts first..last-1 as bytes.
 

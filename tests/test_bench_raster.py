@@ -10,7 +10,7 @@ from bench.suites import raster
 from bench.suites.raster import compare_photos, count_differences, fuzz_drawings
 from cache.spec import CacheSpec
 from preprocess.build.plan import read_split
-from preprocess.raster import RLE, fill_union
+from preprocess.raster import RLE, fill_union, fill_union_bits
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
 
@@ -25,6 +25,11 @@ def dataset(write_coco, tmp_path_factory):
 def flip_a_pixel(*arguments):
     fill_union(*arguments)
     arguments[-1][-1, -1] ^= 1
+
+
+def flip_a_bit(*arguments):
+    fill_union_bits(*arguments)
+    arguments[-1][0, 0] ^= np.uint64(1)
 
 
 def test_a_union_is_both_planes_together(dataset):
@@ -53,9 +58,10 @@ def test_opencv_draws_nearly_the_same(dataset):
 def test_photos_are_compared_pixel_by_pixel(dataset, monkeypatch):
     _, split = dataset
     pixels = int((split.table.height * split.table.width)[split.rows].sum())
-    assert compare_photos(dataset[0], split) == (0, 3 * pixels)
+    assert compare_photos(dataset[0], split) == (0, 4 * pixels)
     monkeypatch.setattr(raster, "fill_union", flip_a_pixel)
-    assert compare_photos(dataset[0], split) == (len(split.rows), 3 * pixels)
+    monkeypatch.setattr(raster, "fill_union_bits", flip_a_bit)
+    assert compare_photos(dataset[0], split) == (2 * len(split.rows), 4 * pixels)
 
 
 def test_drawings_are_the_same_every_time_and_of_many_kinds():
@@ -79,6 +85,7 @@ def test_drawings_are_the_same_every_time_and_of_many_kinds():
 def test_fuzzing_notices_each_wrong_pixel(monkeypatch):
     drawings = list(fuzz_drawings(300, seed=0))
     pixels = sum(drawing.height * drawing.width for drawing in drawings)
-    assert count_differences(300) == (0, pixels)
+    assert count_differences(300) == (0, 2 * pixels)
     monkeypatch.setattr(raster, "fill_union", flip_a_pixel)
-    assert count_differences(300) == (len(drawings), pixels)
+    monkeypatch.setattr(raster, "fill_union_bits", flip_a_bit)
+    assert count_differences(300) == (2 * len(drawings), 2 * pixels)

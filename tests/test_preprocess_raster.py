@@ -32,6 +32,7 @@ from preprocess.raster import (
     decode_rle_string,
     fill_planes,
     fill_union,
+    fill_union_bits,
 )
 
 Mask = npt.NDArray[np.uint8]
@@ -92,9 +93,13 @@ def guarded(shape: tuple[int, int], dtype: type, draw: Callable[[Any], object]) 
 
 
 def draw_parts(parts: Parts, height: int, width: int) -> Mask:
-    """Draw the union of all parts."""
+    """Draw the union of all parts as bytes and as bits, which must agree."""
     last = len(parts.kind)
     mask: Mask = guarded((height, width), np.uint8, lambda out: fill_union(*parts, 0, last, out))
+    words = (width + 63) // 64
+    bits = guarded((height, words), np.uint64, lambda out: fill_union_bits(*parts, 0, last, width, out))
+    packed = np.packbits(np.pad(mask, ((0, 0), (0, 64 * words - width))), axis=1, bitorder="little")
+    np.testing.assert_array_equal(bits.view(np.uint8), packed)
     return mask
 
 
@@ -156,6 +161,9 @@ def test_nothing_to_draw_still_writes_every_pixel() -> None:
     mask = np.full((9, 70), 7, np.uint8)
     fill_union(*parts, 1, 1, mask)
     assert not mask.any()
+    bits = np.full((9, 2), 7, np.uint64)
+    fill_union_bits(*parts, 0, 0, 70, bits)
+    assert not bits.any()
 
 
 def test_only_the_parts_asked_for_are_drawn() -> None:
@@ -346,6 +354,12 @@ def test_meaningless_coordinates_neither_crash_nor_spoil_other_parts(bad: float,
 def test_runs_of_a_wrong_sum_are_cut_or_completed(counts: list[int], as_if: list[int]) -> None:
     mask = draw([{"size": [3, 4], "counts": counts}], 3, 4)
     np.testing.assert_array_equal(mask, expected([{"size": [3, 4], "counts": as_if}], 3, 4))
+
+
+def test_the_bits_need_their_words() -> None:
+    parts, _ = parts_of([[[0, 0, 5, 0, 5, 5]]])
+    with pytest.raises(ValueError, match="64"):
+        fill_union_bits(*parts, 0, 1, 129, np.empty((9, 2), np.uint64))
 
 
 # Compressed strings

@@ -1,6 +1,6 @@
-"""Polygons to planes: our kernels, pycocotools and OpenCV against overwriting the planes; and which pixels differ.
+"""Random polygons of every difficult kind on small planes: how many pixels differ from what pycocotools draws.
 
-Compared are the photos and random polygons of every difficult kind on small planes.
+Polygons to planes: our kernels, pycocotools and OpenCV against overwriting the planes; and which pixels differ.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cache.messages import Message, message
 from cache.spec import CacheSpec
 from preprocess.build.plan import Split, read_split
 from preprocess.errors import DatasetError
-from preprocess.raster import CROWD_IGNORE, POLYGON, fill_planes, fill_union
+from preprocess.raster import CROWD_IGNORE, POLYGON, fill_planes, fill_union, fill_union_bits
 
 F64 = npt.NDArray[np.float64]
 U8 = npt.NDArray[np.uint8]
@@ -105,7 +105,7 @@ def fuzz_drawings(polygons: int, seed: int) -> Iterator[Drawing]:
 
 
 def count_differences(number: int, seed: int = 0) -> tuple[int, int]:
-    """Draw the union of each of `fuzz_drawings(number, seed)`.
+    """Draw what `fuzz_drawings` gives for so many polygons, as bytes and as packed bits.
 
     Returns:
         Pixels that differ from pycocotools', and all pixels that were compared.
@@ -117,10 +117,9 @@ def count_differences(number: int, seed: int = 0) -> tuple[int, int]:
         length = np.array([len(polygon) for polygon in polygons], np.int64)
         kind, start = np.full(len(length), POLYGON, np.uint8), 2 * (np.cumsum(length) - length)
         parts = (kind, start, length, np.concatenate(polygons).ravel(), np.empty(0, np.int64))
-        ours = np.empty((height, width), np.uint8)
-        fill_union(*parts, 0, len(polygons), ours)
-        differing += int((ours != reference).sum())
-        compared += ours.size
+        for ours in draw_unions(parts, 0, len(polygons), height, width):
+            differing += int((ours != reference).sum())
+            compared += ours.size
     return differing, compared
 
 
@@ -145,8 +144,19 @@ def _polygon(random: Random, height: int, width: int) -> F64:
     return xy
 
 
+def draw_unions(parts: Parts, first: int, last: int, height: int, width: int) -> tuple[U8, U8]:
+    """The union of parts first..last-1, `(H, W)` uint8 of 0 and 1, drawn as bytes and as packed bits by our kernels."""
+    union = np.empty((height, width), np.uint8)
+    fill_union(*parts, first, last, union)
+    bits = np.empty((height, -(-width // 64)), np.uint64)
+    fill_union_bits(*parts, first, last, width, bits)
+    return union, np.unpackbits(bits.view(np.uint8), axis=1, count=width, bitorder="little")
+
+
+U64 = npt.NDArray[np.uint64]
+
 TIMES = message("{name}: times pycocotools")
-"""Name of a row, for a call for each photo and one call for all."""
+"""Name of a row, for `bytes` and for `bits`."""
 
 SHARE = 0.5
 """Share of the usual time for each measurement: there are many here, and their calls are short."""
@@ -154,22 +164,32 @@ SHARE = 0.5
 FUZZ_POLYGONS, FUZZ_SHORT, FUZZ_QUICK = 100_000, 10_000, 2_000
 """Random polygons that are compared; the second number where the photos are drawn."""
 
-_PLANE, _BOTH = message("overwriting the plane"), message("overwriting both planes")
+_PLANE, _PACKED, _BOTH = (
+    message("overwriting the plane"),
+    message("overwriting the packed plane"),
+    message("overwriting both planes"),
+)
 _EACH = {
     "bytes": (message("union as bytes"), _PLANE),
+    "bits": (message("union as packed bits"), _PACKED),
     "planes": (message("both planes as bytes"), _BOTH),
     "pycocotools": (message("union by pycocotools"), _PLANE),
     "cv2.fillPoly": (message("union by cv2.fillPoly"), _PLANE),
     message("cv2.fillPoly alone"): (message("union by cv2.fillPoly alone"), _PLANE),
 }
-_ALL = {message("all bytes"): (message("all unions as bytes"), _PLANE)}
+_ALL = {
+    message("all bytes"): (message("all unions as bytes"), _PLANE),
+    message("all bits"): (message("all unions as packed bits"), _PACKED),
+}
 """What is measured, photo by photo and in one call: name of the row, and the limit."""
 
 _RATIOS = {
     Message(TIMES, name="bytes"): ("bytes", "pycocotools"),
+    Message(TIMES, name="bits"): ("bits", "pycocotools"),
     message("bytes: times cv2.fillPoly"): ("bytes", "cv2.fillPoly"),
     message("bytes: times cv2.fillPoly alone"): ("bytes", message("cv2.fillPoly alone")),
     Message(TIMES, name=message("all bytes")): (message("all bytes"), "pycocotools"),
+    Message(TIMES, name=message("all bits")): (message("all bits"), "pycocotools"),
 }
 _PEERS = {peer for _, peer in _RATIOS.values()}
 
@@ -197,17 +217,22 @@ def _works(coco: Path, split: Split) -> dict[str, Work]:
     table, rows = split.table, split.rows
     height, width = table.height[rows], table.width[rows]
     shapes = list(zip(height.tolist(), width.tolist(), strict=True))
+    packed = [(tall, -(-wide // 64)) for tall, wide in shapes]
     first, last = table.first[rows], table.first[np.add(rows, 1)]
     first_part, last_part = table.part_start[first], table.part_start[last]
     parts = (table.kind, table.start, table.length, table.xy, table.counts)
     # One buffer for all photos, as large as the largest needs it.
     most = max(tall * wide for tall, wide in shapes)
     person, ignore = np.empty(most, np.uint8), np.empty(most, np.uint8)
+    words = np.empty(max(tall * wide for tall, wide in packed), np.uint64)
 
-    byte_calls, plane_calls = list[tuple[Any, ...]](), list[tuple[Any, ...]]()
-    for number, shape in enumerate(shapes):
+    byte_calls, bit_calls, plane_calls = list[tuple[Any, ...]](), list[tuple[Any, ...]](), list[tuple[Any, ...]]()
+    for number, (shape, packed_shape) in enumerate(zip(shapes, packed, strict=True)):
         out, other = (plane[: shape[0] * shape[1]].reshape(shape) for plane in (person, ignore))
-        byte_calls.append((*parts, int(first_part[number]), int(last_part[number]), out))
+        bits = words[: packed_shape[0] * packed_shape[1]].reshape(packed_shape)
+        span = int(first_part[number]), int(last_part[number])
+        byte_calls.append((*parts, *span, out))
+        bit_calls.append((*parts, *span, shape[1], bits))
         annotations = int(first[number]), int(last[number])
         plane_calls.append((*annotations, table.part_start, table.iscrowd, *parts, CROWD_IGNORE, out, other))
 
@@ -217,15 +242,18 @@ def _works(coco: Path, split: Split) -> dict[str, Work]:
     numbers = [(number,) for number in range(len(rows))]
     works = {
         "bytes": _each(fill_union, byte_calls),
+        "bits": _each(fill_union_bits, bit_calls),
         "planes": _each(fill_planes, plane_calls),
         "pycocotools": _each(masks.union, numbers),
         "cv2.fillPoly": _each(fills.union, numbers),
         message("cv2.fillPoly alone"): _each(fills_alone.union, numbers),
         message("all bytes"): lambda: _unions(parts, first_part, last_part, height, width, person),
+        message("all bits"): lambda: _unions_bits(parts, first_part, last_part, height, width, words),
     }
     return {
         **{which: Work(run=run, items=len(rows)) for which, run in works.items()},
         _PLANE: clear_planes(shapes, 1),
+        _PACKED: clear_planes([(tall, 8 * wide) for tall, wide in packed], 1),
         _BOTH: clear_planes(shapes, 2),
     }
 
@@ -246,6 +274,15 @@ def _unions(parts: Parts, first: I64, last: I64, height: I64, width: I64, buffer
         fill_union(*parts, first[photo], last[photo], out)
 
 
+@njit(nogil=True)
+def _unions_bits(parts: Parts, first: I64, last: I64, height: I64, width: I64, buffer: U64) -> None:
+    """`fill_union_bits` for all photos, one after another into the same buffer."""
+    for photo in range(len(first)):
+        words = (width[photo] + 63) // 64
+        out = buffer[: height[photo] * words].reshape(height[photo], words)
+        fill_union_bits(*parts, first[photo], last[photo], width[photo], out)
+
+
 def _difference_rows(setup: Setup, material: Material) -> Iterator[Row]:
     splits = [material.split]
     with suppress(DatasetError):  # a dataset without that split, or nobody in it
@@ -262,7 +299,7 @@ def _difference_rows(setup: Setup, material: Material) -> Iterator[Row]:
             name=message("{name}: unlike pycocotools", name=name),
             unit="pixels",
             suite="raster",
-            setup=work,
+            setup=message("{work}, as bytes and as packed bits", work=work),
             note=message("of {compared:,} pixels", compared=compared),
         )
 
@@ -281,11 +318,8 @@ def compare_photos(coco: Path, split: Split) -> tuple[int, int]:
         first, last = int(table.first[row]), int(table.first[row + 1])
         person, ignore = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
         fill_planes(first, last, table.part_start, table.iscrowd, *parts, CROWD_IGNORE, person, ignore)
-        union = np.empty(shape, np.uint8)
-        fill_union(*parts, int(table.part_start[first]), int(table.part_start[last]), union)
-        theirs = (masks.union(number), *masks.draw(number))
-        differing += sum(
-            int((mine != other).sum()) for mine, other in zip((union, person, ignore), theirs, strict=True)
-        )
-        compared += 3 * person.size
+        ours = (*draw_unions(parts, int(table.part_start[first]), int(table.part_start[last]), *shape), person, ignore)
+        theirs = (masks.union(number), masks.union(number), *masks.draw(number))
+        differing += sum(int((mine != other).sum()) for mine, other in zip(ours, theirs, strict=True))
+        compared += 4 * person.size
     return differing, compared
