@@ -1,4 +1,4 @@
-"""The usual way, as a baseline: pycocotools, and a DataLoader that decodes and draws every sample in every epoch."""
+"""The baselines: masks by pycocotools and OpenCV, and a DataLoader that decodes and draws samples in every epoch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class CocoMasks:
         person = self._coco.getCatIds(catNms=["person"])
         ids = split.table.image_id[split.rows].tolist()
         self._annotations = [self._coco.loadAnns(self._coco.getAnnIds(imgIds=[image], catIds=person)) for image in ids]
-        self._shapes = _shapes(split)
+        self._shapes = image_shapes(split)
 
     def draw(self, number: int) -> tuple[U8, U8]:
         """The planes `person` and `ignore` of an image, `(H, W)` uint8 of 0 and 1."""
@@ -64,17 +64,18 @@ class PolygonFills:
         table = split.table
         self._polygons: list[list[Any]] = []
         self._crowds: list[list[I64]] = []
-        self._shapes = _shapes(split)
+        self._shapes = image_shapes(split)
         for row in split.rows:
-            parts = range(*table.part_start[[table.first[row], table.first[row + 1]]])
-            spans = [(part, int(table.start[part]), int(table.length[part])) for part in parts]
-            lists = [
-                table.xy[at : at + 2 * length].tolist() for part, at, length in spans if table.kind[part] == POLYGON
-            ]
-            self._polygons.append([_round(numbers) for numbers in lists] if rounded else lists)
-            self._crowds.append(
-                [table.counts[at : at + length] for part, at, length in spans if table.kind[part] != POLYGON]
-            )
+            polygons, crowds = list[Any](), list[I64]()
+            for part in range(*table.part_start[[table.first[row], table.first[row + 1]]]):
+                at, length = int(table.start[part]), int(table.length[part])
+                if table.kind[part] == POLYGON:
+                    numbers = table.xy[at : at + 2 * length].tolist()
+                    polygons.append(_round(numbers) if rounded else numbers)
+                else:
+                    crowds.append(table.counts[at : at + length])
+            self._polygons.append(polygons)
+            self._crowds.append(crowds)
 
     def union(self, number: int) -> U8:
         """All annotations of an image in one plane, `(H, W)` uint8 of 0 and 1."""
@@ -88,7 +89,7 @@ class PolygonFills:
         return mask
 
 
-def _shapes(split: Split) -> list[tuple[int, int]]:
+def image_shapes(split: Split) -> list[tuple[int, int]]:
     """Heights and widths of the images of a split."""
     height, width = split.table.height[split.rows], split.table.width[split.rows]
     return list(zip(height.tolist(), width.tolist(), strict=True))

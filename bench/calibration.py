@@ -1,6 +1,6 @@
-"""Measured training rates, from which the estimates take how near to its peak hardware comes.
+"""Measured training steps, which tell the estimates how near to its peak hardware comes.
 
-Two kinds: what others have published of GPUs, and the reports in `bench/results`.
+They are rates of GPUs that others have published, and the reports in `bench/results`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ OTHERWISE = 0.15
 RESULTS = Path(__file__).parent / "results"
 """Reports of machines, as `cli.py bench --json` writes them."""
 
-STEPS = (message("training step (profile)"), message("training step (plain torch)"))
+STEPS = ("training step (profile)", "training step (plain torch)")
+"""Names of the rows of the suite `model`."""
 
 PUBLISHED: tuple[tuple[str, Precision, float], ...] = (
     ("A100-40", "fp16", 119),
@@ -54,8 +55,8 @@ class Calibration:
     Attributes:
         name: hardware, network and shape in words.
         family: of the network: its name, or `published`.
-        seconds: of a step, measured.
-        roof: of the hardware.
+        seconds: measured time of the step.
+        roof: the limits of the hardware.
         count: gives the census of the step.
     """
 
@@ -78,7 +79,7 @@ class Calibration:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Efficiency:
-    """How near to the peak convolutions come.
+    """The share of the peak that convolutions reach.
 
     Attributes:
         low, high: range of the rows, at least `OTHERWISE` around their middle.
@@ -126,10 +127,8 @@ def efficiency_of(rows: Sequence[Calibration], roof: Roof, family: str) -> Effic
     if not found:
         return None
     low, high = min(found.values()), max(found.values())
-    middle = math.sqrt(low * high)
-    return Efficiency(
-        low=min(low, middle / (1 + OTHERWISE)), high=max(high, middle * (1 + OTHERWISE)), rows=tuple(found)
-    )
+    least, most = (math.sqrt(low * high) * factor for factor in (1 / (1 + OTHERWISE), 1 + OTHERWISE))
+    return Efficiency(low=min(low, least), high=max(high, most), rows=tuple(found))
 
 
 def measured_roof(rows: Sequence[Row], machine: str, precision: Precision, *, compiled: bool) -> Roof | None:
@@ -141,7 +140,7 @@ def measured_roof(rows: Sequence[Row], machine: str, precision: Precision, *, co
         return None
     return Roof(
         machine=machine,
-        kind=(message("fp32 on a CPU") if precision == "fp32" else message("bf16 on a CPU")),
+        kind=message("fp32 on a CPU") if precision == "fp32" else message("bf16 on a CPU"),
         peak=1e9 * peak,
         bandwidth=2e9 * max(copies),  # each byte copied is read and written
         compiled=compiled,
@@ -161,26 +160,13 @@ def _of_report(path: Path) -> list[Calibration]:
             continue
         network = msgspec.convert(config["network"], NetworkConfig)
         side, images = config["side"], config["batch_size"]
+        how = message("{name} plain", name=precision) if plain else precision
         found.append(
             Calibration(
-                name=(
-                    message(
-                        "{stem}, {network}, side {side}, {precision} plain",
-                        stem=path.stem,
-                        network=network,
-                        side=side,
-                        precision=precision,
-                    )
-                    if plain
-                    else message(
-                        "{stem}, {network}, side {side}, {precision}",
-                        stem=path.stem,
-                        network=network,
-                        side=side,
-                        precision=precision,
-                    )
+                name=message(
+                    "{name}, {network}, side {side}, {how}", name=path.stem, network=network, side=side, how=how
                 ),
-                family=(message("{name} plain", name=network.name) if plain else network.name),
+                family=f"{network.name} plain" if plain else network.name,
                 seconds=images / row.value,
                 roof=roof,
                 count=partial(take_census, network, side=side, batch_size=images, precision=precision),
@@ -232,7 +218,7 @@ def _pair(before: int, after: int) -> nn.Sequential:
 
 @cache
 def count_valid_unet(batch_size: int, precision: Precision, side: int = 572) -> Census:
-    """Count a step of `ValidUNet`."""
+    """The census of a step of `ValidUNet`."""
 
     def step(network: nn.Module) -> Tensor:
         image = torch.empty(batch_size, 1, side, side).contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""What this machine could do at best: the limits beside which the suites' figures are read.
+"""The limits beside which the suites' figures are read: what this machine could do at best.
 
 Each function gives `Work`, so that a limit is measured in turn with what it limits. Data is random, and larger than
 the processor's caches where these would make a limit look higher than it is.
@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 
 from bench.timing import Work
+from cache.messages import message
 from preprocess.image import decode_rgb, fit_box
 
 U8 = npt.NDArray[np.uint8]
@@ -33,7 +34,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @contextmanager
 def thread_pool(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads for the limits; OpenCV's own threads, which would compete with them, are off meanwhile."""
+    """A pool of threads; OpenCV's own threads, which would compete with them, are off meanwhile."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -41,6 +42,11 @@ def thread_pool(threads: int) -> Iterator[ThreadPoolExecutor]:
             yield pool
     finally:
         cv2.setNumThreads(before)
+
+
+def thread_count(threads: int) -> str:
+    """A number of threads in words, as names of rows give it."""
+    return message("{threads} threads", threads=threads) if threads > 1 else message("1 thread")
 
 
 def each(pool: Executor, work: Callable[[T], object], items: Sequence[T]) -> Callable[[], None]:
@@ -126,6 +132,11 @@ def multiply_matrices(precision: str, device: str, size: int | None = None) -> W
     a, b = (torch.randn(size, size, generator=generator).to(device, _DTYPES[precision]) for _ in range(2))
     out = torch.empty_like(a)
     return Work(run=lambda: torch.mm(a, b, out=out), items=2 * size**3)
+
+
+def product_name(precision: str) -> str:
+    """The name of the limit that `multiply_matrices` gives."""
+    return message("matrix product, {precision}", precision=precision)
 
 
 def copy_tensor(source: str, target: str, size: int) -> Work:

@@ -1,4 +1,4 @@
-"""Counts what a training step of a network does: the arithmetic and the memory traffic of each operation.
+"""Counts the arithmetic and the memory traffic of each operation of a network's training step.
 
 The step runs on tensors that have shape, dtype and strides but no data (torch's fake tensors), and every operation that
 reaches the device is recorded.
@@ -19,7 +19,6 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from cache.choices import Precision
-from cache.messages import message
 from model.base import check_side
 from model.loss import LOSSES
 from model.network import NetworkConfig, build_network
@@ -40,7 +39,7 @@ class Operation:
 
     Attributes:
         name: torch's; of a convolution's backward pass `convolution, data gradient` or `convolution, weight gradient`.
-        flops: of convolutions, a multiplication and an addition are two; 0 otherwise.
+        flops: of a convolution, a multiplication and an addition counted as two; 0 for other operations.
         read, written: bytes, each tensor counted as often as a good kernel must go over it.
         pointwise: whether a compiler fuses it with its neighbours.
     """
@@ -62,7 +61,7 @@ class Census:
     """The operations and the memory of a training step.
 
     Attributes:
-        images: in the batch.
+        images: number of images in the batch.
         operations: in their order: forward, loss, backward, clipping and update.
         parameters: number of the network's parameters.
         saved: bytes that the forward pass keeps for the backward pass.
@@ -185,7 +184,7 @@ def _convolution_backward(args: Any, out: Any) -> Iterator[Operation]:
     made = {name: tensors for name, tensors in made.items() if tensors[1] is not None}
     for name, (given, result) in made.items():
         yield Operation(
-            name=message("convolution, {name} gradient", name=name),
+            name=f"convolution, {name} gradient",
             flops=flops // len(made),
             read=_size((gradient, given)),
             written=_size(result),

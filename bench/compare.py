@@ -1,4 +1,4 @@
-"""Compares two reports, taken before and after a change. The result is written as this JSON:
+"""Compares two reports, measured before and after a change. The result is written as this JSON:
 
 {
   "before": "a.json",         the files
@@ -53,7 +53,7 @@ HIGHER_UNITS = frozenset({"images/s", "samples/s", "annotations/s", "GB/s", "GFL
 LOWER_UNITS = frozenset({"s", "s/1000", "min", "MB", "pixels"})
 """Units of which less is better: `s/1000` are CPU-seconds for 1000 samples, `pixels` are those that differ from the
 reference."""
-LOWER_NAMES = {"%": WAIT, "times": message("wall time, times ")}
+LOWER_NAMES = {"%": WAIT, "times": "wall time, times "}
 """Less is better, too, in rows of this unit whose name contains this text."""
 
 BETWEEN_RUNS, MOST_BETWEEN_RUNS = 0.05, 0.25
@@ -192,11 +192,11 @@ def compare_files(before: Path, after: Path, *, max_regression: float | None = N
     if not common:
         which = joined(", ", [difference.what for difference in differences])
         raise BenchError(
-            "{before} and {after} have no measured row in common{value}; measure both with the same suites, "
+            "{before} and {after} have no measured row in common{others}; measure both with the same suites, "
             "side, batch and threads",
             before=before,
             after=after,
-            value=(message(" (other {which})", which=which) if which else ""),
+            others=message(" (other {which})", which=which) if which else "",
         )
     known = [rows for rows in common.values() if better_of(rows[0])]
     margin, margin_of = find_margin([] if differences else known)
@@ -234,9 +234,8 @@ def find_margin(rows: Iterable[tuple[Row, Row]]) -> tuple[float, str]:
     """The margin by which two runs on one machine differ, and the name of the row that shows it; empty where none shows
     more than `BETWEEN_RUNS`.
 
-    Other libraries and the machine's own rates are measured beside ours in every run, and no change of ours moves them:
-    if they moved, the machine was in another state. On two virtual cores of a shared host such runs differ by 15 %
-    within minutes, see docs/performance.md.
+    Rows that our code does not affect give the run-to-run noise: other libraries and the machine's own rates. On two
+    virtual cores of a shared host they differ by 15 % within minutes, see docs/performance.md.
 
     Args:
         rows: the same ones before and after, measured on one machine, with the same libraries and configuration.

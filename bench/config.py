@@ -1,16 +1,16 @@
-"""What to measure, as asked for and as it runs."""
+"""The configuration of a benchmark: as it is asked for, and as it runs."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
 from bench.report import BenchError
-from bench.timing import Rates, Work, measure_together, nothing
+from bench.timing import Rates, Work, measure_together
 from cache.choices import Precision, Suite
 from cache.index import CacheIndex
 from cache.messages import message
@@ -72,13 +72,12 @@ class BenchConfig:
     peers_folder: Path = Path("data/peers")
 
     def __post_init__(self) -> None:
-        unknown = [suite for suite in self.suites if suite not in SUITES]
-        if unknown:
-            raise BenchError(
-                "suite {unknown!r} is not known; use some of {suites}", unknown=unknown[0], suites=", ".join(SUITES)
-            )
+        known = ", ".join(SUITES)
         if not self.suites:
-            raise BenchError("suites is empty; use some of {suites}", suites=", ".join(SUITES))
+            raise BenchError("suites is empty; use some of {suites}", suites=known)
+        for suite in self.suites:
+            if suite not in SUITES:
+                raise BenchError("suite {unknown!r} is not known; use some of {suites}", unknown=suite, suites=known)
         for name, least in (("images", 1), ("threads", 0), ("photos", 1), ("megabytes", 1), ("batch_size", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -91,13 +90,12 @@ class BenchConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setup:
-    """A `BenchConfig` as it runs, with every open value decided.
+    """A `BenchConfig` as it runs, with every open value decided; what has the same name means the same.
 
     Attributes:
         config: what was asked for.
         training: network, precision, batch and device; its paths mean nothing.
         notes: what was asked for and this machine cannot do.
-        side, threads, seconds, photos, megabytes: as in `BenchConfig`.
         rounds: runs of each measurement.
     """
 
@@ -123,11 +121,11 @@ class Setup:
         """
         hardware = read_hardware()
         profile = find_profile(config.profile)
-        wanted = {name: getattr(config, name) for name in ("network", "precision", "compile", "batch_size")}
-        changes = {name: value for name, value in wanted.items() if value is not None}
+        names = ("network", "precision", "compile", "batch_size")
+        changes = {name: value for name in names if (value := getattr(config, name)) is not None}
+        changes |= {"cache": config.cache or Path("cache"), "out": Path("run")}
         changes["threads"] = threads = config.threads or hardware.cores
-        paths: dict[str, Any] = {"cache": config.cache or Path("cache"), "out": Path("run")}
-        training, notes = adapt(from_profile(profile, **paths, **changes), hardware)
+        training, notes = adapt(from_profile(profile, **changes), hardware)
         side = config.side or profile.side
         if config.cache:
             cached = CacheIndex.load(config.cache).spec.side
@@ -168,14 +166,19 @@ class Setup:
         return message("side {side}, batch {batch_size}", side=self.side, batch_size=self.batch_size)
 
     @property
+    def parallel(self) -> str:
+        """Threads in words, as rows give them."""
+        return message("{threads} threads", threads=self.threads)
+
+    @property
     def network(self) -> str:
         """The network in words, as rows give it."""
         return str(self.training.network)
 
-    @property
-    def synchronise(self) -> Callable[[], object]:
-        """Waits for the device."""
-        return torch.cuda.synchronize if self.device == "cuda" else nothing
+    def synchronise(self) -> None:
+        """Wait for the device."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
 
     def measure(self, works: Mapping[str, Work], *, share: float = 1.0, rounds: int | None = None) -> dict[str, Rates]:
         """Measure things in turn, see `measure_together`, for `share` of the seconds, in `rounds` if given."""

@@ -1,6 +1,6 @@
-"""How long an epoch would take on hardware that is not here, as a range; and whether a batch fits into its memory.
+"""Estimates how long an epoch takes on hardware that is not here, and makes the table of minutes per epoch by hardware.
 
-Minutes per epoch by hardware: what the guide promises, and what was measured. Estimates: `bench.estimate`.
+The table is the suite `tiers` of a report: what the guide promises, what was measured, and what is estimated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bench.report import BenchError, BenchReport, Row
 from bench.roofline import CARDS, Card, Roof, find_card, memory_bound_share, step_seconds
 from bench.suites.epoch import BOTH
 from cache.choices import Precision
-from cache.messages import message
+from cache.messages import joined, message
 from model.network import NetworkConfig
 from train.profiles import Profile
 from train.profiles import profile as find_profile
@@ -28,6 +28,18 @@ CONTEXT = 0.6e9
 
 FRAGMENTS = 1.1
 """Memory that torch's allocator holds, relative to what is in use."""
+
+OWN = message("this machine")
+"""Note of the line that a report measured itself, as opposed to those that it took from other reports."""
+
+GUIDE = (
+    ("rtx4090", 32, 512, 12, 8),
+    ("rtx3080", 24, 384, 8, 12),
+    ("gtx1080", 16, 384, 6, 18),
+    ("gtx1060", 8, 256, 4, 35),
+    ("cpu", 4, 256, 2, 240),
+)
+"""The guide's table: profile, batch size, side in pixels, workers, minutes for an epoch of `GUIDE_IMAGES` images."""
 
 NETWORKS = (
     NetworkConfig(name="unet", width=64),
@@ -40,15 +52,13 @@ NETWORKS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A training step that nobody has run.
+    """The estimate of a training step that nobody has run.
 
     Attributes:
         images_per_s, low, high: middle and range.
         memory: GB that the step needs.
         memory_bound: share of the time that memory limits, not arithmetic.
         utilisation: share of the peak that the whole step reaches, in the middle.
-        efficiency: of the convolutions, and the rows that it is taken from.
-        census: of the step.
     """
 
     images_per_s: float
@@ -95,9 +105,8 @@ def estimate_step(census: Census, roof: Roof, family: str, rows: Sequence[Calibr
         raise BenchError(
             "no measured row is of {kind}, to estimate from; put a report of one into bench/results", kind=roof.kind
         )
-    low, middle, high = (
-        census.images / step_seconds(census, roof, share) for share in (known.low, known.middle, known.high)
-    )
+    shares = known.low, known.middle, known.high
+    low, middle, high = (census.images / step_seconds(census, roof, share) for share in shares)
     return Estimate(
         images_per_s=middle,
         low=low,
@@ -138,14 +147,14 @@ def estimate_profile(profile: Profile, network: NetworkConfig, card: Card, rows:
 def card_of(
     gpu: str | None, peak: float | None, bandwidth: float | None, memory: float | None, precision: Precision | None
 ) -> Card:
-    """Give a card that is listed, or make one of its figures.
+    """A card of `CARDS` by its name, or one that is described by all three figures.
 
     Args:
         gpu: its name.
-        peak: TFLOP/s, in 16 bits or, when `precision` is fp32, in that.
+        peak: TFLOP/s in 16 bits or, when `precision` is fp32, in fp32.
         bandwidth: GB/s.
         memory: GB.
-        precision: asked for.
+        precision: of the step.
 
     Raises:
         BenchError: it is not listed and not all figures are given.
@@ -155,15 +164,11 @@ def card_of(
     if peak is None or bandwidth is None or memory is None:
         raise BenchError("a card that is not listed needs all of --peak TFLOP/s, --bandwidth GB/s and --memory GB")
     narrow = None if precision == "fp32" else peak
-    return Card(name=(gpu or message("a card")), memory=memory, bandwidth=bandwidth, fp32=peak, narrow=narrow)
+    return Card(name=gpu or message("a card"), memory=memory, bandwidth=bandwidth, fp32=peak, narrow=narrow)
 
 
 def profile_of(card: Card, **changes: Any) -> Profile:
-    """Give the profile that is made for a card, else that of the RTX 3080, as far as the card can do it.
-
-    Args:
-        card: the card.
-        changes: of the profile's fields.
+    """The profile that is made for a card, else that of the RTX 3080, with changes of its fields, in fp32 if need be.
 
     Raises:
         BenchError: side or batch is below 1.
@@ -172,11 +177,10 @@ def profile_of(card: Card, **changes: Any) -> Profile:
     if card.narrow is None and profile.precision != "fp32":
         profile = dataclasses.replace(profile, precision="fp32", channels_last=False, compile=False)
     for name in ("side", "batch_size"):
-        if changes.get(name, 1) < 1:
+        value = changes.get(name, 1)
+        if value < 1:
             raise BenchError(
-                "{name}={changes} is below 1; use 256 to 512 for a side, 8 to 64 for a batch",
-                name=name,
-                changes=changes[name],
+                "{name}={value} is below 1; use 256 to 512 for a side, 8 to 64 for a batch", name=name, value=value
             )
     return dataclasses.replace(profile, **changes)
 
@@ -187,18 +191,14 @@ def card_rows(rows: Sequence[Calibration]) -> Iterator[Row]:
         if not card.profile:
             continue
         profile = find_profile(card.profile)
+        shape = message("side {side}, batch {batch_size}", side=profile.side, batch_size=profile.batch_size)
         for network in NETWORKS:
             found = estimate_profile(profile, network, card, rows)
-            shape = message(
-                "{network}, side {side}, batch {batch_size}, {precision}",
-                network=network,
-                side=profile.side,
-                batch_size=profile.batch_size,
-                precision=profile.precision,
-            )
-            size = "" if found.fits(card.memory) else message(", too large")
-            note = message("{memory:.0f} of {memory2:g} GB", memory=found.memory, memory2=card.memory)
-            yield _row(found, name=f"{profile.name}, {network}", setup=shape + size, note=note)
+            setup = [str(network), shape, profile.precision]
+            if not found.fits(card.memory):
+                setup.append(message("too large"))
+            note = message("{needed:.0f} of {memory:g} GB", needed=found.memory, memory=card.memory)
+            yield _row(found, name=f"{profile.name}, {network}", setup=joined(", ", setup), note=note)
 
 
 def processor_rows(
@@ -215,26 +215,13 @@ def processor_rows(
             found = estimate_step(census, roof, network.name, rows)
         except BenchError:  # nobody has measured such a processor
             return
-        shape = f"{network}, {setup.shape}, {training.precision}"
-        yield _row(found, name=message("cpu, {network}", network=network), setup=shape, note=message("this machine"))
+        shape = joined(", ", [str(network), setup.shape, training.precision])
+        yield _row(found, name=f"cpu, {network}", setup=shape, note=OWN)
 
 
 def _row(found: Estimate, **fields: Any) -> Row:
     middle, best, worst = found.minutes(GUIDE_IMAGES)
     return Row(suite="tiers", value=middle, unit="min", p10=best, p90=worst, kind="estimated", **fields)
-
-
-OWN = message("this machine")
-"""Note of the line that a report measured itself, as opposed to those that it took from other reports."""
-
-GUIDE = (
-    ("rtx4090", 32, 512, 12, 8),
-    ("rtx3080", 24, 384, 8, 12),
-    ("gtx1080", 16, 384, 6, 18),
-    ("gtx1060", 8, 256, 4, 35),
-    ("cpu", 4, 256, 2, 240),
-)
-"""The guide's table: profile, batch size, side in pixels, workers, minutes for an epoch of `GUIDE_IMAGES` images."""
 
 
 def guide_rows() -> list[Row]:
@@ -254,21 +241,19 @@ def guide_rows() -> list[Row]:
 
 
 def machine_row(setup: Setup, machine: Machine, epoch: Iterable[Row]) -> Row | None:
-    """This machine's line, from the rows of its epoch suite; None when they lack the rate."""
+    """The line of this machine, from the rows of its suite `epoch`; None when they lack the rate."""
     both = next((row for row in epoch if row.suite == "epoch" and row.name == BOTH), None)
     if both is None or both.limit is None or both.p10 is None or both.p90 is None:
         return None
-    where = (
-        machine.gpus[0].name
-        if setup.device == "cuda"
-        else message("{processor}, {cores} cores", processor=machine.processor, cores=machine.cores)
-    )
+    where = message("{processor}, {cores} cores", processor=machine.processor, cores=machine.cores)
+    if setup.device == "cuda":
+        where = machine.gpus[0].name
     # The fastest run is the shortest epoch.
     value, p10, p90, limit = (GUIDE_IMAGES / rate / 60 for rate in (both.value, both.p90, both.p10, both.limit))
     return Row(
         suite="tiers",
         name=setup.training.profile,
-        setup=f"{setup.network}, {setup.shape}, {setup.training.precision}, {where}",
+        setup=joined(", ", [setup.network, setup.shape, setup.training.precision, where]),
         value=value,
         unit="min",
         p10=p10,
@@ -281,7 +266,7 @@ def machine_row(setup: Setup, machine: Machine, epoch: Iterable[Row]) -> Row | N
 
 
 def stored_rows(folder: Path = RESULTS) -> list[Row]:
-    """The measured lines of reports that lie in a folder; none when there is no such folder.
+    """The measured lines of the reports in a folder.
 
     Raises:
         BenchError: a file there is not a report.

@@ -1,4 +1,4 @@
-"""Describes the machine that figures are measured on. Whatever is absent is left empty."""
+"""Describes the machine that figures are measured on."""
 
 from __future__ import annotations
 
@@ -47,20 +47,18 @@ class Disk:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Machine:
-    """The machine.
+    """A machine and its software.
 
     Attributes:
         processor: its name.
         cores: logical processors that this process may use.
-        features: of the processor; see `FEATURES`.
+        features: those of `FEATURES` that the processor has.
         memory_total, memory_free: bytes.
         system: operating system and architecture.
-        python: version.
-        versions: of the libraries that are installed.
-        gpus: as torch sees them.
-        driver: of the GPU; None without.
+        versions: versions of the libraries that are installed.
+        driver: version of the GPU's driver; None without a GPU.
         dali_devices: GPUs that DALI can use; None where DALI is not installed.
-        compiler: a C++ compiler, which `torch.compile` needs on a CPU; None if there is none.
+        compiler: path of a C++ compiler, which `torch.compile` needs on a CPU; None if there is none.
         disk: None if none was asked for.
     """
 

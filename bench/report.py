@@ -1,4 +1,4 @@
-"""What a benchmark found, and the JSON that it is written as.
+"""The report of a benchmark, and the JSON that it is written as.
 
 {
   "environment": {...},       the machine, as `bench.hardware.Machine`: processor, cores, versions, gpus, ...
@@ -36,7 +36,7 @@ import msgspec
 from bench.hardware import Machine
 from bench.timing import Rates
 from cache.atomic import write_atomically
-from cache.messages import UserError
+from cache.messages import UserError, message
 
 Kind = Literal["measured", "guide", "estimated"]
 
@@ -117,6 +117,11 @@ class BenchReport:
             raise BenchError(
                 "{path} is not a benchmark report: {error}; write it anew with --json", path=path, error=error
             ) from None
+
+
+def times_name(name: str, peer: str) -> str:
+    """The name of a row that says how many times as fast as a peer something is."""
+    return message("{name}: times {peer}", name=name, peer=peer)
 
 
 def write_json(path: Path, document: object) -> None:

@@ -1,4 +1,4 @@
-"""How long a step takes on hardware that is known by its peak and its bandwidth (Williams et al. 2009, "Roofline")."""
+"""The time of a step on hardware that is known by its peak and its bandwidth (Williams et al. 2009, "Roofline")."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ COPIED = 0.85
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Roof:
-    """What limits a step.
+    """The limits of some hardware.
 
     Attributes:
         machine: name of the card or processor.
-        kind: of arithmetic, as "tensor cores" or "fp32 on a CPU"; how near to the peak convolutions come is only
-            comparable within one kind.
+        kind: of arithmetic, such as "tensor cores" or "fp32 on a CPU"; efficiencies of one kind are comparable.
         peak: FLOP/s of a matrix product.
         bandwidth: bytes/s of memory, reads and writes together.
         compiled: whether pointwise operations are fused with their neighbours.
@@ -43,9 +42,8 @@ class Card:
     """A GPU, or another accelerator.
 
     Attributes:
-        name: its maker's.
         memory: GB.
-        bandwidth: of the memory, GB/s.
+        bandwidth: GB/s of the memory.
         fp32: TFLOP/s without tensor cores.
         narrow: TFLOP/s of tensor cores on 16-bit inputs, dense, accumulated in fp32; None without tensor cores.
         profile: profile of `train` that is made for it; empty if none is.
@@ -91,7 +89,7 @@ class Card:
         """
         return Roof(
             machine=self.name,
-            kind=(message("fp32 on a GPU") if precision == "fp32" else message("tensor cores")),
+            kind=message("fp32 on a GPU") if precision == "fp32" else "tensor cores",
             peak=self.peak(precision),
             bandwidth=1e9 * self.bandwidth,
             compiled=compiled,
@@ -123,7 +121,7 @@ _IGNORED = re.compile(r"nvidia|geforce|tesla|gpu|gb|sxm\d?|hbm\d?\w?")
 
 
 def find_card(name: str) -> Card:
-    """Give a card by its name, with any spacing and prefix, and with or without its memory, as drivers report it.
+    """A card of `CARDS` by its name, with any spacing and prefix, and with or without its memory, as drivers report it.
 
     Raises:
         BenchError: it is not listed; the message tells how to describe it.
@@ -150,7 +148,7 @@ def _plain(name: str) -> str:
 
 
 def step_seconds(census: Census, roof: Roof, efficiency: float) -> float:
-    """Sum, over all operations, of the longer of arithmetic and memory traffic.
+    """The sum over all operations of the longer of arithmetic and memory traffic.
 
     Args:
         census: of the step.
@@ -161,13 +159,13 @@ def step_seconds(census: Census, roof: Roof, efficiency: float) -> float:
 
 
 def memory_bound_share(census: Census, roof: Roof, efficiency: float) -> float:
-    """Share of the step's time that operations take which memory limits."""
+    """The share of the step's time that is taken by operations which memory limits."""
     found = [_seconds(operation, roof, efficiency) for operation in census.operations]
     return sum(seconds for seconds, memory_bound in found if memory_bound) / sum(seconds for seconds, _ in found)
 
 
 def implied_efficiency(census: Census, roof: Roof, seconds: float) -> float | None:
-    """Give the efficiency with which a step takes so long; None where memory traffic alone takes longer."""
+    """The efficiency with which a step takes so many seconds; None where memory traffic alone takes longer."""
     low, high = 1e-4, 4.0
     if step_seconds(census, roof, high) > seconds:
         return None

@@ -1,4 +1,4 @@
-"""Runs the suites that were asked for."""
+"""Runs the suites of a benchmark and makes its report."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Listener(Protocol):
     """Receives the progress of a benchmark, in the calling thread."""
 
     def on_suite(self, suite: Suite, number: int, total: int) -> None:
-        """A suite begins, the `number`-th (from 1) of `total`; the data that it works on may have to be made first."""
+        """A suite begins, the `number`-th (from 1) of `total`."""
 
 
 def run_suites(config: BenchConfig, listener: Listener) -> BenchReport:

@@ -1,4 +1,4 @@
-"""Measures rates: warmed up, several runs, with their spread, several things side by side."""
+"""Measures rates: of several things in turn, warmed up, in several runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEAST_LEFT = 0.01
 
 
 def nothing() -> None:
-    """Do nothing: where work needs no preparation, or a device no synchronisation."""
+    """Do nothing: the default of what is called before and after work."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,20 +51,17 @@ class Rates:
     @property
     def median(self) -> float:
         """The middle value, interpolated."""
-        return self._quantile(0.5)
+        return float(np.median(self.values))
 
     @property
     def p10(self) -> float:
         """A tenth of the runs gave less (interpolated)."""
-        return self._quantile(0.1)
+        return float(np.quantile(self.values, 0.1))
 
     @property
     def p90(self) -> float:
         """A tenth of the runs gave more (interpolated)."""
-        return self._quantile(0.9)
-
-    def _quantile(self, share: float) -> float:
-        return float(np.quantile(self.values, share))
+        return float(np.quantile(self.values, 0.9))
 
     def each(self, change: Callable[[float], float]) -> Rates:
         """Every value changed alike."""
@@ -125,7 +122,7 @@ def measure_together(
     values: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds):
         for name, work in works.items():
-            known = number == 0 and calls[name] == 1 and name in once
-            spent = once[name] if known else run(work, calls[name])
+            is_first_run = number == 0 and calls[name] == 1 and name in once
+            spent = once[name] if is_first_run else run(work, calls[name])
             values[name].append(calls[name] * work.items / spent)
     return {name: Rates(tuple(found)) for name, found in values.items()}

@@ -1,4 +1,4 @@
-"""Loaders and training steps as work to be measured; peak memory; programs in processes of their own."""
+"""Loaders and training steps as work to be measured; peak memory; programs that run in a process of their own."""
 
 from __future__ import annotations
 
@@ -101,11 +101,8 @@ def plain(training: TrainConfig) -> TrainConfig:
 def describe(training: TrainConfig) -> str:
     """How a step computes, in words, as rows give it."""
     layout = "channels_last" if training.channels_last else "NCHW"
-    return (
-        message("{precision} {layout} compiled", precision=training.precision, layout=layout)
-        if training.compile
-        else message("{precision} {layout} eager", precision=training.precision, layout=layout)
-    )
+    mode = message("compiled") if training.compile else message("eager")
+    return message("{precision} {layout} {mode}", precision=training.precision, layout=layout, mode=mode)
 
 
 def random_batch(setup: Setup) -> tuple[Tensor, Tensor, Tensor]:
@@ -148,7 +145,7 @@ class PeakMemory:
             self._most = max(self._most, memory.rss - getattr(memory, "shared", 0))
 
     def found(self) -> dict[str, int]:
-        """Bytes at the peak, by what they are, in words for a note."""
+        """Bytes at the peak, by what they are, as notes give it."""
         if self._on_gpu:
             return {
                 message("of tensors on the GPU"): torch.cuda.max_memory_allocated(),

@@ -9,10 +9,9 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal
 
+from bench.report import times_name
 from bench.suites.epoch import LOADER, MINUTES, STEP, WAIT
-from bench.suites.loader import NATIVE
-from bench.suites.loader import TIMES as LOADER_TIMES
-from bench.suites.raster import TIMES as RASTER_TIMES
+from bench.suites.loader import times_plain, variant_name
 from bench.suites.stages import AUGMENT, BACKWARD, COPY, DECODE, FORWARD, READ, UPDATE
 from cache.messages import Message, joined, message
 from console.language import _, translated
@@ -40,14 +39,10 @@ TITLES = {
     "tiers": message("TIERS: minutes per epoch of 45,174 images"),
 }
 _COMPARISONS = (
-    (
-        "raster",
-        Message(RASTER_TIMES, name="bytes"),
-        message("Masks are drawn {times} times as fast as by pycocotools."),
-    ),
+    ("raster", times_name("bytes", "pycocotools"), message("Masks are drawn {times} times as fast as by pycocotools.")),
     (
         "loader",
-        Message(LOADER_TIMES, name=NATIVE),
+        times_plain(variant_name("native", "none")),
         message("Batches come {times} times as fast as from a DataLoader that makes them anew."),
     ),
 )

@@ -33,7 +33,7 @@ NETWORK_SHARE = 0.75
 
 
 class ResidentStore:
-    """Rows of decoded records on one device: `BLANK_ROW`, then rows to be filled. Raises `UserError` if they do not fit.
+    """Rows of decoded records on one device: `BLANK_ROW`, then rows to fill. Raises `UserError` if they do not fit.
 
     `places` are the `(K, 3)` addresses of the records of a store on the CPU, as `loader.kernels` take them.
     """

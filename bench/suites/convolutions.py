@@ -1,4 +1,4 @@
-"""Every convolution of a network alone, forward and both gradients: which shapes the hardware is fast at."""
+"""The suite `convolutions`: every convolution of a network alone, forward and both gradients."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.ceilings import multiply_matrices
+from bench.ceilings import multiply_matrices, product_name
 from bench.config import Setup
 from bench.material import Material
 from bench.report import Row
 from bench.timing import Rates, Work
 from bench.workloads import describe
-from cache.messages import message
+from cache.messages import joined, message
 from model.network import NetworkConfig, build_network
 from train.step import DTYPES
 
@@ -30,12 +30,10 @@ PASSES = ("forward", message("data gradient"), message("weight gradient"))
 
 @dataclasses.dataclass(frozen=True, kw_only=True, order=True)
 class Shape:
-    """A convolution and the size of its input.
+    """A convolution and the size of its input, in pixels.
 
     Attributes:
-        height, width: of the input, pixels.
-        channels, filters: of the input and the output.
-        kernel, stride: pixels.
+        channels, filters: channels of the input and of the output.
         transposed: whether it enlarges.
     """
 
@@ -49,11 +47,11 @@ class Shape:
 
     def __str__(self) -> str:
         """In words, as rows give it: `3x3, 64 to 128, at 32x32`."""
-        how = (
-            message(" up by {stride}", stride=self.stride)
-            if self.transposed
-            else (message(" by {stride}", stride=self.stride) if self.stride > 1 else "")
-        )
+        how = ""
+        if self.transposed:
+            how = message(" up by {stride}", stride=self.stride)
+        elif self.stride > 1:
+            how = message(" by {stride}", stride=self.stride)
         return message(
             "{kernel}x{kernel}{how}, {channels} to {filters}, at {height}x{width}",
             kernel=self.kernel,
@@ -67,11 +65,8 @@ class Shape:
     @property
     def flops(self) -> int:
         """Floating-point operations of one pass over one image; a multiplication and an addition are two."""
-        pixels = (
-            self.height * self.width
-            if self.transposed
-            else -(-self.height // self.stride) * -(-self.width // self.stride)
-        )
+        stride = 1 if self.transposed else self.stride
+        pixels = -(-self.height // stride) * -(-self.width // stride)
         return 2 * pixels * self.channels * self.filters * self.kernel**2
 
 
@@ -110,26 +105,23 @@ def convolution_rows(setup: Setup, _material: Material) -> Iterator[Row]:
         works = {name: convolve(shape, name, setup) for name in PASSES}
         works["limit"] = multiply_matrices(training.precision, setup.device)
         found = setup.measure(works, share=0.25)
-        share = message(
-            "{count} in {network}, {count2:.1f}% of its arithmetic",
+        described = message(
+            "{count} in {network}, {share:.1f}% of its arithmetic; batch {batch_size}, {how}",
             count=count,
             network=setup.network,
-            count2=100 * count * shape.flops / total,
+            share=100 * count * shape.flops / total,
+            batch_size=setup.batch_size,
+            how=describe(training),
         )
         for name in PASSES:
             yield Row.measured(
                 Rates(tuple(rate * shape.flops / 1e9 for rate in found[name].values)),
                 suite="convolutions",
-                name=f"{shape}: {name}",
-                setup=message(
-                    "{share}; batch {batch_size}, {describe}",
-                    share=share,
-                    batch_size=setup.batch_size,
-                    describe=describe(training),
-                ),
+                name=joined(": ", [str(shape), name]),
+                setup=described,
                 unit="GFLOP/s",
                 limit=found["limit"].median / 1e9,
-                limit_name=message("matrix product, {precision}", precision=training.precision),
+                limit_name=product_name(training.precision),
             )
 
 

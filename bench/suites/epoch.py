@@ -1,4 +1,4 @@
-"""Loader and network together, as training runs them: how long an epoch takes, and who waits for whom."""
+"""The suite `epoch`: loader and network together, as training runs them, and how long an epoch takes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from bench.workloads import (
     random_batch,
     skip,
 )
-from cache.messages import message
+from cache.messages import joined, message
 from loader.batch import Batch
 from loader.loader import Loader, open_loader
 from train.step import TrainStep
@@ -84,21 +84,12 @@ def epoch_rows(setup: Setup, material: Material) -> Iterator[Row]:
         works = {LOADER: pull(alone), STEP: learn(step, batch), BOTH: together.work(plan)}
         found = setup.measure(works, share=USUALLY, rounds=plan.rounds)
     both, slower = found[BOTH], min((LOADER, STEP), key=lambda name: found[name].median)
-    how = message(
-        "{describe}, {backend} loader, {augment} augmentation",
-        describe=describe(training),
-        backend=backend,
-        augment=training.loader.augment,
-    )
-    row = partial(Row.measured, suite="epoch", setup=f"{setup.network}, {setup.shape}, {how}")
+    feeding = message("{backend} loader, {augment} augmentation", backend=backend, augment=training.loader.augment)
+    described = joined(", ", [setup.network, setup.shape, describe(training), feeding])
+    row = partial(Row.measured, suite="epoch", setup=described)
     yield row(found[LOADER], name=LOADER, unit="images/s")
     yield row(found[STEP], name=STEP, unit="images/s")
-    note = message(
-        "{cache_name}, {threads} threads; {describe}",
-        cache_name=material.cache_name,
-        threads=setup.threads,
-        describe=plan.describe(setup.batch_size),
-    )
+    note = joined("; ", [joined(", ", [material.cache_name, setup.parallel]), plan.describe(setup.batch_size)])
     yield row(both, name=BOTH, unit="images/s", limit=found[slower], limit_name=slower, note=note)
     note = message("100%: the faster of both is hidden behind the slower; on a CPU they share the cores")
     yield row(overlap(found[LOADER], found[STEP], both), name=OVERLAP, unit="%", note=note)
@@ -109,17 +100,16 @@ def epoch_rows(setup: Setup, material: Material) -> Iterator[Row]:
     yield row(warmup, name=WARMUP, unit="s", note=note)
     for name, (what, size) in zip((MEMORY, HELD), memory.found().items(), strict=False):
         yield row(size / 1e6, name=name, unit="MB", note=what)
+    note = message("{images:,} images, extrapolated; validation not included", images=images)
+    if plan.whole:
+        note = message("{images:,} images; validation not included", images=images)
     yield row(
         both.each(lambda rate: images / rate / 60),
         name=MINUTES,
         unit="min",
         limit=images / found[slower].median / 60,
         limit_name=slower,
-        note=message(
-            "{images:,} images{value}; validation not included",
-            images=images,
-            value=("" if plan.whole else ", extrapolated"),
-        ),
+        note=note,
     )
 
 
@@ -135,8 +125,8 @@ class EpochPlan:
 
     Attributes:
         whole: whether each run is a true epoch, from its first batch to its last.
-        steps: in a run.
-        rounds: runs.
+        steps: steps in a run.
+        rounds: number of runs.
         wanted: seconds per measurement with which the windows would have `STEPS` steps; None if they have.
     """
 
@@ -149,12 +139,11 @@ class EpochPlan:
         """In words, as rows give it."""
         if self.whole:
             return message("a true epoch of {steps:,} images", steps=self.steps * batch_size)
-        enough = (
-            ""
-            if self.wanted is None
-            else message(": --seconds {wanted:g} for {steps}", wanted=self.wanted, steps=STEPS)
-        )
-        return message("windows, {steps} steps{enough}", steps=self.steps * self.rounds, enough=enough)
+        windows = message("windows, {steps} steps", steps=self.steps * self.rounds)
+        if self.wanted is None:
+            return windows
+        enough = message("--seconds {wanted:g} for {steps}", wanted=self.wanted, steps=STEPS)
+        return joined(": ", [windows, enough])
 
 
 def plan_epoch(*, images: int, samples: int, batch_size: int, rate: float, seconds: float, rounds: int) -> EpochPlan:
@@ -183,7 +172,7 @@ def plan_epoch(*, images: int, samples: int, batch_size: int, rate: float, secon
 
 
 class Training:
-    """Steps on what a loader gives.
+    """Training steps on the batches of a loader.
 
     Attributes:
         waits: share of each step that was spent waiting for its batch.

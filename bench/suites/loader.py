@@ -1,4 +1,4 @@
-"""Batches from a cache: our loaders against copying the same bytes, and against a plain DataLoader."""
+"""The suite `loader`: our loaders against copying the same bytes, a plain DataLoader and, if asked, other libraries."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from bench.ceilings import copy_samples, decode, thread_pool
 from bench.config import Setup
 from bench.material import Material
 from bench.peers.suite import peer_suite
-from bench.report import Row
+from bench.report import Row, times_name
 from bench.timing import Rates, Work
 from bench.workloads import loader_config, pull, run_program
 from cache.choices import Backend, Level
-from cache.messages import Message, message
+from cache.messages import joined, message
 from cache.reader import CacheReader
 from loader.batch import LoaderConfig
 from loader.loader import open_loader
@@ -33,10 +33,6 @@ ON_THE_FLY_SAMPLES = 64
 """Fewest samples in one call of the plain DataLoader, so that its workers are busy most of the time."""
 
 PLAIN = message("plain DataLoader, on the fly")
-TIMES = message("{name}: times the plain DataLoader")
-"""Name of a row; for the loader's name."""
-
-NATIVE = message("native, augmentation none")
 
 WARM_EPOCHS, EPOCHS, QUICK_EPOCHS = 2, 20, 4
 """Epochs after which a process's memory is read: first when all buffers exist, then to see whether it grows."""
@@ -46,12 +42,12 @@ STARTS, QUICK_STARTS = 3, 2
 
 
 def loader_rows(setup: Setup, material: Material) -> Iterator[Row]:
-    """Random order, the page cache warm, every batch thrown away."""
+    """Samples per second in random order, the page cache warm, every batch thrown away."""
     variants: list[tuple[Backend, Level]] = [("native", "none"), ("native", "light")]
     if find_spec("nvidia") and find_spec("nvidia.dali"):
         # Augmenting with DALI on a CPU is too slow for a first impression.
         variants += [("dali", "none")] if setup.config.quick else [("dali", "none"), ("dali", "light")]
-    names = [message("{backend}, augmentation {level}", backend=backend, level=level) for backend, level in variants]
+    names = [variant_name(*variant) for variant in variants]
     with ExitStack() as stack:
         works = {PLAIN: _plain(setup, material)}  # first: its workers are forked before there are threads of ours
         stack.callback(works.clear)  # ends the workers
@@ -61,33 +57,34 @@ def loader_rows(setup: Setup, material: Material) -> Iterator[Row]:
         pool = stack.enter_context(thread_pool(setup.threads))
         works["limit"], limit_name = loading_limit(pool, setup, material.cache)
         found = setup.measure(works)
-    described = message(
-        "{shape}, {threads} threads, {cache_name}",
-        shape=setup.shape,
-        threads=setup.threads,
-        cache_name=material.cache_name,
-    )
+    described = joined(", ", [setup.shape, setup.parallel, material.cache_name])
+    workers = message("{workers} workers", workers=setup.threads)
     row = partial(Row.measured, suite="loader")
     rate = partial(row, unit="samples/s", limit=found["limit"], limit_name=limit_name)
     for name in names:
         yield rate(found[name], name=name, setup=described)
     for name in names[:2]:
-        yield row(found[name].over(found[PLAIN]), name=Message(TIMES, name=name), setup=described, unit="times")
+        yield row(found[name].over(found[PLAIN]), name=times_plain(name), setup=described, unit="times")
     yield rate(
         found[PLAIN],
         name=PLAIN,
-        setup=message(
-            "{shape}, {threads} workers, {photos_name}",
-            shape=setup.shape,
-            threads=setup.threads,
-            photos_name=material.photos_name,
-        ),
+        setup=joined(", ", [setup.shape, workers, material.photos_name]),
         note=message("decodes, draws with pycocotools and resizes each sample anew; no augmentation"),
         ours=False,
     )
     yield from _process_rows(setup, material)
     if setup.config.peers:
         yield from peer_suite(setup, material)
+
+
+def variant_name(backend: Backend, level: Level) -> str:
+    """The name of the row of a backend at a level of augmentation."""
+    return message("{backend}, augmentation {level}", backend=backend, level=level)
+
+
+def times_plain(name: str) -> str:
+    """The name of the row that compares a loader with the plain DataLoader."""
+    return times_name(name, message("the plain DataLoader"))
 
 
 def _plain(setup: Setup, material: Material) -> Work:
@@ -155,12 +152,7 @@ def _process_rows(setup: Setup, material: Material) -> Iterator[Row]:
     run_program(_PROGRAM, *arguments, 0)  # it may still have to compile
     runs = [run_program(_PROGRAM, *arguments, count) for count in (*[0] * (starts - 1), epochs)]
     _, before, after = runs[-1]
-    described = message(
-        "{shape}, {threads} threads, {cache_name}, a process of its own",
-        shape=setup.shape,
-        threads=setup.threads,
-        cache_name=material.cache_name,
-    )
+    described = joined(", ", [setup.shape, setup.parallel, material.cache_name, message("a process of its own")])
     row = partial(Row.measured, suite="loader", setup=described)
     note = message("from opening the cache; libraries are imported, kernels compiled by an earlier process")
     yield row(Rates(tuple(first for first, _, _ in runs)), name=message("native, first batch"), unit="s", note=note)

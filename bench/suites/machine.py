@@ -1,11 +1,11 @@
-"""The machine itself: the limits, on their own."""
+"""The suite `machine`: what memory, disk and processor could do at best."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
 
-from bench.ceilings import copy_memory, multiply_matrices, read_disk, thread_pool
+from bench.ceilings import copy_memory, multiply_matrices, product_name, read_disk, thread_count, thread_pool
 from bench.config import Setup
 from bench.material import Material
 from bench.report import Row
@@ -27,12 +27,8 @@ def machine_rows(setup: Setup, material: Material) -> Iterator[Row]:
             rates = _billions(setup, copy_memory(pool, threads, COPY_BYTES))
         yield row(
             rates,
-            name=(
-                message("memory copy, {threads} threads", threads=threads)
-                if threads > 1
-                else message("memory copy, {threads} thread", threads=threads)
-            ),
-            setup=message("{copy_bytes} MiB of random bytes", copy_bytes=COPY_BYTES >> 20),
+            name=message("memory copy, {threads}", threads=thread_count(threads)),
+            setup=message("{size} MiB of random bytes", size=COPY_BYTES >> 20),
             unit="GB/s",
             note=message("bytes copied; each is read once and written once"),
         )
@@ -41,7 +37,7 @@ def machine_rows(setup: Setup, material: Material) -> Iterator[Row]:
         yield row(
             _billions(setup, disk),
             name=message("disk read"),
-            setup=message("{disk_bytes} MiB, temporary folder", disk_bytes=DISK_BYTES >> 20),
+            setup=message("{size} MiB, temporary folder", size=DISK_BYTES >> 20),
             unit="GB/s",
             note=message("dropped from the page cache before; the disk's own cache, or a host's, may still hold it"),
         )
@@ -49,9 +45,7 @@ def machine_rows(setup: Setup, material: Material) -> Iterator[Row]:
     narrow = ["bf16"] if setup.device == "cuda" or setup.hardware.cpu_bf16 else []
     for precision in dict.fromkeys(["fp32", *narrow, setup.training.precision]):
         rates = _billions(setup, multiply_matrices(precision, setup.device))
-        yield row(
-            rates, name=message("matrix product, {precision}", precision=precision), setup=setup.device, unit="GFLOP/s"
-        )
+        yield row(rates, name=product_name(precision), setup=setup.device, unit="GFLOP/s")
 
 
 def _billions(setup: Setup, work: Work) -> Rates:

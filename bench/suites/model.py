@@ -1,4 +1,4 @@
-"""The network alone, on random data: the profile's step, a plain one, and the machine's matrix product."""
+"""The suite `model`: training steps on random data, the profile's and a plain one, against the matrix product."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from functools import partial
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.ceilings import multiply_matrices
+from bench.ceilings import multiply_matrices, product_name
 from bench.config import Setup
 from bench.material import Material
-from bench.report import BenchError, Row
+from bench.report import BenchError, Row, times_name
 from bench.roofline import find_card
 from bench.timing import Rates
 from bench.workloads import build_step, describe, learn, plain, random_batch
 from cache.choices import Precision
-from cache.messages import message
+from cache.messages import joined, message
 from model.network import NetworkConfig, build_network
 
 
@@ -29,53 +29,48 @@ def model_rows(setup: Setup, _material: Material) -> Iterator[Row]:
     batch = random_batch(setup)
     works = {
         "profile": learn(build_step(training), batch),
-        message("plain torch"): learn(build_step(ordinary), batch),
+        "plain": learn(build_step(ordinary), batch),
         "limit": multiply_matrices(training.precision, setup.device),
-        message("plain limit"): multiply_matrices("fp32", setup.device),
+        "plain limit": multiply_matrices("fp32", setup.device),
     }
     found = setup.measure(works)
     flops = count_flops(training.network, setup.side, backward=True)
-    shape = message(
-        "{network}, {shape}, {get_num_threads} threads",
-        network=setup.network,
-        shape=setup.shape,
-        get_num_threads=torch.get_num_threads(),
-    )
+    threads = message("{threads} threads", threads=torch.get_num_threads())
     gpu = setup.hardware.gpu.name if setup.device == "cuda" and setup.hardware.gpu else None
-    for name, config, limit in (
-        ("profile", training, "limit"),
-        (message("plain torch"), ordinary, message("plain limit")),
+    for name, config, rates, product in (
+        (message("profile"), training, found["profile"], found["limit"]),
+        (message("plain torch"), ordinary, found["plain"], found["plain limit"]),
     ):
-        row = partial(Row.measured, suite="model", setup=f"{shape}, {describe(config)}")
+        described = joined(", ", [setup.network, setup.shape, threads, describe(config)])
+        row = partial(Row.measured, suite="model", setup=described)
         yield row(
-            found[name],
+            rates,
             name=message("training step ({name})", name=name),
             unit="images/s",
-            limit=found[limit].median / flops,
-            limit_name=message("matrix product, {precision}", precision=config.precision),
-            note=message("{flops:.3g} GFLOP an image, counted from the network", flops=flops / 1e9),
+            limit=product.median / flops,
+            limit_name=product_name(config.precision),
+            note=message("{flops:.3g} GFLOP per image, counted from the network", flops=flops / 1e9),
         )
-        peak, peak_name = named_peak(gpu, config.precision, found[limit])
-        reached = found[name].each(lambda rate: rate * flops)
+        peak, peak_name = named_peak(gpu, config.precision, product)
+        reached = rates.each(lambda rate: rate * flops)
+        note = message("{rate:,.4g} of {peak:,.4g} GFLOP/s", rate=reached.median / 1e9, peak=peak.median / 1e9)
         yield row(
             reached.over(peak).each(lambda share: 100 * share),
-            name=f"MFU ({name})",
+            name=message("MFU ({name})", name=name),
             unit="%",
             limit=100.0,
             limit_name=peak_name,
-            note=message(
-                "{median:,.4g} of {median2:,.4g} GFLOP/s", median=reached.median / 1e9, median2=peak.median / 1e9
-            ),
+            note=note,
         )
-        if name == "profile":
-            yield row(found[name].over(found["plain torch"]), name=message("profile: times plain torch"), unit="times")
+        if config is training:
+            yield row(rates.over(found["plain"]), name=times_name(name, message("plain torch")), unit="times")
 
 
 def named_peak(gpu: str | None, precision: Precision, product: Rates) -> tuple[Rates, str]:
     """The peak that arithmetic is compared with, in FLOP/s run by run, and its name: of a listed GPU the data sheet's.
 
     Args:
-        gpu: its name; None is a CPU, which no data sheet gives a peak at the clock that it runs at.
+        gpu: name of the GPU; None is a CPU, which no data sheet gives a peak at the clock that it runs at.
         precision: of the arithmetic.
         product: the measured rate of a matrix product, FLOP/s: the peak of any other device.
     """
@@ -83,12 +78,12 @@ def named_peak(gpu: str | None, precision: Precision, product: Rates) -> tuple[R
         card = find_card(gpu or "")
         peak = card.peak(precision)
     except BenchError:  # not listed, or without such units
-        return product, message("matrix product, {precision}", precision=precision)
+        return product, product_name(precision)
+    name = message("data sheet of {name}, {precision}", name=card.name, precision=precision)
     # Convolutions in fp32 may still take tensor cores, in TF32: then they can be faster than this.
-    where = message(" without tensor cores") if precision == "fp32" and card.narrow else ""
-    return Rates((peak,) * product.runs), message(
-        "data sheet of {name}, {precision}{where}", name=card.name, precision=precision, where=where
-    )
+    if precision == "fp32" and card.narrow:
+        name = message("{name} without tensor cores", name=name)
+    return Rates((peak,) * product.runs), name
 
 
 def count_flops(config: NetworkConfig, side: int, *, backward: bool) -> int:

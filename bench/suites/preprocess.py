@@ -1,7 +1,8 @@
-"""Photos to a cache: whole builds against decoding and shrinking the same photos and doing nothing else."""
+"""The suite `preprocess`: whole builds of a cache, against only decoding and shrinking the same photos."""
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import shutil
@@ -21,7 +22,7 @@ from bench.material import Material, repeat_dataset
 from bench.report import Row
 from bench.timing import Work
 from bench.workloads import PEAK_MEMORY, run_program
-from cache.messages import message
+from cache.messages import joined, message
 from cache.process import end_with_parent
 from cache.record import RecordLayout
 from cache.spec import CacheSpec
@@ -64,12 +65,9 @@ def preprocess_rows(setup: Setup, material: Material) -> Iterator[Row]:
     coco = material.folder / "repeated"
     repeat_dataset(material.split, coco, images)
     files = [material.files[number % len(material.files)] for number in range(images)]
-    specs = {
-        message("lmdb raw"): CacheSpec(side=setup.side),
-        message("lmdb jpeg"): CacheSpec(side=setup.side, codec="jpeg"),
-        message("zarr raw"): CacheSpec(side=setup.side, store="zarr"),
-    }
-    raw = specs[message("lmdb raw")]
+    raw = CacheSpec(side=setup.side)
+    jpeg, zarr = dataclasses.replace(raw, codec="jpeg"), dataclasses.replace(raw, store="zarr")
+    specs = {"lmdb raw": raw, "lmdb jpeg": jpeg, "zarr raw": zarr}
     _split[:] = [read_split(coco, "train", raw)]
     with thread_pool(setup.threads) as pool, _processes(coco, raw, setup.threads) as processes:
         works = {name: _build(coco, material.folder / "builds", spec, setup.threads) for name, spec in specs.items()}
@@ -78,25 +76,17 @@ def preprocess_rows(setup: Setup, material: Material) -> Iterator[Row]:
         works["threads"] = _records(pool, images, raw)
         works["processes"] = _records(processes, images, raw)
         found = setup.measure(works, rounds=min(setup.rounds, MOST_ROUNDS))
-    described = message(
-        "{photos_name} as {images}, side {side}, {threads} threads",
-        photos_name=material.photos_name,
-        images=images,
-        side=setup.side,
-        threads=setup.threads,
-    )
+    repeated = message("{photos} as {images}", photos=material.photos_name, images=images)
+    described = joined(", ", [repeated, message("side {side}", side=setup.side), setup.parallel])
     row = partial(Row.measured, suite="preprocess", setup=described)
-    resize = message("cv2.imdecode + INTER_AREA")
+    resize = "cv2.imdecode + INTER_AREA"
     resizing = partial(row, unit="images/s", limit=found["floor"], limit_name=resize)
     decoding = partial(row, unit="images/s", limit=found["decode"], limit_name=message("decoding alone"))
     for name in specs:
         yield resizing(found[name], name=name, note=NOTE)
     for name in specs:
-        yield row(
-            found["floor"].over(found[name]),
-            name=message("{name}: wall time, times {resize}", name=name, resize=resize),
-            unit="times",
-        )
+        ratio = message("{name}: wall time, times {resize}", name=name, resize=resize)
+        yield row(found["floor"].over(found[name]), name=ratio, unit="times")
     for name in specs:
         yield decoding(found[name], name=message("{name}, against decoding", name=name))
     yield decoding(found["floor"], name=resize, ours=False)
@@ -157,23 +147,19 @@ def _make_records(spec: CacheSpec, numbers: Any) -> None:
 
 def _memory_rows(setup: Setup, material: Material) -> Iterator[Row]:
     """Peak memory of builds of few and of many images, each in a process of its own."""
-    several = QUICK_MEMORY_IMAGES if setup.config.quick else SHORT_MEMORY_IMAGES if material.drawn else MEMORY_IMAGES
-    for images in several:
+    sizes = QUICK_MEMORY_IMAGES if setup.config.quick else SHORT_MEMORY_IMAGES if material.drawn else MEMORY_IMAGES
+    for images in sizes:
         coco, out = material.folder / f"memory {images}", material.folder / "memory cache"
         repeat_dataset(material.split, coco, images)
         (peak,) = run_program(_BUILD, coco, out, setup.side, setup.threads)
         shutil.rmtree(coco)
         shutil.rmtree(out)
         if peak:
+            several = message("{images:,} images", images=images)
             yield Row.measured(
                 peak / 1e6,
                 suite="preprocess",
-                setup=message(
-                    "{images:,} images, side {side}, {threads} threads",
-                    images=images,
-                    side=setup.side,
-                    threads=setup.threads,
-                ),
+                setup=joined(", ", [several, message("side {side}", side=setup.side), setup.parallel]),
                 name=message("lmdb raw, {images:,} images: peak memory", images=images),
                 unit="MB",
                 note=message("of the process, with Python and libraries"),

@@ -1,4 +1,4 @@
-"""Each stage of training alone, from the disk to the optimizer: images per second, beside a limit of its own."""
+"""The suite `stages`: each stage of training alone, from the disk to the optimizer, beside a limit of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from bench.ceilings import CAN_EVICT, copy_tensor, each, evict, multiply_matrices, read_disk, thread_pool
+from bench.ceilings import CAN_EVICT, copy_tensor, each, evict, multiply_matrices, product_name, read_disk, thread_pool
 from bench.config import Setup
 from bench.material import Material
 from bench.report import Row
@@ -20,21 +20,13 @@ from bench.suites.model import count_flops
 from bench.timing import Work
 from bench.workloads import LEARNING_RATE, build_step, describe, loader_config, pull, random_batch
 from cache.choices import Codec, Level, OptimizerName
-from cache.messages import message
+from cache.messages import joined, message
 from cache.reader import CacheReader
 from loader.loader import open_loader
 from train.step import TrainStep
 
-READ, DECODE, COPY, AUGMENT, TRANSFER, FORWARD, BACKWARD, UPDATE = (
-    message("disk read"),
-    message("decode JPEG"),
-    "copy",
-    "augment",
-    "transfer",
-    "forward",
-    "backward",
-    "optimizer",
-)
+READ, DECODE = message("disk read"), message("decode JPEG")
+COPY, AUGMENT, TRANSFER, FORWARD, BACKWARD, UPDATE = "copy", "augment", "transfer", "forward", "backward", "optimizer"
 """Names of the rows, in the order in which an image passes the stages; without a GPU there is no transfer."""
 
 READ_BYTES = 64 << 20
@@ -58,8 +50,6 @@ class Stage:
         work: the stage; an item is an image.
         limit: what it cannot beat, measured in turn with it; stages may share one.
         items: items of the limit for one image.
-        limit_name: of the limit.
-        note: what else to know.
     """
 
     work: Work
@@ -70,7 +60,10 @@ class Stage:
 
 
 def stage_rows(setup: Setup, material: Material) -> Iterator[Row]:
-    """All stages in turn, the page cache warm except for the disk. Backward is what both ways take beyond forward."""
+    """Images per second of each stage, the page cache warm except for the disk.
+
+    The time of the backward pass is that of both passes less that of the forward pass.
+    """
     with ExitStack() as stack:
         pool = stack.enter_context(thread_pool(setup.threads))
         stages = {**_reading(setup, material, pool), **_loading(setup, material, pool, stack), **_computing(setup)}
@@ -78,18 +71,13 @@ def stage_rows(setup: Setup, material: Material) -> Iterator[Row]:
         works |= {str(id(stage.limit)): stage.limit for stage in stages.values()}
         found = setup.measure(works, share=0.5)
     found[BACKWARD] = found[BACKWARD].without(found[FORWARD])
+    described = joined(", ", [setup.network, setup.shape, describe(setup.training), setup.parallel])
     for name, stage in stages.items():
         yield Row.measured(
             found[name],
             suite="stages",
             name=name,
-            setup=message(
-                "{network}, {shape}, {describe}, {threads} threads",
-                network=setup.network,
-                shape=setup.shape,
-                describe=describe(setup.training),
-                threads=setup.threads,
-            ),
+            setup=described,
             unit="images/s",
             limit=found[str(id(stage.limit))].median / stage.items,
             limit_name=stage.limit_name,
@@ -98,25 +86,26 @@ def stage_rows(setup: Setup, material: Material) -> Iterator[Row]:
 
 
 def _reading(setup: Setup, material: Material, pool: ThreadPoolExecutor) -> dict[str, Stage]:
-    """From the disk to memory; nothing where the page cache cannot be asked to drop a file."""
+    """The stage from the disk to memory; nothing where the page cache cannot be asked to drop a file."""
     records = read_records(pool, setup.threads, material.folder, material.cache, READ_BYTES)
     disk = read_disk(material.folder, READ_BYTES)
     if not records or not disk:
         return {}
     size = (material.folder / RECORDS).stat().st_size / records.items
     note = message(
-        "{items:,.0f} records in random order, mapped, dropped from the page cache before", items=records.items
+        "{count:,.0f} records in random order, mapped, dropped from the page cache before", count=records.items
     )
     return {READ: Stage(work=records, limit=disk, items=size, limit_name=message("a file from end to end"), note=note)}
 
 
 def _loading(setup: Setup, material: Material, pool: ThreadPoolExecutor, stack: ExitStack) -> dict[str, Stage]:
-    """From memory to batches, by the native loader; what it opens is closed with the stack."""
+    """The stages from memory to batches, by the native loader; what they open is closed with the stack."""
     limits = {codec: loading_limit(pool, setup, material.cache_of(codec)) for codec in ("jpeg", "raw")}
+    note = message("{augment}: copies in the same pass", augment=AUGMENT)
     stages: tuple[tuple[str, Codec, Level, str], ...] = (
         (DECODE, "jpeg", "none", ""),
         (COPY, "raw", "none", ""),
-        (AUGMENT, "raw", "light", message("{augment}: copies in the same pass", augment=AUGMENT)),
+        (AUGMENT, "raw", "light", note),
     )
     made = {}
     for name, codec, level, note in stages:
@@ -128,40 +117,36 @@ def _loading(setup: Setup, material: Material, pool: ThreadPoolExecutor, stack: 
 
 
 def _computing(setup: Setup) -> dict[str, Stage]:
-    """From batches to weights."""
+    """The stages from batches to weights."""
     training, device, batch = setup.training, setup.device, random_batch(setup)
     step = build_step(training)
     ahead, all_ways = (count_flops(training.network, setup.side, backward=back) for back in (False, True))
-    product, name = (
-        multiply_matrices(training.precision, device),
-        message("matrix product, {precision}", precision=training.precision),
-    )
+    product, name = multiply_matrices(training.precision, device), product_name(training.precision)
     parameters, arrays = sum(parameter.numel() for parameter in step.network.parameters()), ARRAYS[training.optimizer]
-    moving = {}
+    stages = {}
     if device == "cuda":
-        size = sum(tensor.nbytes for tensor in batch) / setup.batch_size
-        large = copy_tensor("cpu", device, COPIED_BYTES)
-        moving[TRANSFER] = Stage(
-            work=transfer(batch, device), limit=large, items=size, limit_name=message("one large copy")
+        stages[TRANSFER] = Stage(
+            work=transfer(batch, device),
+            limit=copy_tensor("cpu", device, COPIED_BYTES),
+            items=sum(tensor.nbytes for tensor in batch) / setup.batch_size,
+            limit_name=message("one large copy"),
         )
-    return {
-        **moving,
-        FORWARD: Stage(work=forward(step, batch), limit=product, items=ahead, limit_name=name),
-        BACKWARD: Stage(work=both_ways(step, batch), limit=product, items=all_ways - ahead, limit_name=name),
-        UPDATE: Stage(
-            work=update(step, batch),
-            limit=copy_tensor(device, device, COPIED_BYTES),
-            # A byte that is copied is read and written; an update is of a whole batch.
-            items=4 * arrays * parameters / 2 / setup.batch_size,
-            limit_name=message("copying memory"),
-            note=message(
-                "{update}: clips, too; the limit is {arrays} x 4 bytes for each of {parameters:,} parameters",
-                update=UPDATE,
-                arrays=arrays,
-                parameters=parameters,
-            ),
+    stages[FORWARD] = Stage(work=forward(step, batch), limit=product, items=ahead, limit_name=name)
+    stages[BACKWARD] = Stage(work=both_ways(step, batch), limit=product, items=all_ways - ahead, limit_name=name)
+    stages[UPDATE] = Stage(
+        work=update(step, batch),
+        limit=copy_tensor(device, device, COPIED_BYTES),
+        # A byte that is copied is read and written; an update is of a whole batch.
+        items=4 * arrays * parameters / 2 / setup.batch_size,
+        limit_name=message("copying memory"),
+        note=message(
+            "{update}: clips, too; the limit is {arrays} x 4 bytes for each of {parameters:,} parameters",
+            update=UPDATE,
+            arrays=arrays,
+            parameters=parameters,
         ),
-    }
+    )
+    return stages
 
 
 def read_records(pool: ThreadPoolExecutor, threads: int, folder: Path, cache: Path, size: int) -> Work | None:

@@ -1,6 +1,5 @@
-"""The two stores alone: records written to a shard, and read from it at random, against the same without a store.
-
-Verifying a cache against reading its files and doing nothing with them.
+"""The suite `stores`: records written to shards and read at random, against the same bytes without a store; and the
+suite `verify`: checking a cache, against only reading its files.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ import numpy as np
 import torch
 import zarr
 
-from bench.ceilings import each, read_through, thread_pool
+from bench.ceilings import each, read_through, thread_count, thread_pool
 from bench.config import Setup
 from bench.material import Material
 from bench.report import Row
 from bench.timing import Work
 from cache.choices import Store
 from cache.integrity import check_split
-from cache.messages import message
+from cache.messages import joined, message
 from cache.reader import CacheReader
 from cache.record import U8, RecordLayout
 from cache.shards import open_reader, open_writer, shard_name
@@ -56,7 +55,7 @@ LIBRARIES = {"zarr-python": "zarr.core.codec_pipeline.BatchedCodecPipeline", "za
 
 
 def store_rows(setup: Setup, material: Material) -> Iterator[Row]:
-    """Records of raw pixels, the page cache warm."""
+    """Records of raw pixels per second, the page cache warm."""
     layout = RecordLayout(setup.side, "raw")
     samples = max(1, min(setup.megabytes * 10**6, MOST_BYTES) // layout.raw_bytes)
     records = np.random.default_rng(0).integers(0, 256, (samples, layout.raw_bytes), np.uint8)
@@ -71,7 +70,7 @@ def store_rows(setup: Setup, material: Material) -> Iterator[Row]:
         yield row(
             found[store],
             name=message("{store}, writing", store=store),
-            setup=message("{described}, 1 thread", described=described),
+            setup=joined(", ", [described, thread_count(1)]),
             limit=found["file"],
             limit_name=message("writing the same bytes to a file"),
             note=message("synced, both"),
@@ -92,11 +91,7 @@ def store_rows(setup: Setup, material: Material) -> Iterator[Row]:
             for name in (*reads, *others):
                 yield row(
                     found[name],
-                    name=(
-                        message("{name}, reading, {threads} threads", name=name, threads=threads)
-                        if threads > 1
-                        else message("{name}, reading, {threads} thread", name=name, threads=threads)
-                    ),
+                    name=message("{name}, reading, {threads}", name=name, threads=thread_count(threads)),
                     setup=described,
                     limit=found["memory"],
                     limit_name=message("copying the same bytes"),
@@ -149,7 +144,7 @@ def _open(stack: ExitStack, store: Store, folder: Path, layout: RecordLayout, re
 
 
 def _open_library(name: str, folder: Path) -> Read:
-    """Open the Zarr shards with a library, which may limit how many threads it serves at a time."""
+    """Open the Zarr shards with one of `LIBRARIES`, which may limit how many threads it serves at a time."""
     with zarr.config.set({"codec_pipeline.path": LIBRARIES[name]}):
         groups = [zarr.open_group(str(path), mode="r") for path in sorted(folder.glob("*.zarr"))]
         arrays: list[list[Any]] = [[group[array] for array in DIMENSIONS] for group in groups]
@@ -193,7 +188,7 @@ CAT = "cat FILES > /dev/null"
 
 
 def verify_rows(setup: Setup, material: Material) -> Iterator[Row]:
-    """Every shard of a cache, the page cache warm: bytes of the shards per second."""
+    """Bytes per second of checking every shard of a cache, the page cache warm."""
     stores: dict[str, Store] = {"lmdb raw": "lmdb", "zarr raw": "zarr"}
     shard_samples = -(-len(material.split.rows) // (4 * setup.threads))  # a few shards per thread, as in a large cache
     works: dict[str, Work] = {}
@@ -206,30 +201,19 @@ def verify_rows(setup: Setup, material: Material) -> Iterator[Row]:
                 size = reader.index.bytes
                 files = [file for info in reader.info.shards for file in shard_files(root / "train" / info.name)]
             works[name] = Work(run=partial(_verify, root, setup.threads), items=size)
-            works[message("{name} read", name=name)] = Work(
-                run=each(pool, partial(read_through, block=BLOCK), files), items=size
-            )
-            works[message("{name} {cat}", name=name, cat=CAT)] = _cat(files, size)
+            works[f"{name} read"] = Work(run=each(pool, partial(read_through, block=BLOCK), files), items=size)
+            works[f"{name} cat"] = _cat(files, size)
         found = setup.measure(works)
     shutil.rmtree(material.folder / "verified")
     rates = {name: rate.each(lambda value: value / 1e9) for name, rate in found.items()}
-    described = message(
-        "{photos_name}, side {side}, {threads} threads",
-        photos_name=material.photos_name,
-        side=setup.side,
-        threads=setup.threads,
-    )
+    described = joined(", ", [material.photos_name, message("side {side}", side=setup.side), setup.parallel])
     row = partial(Row.measured, suite="verify", setup=described, unit="GB/s")
     reading = message("reading the same files, {threads} threads", threads=setup.threads)
     for name in stores:
-        yield row(rates[name], name=name, limit=rates[message("{name} read", name=name)], limit_name=reading)
+        yield row(rates[name], name=name, limit=rates[f"{name} read"], limit_name=reading)
     for name in stores:
-        yield row(
-            rates[name],
-            name=message("{name}, against cat", name=name),
-            limit=rates[message("{name} {cat}", name=name, cat=CAT)],
-            limit_name=CAT,
-        )
+        against = message("{name}, against cat", name=name)
+        yield row(rates[name], name=against, limit=rates[f"{name} cat"], limit_name=CAT)
 
 
 def _verify(root: Path, threads: int) -> None:
