@@ -72,10 +72,10 @@ def copy_samples(pool: ThreadPoolExecutor, threads: int, side: int, samples: int
     """Write the bytes of unaugmented batches: copy the pixels of samples in random order, fill their two planes.
 
     Args:
-        pool: of `threads` threads; each takes its share of the samples.
-        threads: see `pool`.
+        pool: has `threads` threads; each takes its share of the samples.
+        threads: number of threads.
         side: pixels.
-        samples: distinct ones in memory; an item is a sample.
+        samples: number of distinct samples in memory; an item is a sample.
         ring: samples that the reused buffers hold, as in a loader.
     """
     pixels = 3 * side * side

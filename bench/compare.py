@@ -266,7 +266,7 @@ def _rows(report: BenchReport) -> dict[tuple[str, str, str, str], Row]:
 
 def _differences(before: BenchReport, after: BenchReport) -> tuple[Difference, ...]:
     mine, theirs = _machine(before.environment), _machine(after.environment)
-    found = {what: (mine.get(what), theirs.get(what)) for what in {**mine, **theirs}}
+    found = {what: (mine.get(what), theirs.get(what)) for what in mine | theirs}
     mine, theirs = _settings(before.config), _settings(after.config)
     found |= {what: (mine[what], theirs[what]) for what in mine if what in theirs}  # older reports have fewer
     return tuple(Difference(what=what, before=old, after=new) for what, (old, new) in found.items() if old != new)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,17 +82,15 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Check:
-    """A measured row, and the images/s that the other rows predict for it; None where no other is of its kind."""
+    """A measured row, and what the other rows predict for it; None where no other is of its kind."""
 
     row: Calibration
-    low: float | None = None
-    predicted: float | None = None
-    high: float | None = None
+    predicted: Estimate | None
 
     @property
     def error(self) -> float | None:
-        """Predicted over measured, minus one."""
-        return None if self.predicted is None else self.predicted / self.row.images_per_s - 1
+        """Predicted over measured rate, minus one."""
+        return self.predicted and self.predicted.images_per_s / self.row.images_per_s - 1
 
 
 def estimate_step(census: Census, roof: Roof, family: str, rows: Sequence[Calibration]) -> Estimate:
@@ -123,12 +122,10 @@ def leave_one_out(rows: Sequence[Calibration]) -> list[Check]:
     """Predict each row from the others."""
     checks = []
     for row in rows:
-        try:
-            found = estimate_step(row.count(), row.roof, row.family, [other for other in rows if other is not row])
-        except BenchError:  # it is the only one of its kind
-            checks.append(Check(row=row))
-        else:
-            checks.append(Check(row=row, low=found.low, predicted=found.images_per_s, high=found.high))
+        predicted = None
+        with suppress(BenchError):  # it is the only one of its kind
+            predicted = estimate_step(row.count(), row.roof, row.family, [other for other in rows if other is not row])
+        checks.append(Check(row=row, predicted=predicted))
     return checks
 
 

@@ -13,7 +13,7 @@ from bench.report import times_name
 from bench.suites.epoch import LOADER, MINUTES, STEP, WAIT
 from bench.suites.loader import times_plain, variant_name
 from bench.suites.stages import AUGMENT, BACKWARD, COPY, DECODE, FORWARD, READ, UPDATE
-from cache.messages import Message, joined, message
+from cache.messages import joined, message
 from console.language import _, translated
 from console.progress import LogPrinter
 from console.text import duration, figure, standard_output, tell

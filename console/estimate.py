@@ -90,13 +90,12 @@ def check_lines(checks: Sequence[Check]) -> list[str]:
     lines = [_("🔎 Each measured row, predicted from the others of its kind:")]
     for check in checks:
         row, said = check.row, message("the only one of its kind")
-        if check.predicted is not None and check.error is not None and check.low is not None and check.high is not None:
-            predicted, low, high = map(figure, (check.predicted, check.low, check.high))
+        if (found := check.predicted) and check.error is not None:
             said = message(
                 "est. {predicted} ({low} to {high}): {error:+.0f}%",
-                predicted=predicted,
-                low=low,
-                high=high,
+                predicted=figure(found.images_per_s),
+                low=figure(found.low),
+                high=figure(found.high),
                 error=100 * check.error,
             )
         line = _(

@@ -218,7 +218,7 @@ def test_each_row_is_predicted_from_the_others_alone():
     assert one.error == pytest.approx(-0.5)
     assert two.error == pytest.approx(1.0)
     assert alone.error is None
-    assert one.low < one.predicted < one.high
+    assert one.predicted.low < one.predicted.images_per_s < one.predicted.high
 
 
 def test_the_published_rows_predict_each_other_within_a_quarter():

@@ -226,40 +226,23 @@ def _annotations(rng: Generator, ids: I64, image_ids: I64, sizes: I64) -> Iterat
         persons, areas, boxes = _draw(rng, sizes[chunk])
         crowd = rng.random(number) < CROWD_SHARE
         keypoints = _keypoints(rng, boxes, ~crowd & (rng.random(number) < KEYPOINTS_SHARE))
-        columns = zip(
-            persons,
-            (keypoints[:, :, 2] > 0).sum(axis=1).tolist(),
-            areas.tolist(),
-            crowd.tolist(),
-            keypoints.reshape(number, -1).tolist(),
-            image_ids[chunk].tolist(),
-            boxes.round(2).tolist(),
-            ids[chunk].tolist(),
-            sizes[chunk].tolist(),
-            strict=True,
-        )
-        yield [
-            {
-                "segmentation": _crowd_region(rng, size) if is_crowd else polygons,
-                "num_keypoints": labelled,
-                "area": area,
-                "iscrowd": int(is_crowd),
-                "keypoints": points,
-                "image_id": image_id,
-                "bbox": box,
-                "category_id": 1,
-                "id": annotation_id,
-            }
-            for polygons, labelled, area, is_crowd, points, image_id, box, annotation_id, size in columns
-        ]
+        shapes = zip(persons, crowd.tolist(), sizes[chunk].tolist(), strict=True)
+        columns = {
+            "segmentation": [_crowd_region(rng, size) if is_crowd else polygons for polygons, is_crowd, size in shapes],
+            "num_keypoints": (keypoints[:, :, 2] > 0).sum(axis=1).tolist(),
+            "area": areas.tolist(),
+            "iscrowd": crowd.astype(int).tolist(),
+            "keypoints": keypoints.reshape(number, -1).tolist(),
+            "image_id": image_ids[chunk].tolist(),
+            "bbox": boxes.round(2).tolist(),
+            "category_id": [1] * number,
+            "id": ids[chunk].tolist(),
+        }
+        yield [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def _draw(rng: Generator, sizes: I64) -> tuple[list[list[list[float]]], F64, F64]:
-    """Draw a person in each of N images of the given heights and widths.
-
-    Returns:
-        The polygons of each person, areas `(N,)` in pixels, and boxes `(N, 4)`: x, y, width, height.
-    """
+    """Draw a person in each of N images of the given heights and widths: polygons, areas `(N,)`, boxes `(N, 4)`."""
     parts = rng.choice(len(PARTS_SHARE), len(sizes), p=PARTS_SHARE) + 1
     first_part = np.cumsum(parts) - parts
     points = np.clip(_log_normal(rng, POINTS, parts.sum()), 3, 400).astype(np.int64)

@@ -188,7 +188,7 @@ class Training:
         self._batches.close()
 
     def train(self, steps: int = 1) -> None:
-        """Train for so many steps more."""
+        """Train for so many more steps."""
         for _ in range(steps):
             asked = perf_counter()
             batch = next(self._batches)
@@ -202,9 +202,8 @@ class Training:
         """Train as planned; an item is an image."""
         images = self._loader.config.batch_size
         if plan.whole:
-            return Work(
-                run=lambda: self.train(plan.steps), items=plan.steps * images, prepare=self._begin_epoch, calls=1
-            )
+            train, steps = partial(self.train, plan.steps), plan.steps
+            return Work(run=train, items=steps * images, prepare=self._begin_epoch, calls=1)
         return Work(run=self.train, items=images, prepare=self._drain, calls=plan.steps)
 
     def _begin_epoch(self) -> None:

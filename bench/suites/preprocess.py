@@ -69,8 +69,13 @@ def preprocess_rows(setup: Setup, material: Material) -> Iterator[Row]:
     jpeg, zarr = dataclasses.replace(raw, codec="jpeg"), dataclasses.replace(raw, store="zarr")
     specs = {"lmdb raw": raw, "lmdb jpeg": jpeg, "zarr raw": zarr}
     _split[:] = [read_split(coco, "train", raw)]
-    with thread_pool(setup.threads) as pool, _processes(coco, raw, setup.threads) as processes:
-        works = {name: _build(coco, material.folder / "builds", spec, setup.threads) for name, spec in specs.items()}
+    context = multiprocessing.get_context("spawn")
+    with (
+        thread_pool(setup.threads) as pool,
+        ProcessPoolExecutor(setup.threads, context, _open_split, (coco, raw)) as processes,
+    ):
+        folder = material.folder / "builds"
+        works = {name: _build(coco, folder, spec, setup.threads, images) for name, spec in specs.items()}
         works["decode"] = decode(pool, files)
         works["floor"] = decode_and_resize(pool, files, setup.side)
         works["threads"] = _records(pool, images, raw)
@@ -98,9 +103,8 @@ def preprocess_rows(setup: Setup, material: Material) -> Iterator[Row]:
     yield from _memory_rows(setup, material)
 
 
-def _build(coco: Path, folder: Path, spec: CacheSpec, threads: int) -> Work:
+def _build(coco: Path, folder: Path, spec: CacheSpec, threads: int, images: int) -> Work:
     numbers, folder = count(), folder / f"{spec.store} {spec.codec}"
-    images = len(read_split(coco, "train", spec).rows)
 
     def clear() -> None:
         shutil.rmtree(folder, ignore_errors=True)
@@ -114,13 +118,8 @@ def _build(coco: Path, folder: Path, spec: CacheSpec, threads: int) -> Work:
     return Work(run=run, items=images, prepare=clear)
 
 
-# The split that a worker process works on: each reads it once, so that only numbers have to be sent.
+# The split that a process works on: each reads it once, so that only numbers have to be sent.
 _split: list[Split] = []
-
-
-def _processes(coco: Path, spec: CacheSpec, number: int) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(number, mp_context=context, initializer=_open_split, initargs=(coco, spec))
 
 
 def _open_split(coco: Path, spec: CacheSpec) -> None:

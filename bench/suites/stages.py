@@ -155,10 +155,10 @@ def read_records(pool: ThreadPoolExecutor, threads: int, folder: Path, cache: Pa
     They are copied into a file of their own: pages of the cache itself may be mapped elsewhere, and are not dropped.
 
     Args:
-        pool: of `threads` threads; each takes its share.
-        threads: see `pool`.
+        pool: has `threads` threads; each takes its share.
+        threads: number of threads.
         folder: where the file stays.
-        cache: whose records of the split `train`, the first ones.
+        cache: its first records of the split `train` are read.
         size: bytes of all of them, about; at least one record is read.
 
     Returns:

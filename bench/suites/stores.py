@@ -107,10 +107,9 @@ def _write(store: Store, folder: Path, layout: RecordLayout, records: U8) -> Wor
         shutil.rmtree(own, ignore_errors=True)
         own.mkdir()
 
-    def run() -> None:
-        _write_shard(store, own / str(next(numbers)), layout, records)
-
-    return Work(run=run, items=len(records), prepare=clear)
+    return Work(
+        run=lambda: _write_shard(store, own / str(next(numbers)), layout, records), items=len(records), prepare=clear
+    )
 
 
 def _write_shard(store: Store, path: Path, layout: RecordLayout, records: U8) -> None:
@@ -166,7 +165,7 @@ def _ring(rows: int, size: int) -> U8:
 
 
 def _gather(pool: ThreadPoolExecutor, threads: int, read: Read, order: list[int], ring: U8) -> Work:
-    """Copy records, each thread its share, into the rows of a ring, as a loader does."""
+    """Copy records into the rows of a ring, as a loader does; each thread takes its share."""
 
     def work(thread: int) -> None:
         for number in range(thread, len(order), threads):
