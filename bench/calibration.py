@@ -68,7 +68,7 @@ class Calibration:
 
     @property
     def images_per_s(self) -> float:
-        """Measured."""
+        """The measured rate."""
         return self.count().images / self.seconds
 
     @cached_property  # found by bisection, and needed by each estimate
@@ -198,7 +198,7 @@ class ValidUNet(nn.Module):
         self.head = nn.Conv2d(ups[-1], 2, 1)
 
     def forward(self, x_N1HW: Tensor) -> Tensor:
-        """Give two logits per pixel."""
+        """Compute two logits per pixel."""
         x, skips = self.down[0](x_N1HW), []
         for block in list(self.down)[1:]:
             skips.append(x)

@@ -52,7 +52,7 @@ class Operation:
 
     @property
     def bytes(self) -> int:
-        """Read and written."""
+        """All bytes that are read and written."""
         return self.read + self.written
 
 
@@ -87,7 +87,7 @@ class Census:
 
 @cache
 def take_census(config: NetworkConfig, *, side: int, batch_size: int, precision: Precision) -> Census:
-    """Count a step of one of our networks, with `bce_dice` and AdamW, at a side in pixels.
+    """The census of a step of one of our networks, with `bce_dice` and AdamW, at a side in pixels.
 
     Raises:
         ValueError: the network cannot take the side.
@@ -110,12 +110,12 @@ def take_census(config: NetworkConfig, *, side: int, batch_size: int, precision:
 
 
 def count_step(build: Callable[[], nn.Module], step: Callable[[nn.Module], Tensor], images: int) -> Census:
-    """Count a step of any network.
+    """The census of a step of any network.
 
     Args:
         build: makes the network.
-        step: gives the loss of that network; the tensors that it makes have no data.
-        images: in the batch.
+        step: computes the loss of the network; the tensors that it makes have no data.
+        images: number of images in the batch.
     """
     with torch.device("meta"):
         network = build()
@@ -153,8 +153,6 @@ def count_step(build: Callable[[], nn.Module], step: Callable[[nn.Module], Tenso
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
-    """Records every operation."""
-
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[Operation] = []

@@ -97,10 +97,9 @@ class Pair:
 
     @classmethod
     def of(cls, before: Row, after: Row, *, margin: float = BETWEEN_RUNS, max_regression: float | None = None) -> Pair:
-        """Compare two rows of the same suite, setup, name and unit, which must have a known direction.
+        """Compare two rows of the same suite, setup, name and unit, one of those whose direction is known.
 
         Args:
-            before, after: the rows.
             margin: how far the ratio may be from 1, beyond its spread, and still count as the same.
             max_regression: percent; a row that is slower and worse by more is a regression.
         """
@@ -178,8 +177,7 @@ def compare_files(before: Path, after: Path, *, max_regression: float | None = N
         max_regression: percent that a figure may be worse by; None: without limit.
 
     Raises:
-        BenchError: a file is missing, or not a report; the reports have no row in common; the limit is negative or no
-            number.
+        BenchError: a file is missing or no report, the reports have no row in common, or the limit is not 0 or more.
     """
     if max_regression is not None and not 0 <= max_regression < math.inf:
         raise BenchError(

@@ -112,7 +112,7 @@ class Setup:
 
     @classmethod
     def of(cls, config: BenchConfig) -> Setup:
-        """Fill in what the configuration leaves open.
+        """Decide what the configuration leaves open.
 
         Raises:
             BenchError: the side asked for is not the cache's.
@@ -186,7 +186,7 @@ class Setup:
         return measure_together(works, seconds=seconds, rounds=rounds, synchronise=self.synchronise)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values, fit for JSON: what was asked for, completed by what ran."""
+        """Plain values, fit for JSON: what was asked for, completed by what ran."""
         config, training = self.config, self.training
         names = ("profile", "precision", "channels_last", "compile", "device")
         own = ("side", "threads", "seconds", "photos", "megabytes", "rounds", "notes")

@@ -78,7 +78,7 @@ class Machine:
 
 
 def describe_machine(path: Path | None = None) -> Machine:
-    """Describe this machine, and the disk that `path` is on or would be created on. Loads torch and DALI, if there."""
+    """Describe this machine, and the disk that `path` is on or would be created on. Loads torch and DALI if there."""
     import psutil
 
     memory = psutil.virtual_memory()

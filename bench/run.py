@@ -46,7 +46,7 @@ class Listener(Protocol):
 
 
 def run_suites(config: BenchConfig, listener: Listener) -> BenchReport:
-    """Measure. Whatever has to be made for it lies in a temporary folder that is removed afterwards.
+    """Run the suites. What has to be made for them lies in a temporary folder that is removed afterwards.
 
     With the suite `epoch` the report ends with the table of tiers: promised, measured and estimated.
 

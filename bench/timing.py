@@ -64,7 +64,7 @@ class Rates:
         return float(np.quantile(self.values, 0.9))
 
     def each(self, change: Callable[[float], float]) -> Rates:
-        """Every value changed alike."""
+        """The rates with a function applied to each value."""
         return Rates(tuple(change(value) for value in self.values))
 
     def over(self, other: Rates) -> Rates:

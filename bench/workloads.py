@@ -99,7 +99,7 @@ def plain(training: TrainConfig) -> TrainConfig:
 
 
 def describe(training: TrainConfig) -> str:
-    """How a step computes, in words, as rows give it."""
+    """Precision, layout and mode of a step in words."""
     layout = "channels_last" if training.channels_last else "NCHW"
     mode = message("compiled") if training.compile else message("eager")
     return message("{precision} {layout} {mode}", precision=training.precision, layout=layout, mode=mode)
@@ -155,12 +155,9 @@ class PeakMemory:
 
 
 def run_program(program: str, *arguments: Path | int) -> list[float]:
-    """Run a Python program in a process of its own: for memory, which never shrinks, and for first times.
+    """Run a Python program in a process of its own, and give the numbers in the last line that it prints.
 
     It finds modules as this process does, and ends with this process, even if that is killed.
-
-    Returns:
-        The numbers in the last line that it prints.
     """
     ours, theirs = os.pipe()
     with os.fdopen(theirs, "wb"), os.fdopen(ours, "rb") as standard_input:

@@ -46,7 +46,7 @@ class Shape:
     transposed: bool
 
     def __str__(self) -> str:
-        """In words, as rows give it: `3x3, 64 to 128, at 32x32`."""
+        """The convolution in words: `3x3, 64 to 128, at 32x32`."""
         how = ""
         if self.transposed:
             how = message(" up by {stride}", stride=self.stride)

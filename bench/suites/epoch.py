@@ -54,7 +54,7 @@ USUALLY, AT_MOST = 3, 25
 
 
 def epoch_rows(setup: Setup, material: Material) -> Iterator[Row]:
-    """Training, in turn with the loader alone and the step alone: a true epoch, or windows of one."""
+    """Images per second of training, in turn with the loader alone and the step alone, and minutes per epoch."""
     training, images = setup.training, setup.config.images
     config = loader_config(setup, material.cache, training.loader.backend, training.loader.augment)
     memory = PeakMemory(setup.device)
@@ -136,7 +136,7 @@ class EpochPlan:
     wanted: float | None = None
 
     def describe(self, batch_size: int) -> str:
-        """In words, as rows give it."""
+        """The plan in words."""
         if self.whole:
             return message("a true epoch of {steps:,} images", steps=self.steps * batch_size)
         windows = message("windows, {steps} steps", steps=self.steps * self.rounds)
@@ -150,11 +150,11 @@ def plan_epoch(*, images: int, samples: int, batch_size: int, rate: float, secon
     """Plan a true epoch if the cache has its images and it takes no longer than windows may, else windows.
 
     Args:
-        images: of an epoch.
-        samples: of the cache.
+        images: number of images in an epoch.
+        samples: number of samples in the cache.
         batch_size: images in a step.
         rate: images/s of training, about.
-        seconds: of a measurement of other suites.
+        seconds: time of a measurement of other suites.
         rounds: most runs.
     """
     most, steps = AT_MOST * seconds, images // batch_size

@@ -20,7 +20,7 @@ DISK_BYTES = 64 << 20
 
 
 def machine_rows(setup: Setup, material: Material) -> Iterator[Row]:
-    """Rates of memory copy by threads, disk, and matrix product by precision."""
+    """Rates of copying memory by threads, of reading the disk, and of the matrix product by precision."""
     row = partial(Row.measured, suite="machine", ours=False)
     for threads in sorted({1, setup.threads}):
         with thread_pool(threads) as pool:

@@ -21,7 +21,7 @@ from model.network import NetworkConfig, build_network
 
 
 def model_rows(setup: Setup, _material: Material) -> Iterator[Row]:
-    """Whole training steps: forward, loss, backward, clip, update, pixel counts.
+    """Images per second of whole training steps: forward, loss, backward, clip, update, pixel counts.
 
     MFU is the share of a peak that the network's own arithmetic takes (Chowdhery et al. 2022, "PaLM", appendix B).
     """

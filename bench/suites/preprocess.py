@@ -54,11 +54,9 @@ build_cache(BuildConfig(
 print(peak_memory())
 """
 
-NOTE = message("whole builds: reading the JSON, drawing, packing, hashing, writing, syncing")
-
 
 def preprocess_rows(setup: Setup, material: Material) -> Iterator[Row]:
-    """Builds of each store and codec, from reading the JSON to the committed index."""
+    """Images per second of builds of each store and codec, from reading the JSON to the committed index."""
     photos = len(material.split.rows)
     least = BUILT_SHORT if material.drawn else BUILT
     images = photos if setup.config.quick else photos * -(-least // photos)
@@ -87,8 +85,9 @@ def preprocess_rows(setup: Setup, material: Material) -> Iterator[Row]:
     resize = "cv2.imdecode + INTER_AREA"
     resizing = partial(row, unit="images/s", limit=found["floor"], limit_name=resize)
     decoding = partial(row, unit="images/s", limit=found["decode"], limit_name=message("decoding alone"))
+    note = message("whole builds: reading the JSON, drawing, packing, hashing, writing, syncing")
     for name in specs:
-        yield resizing(found[name], name=name, note=NOTE)
+        yield resizing(found[name], name=name, note=note)
     for name in specs:
         ratio = message("{name}: wall time, times {resize}", name=name, resize=resize)
         yield row(found["floor"].over(found[name]), name=ratio, unit="times")

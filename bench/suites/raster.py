@@ -112,8 +112,7 @@ def _works(coco: Path, split: Split) -> dict[str, Work]:
         plane_calls.append((*annotations, table.part_start, table.iscrowd, *parts, CROWD_IGNORE, out, other))
 
     # The peers begin with the JSON's lists; the last one with integer points, where only the drawing is left.
-    masks, fills = CocoMasks(coco, split), PolygonFills(split, rounded=False)
-    fills_alone = PolygonFills(split, rounded=True)
+    masks, fills, alone = CocoMasks(coco, split), PolygonFills(split, rounded=False), PolygonFills(split, rounded=True)
     numbers = [(number,) for number in range(len(rows))]
     works = {
         "bytes": _each(fill_union, byte_calls),
@@ -121,7 +120,7 @@ def _works(coco: Path, split: Split) -> dict[str, Work]:
         "planes": _each(fill_planes, plane_calls),
         "pycocotools": _each(masks.union, numbers),
         "cv2.fillPoly": _each(fills.union, numbers),
-        _ALONE: _each(fills_alone.union, numbers),
+        _ALONE: _each(alone.union, numbers),
         _ALL_BYTES: lambda: _unions(parts, first_part, last_part, height, width, person),
         _ALL_BITS: lambda: _unions_bits(parts, first_part, last_part, height, width, words),
     }
@@ -180,11 +179,7 @@ def _difference_rows(setup: Setup, material: Material) -> Iterator[Row]:
 
 
 def compare_photos(coco: Path, split: Split) -> tuple[int, int]:
-    """Draw each photo of a split in every way there is.
-
-    Returns:
-        Pixels that differ from pycocotools', and all pixels that were compared.
-    """
+    """Draw each photo of a split by all kernels; give the pixels that differ from pycocotools', and all pixels."""
     table, masks = split.table, CocoMasks(coco, split)
     parts = (table.kind, table.start, table.length, table.xy, table.counts)
     differing = compared = 0
@@ -201,11 +196,7 @@ def compare_photos(coco: Path, split: Split) -> tuple[int, int]:
 
 
 def count_differences(number: int, seed: int = 0) -> tuple[int, int]:
-    """Draw what `fuzz_drawings` gives for so many polygons, as bytes and as packed bits.
-
-    Returns:
-        Pixels that differ from pycocotools', and all pixels that were compared.
-    """
+    """Draw random polygons by both kernels; give the pixels that differ from pycocotools', and all pixels."""
     differing = compared = 0
     for height, width, polygons in fuzz_drawings(number, seed):
         flat = [polygon.ravel().tolist() for polygon in polygons]
@@ -262,11 +253,6 @@ def _few(random: Random, points: int, side: int) -> F64:
     return np.array((-0.1, 0.0, side / 2, side - 0.5, side))[random.integers(0, 5, points)]
 
 
-def _tiny(random: Random, points: int, side: int) -> F64:
-    """All within two pixels."""
-    return side / 2 + random.uniform(0, 2, points)
-
-
 _COORDINATES: dict[Callable[[Random, int, int], F64], int] = {
     _within(0, 1): 2000,
     _within(-1, 2): 2000,
@@ -276,7 +262,7 @@ _COORDINATES: dict[Callable[[Random, int, int], F64], int] = {
     _fractions(10): 1000,
     _fractions(100): 1000,
     _few: 500,
-    _tiny: 500,
+    lambda random, points, side: side / 2 + random.uniform(0, 2, points): 500,
     _within(-1, 1, least=2000): 100,
     _within(-1, 1, least=100_000): 1,
 }
