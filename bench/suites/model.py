@@ -49,7 +49,7 @@ def model_rows(setup: Setup, _material: Material) -> Iterator[Row]:
             unit="images/s",
             limit=product.median / flops,
             limit_name=product_name(config.precision),
-            note=message("{flops:.3g} GFLOP per image, counted from the network", flops=flops / 1e9),
+            note=message("{flops:.3g} GFLOP an image, counted from the network", flops=flops / 1e9),
         )
         peak, peak_name = named_peak(gpu, config.precision, product)
         reached = rates.each(lambda rate: rate * flops)
