@@ -90,7 +90,7 @@ class Check:
     @property
     def error(self) -> float | None:
         """Predicted over measured rate, minus one."""
-        return self.predicted and self.predicted.images_per_s / self.row.images_per_s - 1
+        return self.predicted.images_per_s / self.row.images_per_s - 1 if self.predicted else None
 
 
 def estimate_step(census: Census, roof: Roof, family: str, rows: Sequence[Calibration]) -> Estimate:

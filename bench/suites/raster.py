@@ -64,9 +64,15 @@ _ALL = {
 """What is measured, photo by photo and in one call: name of the row, and the limit."""
 
 _RATIOS = (
-    *(("bytes", "pycocotools"), ("bits", "pycocotools"), ("bytes", "cv2.fillPoly"), ("bytes", _ALONE)),
-    *((_ALL_BYTES, "pycocotools"), (_ALL_BITS, "pycocotools")),
+    ("bytes", "pycocotools"),
+    ("bits", "pycocotools"),
+    ("bytes", "cv2.fillPoly"),
+    ("bytes", _ALONE),
+    (_ALL_BYTES, "pycocotools"),
+    (_ALL_BITS, "pycocotools"),
 )
+"""Which rates are compared with which of the peers."""
+
 _PEERS = {peer for _, peer in _RATIOS}
 
 
