@@ -67,11 +67,7 @@ def preprocess_rows(setup: Setup, material: Material) -> Iterator[Row]:
     jpeg, zarr = dataclasses.replace(raw, codec="jpeg"), dataclasses.replace(raw, store="zarr")
     specs = {"lmdb raw": raw, "lmdb jpeg": jpeg, "zarr raw": zarr}
     _split[:] = [read_split(coco, "train", raw)]
-    context = multiprocessing.get_context("spawn")
-    with (
-        thread_pool(setup.threads) as pool,
-        ProcessPoolExecutor(setup.threads, context, _open_split, (coco, raw)) as processes,
-    ):
+    with thread_pool(setup.threads) as pool, _processes(coco, raw, setup.threads) as processes:
         folder = material.folder / "builds"
         works = {name: _build(coco, folder, spec, setup.threads, images) for name, spec in specs.items()}
         works["decode"] = decode(pool, files)
@@ -119,6 +115,10 @@ def _build(coco: Path, folder: Path, spec: CacheSpec, threads: int, images: int)
 
 # The split that a process works on: each reads it once, so that only numbers have to be sent.
 _split: list[Split] = []
+
+
+def _processes(coco: Path, spec: CacheSpec, number: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(number, multiprocessing.get_context("spawn"), _open_split, (coco, spec))
 
 
 def _open_split(coco: Path, spec: CacheSpec) -> None:
