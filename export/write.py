@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 EXTRA_FILE = "maskcache.json"
 """Where a program has its metadata: `torch.export.load(path, extra_files={EXTRA_FILE: ""})` fills in the text."""
 
-_AXES = {0: "N", 2: "H", 3: "W"}
-
 
 def write_onnx(program: torch.export.ExportedProgram, path: Path, *, opset: int, metadata: Mapping[str, str]) -> None:
     """Write a program of `export.network.trace` as one ONNX file, with its metadata, checked by `onnx.checker`.
@@ -66,7 +64,7 @@ def _tidy(model: onnx.ModelProto) -> None:
         node.doc_string = ""
     for value in (*graph.input, *graph.output):
         del value.metadata_props[:]
-        for axis, name in _AXES.items():
+        for axis, name in ((0, "N"), (2, "H"), (3, "W")):
             value.type.tensor_type.shape.dim[axis].dim_param = name
     for weight in graph.initializer:
         del weight.metadata_props[:]
