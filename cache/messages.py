@@ -56,7 +56,7 @@ def listed(names: Iterable[object], conjunction: str) -> str:
     *first, last = map(str, names)
     if not first:
         return Message("{last}", last=last)
-    head = ", ".join(first)
+    head = joined(", ", first)
     if conjunction == "or":
         return message("{head} or {last}", head=head, last=last)
     return message("{head} and {last}", head=head, last=last)

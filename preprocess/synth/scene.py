@@ -219,8 +219,8 @@ def _draw_background(rng: np.random.Generator, frame: tuple[int, int], horizon: 
     else:
         for _ in range(rng.integers(0, 7)):
             kind = str(rng.choice(["bush", "trunk", "bush"]))
-            x, y, size = rng.uniform(0, w), horizon + rng.uniform(0, 0.1) * h, h * rng.uniform(0.06, 0.4)
-            layer = draw_thing(rng, kind, x, y, size, frame)
+            left, foot, tall = rng.uniform(0, w), horizon + rng.uniform(0, 0.1) * h, h * rng.uniform(0.06, 0.4)
+            layer = draw_thing(rng, kind, left, foot, tall, frame)
             if layer is not None:
                 paste(view, layer)
     return view
