@@ -1,1 +1,1 @@
-"""How results are printed: the only place where words for people are made."""
+"""How results are printed for people, and in which language."""
