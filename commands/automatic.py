@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
+from cache.messages import listed
 from commands.check import quick, verify
 from commands.options import DEFAULT_CACHE, DEFAULT_COCO, DEFAULT_RUN
 from commands.preprocess import preprocess
 from commands.train import train
-from console.language import _
+from console.language import _, translated
 from console.progress import confirmed
 
 
@@ -50,7 +51,7 @@ def automatic(context: click.Context, *, yes: bool) -> None:
         if resume
         else _("train {run} (profile {profile})", **values)
     )
-    question = f" {_('and')} ".join(plan)
+    question = translated(listed(plan, "and"))
     question = _("{question}?", question=f"{question[0].upper()}{question[1:]}")
     if not yes and not confirmed(f"\n{question}", default=sound):
         return

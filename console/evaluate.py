@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from cache.choices import ExportFormat
-from cache.messages import message
+from cache.messages import listed, message
 from console.language import _
 from console.text import at_most, bulleted, columns, count, duration, images, size, tell, underlined
 from export.check import CHECKPOINT, ExportReport
@@ -38,7 +38,7 @@ def eval_lines(report: EvalReport) -> list[str]:
     sizes = report.sizes
     sources = [_("cache {cache}", cache=report.cache)] if report.cache else []
     sources += [_("photos of {coco}", coco=report.coco)] if report.coco else []
-    shown = {**vars(report), "sources": f" {_('and')} ".join(sources)}
+    shown = {**vars(report), "sources": listed(sources, "and")}
     return [
         *underlined(_("🔍 EVALUATION OF {checkpoint}", checkpoint=report.checkpoint)),
         _("📊 Configuration:"),
@@ -65,15 +65,16 @@ def eval_lines(report: EvalReport) -> list[str]:
 def _table(report: EvalReport) -> list[str]:
     """A row for each score, a column for each size."""
     sizes = report.sizes
+    target = _("target")
     blank = " " * max(columns(f" {_(mark)}") for mark in _MARKS)
     rows = [(_(label), [getattr(size.scores, field) for size in sizes], TARGETS.get(field)) for field, label in _ROWS]
     rows.append((_("Boundary F"), [size.boundary.f for size in sizes], None))
     if any(size.loss is not None for size in sizes):
         rows.append((_("Loss"), [size.loss for size in sizes], None))
-    lines = [f"   {'':<11}" + "".join(f"{_name(report, size):>15}{blank}" for size in sizes) + f"  {_('target')}"]
-    for label, values, target in rows:
-        cells = "".join(_cell(value, blank, target) for value in values)
-        lines.append(f"   {label:<11}{cells}" + (f"  ≥ {target:.2f}" if target else ""))
+    lines = [f"   {'':<11}" + "".join(f"{_name(report, size):>15}{blank}" for size in sizes) + f"  {target}"]
+    for label, values, wanted in rows:
+        cells = "".join(_cell(value, blank, wanted) for value in values)
+        lines.append(f"   {label:<11}{cells}" + (f"  ≥ {wanted:.2f}" if wanted else ""))
     return [line.rstrip() for line in lines]
 
 

@@ -55,7 +55,8 @@ def _table(survey: QualitySurvey) -> list[str]:
         cells = (*numbers, f"≥ {score['threshold']:g}", f"{score['reached_percent']:.1f} %")
         lines.append(f"   {_(LABELS[name]):<12}" + "".join(f"{cell:>14}" for cell in cells))
     every = f"{found['all_reached_percent']:.1f} %"
-    return [*lines, f"   {_('all four'):<12}{every:>70}"]
+    label = _("all four")
+    return [*lines, f"   {label:<12}{every:>70}"]
 
 
 def _worst_lines(survey: QualitySurvey) -> list[str]:

@@ -177,6 +177,23 @@ def test_the_list_of_all_settings_is_the_same_in_both_languages():
     assert spanish.partition(" Todos son: ")[2].strip() == listed
 
 
+def test_no_message_is_lost_in_an_f_string():
+    """Babel does not look into those, nor into deep nests of calls; Python's own parser does."""
+    marks = {"_", "message", *error_names(source_files())}
+    found = {
+        node.args[0].value
+        for path in source_files()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "id", "") in marks
+        and node.args
+        and isinstance(node.args[0], ast.Constant)
+    }
+    known = {each for entry in extract() for each in ([entry.id] if isinstance(entry.id, str) else entry.id)}
+    assert len(found) > 900
+    assert found - {""} <= known
+
+
 def test_errors_are_raised_with_templates():
     """An f-string has lost its template, and would be English in every language."""
     errors = error_names(source_files())

@@ -197,7 +197,7 @@ def test_shards_come_before_their_turn_and_go_after_it(root, tmp_path):
     with open_loader(config(root / "lmdb", tmp_path, ahead=2, batch_size=2, prefetch=1)) as loader:
         brought, gone = [], []
         open_shard, evict = loader.reader.open_shard, loader.reader.evict
-        loader.reader.open_shard = lambda shard, cancelled=(): (brought.append(shard), open_shard(shard, cancelled))
+        loader.reader.open_shard = lambda shard, cancelled=(): brought.append(shard) or open_shard(shard, cancelled)
         loader.reader.evict = lambda shard: (gone.append(shard), evict(shard))
         shard_of, needed, order = loader.reader.samples["shard"], [], loader._order(0)
         for batch in loader:

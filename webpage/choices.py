@@ -37,7 +37,7 @@ def take_photos() -> list[Upload]:
     uploads = [*map(to_upload, files)]
     shot: UploadedFile | None = st.session_state.get("shot")
     if shot:
-        uploads.append(to_upload(shot)._replace(name=f"{_('camera')}.jpg"))
+        uploads.append(to_upload(shot)._replace(name=_("camera") + ".jpg"))
     if len(uploads) > MOST_PHOTOS:
         st.warning(_("These are more than {most} photos: the first {most} are taken.", most=MOST_PHOTOS))
     return uploads[:MOST_PHOTOS]
