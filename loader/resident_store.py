@@ -33,11 +33,7 @@ NETWORK_SHARE = 0.75
 
 
 class ResidentStore:
-<<<<<<< HEAD
     """Rows of decoded records on one device: `BLANK_ROW`, then rows to fill. Raises `UserError` if they do not fit.
-=======
-    """Rows of decoded records on one device: `BLANK_ROW`, then rows to be filled; `UserError` if they do not fit.
->>>>>>> f028b6f (Tests: the watched open_shard gives the shard on)
 
     `places` are the `(K, 3)` addresses of the records of a store on the CPU, as `loader.kernels` take them.
     """
