@@ -6,9 +6,13 @@ import multiprocessing
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 
 def end_with_parent() -> None:
@@ -24,6 +28,25 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, name="end-with-parent", daemon=True).start()
+
+
+class LeftToParent(weakref.WeakSet[Item]):
+    """Objects of this process that a forked child must not use: `leave` is called there for each that still exists."""
+
+    def __init__(self, leave: Callable[[Item], object]) -> None:
+        super().__init__()
+        self._leave, self._watching = leave, False
+
+    def add(self, item: Item) -> None:
+        """Add an object; the first one has forks watched from then on."""
+        if not self._watching:
+            self._watching = True
+            os.register_at_fork(after_in_child=self._leave_all)
+        super().add(item)
+
+    def _leave_all(self) -> None:
+        for item in self:
+            self._leave(item)
 
 
 def fork_lock() -> AbstractContextManager[bool]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import threading
-import weakref
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path, PurePath
 from typing import Any, Self
@@ -15,6 +13,7 @@ import numpy as np
 from cache.errors import REBUILD, CacheCorruptError, CacheError
 from cache.index import CacheIndex, SampleTable, load_table
 from cache.messages import message
+from cache.process import LeftToParent
 from cache.record import U8, Fields, RecordLayout
 from cache.remote.folder import FolderConfig, ShardFolder
 from cache.remote.shards import FetchedShards
@@ -204,16 +203,8 @@ class CacheReader:
         self._set_up()
 
 
-_remote_readers = weakref.WeakSet[CacheReader]()
-
-
-def _set_up_in_child() -> None:
-    """A forked child connects anew: neither threads nor locks of its parent go on there."""
-    for reader in _remote_readers:
-        reader._set_up()
-
-
-os.register_at_fork(after_in_child=_set_up_in_child)
+# A forked child connects anew: neither threads nor locks of its parent go on there.
+_remote_readers = LeftToParent(CacheReader._set_up)
 
 
 def _allow_open_files(count: int) -> None:

@@ -48,7 +48,7 @@ def download(base_url: str | None, as_json: bool, **given: Any) -> None:
 @option("--images", "Draw this many images, train and val together.", default=400)
 @option("--seed", "Seed the drawing; the same seed gives the same pictures, bit for bit.", default=0)
 def synth(directory: Path, images: int, seed: int) -> None:
-    from console.build import synth_lines
+    from console.download import synth_lines
     from console.progress import progress_bar
     from preprocess.synth.dataset import SynthConfig, make_dataset
 

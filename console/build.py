@@ -1,19 +1,15 @@
-"""What `preprocess`, `diff`, `verify --repair` and `synth` print."""
+"""What `preprocess`, `diff` and `verify --repair` print."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import PurePath
-from typing import TYPE_CHECKING
 
 from cache.spec import CacheSpec
 from console.language import _, ngettext, translated
 from console.text import by_reason, count, duration, images, rejected, shards, size
 from preprocess.build.build import BuildReport
 from preprocess.build.changes import SplitChanges, stale_reasons
-
-if TYPE_CHECKING:
-    from preprocess.synth.dataset import SynthReport
 
 SHOWN_REJECTIONS = 10
 
@@ -106,28 +102,3 @@ def repair_lines(report: BuildReport) -> list[str]:
     """What `verify --repair` did."""
     made = shards(sum(change.stale_shards for change in report.changes))
     return [_("🔧 Repaired: {shards} made again ({images})", shards=made, images=images(report.written))]
-
-
-def synth_lines(report: SynthReport) -> list[str]:
-    """The summary of a synthetic dataset."""
-    return [
-        _(
-            "{folder}: {images} in {time}, {size}",
-            folder=report.root,
-            images=images(report.train_images + report.val_images),
-            time=duration(report.seconds),
-            size=size(report.bytes_written),
-        ),
-        _(
-            "  train2017: {train:,}, val2017: {val:,}; without a person: {empty:,}",
-            train=report.train_images,
-            val=report.val_images,
-            empty=report.empty_images,
-        ),
-        _(
-            "  {persons} on {share:.1%} of the pixels, {crowds}",
-            persons=count(report.persons, "{count:,} person", "{count:,} persons"),
-            share=report.person_fraction,
-            crowds=count(report.crowds, "{count:,} crowd region", "{count:,} crowd regions"),
-        ),
-    ]

@@ -1,4 +1,4 @@
-"""What `download` prints."""
+"""What `download` and `synth` print."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from contextlib import AbstractContextManager
 from cache.messages import message
 from console.language import _
 from console.progress import progress_bar
-from console.text import duration, files, images, size, tell
+from console.text import count, duration, files, images, size, tell
 from preprocess.download.coco import DownloadReport, Outcome
 from preprocess.download.fetch import RestartReason, Stage
 from preprocess.download.plan import STAGING, Archive, DownloadConfig, Item, Plan
+from preprocess.synth.dataset import SynthReport
 
 _STAGES: dict[Stage, str] = {
     "fetch": message("Fetching {archive}"),
@@ -117,3 +118,28 @@ def _outcome_line(outcome: Outcome) -> str:
     if outcome.kept:
         said += _("; archive: {path}", path=outcome.kept)
     return f"   {outcome.folder}: {said}"
+
+
+def synth_lines(report: SynthReport) -> list[str]:
+    """The summary of a synthetic dataset."""
+    return [
+        _(
+            "{folder}: {images} in {time}, {size}",
+            folder=report.root,
+            images=images(report.train_images + report.val_images),
+            time=duration(report.seconds),
+            size=size(report.bytes_written),
+        ),
+        _(
+            "  train2017: {train:,}, val2017: {val:,}; without a person: {empty:,}",
+            train=report.train_images,
+            val=report.val_images,
+            empty=report.empty_images,
+        ),
+        _(
+            "  {persons} on {share:.1%} of the pixels, {crowds}",
+            persons=count(report.persons, "{count:,} person", "{count:,} persons"),
+            share=report.person_fraction,
+            crowds=count(report.crowds, "{count:,} crowd region", "{count:,} crowd regions"),
+        ),
+    ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import weakref
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
@@ -27,8 +26,8 @@ from loader.prefetch import draw
 from loader.records import IMAGE, RecordMap, make_batch
 
 if TYPE_CHECKING:
-    from cache.reader import CacheReader
-
+    from cache.process import LeftToParent
+from cache.reader import CacheReader
 
 # DALI makes most of its names at run time, so its own types are not of use to a type checker.
 Node = Any
@@ -131,17 +130,13 @@ class DaliSource:
         self._pipeline = None
 
 
-_pipelines = weakref.WeakSet[Pipeline]()
+def _hide(pipeline: Pipeline) -> None:
+    """Hide a parent's pipeline from DALI in a forked child: at its exit DALI would wait for the pipeline's threads."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(pipeline._pipe))  # nor must it be freed
+    pipeline._pipe = None
 
 
-def _leave_to_parent() -> None:
-    """Hide a parent's pipelines from DALI in a forked child: at its exit DALI would wait for their threads."""
-    for pipeline in _pipelines:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(pipeline._pipe))  # nor must they be freed
-        pipeline._pipe = None
-
-
-os.register_at_fork(after_in_child=_leave_to_parent)
+_pipelines = LeftToParent(_hide)
 
 
 class Slot:

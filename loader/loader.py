@@ -16,6 +16,7 @@ import numpy as np
 
 from cache.errors import CacheError
 from cache.messages import Message, UserError, message
+from cache.process import LeftToParent
 from cache.reader import CacheReader
 from loader.batch import BadRecord, Batch, BatchSource, LoaderConfig, LoaderState
 from loader.order import I64, BatchPlan, epoch_order, plan_epoch, resolve_order, steps_in_epoch, windowed_order
@@ -282,23 +283,19 @@ class Loader:
         self.close()
 
 
-_open_loaders = weakref.WeakSet[Loader]()
-
-
-def _leave_to_parent() -> None:
+def _leave_to_parent(loader: Loader) -> None:
     """Let no loader work in a forked child, nor be freed there: that would wait for the parent's threads."""
-    for loader in _open_loaders:
-        loader.unusable = message(
-            "this loader was opened by another process, and process {process}, forked from it, does not have its "
-            "threads; open the loader in the process that iterates over it, with open_loader: in a DataLoader, within "
-            "the worker",
-            process=os.getpid(),
-        )
-        for held in (loader, loader._newest()):
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
+    loader.unusable = message(
+        "this loader was opened by another process, and process {process}, forked from it, does not have its "
+        "threads; open the loader in the process that iterates over it, with open_loader: in a DataLoader, within "
+        "the worker",
+        process=os.getpid(),
+    )
+    for held in (loader, loader._newest()):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
 
 
-os.register_at_fork(after_in_child=_leave_to_parent)
+_open_loaders = LeftToParent(_leave_to_parent)
 
 
 def open_loader(config: LoaderConfig) -> Loader:

@@ -63,6 +63,7 @@ def test_importing_calls_nothing(trees):
     calls = [
         f"{name}:{node.lineno}"
         for name, tree in trees.items()
+        if name != "app"  # the script of a page, which Streamlit runs
         for node in tree.body
         if isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant)
     ]

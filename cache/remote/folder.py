@@ -20,7 +20,6 @@ import re
 import shutil
 import threading
 import time
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -28,7 +27,7 @@ from pathlib import Path
 
 from cache.errors import CacheError
 from cache.messages import system_reason
-from cache.process import fork_lock
+from cache.process import LeftToParent, fork_lock
 from cache.storage import StoppedError, remove
 
 POLL = 0.02
@@ -43,16 +42,8 @@ FREE_SHARE = 0.5
 LOCK = ".lock"
 
 # Files, and not their numbers, which are other files' once these are closed.
-_open_files = weakref.WeakSet[FileIO]()
+_open_files = LeftToParent(FileIO.close)
 _opening = fork_lock()
-
-
-def _close_inherited() -> None:
-    for file in _open_files:
-        file.close()
-
-
-os.register_at_fork(after_in_child=_close_inherited)
 
 
 def lock_file(path: Path, stop: threading.Event, *, shared: bool = False) -> FileIO:
