@@ -17,6 +17,7 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from cache.messages import UserError
+from cache.process import LeftToParent
 from cache.record import U8, RecordLayout
 from loader.augment import F32
 from loader.batch import Batch, LoaderConfig
@@ -26,8 +27,7 @@ from loader.prefetch import draw
 from loader.records import IMAGE, RecordMap, make_batch
 
 if TYPE_CHECKING:
-    from cache.process import LeftToParent
-from cache.reader import CacheReader
+    from cache.reader import CacheReader
 
 # DALI makes most of its names at run time, so its own types are not of use to a type checker.
 Node = Any
