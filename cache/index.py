@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 from pathlib import Path, PurePath
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -23,6 +24,7 @@ import xxhash
 from cache import files
 from cache.atomic import write_atomically
 from cache.errors import REBUILD, RESUME, CacheCorruptError, CacheMissingError, CacheVersionError
+from cache.messages import UserError
 from cache.spec import FORMAT_VERSION, CacheSpec
 
 INDEX_NAME = "index.json"
@@ -58,9 +60,9 @@ COLUMNS = tuple(name for name in SAMPLE_DTYPE.names or () if name not in ("shard
 Folder = TypeVar("Folder", bound=PurePath)
 
 # Names of splits, digests and names of shards become paths, some of which are deleted: none may lead out of the cache's
-# folder. The index's checksum proves nothing, for it can be computed anew after an edit. msgspec checks the patterns.
+# folder. The index's checksum proves nothing, for it can be computed anew after an edit. msgspec checks these patterns;
+# names of shards are checked where they are read, because a draft of a shard on a cluster has another name.
 SplitName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")]
-ShardName = Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{5,9}\.(lmdb|zarr)\Z")]
 Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 
 
@@ -73,7 +75,7 @@ class ShardInfo:
         key: digest of what it was made from: two shards of equal key hold equal records.
     """
 
-    name: ShardName
+    name: str
     rows: int
     bytes: int
     checksum: Digest
@@ -153,9 +155,23 @@ class CacheIndex:
         if document.get("checksum") != _digest(document.get("index")):
             raise _changed(path, RESUME)
         try:
-            return msgspec.convert(document["index"], cls)
-        except msgspec.ValidationError as error:
+            index = msgspec.convert(document["index"], cls)
+            for split in index.splits.values():
+                for shard in split.shards:
+                    _check_shard_name(shard.name)
+        except ValueError as error:  # msgspec's errors are such
             raise _no_index(path, error) from None
+        return index
+
+
+_SHARD_NAME = re.compile(r"[0-9]{5,9}\.(lmdb|zarr)")
+
+
+def _check_shard_name(name: str) -> None:
+    if not _SHARD_NAME.fullmatch(name):
+        raise UserError(
+            "{name!r} is not the name of a shard; they are called as 00012.lmdb or 00012.zarr", name=name[:80]
+        )
 
 
 def _no_index(path: PurePath, error: Exception) -> CacheCorruptError:
@@ -282,7 +298,8 @@ class ShardManifest:
             raise _changed(path, REBUILD)
         try:
             manifest = msgspec.json.decode(body, type=cls)
-        except msgspec.DecodeError as error:
+            _check_shard_name(manifest.shard.name)
+        except ValueError as error:  # msgspec's errors are such
             raise CacheCorruptError(
                 "{path} is no manifest of this release ({error}); {rebuild}", path=path, error=error, rebuild=REBUILD
             ) from None

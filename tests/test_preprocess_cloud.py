@@ -129,7 +129,6 @@ def test_storage_that_stays_away_ends_a_build_and_finished_shards_are_kept(
 ):
     out = StorageUrl(bucket) / "cache"
     monkeypatch.setattr(storage, "Retries", lambda: storage.dataclasses.replace(QUICK))
-    files._bucket.cache_clear()
 
     def fail(done, _):
         object_store.failing = done >= 3
