@@ -24,24 +24,15 @@ from preprocess.build.build import BuildConfig, build_cache
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchSummary:
-    """One drawn batch.
+    """One drawn batch."""
 
-    Attributes:
-        source: the cache or the dataset.
-        loader: the backend, and why it was chosen.
-        shape: NCHW.
-        person_fraction: share of person pixels among those that count.
-        ignore_fraction: share of pixels that do not count.
-        first_batch_seconds: measured from the opening of the cache.
-    """
-
-    source: str
-    loader: str
-    shape: tuple[int, ...]
+    source: str  # the cache or the dataset
+    loader: str  # the backend, and why it was chosen
+    shape: tuple[int, ...]  # NCHW
     image_ids: tuple[int, ...]
-    person_fraction: float
+    person_fraction: float  # among the pixels that count
     ignore_fraction: float
-    first_batch_seconds: float
+    first_batch_seconds: float  # from the opening of the cache
     picture: str
 
 
@@ -96,14 +87,11 @@ def draw_dataset_batch(
 
 def batch_lines(summary: BatchSummary) -> list[str]:
     """A batch in words."""
+    values, seconds = vars(summary), summary.first_batch_seconds
     person, ignored = summary.person_fraction, summary.ignore_fraction
     return [
-        _("✅ One batch of {source}: images {shape} uint8, channels_last", source=summary.source, shape=summary.shape),
-        _(
-            "   Loader: {loader}, first batch after {seconds:.2f} s",
-            loader=summary.loader,
-            seconds=summary.first_batch_seconds,
-        ),
+        _("✅ One batch of {source}: images {shape} uint8, channels_last", **values),
+        _("   Loader: {loader}, first batch after {seconds:.2f} s", **values, seconds=seconds),
         _("   Person: {person:.1%} of the pixels that count; ignored: {ignored:.1%}", person=person, ignored=ignored),
         _("   COCO images: {ids}", ids=", ".join(map(str, summary.image_ids))),
         _("🖼️  Picture: {path}", path=summary.picture),

@@ -28,17 +28,11 @@ def build_lines(report: BuildReport, out: PurePath, seconds: float) -> list[str]
             line += _(" ({count:,} images were already done)", count=report.resumed)
         lines.append(line)
     for name, split in report.index.splits.items():
-        line = _(
-            "  {split}: {samples}, {rejected}, {shards}, {size}; {category} of {file}",
-            split=name,
-            samples=count(split.samples, "{count:,} sample", "{count:,} samples"),
-            rejected=rejected(split.rejected),
-            shards=shards(len(split.shards)),
-            size=size(sum(shard.bytes for shard in split.shards)),
-            category=spec.category,
-            file=split.source.annotations,
-        )
-        lines.append(line)
+        values = {"split": name, "category": spec.category, "file": split.source.annotations}
+        values["samples"] = count(split.samples, "{count:,} sample", "{count:,} samples")
+        values |= {"rejected": rejected(split.rejected), "shards": shards(len(split.shards))}
+        values["size"] = size(sum(shard.bytes for shard in split.shards))
+        lines.append(_("  {split}: {samples}, {rejected}, {shards}, {size}; {category} of {file}", **values))
     codec: str = spec.codec
     if codec == "jpeg":
         codec = _("{codec} quality {quality}", codec=codec, quality=spec.jpeg_quality)
@@ -68,15 +62,9 @@ def change_lines(change: SplitChanges) -> list[str]:
     lines = [translated(reason) for reason in stale_reasons(change)]
     if change.damaged:
         lines.append(_("{split}: {shards} missing or damaged", split=change.split, shards=shards(change.damaged)))
-    line = _(
-        "{split}: {stale:,} of {shards} ({images}) to be made, {kept:,} kept",
-        split=change.split,
-        stale=change.stale_shards,
-        shards=shards(change.shards),
-        images=images(change.stale_images),
-        kept=change.shards - change.stale_shards,
-    )
-    return [*lines, line]
+    values = {"split": change.split, "shards": shards(change.shards), "images": images(change.stale_images)}
+    numbers = {"stale": change.stale_shards, "kept": change.shards - change.stale_shards}
+    return [*lines, _("{split}: {stale:,} of {shards} ({images}) to be made, {kept:,} kept", **values, **numbers)]
 
 
 def diff_lines(cache: PurePath, coco: PurePath, spec: CacheSpec, changes: list[SplitChanges]) -> list[str]:

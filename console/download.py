@@ -55,13 +55,8 @@ class DownloadPrinter:
         self, archive: Archive, reason: str, *, position: int, failures: int, attempts: int, delay: float
     ) -> None:
         """Tell why the bar stands still."""
-        line = _(
-            "⚠️  {archive} at {position}: {reason}; going on in {delay}",
-            archive=archive.name,
-            position=size(position),
-            reason=reason,
-            delay=duration(delay),
-        )
+        values = {"archive": archive.name, "position": size(position), "reason": reason, "delay": duration(delay)}
+        line = _("⚠️  {archive} at {position}: {reason}; going on in {delay}", **values)
         if failures:
             line += _(" ({failures} of {attempts} without progress)", failures=failures, attempts=attempts)
         tell(line)
@@ -99,12 +94,8 @@ def download_lines(report: DownloadReport) -> list[str]:
         fetched, time = size(sum(outcome.fetched for outcome in report.outcomes)), duration(report.seconds)
         head = _("✅ {folder} is complete: {size} fetched in {time}", folder=report.root, size=fetched, time=time)
     if report.unfinished:
-        line = _(
-            "   {folder} holds {size} of other downloads: delete it if you want none of them",
-            folder=report.root / STAGING,
-            size=size(report.unfinished),
-        )
-        lines.append(line)
+        values = {"folder": report.root / STAGING, "size": size(report.unfinished)}
+        lines.append(_("   {folder} holds {size} of other downloads: delete it if you want none of them", **values))
     return [head, *lines, _("   Next: {command}", command=f"cli.py verify --coco {report.root}")]
 
 
@@ -122,24 +113,13 @@ def _outcome_line(outcome: Outcome) -> str:
 
 def synth_lines(report: SynthReport) -> list[str]:
     """The summary of a synthetic dataset."""
+    train, val, share = report.train_images, report.val_images, report.person_fraction
+    cost = {"time": duration(report.seconds), "size": size(report.bytes_written)}
+    split = {"train": train, "val": val, "empty": report.empty_images}
+    persons = count(report.persons, "{count:,} person", "{count:,} persons")
+    crowds = count(report.crowds, "{count:,} crowd region", "{count:,} crowd regions")
     return [
-        _(
-            "{folder}: {images} in {time}, {size}",
-            folder=report.root,
-            images=images(report.train_images + report.val_images),
-            time=duration(report.seconds),
-            size=size(report.bytes_written),
-        ),
-        _(
-            "  train2017: {train:,}, val2017: {val:,}; without a person: {empty:,}",
-            train=report.train_images,
-            val=report.val_images,
-            empty=report.empty_images,
-        ),
-        _(
-            "  {persons} on {share:.1%} of the pixels, {crowds}",
-            persons=count(report.persons, "{count:,} person", "{count:,} persons"),
-            share=report.person_fraction,
-            crowds=count(report.crowds, "{count:,} crowd region", "{count:,} crowd regions"),
-        ),
+        _("{folder}: {images} in {time}, {size}", folder=report.root, images=images(train + val), **cost),
+        _("  train2017: {train:,}, val2017: {val:,}; without a person: {empty:,}", **split),
+        _("  {persons} on {share:.1%} of the pixels, {crowds}", persons=persons, share=share, crowds=crowds),
     ]

@@ -48,40 +48,25 @@ def estimate_lines(card: Card, shape: str, network: NetworkConfig, estimate: Est
             "   Limited by memory, {share:.0f}% of the time: a wider network would cost less than its share; "
             "{peak:.0f}% of the card's peak in all"
         )
+    what = {"network": str(network), "card": card.name, "shape": shape}
+    time = {"images": images, "minutes": figure(middle), "best": figure(best), "worst": figure(worst)}
+    rate = {"rate": figure(estimate.images_per_s), "low": figure(estimate.low), "high": figure(estimate.high)}
+    counted = {"parameters": census.parameters / 1e6, "kernels": len(census.operations)}
+    gflop = figure(census.flops / census.images / 1e9)
+    shares = {"low": 100 * efficiency.low, "high": 100 * efficiency.high}
+    rows = "; ".join(map(translated, efficiency.rows))
     return [
-        _(
-            "🔮 ESTIMATE (nobody has measured this): {network} on {card}, {shape}",
-            network=str(network),
-            card=card.name,
-            shape=shape,
-        ),
-        _(
-            "   Epoch of {images:,} images: est. {minutes} minutes ({best} to {worst})",
-            images=images,
-            minutes=figure(middle),
-            best=figure(best),
-            worst=figure(worst),
-        ),
-        _(
-            "   Rate: est. {rate} images/s ({low} to {high}): the loader has to feed as many",
-            rate=figure(estimate.images_per_s),
-            low=figure(estimate.low),
-            high=figure(estimate.high),
-        ),
+        _("🔮 ESTIMATE (nobody has measured this): {network} on {card}, {shape}", **what),
+        _("   Epoch of {images:,} images: est. {minutes} minutes ({best} to {worst})", **time),
+        _("   Rate: est. {rate} images/s ({low} to {high}): the loader has to feed as many", **rate),
         _(memory, needed=figure(estimate.memory), memory=card.memory),
         _(bound, share=100 * estimate.memory_bound, peak=100 * estimate.utilisation),
         _(
             "   Counted: {gflop} GFLOP an image, {parameters:.1f} M parameters, {kernels} kernels a step",
-            gflop=figure(census.flops / census.images / 1e9),
-            parameters=census.parameters / 1e6,
-            kernels=len(census.operations),
+            gflop=gflop,
+            **counted,
         ),
-        _(
-            "   Convolutions at {low:.0f} to {high:.0f}% of the peak, as measured of: {rows}",
-            low=100 * efficiency.low,
-            high=100 * efficiency.high,
-            rows="; ".join(map(translated, efficiency.rows)),
-        ),
+        _("   Convolutions at {low:.0f} to {high:.0f}% of the peak, as measured of: {rows}", **shares, rows=rows),
     ]
 
 
@@ -89,21 +74,10 @@ def check_lines(checks: Sequence[Check]) -> list[str]:
     """How well each measured row is predicted by the others."""
     lines = [_("🔎 Each measured row, predicted from the others of its kind:")]
     for check in checks:
-        row, said = check.row, message("the only one of its kind")
+        row, said = check.row, _("the only one of its kind")
         if (found := check.predicted) and check.error is not None:
-            said = message(
-                "est. {predicted} ({low} to {high}): {error:+.0f}%",
-                predicted=figure(found.images_per_s),
-                low=figure(found.low),
-                high=figure(found.high),
-                error=100 * check.error,
-            )
-        line = _(
-            "   {name} ({kind}): measured {rate} images/s, {said}",
-            name=translated(row.name),
-            kind=translated(row.roof.kind),
-            rate=figure(row.images_per_s),
-            said=said,
-        )
-        lines.append(line)
+            values = {"predicted": figure(found.images_per_s), "low": figure(found.low), "high": figure(found.high)}
+            said = _("est. {predicted} ({low} to {high}): {error:+.0f}%", **values, error=100 * check.error)
+        names = {"name": translated(row.name), "kind": translated(row.roof.kind), "rate": figure(row.images_per_s)}
+        lines.append(_("   {name} ({kind}): measured {rate} images/s, {said}", **names, said=said))
     return lines

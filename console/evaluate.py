@@ -39,15 +39,11 @@ def eval_lines(report: EvalReport) -> list[str]:
     sources = [_("cache {cache}", cache=report.cache)] if report.cache else []
     sources += [_("photos of {coco}", coco=report.coco)] if report.coco else []
     shown = {**vars(report), "sources": listed(sources, "and")}
+    network = {**report.network, "parameters": report.parameters / 1e6, "side": report.trained_side}
     return [
         *underlined(_("🔍 EVALUATION OF {checkpoint}", checkpoint=report.checkpoint)),
         _("📊 Configuration:"),
-        _(
-            "   - Network: {name}, width {width}, {parameters:.1f} M parameters, trained at side {side}",
-            **report.network,
-            parameters=report.parameters / 1e6,
-            side=report.trained_side,
-        ),
+        _("   - Network: {name}, width {width}, {parameters:.1f} M parameters, trained at side {side}", **network),
         _("   - Images: {split}, {sources}; the network sees side {side}, {fit}", **shown),
         _("   - Device: {device}, {precision}, batch size {batch_size}", **vars(report)),
         *bulleted(report.notes),
@@ -91,21 +87,15 @@ def _cell(value: float | None, blank: str, target: float | None) -> str:
 
 def _images_line(report: EvalReport, size: SizeReport) -> str:
     rate = len(size.images) / size.seconds if size.seconds else 0
-    line = _(
-        "   - {size}: {images} in {time} ({rate:,.0f}/s)",
-        size=_name(report, size),
-        images=images(len(size.images)),
-        time=duration(size.seconds),
-        rate=rate,
-    )
+    values = {"size": _name(report, size), "images": images(len(size.images)), "time": duration(size.seconds)}
+    line = _("   - {size}: {images} in {time} ({rate:,.0f}/s)", **values, rate=rate)
     iou = size.to_dict()["image_iou"]
     if iou is None:
         return line + _(", none of them with a person")
     worst = min(size.with_persons, key=lambda image: image.scores.iou)
+    iou["image_id"] = worst.image_id
     return line + _(
-        "; IoU of single images: mean {mean:.4f}, median {median:.4f}, worst {worst:.4f} (image {image_id})",
-        **iou,
-        image_id=worst.image_id,
+        "; IoU of single images: mean {mean:.4f}, median {median:.4f}, worst {worst:.4f} (image {image_id})", **iou
     )
 
 
@@ -118,8 +108,7 @@ def _threshold_line(report: EvalReport, size: SizeReport) -> str:
     return _(
         "   - {size}: above a probability of {threshold:.2f} instead of 0.50 the IoU of these images is {iou:.4f}",
         size=_name(report, size),
-        threshold=size.best_threshold.threshold,
-        iou=size.best_threshold.iou,
+        **vars(size.best_threshold),
     )
 
 
@@ -159,20 +148,13 @@ class ExportPrinter:
 
 def export_lines(report: ExportReport) -> list[str]:
     """What was exported, how near it is, how fast it is, and the files."""
+    network = {"network": report.network, "parameters": report.parameters / 1e6, "side": report.trained_side}
+    size_rule = {"stride": report.stride, "least": report.least}
     return [
         *underlined(_("📦 EXPORT OF {checkpoint}", checkpoint=report.model)),
         _("📊 Configuration:"),
-        _(
-            "   - Network: {network}, {parameters:.1f} M parameters, trained at side {side}",
-            network=report.network,
-            parameters=report.parameters / 1e6,
-            side=report.trained_side,
-        ),
-        _(
-            "   - Images: any number, uint8 RGB; height and width multiples of {stride}, {least} or more",
-            stride=report.stride,
-            least=report.least,
-        ),
+        _("   - Network: {network}, {parameters:.1f} M parameters, trained at side {side}", **network),
+        _("   - Images: any number, uint8 RGB; height and width multiples of {stride}, {least} or more", **size_rule),
         *bulleted(report.notes),
         "",
         _("🔍 Probabilities beside those of the checkpoint in fp32:"),
@@ -180,10 +162,7 @@ def export_lines(report: ExportReport) -> list[str]:
             _(
                 "   - {file}: {largest:.1e} at most, {mean:.1e} on average; {decided:.4f} % of the pixels decided "
                 "otherwise",
-                file=file.path.name,
-                largest=file.difference.largest,
-                mean=file.difference.mean,
-                decided=100 * file.difference.decisions,
+                **{**vars(file.difference), "file": file.path.name, "decided": 100 * file.difference.decisions},
             )
             for file in report.files
         ),

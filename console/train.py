@@ -74,35 +74,22 @@ def _configuration_lines(run: Run) -> list[str]:
     batch = _("   - Batch size: {batch_size}, epochs: {epochs}", **amounts)
     if config.accumulation > 1:
         batch = _("   - Batch size: {batch_size} x {accumulation} accumulated, epochs: {epochs}", **amounts)
-    optimizer = _(
-        "   - Optimizer: {name}, learning rate {rate:g} ({scheduler}), weight decay {decay:g}",
-        name=config.optimizer,
-        rate=config.peak,
-        scheduler=config.scheduler,
-        decay=config.decay,
-    )
+    rates = {**vars(config), "name": config.optimizer, "rate": config.peak, "decay": config.decay}
+    optimizer = _("   - Optimizer: {name}, learning rate {rate:g} ({scheduler}), weight decay {decay:g}", **rates)
     if config.average:
         optimizer += _(", average of weights {average:g}", average=config.average)
+    counts = {"train": len(run.train.reader), "val": len(run.val.reader), "side": run.train.side}
+    layout = "channels_last" if config.channels_last else "NCHW"
+    device = {**vars(config), "device": config.device, "layout": layout}
+    device["mode"] = _("compiled") if config.compile else _("eager")
     lines = [
         _("📊 Configuration:"),
-        _(
-            "   - Cache: {cache} ({train:,} train, {val:,} val, side {side})",
-            cache=config.loader.cache,
-            train=len(run.train.reader),
-            val=len(run.val.reader),
-            side=run.train.side,
-        ),
+        _("   - Cache: {cache} ({train:,} train, {val:,} val, side {side})", cache=config.loader.cache, **counts),
         network,
         batch,
         optimizer,
         _("   - Loss: {loss}, augmentation: {augment}", loss=config.loss, augment=config.loader.augment),
-        _(
-            "   - Device: {device}, {precision}, {layout}, {mode} (profile {profile})",
-            **vars(config),
-            device=config.device,
-            layout="channels_last" if config.channels_last else "NCHW",
-            mode=_("compiled") if config.compile else _("eager"),
-        ),
+        _("   - Device: {device}, {precision}, {layout}, {mode} (profile {profile})", **device),
         _("   - Loader: {loader}", loader=str(run.train.choice)),
         *bulleted(run.notes),
     ]
@@ -120,18 +107,12 @@ def epoch_line(result: EpochResult) -> str:
         "📈 Epoch {epoch}/{epochs}: Train - Loss: {train_loss:.4f}, Acc: {train_accuracy:.4f} | "
         "Val - Loss: {val_loss:.4f}, IoU: {iou:.4f}, Dice: {dice:.4f}, Acc: {accuracy:.4f}",
         **vars(result),
-        iou=result.val.iou,
-        dice=result.val.dice,
-        accuracy=result.val.accuracy,
+        **vars(result.val),
     )
     if result.boundary_f is not None:
         scores += _(", Boundary: {boundary:.4f}", boundary=result.boundary_f)
-    time = _(
-        " | ⏱️ {time}, {rate:,.0f} images/s, data wait {wait:.1%}",
-        time=duration(result.seconds),
-        rate=result.images_per_s,
-        wait=result.wait_share,
-    )
+    speed = {"time": duration(result.seconds), "rate": result.images_per_s, "wait": result.wait_share}
+    time = _(" | ⏱️ {time}, {rate:,.0f} images/s, data wait {wait:.1%}", **speed)
     if result.warmup_seconds > NOTABLE_WARMUP:
         time += _(", first step {time}", time=duration(result.warmup_seconds))
     return scores + time + (_(" ★") if result.best else "")
@@ -139,14 +120,13 @@ def epoch_line(result: EpochResult) -> str:
 
 def bad_records_line(found: tuple[BadRecord, ...], total: int) -> str:
     """Records skipped for the first time, and how many that makes."""
-    more = _("{count:,} more")
     records = [_("{split} sample {sample} (image {image_id})", **vars(record)) for record in found]
-    return _(
-        "⚠️  Bad records skipped: {new:,} new, {total:,} in all: {records}; the log says why",
-        new=len(found),
-        total=total,
-        records=", ".join(at_most(NAMED_RECORDS, records, more)),
-    )
+    values = {
+        "new": len(found),
+        "total": total,
+        "records": ", ".join(at_most(NAMED_RECORDS, records, _("{count:,} more"))),
+    }
+    return _("⚠️  Bad records skipped: {new:,} new, {total:,} in all: {records}; the log says why", **values)
 
 
 def end_lines(result: FitResult, *, automatic: bool = False) -> list[str]:
@@ -157,8 +137,8 @@ def end_lines(result: FitResult, *, automatic: bool = False) -> list[str]:
     elif result.interrupted:
         lines.append(_("⏸️  Stopped. Go on with the same command and --resume: the very next batch comes first."))
     elif result.stopped_early:
-        ended = len(result.epochs)
-        lines.append(_("🎉 Training ended after epoch {epoch}: the IoU does not rise any more.", epoch=ended))
+        line = _("🎉 Training ended after epoch {epoch}: the IoU does not rise any more.", epoch=len(result.epochs))
+        lines.append(line)
     else:
         lines.append(_("🎉 Training done!"))
     if best := result.best:
