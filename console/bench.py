@@ -78,7 +78,7 @@ def show_report(report: BenchReport) -> None:
     values = {**vars(report.environment), "gpus": "".join(f", {gpu.name}" for gpu in report.environment.gpus)}
     out.print(_("=== BENCHMARK: {processor}, {cores} cores{gpus} ===", **values), style="bold")
     for note in report.config.get("notes", ()):
-        out.print(_note(translated(note)))
+        out.print(_note(note))
     for suite, rows in grouped(report.rows, "suite"):
         out.print(suite_line(suite), style="bold")
         if suite == "tiers":
@@ -89,7 +89,7 @@ def show_report(report: BenchReport) -> None:
             out.print(f"   {translated(setup)}", style="dim")
             out.print(_table(group, header=number == 0))
             for note in dict.fromkeys(row.note for row in group if row.note):
-                out.print(_note(translated(note)), style="dim")
+                out.print(_note(note), style="dim")
     out.print()
     for line in conclusions(report):
         out.print(_("➡️  {line}", line=line), style="bold")
@@ -106,7 +106,7 @@ def suite_line(suite: str) -> str:
 
 
 def _note(note: str) -> str:
-    return _("   Note: {note}", note=note)
+    return _("   Note: {note}", note=translated(note))
 
 
 def conclusions(report: BenchReport) -> list[str]:
@@ -191,11 +191,9 @@ def _tier_table(rows: list[Row]) -> Table:
         if row.kind == "guide":
             continue
         profile = row.name.partition(",")[0]  # what follows is the network, or the file, which `how` tells
-        how, value, style = translated(row.note), figure(row.value), "green"
+        how, value, style = translated(row.note), _("est. {value}", value=figure(row.value)), "dim"
         if row.kind == "measured":
-            how = _("measured, {note}", note=how)
-        else:
-            value, style = _("est. {value}", value=value), "dim"
+            how, value, style = _("measured, {note}", note=how), figure(row.value), "green"
         cells = (translated(row.setup), value, spread_text(row), promised.get(profile, ""), how)
         table.add_row(profile, *cells, style=style)
     return table
@@ -227,6 +225,4 @@ def spread_text(row: Row) -> str:
 def _ratio(row: Row) -> str:
     if row.ratio is None:
         return ""
-    if row.unit == "min":
-        return f"{row.ratio:.2f}×"
-    return f"{100 * row.ratio:.0f}%" if row.ratio >= 0.1 else f"{100 * row.ratio:.1f}%"
+    return f"{row.ratio:.2f}×" if row.unit == "min" else f"{row.ratio:.0%}" if row.ratio >= 0.1 else f"{row.ratio:.1%}"

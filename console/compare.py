@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from bench.compare import Comparison, Pair
-    from bench.report import Row
 
 MOST_NAMED = 5
 """Rows that the last line names."""
@@ -45,8 +44,9 @@ def show_comparison(comparison: Comparison) -> None:
         if rows:
             title = _("📊 ONLY IN {path}: {rows}", path=path, rows=_rows(len(rows)))
             out.print(f"\n{title}", style="bold")
-            for line in _alone(rows):
-                out.print(f"   {line}", style="dim")
+            for (suite, setup), alone in groupby(rows, key=lambda row: (row.suite, row.setup)):
+                names = "; ".join(translated(row.name) for row in alone)
+                out.print(f"   {suite}, {translated(setup)}: {names}", style="dim")
     out.print()
     for line in conclusions(comparison):
         out.print(line, style="bold")
@@ -54,15 +54,10 @@ def show_comparison(comparison: Comparison) -> None:
 
 def notes(comparison: Comparison) -> list[str]:
     """What makes the comparison doubtful."""
-    lines = [
-        _(
-            "{what}: before {before}; after {after}",
-            what=found.what.replace("_", " "),
-            before=_said(found.before),
-            after=_said(found.after),
-        )
-        for found in comparison.differences
-    ]
+    lines = []
+    for found in comparison.differences:
+        values = {"before": _said(found.before), "after": _said(found.after)}
+        lines.append(_("{what}: before {before}; after {after}", what=found.what.replace("_", " "), **values))
     if comparison.unknown_units:
         units = ", ".join(comparison.unknown_units)
         lines.append(_("rows in {units} are left out: which way they are better is not known", units=units))
@@ -79,14 +74,12 @@ def notes(comparison: Comparison) -> list[str]:
 
 def conclusions(comparison: Comparison) -> list[str]:
     """How many rows got slower, faster or neither, and which of them by too much."""
-    found = Counter(pair.verdict for pair in comparison.pairs)
+    found: Counter[str] = Counter(pair.verdict for pair in comparison.pairs)
     line = _(
         "➡️  Of {rows} {slower} got slower or worse, {faster} faster or better; "
         "{same} stayed the same within the spread.",
         rows=_rows(len(comparison.pairs)),
-        slower=found["slower"],
-        faster=found["faster"],
-        same=found["same"],
+        **{verdict: found[verdict] for verdict in _STYLES},
     )
     if comparison.max_regression is None:
         return [line]
@@ -94,11 +87,8 @@ def conclusions(comparison: Comparison) -> list[str]:
     if not worst:
         return [line, _("✅ None got worse by more than {limit}, clear of the spread.", limit=limit)]
     named = [f"{pair.suite}, {translated(pair.name)} ({_loss(pair)})" for pair in worst]
-    said = "; ".join(at_most(MOST_NAMED, named, _("and {count:,} more")))
-    return [
-        line,
-        _("❌ {rows} got worse by more than {limit}: {named}", rows=_rows(len(worst)), limit=limit, named=said),
-    ]
+    values = {"rows": _rows(len(worst)), "named": "; ".join(at_most(MOST_NAMED, named, _("and {count:,} more")))}
+    return [line, _("❌ {rows} got worse by more than {limit}: {named}", **values, limit=limit)]
 
 
 def _rows(number: int) -> str:
@@ -122,11 +112,6 @@ def _table(pairs: Sequence[Pair], *, header: bool) -> Table:
         values = figure(pair.before), figure(pair.after), _(pair.unit), _ratio(pair)
         table.add_row(translated(pair.name), *values, mark, style=_STYLES[pair.verdict])
     return table
-
-
-def _alone(rows: Sequence[Row]) -> Iterator[str]:
-    for (suite, setup), group in groupby(rows, key=lambda row: (row.suite, row.setup)):
-        yield f"{suite}, {translated(setup)}: {'; '.join(translated(row.name) for row in group)}"
 
 
 def _ratio(pair: Pair) -> str:

@@ -51,8 +51,8 @@ def estimate_lines(card: Card, shape: str, network: NetworkConfig, estimate: Est
     what = {"network": str(network), "card": card.name, "shape": shape}
     time = {"images": images, "minutes": figure(middle), "best": figure(best), "worst": figure(worst)}
     rate = {"rate": figure(estimate.images_per_s), "low": figure(estimate.low), "high": figure(estimate.high)}
-    counted = {"parameters": census.parameters / 1e6, "kernels": len(census.operations)}
-    gflop = figure(census.flops / census.images / 1e9)
+    gflop, parameters = figure(census.flops / census.images / 1e9), census.parameters / 1e6
+    counted = {"gflop": gflop, "parameters": parameters, "kernels": len(census.operations)}
     shares = {"low": 100 * efficiency.low, "high": 100 * efficiency.high}
     rows = "; ".join(map(translated, efficiency.rows))
     return [
@@ -61,11 +61,7 @@ def estimate_lines(card: Card, shape: str, network: NetworkConfig, estimate: Est
         _("   Rate: est. {rate} images/s ({low} to {high}): the loader has to feed as many", **rate),
         _(memory, needed=figure(estimate.memory), memory=card.memory),
         _(bound, share=100 * estimate.memory_bound, peak=100 * estimate.utilisation),
-        _(
-            "   Counted: {gflop} GFLOP an image, {parameters:.1f} M parameters, {kernels} kernels a step",
-            gflop=gflop,
-            **counted,
-        ),
+        _("   Counted: {gflop} GFLOP an image, {parameters:.1f} M parameters, {kernels} kernels a step", **counted),
         _("   Convolutions at {low:.0f} to {high:.0f}% of the peak, as measured of: {rows}", **shares, rows=rows),
     ]
 

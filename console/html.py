@@ -85,21 +85,21 @@ def _facts(report: BenchReport) -> dict[str, str]:
     machine, config = report.environment, report.config
     driver = f"; driver {machine.driver}" if machine.driver else ""
     gpus = "; ".join(f"{gpu.name}, {size(gpu.memory)}, compute capability {gpu.capability}" for gpu in machine.gpus)
-    network = config.get("network")
-    setup = (
-        f"profile {config['profile']}" if "profile" in config else "",
-        f"{network['name']} {network['width']}" if network else "",
-        f"side {config['side']}" if "side" in config else "",
-        f"batch {config['batch_size']}" if "batch_size" in config else "",
-        config.get("precision", ""),
-    )
+    templates = {
+        "profile": "profile {}",
+        "network": "{0[name]} {0[width]}",
+        "side": "side {}",
+        "batch_size": "batch {}",
+        "precision": "{}",
+    }
+    setup = (template.format(config[name]) for name, template in templates.items() if config.get(name))
     return {
         "Processor": _processor(machine),
         "Memory": f"{size(machine.memory_total)}, {size(machine.memory_free)} of it free",
         "GPU": f"{gpus}{driver}" if gpus else "none",
         "System": machine.system,
         "Versions": f"Python {machine.python}, {_versions(machine)}",
-        "Setup": ", ".join(filter(None, setup)),
+        "Setup": ", ".join(setup),
     }
 
 
@@ -128,7 +128,7 @@ def markdown_tables(report: BenchReport) -> str:
 
 
 def _line(row: Row) -> str:
-    spread = f"{figure(row.p10)} to {figure(row.p90)}" if row.p10 is not None and row.p90 is not None else ""
+    spread = spread_text(row).replace("–", " to ")
     limit = f"{figure(row.limit)} {row.limit_name}" if row.limit is not None else ""
     ratio = f"{100 * row.ratio:.3g} %" if row.ratio is not None else ""
     return f"| {row.name} | {figure(row.value)} {row.unit} | {spread} | {limit} | {ratio} |"

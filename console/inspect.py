@@ -33,14 +33,14 @@ _FOUND = {
     "shards/train": message("✅ Training shards: {note}, {size}"),
     "shards/val": message("✅ Validation shards: {note}, {size}"),
 }
-_ANNOTATIONS_READABLE = {
-    "train": message("✅ Training annotations readable: {file}, {images:,} images"),
-    "val": message("✅ Validation annotations readable: {file}, {images:,} images"),
+_ANNOTATIONS = {
+    ("train", True): message("✅ Training annotations readable: {file}, {images:,} images"),
+    ("val", True): message("✅ Validation annotations readable: {file}, {images:,} images"),
+    ("train", False): message("❌ Training annotations cannot be read"),
+    ("val", False): message("❌ Validation annotations cannot be read"),
 }
-_ANNOTATIONS_UNREADABLE = {
-    "train": message("❌ Training annotations cannot be read"),
-    "val": message("❌ Validation annotations cannot be read"),
-}
+"""What is said of a split's annotations, readable or not."""
+
 _SPLITS = {"train": message("Training"), "val": message("Validation")}
 _LITTLE_SPACE = 20_000_000_000  # bytes; the guide's advice for COCO
 
@@ -53,19 +53,15 @@ def show_structure(checks: Sequence[Check]) -> None:
     lines += [*map(_check_line, checks), ""]
     if missing:
         things = count(missing, "{count:,} thing", "{count:,} things")
-        lines.append(
-            _("❌ {things} to mend before training", things=things)
-            if cached
-            else _("❌ {things} to mend before preprocessing", things=things)
-        )
+        template = message("❌ {things} to mend before preprocessing")
+        if cached:
+            template = message("❌ {things} to mend before training")
+        lines.append(_(template, things=things))
     elif cached:
         lines += [_("✅ Cache verified!"), _("   ✅ All its shards are there"), _("   ✅ Ready to train the model")]
     else:
-        lines += [
-            _("✅ COCO structure verified!"),
-            _("   ✅ All the files needed are there"),
-            _("   ✅ Ready to preprocess"),
-        ]
+        lines += [_("✅ COCO structure verified!"), _("   ✅ All the files needed are there")]
+        lines.append(_("   ✅ Ready to preprocess"))
     _show(lines)
 
 
@@ -123,25 +119,21 @@ def _split_lines(split: SplitReport, report: DatasetReport, unusable: int) -> li
     """What was found in a split, of whose annotations some are unusable."""
     if split.file:
         name = _(_SPLITS[split.split])
-        annotations = _(
-            "{split}: {usable:,} of {annotations:,} {category} annotations sound",
-            split=name,
-            usable=split.annotations - unusable,
-            annotations=split.annotations,
-            category=report.category,
-        )
+        values = {**vars(split), "split": name, "category": report.category, "rule": report.rule}
+        values["usable"] = split.annotations - unusable
+        annotations = _("{split}: {usable:,} of {annotations:,} {category} annotations sound", **values)
         pictures = _(
             "{split}: {checked:,} of {selected:,} images ({rule} rule) are there, decode and have the size that the "
             "JSON says",
-            **{**vars(split), "split": name, "rule": report.rule},
+            **values,
         )
         lines = [
-            _(_ANNOTATIONS_READABLE[split.split], **vars(split)),
+            _(_ANNOTATIONS[split.split, True], **values),
             _marked(annotations, good=not unusable),
             _marked(pictures, good=split.checked == split.selected),
         ]
     else:
-        lines = [_(_ANNOTATIONS_UNREADABLE[split.split])]
+        lines = [_(_ANNOTATIONS[split.split, False])]
     if split.absent:
         lines.append(_("   - {count:,} more images are not there and not needed", count=split.absent))
     if split.unlisted:

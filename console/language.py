@@ -88,11 +88,6 @@ def language() -> str:
     return _speech.language
 
 
-def marks() -> bool:
-    """Whether emoji are shown."""
-    return _speech.marks
-
-
 def use(language: str, *, marks: bool = True) -> None:
     """Speak a language from now on, with emoji or without."""
     global _speech

@@ -29,9 +29,8 @@ def predict_lines(report: PredictReport) -> list[str]:
         lines += _named(_("⚠️  {photos} left out:", photos=counted(len(names))), names)
     results = count(len(skipped), "{count:,} result", "{count:,} results")
     lines += _named(_("   - {results} there already, --overwrite makes them anew:", results=results), skipped)
-    failed = report.count("rejected")
     lines += [line for video in report.videos for line in _video_lines(video)]
-    done = report.count("done")
+    done, failed = report.count("done"), report.count("rejected")
     parts = [count(done, "{count:,} done", "{count:,} done"), rejected(failed)]
     if skipped:
         parts.append(count(len(skipped), "{count:,} skipped", "{count:,} skipped"))
@@ -42,10 +41,7 @@ def predict_lines(report: PredictReport) -> list[str]:
     if quality := summary_line((photo.scores for photo in report.photos), report.config.quality):
         lines.append(quality)
     place = _("standard output") if report.config.to_standard_output else str(report.config.out)
-    values = {
-        **{"device": report.device, "precision": report.precision, "side": report.side},
-        **{"done": said, "results": _(_RESULTS[report.config.kind], place=place)},
-    }
+    values = {**vars(report), "done": said, "results": _(_RESULTS[report.config.kind], place=place)}
     if failed:
         return [*lines, _("❌ {done} ({device}, {precision}, side {side}): {results}", **values)]
     return [*lines, _("✅ {done} ({device}, {precision}, side {side}): {results}", **values)]
@@ -59,16 +55,10 @@ def _video_lines(video: VideoResult) -> list[str]:
     """What was done, and what is worth knowing of it."""
     if video.status != "done":
         return []
-    line = _(
-        "🎬 {name}: {frames} of {width} x {height} at {fps} fps in {time}, {rate} frames/s",
-        name=video.input,
-        frames=count(video.frames, "{count:,} frame", "{count:,} frames"),
-        width=video.width,
-        height=video.height,
-        fps=figure(video.fps or 0),
-        time=duration(video.seconds or 0),
-        rate=figure(video.frames_per_s),
-    )
+    frames, time = count(video.frames, "{count:,} frame", "{count:,} frames"), duration(video.seconds or 0)
+    values = {**vars(video), "name": video.input, "frames": frames, "time": time}
+    values |= {"fps": figure(video.fps or 0), "rate": figure(video.frames_per_s)}
+    line = _("🎬 {name}: {frames} of {width} x {height} at {fps} fps in {time}, {rate} frames/s", **values)
     return [line, *bulleted(video.notes)]
 
 

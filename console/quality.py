@@ -28,15 +28,8 @@ LABELS = {
 
 def survey_lines(survey: QualitySurvey) -> list[str]:
     """A table of the scores, the photos that fall furthest short, and what could not be scored."""
-    lines = [
-        _(
-            "🎯 Quality of {split}: {scored:,} of {photos} with persons, for a network of side {side}",
-            split=survey.split,
-            scored=len(survey),
-            photos=photos(survey.photos),
-            side=survey.side,
-        )
-    ]
+    values = {"split": survey.split, "scored": len(survey), "photos": photos(survey.photos), "side": survey.side}
+    lines = [_("🎯 Quality of {split}: {scored:,} of {photos} with persons, for a network of side {side}", **values)]
     if len(survey):
         lines += [*_table(survey), *_worst_lines(survey)]
     if rejected := survey.rejections:
@@ -82,9 +75,6 @@ def summary_line(scored: Iterable[Mapping[str, float]], thresholds: QualityThres
     poor = sum(bool(names) for names in missed)
     if not poor:
         return _("   - Quality: {photos}, none below a threshold", photos=photos(len(missed)))
-    return _(
-        "   - Quality: {poor:,} of {photos} below a threshold ({scores}); --json has the scores",
-        poor=poor,
-        photos=photos(len(missed)),
-        scores=", ".join(f"{_(LABELS[name])} {number:,}" for name, number in counts.items() if number),
-    )
+    scores = ", ".join(f"{_(LABELS[name])} {number:,}" for name, number in counts.items() if number)
+    values = {"poor": poor, "photos": photos(len(missed)), "scores": scores}
+    return _("   - Quality: {poor:,} of {photos} below a threshold ({scores}); --json has the scores", **values)
