@@ -61,13 +61,8 @@ def estimate(gpu: str | None, images: int, check: bool, as_json: bool, **given: 
         values = estimate_dict(card, network, found, images) | ({"checks": errors} if check else {})
         click.echo(options.as_json_text(values))
         return
-    shape = _(
-        "side {side}, batch {batch_size}, {precision} {mode}",
-        side=profile.side,
-        batch_size=profile.batch_size,
-        precision=profile.precision,
-        mode=_("compiled") if profile.compile else _("eager"),
-    )
+    mode = _("compiled") if profile.compile else _("eager")
+    shape = _("side {side}, batch {batch_size}, {precision} {mode}", **vars(profile), mode=mode)
     click.echo("\n".join(estimate_lines(card, shape, network, found, images)))
     if check:
         click.echo("\n".join(["", *check_lines(checks)]))

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from cache.messages import listed, message
-from console.language import LANGUAGES, VARIABLE, _, chosen, ngettext, of_locale, shows_marks, speaking, translated, use
+from console.language import LANGUAGES, VARIABLE, _, chosen, ngettext, of_locale, shows_marks, speaking, use
 from console.progress import kernel_notes
 
 _METAVAR = re.compile(r"[A-Z][A-Z=]+(?: [A-Z]+)*(?:\.\.\.)?")
@@ -99,14 +99,8 @@ class FriendlyGroup(click.Group):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")  # a sign that cannot be shown is no reason to stop
         if not known:
-            raise click.UsageError(
-                _(
-                    "{variable}={value!r} is no language of maskcache; use {languages}",
-                    variable=VARIABLE,
-                    value=wanted,
-                    languages=listed(LANGUAGES, "or"),
-                )
-            )
+            values = {"variable": VARIABLE, "value": wanted, "languages": listed(LANGUAGES, "or")}
+            raise click.UsageError(_("{variable}={value!r} is no language of maskcache; use {languages}", **values))
         return super().make_context(info_name, args, *more, **extra)
 
     def invoke(self, context: click.Context) -> Any:
@@ -123,11 +117,8 @@ class FriendlyGroup(click.Group):
                 raise
             click.echo(_("error: {error}", error=error), err=True)
             if context.invoked_subcommand is None and context.obj and "--" in str(error):
-                hint = message(
-                    "The options that it names are those of `cli.py {command}`, which does this step alone.",
-                    command=context.obj,
-                )
-                click.echo(translated(hint), err=True)
+                hint = message("The options that it names are those of `cli.py {command}`, which does this step alone.")
+                click.echo(_(hint, command=context.obj), err=True)
             sys.exit(1)
 
 

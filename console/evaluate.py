@@ -52,7 +52,7 @@ def eval_lines(report: EvalReport) -> list[str]:
         *_table(report),
         "",
         *(_images_line(report, size) for size in sizes),
-        *(_threshold_line(report, size) for size in sizes if _gain(size) >= WORTH_SAYING),
+        *(_threshold_line(report, size) for size in sizes if size.best_threshold.iou - size.scores.iou >= WORTH_SAYING),
         *(line for size in sizes for line in _rejection_lines(size)),
         *(_(_FILES.get(path.name, _PICTURE), path=path) for path in report.files),
     ]
@@ -97,11 +97,6 @@ def _images_line(report: EvalReport, size: SizeReport) -> str:
     return line + _(
         "; IoU of single images: mean {mean:.4f}, median {median:.4f}, worst {worst:.4f} (image {image_id})", **iou
     )
-
-
-def _gain(size: SizeReport) -> float:
-    """IoU that the best threshold would have brought."""
-    return size.best_threshold.iou - size.scores.iou
 
 
 def _threshold_line(report: EvalReport, size: SizeReport) -> str:

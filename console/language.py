@@ -83,11 +83,6 @@ def translate(text: str | BaseException, gettext: Callable[[str], str]) -> str:
     return gettext(message) if " " in message else message
 
 
-def language() -> str:
-    """The language in use."""
-    return _speech.language
-
-
 def use(language: str, *, marks: bool = True) -> None:
     """Speak a language from now on, with emoji or without."""
     global _speech

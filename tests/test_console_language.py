@@ -25,7 +25,7 @@ from cache.remote.folder import FolderConfig
 from cache.spec import CacheSpec
 from cli import main
 from console.catalogue import ROOT, error_names, extract, po_path, read, source_files
-from console.language import ENGLISH, LANGUAGES, _, chosen, language, ngettext, plain, shows_marks, speaking, translated
+from console.language import ENGLISH, LANGUAGES, _, chosen, ngettext, plain, shows_marks, speaking, translated
 from export.config import ExportConfig
 from loader.batch import LoaderConfig
 from model.loss import LOSSES
@@ -269,7 +269,7 @@ def test_a_language_that_there_is_not():
 
 def test_a_language_ends_with_its_command(tmp_path):
     run("quick", "--coco", tmp_path, "--lang", "es", code=1)
-    assert language() == ENGLISH
+    assert _("Stopped.") == "Stopped."
     with speaking("es"):
         assert ngettext("{count:,} shard", "{count:,} shards", 2) == "{count:,} fragmentos"
         with speaking(ENGLISH):

@@ -16,7 +16,7 @@ from predict.background import BLUR, Background, Blur, Colour
 from predict.photo import SUFFIXES
 from preprocess.errors import ImageError
 from webpage.photo import Finish, SeenPhoto, Upload, make_png
-from webpage.session import _, read_picture, show_unreadable
+from webpage.session import _, choose, read_picture, show_unreadable
 
 MOST_PHOTOS = 20
 """Photos that the page takes at a time: each keeps its file and some 5 MB in memory."""
@@ -52,43 +52,26 @@ def choose_finish() -> Finish:
     """Let the background be chosen, and how the mask is drawn."""
     background = _choose_background()
     with st.expander(_("More"), key="more"):
-        refined = st.toggle(
-            _("Follow the photo's edges"), key="refined", help=_("Draws the outline along the edges of the photo.")
-        )
+        along = _("Draws the outline along the edges of the photo.")
+        refined = st.toggle(_("Follow the photo's edges"), key="refined", help=along)
         hard = st.toggle(_("Sharp outline"), key="hard", help=_("Each pixel is kept or removed, nothing in between."))
-        threshold = st.slider(
-            _("Threshold"),
-            0.05,
-            0.95,
-            0.5,
-            0.05,
-            key="threshold",
-            help=_("How sure the network has to be that a pixel is a person: for the sharp outline and the scores."),
-        )
+        sure = _("How sure the network has to be that a pixel is a person: for the sharp outline and the scores.")
+        threshold = st.slider(_("Threshold"), 0.05, 0.95, 0.5, 0.05, key="threshold", help=sure)
     return Finish(background=background, refined=refined, hard=hard, threshold=threshold)
 
 
 def _choose_background() -> Background | None:
     names = {"none": _("Transparent"), "colour": _("Colour"), "blur": _("Blur"), "picture": _("Picture")}
-    kind = st.segmented_control(
-        _("Background"),
-        names,
-        format_func=names.__getitem__,
-        key="kind",
-        default="none",
-        required=True,
-        width="stretch",
-    )
+    kind = choose(_("Background"), names, key="kind", default="none", width="stretch")
     if kind == "colour":
         chosen = st.color_picker(_("Colour"), "#ffffff", key="colour", persist_state="session")
         red, green, blue = ImageColor.getrgb(chosen)[:3]
         return Colour((red, green, blue))
     if kind == "blur":
-        percent = st.slider(
-            _("Strength"), 0.5, 10.0, BLUR, 0.5, "%.1f %%", key="blur", persist_state="session",
-            help=_("In percent of the diagonal."),
-        )  # fmt: skip
-        return Blur(percent)
+        unit = _("In percent of the diagonal.")
+        return Blur(
+            st.slider(_("Strength"), 0.5, 10.0, BLUR, 0.5, "%.1f %%", key="blur", persist_state="session", help=unit)
+        )
     if kind == "picture":
         file = st.file_uploader(_("Picture"), TYPES, key="picture", label_visibility="collapsed")
         if file is None:

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import streamlit as st
 
-from console.language import LANGUAGES
 from console.quality import LABELS
 from preprocess.check.quality import NAMES, QualityScores, QualityThresholds
 from webpage.network import find_checkpoints
-from webpage.session import KEY, LANGUAGE_NAMES, _, browsers
+from webpage.session import KEY, LANGUAGE_NAMES, _, browsers, choose
 
 _STYLE = Path(__file__).parent / "assets" / "page.css"
 _LOCAL = ("localhost", "127.0.0.1", "::1")
@@ -28,10 +27,7 @@ def show_header(folder: Path) -> Path | None:
     ):
         title = st.container(gap=None)
         with st.popover("", icon=":material/tune:", key="settings", help=_("Language and network")):
-            st.segmented_control(
-                _("Language"), LANGUAGES, format_func=LANGUAGE_NAMES.__getitem__, key=KEY, default=browsers(),
-                required=True, width="stretch",
-            )  # fmt: skip
+            choose(_("Language"), LANGUAGE_NAMES, key=KEY, default=browsers(), width="stretch")
             path = _choose_checkpoint(found)
     show_style()
     with title:

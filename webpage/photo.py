@@ -38,10 +38,7 @@ _SQUARES = 48
 
 
 class Upload(NamedTuple):
-    """A file as the browser sent it.
-
-    `key` is another for each upload.
-    """
+    """A file as the browser sent it; `key` is another for each upload."""
 
     key: str
     name: str
@@ -60,22 +57,14 @@ class Finish:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class SeenPhoto:
-    """A photo that the network has seen.
-
-    Attributes:
-        width, height: pixels of the upright photo.
-        screen: `(h, w, 3)` uint8, the photo as it is shown.
-        probability: `(S, S)` float32, the network's answer.
-        box: where in it the photo is.
-        before, thumbnail: `data:` URLs of the photo.
-    """
+    """A photo that the network has seen. `before` and `thumbnail` are `data:` URLs of it."""
 
     upload: Upload
-    width: int
+    width: int  # of the upright photo, pixels
     height: int
-    screen: U8
-    probability: F32
-    box: FitBox
+    screen: U8  # (h, w, 3), the photo as it is shown
+    probability: F32  # (S, S), the network's answer
+    box: FitBox  # where in the answer the photo is
     before: str
     thumbnail: str
 
@@ -86,10 +75,7 @@ class SeenPhoto:
 
 
 class Shown(NamedTuple):
-    """What the page shows of a result.
-
-    `after` and `mask` are `data:` URLs, and `scores` say how good the mask seems to be.
-    """
+    """What the page shows of a result; `after` and `mask` are `data:` URLs."""
 
     after: str
     mask: str
@@ -124,9 +110,8 @@ def show(photo: SeenPhoto, finish: Finish, side: int) -> Shown:
     mask = _mask(photo, photo.screen, finish)
     after_HW3 = remove_background(photo.screen, mask.alpha, finish.background or Chequerboard())
     # Scored on the screen's pixels, as if the network's were as much larger: then these scores are the photo's own.
-    scores = quality_scores(
-        photo.screen, mask.person, side=max(1, round(side * max(mask.person.shape) / photo.longest))
-    )
+    scored_side = max(1, round(side * max(mask.person.shape) / photo.longest))
+    scores = quality_scores(photo.screen, mask.person, side=scored_side)
     return Shown(to_url(after_HW3), to_url(np.dstack([mask.alpha] * 3)), scores)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import streamlit as st
 
@@ -41,6 +42,14 @@ def browsers() -> str:
     """The browser's language, if the page has it; else English."""
     language = (st.context.locale or "").partition("-")[0]
     return language if language in LANGUAGES else ENGLISH
+
+
+def choose(label: str, names: Mapping[str, str], *, key: str, default: str, **look: Any) -> str:
+    """Let one of several things be chosen by their names; one always is."""
+    chosen: str | None = st.segmented_control(
+        label, names, format_func=names.__getitem__, key=key, default=default, required=True, **look
+    )
+    return chosen or default
 
 
 def see_photos(uploads: Sequence[Upload], predictor: Predictor) -> list[SeenPhoto]:

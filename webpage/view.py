@@ -14,7 +14,7 @@ import streamlit as st
 
 from preprocess.check.quality import QualityScores
 from webpage.photo import Finish, SeenPhoto, show
-from webpage.session import _
+from webpage.session import _, choose
 
 _ASSETS = Path(__file__).parent / "assets"
 
@@ -38,22 +38,11 @@ def show_photo(photo: SeenPhoto, finish: Finish, side: int) -> QualityScores:
     with st.container(key="view", horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
         values = {"width": photo.width, "height": photo.height, "percent": shown.scores.coverage}
         st.caption(_("{width} × {height} pixels, {percent:.0f} % person", **values))
-        view = st.segmented_control(
-            _("View"), views, format_func=views.__getitem__, key="look", default="after", required=True,
-            label_visibility="collapsed",
-        )  # fmt: skip
-    _show_component(
-        "compare",
-        {
-            "before": photo.before,
-            "after": shown.mask if view == "mask" else shown.after,
-            "beforeName": _("Before"),
-            "afterName": views[view or "after"],
-            "width": photo.width,
-            "height": photo.height,
-            "label": _("How much of the photo is shown as it was"),
-        },
-    )
+        view = choose(_("View"), views, key="look", default="after", label_visibility="collapsed")
+    urls = {"before": photo.before, "after": shown.mask if view == "mask" else shown.after}
+    names = {"beforeName": _("Before"), "afterName": views[view]}
+    size = {"width": photo.width, "height": photo.height}
+    _show_component("compare", {**urls, **names, **size, "label": _("How much of the photo is shown as it was")})
     if not shown.scores.coverage:
         st.warning(_("The network finds nobody in this photo."), icon=":material/person_off:")
     return shown.scores
