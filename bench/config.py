@@ -21,8 +21,6 @@ from train.profiles import adapt, from_profile
 from train.profiles import profile as find_profile
 
 SUITES: tuple[Suite, ...] = get_args(Suite)
-USUAL_SUITES: tuple[Suite, ...] = tuple(suite for suite in SUITES if suite != "convolutions")
-"""The suites that run by default; measuring the convolutions one by one takes minutes, and few need it."""
 
 GUIDE_IMAGES = 45_174
 """Images in an epoch of the guide's table."""
@@ -55,7 +53,7 @@ class BenchConfig:
 
     coco: Path | None = None
     cache: Path | None = None
-    suites: tuple[Suite, ...] = USUAL_SUITES
+    suites: tuple[Suite, ...] = SUITES
     images: int = GUIDE_IMAGES
     profile: str = "auto"
     network: NetworkConfig | None = None

@@ -12,7 +12,6 @@ from bench.hardware import describe_machine
 from bench.material import Material, open_material
 from bench.report import BenchReport, Row
 from bench.suites.annotations import annotation_rows
-from bench.suites.convolutions import convolution_rows
 from bench.suites.epoch import epoch_rows
 from bench.suites.loader import loader_rows
 from bench.suites.machine import machine_rows
@@ -31,7 +30,6 @@ _ROWS: dict[Suite, Callable[[Setup, Material], Iterator[Row]]] = {
     "stores": store_rows,
     "verify": verify_rows,
     "loader": loader_rows,
-    "convolutions": convolution_rows,
     "stages": stage_rows,
     "model": model_rows,
     "epoch": epoch_rows,

@@ -38,15 +38,5 @@ ExportFormat = Literal["onnx", "program"]
 
 # What is measured: see `bench.config.BenchConfig`. `bench` runs suites in this order.
 Suite = Literal[
-    "machine",
-    "raster",
-    "annotations",
-    "preprocess",
-    "stores",
-    "verify",
-    "loader",
-    "convolutions",
-    "stages",
-    "model",
-    "epoch",
+    "machine", "raster", "annotations", "preprocess", "stores", "verify", "loader", "stages", "model", "epoch"
 ]

@@ -27,13 +27,7 @@ from console.language import _
 )
 @group(
     message("Measurements"),
-    option(
-        "--suite",
-        "Run this suite; may be repeated.  [default: all but convolutions]",
-        "suites",
-        type=Suite,
-        multiple=True,
-    ),
+    option("--suite", "Run this suite; may be repeated.  [default: all]", "suites", type=Suite, multiple=True),
     option("--coco", "Measure on this dataset.  [default: drawn people]", type=FOLDER),
     option("--cache", "Load from this cache.  [default: a temporary one]", type=FOLDER),
     option("--images", "Count this many images in an epoch.", default=45174),

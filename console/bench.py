@@ -32,7 +32,6 @@ TITLES = {
     "stores": message("STORES: records to disk and back"),
     "verify": message("VERIFY: a cache against its checksums"),
     "loader": message("LOADER: a cache to batches"),
-    "convolutions": message("CONVOLUTIONS: each shape of the network, on its own"),
     "stages": message("STAGES: all of the way, each part alone"),
     "model": message("MODEL: the network alone, on random data"),
     "epoch": message("EPOCH: loader and network together"),

@@ -28,11 +28,10 @@ from bench.ceilings import (
     read_disk,
     thread_pool,
 )
-from bench.config import USUAL_SUITES, BenchConfig, Setup
+from bench.config import SUITES, BenchConfig, Setup
 from bench.material import open_material, repeat_cache
 from bench.report import BenchError
 from bench.run import run_suites
-from bench.suites.convolutions import shapes_of
 from bench.suites.model import count_flops
 from bench.workloads import loader_config, pull
 from cache.errors import CacheError
@@ -129,7 +128,7 @@ def run(coco, small_limits, tmp_path_factory):
 
 def test_all_suites_give_finite_rows_in_their_units(run):
     report = run[0]
-    assert list(dict.fromkeys(row.suite for row in report.rows)) == [*USUAL_SUITES, "tiers"]
+    assert list(dict.fromkeys(row.suite for row in report.rows)) == [*SUITES, "tiers"]
     for row in report.rows:
         assert math.isfinite(row.value), row
         assert row.value > 0 or row.unit in ("%", "pixels"), row
@@ -151,21 +150,8 @@ def test_tiers_are_promised_measured_and_estimated(run):
     assert estimated >= {"rtx4090, unet 64", "h200, unet 64", "cpu, unet 64"}
 
 
-def test_convolutions_are_those_of_the_network(small_limits):
-    network = NetworkConfig(name="unet", width=8)
-    shapes = shapes_of(network, 64)
-    assert sum(count * shape.flops for shape, count in shapes.items()) == count_flops(network, 64, backward=False)
-    assert {shape.transposed for shape in shapes} == {True, False}
-    config = BenchConfig(**{**TINY, "suites": ("convolutions",), "network": network, "seconds": 0.01})
-    rows = run_suites(config, Heard()).rows
-    assert len(rows) == 3 * len(shapes)
-    assert all(row.value > 0 and row.limit > 0 and row.unit == "GFLOP/s" for row in rows)
-    shares = {row.name.partition(":")[0]: float(row.setup.partition(", ")[2].partition("%")[0]) for row in rows}
-    assert sum(shares.values()) == pytest.approx(100, abs=0.1 * len(shares))
-
-
 def test_each_suite_has_a_limit(run):
-    limits = {suite: {row.limit_name for row in run[0].rows if row.suite == suite} - {""} for suite in USUAL_SUITES}
+    limits = {suite: {row.limit_name for row in run[0].rows if row.suite == suite} - {""} for suite in SUITES}
     assert limits["raster"] == {f"overwriting {what}" for what in ("the plane", "the packed plane", "both planes")}
     assert limits["annotations"] == {"copying the file from the page cache", "the file, and the table"}
     assert limits["preprocess"] == {"cv2.imdecode + INTER_AREA", "decoding alone"}
@@ -228,7 +214,7 @@ def test_the_configuration_says_what_ran(run):
 
 def test_the_listener_hears_of_each_suite(run):
     heard = run[1]
-    assert heard.suites == [(suite, number, len(USUAL_SUITES)) for number, suite in enumerate(USUAL_SUITES, 1)]
+    assert heard.suites == [(suite, number, len(SUITES)) for number, suite in enumerate(SUITES, 1)]
 
 
 def test_nothing_is_left_behind(run):
