@@ -1,36 +1,4 @@
-"""Compares two reports, measured before and after a change. The result is written as this JSON:
-
-{
-  "before": "a.json",         the files
-  "after": "b.json",
-  "max_regression": 10.0,     percent; null where no limit was given
-  "margin": 0.14,             how far a ratio may be from 1, beyond its spread, and still count as the same
-  "margin_of": "disk read",   the row, not ours, that moved by that much; empty where the margin is the usual 5 %
-  "differences": [            differences of machine and configuration, which make the comparison doubtful
-    {"what": "cores", "before": 2, "after": 4}
-  ],
-  "pairs": [                  rows that were measured in both, of the same suite, setup, name and unit
-    {
-      "suite": "loader",
-      "name": "native, raw",
-      "setup": "side 384",
-      "unit": "samples/s",
-      "ours": true,           as in a report
-      "better": "higher",     higher or lower
-      "before": 30000.0,      the medians
-      "after": 24000.0,
-      "ratio": 0.8,           after / before; null where it is infinite
-      "low": 0.75,            spread of the ratio: after.p10 / before.p90; null where a row has no spread
-      "high": 0.85,           after.p90 / before.p10; null where a row has no spread, or it is infinite
-      "worse": 20.0,          percent of before by which after is worse, negative if better; null where it is infinite
-      "verdict": "slower",    slower, faster or same; for what has no speed, slower means worse and faster better
-      "regression": true      slower, and worse by more than max_regression
-    }
-  ],
-  "only_before": [...],       rows that were measured in only one of the reports, as a report has them
-  "only_after": [...],
-  "unknown_units": ["J"]      units of rows that are left out because it is not known which way they are better
-}
+"""Compares two reports, measured before and after a change. The JSON of the result has the fields of `Comparison`.
 
 The suite `tiers` is left out: it repeats the suite `epoch` and what other machines have measured.
 """
@@ -73,27 +41,27 @@ IGNORED = frozenset({"suites", "profile", "quick", "seconds", "rounds", "notes",
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A figure before and after; the fields are explained at the head of this file.
+    """A row that was measured in both reports, with the same suite, setup, name and unit.
 
     The verdict is `faster` or `slower` where the whole spread of the ratio lies beyond the margin (above 1 + margin, or
     below 1 / (1 + margin): twice and half are equally far), else `same`. A row of a single run has no spread: the ratio
-    alone decides, with the margin of `ONCE` or `EXACT`.
+    alone decides, with the margin of `ONCE` or `EXACT`. For what has no speed, slower means worse and faster better.
     """
 
     suite: str
     name: str
     setup: str
     unit: str
-    ours: bool
+    ours: bool  # as in a report
     better: Literal["higher", "lower"]
-    before: float
+    before: float  # the medians
     after: float
-    ratio: float
-    low: float | None
-    high: float | None
-    worse: float
+    ratio: float  # after / before
+    low: float | None  # spread of the ratio: after.p10 / before.p90; None where a row has no spread
+    high: float | None  # after.p90 / before.p10
+    worse: float  # percent of before by which after is worse, negative if better
     verdict: Literal["faster", "slower", "same"]
-    regression: bool
+    regression: bool  # slower, and worse by more than `max_regression`
 
     @classmethod
     def of(cls, before: Row, after: Row, *, margin: float = BETWEEN_RUNS, max_regression: float | None = None) -> Pair:
@@ -146,18 +114,18 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two reports compared; the fields are explained at the head of this file."""
+    """Two reports compared. In its JSON infinite numbers are null."""
 
-    before: str
+    before: str  # the files
     after: str
-    max_regression: float | None
-    margin: float
-    margin_of: str
-    differences: tuple[Difference, ...]
+    max_regression: float | None  # percent; None where no limit was given
+    margin: float  # how far a ratio may be from 1, beyond its spread, and still count as the same
+    margin_of: str  # the row, not ours, that moved by that much; empty where the margin is the usual 5 %
+    differences: tuple[Difference, ...]  # of machine and configuration, which make the comparison doubtful
     pairs: tuple[Pair, ...]
-    only_before: tuple[Row, ...]
+    only_before: tuple[Row, ...]  # rows that were measured in only one of the reports
     only_after: tuple[Row, ...]
-    unknown_units: tuple[str, ...]
+    unknown_units: tuple[str, ...]  # of rows that are left out because it is not known which way they are better
 
     @property
     def regressions(self) -> list[Pair]:
@@ -165,7 +133,7 @@ class Comparison:
         return sorted((pair for pair in self.pairs if pair.regression), key=lambda pair: -pair.worse)
 
     def write(self, path: Path) -> None:
-        """Write the JSON, atomically; folders are made. Infinite numbers become null."""
+        """Write the JSON, atomically; folders are made."""
         write_json(path, self)
 
 

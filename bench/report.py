@@ -1,28 +1,4 @@
-"""The report of a benchmark, and the JSON that it is written as.
-
-{
-  "environment": {...},       the machine, as `bench.hardware.Machine`: processor, cores, versions, gpus, ...
-  "config": {...},            what was measured, all values as they ran: side, batch_size, network, precision, ...
-  "rows": [
-    {
-      "suite": "loader",      machine, raster, annotations, preprocess, stores, verify, loader, stages, ...
-      "name": "native, raw",  what was measured; the same in every run, so that two reports can be compared
-      "setup": "side 384",    under which conditions
-      "value": 31000.0,       the median
-      "unit": "samples/s",    images/s, samples/s, annotations/s, GB/s, GFLOP/s, s, MB, pixels, times, %, min
-      "p10": 30000.0,         a tenth of the runs gave less; of an estimate the low end; null without runs
-      "p90": 31500.0,         a tenth gave more; of an estimate the high end; null without runs
-      "runs": 9,              runs that the median is of; 0 where nothing was measured
-      "limit": 40000.0,       what this machine could do at best, in the same unit; null where there is no such thing
-      "limit_name": "copying the same bytes",  what the limit is; empty without a limit
-      "ratio": 0.775,         value / limit: at most about 1 for a rate, at least about 1 for a time; null without
-      "ours": true,           false of rows that our code does not affect: another library's, or the machine's own
-      "kind": "measured",     measured; guide (a figure that was promised, not measured); estimated
-      "note": ""              what else to know
-    }
-  ]
-}
-"""
+"""The report of a benchmark. Its JSON has the fields of `BenchReport`, of `bench.hardware.Machine` and of `Row`."""
 
 from __future__ import annotations
 
@@ -47,22 +23,25 @@ class BenchError(UserError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One figure beside its limit; the fields are explained at the head of this file."""
+    """One figure beside its limit."""
 
-    suite: str
-    name: str
-    setup: str
-    value: float
-    unit: str
-    p10: float | None = None
-    p90: float | None = None
-    runs: int = 0
-    limit: float | None = None
-    limit_name: str = ""
+    suite: str  # machine, raster, annotations, preprocess, stores, verify, loader, stages, ...
+    name: str  # what was measured; the same in every run, so that two reports can be compared
+    setup: str  # under which conditions
+    value: float  # the median
+    unit: str  # images/s, samples/s, annotations/s, GB/s, GFLOP/s, s, s/1000, MB, pixels, times, %, min
+    p10: float | None = None  # a tenth of the runs gave less; of an estimate the low end; None without runs
+    p90: float | None = None  # a tenth of the runs gave more; of an estimate the high end; None without runs
+    runs: int = 0  # that the median is of; 0 where nothing was measured
+    limit: float | None = (
+        None  # what this machine could do at best, in the same unit; None where there is no such thing
+    )
+    limit_name: str = ""  # what the limit is; empty without a limit
+    # value / limit: at most about 1 for a rate, at least about 1 for a time; None without a limit
     ratio: float | None = dataclasses.field(init=False, default=None)
-    ours: bool = True
-    kind: Kind = "measured"
-    note: str = ""
+    ours: bool = True  # False of rows that our code does not affect: another library's, or the machine's own
+    kind: Kind = "measured"  # or `guide`: a figure that was promised, not measured; or `estimated`
+    note: str = ""  # what else to know
 
     def __post_init__(self) -> None:
         assert math.isfinite(self.value), f"{self.suite}/{self.name}: {self.value}"
@@ -85,10 +64,10 @@ class Row:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchReport:
-    """A whole benchmark; the fields are explained at the head of this file."""
+    """A whole benchmark."""
 
     environment: Machine
-    config: dict[str, Any]
+    config: dict[str, Any]  # what was measured, all values as they ran: see `bench.config.Setup.to_dict`
     rows: tuple[Row, ...]
 
     def find(self, suite: str, name: str) -> Row | None:
