@@ -50,21 +50,13 @@ PUBLISHED_BATCH = 8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """A measured training step.
+    """A measured training step."""
 
-    Attributes:
-        name: hardware, network and shape in words.
-        family: of the network: its name, or `published`.
-        seconds: measured time of the step.
-        roof: the limits of the hardware.
-        count: gives the census of the step.
-    """
-
-    name: str
-    family: str
-    seconds: float
-    roof: Roof
-    count: Callable[[], Census]
+    name: str  # hardware, network and shape in words
+    family: str  # of the network: its name, or `published`
+    seconds: float  # measured time of the step
+    roof: Roof  # of the hardware
+    count: Callable[[], Census]  # gives the census of the step
 
     @property
     def images_per_s(self) -> float:
@@ -79,16 +71,11 @@ class Calibration:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Efficiency:
-    """The share of the peak that convolutions reach.
-
-    Attributes:
-        low, high: range of the rows, at least `OTHERWISE` around their middle.
-        rows: names of the rows that it is taken from.
-    """
+    """The share of the peak that convolutions reach: a range, at least `OTHERWISE` around its middle."""
 
     low: float
     high: float
-    rows: tuple[str, ...]
+    rows: tuple[str, ...]  # names of the rows that it is taken from
 
     @property
     def middle(self) -> float:

@@ -35,20 +35,14 @@ _POINTWISE = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Operation:
-    """One call of a kernel; the backward pass of a convolution is two.
+    """One call of a kernel; the backward pass of a convolution is two."""
 
-    Attributes:
-        name: torch's; of a convolution's backward pass `convolution, data gradient` or `convolution, weight gradient`.
-        flops: of a convolution, a multiplication and an addition counted as two; 0 for other operations.
-        read, written: bytes, each tensor counted as often as a good kernel must go over it.
-        pointwise: whether a compiler fuses it with its neighbours.
-    """
-
+    # Torch's; of a convolution's backward pass `convolution, data gradient` or `convolution, weight gradient`.
     name: str
-    flops: int
-    read: int
+    flops: int  # of a convolution, a multiplication and an addition counted as two; 0 for other operations
+    read: int  # bytes, each tensor counted as often as a good kernel must go over it
     written: int
-    pointwise: bool = False
+    pointwise: bool = False  # whether a compiler fuses it with its neighbours
 
     @property
     def bytes(self) -> int:
@@ -58,21 +52,13 @@ class Operation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Census:
-    """The operations and the memory of a training step.
+    """The operations and the memory of a training step."""
 
-    Attributes:
-        images: number of images in the batch.
-        operations: in their order: forward, loss, backward, clipping and update.
-        parameters: number of the network's parameters.
-        saved: bytes that the forward pass keeps for the backward pass.
-        largest: bytes of the largest operation before the update, which needs them in addition.
-    """
-
-    images: int
-    operations: tuple[Operation, ...]
-    parameters: int
-    saved: int
-    largest: int
+    images: int  # in the batch
+    operations: tuple[Operation, ...]  # in their order: forward, loss, backward, clipping and update
+    parameters: int  # of the network
+    saved: int  # bytes that the forward pass keeps for the backward pass
+    largest: int  # bytes of the largest operation before the update, which needs them in addition
 
     @property
     def flops(self) -> int:

@@ -28,46 +28,28 @@ GUIDE_IMAGES = 45_174
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchConfig:
-    """What to measure. None takes what the profile, or the machine, says.
+    """What to measure. None takes what the profile, or the machine, says."""
 
-    Attributes:
-        coco: dataset in the COCO layout with a `train2017`; None draws a synthetic one in a temporary folder.
-        cache: finished cache with a split `train`; None builds one from the dataset in a temporary folder.
-        suites: names of the suites, in the order in which they run.
-        images: images of an epoch, for the minutes per epoch.
-        profile: as `train --profile` takes it.
-        network, precision, compile, batch_size: instead of the profile's.
-        side: pixels; None takes the cache's, else the profile's.
-        threads: threads of loaders, preprocessing and limits; 0 takes one per processor.
-        quick: a first impression in about a minute on two cores instead of figures to quote.
-        seconds: about how long each thing is measured; None: 2, or 0.4 when quick. Training is measured up to 25 times
-            as long, see `bench.suites.epoch.plan_epoch`.
-        photos: photos of the dataset that raster and preprocess work on; None: 600, 240 where they have to be drawn, or
-            64 when quick.
-        megabytes: a cache built here is repeated up to this size, so that no processor cache holds it; None: 512, or
-            128 when quick.
-        peers: whether the suite `loader` measures other libraries, too, see `bench.peers`: on caches of its own, made
-            of the dataset.
-        peers_folder: where their environments and datasets are kept between runs.
-    """
-
-    coco: Path | None = None
-    cache: Path | None = None
-    suites: tuple[Suite, ...] = SUITES
-    images: int = GUIDE_IMAGES
-    profile: str = "auto"
+    coco: Path | None = None  # dataset in the COCO layout with a `train2017`; None draws one in a temporary folder
+    cache: Path | None = None  # finished, with a split `train`; None builds one of the dataset in a temporary folder
+    suites: tuple[Suite, ...] = SUITES  # in the order in which they run
+    images: int = GUIDE_IMAGES  # of an epoch, for the minutes per epoch
+    profile: str = "auto"  # as `train --profile` takes it; the next three and the batch size replace its values
     network: NetworkConfig | None = None
     precision: Precision | None = None
     compile: bool | None = None
-    side: int | None = None
+    side: int | None = None  # pixels; None takes the cache's, else the profile's
     batch_size: int | None = None
-    threads: int = 0
-    quick: bool = False
+    threads: int = 0  # of loaders, preprocessing and limits; 0 takes one per processor
+    quick: bool = False  # a first impression in about a minute on two cores instead of figures to quote
+    # About how long each thing is measured; None: 2, or 0.4 when quick. Training is measured up to 25 times as long,
+    # see `bench.suites.epoch.plan_epoch`.
     seconds: float | None = None
-    photos: int | None = None
+    photos: int | None = None  # for raster and preprocess; None: 600, 240 where they are drawn, or 64 when quick
+    # A cache built here is repeated up to this size, so that no processor cache holds it; None: 512, or 128 when quick.
     megabytes: int | None = None
-    peers: bool = False
-    peers_folder: Path = Path("data/peers")
+    peers: bool = False  # measures other libraries in the suite `loader`, too, see `bench.peers`
+    peers_folder: Path = Path("data/peers")  # where their environments and datasets are kept between runs
 
     def __post_init__(self) -> None:
         known = ", ".join(SUITES)
@@ -88,25 +70,18 @@ class BenchConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setup:
-    """A `BenchConfig` as it runs, with every open value decided; what has the same name means the same.
+    """A `BenchConfig` as it runs, with every open value decided; what has the same name means the same."""
 
-    Attributes:
-        config: what was asked for.
-        training: network, precision, batch and device; its paths mean nothing.
-        notes: what was asked for and this machine cannot do.
-        rounds: runs of each measurement.
-    """
-
-    config: BenchConfig
-    training: TrainConfig
+    config: BenchConfig  # what was asked for
+    training: TrainConfig  # network, precision, batch and device; its paths mean nothing
     hardware: Hardware
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # what was asked for and this machine cannot do
     side: int
     threads: int
     seconds: float
     photos: int
     megabytes: int
-    rounds: int
+    rounds: int  # runs of each measurement
 
     @classmethod
     def of(cls, config: BenchConfig) -> Setup:

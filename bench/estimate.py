@@ -53,21 +53,14 @@ NETWORKS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """The estimate of a training step that nobody has run.
+    """The estimate of a training step that nobody has run."""
 
-    Attributes:
-        images_per_s, low, high: middle and range.
-        memory: GB that the step needs.
-        memory_bound: share of the time that memory limits, not arithmetic.
-        utilisation: share of the peak that the whole step reaches, in the middle.
-    """
-
-    images_per_s: float
+    images_per_s: float  # the middle of the range
     low: float
     high: float
-    memory: float
-    memory_bound: float
-    utilisation: float
+    memory: float  # GB that the step needs
+    memory_bound: float  # share of the time that memory limits, not arithmetic
+    utilisation: float  # share of the peak that the whole step reaches, in the middle
     efficiency: Efficiency
     census: Census
 

@@ -47,34 +47,21 @@ class Disk:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Machine:
-    """A machine and its software.
-
-    Attributes:
-        processor: its name.
-        cores: logical processors that this process may use.
-        features: those of `FEATURES` that the processor has.
-        memory_total, memory_free: bytes.
-        system: operating system and architecture.
-        versions: versions of the libraries that are installed.
-        driver: version of the GPU's driver; None without a GPU.
-        dali_devices: GPUs that DALI can use; None where DALI is not installed.
-        compiler: path of a C++ compiler, which `torch.compile` needs on a CPU; None if there is none.
-        disk: None if none was asked for.
-    """
+    """A machine and its software."""
 
     processor: str
-    cores: int
-    features: tuple[str, ...]
-    memory_total: int
+    cores: int  # logical processors that this process may use
+    features: tuple[str, ...]  # those of `FEATURES` that the processor has
+    memory_total: int  # bytes
     memory_free: int
-    system: str
+    system: str  # operating system and architecture
     python: str
-    versions: dict[str, str]
+    versions: dict[str, str]  # of the libraries that are installed
     gpus: tuple[Gpu, ...]
-    driver: str | None
-    dali_devices: int | None
-    compiler: str | None
-    disk: Disk | None
+    driver: str | None  # version of the GPU's driver; None without a GPU
+    dali_devices: int | None  # GPUs that DALI can use; None where DALI is not installed
+    compiler: str | None  # path of a C++ compiler, which `torch.compile` needs on a CPU; None if there is none
+    disk: Disk | None  # None if none was asked for
 
 
 def describe_machine(path: Path | None = None) -> Machine:

@@ -18,43 +18,26 @@ COPIED = 0.85
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Roof:
-    """The limits of some hardware.
+    """The limits of some hardware."""
 
-    Attributes:
-        machine: name of the card or processor.
-        kind: of arithmetic, such as "tensor cores" or "fp32 on a CPU"; efficiencies of one kind are comparable.
-        peak: FLOP/s of a matrix product.
-        bandwidth: bytes/s of memory, reads and writes together.
-        compiled: whether pointwise operations are fused with their neighbours.
-        overhead: seconds that each kernel takes in addition to its work.
-    """
-
-    machine: str
-    kind: str
-    peak: float
-    bandwidth: float
-    compiled: bool
-    overhead: float = 0.0
+    machine: str  # name of the card or processor
+    kind: str  # of arithmetic, such as "tensor cores" or "fp32 on a CPU"; efficiencies of one kind are comparable
+    peak: float  # FLOP/s of a matrix product
+    bandwidth: float  # bytes/s of memory, reads and writes together
+    compiled: bool  # whether pointwise operations are fused with their neighbours
+    overhead: float = 0.0  # seconds that each kernel takes in addition to its work
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Card:
-    """A GPU, or another accelerator.
-
-    Attributes:
-        memory: GB.
-        bandwidth: GB/s of the memory.
-        fp32: TFLOP/s without tensor cores.
-        narrow: TFLOP/s of tensor cores on 16-bit inputs, dense, accumulated in fp32; None without tensor cores.
-        profile: profile of `train` that is made for it; empty if none is.
-    """
+    """A GPU, or another accelerator."""
 
     name: str
-    memory: float
-    bandwidth: float
-    fp32: float
-    narrow: float | None
-    profile: str = ""
+    memory: float  # GB
+    bandwidth: float  # GB/s of the memory
+    fp32: float  # TFLOP/s without tensor cores
+    narrow: float | None  # TFLOP/s of tensor cores on 16-bit inputs, dense, accumulated in fp32; None without them
+    profile: str = ""  # of `train`, made for it; empty if none is
 
     def __post_init__(self) -> None:
         units = {"memory": "GB", "bandwidth": "GB/s", "fp32": "TFLOP/s", "narrow": "TFLOP/s"}

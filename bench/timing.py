@@ -21,19 +21,12 @@ def nothing() -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Work:
-    """Work whose rate is measured.
+    """Work whose rate is measured."""
 
-    Attributes:
-        run: does it once.
-        items: how many items one call processes, in the unit of the rate: images, bytes, operations.
-        prepare: called before each timed run, outside of it.
-        calls: calls of `run` in a timed run; 0: as many as the time allows. With a number, it is not warmed up either:
-            the caller has done that.
-    """
-
-    run: Callable[[], object]
-    items: float
-    prepare: Callable[[], object] = nothing
+    run: Callable[[], object]  # does it once
+    items: float  # that one call processes, in the unit of the rate: images, bytes, operations
+    prepare: Callable[[], object] = nothing  # called before each timed run, outside of it
+    # Calls of `run` in a timed run; 0: as many as the time allows. With a number, the caller has warmed it up.
     calls: int = 0
 
 

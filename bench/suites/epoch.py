@@ -121,19 +121,12 @@ def overlap(loader: Rates, step: Rates, both: Rates) -> Rates:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EpochPlan:
-    """How much of an epoch is measured.
+    """How much of an epoch is measured."""
 
-    Attributes:
-        whole: whether each run is a true epoch, from its first batch to its last.
-        steps: steps in a run.
-        rounds: number of runs.
-        wanted: seconds per measurement with which the windows would have `STEPS` steps; None if they have.
-    """
-
-    whole: bool
-    steps: int
+    whole: bool  # whether each run is a true epoch, from its first batch to its last
+    steps: int  # in a run
     rounds: int
-    wanted: float | None = None
+    wanted: float | None = None  # seconds per measurement for windows of `STEPS` steps; None if they have these
 
     def describe(self, batch_size: int) -> str:
         """The plan in words."""
@@ -172,11 +165,7 @@ def plan_epoch(*, images: int, samples: int, batch_size: int, rate: float, secon
 
 
 class Training:
-    """Training steps on the batches of a loader.
-
-    Attributes:
-        waits: share of each step that was spent waiting for its batch.
-    """
+    """Training steps on the batches of a loader; `waits` has the share of each that was spent waiting for its batch."""
 
     def __init__(self, loader: Loader, step: TrainStep, memory: PeakMemory) -> None:
         self._loader, self._step, self._memory = loader, step, memory

@@ -44,17 +44,11 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage of training.
+    """One stage of training."""
 
-    Attributes:
-        work: the stage; an item is an image.
-        limit: what it cannot beat, measured in turn with it; stages may share one.
-        items: items of the limit for one image.
-    """
-
-    work: Work
-    limit: Work
-    items: float = 1.0
+    work: Work  # an item is an image
+    limit: Work  # what it cannot beat, measured in turn with it; stages may share one
+    items: float = 1.0  # of the limit for one image
     limit_name: str
     note: str = ""
 
