@@ -71,12 +71,8 @@ def copy_memory(pool: ThreadPoolExecutor, threads: int, size: int) -> Work:
 def copy_samples(pool: ThreadPoolExecutor, threads: int, side: int, samples: int, ring: int) -> Work:
     """Write the bytes of unaugmented batches: copy the pixels of samples in random order, fill their two planes.
 
-    Args:
-        pool: has `threads` threads; each takes its share of the samples.
-        threads: number of threads.
-        side: pixels.
-        samples: number of distinct samples in memory; an item is a sample.
-        ring: samples that the reused buffers hold, as in a loader.
+    There are `samples` distinct samples in memory, and the reused buffers hold `ring` of them, as in a loader. Each of
+    the pool's threads takes its share; an item is a sample.
     """
     pixels = 3 * side * side
     source = np.random.default_rng(0).integers(0, 256, (samples, pixels), np.uint8)

@@ -96,12 +96,9 @@ def take_census(config: NetworkConfig, *, side: int, batch_size: int, precision:
 
 
 def count_step(build: Callable[[], nn.Module], step: Callable[[nn.Module], Tensor], images: int) -> Census:
-    """The census of a step of any network.
+    """The census of a step of the network that `build` makes, with a batch of so many images.
 
-    Args:
-        build: makes the network.
-        step: computes the loss of the network; the tensors that it makes have no data.
-        images: number of images in the batch.
+    `step` computes the loss of that network; the tensors that it makes have no data.
     """
     with torch.device("meta"):
         network = build()
@@ -164,15 +161,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
 def _convolution_backward(args: Any, out: Any) -> Iterator[Operation]:
     gradient, features, weight = args[:3]
     flops = flop_registry[_ATEN.convolution_backward](*args, out_val=out)
-    made = {"data": (weight, out[0]), "weight": (features, out[1])}
-    made = {name: tensors for name, tensors in made.items() if tensors[1] is not None}
-    for name, (given, result) in made.items():
-        yield Operation(
-            name=f"convolution, {name} gradient",
-            flops=flops // len(made),
-            read=_size((gradient, given)),
-            written=_size(result),
-        )
+    made = [one for one in (("data", weight, out[0]), ("weight", features, out[1])) if one[2] is not None]
+    for name, given, result in made:
+        read, written = _size((gradient, given)), _size(result)
+        yield Operation(name=f"convolution, {name} gradient", flops=flops // len(made), read=read, written=written)
 
 
 def _size(tree: Any) -> int:

@@ -68,10 +68,6 @@ class Estimate:
         """Minutes for an epoch of so many images: in the middle, at best, at worst."""
         return images / self.images_per_s / 60, images / self.high / 60, images / self.low / 60
 
-    def fits(self, memory: float) -> bool:
-        """Whether so many GB are enough."""
-        return self.memory <= memory
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Check:
@@ -128,8 +124,7 @@ def estimate_profile(profile: Profile, network: NetworkConfig, card: Card, rows:
     Raises:
         BenchError: see `estimate_step`; or the card cannot do that precision.
     """
-    precision = profile.precision
-    roof = card.roof(precision, compiled=profile.compile)
+    precision, roof = profile.precision, card.roof(profile.precision, compiled=profile.compile)
     census = take_census(network, side=profile.side, batch_size=profile.batch_size, precision=precision)
     return estimate_step(census, roof, network.name, rows)
 
@@ -137,14 +132,9 @@ def estimate_profile(profile: Profile, network: NetworkConfig, card: Card, rows:
 def card_of(
     gpu: str | None, peak: float | None, bandwidth: float | None, memory: float | None, precision: Precision | None
 ) -> Card:
-    """A card of `CARDS` by its name, or one that is described by all three figures.
+    """A card of `CARDS` by its name `gpu`, or one that is described by all three figures.
 
-    Args:
-        gpu: its name.
-        peak: TFLOP/s in 16 bits or, when `precision` is fp32, in fp32.
-        bandwidth: GB/s.
-        memory: GB.
-        precision: of the step.
+    They are TFLOP/s in 16 bits (or, when the step's `precision` is fp32, in fp32), GB/s and GB.
 
     Raises:
         BenchError: it is not listed and not all figures are given.
@@ -185,7 +175,7 @@ def card_rows(rows: Sequence[Calibration]) -> Iterator[Row]:
         for network in NETWORKS:
             found = estimate_profile(profile, network, card, rows)
             setup = [str(network), shape, profile.precision]
-            if not found.fits(card.memory):
+            if found.memory > card.memory:
                 setup.append(message("too large"))
             note = message("{needed:.0f} of {memory:g} GB", needed=found.memory, memory=card.memory)
             yield _row(found, name=f"{profile.name}, {network}", setup=joined(", ", setup), note=note)

@@ -133,10 +133,7 @@ def _plain(name: str) -> str:
 def step_seconds(census: Census, roof: Roof, efficiency: float) -> float:
     """The sum over all operations of the longer of arithmetic and memory traffic.
 
-    Args:
-        census: of the step.
-        roof: of the hardware.
-        efficiency: share of the peak that convolutions reach where arithmetic limits them.
+    `efficiency` is the share of the peak that convolutions reach where arithmetic limits them.
     """
     return sum(_seconds(operation, roof, efficiency)[0] for operation in census.operations)
 

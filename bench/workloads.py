@@ -93,11 +93,6 @@ def build_step(training: TrainConfig) -> TrainStep:
     return TrainStep(small, network, compile="inductor" if training.compile else None)
 
 
-def plain(training: TrainConfig) -> TrainConfig:
-    """The same network as most programs run it: fp32, NCHW, eager."""
-    return dataclasses.replace(training, precision="fp32", channels_last=False, compile=False)
-
-
 def describe(training: TrainConfig) -> str:
     """Precision, layout and mode of a step in words."""
     layout = "channels_last" if training.channels_last else "NCHW"

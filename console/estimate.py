@@ -23,7 +23,7 @@ def estimate_dict(card: Card, network: NetworkConfig, estimate: Estimate, images
         "images": images,
         "minutes": {"estimate": middle, "best": best, "worst": worst},
         "images_per_s": {"estimate": estimate.images_per_s, "low": estimate.low, "high": estimate.high},
-        "memory_gb": {"needed": estimate.memory, "card": card.memory, "fits": estimate.fits(card.memory)},
+        "memory_gb": {"needed": estimate.memory, "card": card.memory, "fits": estimate.memory <= card.memory},
         "memory_bound": estimate.memory_bound,
         "utilisation": estimate.utilisation,
         "efficiency": {"low": estimate.efficiency.low, "high": estimate.efficiency.high},
@@ -36,7 +36,7 @@ def estimate_lines(card: Card, shape: str, network: NetworkConfig, estimate: Est
     middle, best, worst = estimate.minutes(images)
     census, efficiency = estimate.census, estimate.efficiency
     memory = message("   Memory: est. {needed} of {memory:g} GB; fits")
-    if not estimate.fits(card.memory):
+    if estimate.memory > card.memory:
         memory = message(
             "   Memory: est. {needed} of {memory:g} GB; DOES NOT FIT: use a smaller batch (--batch-size), side or width"
         )

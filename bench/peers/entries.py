@@ -26,10 +26,8 @@ AUGMENTED = {"NumPy": "numpy", "cv2.transform": "opencv"}
 def entry_groups(threads: int, coco: Path, photos: int) -> dict[str, list[Entry]]:
     """All groups by name, each with its limits and with ours, and each so small that what it reads fits in memory.
 
-    Args:
-        threads: of those that are not measured with one thread; as many worker processes.
-        coco: the dataset, for entries that read photos.
-        photos: how many of it.
+    Entries run with one thread, and with so many threads or worker processes. Those that read photos take so many of
+    the dataset `coco`.
     """
     each = sorted({1, threads})
     half = message("FFCV JPEG with half the colours")

@@ -51,13 +51,9 @@ class PeerError(UserError):
 
 
 class Datasets:
-    """The folder of what entries read, for the photos, side and number of records of a run.
+    """The folder in `root` of what entries read, for the photos, side and number of records of a run.
 
-    Args:
-        root: where all such folders are kept.
-        setup: side.
-        material: the photos.
-        samples: records in each dataset: the photos in turn, each with bytes of its own.
+    Each dataset has `samples` records: the photos in turn, each with bytes of its own.
     """
 
     def __init__(self, root: Path, setup: Setup, material: Material, samples: int) -> None:

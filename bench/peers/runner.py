@@ -157,10 +157,7 @@ class Worker:
 class Runner:
     """Measures groups of entries. What could not be prepared once is not tried again.
 
-    Args:
-        setup: side, batch size, threads that write datasets, time and rounds.
-        datasets: what entries read.
-        environments: folder of the libraries' environments.
+    `environments` is the folder of the libraries' environments.
     """
 
     def __init__(self, setup: Setup, datasets: Datasets, environments: Path) -> None:

@@ -11,7 +11,7 @@ from bench.material import Material
 from bench.peers.entries import entry_groups
 from bench.peers.prepare import Datasets
 from bench.peers.runner import Result, Runner, Score
-from bench.report import Row
+from bench.report import Row, times_name
 from bench.timing import Rates
 from cache.messages import joined, message
 from preprocess.build.folder import lock_folder
@@ -60,9 +60,8 @@ def peer_suite(setup: Setup, material: Material) -> Iterator[Row]:
 def peer_rows(results: Sequence[Result], described: str) -> Iterator[Row]:
     """Samples per second, how many times as fast as other libraries, CPU-seconds and memory: each entry once.
 
-    Args:
-        results: of groups; an entry of several counts where it stands first, but as a limit and in comparisons in each.
-        described: what all have in common, in words.
+    An entry of several groups counts where it stands first, but as a limit and in comparisons in each. `described` says
+    what all have in common.
     """
     first: dict[str, tuple[Score, Result]] = {}
     for result in results:
@@ -89,7 +88,7 @@ def peer_rows(results: Sequence[Result], described: str) -> Iterator[Row]:
             if mine := result.scores.get(score.entry.compare_to):
                 yield row(
                     mine.rates.over(score.rates),
-                    name=message("{name}: times {other}", name=mine.entry.name, other=name),
+                    name=times_name(mine.entry.name, name),
                     setup=message("{described}: ours against others", described=described),
                     unit="times",
                 )

@@ -142,11 +142,7 @@ def write_annotation_file(path: Path, *, scale: float = 1.0, seed: int = 0) -> N
     2,086 annotations of COCO: a person has 37 points on average, with two decimals; a crowd has uncompressed run
     lengths; areas have all their digits. The number of persons per image is geometrically distributed, from one;
     annotations are in random order. Unlike COCO's, shapes are wobbling circles, and keypoints are anywhere in the box.
-
-    Args:
-        path: of the file; overwritten.
-        scale: factor of the numbers of images and annotations; at least one of each is written.
-        seed: equal seeds and scales give equal bytes.
+    At least one image and one annotation are written; equal seeds and scales give equal bytes.
     """
     rng = np.random.default_rng(seed)
     images, annotations = (max(1, round(scale * total)) for total in (IMAGES, ANNOTATIONS))

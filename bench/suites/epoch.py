@@ -142,13 +142,8 @@ class EpochPlan:
 def plan_epoch(*, images: int, samples: int, batch_size: int, rate: float, seconds: float, rounds: int) -> EpochPlan:
     """Plan a true epoch if the cache has its images and it takes no longer than windows may, else windows.
 
-    Args:
-        images: number of images in an epoch.
-        samples: number of samples in the cache.
-        batch_size: images in a step.
-        rate: images/s of training, about.
-        seconds: time of a measurement of other suites.
-        rounds: most runs.
+    An epoch has so many images, the cache so many samples; `rate` is about the images/s of training, `seconds` the time
+    of a measurement of other suites, `rounds` the most runs.
     """
     most, steps = AT_MOST * seconds, images // batch_size
     if 0 < steps * batch_size <= rate * most and images <= samples:

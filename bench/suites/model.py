@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from functools import partial
 
@@ -14,7 +15,7 @@ from bench.material import Material
 from bench.report import BenchError, Row, times_name
 from bench.roofline import find_card
 from bench.timing import Rates
-from bench.workloads import build_step, describe, learn, plain, random_batch
+from bench.workloads import build_step, describe, learn, random_batch
 from cache.choices import Precision
 from cache.messages import joined, message
 from model.network import NetworkConfig, build_network
@@ -25,8 +26,8 @@ def model_rows(setup: Setup, _material: Material) -> Iterator[Row]:
 
     MFU is the share of a peak that the network's own arithmetic takes (Chowdhery et al. 2022, "PaLM", appendix B).
     """
-    training, ordinary = setup.training, plain(setup.training)
-    batch = random_batch(setup)
+    training, batch = setup.training, random_batch(setup)
+    ordinary = dataclasses.replace(training, precision="fp32", channels_last=False, compile=False)  # as usually run
     works = {
         "profile": learn(build_step(training), batch),
         "plain": learn(build_step(ordinary), batch),
@@ -69,10 +70,8 @@ def model_rows(setup: Setup, _material: Material) -> Iterator[Row]:
 def named_peak(gpu: str | None, precision: Precision, product: Rates) -> tuple[Rates, str]:
     """The peak that arithmetic is compared with, in FLOP/s run by run, and its name: of a listed GPU the data sheet's.
 
-    Args:
-        gpu: name of the GPU; None is a CPU, which no data sheet gives a peak at the clock that it runs at.
-        precision: of the arithmetic.
-        product: the measured rate of a matrix product, FLOP/s: the peak of any other device.
+    That of any other device is the measured rate of a matrix product, `product`, in FLOP/s. So is that of a CPU, where
+    `gpu` is None: no data sheet gives its peak at the clock that it runs at.
     """
     try:
         card = find_card(gpu or "")

@@ -146,17 +146,9 @@ def _computing(setup: Setup) -> dict[str, Stage]:
 def read_records(pool: ThreadPoolExecutor, threads: int, folder: Path, cache: Path, size: int) -> Work | None:
     """Read records in random order through a memory map, which the page cache does not hold; an item is a record.
 
-    They are copied into a file of their own: pages of the cache itself may be mapped elsewhere, and are not dropped.
-
-    Args:
-        pool: has `threads` threads; each takes its share.
-        threads: number of threads.
-        folder: where the file stays.
-        cache: its first records of the split `train` are read.
-        size: bytes of all of them, about; at least one record is read.
-
-    Returns:
-        None where the system cannot be asked to drop a file from its page cache.
+    About `size` bytes, the first records of the cache's split `train` and at least one, are copied into a file of their
+    own, which stays in `folder`: pages of the cache itself may be mapped elsewhere, and are not dropped. Each of the
+    pool's threads takes its share. None where the system cannot be asked to drop a file from its page cache.
     """
     if not CAN_EVICT:
         return None
