@@ -126,13 +126,8 @@ def count_step(build: Callable[[], nn.Module], step: Callable[[nn.Module], Tenso
         Operation(name="clip", flops=0, read=8 * count, written=4 * count),
         Operation(name="adamw", flops=0, read=16 * count, written=12 * count),
     )
-    return Census(
-        images=images,
-        operations=(*recorder.operations, *updates),
-        parameters=count,
-        saved=size,
-        largest=max(operation.bytes for operation in recorder.operations),
-    )
+    largest, operations = max(one.bytes for one in recorder.operations), (*recorder.operations, *updates)
+    return Census(images=images, operations=operations, parameters=count, saved=size, largest=largest)
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own

@@ -107,13 +107,8 @@ class Material:
 
     def build_config(self, out: Path, spec: CacheSpec) -> BuildConfig:
         """How to build a cache from the photos."""
-        return BuildConfig(
-            coco=self.coco,
-            out=out,
-            spec=dataclasses.replace(spec, limit=self._setup.photos),
-            splits=("train",),
-            workers=self._setup.threads,
-        )
+        spec = dataclasses.replace(spec, limit=self._setup.photos)
+        return BuildConfig(coco=self.coco, out=out, spec=spec, splits=("train",), workers=self._setup.threads)
 
 
 @contextmanager

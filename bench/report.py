@@ -52,14 +52,8 @@ class Row:
     def measured(cls, rates: Rates | float, *, limit: float | Rates | None = None, **fields: Any) -> Row:
         """A row of these runs, or of a single one; a limit that was measured counts by its median."""
         rates = rates if isinstance(rates, Rates) else Rates((rates,))
-        return cls(
-            value=rates.median,
-            p10=rates.p10,
-            p90=rates.p90,
-            runs=rates.runs,
-            limit=limit.median if isinstance(limit, Rates) else limit,
-            **fields,
-        )
+        most = limit.median if isinstance(limit, Rates) else limit
+        return cls(value=rates.median, p10=rates.p10, p90=rates.p90, runs=rates.runs, limit=most, **fields)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -121,17 +121,11 @@ def _data_loaders(threads: int, coco: Path, photos: int) -> list[Entry]:
     over_lmdb = _other(message("DataLoader over our LMDB"), "own:open_lmdb", "raw", threads)
     in_process = dataclasses.replace(over_lmdb, name=message("DataLoader over our LMDB, in process"), threads=0)
     light: dict[str, Any] = {"check": "shape", "compare_to": ours("native", "raw", threads, "light").name}
-    augmented = [
-        _other(
-            message("cv2.warpAffine + {name} in DataLoader", name=name),
-            "own:open_lmdb",
-            "raw",
-            threads,
-            options={"level": "light", "colours": colours},
-            **light,
-        )
-        for name, colours in AUGMENTED.items()
-    ]
+    augmented = []
+    for library, colours in AUGMENTED.items():
+        name = message("cv2.warpAffine + {name} in DataLoader", name=library)
+        options = {"level": "light", "colours": colours}
+        augmented.append(_other(name, "own:open_lmdb", "raw", threads, options=options, **light))
     on_the_fly = _other(
         message("DataLoader on the fly"),
         "own:open_photos",

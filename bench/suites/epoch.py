@@ -103,14 +103,8 @@ def epoch_rows(setup: Setup, material: Material) -> Iterator[Row]:
     note = message("{images:,} images, extrapolated; validation not included", images=images)
     if plan.whole:
         note = message("{images:,} images; validation not included", images=images)
-    yield row(
-        both.each(lambda rate: images / rate / 60),
-        name=MINUTES,
-        unit="min",
-        limit=images / found[slower].median / 60,
-        limit_name=slower,
-        note=note,
-    )
+    minutes, fewest = both.each(lambda rate: images / rate / 60), images / found[slower].median / 60
+    yield row(minutes, name=MINUTES, unit="min", limit=fewest, limit_name=slower, note=note)
 
 
 def overlap(loader: Rates, step: Rates, both: Rates) -> Rates:

@@ -55,14 +55,8 @@ def model_rows(setup: Setup, _material: Material) -> Iterator[Row]:
         peak, peak_name = named_peak(gpu, config.precision, product)
         reached = rates.each(lambda rate: rate * flops)
         note = message("{rate:,.4g} of {peak:,.4g} GFLOP/s", rate=reached.median / 1e9, peak=peak.median / 1e9)
-        yield row(
-            reached.over(peak).each(lambda share: 100 * share),
-            name=message("MFU ({name})", name=name),
-            unit="%",
-            limit=100.0,
-            limit_name=peak_name,
-            note=note,
-        )
+        percent, mfu = reached.over(peak).each(lambda share: 100 * share), message("MFU ({name})", name=name)
+        yield row(percent, name=mfu, unit="%", limit=100.0, limit_name=peak_name, note=note)
         if config is training:
             yield row(rates.over(found["plain"]), name=times_name(name, message("plain torch")), unit="times")
 

@@ -63,17 +63,8 @@ _ALL = {
 }
 """What is measured, photo by photo and in one call: name of the row, and the limit."""
 
-_RATIOS = (
-    ("bytes", "pycocotools"),
-    ("bits", "pycocotools"),
-    ("bytes", "cv2.fillPoly"),
-    ("bytes", _ALONE),
-    (_ALL_BYTES, "pycocotools"),
-    (_ALL_BITS, "pycocotools"),
-)
-"""Which rates are compared with which of the peers."""
-
-_PEERS = {peer for _, peer in _RATIOS}
+_PEERS = {"pycocotools": ("bytes", "bits", _ALL_BYTES, _ALL_BITS), "cv2.fillPoly": ("bytes",), _ALONE: ("bytes",)}
+"""Which of our rates are compared with each of the peers."""
 
 
 def raster_rows(setup: Setup, material: Material) -> Iterator[Row]:
@@ -87,8 +78,8 @@ def raster_rows(setup: Setup, material: Material) -> Iterator[Row]:
         for which, (name, limit) in rates.items():
             ours = which not in _PEERS
             yield row(found[which], name=name, limit=found[limit], limit_name=limit, unit="images/s", ours=ours)
-        for which, peer in _RATIOS:
-            if which in rates:
+        for peer, compared in _PEERS.items():
+            for which in (name for name in compared if name in rates):
                 yield row(found[which].over(found[peer]), name=times_name(which, peer), unit="times")
     yield from _difference_rows(setup, material)
 

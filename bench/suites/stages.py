@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -66,17 +67,10 @@ def stage_rows(setup: Setup, material: Material) -> Iterator[Row]:
         found = setup.measure(works, share=0.5)
     found[BACKWARD] = found[BACKWARD].without(found[FORWARD])
     described = joined(", ", [setup.network, setup.shape, describe(setup.training), setup.parallel])
+    row = partial(Row.measured, suite="stages", setup=described, unit="images/s")
     for name, stage in stages.items():
-        yield Row.measured(
-            found[name],
-            suite="stages",
-            name=name,
-            setup=described,
-            unit="images/s",
-            limit=found[str(id(stage.limit))].median / stage.items,
-            limit_name=stage.limit_name,
-            note=stage.note,
-        )
+        limit = found[str(id(stage.limit))].median / stage.items
+        yield row(found[name], name=name, limit=limit, limit_name=stage.limit_name, note=stage.note)
 
 
 def _reading(setup: Setup, material: Material, pool: ThreadPoolExecutor) -> dict[str, Stage]:
@@ -95,14 +89,14 @@ def _reading(setup: Setup, material: Material, pool: ThreadPoolExecutor) -> dict
 def _loading(setup: Setup, material: Material, pool: ThreadPoolExecutor, stack: ExitStack) -> dict[str, Stage]:
     """The stages from memory to batches, by the native loader; what they open is closed with the stack."""
     limits = {codec: loading_limit(pool, setup, material.cache_of(codec)) for codec in ("jpeg", "raw")}
-    note = message("{augment}: copies in the same pass", augment=AUGMENT)
-    stages: tuple[tuple[str, Codec, Level, str], ...] = (
-        (DECODE, "jpeg", "none", ""),
-        (COPY, "raw", "none", ""),
-        (AUGMENT, "raw", "light", note),
-    )
+    stages: list[tuple[str, Codec, Level]] = [
+        (DECODE, "jpeg", "none"),
+        (COPY, "raw", "none"),
+        (AUGMENT, "raw", "light"),
+    ]
     made = {}
-    for name, codec, level, note in stages:
+    for name, codec, level in stages:
+        note = message("{augment}: copies in the same pass", augment=AUGMENT) if name == AUGMENT else ""
         config = loader_config(setup, material.cache_of(codec), "native", level)
         loader = stack.enter_context(open_loader(dataclasses.replace(config, device="cpu")))
         limit, limit_name = limits[codec]
