@@ -67,9 +67,7 @@ class Pair:
     def of(cls, before: Row, after: Row, *, margin: float = BETWEEN_RUNS, max_regression: float | None = None) -> Pair:
         """Compare two rows of the same suite, setup, name and unit, one of those whose direction is known.
 
-        Args:
-            margin: how far the ratio may be from 1, beyond its spread, and still count as the same.
-            max_regression: percent; a row that is slower and worse by more is a regression.
+        `margin` and `max_regression` mean what they mean in a `Comparison`.
         """
         better = better_of(before)
         assert better is not None, before.unit

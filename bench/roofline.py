@@ -70,13 +70,8 @@ class Card:
         Raises:
             BenchError: it has no tensor cores.
         """
-        return Roof(
-            machine=self.name,
-            kind=message("fp32 on a GPU") if precision == "fp32" else "tensor cores",
-            peak=self.peak(precision),
-            bandwidth=1e9 * self.bandwidth,
-            compiled=compiled,
-        )
+        kind, peak = message("fp32 on a GPU") if precision == "fp32" else "tensor cores", self.peak(precision)
+        return Roof(machine=self.name, kind=kind, peak=peak, bandwidth=1e9 * self.bandwidth, compiled=compiled)
 
 
 CARDS = (

@@ -86,20 +86,13 @@ def peer_rows(results: Sequence[Result], described: str) -> Iterator[Row]:
     for result in results:
         for name, score in result.scores.items():
             if mine := result.scores.get(score.entry.compare_to):
-                yield row(
-                    mine.rates.over(score.rates),
-                    name=times_name(mine.entry.name, name),
-                    setup=message("{described}: ours against others", described=described),
-                    unit="times",
-                )
+                setup = message("{described}: ours against others", described=described)
+                name = times_name(mine.entry.name, name)
+                yield row(mine.rates.over(score.rates), name=name, setup=setup, unit="times")
+    setup = message("{described}: CPU of all processes", described=described)
     for name, (score, _) in first.items():
-        yield row(
-            Rates(tuple(1000 * window.cpu / window.samples for window in score.windows)),
-            name=message("{name}: CPU", name=name),
-            setup=message("{described}: CPU of all processes", described=described),
-            unit="s/1000",
-            ours=score.entry.ours,
-        )
+        seconds = Rates(tuple(1000 * window.cpu / window.samples for window in score.windows))
+        yield row(seconds, name=message("{name}: CPU", name=name), setup=setup, unit="s/1000", ours=score.entry.ours)
     for name, (score, _) in first.items():
         if memory := max(window.memory for window in score.windows):  # 0 where a system does not tell
             yield Row(

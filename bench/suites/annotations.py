@@ -115,17 +115,12 @@ def annotation_rows(setup: Setup, material: Material) -> Iterator[Row]:
     for name, rates in found.items():
         if name != OURS:
             yield row(found[OURS].over(rates), name=times_name(OURS, name.split()[-1]), unit="times")
+    note = message("of the process, with Python and libraries; pages of a mapped file count")
+    row = partial(row, limit=(size + table_size) / 1e6, limit_name=message("the file, and the table"), note=note)
     for name, values in runs.items():
         if all(peak for _, peak in values):
-            yield row(
-                Rates(tuple(peak / 1e6 for _, peak in values)),
-                name=message("{name}: peak memory", name=name),
-                unit="MB",
-                ours=name == OURS,
-                limit=(size + table_size) / 1e6,
-                limit_name=message("the file, and the table"),
-                note=message("of the process, with Python and libraries; pages of a mapped file count"),
-            )
+            megabytes = Rates(tuple(peak / 1e6 for _, peak in values))
+            yield row(megabytes, name=message("{name}: peak memory", name=name), unit="MB", ours=name == OURS)
 
 
 def _copy(path: Path, buffer: bytearray) -> None:

@@ -30,17 +30,9 @@ from loader.batch import Batch
 from loader.loader import Loader, open_loader
 from train.step import TrainStep
 
-LOADER, STEP, BOTH, OVERLAP, WAIT, WARMUP, MEMORY, HELD, MINUTES = (
-    message("loader alone"),
-    message("training step alone"),
-    message("loader and training step"),
-    "overlap",
-    message("data wait"),
-    "warm-up",
-    message("peak memory"),
-    message("peak memory, held"),
-    message("minutes per epoch"),
-)
+LOADER, STEP, BOTH = message("loader alone"), message("training step alone"), message("loader and training step")
+OVERLAP, WAIT, WARMUP = "overlap", message("data wait"), "warm-up"
+MEMORY, HELD, MINUTES = message("peak memory"), message("peak memory, held"), message("minutes per epoch")
 """Names of the rows."""
 
 PROBES = 3

@@ -65,13 +65,9 @@ def loader_rows(setup: Setup, material: Material) -> Iterator[Row]:
         yield rate(found[name], name=name, setup=described)
     for name in names[:2]:
         yield row(found[name].over(found[PLAIN]), name=times_plain(name), setup=described, unit="times")
-    yield rate(
-        found[PLAIN],
-        name=PLAIN,
-        setup=joined(", ", [setup.shape, workers, material.photos_name]),
-        note=message("decodes, draws with pycocotools and resizes each sample anew; no augmentation"),
-        ours=False,
-    )
+    described = joined(", ", [setup.shape, workers, material.photos_name])
+    note = message("decodes, draws with pycocotools and resizes each sample anew; no augmentation")
+    yield rate(found[PLAIN], name=PLAIN, setup=described, note=note, ours=False)
     yield from _process_rows(setup, material)
     if setup.config.peers:
         yield from peer_suite(setup, material)

@@ -25,22 +25,15 @@ def machine_rows(setup: Setup, material: Material) -> Iterator[Row]:
     for threads in sorted({1, setup.threads}):
         with thread_pool(threads) as pool:
             rates = _billions(setup, copy_memory(pool, threads, COPY_BYTES))
-        yield row(
-            rates,
-            name=message("memory copy, {threads}", threads=thread_count(threads)),
-            setup=message("{size} MiB of random bytes", size=COPY_BYTES >> 20),
-            unit="GB/s",
-            note=message("bytes copied; each is read once and written once"),
-        )
+        name = message("memory copy, {threads}", threads=thread_count(threads))
+        size = message("{size} MiB of random bytes", size=COPY_BYTES >> 20)
+        note = message("bytes copied; each is read once and written once")
+        yield row(rates, name=name, setup=size, unit="GB/s", note=note)
     disk = read_disk(material.folder, DISK_BYTES)
     if disk:
-        yield row(
-            _billions(setup, disk),
-            name=message("disk read"),
-            setup=message("{size} MiB, temporary folder", size=DISK_BYTES >> 20),
-            unit="GB/s",
-            note=message("dropped from the page cache before; the disk's own cache, or a host's, may still hold it"),
-        )
+        size = message("{size} MiB, temporary folder", size=DISK_BYTES >> 20)
+        note = message("dropped from the page cache before; the disk's own cache, or a host's, may still hold it")
+        yield row(_billions(setup, disk), name=message("disk read"), setup=size, unit="GB/s", note=note)
     # fp32, and what else the network runs in or the processor multiplies in hardware
     narrow = ["bf16"] if setup.device == "cuda" or setup.hardware.cpu_bf16 else []
     for precision in dict.fromkeys(["fp32", *narrow, setup.training.precision]):

@@ -153,12 +153,7 @@ def _memory_rows(setup: Setup, material: Material) -> Iterator[Row]:
         shutil.rmtree(coco)
         shutil.rmtree(out)
         if peak:
-            several = message("{images:,} images", images=images)
-            yield Row.measured(
-                peak / 1e6,
-                suite="preprocess",
-                setup=joined(", ", [several, message("side {side}", side=setup.side), setup.parallel]),
-                name=message("lmdb raw, {images:,} images: peak memory", images=images),
-                unit="MB",
-                note=message("of the process, with Python and libraries"),
-            )
+            described = [message("{images:,} images", images=images), message("side {side}", side=setup.side)]
+            row = partial(Row.measured, suite="preprocess", setup=joined(", ", [*described, setup.parallel]))
+            name = message("lmdb raw, {images:,} images: peak memory", images=images)
+            yield row(peak / 1e6, name=name, unit="MB", note=message("of the process, with Python and libraries"))

@@ -165,14 +165,10 @@ def _difference_rows(setup: Setup, material: Material) -> Iterator[Row]:
         ("photos", message("{photos} photos, unions and both planes", photos=photos), np.sum(found, axis=0).tolist()),
         ("fuzz", message("{polygons:,} fuzz polygons, unions", polygons=polygons), count_differences(polygons)),
     ):
-        yield Row.measured(
-            float(differing),
-            name=message("{name}: unlike pycocotools", name=name),
-            unit="pixels",
-            suite="raster",
-            setup=message("{work}, as bytes and as packed bits", work=work),
-            note=message("of {compared:,} pixels", compared=compared),
-        )
+        row = partial(Row.measured, suite="raster", setup=message("{work}, as bytes and as packed bits", work=work))
+        title = message("{name}: unlike pycocotools", name=name)
+        note = message("of {compared:,} pixels", compared=compared)
+        yield row(float(differing), name=title, unit="pixels", note=note)
 
 
 def compare_photos(coco: Path, split: Split) -> tuple[int, int]:

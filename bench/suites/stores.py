@@ -66,15 +66,11 @@ def store_rows(setup: Setup, material: Material) -> Iterator[Row]:
     works: dict[str, Work] = {store: _write(store, folder, layout, records[:SHARD_SAMPLES]) for store in STORES}
     works["file"] = _write_file(folder, records[:SHARD_SAMPLES])
     found = setup.measure(works)
+    writing = partial(row, setup=joined(", ", [described, thread_count(1)]), note=message("synced, both"))
+    limit_name = message("writing the same bytes to a file")
     for store in STORES:
-        yield row(
-            found[store],
-            name=message("{store}, writing", store=store),
-            setup=joined(", ", [described, thread_count(1)]),
-            limit=found["file"],
-            limit_name=message("writing the same bytes to a file"),
-            note=message("synced, both"),
-        )
+        title = message("{store}, writing", store=store)
+        yield writing(found[store], name=title, limit=found["file"], limit_name=limit_name)
     order = np.random.default_rng(1).permutation(samples).tolist()
     with ExitStack() as stack:
         reads: dict[str, Read] = {store: _open(stack, store, folder, layout, records) for store in STORES}
@@ -88,15 +84,10 @@ def store_rows(setup: Setup, material: Material) -> Iterator[Row]:
                 works |= {name: gather(read, order[:SLOW_READS]) for name, read in others.items()}
                 works["memory"] = gather(lambda n: (records[n],), order)
                 found = setup.measure(works)
+            reading = partial(row, setup=described, limit=found["memory"], limit_name=message("copying the same bytes"))
             for name in (*reads, *others):
-                yield row(
-                    found[name],
-                    name=message("{name}, reading, {threads}", name=name, threads=thread_count(threads)),
-                    setup=described,
-                    limit=found["memory"],
-                    limit_name=message("copying the same bytes"),
-                    ours=name in reads,
-                )
+                title = message("{name}, reading, {threads}", name=name, threads=thread_count(threads))
+                yield reading(found[name], name=title, ours=name in reads)
     shutil.rmtree(folder)
 
 
