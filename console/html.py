@@ -119,7 +119,7 @@ def markdown_tables(report: BenchReport) -> str:
     lines = [f"{_processor(machine)}{gpus}; {machine.system}; {_versions(machine)}."]
     head = ("| what | median | p10 to p90 | limit | of it |", "| --- | ---: | ---: | --- | ---: |")
     for suite, rows in grouped((row for row in report.rows if row.suite != "tiers"), "suite"):
-        lines += ["", f"### {TITLES[suite]}"]
+        lines += ["", f"### {TITLES.get(suite, suite)}"]
         for setup, group in grouped(rows, "setup"):
             lines += ["", f"{setup}:", "", *head, *(_line(row) for row in group)]
             notes = dict.fromkeys(f"*{row.name}*: {row.note}." for row in group if row.note)
