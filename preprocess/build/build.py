@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterable
-from functools import partial
 from itertools import chain
 from pathlib import PurePath
 
@@ -105,12 +104,7 @@ def build_cache(
 
     A finished shard is kept if it was made from the images and annotations as they are now. The others are made under
     new names; the cache that was there before stays valid until the new index takes its place. Splits that are not
-    asked for stay as they are.
-
-    Args:
-        config: what to build, from what.
-        progress: called as the build advances.
-        damaged: shards by split and name that are made again though their manifests say that they are finished.
+    asked for stay as they are. Shards `damaged`, by split and name, are made again whatever their manifests say.
 
     Raises:
         DatasetError: the dataset is incomplete or unreadable, no image is left, or `strict` and something was rejected.
@@ -223,12 +217,11 @@ def _make(
     if done:
         on_images(0)  # before the work begins, so that the rate that is shown is the rate of the work
     remove_stale_manifests(jobs)
-    make = make_shards
-    if config.cluster and jobs:
-        from preprocess.cluster.engine import make_shards_on_cluster
+    if not config.cluster or not jobs:
+        return make_shards(jobs, spec, config.workers, on_images)
+    from preprocess.cluster.engine import make_shards_on_cluster
 
-        make = partial(make_shards_on_cluster, address=config.cluster)
-    return make(jobs, spec, config.workers, on_images)
+    return make_shards_on_cluster(jobs, spec, config.workers, on_images, address=config.cluster)
 
 
 def _strict_error(rejections: tuple[Rejection, ...]) -> DatasetError:
@@ -274,12 +267,11 @@ def repair_cache(
     index = CacheIndex.load(cache)
     reasons = [reason for change in find_changes(cache, coco) for reason in stale_reasons(change)]
     if reasons:
+        values = {"coco": coco, "cache": cache, "reasons": joined("; ", reasons)}
         raise CacheStaleError(
             "{coco} has changed since {cache} was made ({reasons}); bring it up to date with `preprocess`, "
             "then repair it",
-            coco=coco,
-            cache=cache,
-            reasons=joined("; ", reasons),
+            **values,
         )
     damaged = {(damage.split, damage.shard) for damage in damages if damage.shard}
     config = BuildConfig(coco=coco, out=cache, spec=index.spec, splits=tuple(index.splits), workers=workers)

@@ -15,15 +15,12 @@ class SplitChanges:
     """How a split differs from what a cache was made from.
 
     Attributes:
-        split: `train` or `val`.
         new: files of images that the cache does not have.
         gone: files of images that only the cache has.
         photos: files of images whose file is another: its name, its size or, where it was read, its bytes.
         annotations: files of images whose annotations differ.
         damaged: number of shards whose files are missing or of another size, or whose manifest cannot be read.
-        shards: number of shards that the split consists of now.
-        stale_shards: how many of them have to be made.
-        stale_images: number of images in the stale shards.
+        shards, stale_shards: number of shards that the split consists of now, and how many of them have to be made.
         dropped_shards: number of the cache's shards that the split no longer consists of.
     """
 
@@ -47,10 +44,7 @@ class SplitChanges:
 def find_changes(cache: PurePath, coco: PurePath, *, content: bool = False) -> list[SplitChanges]:
     """Compare a finished cache with a dataset, by the rules in the cache's own spec. Writes nothing.
 
-    Args:
-        cache: the cache's folder.
-        coco: the folder that holds `annotations/`.
-        content: read the images, too, and find those that changed and kept their size.
+    With `content`, the images are read, too, to find those that changed and kept their size.
 
     Raises:
         CacheError: there is no readable cache.

@@ -37,11 +37,7 @@ TOOLS = ("numpy", "opencv-python-headless", "simplejpeg", "lmdb", "zarr")
 def commit(out: PurePath, spec: CacheSpec, plans: list[SplitPlan], before: CacheIndex | None) -> CacheIndex:
     """Write the sample tables, the rejections and, last, the index; then remove what no longer belongs to the cache.
 
-    Args:
-        out: the cache's folder.
-        spec: the cache's.
-        plans: splits whose shards are all finished; see `SplitPlan.complete`.
-        before: the index of the cache that is there; splits without a plan stay as they are in it.
+    The shards of all `plans` are finished. Splits without a plan stay as they are in `before`, the index that is there.
 
     Raises:
         DatasetError: a split has no sample.
@@ -75,16 +71,14 @@ def commit(out: PurePath, spec: CacheSpec, plans: list[SplitPlan], before: Cache
 def _split_info(plan: SplitPlan) -> tuple[SplitInfo, bytes]:
     """The index entry of a split, and its sample table as the bytes of a file."""
     assert not plan.jobs
-    manifests = plan.manifests
+    manifests, split = plan.manifests, plan.split
     table = np.concatenate([manifest.table(shard) for shard, manifest in enumerate(manifests)])
     rejections = [rejection for manifest in manifests for rejection in manifest.rejections]
     if not len(table):
+        first, count = rejections[0], len(split.rows)
+        values = {"count": count, "folder": split.folder, "file_name": first.file_name, "reason": first.reason}
         raise DatasetError(
-            "every one of the {count} images of {folder} was rejected; the first, {file_name}: {reason}",
-            count=len(plan.split.rows),
-            folder=plan.split.folder,
-            file_name=rejections[0].file_name,
-            reason=rejections[0].reason,
+            "every one of the {count} images of {folder} was rejected; the first, {file_name}: {reason}", **values
         )
     digest = xxhash.xxh3_128()
     for manifest in manifests:
@@ -95,7 +89,7 @@ def _split_info(plan: SplitPlan) -> tuple[SplitInfo, bytes]:
         rejected=len(rejections),
         table_checksum=table_checksum,
         shards=tuple(manifest.shard for manifest in manifests),
-        source=SourceInfo(annotations=plan.split.annotations.name, images=digest.hexdigest()),
+        source=SourceInfo(annotations=split.annotations.name, images=digest.hexdigest()),
     )
     return info, data
 

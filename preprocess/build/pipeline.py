@@ -57,8 +57,7 @@ def remove_stale_manifests(jobs: list[Job]) -> None:
     """Remove the manifests of shards that are about to be made in object storage.
 
     Otherwise, if a build were killed between a shard and its manifest, the manifest of an older shard of the same name
-    and size would pass for that of the new one. On a disk the
-    checksum shows it.
+    and size would pass for that of the new one. On a disk the checksum shows it.
     """
     for directory in {job.directory for job in jobs if isinstance(job.directory, StorageUrl)}:
         there = set(files.names(directory))

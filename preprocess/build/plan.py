@@ -30,11 +30,9 @@ SPLIT_FOLDERS = {"train": "train2017", "val": "val2017"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
-    """A split's annotations and the selected images.
+    """A split, `train` or `val`: its annotations and the selected images in `folder`.
 
     Attributes:
-        name: `train` or `val`.
-        folder: the folder of its images.
         table: all its images and person annotations; `file_name` holds paths as `PhotoFolder.locate` gives them.
         rows: the images that the rule selects, as ascending rows of the table.
         sources: what each selected image consists of, in the order of `rows`.
@@ -77,15 +75,12 @@ def read_split(coco: PurePath, name: str, spec: CacheSpec, *, content: bool = Fa
         DatasetError: files or folders are missing or unreadable, or no image is selected.
         StorageError: the dataset is in object storage, which cannot be read.
     """
-    source_name = SPLIT_FOLDERS[name]
-    folder = coco / source_name
-    annotations = annotation_file(coco, source_name)
+    folder = coco / SPLIT_FOLDERS[name]
+    annotations = annotation_file(coco, folder.name)
     photos = PhotoFolder(coco, folder, outside=spec.outside)
     table, problems = locate_photos(load_persons(annotations, spec.category), photos)
     if is_missing(photos, table):
-        raise DatasetError(
-            "{folder} is missing; unpack {source_name}.zip in {coco}", folder=folder, source_name=source_name, coco=coco
-        )
+        raise DatasetError(missing_folder(folder))
     rows = np.flatnonzero(select_images(table, spec.images)).tolist()
     if not rows:
         raise DatasetError(
@@ -96,7 +91,7 @@ def read_split(coco: PurePath, name: str, spec: CacheSpec, *, content: bool = Fa
     if 0 < spec.limit < len(rows):
         rows = [rows[at * len(rows) // spec.limit] for at in range(spec.limit)]
     problems = annotation_problems(table) | problems
-    orphans = [_text(problem) for problem in table.problems if problem.image < 0]
+    orphans = [problem for problem in table.problems if problem.image < 0]
     return Split(
         name=name,
         folder=folder,
@@ -106,7 +101,7 @@ def read_split(coco: PurePath, name: str, spec: CacheSpec, *, content: bool = Fa
         annotations=annotations,
         problems=problems,
         orphans=tuple(
-            Rejection(split=name, image_id=-1, file_name=annotations.name, reason=reason) for reason in orphans
+            Rejection(split=name, image_id=-1, file_name=annotations.name, reason=_text(problem)) for problem in orphans
         ),
     )
 
@@ -161,6 +156,12 @@ def is_missing(photos: PhotoFolder, table: PersonTable) -> bool:
     return not photos.exists() and not any(path.startswith(("/", "../")) for path in table.file_name)
 
 
+def missing_folder(folder: PurePath) -> str:
+    """What to do about the folder of a split's photos that is not there."""
+    values = {"folder": folder, "name": folder.name, "coco": folder.parent}
+    return message("{folder} is missing; unpack {name}.zip in {coco}", **values)
+
+
 def _file_digest(path: PurePath) -> int:
     """Digest of a photo's file; 0 if it cannot be read."""
     try:
@@ -192,16 +193,7 @@ def _image_sources(
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Job:
-    """A shard to be made.
-
-    Attributes:
-        split: holds its images.
-        directory: the folder that it goes to.
-        name: of its file.
-        key: digest of what it is made from.
-        rows: its images, as rows of the split's table.
-        sources: what each image consists of.
-    """
+    """A shard to be made in `directory`, from the images `rows` of the split's table; `key` is `shard_key`'s."""
 
     split: Split
     directory: PurePath
@@ -271,15 +263,9 @@ def plan_split(
     """Cut a split into shards, and find those that are already there.
 
     Shards that the index names are trusted if their size is right, as readers do; those that an interrupted build left
-    are read and compared with their checksum.
-
-    Args:
-        out: the cache's folder.
-        spec: the cache's.
-        split: the images.
-        index: of the finished cache in `out`, if there is one. Its shards keep their names, so that it stays valid
-            until the next index takes its place.
-        damaged: names of shards that are made again whatever their manifests say.
+    are read and compared with their checksum. `index` is that of the finished cache in `out`, if there is one: its
+    shards keep their names, so that it stays valid until the next index takes its place. Shards of the names `damaged`
+    are made again whatever their manifests say.
     """
     directory = out / split.name
     info = index.splits.get(split.name) if index else None

@@ -38,13 +38,7 @@ def make_record(
 ) -> tuple[U8, dict[str, Any]]:
     """Make the record of image `row` of a split, and its entry of the sample table (without shard and row).
 
-    Args:
-        spec: the cache's.
-        layout: of the cache's records.
-        split: holds the image.
-        row: the image's row in the split's table.
-        data: bytes of the image's file.
-        buffer: `(layout.most_bytes,)`; the record is a view into it.
+    `data` are the bytes of the image's file. The record is a view into `buffer`, `(layout.most_bytes,)`.
 
     Raises:
         ImageError: the image cannot be used; the message says why.
@@ -85,13 +79,7 @@ def make_record(
 def decode_annotated(table: PersonTable, row: int, data: bytes, orientation: Orientation) -> U8:
     """Decode the photo of image `row`, `(H, W, 3)` RGB, in the orientation that its annotations refer to.
 
-    Sizes are compared before any pixel is decoded.
-
-    Args:
-        table: the split's annotations.
-        row: the image's row in the table.
-        data: bytes of the photo's file.
-        orientation: see `CacheSpec`.
+    `data` are the bytes of the photo's file. Sizes are compared before any pixel is decoded.
 
     Raises:
         ImageError: it is damaged, its size is not that of its JSON entry, or `auto` cannot tell how it is to be turned.
@@ -171,11 +159,7 @@ def _parts(table: PersonTable, row: int, kind: int) -> list[tuple[int, int]]:
 def native_planes(table: PersonTable, row: int, spec: CacheSpec, shape: tuple[int, int] | None = None) -> tuple[U8, U8]:
     """The planes `person` and `ignore` of image `row` at its native size, `(H, W)` uint8 of 0 and 1.
 
-    Args:
-        table: the split's annotations.
-        row: the image's row in the table.
-        spec: says what becomes of crowds.
-        shape: H and W of the photo as `decode_annotated` gives it; by default those of the JSON entry.
+    `spec` says what becomes of crowds; `shape` is that of the decoded photo, by default that of the JSON entry.
     """
     shape = shape or (int(table.height[row]), int(table.width[row]))
     person, ignore = np.empty(shape, np.uint8), np.empty(shape, np.uint8)

@@ -39,7 +39,6 @@ class Statistics:
     not to be a crowd.
 
     Attributes:
-        images: images in the file, whatever they show.
         annotations: annotations of the category; those that cannot be drawn included.
         unreadable: annotations that cannot be drawn; they are in no other number.
         by_keypoints: whether any annotation has keypoints.
@@ -69,10 +68,8 @@ class CacheStatistics:
     """Statistics of a split of a cache.
 
     Attributes:
-        samples, rejected: images that became records, and that did not.
         without_person: samples without a person pixel.
         persons: annotated persons that are not crowds.
-        persons_per_image_mean, persons_per_image_max: over all samples.
         person_fraction: share of a photo's pixels in the square, 0 to 1.
         person_fraction_quantiles: fraction by percent, for each of `QUANTILES`.
         width, height: size of the photos, pixels.

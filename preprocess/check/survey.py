@@ -17,7 +17,7 @@ from cache.reader import CacheReader
 from cache.spec import CacheSpec
 from preprocess.annotations.select import sum_per_image
 from preprocess.annotations.table import PersonTable
-from preprocess.build.plan import SPLIT_FOLDERS, annotation_problems, locate_photos
+from preprocess.build.plan import SPLIT_FOLDERS, annotation_problems, locate_photos, missing_folder
 from preprocess.build.record import decode_annotated, native_planes
 from preprocess.check.quality import NAMES, QualityScores, QualityThresholds, quality_scores
 from preprocess.check.verify import Progress, map_photos
@@ -35,7 +35,6 @@ class SurveyConfig:
     """Which photos are scored, and how.
 
     Attributes:
-        thresholds: what counts as good.
         side: side of the square that a network is to see, pixels; a cache has its own.
         limit: photos of each split, evenly over it; 0 takes all.
         workers: threads; 0 takes one per processor.
@@ -132,21 +131,14 @@ def survey_dataset(
 ) -> QualitySurvey:
     """Score the photos of a split with the union of their annotated persons. Crowd regions count nowhere.
 
-    Args:
-        coco: the dataset's folder.
-        split: `train` or `val`.
-        table: the split's annotations.
-        config: which photos are scored.
-        progress: called from the calling thread after each photo.
+    `progress` is called from the calling thread after each photo.
 
     Raises:
         DatasetError: the split's folder is missing.
     """
     photos = PhotoFolder(coco, coco / SPLIT_FOLDERS[split], outside=config.outside)
     if not photos.exists():
-        raise DatasetError(
-            "{folder} is missing; unpack {name}.zip in {coco}", folder=photos.folder, name=photos.folder.name, coco=coco
-        )
+        raise DatasetError(missing_folder(photos.folder))
     table, nameless = locate_photos(table, photos)
     problems = annotation_problems(table) | nameless
     spec = CacheSpec(side=384)  # only its rule for crowds matters

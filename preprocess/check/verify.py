@@ -26,7 +26,7 @@ from cache.spec import CacheSpec
 from preprocess.annotations.select import select_images
 from preprocess.annotations.table import PersonTable, annotation_file, load_persons
 from preprocess.build.changes import find_changes, stale_reasons
-from preprocess.build.plan import SPLIT_FOLDERS, content_digest, is_missing, locate_photos
+from preprocess.build.plan import SPLIT_FOLDERS, content_digest, is_missing, locate_photos, missing_folder
 from preprocess.build.record import decode_annotated
 from preprocess.errors import DatasetError, ImageError
 from preprocess.image import opencv_threads, quiet_pillow, read_file
@@ -134,10 +134,7 @@ def verify_dataset(
         split, table, folder, valid = part.name, part.table, part.photos.folder, 0
         findings += _annotation_findings(split, part.file, table)
         if part.missing:
-            reason = message(
-                "{folder} is missing; unpack {name}.zip in {coco}", folder=folder, name=folder.name, coco=folder.parent
-            )
-            findings.append(Finding(kind="file", split=split, file=folder.name, reason=reason))
+            findings.append(Finding(kind="file", split=split, file=folder.name, reason=missing_folder(folder)))
         else:
             for row, found in map_photos(partial(_check_photo, part, orientation, shared), part.rows, workers):
                 done += 1
@@ -162,10 +159,7 @@ def map_photos(
 ) -> Iterator[tuple[int, Result | ImageError]]:
     """Call `look` on rows in a thread pool; yield each row, in order, with the result or the `ImageError` raised.
 
-    Args:
-        look: called in the threads, one row at a time.
-        rows: of the photos, in a table.
-        threads: 0 takes one per processor.
+    `threads` are their number; 0 takes one per processor.
     """
 
     def guarded(row: int) -> Result | ImageError:
@@ -193,8 +187,7 @@ class _Split(NamedTuple):
     """A split whose annotation file could be read.
 
     Attributes:
-        file: name of the annotation file.
-        table: its content, with paths as file names.
+        table: the content of the annotation file `file`, with paths as file names.
         rows: the images that must be there.
         nameless: why images have no file, by row.
         missing: whether the split's folder is missing, and no image names a file elsewhere.
@@ -330,12 +323,7 @@ class CacheReport:
 def verify_cache(cache: Path, progress: Progress | None = None, *, coco: Path | None = None) -> CacheReport:
     """Compare every shard of a cache with its index and, given `coco`, the cache with that dataset.
 
-    Faults are reported as damages or reasons to be stale, never raised.
-
-    Args:
-        cache: the cache's folder.
-        progress: called with (samples done, samples in all).
-        coco: the folder that it was made from.
+    Faults are reported as damages or reasons to be stale, never raised. `progress` counts samples.
     """
     try:
         index = CacheIndex.load(cache)
