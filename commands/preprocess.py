@@ -86,7 +86,7 @@ def preprocess(image_codec: str, threads: int, cluster: str | None, **given: Any
     from console.build import build_lines
     from console.progress import progress_bar
     from preprocess.build.build import BuildConfig, build_cache
-    from preprocess.cluster.address import ClusterAddress
+    from preprocess.cluster.client import ClusterAddress
 
     of_build = {name: given.pop(name) for name in ("coco", "out", "splits", "force", "content", "strict")}
     config = BuildConfig(

@@ -19,7 +19,7 @@ from cache.storage import StorageUrl, place
 from cli import main
 from preprocess.build.build import BuildConfig, build_cache
 from preprocess.cluster import engine
-from preprocess.cluster.address import ClusterAddress
+from preprocess.cluster.client import ClusterAddress
 from preprocess.errors import DatasetError
 
 distributed = pytest.importorskip("distributed", reason="no distributed; pip install -e '.[cluster]'")

@@ -22,8 +22,7 @@ from preprocess.build.plan import read_split, split_part
 from preprocess.build.record import native_planes
 from preprocess.cluster import client as client_module
 from preprocess.cluster import engine
-from preprocess.cluster.address import ClusterAddress
-from preprocess.cluster.client import check_environment, environment
+from preprocess.cluster.client import ClusterAddress, check_environment, environment
 from preprocess.errors import ClusterError, DatasetError
 
 distributed = pytest.importorskip("distributed", reason="no distributed; pip install -e '.[cluster]'")

@@ -24,7 +24,7 @@ from preprocess.build.commit import commit, tables_sound
 from preprocess.build.folder import check_owner, check_space, clear, has_shards, lock_folder, make_folder, resolve_codec
 from preprocess.build.pipeline import FinishedShards, make_shards, remove_stale_manifests
 from preprocess.build.plan import SPLIT_FOLDERS, Job, Split, SplitPlan, plan_split, read_split
-from preprocess.cluster.address import ClusterAddress
+from preprocess.cluster.client import ClusterAddress
 from preprocess.errors import DatasetError
 
 Progress = Callable[[int, int], None]

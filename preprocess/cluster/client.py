@@ -5,6 +5,7 @@ All shards of a cache are alike only if the client and every worker run the same
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import platform
@@ -14,11 +15,11 @@ from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from cache.messages import joined, message
 from cache.spec import FORMAT_VERSION
 from preprocess.build.commit import TOOLS
-from preprocess.cluster.address import ClusterAddress
 from preprocess.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -40,6 +41,32 @@ _LEAN = {
 """Settings of Dask for processes that only make shards."""
 
 _INSTALL = message("install it there: pip install -c constraints.txt -e '.[cluster]'")
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusterAddress:
+    """The value of `--cluster`: `tcp://host:8786`, `tls://host:8786`, or `local:4` for 4 processes of this machine."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        try:
+            url = urlsplit(self.text)
+            valid = self.local_processes or (url.scheme in ("tcp", "tls") and url.hostname and url.port)
+        except ValueError:  # the port is no number
+            valid = False
+        if not valid:
+            raise ClusterError(
+                "--cluster {text!r} is no address; use tcp://HOST:8786, where `dask scheduler` listens, or "
+                "local:N for N processes of this machine",
+                text=self.text,
+            )
+
+    @property
+    def local_processes(self) -> int:
+        """How many processes of this machine; 0 for a cluster that is there already."""
+        kind, _, number = self.text.partition(":")
+        return int(number) if kind == "local" and number.isdecimal() else 0
 
 
 @contextmanager
@@ -66,7 +93,7 @@ def open_client(address: ClusterAddress) -> Iterator[Client]:
 def _remote_cluster(address: ClusterAddress) -> Iterator[Client]:
     from distributed import Client, Security
 
-    if address.encrypted and not Security().get_connection_args("client").get("ssl_context"):
+    if address.text.startswith("tls://") and not Security().get_connection_args("client").get("ssl_context"):
         raise ClusterError(
             "{text} needs certificates; name them in Dask's configuration (distributed.comm.tls), or use tcp://",
             text=address.text,
@@ -144,17 +171,12 @@ def check_workers(client: Client) -> None:
     try:
         client.run_on_scheduler(environment)
     except Exception as error:
-        raise ClusterError(
-            "the scheduler cannot run maskcache ({error}); {install}", error=error, install=_INSTALL
-        ) from None
+        values = {"error": error, "install": _INSTALL}
+        raise ClusterError("the scheduler cannot run maskcache ({error}); {install}", **values) from None
     for worker, there in client.run(environment, on_error="return").items():
         if isinstance(there, Exception):
-            raise ClusterError(
-                "worker {worker} cannot run maskcache ({there}); {install}",
-                worker=worker,
-                there=there,
-                install=_INSTALL,
-            )
+            values = {"worker": worker, "there": there, "install": _INSTALL}
+            raise ClusterError("worker {worker} cannot run maskcache ({there}); {install}", **values)
         check_environment(here, worker, there)
 
 

@@ -19,8 +19,6 @@ from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from cache import files
 from cache.errors import StorageError
 from cache.index import ShardManifest
@@ -29,8 +27,7 @@ from cache.spec import CacheSpec
 from preprocess.build.folder import lock_holder
 from preprocess.build.pipeline import FinishedShards
 from preprocess.build.plan import Job, split_part
-from preprocess.cluster.address import ClusterAddress
-from preprocess.cluster.client import WORKER_SECONDS, environment, no_worker, open_client
+from preprocess.cluster.client import WORKER_SECONDS, ClusterAddress, environment, no_worker, open_client
 from preprocess.cluster.task import ShardTask, attempt_pattern, make_shard
 from preprocess.errors import ClusterError
 
@@ -138,8 +135,8 @@ class _Run:
 
     def __init__(self, client: Client, address: ClusterAddress, check_interrupt: Callable[[], None]) -> None:
         self._client, self._address, self._check_interrupt = client, address, check_interrupt
-        self._done: SimpleQueue[Future[bytes]] = SimpleQueue()
-        self._pending: dict[Future[bytes], Job] = {}
+        self._done: SimpleQueue[Future[ShardManifest]] = SimpleQueue()
+        self._pending: dict[Future[ShardManifest], Job] = {}
         self._slots = 0
         self._looked = self._staffed = float("-inf")
 
@@ -199,7 +196,7 @@ class _Run:
             text=self._address.text,
         )
 
-    def _manifest(self, future: Future[bytes]) -> ShardManifest | None:
+    def _manifest(self, future: Future[ShardManifest]) -> ShardManifest | None:
         """The result of a task; None if it is lost with its worker, in which case Dask makes it again."""
         from distributed import KilledWorker
 
@@ -207,19 +204,18 @@ class _Run:
         if future.status in ("cancelled", "lost"):
             raise self._lost()
         try:
-            return msgspec.json.decode(future.result(timeout=RESULT_SECONDS), type=ShardManifest)
+            return future.result(timeout=RESULT_SECONDS)
         except TimeoutError:
             self._done.put(future)
             return None
         except KilledWorker as error:
-            first, last = job.sources[0].file_name, job.sources[-1].file_name
+            sources = {"first": job.sources[0].file_name, "last": job.sources[-1].file_name}
             raise ClusterError(
                 "shard {shard} ({first} to {last}) has lost {count} workers, the last at {address}: they ran out of "
                 "memory, or a photo of it crashes them; see the workers' logs, take that photo out or give them more "
                 "memory, and run it again: finished shards are kept",
                 shard=f"{job.split.name}/{job.name}",
-                first=first,
-                last=last,
+                **sources,
                 count=error.allowed_failures + 1,
                 address=error.last_worker.address,
             ) from None

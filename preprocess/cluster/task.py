@@ -11,7 +11,7 @@ import cv2
 from distributed import get_worker
 
 from cache.errors import CacheError
-from cache.index import encode_json
+from cache.index import ShardManifest
 from cache.messages import message
 from cache.spec import CacheSpec
 from cache.storage import is_url
@@ -33,8 +33,6 @@ class ShardTask:
         environment: versions of the client.
         holder: content of the lock on the cache's folder, as the client sees it.
         job: the shard; its split has just the images of the shard.
-        spec: the cache's.
-        threads: number of threads that make records.
         build: a word that all temporary names of a build have in common.
     """
 
@@ -51,8 +49,8 @@ def attempt_pattern(build: str) -> str:
     return f".*.{build}.*"
 
 
-def make_shard(task: ShardTask) -> bytes:
-    """Make a shard under a temporary name in its folder, and return its manifest as JSON.
+def make_shard(task: ShardTask) -> ShardManifest:
+    """Make a shard under a temporary name in its folder, and return its manifest.
 
     Only the client gives a shard its final name. So it does not matter how often it is made, or whether a worker that
     was believed dead finishes it once more.
@@ -78,7 +76,7 @@ def make_shard(task: ShardTask) -> bytes:
         )
     except (CacheError, ClusterError, DatasetError) as error:
         raise type(error)(message("worker {worker}: {error}", worker=worker, error=error)) from None
-    return encode_json(manifest)
+    return manifest
 
 
 def _check_files(task: ShardTask) -> None:
