@@ -241,13 +241,8 @@ def place_image(image_HW3: U8, box: FitBox, square_SS3: U8) -> None:
 def place_plane(plane_HW: U8, box: FitBox, bits_SB: U8, padding: int) -> int:
     """Resize a plane of 0 and 1 into its box of a packed plane, wholly written; `padding` fills the rest.
 
-    A pixel is set when at least half of its area is: `cv2.resize(255 * plane, INTER_AREA) >= 128`.
-
-    Args:
-        plane_HW: `(H, W)` uint8 of 0 and 1.
-        box: the plane's box in the square.
-        bits_SB: `(S, S / 8)` uint8, C-contiguous, packed as in `cache.record`.
-        padding: 0 or 1.
+    A pixel is set when at least half of its area is: `cv2.resize(255 * plane, INTER_AREA) >= 128`. `plane_HW` is uint8;
+    `bits_SB` is `(S, S / 8)` uint8, C-contiguous, packed as in `cache.record`.
 
     Returns:
         The number of pixels that are set in the box.

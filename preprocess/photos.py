@@ -57,11 +57,8 @@ class PhotoFolder:
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
-            raise DatasetError(
-                "{folder} cannot be listed: {reason}; check its permissions",
-                folder=self.folder,
-                reason=system_reason(error),
-            ) from None
+            values = {"folder": self.folder, "reason": system_reason(error)}
+            raise DatasetError("{folder} cannot be listed: {reason}; check its permissions", **values) from None
 
     def locate(self, name: str) -> str:
         """The path of a photo, by the name that the annotation file gives it.
@@ -111,12 +108,12 @@ def _check_name(name: str) -> None:
     except UnicodeEncodeError:
         raise ImageError("its file name is not valid Unicode") from None
     if len(data) > LONGEST_PATH or max(map(len, data.split(b"/"))) > LONGEST_NAME:
+        limits = {"longest_name": LONGEST_NAME, "longest_path": LONGEST_PATH}
         raise ImageError(
             "its file name has {size:,} bytes; at most {longest_name} between slashes and "
             "{longest_path:,} in all are possible",
             size=len(data),
-            longest_name=LONGEST_NAME,
-            longest_path=LONGEST_PATH,
+            **limits,
         )
     if "\0" in name or name.rpartition("/")[2] in ("", ".", ".."):
         raise ImageError("its file name, {name!r}, is not that of a file", name=name)

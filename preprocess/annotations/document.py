@@ -119,12 +119,8 @@ def read_document(path: PurePath, category: str) -> tuple[Images, Iterator[Annot
     wanted = {entry.id for entry in document.categories if entry.name == category}
     if not wanted:
         names = ", ".join(entry.name for entry in document.categories[:8]) or message("none")
-        raise DatasetError(
-            "{path} has no category {category!r}; its categories are: {names}",
-            path=path,
-            category=category,
-            names=names,
-        )
+        values = {"path": path, "category": category, "names": names}
+        raise DatasetError("{path} has no category {category!r}; its categories are: {names}", **values)
     images = Images(
         id=_column(document.images, "id"),
         file_name=tuple(image.file_name for image in document.images),
@@ -183,9 +179,8 @@ def _open(path: PurePath) -> mmap.mmap | bytes:
             "{path} is missing; unpack annotations_trainval2017.zip beside the images", path=path
         ) from None
     except OSError as error:
-        raise DatasetError(
-            "{path} cannot be read: {reason}; check its permissions", path=path, reason=system_reason(error)
-        ) from None
+        reason = system_reason(error)
+        raise DatasetError("{path} cannot be read: {reason}; check its permissions", path=path, reason=reason) from None
 
 
 def _parse(data: mmap.mmap | bytes, path: PurePath, content: type[_Content], before: int = 0) -> _Content:
@@ -200,9 +195,8 @@ def _parse(data: mmap.mmap | bytes, path: PurePath, content: type[_Content], bef
             "{path} is not a COCO annotation file: it holds lists within lists without end", path=path
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        values = {"path": path, "error": error, "size": len(data)}
         raise DatasetError(
             "{path} is not valid JSON ({error}; the file has {size:,} bytes); it may be cut short: get it again",
-            path=path,
-            error=error,
-            size=len(data),
+            **values,
         ) from None

@@ -253,12 +253,9 @@ def _read_code(
 
 @kernel
 def count_signs(text: U8, start: I64, size: I64, commas: I64, brackets: I64) -> None:
-    """Count commas and opening square brackets.
+    """Count the commas and the opening square brackets of each of N JSON values in a text: all arrays are (N,) int64.
 
-    Args:
-        text: uint8, JSON values.
-        start, size: (N,) int64, where each value begins, and its bytes.
-        commas, brackets: (N,) int64, receive the commas and the opening square brackets of each value.
+    `start` is where a value begins, `size` its bytes; `commas` and `brackets` receive the numbers.
     """
     for value in range(start.size):
         found_commas = 0  # in registers, so that many characters are looked at at once
@@ -319,9 +316,8 @@ def read_segmentations(
 def array_pieces(text: U8, least: int) -> Iterator[U8]:
     """Split an array between elements into pieces, which keep the commas within them, without parsing it.
 
-    Args:
-        text: valid JSON: the array with its brackets, without white space around it.
-        least: bytes that each piece but the last has at least; a piece ends at the first comma behind them.
+    `text` is valid JSON: the array with its brackets, without white space around it. Each piece but the last ends at
+    the first comma behind `least` bytes.
     """
     end, last = 0, len(text) - 1
     while end < last:

@@ -40,13 +40,7 @@ class UndrawableError(UserError):
 
 
 class Parts(NamedTuple):
-    """The parts of one or more segmentations, as flat arrays; see `preprocess.raster`.
-
-    Attributes:
-        kind, length: `(P,)`, one element per part.
-        xy: polygon coordinates, pixels.
-        counts: RLE runs, pixels.
-    """
+    """The parts of one or more segmentations: `kind` and `length`, `(P,)`; `xy` and `counts` as in `Shapes`."""
 
     kind: U8
     length: I64
@@ -81,10 +75,7 @@ def read_shapes(values: Sequence[msgspec.Raw], height: I64, width: I64) -> Shape
     """Read segmentations in any of COCO's forms: polygons, boxes, compressed and uncompressed run-length codes.
 
     Ordinary ones are read by a kernel, in as many threads as there are processors; the others by Python, one by one.
-
-    Args:
-        values: N segmentations, as JSON.
-        height, width: `(N,)` pixels of each one's image.
+    `values` are N segmentations as JSON; `height` and `width`, `(N,)`, are pixels of each one's image.
     """
     arrays, offsets, ordinary = _read_ordinary(values, height, width)
     parts, reasons = np.diff(offsets[0]), dict[int, str]()

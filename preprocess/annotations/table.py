@@ -46,18 +46,15 @@ class Problem(NamedTuple):
 class PersonTable:
     """All images of a COCO file and their person annotations, as flat arrays.
 
-    Image `i` owns annotations `first[i]:first[i + 1]`; annotation `a` owns parts `part_start[a]:part_start[a + 1]`;
-    parts are shapes as `preprocess.raster` takes them.
+    Image `i` owns annotations `first[i]:first[i + 1]`, `first` being `(I + 1,)`; annotation `a` owns parts
+    `part_start[a]:part_start[a + 1]`, `part_start` being `(A + 1,)`; parts are shapes as `preprocess.raster` has them.
 
     Attributes:
         image_id: `(I,)`, in the order of the file.
         height, width: `(I,)` pixels, as the JSON says.
-        first: `(I + 1,)`.
         annotation_id: `(A,)`; ordered by image, within an image as in the file.
-        iscrowd: `(A,)` uint8.
         keypoints: `(A,)` labelled keypoints.
         area: `(A,)` pixels; the JSON's, NaN where it gives none.
-        part_start: `(A + 1,)`.
         kind, start, length: `(P,)` parts.
         xy: polygon coordinates, pixels.
         counts: RLE runs, pixels.
@@ -107,9 +104,7 @@ def take_images(table: PersonTable, rows: I64) -> PersonTable:
 def annotation_file(root: Folder, split: str) -> Folder:
     """The path of a split's annotations: `person_keypoints_*`, else `instances_*`, else the split's only other file.
 
-    Args:
-        root: the folder that holds `annotations/`.
-        split: the end of the file names, such as `train2017`.
+    `root` holds `annotations/`; `split` is the end of the file names, such as `train2017`.
 
     Raises:
         DatasetError: none is there, or several of unknown names, or it is not a file.
@@ -122,19 +117,17 @@ def annotation_file(root: Folder, split: str) -> Folder:
             return _plain_file(folder / name)
     others = [name for name in names if not name.startswith(_OTHER_TASKS)]
     if not others:
+        path = folder / f"person_keypoints_{split}.json"
         raise DatasetError(
             "{path} is missing; unpack annotations_trainval2017.zip in {root}, or point --coco at the "
             "folder that holds annotations/",
-            path=folder / f"person_keypoints_{split}.json",
+            path=path,
             root=root,
         )
     if len(others) > 1:
+        values = {"folder": folder, "count": len(others), "split": split, "names": ", ".join(others[:3])}
         raise DatasetError(
-            "{folder} has {count} files for {split} ({names}); name the one to be read instances_{split}.json",
-            folder=folder,
-            count=len(others),
-            split=split,
-            names=", ".join(others[:3]),
+            "{folder} has {count} files for {split} ({names}); name the one to be read instances_{split}.json", **values
         )
     return _plain_file(folder / others[0])
 
@@ -163,22 +156,21 @@ def load_persons(path: PurePath, category: str = "person") -> PersonTable:
         raise DatasetError("{path} names {repeated} image ids twice; ids must be unique", path=path, repeated=repeated)
     problems: list[Problem] = []
     try:
-        values = _by_image(_read_piece(images, persons, problems) for persons in pieces)._asdict()
+        columns = _by_image(_read_piece(images, persons, problems) for persons in pieces)._asdict()
     except OSError as error:
+        values = {"path": path, "folder": gettempdir(), "reason": system_reason(error)}
         raise DatasetError(
             "{path} is too long for memory and is kept in {folder} while it is needed, which cannot be "
             "written: {reason}; name another folder in TMPDIR",
-            path=path,
-            folder=gettempdir(),
-            reason=system_reason(error),
+            **values,
         ) from None
     return PersonTable(
         image_id=images.id,
         file_name=images.file_name,
         height=images.height,
         width=images.width,
-        first=np.searchsorted(values.pop("row"), np.arange(len(images.id) + 1)),
-        **values,
+        first=np.searchsorted(columns.pop("row"), np.arange(len(images.id) + 1)),
+        **columns,
         problems=tuple(sorted(problems, key=attrgetter("image"))),
     )
 
@@ -220,11 +212,7 @@ def _read_piece(images: Images, persons: Annotations, problems: list[Problem]) -
         keypoints=persons.num_keypoints[kept],
         area=persons.area[kept],
         part_start=np.concatenate(([0], np.cumsum(shapes.parts[drawable]))),
-        kind=shapes.kind,
-        start=shapes.start,
-        length=shapes.length,
-        xy=shapes.xy,
-        counts=shapes.counts,
+        **{name: getattr(shapes, name) for name in ("kind", "start", "length", "xy", "counts")},
     )
 
 

@@ -36,11 +36,10 @@ class Unpacked:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What was done with the archive `name`, which holds `folder`.
+    """What was done with the archive `name`, which holds `folder`; `fetched` bytes came from the server.
 
     Attributes:
         images: number of images that were in the folder before.
-        fetched: bytes that came from the server.
         unpacked: what was written; None if all was there and nothing was touched.
         kept: path of the archive; None if it was not kept.
     """
@@ -80,9 +79,8 @@ def download_coco(config: DownloadConfig, listener: Listener) -> DownloadReport:
         with contextlib.suppress(OSError):  # not there, or parts of another split are in it
             config.staging.rmdir()
         unfinished = folder_size(config.staging)
-    return DownloadReport(
-        root=config.root, outcomes=outcomes, unfinished=unfinished, seconds=time.perf_counter() - start
-    )
+    seconds = time.perf_counter() - start
+    return DownloadReport(root=config.root, outcomes=outcomes, unfinished=unfinished, seconds=seconds)
 
 
 @contextlib.contextmanager
@@ -135,10 +133,9 @@ def _check(archive: Archive, path: Path, listener: Listener) -> None:
             digest.update(data)
             done += len(data)
             update(done, archive.bytes)
-    if digest.hexdigest() != archive.md5:
-        what = message(
-            "{name} has md5 {found}, not {md5}", name=archive.name, found=digest.hexdigest(), md5=archive.md5
-        )
+    found = digest.hexdigest()
+    if found != archive.md5:
+        what = message("{name} has md5 {found}, not {md5}", name=archive.name, found=found, md5=archive.md5)
         raise _set_aside(path, what)
 
 
@@ -170,13 +167,8 @@ def _unpack(archive: Archive, path: Path, root: Path, update: Callable[[int, int
             members = [info for info in source.infolist() if not info.is_dir()]
             for info in members:  # no '..', no absolute path, no other folder, no hidden file
                 if not re.fullmatch(rf"{archive.folder}/\w[\w.-]*", info.orig_filename, re.ASCII):
-                    raise BadZipFile(
-                        message(
-                            "it holds {member!r}, which is no file of {folder}/",
-                            member=info.orig_filename,
-                            folder=archive.folder,
-                        )
-                    )
+                    values = {"member": info.orig_filename, "folder": archive.folder}
+                    raise BadZipFile(message("it holds {member!r}, which is no file of {folder}/", **values))
             missing = [info for info in members if not _is_there(root / info.filename, info.file_size)]
             folder.mkdir(exist_ok=True)
             total, written = sum(info.file_size for info in members), sum(info.file_size for info in missing)
@@ -193,8 +185,6 @@ def _unpack(archive: Archive, path: Path, root: Path, update: Callable[[int, int
                     update(done, total)
             finally:
                 temporary.unlink(missing_ok=True)
-    except DownloadError:
-        raise
     except _DAMAGES as error:
         raise _set_aside(path, message("{name} is damaged: {error}", name=path.name, error=error)) from None
     except OSError as error:

@@ -71,12 +71,8 @@ class RestartError(Exception):
 def fetch(archive: Archive, url: str, path: Path, retries: Retries, listener: Listener) -> int:
     """Fetch the missing bytes of `path` and append them.
 
-    Args:
-        archive: its size is that of the whole file; its hash is not checked here.
-        url: its address.
-        path: the `.part` file. Bytes are written as soon as they arrive, so that a killed process loses none.
-        retries: timeouts and numbers of attempts.
-        listener: receives progress, retries and restarts.
+    Bytes are written as soon as they arrive, so that a killed process loses none. The archive's size is that of the
+    whole file; its hash is not checked here.
 
     Returns:
         Number of bytes received, with those that had to be dropped.
@@ -238,13 +234,12 @@ def _check_answer(url: str, response: HTTPResponse, size: int, position: int) ->
     if found and found[2] not in (str(size), "*"):
         raise _other_size(url, int(found[2]), size)
     if response.status != 206 or not found or int(found[1]) != position:
+        values = {"status": response.status, "said": said, "position": position}
         raise DownloadError(
             "{url}: status {status} with Content-Range {said!r}, not the bytes from {position:,} on; "
             "try another --base-url",
             url=url,
-            status=response.status,
-            said=said,
-            position=position,
+            **values,
         )
 
 

@@ -101,10 +101,8 @@ class DownloadConfig:
     """What to download into the folder `root`.
 
     Attributes:
-        splits: the splits that should be there in the end.
         keep_archives: move archives to `root` once they are unpacked instead of deleting them.
         base_url: address of the server, or of a mirror with the same layout.
-        archives: all archives of the dataset.
     """
 
     root: Path
@@ -115,7 +113,6 @@ class DownloadConfig:
     archives: tuple[Archive, ...] = ARCHIVES
 
     def __post_init__(self) -> None:
-        """Check each field against its limits."""
         if not self.splits or not SPLIT_FOLDERS.keys() >= set(self.splits):
             raise DownloadError(
                 "splits={splits} is not among COCO's; use {known}",
@@ -150,7 +147,6 @@ class Item:
     """An archive and what is there of it.
 
     Attributes:
-        needed: whether something of it is missing.
         images: number of images in its folder.
         source: `staged` or `own` if the whole archive lies in the staging folder or in the dataset's; else `server`.
         to_fetch: bytes.
@@ -193,24 +189,21 @@ def make_plan(config: DownloadConfig) -> Plan:
         )
     checks = check_structure(config.root, config.splits)
     items = tuple(_look(config, archive, checks) for archive in config.archives if {*archive.splits} & {*config.splits})
-    plan = Plan(items=items, need=_peak(items, keep=config.keep_archives), free=shutil.disk_usage(config.root).free)
-    if plan.need > plan.free:
+    need, free = _peak(items, keep=config.keep_archives), shutil.disk_usage(config.root).free
+    if need > free:
         remedies = [message("free some space"), message("choose another --dir")]
         if {"train", "val"} <= set(config.splits):
             remedies.append(message("fetch one split with --split val"))
         if config.keep_archives:
             remedies.append(message("leave out --keep-archives"))
+        values = {"need_gb": need / 1e9, "need": need, "root": config.root, "free_gb": free / 1e9, "free": free}
         raise DownloadError(
             "downloading and unpacking needs about {need_gb:,.1f} GB ({need:,} bytes) and {root} has "
             "{free_gb:,.1f} GB free ({free:,}); {remedies}",
-            need_gb=plan.need / 1e9,
-            need=plan.need,
-            root=config.root,
-            free_gb=plan.free / 1e9,
-            free=plan.free,
             remedies=listed(remedies, "or"),
+            **values,
         )
-    return plan
+    return Plan(items=items, need=need, free=free)
 
 
 def folder_size(folder: Path) -> int:
