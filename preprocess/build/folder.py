@@ -39,9 +39,8 @@ def make_folder(out: PurePath) -> None:
     try:
         files.make_folder(out)
     except OSError as error:
-        raise CacheError(
-            "cannot create {out}: {strerror}; choose another --out", out=out, strerror=system_reason(error)
-        ) from None
+        values = {"out": out, "strerror": system_reason(error)}
+        raise CacheError("cannot create {out}: {strerror}; choose another --out", **values) from None
 
 
 def lock_folder(out: PurePath) -> AbstractContextManager[None]:
@@ -61,11 +60,8 @@ def _lock_file(path: Path) -> Iterator[None]:
     try:
         file = try_lock_file(path)
     except OSError as error:
-        raise CacheError(
-            "cannot write in {parent}: {strerror}; choose another --out",
-            parent=path.parent,
-            strerror=system_reason(error),
-        ) from None
+        values = {"parent": path.parent, "strerror": system_reason(error)}
+        raise CacheError("cannot write in {parent}: {strerror}; choose another --out", **values) from None
     if file is None:
         holder = lock_holder(path.parent) or "unknown"
         raise CacheError(
@@ -202,14 +198,11 @@ def check_space(out: PurePath, spec: CacheSpec, images: int) -> None:
     """
     layout = RecordLayout.of(spec)
     jpeg_bytes = int(spec.side**2 * JPEG_BYTES_PER_PIXEL) + 2 * layout.plane_bytes
-    need = images * (layout.raw_bytes if spec.codec == "raw" else jpeg_bytes)
-    free = files.free_bytes(out)
+    need, free = images * (layout.raw_bytes if spec.codec == "raw" else jpeg_bytes), files.free_bytes(out)
     if need > free:
+        values = {"images": images, "need": need / 1e6, "out": out, "free": free / 1e6}
         raise CacheError(
             "{images:,} images need about {need:,.0f} MB and {out} has room for {free:,.0f} MB; free some "
             "space, or use --image-codec jpeg or a smaller --side",
-            images=images,
-            need=need / 1e6,
-            out=out,
-            free=free / 1e6,
+            **values,
         )

@@ -81,7 +81,6 @@ def make_shards(
 
     Args:
         jobs: what to make, in this order; their directories are folders of one cache.
-        spec: the cache's.
         threads: number of threads that make records; 0 takes one per processor.
         on_images: called with the number of images that were done since the last call, from the calling thread.
         scratch: folder for the shards that then go to object storage; the system's by default.

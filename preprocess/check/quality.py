@@ -58,13 +58,10 @@ class QualityThresholds:
 
     def __post_init__(self) -> None:
         for name in NAMES:
-            value = getattr(self, name)
-            if not 0 <= value <= 100:  # nor NaN
+            values = {"name": name, "value": getattr(self, name), "usual": getattr(type(self), name)}
+            if not 0 <= values["value"] <= 100:  # nor NaN
                 raise QualityError(
-                    "the threshold {name}={value} is not between 0 and 100; {usual:g} is the usual one",
-                    name=name,
-                    value=value,
-                    usual=getattr(type(self), name),
+                    "the threshold {name}={value} is not between 0 and 100; {usual:g} is the usual one", **values
                 )
 
     def missed_by(self, scores: Mapping[str, float]) -> tuple[str, ...]:
@@ -91,11 +88,8 @@ def quality_scores(
 ) -> QualityScores:
     """Score a photo and the mask of its persons. Contrast and edge are 0 where there is no outline.
 
-    Args:
-        image_HW3: `(H, W, 3)` uint8 RGB, at least one pixel.
-        person_HW: `(H, W)`: not 0 where the persons are.
-        ignore_HW: `(H, W)`: not 0 in pixels that count neither as person nor as surroundings.
-        side: side of the square that the network sees, pixels.
+    `image_HW3` is uint8 RGB of at least one pixel; `person_HW` is not 0 where the persons are, `ignore_HW` in pixels
+    that count neither as person nor as surroundings; `side` is that of the square that the network sees, pixels.
     """
     assert image_HW3.shape == (*person_HW.shape, 3)
     assert person_HW.size
@@ -162,7 +156,8 @@ def _outline_scores(image_SS3: U8, person_SS: U8, surroundings_SS: U8) -> tuple[
     rows_P, columns_P = np.nonzero(cv2.bitwise_and(person_SS, beside_SS))
     if not len(rows_P):
         return 0.0, 0.0
-    part = _around(rows_P), _around(columns_P)
+    # The range of all windows along each axis.
+    part = tuple(slice(max(0, int(at_P.min()) - FAR), int(at_P.max()) + FAR + 1) for at_P in (rows_P, columns_P))
     rows_P, columns_P = rows_P - part[0].start, columns_P - part[1].start
     lab_HW3 = np.asarray(cv2.cvtColor(image_SS3[part], cv2.COLOR_RGB2LAB), np.uint8)
     person, surroundings = _sums(lab_HW3, person_SS[part]), _sums(lab_HW3, surroundings_SS[part])
@@ -180,11 +175,6 @@ def _outline_scores(image_SS3: U8, person_SS: U8, surroundings_SS: U8) -> tuple[
     contrast_P = np.sqrt(square_P) / FULL_CONTRAST
     edge_P = (near_P3 * far_P3).sum(1) / (square_P + NO_EDGE**2)
     return 100 * float(contrast_P.clip(0, 1).mean()), 100 * float(edge_P.clip(0, 1).mean())
-
-
-def _around(at_P: I64) -> slice:
-    """The range of all windows along one axis."""
-    return slice(max(0, int(at_P.min()) - FAR), int(at_P.max()) + FAR + 1)
 
 
 def _sums(lab_HW3: U8, plane_HW: U8) -> I32:

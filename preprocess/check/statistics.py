@@ -97,7 +97,6 @@ class Distributions:
     """The values behind the statistics, for a histogram.
 
     Attributes:
-        name: name of the split.
         persons: `(n,)` persons in each image that has one.
         share: `(m,)` percent of the image, more than 0, that each valid person or all persons of a sample cover.
         each: `person` or `sample`: what a share belongs to.

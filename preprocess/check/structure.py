@@ -32,12 +32,10 @@ class Check:
     """The check of one part of a dataset or a cache.
 
     Attributes:
-        kind: what it is.
         path: where it is, or should be.
         split: `train` or `val`, where it belongs to one.
         value: bytes of an `annotation_file`, files in `images`, the version of an `index`, the side of a `spec`, the
             number of `samples`, bytes of `shards`.
-        note: a description for people.
         problem: what is wrong and what to do about it; empty if nothing is.
     """
 
@@ -103,9 +101,8 @@ def _check_annotation_file(coco: Path, split: str) -> Check:
             file.seek(max(0, size - 64))
             end = file.read().rstrip()
     except OSError as error:
-        problem = message(
-            "{path} cannot be read: {reason}; check its permissions", path=path, reason=system_reason(error)
-        )
+        reason = system_reason(error)
+        problem = message("{path} cannot be read: {reason}; check its permissions", path=path, reason=reason)
         return _check("annotation_file", path, split, problem=problem)
     problem = ""
     if not end.endswith(b"}"):  # a download that broke off: by far the most usual fault, and seen without parsing
@@ -159,14 +156,8 @@ def check_cache(cache: Path) -> list[Check]:
             )
         return [_check("index", cache / INDEX_NAME, problem=problem)]
     spec = index.spec
-    note = message(
-        "{fit}, {codec} in {store}, images: {images}, crowds: {crowd}",
-        fit=spec.fit,
-        codec=spec.codec,
-        store=spec.store,
-        images=spec.images,
-        crowd=spec.crowd,
-    )
+    values = {name: getattr(spec, name) for name in ("fit", "codec", "store", "images", "crowd")}
+    note = message("{fit}, {codec} in {store}, images: {images}, crowds: {crowd}", **values)
     checks = [
         _check("index", cache / INDEX_NAME, value=FORMAT_VERSION),
         _check("spec", cache, value=spec.side, note=note),
@@ -188,19 +179,14 @@ def _check_split(cache: Path, index: CacheIndex, split: str) -> list[Check]:
         if size is None:
             wrong.append(message("{shard} is missing", shard=shard.name))
         elif size != shard.bytes:
-            wrong.append(
-                message(
-                    "{shard} has {size:,} bytes, not {expected:,}", shard=shard.name, size=size, expected=shard.bytes
-                )
-            )
+            sizes = {"size": size, "expected": shard.bytes}
+            wrong.append(message("{shard} has {size:,} bytes, not {expected:,}", shard=shard.name, **sizes))
     total, number, note, problem = sum(shard.bytes for shard in info.shards), len(info.shards), "", ""
     if wrong:
+        values = {"wrong": len(wrong), "shards": number, "folder": folder, "first": wrong[0]}
         problem = message(
             "{wrong} of {shards} shards in {folder} are not as written ({first}); run the same `preprocess` again",
-            wrong=len(wrong),
-            shards=number,
-            folder=folder,
-            first=wrong[0],
+            **values,
         )
     else:
         note = message("{shards} shard", shards=1) if number == 1 else message("{shards} shards", shards=number)

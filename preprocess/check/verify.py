@@ -45,7 +45,6 @@ class Finding:
     Attributes:
         kind: what it concerns: a `file` as a whole, an `annotation` or an `image`.
         file: name of the annotation file or of the image.
-        reason: what is wrong.
         image_id, annotation_id: ids in the JSON, where it concerns one.
     """
 
@@ -110,14 +109,8 @@ def verify_dataset(
 ) -> DatasetReport:
     """Check the annotation files, and decode every image that `rule` selects. Faults are findings, never raised.
 
-    Args:
-        coco: the folder that holds `annotations/`.
-        rule: the images that must be there; others may be missing.
-        category: COCO category whose annotations are checked.
-        progress: called with (images done, images in all).
-        orientation, outside: see `CacheSpec`.
-        workers: threads that decode; 0 takes one per processor.
-        splits: which of `train` and `val`.
+    Other images may be missing, and annotations of other categories are not checked. `orientation` and `outside` are
+    those of `CacheSpec`. `workers` are the threads that decode; 0 takes one per processor. `progress` counts images.
     """
     parts, findings = list[_Split](), list[Finding]()
     for split in splits:

@@ -47,7 +47,6 @@ class SynthConfig:
     crowd_share: float = 0.07  # of the images, with a crowd region
 
     def __post_init__(self) -> None:
-        """Check each field against its limits."""
         if self.images < 1:
             raise SynthError("images={images} is below 1; ask for at least one image", images=self.images)
         if self.seed < 0:
@@ -85,13 +84,8 @@ def make_dataset(
     """Write a dataset in the COCO layout under `root`, replacing an earlier one that this function made there.
 
     The annotation files are written last: without them the dataset is incomplete. The bytes do not depend on the number
-    of threads.
-
-    Args:
-        root: folder of the dataset.
-        config: what to draw.
-        progress: called with 1 after each image, from the calling thread.
-        workers: threads that draw; None takes one per core, up to four.
+    of threads, `workers`; None takes one per core, up to four. `progress` is called with 1 after each image, from the
+    calling thread.
 
     Raises:
         SynthError: `root` holds something else.
@@ -208,14 +202,8 @@ def _describe(scene: Scene, image_id: int, file_name: str) -> tuple[dict[str, An
     A person that is too small for a polygon is left out.
     """
     height, width = scene.image.shape[:2]
-    record = {
-        "license": 1,
-        "file_name": file_name,
-        "height": height,
-        "width": width,
-        "date_captured": "",
-        "id": image_id,
-    }
+    size = {"height": height, "width": width}
+    record = {"license": 1, "file_name": file_name, **size, "date_captured": "", "id": image_id}
     annotations: list[dict[str, Any]] = []
     for person in scene.persons:
         polygons = trace(person.mask)

@@ -357,9 +357,8 @@ class Body:
             if name.endswith("ear"):
                 add(ellipsoid("skin:face", at(*place), frame, (0.009 * c, 0.018 * c, 0.013 * c), 0.034))
             elif self.facing > 0.1:
-                material, (x, y, z) = (
-                    ("nose", (0.008, 0.016, 0.012)) if name == "nose" else ("eye", (0.009, 0.006, 0.006))
-                )
+                material = "nose" if name == "nose" else "eye"
+                x, y, z = (0.008, 0.016, 0.012) if name == "nose" else (0.009, 0.006, 0.006)
                 add(ellipsoid(f"{material}:face", at(*place), frame, (x * c, y * c, z * c), 0.036))
         if self.facing > 0.1:
             add(ellipsoid("mouth:face", at(0, -0.040, 0.056), frame, (0.018 * c, 0.005 * c, 0.008 * c), 0.036))
