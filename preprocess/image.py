@@ -19,11 +19,9 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from cache import files
 from cache.choices import Fit
 from cache.messages import message, system_reason
-from cache.record import pack_plane
+from cache.record import U8, pack_plane
 from preprocess.errors import ImageError
 from preprocess.resize import shrink_image, shrink_plane
-
-U8 = npt.NDArray[np.uint8]
 
 _JPEG_START = b"\xff\xd8\xff"
 _NO_IMAGE = message("the file is not an image that OpenCV can read")
@@ -242,10 +240,8 @@ def place_plane(plane_HW: U8, box: FitBox, bits_SB: U8, padding: int) -> int:
     """Resize a plane of 0 and 1 into its box of a packed plane, wholly written; `padding` fills the rest.
 
     A pixel is set when at least half of its area is: `cv2.resize(255 * plane, INTER_AREA) >= 128`. `plane_HW` is uint8;
-    `bits_SB` is `(S, S / 8)` uint8, C-contiguous, packed as in `cache.record`.
-
-    Returns:
-        The number of pixels that are set in the box.
+    `bits_SB` is `(S, S / 8)` uint8, C-contiguous, packed as in `cache.record`. Returns the number of pixels that are
+    set in the box.
     """
     height, width = plane_HW.shape
     if box.width <= width and box.height <= height:

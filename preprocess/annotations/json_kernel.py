@@ -291,12 +291,10 @@ def read_segmentations(
 
     Args:
         text: uint8, JSON values, and ``PADDING`` more characters.
-        start: (N,) int64, where each begins.
-        height, width: (N,) int64, pixels of its image.
+        start, height, width: (N,) int64, where each begins, and pixels of its image.
         parts, numbers, runs: (N + 1,) int64, each one's first element in length, in xy and in counts.
         length: int64, receives the points of each polygon, and the runs of each code.
-        xy: float64, receives the polygons' coordinates.
-        counts: int64, receives the runs.
+        xy, counts: float64 and int64, receive the polygons' coordinates and the runs.
         ordinary: (N,) bool, receives whether each is ordinary.
     """
     for value in range(start.size):

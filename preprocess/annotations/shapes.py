@@ -30,7 +30,6 @@ BLOCK = 2048
 """JSON values that are joined at a time: they then fit in the processor's cache. All at once they would take as much
 memory as the file, and the first use of fresh memory costs more than reading a number."""
 
-
 _Offsets = tuple[I64, I64, I64, I64]
 """`(N + 1,)` first element of each of N segmentations in each array of their `Parts`."""
 

@@ -302,18 +302,9 @@ def _take_annotations(among: _Annotations | PersonTable, chosen: I64) -> dict[st
     runs, counts_start = _ranges(start[~polygon], start[~polygon] + length[~polygon])
     moved = np.empty_like(start)
     moved[polygon], moved[~polygon] = xy_start[:-1], counts_start[:-1]
-    return {
-        "annotation_id": among.annotation_id[chosen],
-        "iscrowd": among.iscrowd[chosen],
-        "keypoints": among.keypoints[chosen],
-        "area": among.area[chosen],
-        "part_start": part_start,
-        "kind": kind,
-        "start": moved,
-        "length": length,
-        "xy": among.xy[numbers],
-        "counts": among.counts[runs],
-    }
+    own = {name: getattr(among, name)[chosen] for name in ("annotation_id", "iscrowd", "keypoints", "area")}
+    shapes = {"part_start": part_start, "kind": kind, "start": moved, "length": length}
+    return {**own, **shapes, "xy": among.xy[numbers], "counts": among.counts[runs]}
 
 
 def _ranges(begin: npt.NDArray[Any], end: npt.NDArray[Any]) -> tuple[I64, I64]:

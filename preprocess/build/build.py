@@ -42,7 +42,6 @@ class BuildConfig:
         coco: folder that holds `annotations/`, `train2017/`, `val2017/`; a `Path` or a `StorageUrl`.
         out: the cache's folder; a `Path` or a `StorageUrl`.
         auto_codec: choose between raw and JPEG by the size of memory, whatever the spec says.
-        splits: one or both of `train` and `val`.
         workers: threads; 0 takes one per processor. On a cluster: threads that make one shard; 0 takes one.
         cluster: the Dask cluster that makes the shards; None makes them in this process.
         force: replace a cache that is there, even a damaged one or one of other sources; an unfinished build of the

@@ -308,7 +308,6 @@ def shards_there(directory: PurePath) -> dict[str, int]:
 
 
 def _manifests(directory: PurePath, committed: set[str]) -> list[ShardManifest]:
-    """The manifests of the finished shards in a folder."""
     there = shards_there(directory)
     found = _load([directory / name for name in sorted(there) if name.endswith(".json")])
     return [

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from cache.choices import Orientation
-from cache.record import RecordLayout, checksum
+from cache.record import U8, RecordLayout, checksum
 from cache.spec import CacheSpec
 from preprocess.annotations.table import PersonTable
 from preprocess.build.plan import Split
@@ -24,8 +23,6 @@ from preprocess.image import (
     turn_upright,
 )
 from preprocess.raster import CROWD_DROP, CROWD_IGNORE, CROWD_PERSON, POLYGON, RLE, fill_planes
-
-U8 = npt.NDArray[np.uint8]
 
 _SLACK = 1.0
 """How far, in pixels, corners of polygons commonly lie outside of their photo."""
@@ -88,12 +85,10 @@ def decode_annotated(table: PersonTable, row: int, data: bytes, orientation: Ori
     upright = _is_upright(table, row, head, orientation)
     image = decode_rgb(data)
     if image.shape[:2] != (head.height, head.width):
+        height, width = image.shape[:2]
+        values = {"decoded_width": width, "decoded_height": height, "width": head.width, "height": head.height}
         raise ImageError(
-            "it decodes to {decoded_width} x {decoded_height} pixels, its head says {width} x {height}",
-            decoded_width=image.shape[1],
-            decoded_height=image.shape[0],
-            width=head.width,
-            height=head.height,
+            "it decodes to {decoded_width} x {decoded_height} pixels, its head says {width} x {height}", **values
         )
     return turn_upright(image, head.orientation) if upright else image
 
@@ -130,12 +125,10 @@ def _wrong_size(head: ImageHead, json_height: int, json_width: int) -> ImageErro
             "the image is {width} x {height} pixels, its JSON entry says {json_width} x {json_height}", **values
         )
     height, width = head.upright_size
+    values |= {"upright_width": width, "upright_height": height, "orientation": head.orientation}
     return ImageError(
         "the image is {width} x {height} pixels, or {upright_width} x {upright_height} when its EXIF orientation "
         "{orientation} is applied, its JSON entry says {json_width} x {json_height}",
-        upright_width=width,
-        upright_height=height,
-        orientation=head.orientation,
         **values,
     )
 
