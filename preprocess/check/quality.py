@@ -147,10 +147,8 @@ def _outline_scores(image_SS3: U8, person_SS: U8, surroundings_SS: U8) -> tuple[
     The edge is the share of the difference that is found within `NEAR` pixels already: 1 for a sharp edge under the
     outline, little for a blurred one, for an outline beside the edge, and in plain texture, where the two differences
     are unrelated. Sums over windows come from summed-area tables (F. Crow, Summed-area tables for texture mapping,
-    1984). The planes hold 0 and 1; no pixel is in both, and some may be in neither.
-
-    Returns:
-        Contrast and edge; both 0 where there is no outline.
+    1984). The planes hold 0 and 1; no pixel is in both, and some may be in neither. Without an outline, both scores
+    are 0.
     """
     beside_SS = cv2.dilate(surroundings_SS, np.ones((3, 3), np.uint8), borderValue=0)
     rows_P, columns_P = np.nonzero(cv2.bitwise_and(person_SS, beside_SS))

@@ -44,7 +44,6 @@ class Statistics:
         by_keypoints: whether any annotation has keypoints.
         persons_per_image_mean, persons_per_image_max: valid persons, over the images that have one.
         area: area of the valid persons in the JSON, pixels; None where it gives none.
-        rules: number of images that each rule selects.
         width, height: of all images, pixels; None without images.
     """
 

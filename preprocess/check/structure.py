@@ -56,27 +56,23 @@ def _check(
 
 def check_structure(coco: Path, splits: tuple[str, ...] = ("train", "val")) -> list[Check]:
     """Whether a folder has the parts of COCO 2017 that `preprocess` reads, in the order in which one would look."""
+    folder = coco / "annotations"
+    there = folder.is_dir()
+    values = {"folder": folder, "coco": coco, "hint": "" if there else _hint(coco)}
     if not coco.is_dir():
         problem = message(
             "{coco} is not a folder; point --coco at the one that holds annotations/, or fetch COCO with "
             "`download --dir {coco}`{hint}",
-            coco=coco,
-            hint=_hint(coco),
+            **values,
         )
         return [_check("root", coco, problem=problem)]
-    checks = [_check("root", coco)]
-    folder = coco / "annotations"
-    if folder.is_dir():
-        checks += [_check("annotations", folder), *(_check_annotation_file(coco, split) for split in splits)]
-    else:
-        problem = message(
-            "{folder} is missing; unpack annotations_trainval2017.zip in {coco}, or let `download --dir {coco}` do "
-            "it{hint}",
-            folder=folder,
-            coco=coco,
-            hint=_hint(coco),
-        )
-        checks.append(_check("annotations", folder, problem=problem))
+    problem = message(
+        "{folder} is missing; unpack annotations_trainval2017.zip in {coco}, or let `download --dir {coco}` do "
+        "it{hint}",
+        **values,
+    )
+    checks = [_check("root", coco), _check("annotations", folder, problem="" if there else problem)]
+    checks += [_check_annotation_file(coco, split) for split in splits if there]
     return checks + [_check_images(coco, split) for split in splits]
 
 

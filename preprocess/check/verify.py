@@ -333,10 +333,8 @@ def verify_cache(cache: Path, progress: Progress | None = None, *, coco: Path | 
 
     damages, records = list[Damage](), list[SplitRecords]()
     for split, info in index.splits.items():
-        size = sum(shard.bytes for shard in info.shards)
-        records.append(
-            SplitRecords(split=split, samples=info.samples, rejected=info.rejected, shards=len(info.shards), bytes=size)
-        )
+        values = {"samples": info.samples, "rejected": info.rejected, "shards": len(info.shards)}
+        records.append(SplitRecords(split=split, **values, bytes=sum(shard.bytes for shard in info.shards)))
         try:
             with CacheReader(cache, split) as reader:
                 damages += check_split(reader, advance)

@@ -183,10 +183,8 @@ def check_workers(client: Client) -> None:
 @lru_cache(maxsize=1)
 def environment() -> dict[str, str]:
     """The versions of the calling process, by the name of what has the version."""
-    versions = {
-        message("the cache format"): str(FORMAT_VERSION),
-        "Python": ".".join(platform.python_version_tuple()[:2]),
-    }
+    python = ".".join(platform.python_version_tuple()[:2])
+    versions = {message("the cache format"): str(FORMAT_VERSION), "Python": python}
     for name in ("maskcache", *TOOLS):
         try:
             versions[name] = version(name)

@@ -72,10 +72,7 @@ def fetch(archive: Archive, url: str, path: Path, retries: Retries, listener: Li
     """Fetch the missing bytes of `path` and append them.
 
     Bytes are written as soon as they arrive, so that a killed process loses none. The archive's size is that of the
-    whole file; its hash is not checked here.
-
-    Returns:
-        Number of bytes received, with those that had to be dropped.
+    whole file; its hash is not checked here. Returns the number of bytes received, with those that had to be dropped.
 
     Raises:
         DownloadError: the server lacks the file or has another one, or all attempts failed.
@@ -109,11 +106,8 @@ def fetch(archive: Archive, url: str, path: Path, retries: Retries, listener: Li
                 break
             failures = 0 if received > before else failures + 1
             if failures >= retries.attempts:
-                what = message(
-                    "{failures} attempts in a row without a byte, the last one: {reason}",
-                    failures=failures,
-                    reason=reason,
-                )
+                values = {"failures": failures, "reason": reason}
+                what = message("{failures} attempts in a row without a byte, the last one: {reason}", **values)
                 raise _failed(url, what, file.tell(), size)
             delay = min(retries.longest_delay, retries.delay * 2 ** max(0, failures - 1)) * random.uniform(0.5, 1.0)
             listener.on_retry(
@@ -124,12 +118,10 @@ def fetch(archive: Archive, url: str, path: Path, retries: Retries, listener: Li
 
 
 def _failed(url: str, what: str, have: int, size: int) -> DownloadError:
+    values = {"url": url, "what": what, "have": have, "size": size}
     return DownloadError(
         "{url}: {what}; check the connection, then run the same command again: {have:,} of {size:,} bytes are kept",
-        url=url,
-        what=what,
-        have=have,
-        size=size,
+        **values,
     )
 
 

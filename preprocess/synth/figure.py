@@ -203,7 +203,6 @@ class Body:
     towards the viewer.
 
     Attributes:
-        pose: name of the pose.
         arms, legs: angles in degrees of the left and the right arm (forward, outward, inward twist, elbow) and leg
             (forward, outward, knee).
         pelvis, torso, head: rotations (3, 3) from body axes to the viewer's.
