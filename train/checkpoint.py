@@ -38,62 +38,38 @@ class CheckpointError(UserError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far an unfinished epoch has come.
+    """How far an unfinished epoch has come."""
 
-    Attributes:
-        step: steps done, over all epochs; all else is of this epoch.
-        loss_sum: sum of the steps' losses.
-        seconds: time of its training, without warm-up.
-        waited: part of `seconds` that was spent waiting for the loader.
-        warmup: seconds of the warm-up steps, which compile: the first step of each process.
-        warmup_steps: how many there were.
-        skipped: images left out because of a bad record.
-    """
-
-    step: int = 0
-    loss_sum: float = 0.0
-    seconds: float = 0.0
-    waited: float = 0.0
-    warmup: float = 0.0
+    step: int = 0  # steps done, over all epochs; all else is of this epoch
+    loss_sum: float = 0.0  # of the steps
+    seconds: float = 0.0  # of training, without warm-up
+    waited: float = 0.0  # part of `seconds` that was spent waiting for the loader
+    warmup: float = 0.0  # seconds of the warm-up steps, which compile: the first step of each process
     warmup_steps: int = 0
-    skipped: int = 0
+    skipped: int = 0  # images left out because of a bad record
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Continuation:
-    """Everything beside the weights that the next step depends on.
+    """Everything beside the weights that the next step depends on."""
 
-    Attributes:
-        progress: of the epoch that comes next or has begun.
-        step: `TrainStep.state_dict` without the network.
-        loader: `state_dict` of the training loader.
-        random: see `random_state`.
-    """
-
-    progress: Progress
-    step: dict[str, Any]
-    loader: dict[str, int]
-    random: dict[str, Tensor]
+    progress: Progress  # of the epoch that comes next or has begun
+    step: dict[str, Any]  # `TrainStep.state_dict` without the network
+    loader: dict[str, int]  # `state_dict` of the training loader
+    random: dict[str, Tensor]  # see `random_state`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """The content of a file.
-
-    Attributes:
-        fingerprint, side, fit: of the cache that the network was trained on; the side in pixels.
-        results: the epochs that are done.
-        network: the network's `state_dict`; contiguous (NCHW) on disk.
-        continuation: what a resumed run needs; None in a file that is only for use.
-    """
+    """The content of a file."""
 
     config: TrainConfig
-    fingerprint: str
-    side: int
-    results: tuple[EpochResult, ...]
-    network: dict[str, Tensor]
+    fingerprint: str  # of the cache that the network was trained on, as side and fit
+    side: int  # pixels
+    results: tuple[EpochResult, ...]  # the epochs that are done
+    network: dict[str, Tensor]  # the network's `state_dict`; contiguous (NCHW) on disk
     fit: Fit = "letterbox"
-    continuation: Continuation | None = None
+    continuation: Continuation | None = None  # what a resumed run needs; None in a file that is only for use
 
 
 def random_state() -> dict[str, Tensor]:

@@ -39,59 +39,42 @@ class TrainConfigError(UserError):
 class TrainConfig:
     """A training run: what is trained, on which data, how, and where.
 
-    Attributes:
-        loader: how the training images are loaded. Its device (`cuda` or `cpu`) is the one to train on; its seed also
-            decides the starting weights and the dropout. The validation images are loaded in the same way, but in the
-            cache's order and not augmented. The run itself sets the rank and the number of ranks: see `train.ranks`.
-        out: the run's folder.
-        profile: name of the profile that the values come from, for messages.
-        encoder_weights: what an encoder of timm starts with: `auto`, `none` or a file, see `model.encoder_unet`.
-        epochs: passes over the training images.
-        global_batch: images in a step of all ranks, which share them evenly: the run then sets the loader's
-            `batch_size`, and its results do not depend on the number of ranks. 0 leaves `batch_size` as it is.
-        accumulation: steps whose gradients make one update. Except for BatchNorm it is the update that
-            `batch_size * accumulation` images would give in one step, with the memory of `batch_size`.
-        side: pixels that the profile was made for; the cache's own side is used. None: any.
-        learning_rate: the peak, after the warm-up. None: the optimizer's own, see `train.optimizer.LEARNING_RATE`.
-        weight_decay: of convolution kernels. None: the optimizer's own, see `train.optimizer.WEIGHT_DECAY`.
-        momentum: of `sgd`.
-        warmup: share of all steps in which the learning rate rises.
-        clip: largest norm of the gradient.
-        average: decay of the moving average of the weights, which is then validated and saved as the best network; 0
-            uses the weights as they are. See `train.optimizer.WeightAverage`.
-        patience: epochs without a better validation IoU after which training ends; 0 never ends it early.
-        deterministic: use only kernels that repeat bit for bit; on a GPU they are slower.
-        precision: of the convolutions; weights, loss and metrics are fp32.
-        channels_last: weights and features are NHWC instead of NCHW.
-        wandb: project at Weights & Biases to which the run is logged; empty: none.
-        checkpoint_minutes: minutes between checkpoints within an epoch; 0 saves after each step.
+    The loader's device (`cuda` or `cpu`) is the one to train on; its seed also decides the starting weights and the
+    dropout. The validation images are loaded in the same way as those for training, but in the cache's order and not
+    augmented. The run itself sets the rank and the number of ranks: see `train.ranks`.
     """
 
     loader: LoaderConfig
     out: Path
-    profile: str = "cpu"
+    profile: str = "cpu"  # the one that the values come from, for messages
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
-    encoder_weights: str = "auto"
+    encoder_weights: str = "auto"  # what an encoder of timm starts with: or `none`, or a file, see `model.encoder_unet`
     epochs: int = 100
+    # Images in a step of all ranks, which share them evenly: the run then sets the loader's `batch_size`, and its
+    # results do not depend on the number of ranks. 0 leaves `batch_size` as it is.
     global_batch: int = 0
+    # Steps whose gradients make one update. Except for BatchNorm it is the update that `batch_size * accumulation`
+    # images would give in one step, with the memory of `batch_size`.
     accumulation: int = 1
-    side: int | None = None
+    side: int | None = None  # pixels that the profile was made for; the cache's own side is used; None: any
     optimizer: OptimizerName = "adamw"
-    learning_rate: float | None = None
-    weight_decay: float | None = None
-    momentum: float = 0.9
+    learning_rate: float | None = None  # the peak, after the warm-up; None: see `train.optimizer.LEARNING_RATE`
+    weight_decay: float | None = None  # of convolution kernels; None: see `train.optimizer.WEIGHT_DECAY`
+    momentum: float = 0.9  # of `sgd`
     scheduler: Scheduler = "cosine_annealing"
-    warmup: float = 0.05
-    clip: float = 1.0
+    warmup: float = 0.05  # share of all steps in which the learning rate rises
+    clip: float = 1.0  # largest norm of the gradient
+    # Decay of the moving average of the weights, which is then validated and saved as the best network; 0 uses the
+    # weights as they are. See `train.optimizer.WeightAverage`.
     average: float = 0.0
-    patience: int = 0
+    patience: int = 0  # epochs without a better validation IoU after which training ends; 0 never ends it early
     loss: LossName = "bce_dice"
-    deterministic: bool = False
-    precision: Precision = "fp32"
-    channels_last: bool = True
+    deterministic: bool = False  # use only kernels that repeat bit for bit; on a GPU they are slower
+    precision: Precision = "fp32"  # of the convolutions; weights, loss and metrics are fp32
+    channels_last: bool = True  # weights and features are NHWC instead of NCHW
     compile: bool = False
-    wandb: str = ""
-    checkpoint_minutes: float = 10.0
+    wandb: str = ""  # project at Weights & Biases to which the run is logged; empty: none
+    checkpoint_minutes: float = 10.0  # between checkpoints within an epoch; 0 saves after each step
 
     def __post_init__(self) -> None:
         for name, kind in _CHOICES.items():
@@ -241,13 +224,12 @@ def typed(name: str, value: Any, kind: Any) -> Any:
         )
     if bool in kinds:
         raise TrainConfigError("{name}={value!r} is neither true nor false; use one of the two", name=name, value=value)
+    example = _example(name, 384 if int in kinds else 0.001)
     if int in kinds:
-        example = _example(name, 384)
         raise TrainConfigError(
             "{name}={value!r} is not a whole number; use one as {example}", name=name, value=value, example=example
         )
     if float in kinds:
-        example = _example(name, 0.001)
         raise TrainConfigError(
             "{name}={value!r} is not a number; use one as {example}", name=name, value=value, example=example
         )

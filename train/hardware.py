@@ -29,18 +29,12 @@ class HardwareError(UserError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """The first CUDA device.
-
-    Attributes:
-        capability: CUDA compute capability, (major, minor).
-        memory: bytes.
-        architectures: those that this torch has code for, as `sm_90` or `compute_90`.
-    """
+    """The first CUDA device."""
 
     name: str
-    capability: tuple[int, int]
-    memory: int
-    architectures: tuple[str, ...]
+    capability: tuple[int, int]  # CUDA compute capability, (major, minor)
+    memory: int  # bytes
+    architectures: tuple[str, ...]  # those that this torch has code for, as `sm_90` or `compute_90`
 
     @property
     def sm(self) -> str:
@@ -64,22 +58,14 @@ class Gpu:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """A machine.
+    """A machine."""
 
-    Attributes:
-        processor: name of the CPU's family as torch reads it.
-        cores: processors that this process may use.
-        cpu_bf16: whether the processor multiplies bf16 in hardware.
-        compiler: path of the C++ compiler that `torch.compile` finds.
-        torch: version of torch, which says whether it is a CPU build.
-    """
-
-    processor: str
-    cores: int
-    cpu_bf16: bool
-    compiler: str | None
+    processor: str  # name of the CPU's family as torch reads it
+    cores: int  # processors that this process may use
+    cpu_bf16: bool  # whether the processor multiplies bf16 in hardware
+    compiler: str | None  # path of the C++ compiler that `torch.compile` finds
     gpu: Gpu | None
-    torch: str
+    torch: str  # its version, which says whether it is a CPU build
 
 
 def read_hardware() -> Hardware:

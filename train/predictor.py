@@ -32,24 +32,15 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Predictor:
-    """A network, ready to predict; `load_predictor` gives one.
+    """A network, ready to predict; `load_predictor` gives one."""
 
-    Attributes:
-        network: in eval mode, on the device and in the memory format in which it was trained.
-        device: on which it predicts.
-        precision: in which it predicts.
-        config: of the run that trained it.
-        side, fit: of the cache that it was trained on; the side in pixels.
-        notes: a line if the precision is neither training's nor the one asked for.
-    """
-
-    network: SegmentationNetwork
-    device: Device
-    precision: Precision
-    config: TrainConfig
-    side: int
-    fit: Fit
-    notes: tuple[str, ...] = ()
+    network: SegmentationNetwork  # in eval mode, on the device and in the memory format in which it was trained
+    device: Device  # on which it predicts
+    precision: Precision  # in which it predicts
+    config: TrainConfig  # of the run that trained it
+    side: int  # of the cache that it was trained on, pixels
+    fit: Fit  # of that cache
+    notes: tuple[str, ...] = ()  # a line if the precision is neither training's nor the one asked for
 
     @torch.no_grad()
     def __call__(self, image_N3SS: Tensor) -> Tensor:
@@ -113,23 +104,15 @@ def _choose_precision(
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Predicted:
-    """An image, its true planes and its prediction, of one size. The tensors are valid until the next batch is taken.
+    """An image, its true planes and its prediction, of one size. The tensors are valid until the next batch comes."""
 
-    Attributes:
-        number: of the sample in the cache, or of the row in the annotations.
-        image: `(3, H, W)` uint8 RGB.
-        person, ignore: `(1, 1, H, W)` uint8 0/1.
-        predicted: `(1, 1, H, W)` bool: where the probability is above a half.
-        probability: `(1, 1, H, W)` float32.
-    """
-
-    number: int
+    number: int  # of the sample in the cache, or of the row in the annotations
     image_id: int
-    image: Tensor
-    person: Tensor
-    ignore: Tensor
-    predicted: Tensor
-    probability: Tensor
+    image: Tensor  # (3, H, W) uint8 RGB
+    person: Tensor  # (1, 1, H, W) uint8 0/1
+    ignore: Tensor  # the same
+    predicted: Tensor  # (1, 1, H, W) bool: where the probability is above a half
+    probability: Tensor  # (1, 1, H, W) float32
 
     def sample(self) -> SamplePrediction:
         """A copy for a picture."""

@@ -28,18 +28,12 @@ from train.hardware import (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Settings for one kind of hardware, by the names in `train.config.SETTINGS`; the defaults suit a current GPU.
+    """Settings for one kind of hardware, by the names in `train.config.SETTINGS`; the defaults suit a current GPU."""
 
-    Attributes:
-        name: as `--profile` takes it.
-        side: pixels of the cache to build for it.
-        reasons: why a field has its value, a line for each.
-    """
-
-    name: str
+    name: str  # as `--profile` takes it
     network: NetworkConfig
     batch_size: int
-    side: int
+    side: int  # pixels of the cache to build for it
     threads: int
     precision: Precision = "bf16"
     channels_last: bool = True
@@ -47,7 +41,7 @@ class Profile:
     loader: Backend = "auto"
     device: Device = "cuda"
     augment: Level = "light"
-    reasons: Mapping[str, str]
+    reasons: Mapping[str, str]  # why a field has its value, a line for each
 
 
 _TENSOR_CORES = {

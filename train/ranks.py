@@ -42,19 +42,12 @@ class ReportedElsewhereError(UserError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """This process among those of a run.
+    """This process among those of a run."""
 
-    Attributes:
-        rank: its number. Number 0 writes files and reports progress.
-        world: the number of processes.
-        local: its number on this machine, which is that of its GPU.
-        machine: the number of this machine.
-    """
-
-    rank: int = 0
-    world: int = 1
-    local: int = 0
-    machine: int = 0
+    rank: int = 0  # its number; number 0 writes files and reports progress
+    world: int = 1  # the number of processes
+    local: int = 0  # its number on this machine, which is that of its GPU
+    machine: int = 0  # the number of this machine
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] = os.environ) -> Ranks:

@@ -15,43 +15,26 @@ TARGETS: Mapping[str, float] = {"iou": 0.85, "dice": 0.90, "accuracy": 0.95}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EpochResult:
-    """One epoch. Scores are pooled over all pixels that count.
+    """One epoch. Scores are pooled over all pixels that count."""
 
-    Attributes:
-        epoch: counted from 1.
-        epochs: of the whole run.
-        train_loss: mean over the steps.
-        train_accuracy: share of correct pixels, each predicted with the weights of its step.
-        val_loss: mean over the validation images.
-        val: scores on the validation images.
-        val_counts: pixels of the validation images: true and false positives, false and true negatives.
-        boundary_f: F-score of the boundaries on the validation images, see `model.metrics`.
-        learning_rate: of the last step.
-        train_seconds: training alone, over all parts when the epoch was interrupted.
-        warmup_seconds: the first step, which compiles; not in `train_seconds`.
-        images_per_s: training images per second of `train_seconds`.
-        wait_share: share of `train_seconds` in which training waited for the loader's next batch. A GPU, whose work is
-            queued in advance, may have waited less, but never more.
-        best: whether `val.iou` is the highest so far.
-        skipped: images of both splits that were left out because their record in the cache is bad.
-    """
-
-    epoch: int
-    epochs: int
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
+    epoch: int  # counted from 1
+    epochs: int  # of the whole run
+    train_loss: float  # mean over the steps
+    train_accuracy: float  # share of correct pixels, each predicted with the weights of its step
+    val_loss: float  # mean over the validation images
     val: Scores
-    learning_rate: float
-    train_seconds: float
+    learning_rate: float  # of the last step
+    train_seconds: float  # training alone, over all parts when the epoch was interrupted
     val_seconds: float
-    images_per_s: float
+    images_per_s: float  # training images per second of `train_seconds`
+    # Share of `train_seconds` in which training waited for the loader's next batch. A GPU, whose work is queued in
+    # advance, may have waited less, but never more.
     wait_share: float
-    best: bool
-    skipped: int = 0
-    val_counts: tuple[int, int, int, int] = (0, 0, 0, 0)
-    boundary_f: float | None = None
-    warmup_seconds: float = 0.0
+    best: bool  # whether `val.iou` is the highest so far
+    skipped: int = 0  # images of both splits that were left out because their record in the cache is bad
+    val_counts: tuple[int, int, int, int] = (0, 0, 0, 0)  # pixels: true and false positives, false and true negatives
+    boundary_f: float | None = None  # F-score of the boundaries on the validation images, see `model.metrics`
+    warmup_seconds: float = 0.0  # of the first step, which compiles; not in `train_seconds`
 
     @property
     def seconds(self) -> float:
@@ -78,26 +61,17 @@ class EpochResult:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FitResult:
-    """A run that ended, or that was asked to stop.
+    """A run that ended, or that was asked to stop."""
 
-    Attributes:
-        epochs: all epochs so far, including those before a resume.
-        best: the one with the highest validation IoU, or None before the end of the first epoch.
-        interrupted: it was asked to stop; `fit(..., resume=True)` continues with the very next batch.
-        stopped_early: it ended before its last epoch because the IoU had not risen for `TrainConfig.patience` epochs.
-        best_model, last_model, log: files; `best_model` exists if `best` does.
-        bad_records: the distinct ones that were skipped in this call, train before val, by sample number.
-    """
-
-    epochs: tuple[EpochResult, ...]
-    best: EpochResult | None
-    interrupted: bool
-    best_model: Path
+    epochs: tuple[EpochResult, ...]  # all so far, including those before a resume
+    best: EpochResult | None  # the one with the highest validation IoU, or None before the end of the first epoch
+    interrupted: bool  # it was asked to stop; `fit(..., resume=True)` continues with the very next batch
+    best_model: Path  # exists if `best` does
     last_model: Path
     log: Path
     plots: tuple[Path, ...]
-    stopped_early: bool = False
-    bad_records: tuple[BadRecord, ...] = ()
+    stopped_early: bool = False  # the IoU had not risen for `TrainConfig.patience` epochs
+    bad_records: tuple[BadRecord, ...] = ()  # distinct ones skipped in this call, train before val, by sample number
 
 
 def best_epoch(results: list[EpochResult]) -> EpochResult | None:

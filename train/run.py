@@ -40,34 +40,21 @@ from train.step import EvalStep, TrainStep, prepare_network
 
 @dataclasses.dataclass(kw_only=True)
 class Run:
-    """A run that is under way; `open_run` gives one.
+    """A run that is under way; `open_run` gives one."""
 
-    Attributes:
-        config: as it runs on this machine.
-        notes: what differs from what was asked for, and other remarks, a line each.
-        environment: versions and devices.
-        ranks: its processes, of which the first one writes.
-        train, val: loaders of the two splits.
-        step: a training step.
-        evaluate: a validation step, of the same network or of the average of its weights.
-        base: what all checkpoints of the run have in common.
-        results: of the epochs that are done.
-        progress: within the epoch that follows these.
-    """
-
-    config: TrainConfig
-    notes: tuple[str, ...]
-    environment: Mapping[str, str]
-    ranks: Ranks
+    config: TrainConfig  # as it runs on this machine
+    notes: tuple[str, ...]  # what differs from what was asked for, and other remarks, a line each
+    environment: Mapping[str, str]  # versions and devices
+    ranks: Ranks  # its processes, of which the first one writes
     folder: RunFolder
     train: Loader
     val: Loader
     step: TrainStep
-    evaluate: EvalStep
+    evaluate: EvalStep  # of the same network or of the average of its weights
     stop: StopRequest
-    base: Checkpoint
-    results: list[EpochResult] = dataclasses.field(default_factory=list)
-    progress: Progress = dataclasses.field(default_factory=Progress)
+    base: Checkpoint  # what all checkpoints of the run have in common
+    results: list[EpochResult] = dataclasses.field(default_factory=list)  # of the epochs that are done
+    progress: Progress = dataclasses.field(default_factory=Progress)  # within the epoch that follows these
 
     @property
     def unfinished(self) -> bool:

@@ -39,29 +39,20 @@ class EvalError(UserError):
 class EvalConfig:
     """What to evaluate, on which images, and how.
 
-    Attributes:
-        checkpoint: a `best_model.pth` or `last_model.pth`.
-        cache: score the images of this cache at its side. Its spec then decides how the photos of `coco` are prepared.
-        coco: score the photos of this dataset at their own size. Without a cache they are prepared as for one with the
-            checkpoint's side and fit and the defaults of `CacheSpec`.
-        split: `val` or `train`.
-        out: folder for the results; None: `eval-<split>` in the run's folder.
-        batch_size: images that are predicted together; 0: as in training.
-        device: None takes a GPU if there is one.
-        precision: of the convolutions; None: as in training if the device supports it, else fp32.
-        threads: CPU threads that load or read; 0 takes one per processor.
-        orientation, outside: of the photos of `coco` without a cache; see `CacheSpec`.
+    The images of `cache` are scored at its side, and the photos of the dataset `coco` at their own size. The cache's
+    spec decides how these are prepared; without a cache, it is a spec with the checkpoint's side and fit, `orientation`
+    and `outside`.
     """
 
-    checkpoint: Path
+    checkpoint: Path  # a `best_model.pth` or `last_model.pth`
     cache: Path | None = None
     coco: Path | None = None
-    split: str = "val"
-    out: Path | None = None
-    batch_size: int = 0
-    device: Device | None = None
-    precision: Precision | None = None
-    threads: int = 0
+    split: str = "val"  # or `train`
+    out: Path | None = None  # folder for the results; None: `eval-<split>` in the run's folder
+    batch_size: int = 0  # images that are predicted together; 0: as in training
+    device: Device | None = None  # None takes a GPU if there is one
+    precision: Precision | None = None  # of the convolutions; None: as in training if the device supports it, else fp32
+    threads: int = 0  # CPU threads that load or read; 0 takes one per processor
     orientation: Orientation = "auto"
     outside: bool = False
 
@@ -125,21 +116,14 @@ class ThresholdCounts:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageScore:
-    """The counts of one image.
+    """The counts of one image."""
 
-    Attributes:
-        number: of the sample in the cache, or of the row in the annotations.
-        height, width: at which prediction and truth were compared, pixels.
-        counts: pixels: true positive, false positive, false negative, true negative.
-        boundary_counts: see `model.metrics.count_boundary`.
-    """
-
-    number: int
+    number: int  # of the sample in the cache, or of the row in the annotations
     image_id: int
-    height: int
-    width: int
-    counts: Four
-    boundary_counts: Four
+    height: int  # at which prediction and truth were compared, pixels
+    width: int  # the same
+    counts: Four  # pixels: true positive, false positive, false negative, true negative
+    boundary_counts: Four  # see `model.metrics.count_boundary`
 
     @property
     def scores(self) -> Scores:
@@ -160,20 +144,13 @@ class ImageScore:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SizeReport:
-    """The scores of all images at one size.
-
-    Attributes:
-        images: in the split's order.
-        best_threshold: the probability that would have separated persons from others best.
-        loss: mean over the images, as in training's validation; None at the photos' own size.
-        rejections: images that could not be read, and why.
-    """
+    """The scores of all images at one size."""
 
     size: Size
-    images: tuple[ImageScore, ...]
-    best_threshold: ThresholdScore
-    loss: float | None
-    rejections: tuple[Rejection, ...]
+    images: tuple[ImageScore, ...]  # in the split's order
+    best_threshold: ThresholdScore  # the probability that would have separated persons from others best
+    loss: float | None  # mean over the images, as in training's validation; None at the photos' own size
+    rejections: tuple[Rejection, ...]  # images that could not be read, and why
     seconds: float
 
     @property
@@ -216,37 +193,25 @@ class SizeReport:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalReport:
-    """A checkpoint's scores on a split.
-
-    Attributes:
-        checkpoint_sha256: 64 hex digits.
-        network: the fields of its `NetworkConfig`.
-        parameters: number of the network's parameters.
-        trained_side: of the cache that it was trained on, pixels.
-        side, fit: of the square that the network saw.
-        environment: versions and devices.
-        notes: remarks, a sentence each.
-        sizes: one or two.
-        files: those that were written.
-    """
+    """A checkpoint's scores on a split."""
 
     checkpoint: Path
-    checkpoint_sha256: str
-    network: Mapping[str, Any]
-    parameters: int
-    trained_side: int
+    checkpoint_sha256: str  # 64 hex digits
+    network: Mapping[str, Any]  # the fields of its `NetworkConfig`
+    parameters: int  # how many the network has
+    trained_side: int  # of the cache that it was trained on, pixels
     split: str
     cache: Path | None
     coco: Path | None
-    side: int
-    fit: str
+    side: int  # of the square that the network saw, pixels
+    fit: str  # in which photos lie in it
     device: str
     precision: str
     batch_size: int
-    environment: Mapping[str, str]
-    notes: tuple[str, ...]
-    sizes: tuple[SizeReport, ...]
-    files: tuple[Path, ...] = ()
+    environment: Mapping[str, str]  # versions and devices
+    notes: tuple[str, ...]  # remarks, a sentence each
+    sizes: tuple[SizeReport, ...]  # one or two
+    files: tuple[Path, ...] = ()  # those that were written
 
     @property
     def foremost(self) -> SizeReport:
