@@ -80,7 +80,7 @@ def rtx4090() -> Profile:
 def rtx3080() -> Profile:
     """GeForce RTX 3080: sm_86, 10 GB, 60 TFLOP/s in 16 bits."""
     reason = message("a step takes about 4 GB at this batch and side; of unet 64 it would take 14 of 10 GB")
-    return _like(rtx4090(), "rtx3080", reason, batch_size=24, side=384, threads=8)
+    return _because(rtx4090(), "network", reason, name="rtx3080", batch_size=24, side=384, threads=8)
 
 
 def gtx1080() -> Profile:
@@ -107,30 +107,25 @@ def gtx1080() -> Profile:
 def gtx1060() -> Profile:
     """GeForce GTX 1060: Pascal, sm_61, 6 GB, 4.4 TFLOP/s in fp32."""
     reason = message("an epoch is 7 minutes at the card's peak; unet 64 would be 49, above the guide's figure")
-    return _like(gtx1080(), "gtx1060", reason, batch_size=8, side=256, threads=4)
+    return _because(gtx1080(), "network", reason, name="gtx1060", batch_size=8, side=256, threads=4)
 
 
 def h200() -> Profile:
     """H200: sm_90, 141 GB, 989 TFLOP/s in 16 bits."""
     reason = message("room for the classic 31 M U-Net: a step takes about 64 of 141 GB at this batch and side")
-    network = NetworkConfig(name="unet", width=64)
-    return _like(rtx4090(), "h200", reason, network=network, batch_size=64, threads=16)
+    unet = NetworkConfig(name="unet", width=64)
+    return _because(rtx4090(), "network", reason, name="h200", network=unet, batch_size=64, threads=16)
 
 
 def h100() -> Profile:
     """H100: sm_90, 80 GB, 989 TFLOP/s in 16 bits."""
     reason = message("room for the classic 31 M U-Net: a step takes about 48 of 80 GB at this batch and side")
-    return _like(h200(), "h100", reason, batch_size=48)
+    return _because(h200(), "network", reason, name="h100", batch_size=48)
 
 
 def a100() -> Profile:
     """A100 of 80 GB: sm_80, 312 TFLOP/s in 16 bits; `auto` takes a smaller batch for the one of 40 GB."""
     return dataclasses.replace(h100(), name="a100")
-
-
-def _like(profile: Profile, name: str, reason: str, **changes: Any) -> Profile:
-    """A variant of a profile, with the reason for its network at its batch size."""
-    return _because(profile, "network", reason, name=name, **changes)
 
 
 def _because(profile: Profile, field: str, reason: str, **changes: Any) -> Profile:
