@@ -176,13 +176,10 @@ def plot_confusion(counts: Sequence[int], path: Path, *, title: str = "") -> Pat
     figure = new_figure(5.6, 4.9)
     axes = figure.subplots()
     shown = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    for row in range(2):
-        for column in range(2):
-            colour = "white" if share[row, column] > 0.5 else INK
-            text = f"{100 * share[row, column]:.2f} %"
-            axes.text(column, row, text, color=colour, fontsize=17, ha="center", va="bottom")
-            text = f"{pixels[row, column]:,.0f} pixels"
-            axes.text(column, row + 0.06, text, color=colour, fontsize=10, ha="center", va="top")
+    for (row, column), part in np.ndenumerate(share):
+        colour, count = "white" if part > 0.5 else INK, f"{pixels[row, column]:,.0f} pixels"
+        axes.text(column, row, f"{100 * part:.2f} %", color=colour, fontsize=17, ha="center", va="bottom")
+        axes.text(column, row + 0.06, count, color=colour, fontsize=10, ha="center", va="top")
     axes.set_xticks([0, 1], classes, color=INK)
     axes.set_yticks([0, 1], classes, color=INK, rotation=90, va="center")
     axes.set_xlabel("predicted", color=INK)
@@ -226,9 +223,9 @@ def plot_samples(samples: Sequence[tuple[str, SamplePrediction]], path: Path) ->
                     axes.contour(inside, levels=[0.5], colors=[BLUE], linewidths=1.0)
         heading = "\n".join(filter(None, (word, f"IoU {sample.iou:.3f}", f"image {sample.image_id}")))
         grid[row][0].set_ylabel(heading, color=INK, fontsize=9, rotation=0, ha="right", va="center", labelpad=8)
-    legend = (("right", HIT), ("missed", MISSED), ("invented", INVENTED))
+    colours = {"right": HIT, "missed": MISSED, "invented": INVENTED}
     figure.legend(
-        handles=[Patch(color=colour, label=label) for label, colour in legend],
+        handles=[Patch(color=colour, label=label) for label, colour in colours.items()],
         loc="outside lower center",
         ncols=3,
         frameon=False,
