@@ -31,19 +31,15 @@ class Listener:
 
     def on_start(self, run: Run) -> None:
         """Everything is open and checked; the first step comes next."""
-        return
 
     def on_step(self, done: int, total: int, loss: float, images_per_s: float) -> None:
         """Some more steps of the epoch are done: `done` of `total`, mean loss since the last call, mean speed."""
-        return
 
     def on_epoch(self, result: EpochResult) -> None:
         """An epoch is done and saved."""
-        return
 
     def on_bad_records(self, found: tuple[BadRecord, ...], total: int) -> None:
         """In the epoch just done, `found` were skipped for the first time; distinct ones so far: `total`."""
-        return
 
 
 class RunLog(Listener):
@@ -171,9 +167,8 @@ class WandbRun(Listener):
                 "wandb={project!r} needs the package wandb, which is not installed: pip install -e '.[wandb]'",
                 project=project,
             ) from None
-        files = folder.root / "wandb"
-        files.mkdir(parents=True, exist_ok=True)
-        known = files / "id"
+        known = folder.root / "wandb" / "id"
+        known.parent.mkdir(parents=True, exist_ok=True)
         if not known.exists():
             known.write_text(uuid.uuid4().hex[:8])
         try:

@@ -59,9 +59,9 @@ def stop_requests() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     # None stands for a handler that was not set from Python, which could not be put back.
-    before = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
+    kept = (None, signal.SIG_IGN)
+    before = {number: handler for number in STOP_SIGNALS if (handler := signal.getsignal(number)) not in kept}
 
     def ask(number: int, _frame: FrameType | None) -> None:
         asked.set()
