@@ -256,13 +256,10 @@ def check_resumable(path: Path, saved: Checkpoint, config: TrainConfig, fingerpr
             path=path,
         )
     differences = saved.config.differences(config)
-    if config.epochs < saved.config.epochs:
+    before, wanted = saved.config.epochs, config.epochs
+    if wanted < before:
         differences.append(
-            message(
-                "epochs: {epochs}, which may be raised, not lowered to {lower}",
-                epochs=saved.config.epochs,
-                lower=config.epochs,
-            )
+            message("epochs: {epochs}, which may be raised, not lowered to {lower}", epochs=before, lower=wanted)
         )
     if differences:
         raise CheckpointError(

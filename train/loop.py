@@ -175,13 +175,9 @@ def train_epoch(run: Run, on_step: Callable[[int, int, float, float], None]) -> 
                 spent = progress.warmup + now - started
                 progress = dataclasses.replace(progress, warmup=spent, warmup_steps=progress.warmup_steps + 1)
                 started, waited = now, progress.waited
+            loss_sum, seconds = progress.loss_sum + math.fsum(losses), before + now - started
             progress = dataclasses.replace(
-                progress,
-                step=number,
-                loss_sum=progress.loss_sum + math.fsum(losses),
-                seconds=before + now - started,
-                waited=waited,
-                skipped=skipped,
+                progress, step=number, loss_sum=loss_sum, seconds=seconds, waited=waited, skipped=skipped
             )
             window.clear()
             on_step(done, total, math.fsum(losses) / len(losses), _images_per_s(config, done, progress))

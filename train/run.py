@@ -96,13 +96,9 @@ class Run:
             return
         state = self.step.state_dict()
         weights = state.pop("network")
-        continuation = Continuation(
-            progress=progress, step=state, loader=self.train.state_dict(), random=random_state()
-        )
-        checkpoint = dataclasses.replace(
-            self.base, results=tuple(self.results), network=weights, continuation=continuation
-        )
-        save_checkpoint(self.folder.last_model, checkpoint)
+        rest = Continuation(progress=progress, step=state, loader=self.train.state_dict(), random=random_state())
+        whole = dataclasses.replace(self.base, results=tuple(self.results), network=weights, continuation=rest)
+        save_checkpoint(self.folder.last_model, whole)
 
     def save_stopped(self) -> None:
         """Write the checkpoint when all ranks have stopped within an epoch, with the means of their sums."""
@@ -165,7 +161,8 @@ def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
             ranks.share(network.encoder.state_dict().values())
             notes += (started,)
         average = WeightAverage(network, config.average) if config.average else None
-        backend = "inductor" if config.compile else None
+        validated = average.network if average else network
+        backend, tolerance = "inductor" if config.compile else None, boundary_tolerance(train.side, train.side)
         run = Run(
             config=config,
             notes=notes,
@@ -175,12 +172,7 @@ def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
             train=train,
             val=val,
             step=TrainStep(config, network, compile=backend, average=average, ranks=ranks),
-            evaluate=EvalStep(
-                config,
-                average.network if average else network,
-                compile=backend,
-                tolerance=boundary_tolerance(train.side, train.side),
-            ),
+            evaluate=EvalStep(config, validated, compile=backend, tolerance=tolerance),
             stop=stop,
             base=Checkpoint(
                 config=config,

@@ -77,17 +77,14 @@ def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
             photos = PhotoImages(split, spec, predictor, batch_size=batch_size, threads=config.threads)
             views.append(stack.enter_context(photos))
             notes += _other_dataset(loader, split, config) if loader else ()
-        trained_side, trained_fit = predictor.side, predictor.fit
-        if spec.side != trained_side:
+        if spec.side != (usual := predictor.side):
             note = message(
-                "the network was trained at side {trained} and sees side {side} here",
-                trained=trained_side,
-                side=spec.side,
+                "the network was trained at side {trained} and sees side {side} here", trained=usual, side=spec.side
             )
             notes += (note,)
-        if spec.fit != trained_fit:
+        if spec.fit != (fit := predictor.fit):
             note = message(
-                "the network was trained on a {trained} cache and sees {fit} here", trained=trained_fit, fit=spec.fit
+                "the network was trained on a {trained} cache and sees {fit} here", trained=fit, fit=spec.fit
             )
             notes += (note,)
         total, done = sum(len(view) for view in views), 0
