@@ -233,18 +233,15 @@ def _number(value: float | None) -> str:
 
 
 def _parity(report: ExportReport) -> str:
-    found = {_RUNTIMES[file.format]: file.difference for file in report.files}
-    rows = [
-        (name, f"{each.largest:.1e}", f"{each.mean:.1e}", f"{100 * each.decisions:.4f} %")
-        for name, each in found.items()
-    ]
-    shapes = report.files[0].difference.shapes
-    tried = ", ".join(f"{count} x {height} x {width}" for count, _, height, width in shapes)
+    found = [(_RUNTIMES[file.format], file.difference) for file in report.files]
+    rows = [(name, f"{one.largest:.1e}", f"{one.mean:.1e}", f"{100 * one.decisions:.4f} %") for name, one in found]
+    first = report.files[0].difference
+    tried = ", ".join(f"{count} x {height} x {width}" for count, _, height, width in first.shapes)
     head = ("file", "largest difference", "mean difference", "pixels decided otherwise")
     return (
         "## Same answers as the checkpoint\n\n"
         "Each file was read back and compared with the checkpoint's network in fp32, on drawn scenes with persons and "
-        f"on noise: batches of {tried}, {report.files[0].difference.pixels:,} pixels. Differences are of the "
+        f"on noise: batches of {tried}, {first.pixels:,} pixels. Differences are of the "
         f"probability; above {TOLERANCE:g} there would be no file.\n\n{_table(head, rows, numbers=True)}"
     )
 

@@ -44,21 +44,6 @@ def normalisation(network: SegmentationNetwork) -> dict[str, tuple[float, ...]]:
     return {name: tuple(round(value, 6) for value in each) for name, each in values.items()}
 
 
-def check_least_side(network: SegmentationNetwork, side: int) -> None:
-    """Refuse a side that is smaller than exported files take.
-
-    Raises:
-        ExportError: the side is less than `LEAST_STRIDES` strides.
-    """
-    least = LEAST_STRIDES * network.stride
-    if side < least:
-        raise ExportError(
-            "side={side} is less than {least}, the least that exported files take; use --side {least} or more",
-            side=side,
-            least=least,
-        )
-
-
 def trace(network: SegmentationNetwork) -> torch.export.ExportedProgram:
     """Trace the network with its sigmoid, for any number of images and any height and width that it takes.
 

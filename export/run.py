@@ -31,7 +31,7 @@ from export.check import (
     refuses_other_sizes,
 )
 from export.config import CARD, FILES, ExportConfig, ExportError, reason_of
-from export.network import check_least_side, normalisation, trace
+from export.network import LEAST_STRIDES, normalisation, trace
 from export.record import metadata, read_record
 from export.write import check_free, commit, older_files, work_folder, write_onnx, write_program
 from model.base import check_side
@@ -62,7 +62,12 @@ def export(config: ExportConfig, tell: Tell = lambda _step, _kind: None) -> Expo
     predictor = load_predictor(config.model, "cpu", "fp32")
     network = predictor.network
     side = saved.side if config.side is None else config.side
-    check_least_side(network, side)
+    if side < (least := LEAST_STRIDES * network.stride):
+        raise ExportError(
+            "side={side} is less than {least}, the least that exported files take; use --side {least} or more",
+            side=side,
+            least=least,
+        )
     check_side(network, side)
     record = read_record(config.model, saved)
     normalised = normalisation(network)
