@@ -109,7 +109,7 @@ def test_a_step_is_what_a_plain_loop_does(channels_last):
 def test_optimizers_are_torchs(name):
     """Against torch's plain (not fused) ones, with the decay of each."""
     network, plain = network_of(), network_of()
-    mine = build_optimizer(network, learning_rate=0.01, weight_decay=0.1, name=name, momentum=0.8)
+    mine = build_optimizer(network, learning_rate=0.01, decay=0.1, name=name, momentum=0.8)
     kinds = {
         "adamw": lambda groups: torch.optim.AdamW(groups, lr=0.01, foreach=False, fused=False),
         "adam": lambda groups: torch.optim.Adam(groups, lr=0.01, foreach=False, fused=False),
@@ -231,7 +231,7 @@ def test_the_limit_is_on_the_norm_of_the_true_gradient(precision):
 
 def test_only_kernels_decay():
     network = network_of()
-    optimizer = build_optimizer(network, learning_rate=0.1, weight_decay=0.5)
+    optimizer = build_optimizer(network, learning_rate=0.1, decay=0.5)
     before = [parameter.detach().clone() for parameter in network.parameters()]
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)

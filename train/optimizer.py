@@ -27,12 +27,7 @@ PLATEAU_THRESHOLD = 1e-4  # share of the lowest loss by which a loss must be low
 
 
 def build_optimizer(
-    network: nn.Module,
-    *,
-    learning_rate: float,
-    weight_decay: float,
-    name: OptimizerName = "adamw",
-    momentum: float = 0.9,
+    network: nn.Module, *, learning_rate: float, decay: float, name: OptimizerName = "adamw", momentum: float = 0.9
 ) -> torch.optim.Optimizer:
     """Give an optimizer in its fused form (one kernel for all weights); `sgd` has Nesterov's momentum.
 
@@ -40,7 +35,7 @@ def build_optimizer(
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": decay},
         {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
     if name == "sgd":

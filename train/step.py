@@ -45,9 +45,7 @@ class _Forward(nn.Module):
         return loss, counts_4, count_boundary(detached_N1HW > 0, person_N1HW, ignore_N1HW, self._tolerance)
 
 
-def _compiled(
-    forward: _Forward, backend: str | None
-) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
+def _compiled(forward: _Forward, backend: str | None) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
     # `dynamic=False`: every batch has the same shape, and a graph for that shape alone is the fastest.
     return forward if backend is None else torch.compile(forward, backend=backend, fullgraph=True, dynamic=False)
 
@@ -80,11 +78,7 @@ class TrainStep:
     ) -> None:
         self.network, self.average, self._ranks, self._clip = network, average, ranks, config.clip
         self.optimizer = build_optimizer(
-            network,
-            learning_rate=config.peak,
-            weight_decay=config.decay,
-            name=config.optimizer,
-            momentum=config.momentum,
+            network, learning_rate=config.peak, decay=config.decay, name=config.optimizer, momentum=config.momentum
         )
         self.counts_4 = torch.zeros(4, dtype=torch.int64, device=config.device)
         self._forward = _compiled(_Forward(config, network), compile)
