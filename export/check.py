@@ -135,9 +135,7 @@ def load_file(path: Path, kind: ExportFormat, threads: int) -> Answer:
 def batches(side: int, stride: int) -> Iterator[U8]:
     """The images to compare on, the same each time: drawn scenes with persons, and noise, by turns.
 
-    Args:
-        side: of the square ones, a multiple of `stride`.
-        stride: of the network.
+    The square ones have this side, a multiple of the network's stride.
     """
     least = LEAST_STRIDES * stride
     half = max(least, side // 2 // stride * stride)

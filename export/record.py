@@ -91,11 +91,8 @@ def _find_photos(path: Path) -> PhotoScores | None:
 def metadata(stride: int, normalised: Mapping[str, Sequence[float]], saved: Checkpoint, digest: str) -> dict[str, str]:
     """The metadata of an exported file: names and values, all of them English texts.
 
-    Args:
-        stride: of the network.
-        normalised: its `export.network.normalisation`.
-        saved: the checkpoint that it comes from.
-        digest: of that checkpoint's file.
+    `stride` and `normalised` (see `export.network.normalisation`) are of the network in the checkpoint `saved`,
+    `digest` is the SHA-256 of that file.
     """
     return {
         "name": f"maskcache {saved.config.network}",
