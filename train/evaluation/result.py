@@ -6,7 +6,7 @@ Tensor suffixes: N images, 1 the person probability or plane, H and W pixels, 2 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Literal
@@ -197,7 +197,7 @@ class EvalReport:
 
     checkpoint: Path
     checkpoint_sha256: str  # 64 hex digits
-    network: Mapping[str, Any]  # the fields of its `NetworkConfig`
+    network: dict[str, Any]  # the fields of its `NetworkConfig`
     parameters: int  # how many the network has
     trained_side: int  # of the cache that it was trained on, pixels
     split: str
@@ -208,7 +208,7 @@ class EvalReport:
     device: str
     precision: str
     batch_size: int
-    environment: Mapping[str, str]  # versions and devices
+    environment: dict[str, str]  # versions and devices
     notes: tuple[str, ...]  # remarks, a sentence each
     sizes: tuple[SizeReport, ...]  # one or two
     files: tuple[Path, ...] = ()  # those that were written
@@ -225,8 +225,6 @@ class EvalReport:
         return {
             **values,
             **paths,
-            "network": dict(self.network),
-            "environment": dict(self.environment),
             "notes": list(self.notes),
             "targets": dict(TARGETS),
             "sizes": {each.size: each.to_dict() for each in self.sizes},
