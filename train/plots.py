@@ -212,8 +212,7 @@ def plot_samples(samples: Sequence[tuple[str, SamplePrediction]], path: Path) ->
         panels = (sample.image, truth, probability, _overlay(sample))
         for column, (axes, panel) in enumerate(zip(grid[row], panels, strict=True)):
             axes.imshow(panel, cmap="gray", vmin=0, vmax=1, interpolation="antialiased")
-            axes.set_xticks([])
-            axes.set_yticks([])
+            axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
             if row == 0:
                 axes.set_title(titles[column], color=INK, fontsize=10)

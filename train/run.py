@@ -85,8 +85,7 @@ class Run:
         if self.ranks.first:
             restore_random_state(continuation.random)
         self.results, self.progress = list(saved.results), continuation.progress
-        before = saved.config.epochs
-        if self.config.epochs > before:
+        if self.config.epochs > (before := saved.config.epochs):
             note = message("epochs raised from {epochs}: the learning rate follows the longer schedule", epochs=before)
             self.notes += (note,)
 

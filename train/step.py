@@ -175,9 +175,8 @@ class EvalStep:
 
     def reset(self) -> None:
         """Set the counts and the loss to 0."""
-        self.counts_4.zero_()
-        self.boundary_4.zero_()
-        self.loss_sum.zero_()
+        for total in (self.counts_4, self.boundary_4, self.loss_sum):
+            total.zero_()
         self.images = 0
 
     @torch.no_grad()
