@@ -12,15 +12,13 @@ from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import ImageColor
 
+from cache.record import U8
 from predict.config import PredictError
 from predict.photo import decode_photo
 from preprocess.errors import ImageError
 from preprocess.image import quiet_pillow, read_file
-
-U8 = npt.NDArray[np.uint8]
 
 BLUR = 2.0
 """Usual radius of `blur`, as a percentage of the photo's diagonal."""
@@ -92,8 +90,7 @@ class Picture(NamedTuple):
 def parse_background(text: str) -> Background:
     """Read `#rrggbb`, a CSS name, `blur`, `blur:PERCENT` or the path of a picture.
 
-    Raises:
-        PredictError: it is none of these, or the picture cannot be read.
+    Raises `PredictError` if it is none of these, or the picture cannot be read.
     """
     kind, _, number = text.partition(":")
     if kind == "blur":

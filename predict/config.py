@@ -22,6 +22,15 @@ class PredictError(UserError):
     """What was asked for cannot be done, or a result cannot be written; the message names value, limit and remedy."""
 
 
+def write_error(output: Path, reason: str) -> PredictError:
+    """A result cannot be written."""
+    return PredictError(
+        "cannot write {output}: {reason}; free some space or choose another --out: what is done is kept",
+        output=output,
+        reason=reason,
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PredictConfig:
     """The settings of one run of `predict`.

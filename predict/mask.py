@@ -24,11 +24,11 @@ import torch
 
 from cache.choices import Fit
 from cache.messages import message
+from cache.record import U8
 from preprocess.image import FitBox, fit_box, place_image, restore_mask
 from train.predictor import Predictor
 
 F32 = npt.NDArray[np.float32]
-U8 = npt.NDArray[np.uint8]
 Planes = Sequence[F32]
 
 RADIUS = 0.04
@@ -112,7 +112,7 @@ def draw_mask(probability_SS: F32, box: FitBox, image_HW3: U8, *, refined: bool,
     return Mask(alpha_HW, person_HW)
 
 
-def certainty(probability_hw: npt.NDArray[np.float32], threshold: float) -> float:
+def certainty(probability_hw: F32, threshold: float) -> float:
     """The IoU that the mask would have if the probabilities were right, in percent; 0 where nobody is found.
 
     The expected intersection is the sum of the probabilities in the mask; the expected union is the mask's area and the
@@ -142,10 +142,7 @@ def refine(probability_HW: F32, image_HW3: U8, *, radius: float = RADIUS, eps: f
         probability_HW: `(H, W)` float32 in 0 to 1.
         image_HW3: `(H, W, 3)` uint8 RGB.
         radius: of the window, as a share of the diagonal; at least one pixel.
-        eps: see `EPS`: the larger, the smoother.
-
-    Raises:
-        ValueError: `eps` is too small.
+        eps: see `EPS`: the larger, the smoother; below `LEAST_EPS` it raises a `ValueError`.
     """
     if eps < LEAST_EPS:
         raise ValueError(

@@ -10,15 +10,13 @@ from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from cache.choices import PredictFormat
 from cache.messages import listed, system_reason
+from cache.record import U8
 from preprocess.errors import ImageError
 from preprocess.image import first_line
-
-U8 = npt.NDArray[np.uint8]
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif"})
 """Suffixes of the files in a folder that count as photos."""
@@ -63,11 +61,7 @@ class Photo(NamedTuple):
 
 
 def count_pixels(path: Path) -> int:
-    """A photo's height times width, read from just the head of its file.
-
-    Raises:
-        ImageError: see `decode_photo`; or the file is missing or cannot be read.
-    """
+    """A photo's height times width, from its file's head. Raises `ImageError` as `decode_photo`, or if it is missing."""
     try:
         with path.open("rb") as file:
             image = _open(file)
@@ -82,8 +76,7 @@ def decode_photo(data: bytes) -> Photo:
     It is turned as its EXIF says. Grey, palette and CMYK become RGB, 16 bits become 8 (the upper ones), and transparent
     pixels are laid on white.
 
-    Raises:
-        ImageError: it is no image of a known format, damaged, or larger than Pillow's limit.
+    Raises `ImageError` if it is no image of a known format, damaged, or larger than Pillow's limit.
     """
     image = _open(io.BytesIO(data))
     try:
@@ -170,11 +163,7 @@ def encode(pixels: U8, file_format: PredictFormat, profile: bytes | None, commen
 
 
 def read_comment(path: Path) -> str:
-    """The comment in a file that `encode` gave; empty if it has none.
-
-    Raises:
-        OSError: it cannot be read, or is no PNG or JPEG.
-    """
+    """The comment in a file that `encode` gave, or "". Raises `OSError` if it cannot be read, or is no PNG or JPEG."""
     with Image.open(path, formats=("PNG", "JPEG")) as image:
         comment = image.info.get(COMMENT, b"")
     return comment if isinstance(comment, str) else comment.decode("ascii", "replace")

@@ -24,15 +24,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from cache.atomic import write_atomically
 from cache.messages import system_reason
+from cache.record import U8
 from predict.background import Background, remove_background
-from predict.config import STANDARD, PhotoResult, PredictConfig, PredictError
-from predict.mask import Mask, Square, certainty, draw_mask, find_persons, fit_square
+from predict.config import STANDARD, PhotoResult, PredictConfig, write_error
+from predict.mask import F32, Mask, Square, certainty, draw_mask, find_persons, fit_square
 from predict.photo import Photo, count_pixels, decode_photo, encode
 from predict.plan import Job
 from predict.record import FileState, Options, Record, file_state
@@ -41,9 +40,6 @@ from preprocess.errors import ImageError
 from preprocess.image import FitBox, opencv_threads, read_file
 from train.predictor import Predictor
 from train.process import torch_threads
-
-F32 = npt.NDArray[np.float32]
-U8 = npt.NDArray[np.uint8]
 
 GROUP_PIXELS = 1 << 25
 """Three such groups take 0.3 GB as RGB. With photos of 48 Mpx the whole program took 1.8 GB."""
@@ -117,8 +113,7 @@ class Setup:
 def make_photos(setup: Setup, jobs: Iterable[Job]) -> Iterator[PhotoResult]:
     """Yield the results in order, each when it and those before it are written; rejections have their place.
 
-    Raises:
-        PredictError: a result cannot be written. Those of the photos under way are written or not, never by half.
+    Raises `PredictError` if a result cannot be written. Those of photos under way are written or not, never by half.
     """
     reading: _Reading = []
     writing: _Writing = []
@@ -187,11 +182,7 @@ def _read(setup: Setup, job: Job) -> ReadPhoto | PhotoResult:
 
 
 def _finish(setup: Setup, read: ReadPhoto, probability_SS: F32, seconds: float) -> PhotoResult:
-    """Bring the network's answer back to the photo's size, and write the result; `seconds` were the network's.
-
-    Raises:
-        PredictError: it cannot be written.
-    """
+    """Bring the network's answer back to the photo's size, and write the result; `seconds` were the network's."""
     started = perf_counter()
     config, job, (pixels_HW3, profile) = setup.config, read.job, read.photo
     result, mask = setup.draw(probability_SS, read.square.box, pixels_HW3)
@@ -212,7 +203,7 @@ def _finish(setup: Setup, read: ReadPhoto, probability_SS: F32, seconds: float) 
 
 
 def _write(output: Path | None, data: bytes) -> None:
-    """Write whole or not at all."""
+    """Write whole or not at all. Raises `PredictError`."""
     if output is None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
@@ -223,8 +214,4 @@ def _write(output: Path | None, data: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             output.with_name(f".{output.name}.tmp").unlink()
-        raise PredictError(
-            "cannot write {output}: {reason}; free some space or choose another --out: what is done is kept",
-            output=output,
-            reason=system_reason(error),
-        ) from error
+        raise write_error(output, system_reason(error)) from error

@@ -22,17 +22,11 @@ Input = tuple[Path | None, Path]
 
 
 class Job(NamedTuple):
-    """One photo or video and its result.
+    """One photo or video and its result."""
 
-    Attributes:
-        source: its file; None is standard input.
-        output: file of the result; None is standard output.
-        skip: something is there already, and is to stay.
-    """
-
-    source: Path | None
-    output: Path | None
-    skip: bool
+    source: Path | None  # None is standard input
+    output: Path | None  # None is standard output
+    skip: bool  # something is there already, and is to stay
 
     @property
     def name(self) -> str:
@@ -56,9 +50,8 @@ def is_video(path: Path | None) -> bool:
 def plan_jobs(config: PredictConfig) -> Plan:
     """Find the photos and videos, and choose an output for each.
 
-    Raises:
-        PredictError: an input stands for nothing; two would give the same file; one would be overwritten; the
-            background is none; `out` is no folder; there are videos, and nothing that reads them.
+    Raises `PredictError` if an input stands for nothing; two would give the same file; one would be overwritten; the
+    background is none; `out` is no folder; there are videos, and nothing that reads them.
     """
     background = None if config.background is None else parse_background(config.background)
     if config.to_standard_output:
@@ -120,11 +113,8 @@ def _find_inputs(names: Sequence[str], out: Path) -> list[Input]:
     meant by a pattern, is taken whatever its suffix.
     """
     if names.count(STANDARD) > 1:
-        raise PredictError(
-            "there is one standard input, and {standard} is named {count} times",
-            standard=STANDARD,
-            count=names.count(STANDARD),
-        )
+        values = {"standard": STANDARD, "count": names.count(STANDARD)}
+        raise PredictError("there is one standard input, and {standard} is named {count} times", **values)
     found: dict[Path | None, Input] = {}
     for name in names:
         for source, place in _inputs_of(name, out.resolve()):

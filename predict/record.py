@@ -105,11 +105,7 @@ def video_options(config: PredictConfig, options: Options) -> Options:
 
 
 def check_made(config: PredictConfig, plan: Plan, options: Options) -> None:
-    """Refuse to count a result as done that was not made as it is asked for now.
-
-    Raises:
-        PredictError: it names all that differs, and a file of each difference.
-    """
+    """Raise a `PredictError` if results were made otherwise than is asked for now: with all that differs, and where."""
     others: dict[str, list[Path]] = {}
     with quiet_pillow():
         for jobs, wanted in ((plan.photos, options), (plan.videos, video_options(config, options))):

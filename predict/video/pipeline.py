@@ -68,11 +68,7 @@ class Shot(NamedTuple):
 
 
 def make_video(setup: Setup, job: Job, advance: Advance | None = None) -> VideoResult:
-    """Make one video; give its rejection if that cannot be.
-
-    Raises:
-        PredictError: the result cannot be written. No half of it is left.
-    """
+    """Make one video, or give its rejection. Raises `PredictError` if the result cannot be written: no half is left."""
     assert job.source, "a video is never on standard input"
     assert job.output, "nor its result on standard output"
     started, coverages, threads = perf_counter(), list[float](), setup.config.threads
@@ -187,11 +183,7 @@ def _notes(sink: VideoSink, suffix: str) -> tuple[str, ...]:
 
 
 class Smoother:
-    """Averages over the frames of one video, given in their order.
-
-    Args:
-        weight: of the past where nothing moves, in 0 to 1; 0 leaves all as it is.
-    """
+    """Averages over a video's frames, in their order; `weight`, 0 to 1, is that of the past where nothing moves."""
 
     def __init__(self, weight: float) -> None:
         self._weight = weight

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import av
 import cv2
 import numpy as np
-import numpy.typing as npt
 from av import AudioStream, VideoFrame, VideoStream
 from av.container import OutputContainer
 from av.video.reformatter import ColorRange
@@ -22,10 +21,9 @@ from av.video.reformatter import ColorRange
 from cache.atomic import sync_directory
 from cache.choices import PredictKind, VideoFormat
 from cache.messages import system_reason
-from predict.config import PredictError
+from cache.record import U8
+from predict.config import write_error
 from predict.video.source import GREY, Frame, SoundPacket, VideoError, VideoSource, reason_of
-
-U8 = npt.NDArray[np.uint8]
 
 
 class Encoding(NamedTuple):
@@ -65,17 +63,8 @@ def choose_encoding(kind: PredictKind, video_format: VideoFormat) -> Encoding:
 class VideoSink:
     """Takes the pictures made of a source's frames, in their order; see `open_sink`.
 
-    Attributes:
-        left_out: kinds of sound that a file of this format cannot hold.
-
-    Args:
-        container: the file.
-        encoding: its codecs and formats.
-        source: the video whose frames and sound are to come.
-        threads: threads that encode; 0 leaves the choice to the encoder.
-
-    Raises:
-        VideoError: the encoder cannot take the source's size.
+    `left_out` are the kinds of sound that a file of this format cannot hold. As many `threads` encode; 0 leaves the
+    choice to the encoder. Raises `VideoError` if the encoder cannot take the source's size.
     """
 
     def __init__(self, container: OutputContainer, encoding: Encoding, source: VideoSource, *, threads: int) -> None:
@@ -140,11 +129,7 @@ class VideoSink:
         self._container.mux(packets)
 
     def copy(self, packet: SoundPacket) -> None:
-        """Copy a packet of sound unchanged, if the file can hold it.
-
-        Raises:
-            av.FFmpegError: the file cannot be written.
-        """
+        """Copy a packet of sound unchanged, if the file can hold it. Raises `av.FFmpegError` if it is not written."""
         if stream := self._sound.get(packet.stream.index):
             packet.stream = stream
             self._container.mux(packet)
@@ -185,20 +170,12 @@ def open_sink(
             temporary.unlink()
         if isinstance(error, (av.FFmpegError, OSError)):
             reason = reason_of(error) if isinstance(error, av.FFmpegError) else system_reason(error)
-            raise PredictError(
-                "cannot write {output}: {reason}; free some space or choose another --out: what is done is kept",
-                output=path,
-                reason=reason,
-            ) from error
+            raise write_error(path, reason) from error
         raise
 
 
 def read_comment(path: Path) -> str:
-    """The comment in the metadata of a video; empty if it has none.
-
-    Raises:
-        av.FFmpegError: it cannot be read, or is no video.
-    """
+    """The comment in a video's metadata, or "". Raises `av.FFmpegError` if it cannot be read, or is no video."""
     with av.open(str(path)) as container:
         texts = {name.lower(): text for name, text in container.metadata.items()}  # a WebM's are in capitals
     return texts.get("comment", "")

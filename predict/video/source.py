@@ -17,15 +17,14 @@ from typing import NamedTuple, Self, TypeAlias
 import av
 import cv2
 import numpy as np
-import numpy.typing as npt
 from av import AudioStream, Packet, VideoFrame, VideoStream
 from av.container import InputContainer
 from av.stream import Disposition, Stream
 from av.video.reformatter import ColorRange, Colorspace
 
 from cache.messages import UserError, joined, message
+from cache.record import U8
 
-U8 = npt.NDArray[np.uint8]
 SoundPacket: TypeAlias = "Packet[Stream]"
 
 SHORT = Fraction(1, 10)
@@ -116,12 +115,8 @@ class VideoSource:
         colours: its colour space.
         sound: the streams whose packets `items` gives, too.
 
-    Args:
-        path: of the file.
-        threads: threads that decode; 0 leaves the choice to FFmpeg.
-
-    Raises:
-        VideoError: it cannot be read, or has no video in it.
+    As many `threads` decode; 0 leaves the choice to FFmpeg. Raises `VideoError` if the file at `path` cannot be read,
+    or has no video in it.
     """
 
     def __init__(self, path: Path, *, threads: int = 0) -> None:
@@ -173,8 +168,7 @@ class VideoSource:
     def items(self) -> Iterator[Frame | SoundPacket]:
         """Yield the frames in the order in which they are shown, and packets of sound as they come; once.
 
-        Raises:
-            VideoError: what follows is damaged, or is missing.
+        Raises `VideoError` if what follows is damaged, or is missing.
         """
         # A file may begin at any time, as a cut recording does. Where its sound begins before 0 it stays there.
         begin = Fraction(max(0, self._container.start_time or 0), av.time_base)
