@@ -123,11 +123,8 @@ class CacheIndex:
     def load(cls, root: PurePath) -> CacheIndex:
         """Read and check `index.json`.
 
-        Raises:
-            StorageError: object storage cannot be read.
-            CacheMissingError: no index, hence no cache.
-            CacheVersionError: a format version that this release does not know.
-            CacheCorruptError: the file is not what was written.
+        Raises `StorageError` if object storage cannot be read, `CacheMissingError` without an index,
+        `CacheVersionError` for a format that this release does not know, `CacheCorruptError` for a changed file.
         """
         path = root / INDEX_NAME
         try:
@@ -303,12 +300,9 @@ class ShardManifest:
             raise CacheCorruptError(
                 "{path} is no manifest of this release ({error}); {rebuild}", path=path, error=error, rebuild=REBUILD
             ) from None
-        if manifest_path(path.parent, manifest.shard.name) != path:
+        if manifest_path(path.parent, name := manifest.shard.name) != path:
             raise CacheCorruptError(
-                "{path} is the manifest of another shard, {name}; {rebuild}",
-                path=path,
-                name=manifest.shard.name,
-                rebuild=REBUILD,
+                "{path} is the manifest of another shard, {name}; {rebuild}", path=path, name=name, rebuild=REBUILD
             )
         return manifest
 

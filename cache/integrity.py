@@ -30,15 +30,11 @@ MOST_CRASHES = 3
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Damage:
-    """What is wrong at `where`: at `train/00003.lmdb`, or at `train/00003.lmdb row 7, image 785`.
-
-    Attributes:
-        split, shard: the shard to be rebuilt; empty if that is no remedy.
-    """
+    """What is wrong at `where`: at `train/00003.lmdb`, or at `train/00003.lmdb row 7, image 785`."""
 
     where: str
     what: str
-    split: str = ""
+    split: str = ""  # of the shard to be rebuilt; empty if that is no remedy
     shard: str = ""
 
 
@@ -151,11 +147,6 @@ def _report_records(reader: CacheReader, samples: list[int], to: Connection) -> 
 def _record_damage(reader: CacheReader, sample: int, what: str) -> Damage:
     entry = reader.samples[sample]
     shard = reader.info.shards[entry["shard"]].name
-    where = message(
-        "{split}/{shard} row {row}, image {image}",
-        split=reader.split,
-        shard=shard,
-        row=entry["row"],
-        image=entry["image_id"],
-    )
+    values = {"split": reader.split, "shard": shard, "row": entry["row"], "image": entry["image_id"]}
+    where = message("{split}/{shard} row {row}, image {image}", **values)
     return Damage(where=where, what=what, split=reader.split, shard=shard)

@@ -46,28 +46,20 @@ class _KernelCache(FunctionCache):
     """The compiled versions of a function, on disk. An error of the disk only means that it is compiled again."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """The compiled function for a signature, or None if there is none that can be read."""
         try:
             return super().load_overload(sig, target_context)
         except OSError:
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Save a compiled function, if the disk takes it."""
         try:
             super().save_overload(sig, data)
         except OSError as error:
             # The index is written before what it names: it must not lead to what an older source was compiled to.
             with suppress(OSError):
                 self.flush()
-            _say(
-                message(
-                    "compiled kernels cannot be kept in {folder} ({reason}); {remedy}",
-                    folder=self.cache_path,
-                    reason=system_reason(error),
-                    remedy=REMEDY,
-                )
-            )
+            values = {"folder": self.cache_path, "reason": system_reason(error), "remedy": REMEDY}
+            _say(message("compiled kernels cannot be kept in {folder} ({reason}); {remedy}", **values))
 
 
 def _find_cache(function: Callable[..., Any]) -> _KernelCache | None:
@@ -93,14 +85,8 @@ def _find_cache(function: Callable[..., Any]) -> _KernelCache | None:
     if folder is None:
         _say(message("kernels are compiled again in each run, since {reason}; {remedy}", reason=reason, remedy=REMEDY))
         return None
-    _say(
-        message(
-            "compiled kernels are kept in {folder}, since {reason}; {remedy}",
-            folder=folder,
-            reason=reason,
-            remedy=REMEDY,
-        )
-    )
+    values = {"folder": folder, "reason": reason, "remedy": REMEDY}
+    _say(message("compiled kernels are kept in {folder}, since {reason}; {remedy}", **values))
     return found
 
 

@@ -94,13 +94,8 @@ class LmdbReader:
                 transaction = self._transactions[threading.get_ident()] = self._env.begin(buffers=True)
             value = transaction.get(_key(row))
         except lmdb.Error as error:
-            raise CacheCorruptError(
-                "cannot read row {row} of {path}: {error}; {rebuild}",
-                row=row,
-                path=self._path,
-                error=error,
-                rebuild=REBUILD,
-            ) from error
+            values = {"row": row, "path": self._path, "error": error, "rebuild": REBUILD}
+            raise CacheCorruptError("cannot read row {row} of {path}: {error}; {rebuild}", **values) from error
         if value is None:
             raise missing_row(self._path, row)
         return np.frombuffer(value, np.uint8)

@@ -41,12 +41,8 @@ class CacheReader:
         fetches: whether its shards are fetched when they are needed, and may be evicted.
         stop: ends fetching, and waiting for it, with `StoppedError` as long as it is set.
 
-    Args:
-        folder: where fetched shards are kept.
-        in_place: read records of Zarr shards in object storage where they are.
-
-    Raises:
-        CacheError: the cache is missing, of another version or corrupt, or has no such split.
+    Fetched shards are kept in `folder`; `in_place` reads records of Zarr shards in object storage where they are.
+    Raises `CacheError` if the cache is missing, of another version or corrupt, or has no such split.
     """
 
     def __init__(
@@ -56,12 +52,8 @@ class CacheReader:
         self._folder = folder or FolderConfig()
         self.index = CacheIndex.load(self.root)
         if split not in self.index.splits:
-            raise CacheError(
-                "{root} has no split {split!r}; it has {splits}",
-                root=root,
-                split=split,
-                splits=", ".join(self.index.splits),
-            )
+            splits = ", ".join(self.index.splits)
+            raise CacheError("{root} has no split {split!r}; it has {splits}", root=root, split=split, splits=splits)
         self.info = self.index.splits[split]
         self.layout = RecordLayout.of(self.index.spec)
         remote = isinstance(self.root, StorageUrl)
@@ -166,14 +158,10 @@ class CacheReader:
             _allow_open_files(FILES_PER_SHARD * len(self.info.shards) + OTHER_FILES)
             info = self.info.shards[number]
             path = self.directory / info.name
-            if path.is_file() and path.stat().st_size != info.bytes:  # LMDB would read past the end of a cut file
-                raise CacheCorruptError(
-                    "{path} has {found:,} bytes, not {bytes:,}; {rebuild}",
-                    path=path,
-                    found=path.stat().st_size,
-                    bytes=info.bytes,
-                    rebuild=REBUILD,
-                )
+            found = path.stat().st_size if path.is_file() else info.bytes
+            if found != info.bytes:  # LMDB would read past the end of a cut file
+                values = {"path": path, "found": found, "bytes": info.bytes, "rebuild": REBUILD}
+                raise CacheCorruptError("{path} has {found:,} bytes, not {bytes:,}; {rebuild}", **values)
             opened = open_reader(self.index.spec.store, path, self.layout)
             shard = self._shards.setdefault(number, opened)
             if shard is not opened:  # another thread was faster

@@ -99,12 +99,10 @@ class RecordLayout:
         if self.codec == "jpeg":
             start = middle = LENGTH_BYTES
             middle += int(record[:LENGTH_BYTES].view("<u4")[0]) if record.size >= LENGTH_BYTES else self.image_bytes
-        last, expected = middle + self.plane_bytes, middle + 2 * self.plane_bytes
-        if record.size != expected:
+        size, last, expected = record.size, middle + self.plane_bytes, middle + 2 * self.plane_bytes
+        if size != expected:
             raise CacheCorruptError(
-                "a record has {size} bytes, not {expected}; run `verify`, then rebuild",
-                size=record.size,
-                expected=expected,
+                "a record has {size} bytes, not {expected}; run `verify`, then rebuild", size=size, expected=expected
             )
         return Fields(record[start:middle], record[middle:last], record[last:])
 

@@ -54,14 +54,12 @@ class CacheSpec:
 
     def __post_init__(self) -> None:
         check_side(self.side)
-        for name, allowed in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in allowed:
+        choices = {"fit": Fit, "codec": Codec, "store": Store, "images": ImageRule, "crowd": Crowd}
+        for name, kind in (choices | {"orientation": Orientation}).items():
+            value, allowed = getattr(self, name), ", ".join(get_args(kind))
+            if value not in get_args(kind):
                 raise CacheError(
-                    "{name}={value!r} is not known; use one of {allowed}",
-                    name=name,
-                    value=value,
-                    allowed=", ".join(allowed),
+                    "{name}={value!r} is not known; use one of {allowed}", name=name, value=value, allowed=allowed
                 )
         if self.store == "zarr" and self.codec != "raw":
             raise CacheError(
@@ -104,31 +102,12 @@ class CacheSpec:
         ]
 
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "fit": get_args(Fit),
-    "codec": get_args(Codec),
-    "store": get_args(Store),
-    "images": get_args(ImageRule),
-    "crowd": get_args(Crowd),
-    "orientation": get_args(Orientation),
-}
-
-
 def check_side(side: int) -> None:
     """Raise a `CacheError` for a side that is not a multiple of 32 within 32..4096; it names the nearest that are."""
     if not SIDE_MULTIPLE <= side <= MAX_SIDE:
-        raise CacheError(
-            "side={side} is not within {least}..{most}; 256, 384 and 512 are usual",
-            side=side,
-            least=SIDE_MULTIPLE,
-            most=MAX_SIDE,
-        )
+        limits = {"least": SIDE_MULTIPLE, "most": MAX_SIDE}
+        raise CacheError("side={side} is not within {least}..{most}; 256, 384 and 512 are usual", side=side, **limits)
     if side % SIDE_MULTIPLE:
-        below = side // SIDE_MULTIPLE * SIDE_MULTIPLE
-        raise CacheError(
-            "side={side} is not a multiple of {unit}; use {low} or {high}",
-            side=side,
-            unit=SIDE_MULTIPLE,
-            low=below or SIDE_MULTIPLE,
-            high=below + SIDE_MULTIPLE,
-        )
+        low = side // SIDE_MULTIPLE * SIDE_MULTIPLE
+        near = {"unit": SIDE_MULTIPLE, "low": low, "high": low + SIDE_MULTIPLE}
+        raise CacheError("side={side} is not a multiple of {unit}; use {low} or {high}", side=side, **near)

@@ -102,14 +102,8 @@ class Storage:
 
     Each method raises `StorageError` when its last attempt has failed, or no attempt can succeed.
 
-    Attributes:
-        root: the URL.
-        repeats: requests that failed and were retried so far in this process.
-        trouble: why the latest of them failed.
-
-    Args:
-        retries: how often a failed request is retried.
-        stop: ends transfers and pauses with `StoppedError` once it is set.
+    `repeats` are the requests that failed and were retried so far in this process, `trouble` is why the latest of them
+    failed. `stop` ends transfers and pauses with `StoppedError` once it is set.
     """
 
     def __init__(

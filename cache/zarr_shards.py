@@ -133,11 +133,7 @@ def chunk_ranges(row: int, side: int) -> list[tuple[str, int, int]]:
 
 
 def _map_chunks(group: Path, name: str, layout: RecordLayout) -> U8:
-    """The data of an array as `(rows, bytes of a sample)`, read only.
-
-    Raises:
-        ValueError: the file is not what `ZarrWriter` writes.
-    """
+    """The data of an array, `(rows, bytes of a sample)`, read only; a `ValueError` if `ZarrWriter` did not write it."""
     path, chunk_bytes = group / _data_name(name), math.prod(_chunk_shape(name, layout.side))
     with path.open("rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

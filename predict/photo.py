@@ -61,7 +61,7 @@ class Photo(NamedTuple):
 
 
 def count_pixels(path: Path) -> int:
-    """A photo's height times width, from its file's head. Raises `ImageError` as `decode_photo`, or if it is missing."""
+    """A photo's height times width, from its file's head. Raises `ImageError` as `decode_photo`, or if missing."""
     try:
         with path.open("rb") as file:
             image = _open(file)

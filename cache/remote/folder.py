@@ -49,9 +49,7 @@ _opening = fork_lock()
 def lock_file(path: Path, stop: threading.Event, *, shared: bool = False) -> FileIO:
     """Open a file, made if it is not there, and lock it until it is closed: exclusively, or shared with others.
 
-    Raises:
-        StoppedError: `stop` was set while another lock was in the way.
-        OSError: the file cannot be opened.
+    Raises `StoppedError` if `stop` was set while another lock was in the way, `OSError` if it cannot be opened.
     """
     while (file := try_lock_file(path, shared=shared)) is None:
         if stop.wait(POLL):
@@ -153,13 +151,8 @@ class ShardFolder:
     def reserve(self, name: str, size: int, own: FileIO, held: int) -> None:
         """Remove files until there is room for `size` bytes that are about to be fetched, and count them from now on.
 
-        Args:
-            own: the lock of the name, which this process holds exclusively.
-            held: bytes that this process keeps in use meanwhile.
-
-        Raises:
-            CacheError: so much is in use that there is no room.
-            StoppedError: `stop` is set.
+        `own` is the lock of the name, which this process holds exclusively; it keeps `held` bytes in use meanwhile.
+        Raises `CacheError` if so much is in use that there is no room, `StoppedError` if `stop` is set.
         """
         begun = time.monotonic()
         while True:
@@ -169,14 +162,11 @@ class ShardFolder:
                     _write(own, size)
                     return
             if held + size > self.limit or time.monotonic() - begun > ROOM_SECONDS:
+                values = {"path": self.path, "limit": self.limit, "used": left, "size": size, "needed": left + size}
                 raise CacheError(
                     "{path} may hold {limit:,} bytes; {used:,} of them are in use, and {size:,} more are needed; use "
                     "a --cache-size of {needed:,} or more, or another --cache-dir",
-                    path=self.path,
-                    limit=self.limit,
-                    used=left,
-                    size=size,
-                    needed=left + size,
+                    **values,
                 )
             if self._stop.wait(5 * POLL):
                 raise StoppedError(name)

@@ -48,11 +48,7 @@ class FetchedShards:
         folder: where shards are put.
         fetched, fetched_bytes: shards and bytes that this process has fetched so far.
 
-    Args:
-        info: the split.
-        kind: the container of a shard.
-        layout: of its records.
-        stop: ends waiting with `StoppedError`, once it is set; the storage's, too.
+    `info` is that of the split; `stop`, which is the storage's, too, ends waiting with `StoppedError` once it is set.
     """
 
     def __init__(
@@ -228,20 +224,19 @@ class FetchedShards:
         held = dict(list(self._held.values()))  # each once, however often it is open
         self.folder.reserve(name, info.bytes, own, sum(held.values()))
         try:
-            for attempt in (1, 2):  # what the network has damaged, another attempt may fetch whole
+            for _ in range(2):  # what the network has damaged, another attempt may fetch whole
                 remove(temporary)
                 copy_shard(self.storage, info.name, temporary)
                 found = describe(temporary, info.rows)
                 if found.checksum == info.checksum:
                     break
-                if attempt == 2:
-                    raise CacheCorruptError(
-                        "{path} is not what the index says ({found:,} bytes, not {bytes:,}, or other ones); {again}",
-                        path=self.storage.root / info.name,
-                        found=found.bytes,
-                        bytes=info.bytes,
-                        again=AGAIN,
-                    )
+            else:
+                values = {"path": self.storage.root / info.name, "found": found.bytes, "bytes": info.bytes}
+                raise CacheCorruptError(
+                    "{path} is not what the index says ({found:,} bytes, not {bytes:,}, or other ones); {again}",
+                    **values,
+                    again=AGAIN,
+                )
             temporary.rename(path)
         except BaseException:
             self.folder.discard(name, own)
