@@ -159,12 +159,11 @@ class Loader:
         """The iterator over the rest of the epoch. Raises `RuntimeError` where the loader cannot be used."""
         if self.unusable:
             raise RuntimeError(self.unusable)
-        self._end_pass(
-            message(
-                "this iterator was ended by a newer one of the same loader, which has one position: open a "
-                "second loader with open_loader for a second pass"
-            )
+        reason = message(
+            "this iterator was ended by a newer one of the same loader, which has one position: open a "
+            "second loader with open_loader for a second pass"
         )
+        self._end_pass(reason)
         newest = _Pass(self)
         self._newest = weakref.ref(newest)
         return newest
@@ -175,12 +174,11 @@ class Loader:
         if newest is None:
             return
         if newest.running:
-            raise RuntimeError(
-                message(
-                    "another thread is waiting for a batch of this loader, which is for one thread at a time: open a "
-                    "second loader with open_loader"
-                )
+            reason = message(
+                "another thread is waiting for a batch of this loader, which is for one thread at a time: open a "
+                "second loader with open_loader"
             )
+            raise RuntimeError(reason)
         newest.close(reason)
 
     def _run(self) -> Generator[Batch]:
@@ -232,8 +230,7 @@ class Loader:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go to a position; an iterator that is under way elsewhere is ended.
 
-        Raises:
-            ValueError: it is not at the edge of a global batch of this configuration, or beyond the epoch.
+        Raises `ValueError` if it is not at the edge of a global batch of this configuration, or beyond the epoch.
         """
         restored = LoaderState(**state)
         if restored.consumed % self.global_batch:
@@ -251,12 +248,11 @@ class Loader:
                 samples=len(self.reader),
                 split=self.config.split,
             )
-        self._end_pass(
-            message(
-                "this iterator was ended by load_state_dict, which has moved its loader to another position: "
-                "iterate over the loader again"
-            )
+        reason = message(
+            "this iterator was ended by load_state_dict, which has moved its loader to another position: "
+            "iterate over the loader again"
         )
+        self._end_pass(reason)
         self._move_to(restored)
 
     def close(self) -> None:
@@ -301,10 +297,8 @@ _open_loaders = LeftToParent(_leave_to_parent)
 def open_loader(config: LoaderConfig) -> Loader:
     """Open a split of a cache as an iterator of batches.
 
-    Raises:
-        CacheError: see `CacheReader`; or a shard cannot be opened, which is more than a bad record; or the split has
-            fewer samples than a batch that must not be ragged.
-        ValueError: the backend is not installed.
+    Raises `CacheError` as `CacheReader`, or if a shard cannot be opened, which is more than a bad record, or if the
+    split has fewer samples than a batch that must not be ragged; `ValueError` if the backend is not installed.
     """
     reader = CacheReader(config.cache, config.split, config.folder, in_place=config.in_place)
     try:

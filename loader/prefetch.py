@@ -86,11 +86,7 @@ class PendingBatch(Generic[Slot]):
         self._unfinished += parts
 
     def wait(self, *, abandoned: bool = False) -> None:
-        """Wait until all parts are finished.
-
-        Raises:
-            BaseException: what a thread has raised, at once, though others may still be at work. Not if `abandoned`.
-        """
+        """Wait until all parts are finished; unless `abandoned`, raise what one raised while others may be at work."""
         while self._unfinished:
             self._unfinished -= 1
             error = self._done.get()
@@ -152,10 +148,8 @@ and the next reader finds the pixels only in memory: 731 microseconds instead of
 def host_buffer(*shape: int, pinned: bool = False, off: int = 0) -> torch.Tensor:
     """Zeros, uint8, that begin with a line of the caches; where they are large, in huge pages if the system has some.
 
-    Args:
-        shape: of the tensor.
-        pinned: locked in memory, so that a GPU can read it by itself.
-        off: bytes after the beginning of a line: `OFF_LINE` for buffers that JPEGs are decoded into.
+    `pinned` ones are locked in memory, so that a GPU can read them by itself. They begin `off` bytes after the line:
+    `OFF_LINE` for buffers that JPEGs are decoded into.
     """
     size, unit = math.prod(shape), _LINE
     if pinned:

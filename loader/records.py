@@ -138,13 +138,11 @@ class RecordMap:
         self._places[sample] = BLANK
         self._bad[sample] = BadRecord(split=reader.split, sample=sample, image_id=image_id, reason=str(error))
         if len(self._bad) == len(reader):
+            values = {"samples": len(reader), "where": where, "error": error, "root": reader.root}
             raise CacheCorruptError(
                 "none of the {samples} samples of {where} can be read, the last because {error}; run `verify --cache "
                 "{root}`",
-                samples=len(reader),
-                where=where,
-                error=error,
-                root=reader.root,
+                **values,
             ) from error
 
     def skipped(self, plan: BatchPlan) -> tuple[BadRecord, ...]:

@@ -66,10 +66,8 @@ class RecordFiller:
     def fill_first(self, count: int, threads: int) -> I64:
         """Fill the rows after `BLANK_ROW` with the first samples of the split.
 
-        For a GPU there are two threads at least: one waits for its upload while the other one decodes.
-
-        Returns:
-            `(count,)` int64, the row of each: `BLANK_ROW` if its record is bad.
+        For a GPU there are two threads at least: one waits for its upload while the other one decodes. Gives `(count,)`
+        int64, the row of each: `BLANK_ROW` if its record is bad.
         """
         rows = np.arange(1, count + 1)
         threads = threads if self._stream is None else max(2, threads)
@@ -104,8 +102,7 @@ class RecordFiller:
     def fill(self, samples: I64, first: int, after: torch.cuda.Event | None = None) -> Bools:
         """Load `(N,)` samples into rows from `first` on, when the last work on the GPU that reads these is done.
 
-        Returns:
-            `(N,)` whether each is sound; the rows of the others are blank.
+        Gives `(N,)`, whether each is sound; the rows of the others are blank.
         """
         count = len(samples)
         target = self._store.on_host(first, count) if self._stream is None else self._staging(count)

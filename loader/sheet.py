@@ -37,16 +37,13 @@ WIDEST = 1600
 def contact_sheet(batch: Batch, columns: int | None = None, names: Sequence[str] | None = None) -> U8:
     """The samples of a batch side by side: persons tinted and outlined, ignored pixels hatched gray, numbers below.
 
-    Pictures have the batch's side, or less where the sheet would be wider than `WIDEST` pixels.
+    The sheet is `(H, W, 3)` uint8 RGB. Pictures have the batch's side, or less where it would be wider than `WIDEST`.
 
     Args:
         batch: samples that only fill it up are left out.
         columns: pictures in a row; by default those that leave the fewest places empty, in a sheet that is square or up
             to twice as wide.
         names: what is written below each picture, before the share of person pixels; by default its sample number.
-
-    Returns:
-        `(H, W, 3)` uint8 RGB.
     """
     count, side = batch.valid, int(batch.image.shape[-1])
     if count < 1:

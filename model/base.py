@@ -97,8 +97,7 @@ class SegmentationNetwork(nn.Module, ABC):
     def forward(self, image_N3HW: Tensor) -> Tensor:
         """Give `logits_N1HW` for `image_N3HW` (uint8 RGB, 0..255), in the autocast dtype or that of the weights.
 
-        Raises:
-            ValueError: when the height or the width is not a multiple of `stride`.
+        Raises `ValueError` when the height or the width is not a multiple of `stride`.
         """
         check_side(self, image_N3HW.shape[2], name="height")
         check_side(self, image_N3HW.shape[3], name="width")
@@ -113,10 +112,5 @@ def check_side(network: SegmentationNetwork, side: int, name: str = "side") -> N
         return
     below = side // stride * stride
     nearest = listed([below, below + stride] if below > 0 else [stride], "or")
-    raise UserError(
-        "{name}={side} is not a multiple of {stride}; use {nearest}",
-        name=name,
-        side=side,
-        stride=stride,
-        nearest=nearest,
-    )
+    values = {"name": name, "side": side, "stride": stride, "nearest": nearest}
+    raise UserError("{name}={side} is not a multiple of {stride}; use {nearest}", **values)

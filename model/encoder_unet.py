@@ -41,8 +41,7 @@ class EncoderUNet(SegmentationNetwork):
         width: channels of the decoder at half and at a quarter of the size; twice as many at an eighth, and so on.
         dropout: probability that a whole channel of the deepest features is zeroed in training, 0 to below 1.
 
-    Raises:
-        EncoderError: timm is not there or doesn't know it, or its features are no such pyramid.
+    Raises `EncoderError` if timm is not there or doesn't know it, or its features are no such pyramid.
     """
 
     def __init__(self, encoder: str, width: int, dropout: float = 0.0) -> None:
@@ -56,8 +55,7 @@ class EncoderUNet(SegmentationNetwork):
         self._reductions = tuple(channels)
         self.detail = ConvBNReLU(3, thin)
         self.dropout = nn.Dropout2d(dropout) if dropout else nn.Identity()
-        up: list[nn.Module] = []
-        decoder: list[nn.Module] = []
+        up, decoder = list[nn.Module](), list[nn.Module]()
         below, reduction = channels[self.stride], self.stride // 2
         while reduction > 1:
             level = width * max(1, reduction // 4)
@@ -92,8 +90,7 @@ class EncoderUNet(SegmentationNetwork):
 def create_encoder(encoder: str) -> Any:  # a Module with attributes of timm's own
     """Make timm's network with its starting weights; it gives features of each size, the finest first.
 
-    Raises:
-        EncoderError: timm is not there, or doesn't know it.
+    Raises `EncoderError` if timm is not there, or doesn't know it.
     """
     try:
         import timm
@@ -116,12 +113,8 @@ def create_encoder(encoder: str) -> Any:  # a Module with attributes of timm's o
     if not timm.is_model(name):
         near = [PREFIX + known for known in difflib.get_close_matches(name, timm.list_models(), n=3)]
         remedy = message("is it {near}?", near=listed(near, "or")) if near else message("try timm:resnet34")
-        raise EncoderError(
-            "encoder={encoder!r} is not known to timm {version}; {remedy}",
-            encoder=encoder,
-            version=timm.__version__,
-            remedy=remedy,
-        )
+        values = {"encoder": encoder, "version": timm.__version__, "remedy": remedy}
+        raise EncoderError("encoder={encoder!r} is not known to timm {version}; {remedy}", **values)
     try:
         return timm.create_model(name, pretrained=False, features_only=True)
     except Exception as error:  # whatever each of a thousand networks makes of it
@@ -159,14 +152,10 @@ def _pyramid(encoder: str, body: Any) -> dict[int, int]:
 
 
 def start_encoder(network: EncoderUNet, weights: str) -> str:
-    """Put pretrained weights into a network's encoder, if they can be had, and give a line that says what it has.
+    """Put pretrained weights into a new network's encoder, if they can be had, and give a line that says what it has.
 
-    Args:
-        network: a new one.
-        weights: `auto`, `none` or a file with a `state_dict` by timm's names, in .safetensors or torch's format.
-
-    Raises:
-        EncoderError: the file cannot be read, or is not of this encoder.
+    `weights` are `auto`, `none` or a file with a `state_dict` by timm's names, in .safetensors or torch's format.
+    Raises `EncoderError` if the file cannot be read, or is not of this encoder.
     """
     encoder = network.encoder_name
     if weights == NONE:
@@ -229,26 +218,17 @@ def _take(network: EncoderUNet, state: Mapping[str, Tensor], source: str) -> Non
         "use a file by timm's names, as timm.create_model({encoder!r}).state_dict() has them",
         encoder=encoder.removeprefix(PREFIX),
     )
+    values = {"source": source, "encoder": encoder, "remedy": remedy}
     if missing:
         raise EncoderError(
             "{source} lacks {count} of the {total} tensors of encoder {encoder}, first {name!r}; {remedy}",
-            source=source,
-            count=len(missing),
-            total=len(needed),
-            encoder=encoder,
-            name=missing[0],
-            remedy=remedy,
+            **values | {"count": len(missing), "total": len(needed), "name": missing[0]},
         )
     for name in needed:
         shape, wanted = tuple(found[name].shape), tuple(mine[name].shape)  # type: ignore[union-attr]  # none is missing
         if shape != wanted:
             raise EncoderError(
                 "{source} has {name!r} of shape {shape}, and encoder {encoder} wants {wanted}; {remedy}",
-                source=source,
-                name=name,
-                shape=shape,
-                encoder=encoder,
-                wanted=wanted,
-                remedy=remedy,
+                **values | {"name": name, "shape": shape, "wanted": wanted},
             )
     network.encoder.load_state_dict({name: mine[name] if value is None else value for name, value in found.items()})

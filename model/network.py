@@ -25,9 +25,8 @@ NETWORKS: dict[NetworkName, Callable[[int, float], SegmentationNetwork]] = {
 class NetworkConfig:
     """A network by name and size.
 
-    Raises:
-        ValueError: for an unknown name, a width that is no positive multiple of 8, a dropout outside [0, 1), or an
-            encoder that is not `timm:...` of a `unet`.
+    Raises `ValueError` for an unknown name, a width that is no positive multiple of 8, a dropout outside [0, 1), or an
+    encoder that is not `timm:...` of a `unet`.
     """
 
     name: NetworkName = "resunet"
@@ -40,10 +39,9 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         if self.name not in NETWORKS:
+            networks = ", ".join(sorted(NETWORKS))
             raise UserError(
-                "network name={name!r} is unknown; use one of: {networks}",
-                name=self.name,
-                networks=", ".join(sorted(NETWORKS)),
+                "network name={name!r} is unknown; use one of: {networks}", name=self.name, networks=networks
             )
         if self.width <= 0 or self.width % 8:
             below = self.width // 8 * 8
@@ -84,10 +82,7 @@ def build_network(
 
     `torch.channels_last` suits tensor cores and CPUs; `torch.contiguous_format` (NCHW) suits GPUs before Volta. Both
     take the same images and the same `state_dict`. Build the optimizer after this, not before. A timm encoder has no
-    pretrained weights yet.
-
-    Raises:
-        EncoderError: see `model.encoder_unet.EncoderUNet`.
+    pretrained weights yet. Raises `EncoderError` as `model.encoder_unet.EncoderUNet`.
     """
     network = (
         EncoderUNet(config.encoder, config.width, config.dropout)
