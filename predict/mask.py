@@ -58,15 +58,10 @@ class Square(NamedTuple):
 
 
 class Mask(NamedTuple):
-    """Where the persons are.
+    """Where the persons are."""
 
-    Attributes:
-        alpha: `(H, W)` uint8; 255 is wholly a person.
-        person: `(H, W)` uint8 of 0 and 1: where the probability is above the threshold.
-    """
-
-    alpha: U8
-    person: U8
+    alpha: U8  # `(H, W)`; 255 is wholly a person
+    person: U8  # `(H, W)` of 0 and 1: where the probability is above the threshold
 
     @property
     def coverage(self) -> float:

@@ -64,21 +64,14 @@ _Writing = list[Future[PhotoResult] | PhotoResult]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setup:
-    """The settings and the network with which photos and videos are made.
-
-    Attributes:
-        background: what is behind the persons of composites.
-        side: of the square that the network sees, pixels.
-        batch_size: the largest number of photos or frames that the network takes at once.
-        options: what decides the results, for their records.
-    """
+    """The settings and the network with which photos and videos are made."""
 
     config: PredictConfig
-    background: Background | None
+    background: Background | None  # what is behind the persons of composites
     predictor: Predictor
-    side: int
-    batch_size: int
-    options: Options
+    side: int  # of the square that the network sees, pixels
+    batch_size: int  # the largest number of photos or frames that the network takes at once
+    options: Options  # what decides the results, for their records
 
     @property
     def threads(self) -> int:

@@ -47,17 +47,11 @@ Options = dict[str, Option]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """How one result was made.
+    """How one result was made."""
 
-    Attributes:
-        source: state of the photo or video when it was read; None: it came from standard input.
-        options: what decided the result.
-        maskcache: version of this record.
-    """
-
-    source: FileState | None
-    options: Options
-    maskcache: Literal[1] = 1
+    source: FileState | None  # of the photo or video when it was read; None: it came from standard input
+    options: Options  # what decided the result
+    maskcache: Literal[1] = 1  # version of this record
 
     def to_text(self) -> str:
         """The record as JSON, in ASCII."""

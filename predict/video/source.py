@@ -49,15 +49,13 @@ _HIGH_DEFINITION = 720
 class Colours(NamedTuple):
     """The tags of a video that say what its numbers look like, and what is assumed where they are missing.
 
-    Attributes:
-        matrix, primaries, transfer: numbers of H.273; 2 is "unspecified", which `matrix` never is.
-        tagged: whether the video itself names the matrix.
+    All but `tagged` are numbers of H.273; 2 is "unspecified", which `matrix` never is.
     """
 
     matrix: int
     primaries: int
     transfer: int
-    tagged: bool
+    tagged: bool  # whether the video itself names the matrix
 
     def to_rgb(self, frame: VideoFrame, width: int, height: int) -> U8:
         """The pixels of a frame, `(height, width, 3)` uint8 RGB; frames of another size are scaled."""
@@ -91,17 +89,11 @@ def reason_of(error: av.FFmpegError) -> str:
 
 
 class Frame(NamedTuple):
-    """One picture of a video.
+    """One picture of a video; times are in units of the video's `time_base`."""
 
-    Attributes:
-        pixels: `(H, W, 3)` uint8 RGB, upright; all frames have the size of the first.
-        start: when it is shown, in units of the video's `time_base`, from 0 at the file's start; strictly increasing.
-        duration: how long it is shown, in the same units; 0 where the file does not say it.
-    """
-
-    pixels: U8
-    start: int
-    duration: int
+    pixels: U8  # `(H, W, 3)` RGB, upright; all frames have the size of the first
+    start: int  # when it is shown, from 0 at the file's start; strictly increasing
+    duration: int  # how long it is shown; 0 where the file does not say it
 
 
 class VideoSource:
