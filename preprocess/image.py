@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from cache import files
 from cache.choices import Fit
-from cache.messages import message, system_reason
+from cache.messages import Message, message, system_reason
 from cache.record import U8, pack_plane
 from preprocess.errors import ImageError
 from preprocess.resize import shrink_image, shrink_plane
@@ -191,7 +191,7 @@ def quiet_pillow() -> Iterator[None]:
 
 def first_line(error: Exception) -> str:
     """The first line of an error's text, at most 120 characters; the error's type where the text is empty."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+    return Message((str(error).strip().splitlines() or [type(error).__name__])[0][:120])
 
 
 class FitBox(NamedTuple):

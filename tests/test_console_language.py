@@ -339,7 +339,7 @@ def made(tmp_path_factory):
     photo = next((root / "coco" / "train2017").glob("*.jpg"))
     photo.write_bytes(photo.read_bytes()[:500])
     said = run("preprocess", "--coco", root / "coco", "--out", root / "cache", "--side", 64, "--lang", "es").stdout
-    assert f"  rechazada train/{photo.name}: el JPEG está dañado: " in said
+    assert f"  rechazada train/{photo.name}: el JPEG está dañado: el archivo termina antes de tiempo\n" in said
     return root, photo.name
 
 
