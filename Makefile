@@ -23,7 +23,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev,dali]'
 	touch $@
 
-# Six to eight minutes on two cores after the set-up. Each step is a command of the README.
+# Six to fourteen minutes on two cores after the set-up, by how fast they compute bf16. Each step is a command of the README.
 demo: setup
 	rm -rf $(DEMO)
 	$(BIN)/python cli.py synth $(DEMO)/coco --images 400
