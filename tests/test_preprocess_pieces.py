@@ -103,12 +103,14 @@ def test_what_is_wrong_with_a_long_file_is_told_as_of_a_short_one(tmp_path, writ
     path = write_coco(tmp_path / "coco") / "annotations" / "person_keypoints_train2017.json"
     sound = json.loads(path.read_bytes())
     broken = [
-        sound | {"annotations": {"id": 3}},
         sound | {"annotations": 7},
-        sound | {"annotations": [*sound["annotations"], {"id": 1}]},
-        sound | {"annotations": [*sound["annotations"], 4]},
-        sound | {"annotations": [*sound["annotations"], {"id": 2**70, "image_id": 1, "category_id": 1}]},
+        sound | {"annotations": None},
+        sound | {"images": "none"},
         sound | {"categories": []},
+        sound | {"categories": [{"id": 2, "name": "dog"}]},
+        sound
+        | {"categories": [{"id": 2, "name": "person"}, {"id": 1, "name": "person"}]}
+        | {"annotations": [*sound["annotations"], {"id": 2, "image_id": 1, "category_id": 2}]},
         {"images": sound["images"]},
     ]
     texts = [json.dumps(content) for content in broken] + [path.read_text()[:-40], '{"annotations": [' * 2000]

@@ -1,6 +1,8 @@
 """Segmentations from text to arrays, against Python's json; and what the kernel takes, and what it leaves to others."""
 
 import json
+import math
+from itertools import chain
 
 import msgspec
 import numpy as np
@@ -193,20 +195,31 @@ def compressed_code():
 
 TEXT, RUNS = compressed_code()
 
-leaf = st.one_of(st.none(), st.booleans(), st.integers(-9, 700), st.floats(-1e9, 1e9), st.text(',[]{}":1', max_size=4))
+texts = (
+    st.text(',[]{}":1', max_size=4)
+    | st.integers(-9, 700).map(str)
+    | st.sampled_from(["1.5", " 2", "1e1", "nan", "2 px"])
+)
+leaf = st.one_of(st.none(), st.booleans(), st.integers(-9, 700), st.floats(-1e9, 1e9), texts)
 key = st.sampled_from(["counts", "size", "other"])
 anything = st.recursive(
     leaf, lambda inner: st.lists(inner, max_size=8) | st.dictionaries(key, inner, max_size=3), max_leaves=20
 )
 polygon = st.lists(st.floats(-100, 700).map(lambda value: round(value, 2)), min_size=6, max_size=12)
 box = st.lists(st.integers(0, 99), min_size=4, max_size=4)
-runs = st.integers(0, 600).map(lambda run: [run, 600 - run])
-size = st.just([HEIGHT, WIDTH])
+points = st.lists(st.lists(leaf | st.integers(-9, 700), min_size=2, max_size=2), min_size=1, max_size=5)
+dialect = st.lists(st.integers(-9, 700) | texts, min_size=5, max_size=8)
+spelt = st.sampled_from([int, int, float, str])
+runs = st.builds(lambda run, kind: [kind(run), 600 - run], st.integers(0, 600), spelt)
+size = st.builds(lambda kind, more: [kind(HEIGHT), WIDTH, *more], spelt, st.sampled_from([[], [], [1]]))
 segmentation = st.one_of(
     anything,
     st.lists(polygon, min_size=1, max_size=3),
     st.lists(box, min_size=1, max_size=3),
-    st.lists(polygon | box | st.lists(anything, max_size=8), max_size=3),
+    st.lists(polygon | box | points | dialect | st.lists(anything, max_size=8), max_size=3),
+    points,
+    dialect,
+    st.lists(st.fixed_dictionaries({"counts": runs, "size": size}), max_size=3),
     st.fixed_dictionaries({"counts": runs, "size": size}),
     st.fixed_dictionaries({"size": size, "counts": runs | st.just(TEXT)}),
     st.fixed_dictionaries(
@@ -218,10 +231,23 @@ segmentation = st.one_of(
 def expected_parts(value):
     """Kind and elements of each part that a decoded segmentation means; none if it cannot be drawn."""
     if isinstance(value, dict):
-        counts = RUNS if value.get("counts") == TEXT else value.get("counts")
-        fits = are(int, counts) and are(int, value.get("size")) and value["size"] == [HEIGHT, WIDTH]
-        return [(RLE, counts)] if fits and sum(counts) == HEIGHT * WIDTH and min(counts) >= 0 else []
-    if not isinstance(value, list) or not value or not all(are((int, float), polygon) for polygon in value):
+        value = [value]
+    if not isinstance(value, list) or not value:
+        return []
+    if all(isinstance(code, dict) for code in value):
+        codes = [expected_code(code) for code in value]
+        return [(RLE, code) for code in codes] if all(codes) else []
+    if len(value) >= 6 and len(value) % 2 == 0 and not any(isinstance(one, list) and one for one in value):
+        value = [value]
+    if not all(isinstance(polygon, list) for polygon in value):
+        return []
+    if len(value) >= 3 and are_points(value) and not any(map(are_points, value)):
+        value = [value]
+    if any(are_points(polygon) and len(polygon) < 3 for polygon in value):
+        return []
+    value = [[*chain(*polygon)] if are_points(polygon) else polygon for polygon in value]
+    value = [[numeric(one) for one in polygon] for polygon in value]
+    if any(one is None for polygon in value for one in polygon):
         return []
     sizes = [len(polygon) for polygon in value]
     if sizes[0] == 4:
@@ -232,8 +258,28 @@ def expected_parts(value):
     return [(POLYGON, polygon[: len(polygon) // 2 * 2]) for polygon in value] if drawable else []
 
 
-def are(kind, values):
-    return isinstance(values, list) and all(isinstance(one, kind) and not isinstance(one, bool) for one in values)
+def expected_code(value):
+    """The runs of a decoded run-length code; none if it cannot be drawn."""
+    counts, size = RUNS if value.get("counts") == TEXT else value.get("counts"), value.get("size")
+    if not isinstance(counts, list) or not isinstance(size, list):
+        return []
+    counts, size = [*map(numeric, counts)], [*map(numeric, size)]
+    if any(one is None or one % 1 for one in counts + size) or size[:2] != [HEIGHT, WIDTH] or not counts:
+        return []
+    return [*map(int, counts)] if sum(counts) == HEIGHT * WIDTH and min(counts) >= 0 else []
+
+
+def are_points(polygon):
+    return isinstance(polygon, list) and polygon and all(isinstance(one, list) and len(one) == 2 for one in polygon)
+
+
+def numeric(value):
+    """The number that a value is, as NumPy reads it; None if it is none."""
+    try:
+        number = np.array([value], np.float64)[0].item() if isinstance(value, int | float | str) else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 @fuzz

@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
-import math
+import gzip
 import mmap
 import os
 import re
-from collections.abc import Iterator, Sequence
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from operator import attrgetter
 from pathlib import PurePath
-from typing import Annotated, Any, NamedTuple, TypeVar
+from tempfile import TemporaryFile, gettempdir
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from cache import files
-from cache.messages import message, system_reason
-from preprocess.annotations.json_kernel import array_pieces
+from cache.messages import joined, listed, message, system_reason
+from preprocess.annotations.dialects import (
+    Annotation,
+    Category,
+    Image,
+    Unusable,
+    decoded,
+    each_id_once,
+    read_annotations,
+    read_categories,
+    read_id,
+    read_images,
+    said,
+)
+from preprocess.annotations.json_kernel import array_pieces, blank_non_finite
 from preprocess.errors import DatasetError
 
 ONE_PIECE = 512 << 20
@@ -26,65 +44,61 @@ ONE_PIECE = 512 << 20
 PIECE = 64 << 20
 """Bytes of a longer file that are read at a time; reading takes about five times as much memory."""
 
+MOST_NAMED = 8
+"""Categories, ids or keys that a message names."""
+
+_BLOCK = 1 << 20
+"""Bytes that are copied at a time."""
+
+_GZIP, _BOM, _PADDING = b"\x1f\x8b", b"\xef\xbb\xbf", b" \t\r\n\0"
+_PYTHONS = re.compile(rb"NaN|Infinity|\\u[dD][89a-fA-F]")
+"""What Python's json writes and JSON does not have; it may also stand in a text."""
+
+_TRAILING = "trailing characters"
+_UTF_16 = message("it is UTF-16 or UTF-32; save it as UTF-8")
+_FORMATS = (
+    ((b"\xff\xfe", b"\xfe\xff"), _UTF_16),
+    (b"PK\x03\x04", message("it is a ZIP archive; unpack it")),
+    (b"<", message("it is a web page or XML; take the JSON file itself")),
+    (
+        b"version https://git-lfs",
+        message("it is a Git LFS pointer; get the file that it stands for with `git lfs pull`"),
+    ),
+)
+"""What files that are no JSON may be, by their beginnings."""
+
 I64 = npt.NDArray[np.int64]
-_Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-_Side = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]  # whose product an int64 can hold
+_PARTS = dict[str, msgspec.Raw] | list[msgspec.Raw]
+_Piece = tuple[list[Annotation], list[Unusable]]
 
 
-# Hundreds of thousands of these two are made, none of them in a cycle: the garbage collector need not track them.
-class _Annotation(msgspec.Struct, gc=False):
-    id: _Int64
-    image_id: _Int64
-    category_id: int
-    segmentation: msgspec.Raw = msgspec.Raw(b"null")
-    iscrowd: _Int64 = 0
-    num_keypoints: _Int64 = 0
-    area: float = math.nan
+class _Document(msgspec.Struct):
+    """A file in COCO's own types."""
 
-
-class _Image(msgspec.Struct, gc=False):
-    id: _Int64
-    file_name: str
-    height: _Side
-    width: _Side
-
-
-class _Category(msgspec.Struct):
-    id: int
-    name: str
-
-
-class _Annotations(msgspec.Struct):
-    annotations: list[_Annotation]
-
-
-class _Document(_Annotations):
-    images: list[_Image]
-    categories: list[_Category]
-
-
-class _Frame(msgspec.Struct):
-    """A document whose annotations are yet to be read."""
-
-    images: list[_Image]
-    annotations: msgspec.Raw
-    categories: list[_Category]
-
-
-_Content = TypeVar("_Content", _Document, _Frame, _Annotations)
+    annotations: list[Annotation]
+    images: list[Image]
+    categories: list[Category]
 
 
 class Images(NamedTuple):
-    """All images of a file, in its order; height and width are `(I,)` pixels."""
+    """All images of a file, in its order, each id once; height and width are `(I,)` pixels, 0 where one is not known.
+
+    `faults` says why some cannot be used, by their numbers; `problems` what is wrong with entries that are no images.
+    """
 
     id: I64
     file_name: tuple[str, ...]
     height: I64
     width: I64
+    faults: dict[int, str]
+    problems: list[str]
 
 
 class Annotations(NamedTuple):
-    """The annotations of one category, in the order of the file; their segmentations are parts of the mapped file."""
+    """The annotations of some categories, in the order of the file; their segmentations are parts of the mapped file.
+
+    Those that are `unusable` whatever their segmentations are stand apart.
+    """
 
     id: I64
     image_id: I64
@@ -92,54 +106,139 @@ class Annotations(NamedTuple):
     num_keypoints: I64
     area: npt.NDArray[np.float64]
     segmentation: list[msgspec.Raw]
+    unusable: list[Unusable]
 
 
-def read_document(path: PurePath, category: str) -> tuple[Images, Iterator[Annotations]]:
-    """Read the images of a COCO annotation file, and the annotations of a category by its name.
+def read_document(path: PurePath, categories: Sequence[str] | str = "person") -> tuple[Images, Iterator[Annotations]]:
+    """Read the images of a COCO annotation file, and the annotations of one or more categories.
 
-    No number of a segmentation becomes a Python object. The file is mapped, not copied; one in object storage is
-    fetched to a file of this machine before.
+    A category is given by its name or, if none has that name, by its id; see `dialects.read_id`. No number of an
+    ordinary segmentation becomes a Python object. The file is mapped, not copied; one in object storage is fetched to a
+    file of this machine before, and one that gzip has packed is unpacked to such a file.
 
     Returns:
         The images, and the annotations in the order of the file: all at once, or those of a long file in pieces, none
         of which should be kept.
 
     Raises:
-        DatasetError: the file is missing, is no JSON (with the byte), is no COCO file, or lacks the category. An
-            invalid annotation raises when its piece is read.
+        DatasetError: the file is missing, is no JSON (with the byte), is no COCO file, or lacks a category.
     """
     data = _open(path)
-    document: _Document | _Frame
+    document: _Document | None = None
     if len(data) <= ONE_PIECE:
-        document = _parse(data, path, _Document)
-        pieces = iter([document.annotations])
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            document = msgspec.json.decode(data, type=_Document)
+    if document:
+        images, faults = each_id_once(document.images, {})
+        problems, known, whole = list[str](), document.categories, [(document.annotations, list[Unusable]())]
+        wanted = _choose(path, categories, known, lambda: iter(whole))
+        pieces = iter(whole)
     else:
-        document = _parse(data, path, _Frame)
-        pieces = _read_pieces(document.annotations, path)
-    wanted = {entry.id for entry in document.categories if entry.name == category}
-    if not wanted:
-        names = ", ".join(entry.name for entry in document.categories[:8]) or message("none")
-        values = {"path": path, "category": category, "names": names}
-        raise DatasetError("{path} has no category {category!r}; its categories are: {names}", **values)
-    images = Images(
-        id=_column(document.images, "id"),
-        file_name=tuple(image.file_name for image in document.images),
-        height=_column(document.images, "height"),
-        width=_column(document.images, "width"),
+        frame = _read_frame(data, path)
+        annotations = frame["annotations"]
+        images, faults, problems = read_images(frame["images"])
+        known = read_categories(frame["categories"])
+        wanted = _choose(path, categories, known, lambda: _read_pieces(annotations))
+        pieces = _read_pieces(annotations)
+    columns = Images(
+        id=_column(images, "id"),
+        file_name=tuple(image.file_name for image in images),
+        height=_column(images, "height"),
+        width=_column(images, "width"),
+        faults=faults,
+        problems=problems,
     )
-    return images, (_columns(piece, wanted) for piece in pieces)
+    return columns, (_columns(piece, wanted) for piece in pieces)
 
 
 def read_file_names(path: PurePath) -> list[str]:
     """The names of all photos in a COCO annotation file.
 
     Raises:
-        DatasetError: as `read_document`.
+        DatasetError: as `read_document`, but for the categories.
     """
-    return [image.file_name for image in _parse(_open(path), path, _Frame).images]
+    images, faults, _ = read_images(_read_frame(_open(path), path)["images"])
+    return [image.file_name for number, image in enumerate(images) if number not in faults]
 
 
-def _columns(annotations: list[_Annotation], wanted: set[int]) -> Annotations:
+def check_ends(path: PurePath) -> None:
+    """Raise the `DatasetError` of `read_document` for a file that its first and last bytes show to be no JSON object.
+
+    Other faults are not found. A file that gzip has packed is not looked into.
+    """
+    data = _open(path, unpack=False)
+    if data[:2] != _GZIP:
+        inner = _without_padding(data)
+        head, end = bytes(inner[:4]), bytes(inner[-1:])
+        if not head.startswith(b"{") or end != b"}" or b"\0" in head:
+            _read_frame(data, path)
+
+
+def _choose(
+    path: PurePath, categories: Sequence[str] | str, known: list[Category], pieces: Callable[[], Iterator[_Piece]]
+) -> set[int]:
+    """The ids of the categories that are asked for, by name or id; `pieces` reads all annotations."""
+
+    def used_ids() -> set[int]:
+        return {annotation.category_id for annotations, _ in pieces() for annotation in annotations}
+
+    wanted: set[int] = set()
+    for category in [categories] if isinstance(categories, str) else categories:
+        ids = {each.id for each in known if each.name == category}
+        if len(ids) > 1 and len(used := used_ids() & ids) > 1:
+            options = listed([f"--category {number}" for number in sorted(used)], "or")
+            values = {"path": path, "category": category, "options": options}
+            raise DatasetError(
+                "{path} has annotations of several categories {category!r}; choose by id: {options}, or both", **values
+            )
+        if not ids:
+            ids = ({each.id for each in known} or used_ids()).intersection([read_id(category)])
+        if not ids:
+            raise _no_category(path, category, known, used_ids)
+        wanted |= ids
+    return wanted
+
+
+def _no_category(
+    path: PurePath, category: str, known: list[Category], used_ids: Callable[[], set[int]]
+) -> DatasetError:
+    if not known:
+        ids = sorted(used_ids())[:MOST_NAMED]
+        if not ids:
+            return DatasetError("{path} has no categories, and no annotations of any; export it again", path=path)
+        values = {"path": path, "ids": listed(ids, "and"), "first": ids[0]}
+        return DatasetError(
+            "{path} has no categories; its annotations have the category ids {ids}: choose by id, as with "
+            "--category {first}",
+            **values,
+        )
+    count = Counter(each.name for each in known)
+    names = joined(
+        ", ",
+        [
+            message("{name!r} (id {number})", name=each.name, number=each.id)
+            if count[each.name] > 1 or not each.name
+            else repr(each.name)
+            for each in known[:MOST_NAMED]
+        ],
+    )
+    near = [each.name for each in known if each.name.strip().casefold() == category.strip().casefold()]
+    if near:
+        return DatasetError(
+            "{path} has no category {category!r}; did you mean --category {near!r}? Its categories are: {names}",
+            path=path,
+            category=category,
+            near=near[0],
+            names=names,
+        )
+    values = {"path": path, "category": category, "names": names}
+    return DatasetError(
+        "{path} has no category {category!r}; its categories are: {names}; choose one with --category", **values
+    )
+
+
+def _columns(piece: _Piece, wanted: set[int]) -> Annotations:
+    annotations, unusable = piece
     found = [annotation for annotation in annotations if annotation.category_id in wanted]
     return Annotations(
         id=_column(found, "id"),
@@ -148,6 +247,7 @@ def _columns(annotations: list[_Annotation], wanted: set[int]) -> Annotations:
         num_keypoints=_column(found, "num_keypoints"),
         area=_column(found, "area", np.float64),
         segmentation=[annotation.segmentation for annotation in found],
+        unusable=[each for each in unusable if each.category_id is None or each.category_id in wanted],
     )
 
 
@@ -155,48 +255,169 @@ def _column(entries: Sequence[msgspec.Struct], field: str, dtype: npt.DTypeLike 
     return np.fromiter(map(attrgetter(field), entries), dtype, len(entries))
 
 
-def _read_pieces(annotations: msgspec.Raw, path: PurePath) -> Iterator[list[_Annotation]]:
-    """The elements of a JSON array, about `PIECE` bytes at a time."""
+def _read_pieces(annotations: msgspec.Raw) -> Iterator[_Piece]:
+    """The annotations in a JSON array, or the values of an object, about `PIECE` bytes at a time."""
     text = np.frombuffer(annotations, np.uint8)
-    if text[0] != ord("["):
-        _parse(b'{"annotations":%b}' % bytes(text[:64]), path, _Annotations)  # which raises
     before = 0
     for piece in array_pieces(text, PIECE):
-        found = _parse(b'{"annotations":[%b]}' % piece.tobytes(), path, _Annotations, before).annotations
-        before += len(found)
+        content = b"".join((text[:1].data, piece.data, text[-1:].data))
+        try:
+            found: _Piece = msgspec.json.decode(content, type=list[Annotation]), []
+        except msgspec.DecodeError:
+            found = read_annotations(content, before)
+        before += len(found[0]) + len(found[1])
         yield found
 
 
-def _open(path: PurePath) -> mmap.mmap | bytes:
-    """Map the content of a file, without a copy."""
+def _open(path: PurePath, *, unpack: bool = True) -> mmap.mmap | bytes:
+    """Map the content of a file, without a copy; one that gzip has packed is unpacked."""
     try:
         # A copy from object storage stays mapped without a name.
         with files.local_copy(path) as here, here.open("rb") as file:
-            empty = not os.fstat(file.fileno()).st_size  # which cannot be mapped
-            return b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            if not os.fstat(file.fileno()).st_size:  # which cannot be mapped
+                return b""
+            if unpack and file.read(len(_GZIP)) == _GZIP:
+                file.seek(0)
+                return _copy(iter(partial(gzip.open(file).read, _BLOCK), b""), path)
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
+        raise DatasetError("{path} is missing; check its name", path=path) from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DatasetError(
-            "{path} is missing; unpack annotations_trainval2017.zip beside the images", path=path
+            "{path} is a damaged gzip file ({error}); copy or export it again", path=path, error=error
         ) from None
     except OSError as error:
         reason = system_reason(error)
         raise DatasetError("{path} cannot be read: {reason}; check its permissions", path=path, reason=reason) from None
 
 
-def _parse(data: mmap.mmap | bytes, path: PurePath, content: type[_Content], before: int = 0) -> _Content:
-    """Parse a document, or a piece of one; `before` is the number of annotations in front of the piece."""
+def _copy(blocks: Iterable[bytes | memoryview], path: PurePath) -> mmap.mmap | bytes:
+    """Map a copy, which can be written, in a file without a name: what is long is not held in memory."""
     try:
-        return msgspec.json.decode(data, type=content)
-    except msgspec.ValidationError as error:
-        reason = re.sub(r"(?<=\$\.annotations\[)\d+", lambda number: str(before + int(number[0])), str(error))
-        raise DatasetError("{path} is not a COCO annotation file: {reason}", path=path, reason=reason) from None
+        with TemporaryFile(prefix="maskcache-") as copy:
+            for block in blocks:
+                copy.write(block)
+            copy.flush()
+            return mmap.mmap(copy.fileno(), 0) if copy.tell() else b""
+    except gzip.BadGzipFile:
+        raise
+    except OSError as error:
+        values = {"path": path, "folder": gettempdir(), "reason": system_reason(error)}
+        raise DatasetError(
+            "{path} is copied to {folder} to be read, which cannot be written: {reason}; name another folder in TMPDIR",
+            **values,
+        ) from None
+
+
+def _without_padding(data: mmap.mmap | bytes) -> memoryview:
+    """A file's content without a byte order mark, and without what may follow its last brace: white space and NULs."""
+    begin, end = len(_BOM) if data[: len(_BOM)] == _BOM else 0, len(data)
+    while end > begin:
+        block = data[max(begin, end - _BLOCK) : end]
+        if kept := len(block.rstrip(_PADDING)):
+            end -= len(block) - kept
+            break
+        end -= len(block)
+    return memoryview(data)[begin:end]
+
+
+def _read_frame(data: mmap.mmap | bytes, path: PurePath) -> dict[str, msgspec.Raw]:
+    """Split a document into its parts; `images`, `annotations` and `categories` are there, as lists or objects.
+
+    Raises:
+        DatasetError: it is no JSON, or not a COCO file.
+    """
+    content = _without_padding(data)
+    try:
+        try:
+            parts = msgspec.json.decode(content, type=_PARTS)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            if not _PYTHONS.search(content):
+                raise
+            copied = _copy((content[at : at + _BLOCK] for at in range(0, len(content), _BLOCK)), path)
+            blank_non_finite(np.frombuffer(copied, np.uint8))
+            content = memoryview(copied)
+            parts = msgspec.json.decode(content, type=_PARTS)
     except RecursionError:
         raise DatasetError(
             "{path} is not a COCO annotation file: it holds lists within lists without end", path=path
         ) from None
+    except msgspec.ValidationError:
+        raise _not_coco(path, message("it is {value}", value=said(content))) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        values = {"path": path, "error": error, "size": len(data)}
-        raise DatasetError(
-            "{path} is not valid JSON ({error}; the file has {size:,} bytes); it may be cut short: get it again",
-            **values,
-        ) from None
+        raise _not_json(path, data, content, error) from None
+    if isinstance(parts, list):
+        keys = _keys(decoded(parts[0])) if parts else ""
+        listing = (
+            message("it is a list of entries with the keys {keys}", keys=keys) if keys else message("it is a list")
+        )
+        raise _not_coco(path, listing)
+    for name in ("images", "annotations"):
+        if name not in parts:
+            values = {"name": name, "keys": _keys(parts) or message("none")}
+            raise _not_coco(path, message("it has no {name}; its keys are {keys}", **values))
+        if not _is_collection(parts[name]):
+            raise _not_coco(path, message("its {name} are {value}, not a list", name=name, value=said(parts[name])))
+    if not _is_collection(parts.get("categories", b"")):
+        parts["categories"] = msgspec.Raw(b"[]")
+    return cast("dict[str, msgspec.Raw]", parts)
+
+
+def _is_collection(value: msgspec.Raw | bytes) -> bool:
+    return bytes(memoryview(value)[:1]) in (b"[", b"{")
+
+
+def _keys(value: object) -> str:
+    return ", ".join(list(value)[:MOST_NAMED]) if isinstance(value, dict) else ""
+
+
+def _not_coco(path: PurePath, reason: str) -> DatasetError:
+    return DatasetError(
+        "{path} is not a COCO annotation file: {reason}; export it in the COCO format", path=path, reason=reason
+    )
+
+
+def _not_json(
+    path: PurePath, data: mmap.mmap | bytes, content: memoryview, error: msgspec.DecodeError | UnicodeDecodeError
+) -> DatasetError:
+    """The first bad byte of a file whose `content`, without its padding, is no JSON, and what it looks like."""
+    if not content:
+        return DatasetError(
+            "{path} is empty: it has {size:,} bytes, all white space or NULs; copy or export it again",
+            path=path,
+            size=len(data),
+        )
+    byte = re.search(r"\(byte (\d+)\)", str(error))
+    at = int(byte[1]) if byte else _first_invalid(content)
+    reason = re.sub(r"^JSON is malformed: | \(byte \d+\)$", "", str(error))
+    at -= reason == _TRAILING  # msgspec has passed the first of them
+    looks = _looks_like(bytes(content[:64]).lstrip(), bytes(content[at : at + 24]), reason)
+    at += len(_BOM) if data[: len(_BOM)] == _BOM else 0
+    values = {"path": path, "at": at, "size": len(data), "looks": looks}
+    return DatasetError("{path} is not valid JSON from byte {at:,} of {size:,} bytes on: {looks}", **values)
+
+
+def _looks_like(head: bytes, there: bytes, reason: str) -> str:
+    """What a file may be that begins with `head`, and is no JSON from `there` on; and what to do about it."""
+    for beginnings, text in _FORMATS:
+        if head.startswith(beginnings):
+            return text
+    if b"\0" in head[:4]:
+        return _UTF_16
+    if there.startswith((b"'", b"None", b"True", b"False")):
+        return message("it is what Python prints, and single quotes are no JSON; write it with json.dump")
+    if reason == _TRAILING and there.startswith((b"{", b"[")):
+        return message("a second document begins there, as in JSON Lines; export all as one document")
+    if not there:
+        return message("it is cut short; copy or export it again")
+    values = {"reason": reason, "there": there.decode(errors="replace")}
+    return message("{reason} at {there!r}; mend it there, or export it again", **values)
+
+
+def _first_invalid(content: memoryview) -> int:
+    """The first byte that is not UTF-8, else the size."""
+    try:
+        str(content, "utf-8")
+    except UnicodeDecodeError as error:
+        return error.start
+    return len(content)

@@ -38,6 +38,8 @@ PADDING = 8
 
 _OPEN, _CLOSE, _OPEN_OBJECT, _CLOSE_OBJECT, _COMMA, _POINT, _MINUS, _SPACE, _DIGIT_0 = b"[]{},.- 0"
 _QUOTE, _BACKSLASH = b'"\\'
+_NAN, _INFINITY = np.frombuffer(b"NaN", np.uint8), np.frombuffer(b"Infinity", np.uint8)
+_REPLACEMENT = np.frombuffer(b"\\ufffd", np.uint8)
 _COUNTS, _SIZE = np.frombuffer(b'"counts"', np.uint8), np.frombuffer(b'"size"', np.uint8)
 
 _MOST_MANTISSA = 2**53
@@ -342,3 +344,53 @@ def _find_comma(text: U8, at: int, least: int, last: int) -> int:
             return at
         at += 1
     return last
+
+
+@kernel
+def blank_non_finite(text: U8) -> None:
+    """Replace, in place, what Python's json writes and JSON does not have.
+
+    NaN, Infinity and -Infinity become an empty list of their length, ``[ ]``, which no field takes for a value. In
+    strings, the escape of half a surrogate pair becomes that of U+FFFD. The text may be any bytes.
+    """
+    at = 0
+    while at < text.size:
+        if text[at] == _QUOTE:
+            at += 1
+            while at < text.size and text[at] != _QUOTE:
+                if text[at] == _BACKSLASH:
+                    if _surrogate(text, at) == 1 and _surrogate(text, at + 6) == 2:
+                        at += 6  # a pair: its second half is passed below
+                    elif _surrogate(text, at):
+                        text[at : at + 6] = _REPLACEMENT
+                    at += 1
+                at += 1
+            at += 1
+            continue
+        size = 3 if _has(text, at, _NAN) else 8 if _has(text, at, _INFINITY) else 0
+        if size:
+            first = at - 1 if at and text[at - 1] == _MINUS else at
+            text[first : at + size] = _SPACE
+            text[first], text[at + size - 1] = _OPEN, _CLOSE
+        at += max(1, size)
+
+
+@kernel
+def _has(text: U8, at: int, word: U8) -> bool:
+    if at + word.size > text.size:
+        return False
+    same = True
+    for number in range(word.size):
+        same &= text[at + number] == word[number]
+    return same
+
+
+@kernel
+def _surrogate(text: U8, at: int) -> int:
+    """1 or 2 for the escape of the first or second half of a surrogate pair, ``\\ud800``; else 0."""
+    if at + 6 > text.size or text[at] != _BACKSLASH or text[at + 1] != ord("u") or text[at + 2] | 32 != ord("d"):
+        return 0
+    digit = text[at + 3] | 32
+    if digit < ord("8") or digit > ord("f"):
+        return 0
+    return 1 if digit in (ord("8"), ord("9"), ord("a"), ord("b")) else 2

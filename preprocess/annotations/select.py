@@ -25,16 +25,18 @@ def select_images(table: PersonTable, rule: ImageRule) -> Flags:
     """`(I,)` whether each image counts under a rule.
 
     `person`: at least one person annotation (crowds count). `keypoints`: at least one person with a labelled keypoint.
-    `keypoints10`: at least ten labelled keypoints in the image. `all`: every image.
+    `keypoints10`: at least ten labelled keypoints in the image. `all`: every image. Annotations that cannot be drawn
+    count, so that their images are rejected and not skipped.
     """
     if rule == "all":
         return np.ones(len(table), np.bool_)
     if rule == "person":
         mask: Flags = np.diff(table.first) > 0
-        # An image whose only person cannot be drawn has a person all the same: it is rejected, not skipped.
         mask[[problem.image for problem in table.problems if problem.image >= 0]] = True
         return mask
-    return sum_per_image(table, table.keypoints) >= (10 if rule == "keypoints10" else 1)
+    total = sum_per_image(table, table.keypoints)
+    total[[*table.lost_keypoints]] += np.array([*table.lost_keypoints.values()], np.int64)
+    return total >= (10 if rule == "keypoints10" else 1)
 
 
 def rule_counts(table: PersonTable) -> dict[ImageRule, int]:

@@ -6,11 +6,16 @@ drawn.
 
 from __future__ import annotations
 
+import ast
+import json
+import math
 import os
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import chain
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -161,30 +166,113 @@ class _Rle(msgspec.Struct):
     counts: list[Annotated[int, msgspec.Meta(ge=-MOST_RUN, le=MOST_RUN)]] | str
 
 
-_SEGMENTATION = msgspec.json.Decoder(list[list[float]] | _Rle | None)
+_Polygons = list[list[float]]
+_SEGMENTATION = msgspec.json.Decoder(_Polygons | _Rle | None)
+_FEWEST = 6
+"""Numbers of a polygon: it has three points or more."""
 
 
 def decode_segmentation(text: bytes, height: int, width: int) -> Parts:
-    """Decode the JSON of one segmentation in any of COCO's forms; its image has `height` x `width` pixels.
+    """Decode the JSON of one segmentation; its image has `height` x `width` pixels.
+
+    What pycocotools draws is read: polygons, boxes, one run-length code or a list of them, and numbers that are text.
+    So is a list of six or more numbers as one polygon, a polygon of pairs `[x, y]`, and a compressed code that is
+    Python's text of bytes.
 
     Raises:
         UndrawableError: it has no shape, or one that makes no sense.
     """
+    segmentation: _Polygons | list[_Rle] | _Rle | None
     try:
         segmentation = _SEGMENTATION.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UndrawableError("its segmentation is neither polygons nor an RLE: {error}", error=error) from None
+        try:
+            segmentation = _as_meant(json.loads(text))
+        except UndrawableError:
+            raise
+        except (ValueError, OverflowError, RecursionError):
+            raise UndrawableError("its segmentation is neither polygons nor an RLE: {error}", error=error) from None
     if segmentation is None:
         raise UndrawableError("it has no segmentation")
     if isinstance(segmentation, _Rle):
-        counts = _read_code(segmentation, height, width)
-        return _NO_PARTS._replace(kind=np.array([RLE], np.uint8), length=np.array([len(counts)]), counts=counts)
-    polygons = _check_polygons(segmentation)
+        segmentation = [segmentation]
+    if segmentation and isinstance(segmentation[0], _Rle):
+        codes = [_read_code(rle, height, width) for rle in cast("list[_Rle]", segmentation)]
+        return _NO_PARTS._replace(
+            kind=np.full(len(codes), RLE, np.uint8), length=np.array([*map(len, codes)]), counts=np.concatenate(codes)
+        )
+    polygons = _check_polygons(_join_points(cast(_Polygons, segmentation)))
     xy = np.array([*chain.from_iterable(polygons)])
     if not (np.abs(xy) <= COORDINATE_LIMIT).all():  # false for NaN, too
         raise UndrawableError("a coordinate is not a finite number of pixels")
     length = np.array([len(polygon) // 2 for polygon in polygons])
     return _NO_PARTS._replace(kind=np.full(len(polygons), POLYGON, np.uint8), length=length, xy=xy)
+
+
+def _as_meant(value: Any) -> _Polygons | list[_Rle]:
+    """Polygons or codes whose numbers are text or floats, or whose points are pairs. Raises `ValueError`."""
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list):
+        raise ValueError
+    if value and all(isinstance(one, dict) for one in value):
+        return [_as_rle(one) for one in value]
+    if not any(isinstance(one, list) and one for one in value):
+        if len(value) < _FEWEST or len(value) % 2:
+            raise ValueError
+        value = [value]
+    polygons = []
+    for polygon in value:
+        if _are_points(polygon):
+            if len(polygon) < _FEWEST // 2:  # four numbers would be taken for a box
+                raise UndrawableError("its polygon has {count} points, fewer than 3", count=len(polygon))
+            polygon = [*chain.from_iterable(polygon)]
+        if not isinstance(polygon, list):
+            raise ValueError
+        polygons.append([_coordinate(number) for number in polygon])
+    return polygons
+
+
+def _are_points(polygon: Any) -> bool:
+    """Whether it is a list of one or more pairs."""
+    return (
+        isinstance(polygon, list)
+        and bool(polygon)
+        and all(isinstance(point, list) and len(point) == 2 for point in polygon)
+    )
+
+
+def _join_points(polygons: _Polygons) -> _Polygons:
+    """Three or more pairs of numbers, which are too few for polygons, are the points of one."""
+    if len(polygons) >= _FEWEST // 2 and _are_points(polygons):
+        return [[*chain.from_iterable(polygons)]]
+    return polygons
+
+
+def _coordinate(number: Any) -> float:
+    """A number, also as text; NaN for null and for text that is none, and for what `blank_non_finite` has left."""
+    if number is None or number == []:
+        return math.nan
+    if isinstance(number, list | dict):
+        raise ValueError
+    try:
+        return float(number)
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+def _as_rle(value: dict[str, Any]) -> _Rle:
+    size, counts = value.get("size"), value.get("counts")
+    if not isinstance(size, list) or not isinstance(counts, list | str):
+        raise ValueError
+    return _Rle([*map(_whole, size)], counts if isinstance(counts, str) else [*map(_whole, counts)])
+
+
+def _whole(number: Any) -> int:
+    """A whole number, also as text. Raises `ValueError`."""
+    if not isinstance(number, int | float | str) or not abs(float(number)) <= MOST_RUN or float(number) % 1:
+        raise ValueError
+    return int(float(number))
 
 
 def _check_polygons(polygons: list[list[float]]) -> list[list[float]]:
@@ -204,12 +292,16 @@ def _check_polygons(polygons: list[list[float]]) -> list[list[float]]:
 
 
 def _read_code(rle: _Rle, height: int, width: int) -> I64:
-    if rle.size != [height, width]:
+    if rle.size[:2] != [height, width]:
         raise UndrawableError(
             "its RLE is for {size} pixels, its image has {image_size}", size=rle.size, image_size=[height, width]
         )
     if isinstance(rle.counts, str):
-        text = np.frombuffer(rle.counts.encode(), np.uint8)
+        written = rle.counts
+        if re.fullmatch(r"b'[^']*'|b\"[^\"]*\"", written):  # no code ends in a quote
+            with suppress(ValueError, SyntaxError):
+                written = ast.literal_eval(written).decode("latin-1")
+        text = np.frombuffer(written.encode(errors="replace"), np.uint8)
         buffer = np.empty(len(text), np.int64)
         runs = decode_rle_string(text, buffer)
         if runs < 0:

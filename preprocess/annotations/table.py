@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import mmap
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from tempfile import TemporaryFile, gettempdir
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cache import files
 from cache.messages import message, system_reason
 from preprocess.annotations.document import Annotations, Images, read_document
 from preprocess.annotations.shapes import read_shapes
@@ -21,11 +21,6 @@ from preprocess.errors import DatasetError
 from preprocess.raster import POLYGON
 
 I64 = npt.NDArray[np.int64]
-
-Folder = TypeVar("Folder", bound=PurePath)
-
-_OTHER_TASKS = ("captions_", "panoptic_")
-"""Beginnings of the names of COCO's own files without shapes."""
 
 AT_A_TIME = 1 << 16
 """Annotations of a long file that are put in order at a time."""
@@ -35,10 +30,13 @@ _DENSE = 64
 
 
 class Problem(NamedTuple):
-    """An annotation that cannot be used: its image's row in the table (-1: it has none), its own id, and the reason."""
+    """An annotation that cannot be used: its image's row in the table (-1: it has none), its own id, and the reason.
+
+    `annotation` is None for an entry of the file's images that is no image.
+    """
 
     image: int
-    annotation: int
+    annotation: int | None
     reason: str
 
 
@@ -51,7 +49,7 @@ class PersonTable:
 
     Attributes:
         image_id: `(I,)`, in the order of the file.
-        height, width: `(I,)` pixels, as the JSON says.
+        height, width: `(I,)` pixels, as the JSON says; both 0 where it does not.
         annotation_id: `(A,)`; ordered by image, within an image as in the file.
         keypoints: `(A,)` labelled keypoints.
         area: `(A,)` pixels; the JSON's, NaN where it gives none.
@@ -59,6 +57,8 @@ class PersonTable:
         xy: polygon coordinates, pixels.
         counts: RLE runs, pixels.
         problems: annotations that were left out, and why.
+        faults: why images cannot be used whatever their annotations are, by row.
+        lost_keypoints: labelled keypoints of the annotations that were left out, by row.
     """
 
     image_id: I64
@@ -77,9 +77,16 @@ class PersonTable:
     xy: npt.NDArray[np.float64]
     counts: I64
     problems: tuple[Problem, ...]
+    faults: dict[int, str] = dataclasses.field(default_factory=dict)
+    lost_keypoints: dict[int, int] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.image_id)
+
+    @property
+    def left_out(self) -> int:
+        """The number of annotations that were left out."""
+        return sum(problem.annotation is not None for problem in self.problems)
 
     @property
     def annotation_image(self) -> I64:
@@ -88,7 +95,8 @@ class PersonTable:
 
 
 def take_images(table: PersonTable, rows: I64) -> PersonTable:
-    """The images `rows` of a table in this order, with their annotations, but without the `problems`."""
+    """The images `rows` of a table in this order, with their annotations and all that is wrong with them."""
+    number = {row: number for number, row in enumerate(rows.tolist())} | {-1: -1}
     annotations, first = _ranges(table.first[rows], table.first[rows + 1])
     return PersonTable(
         image_id=table.image_id[rows],
@@ -97,66 +105,32 @@ def take_images(table: PersonTable, rows: I64) -> PersonTable:
         width=table.width[rows],
         first=first,
         **_take_annotations(table, annotations),
-        problems=(),
+        problems=tuple(each._replace(image=number[each.image]) for each in table.problems if each.image in number),
+        faults={number[row]: reason for row, reason in table.faults.items() if row in number},
+        lost_keypoints={number[row]: lost for row, lost in table.lost_keypoints.items() if row in number},
     )
 
 
-def annotation_file(root: Folder, split: str) -> Folder:
-    """The path of a split's annotations: `person_keypoints_*`, else `instances_*`, else the split's only other file.
-
-    `root` holds `annotations/`; `split` is the end of the file names, such as `train2017`.
-
-    Raises:
-        DatasetError: none is there, or several of unknown names, or it is not a file.
-        StorageError: object storage cannot be listed.
-    """
-    folder = root / "annotations"
-    names = [name for name in files.names(folder) if name.endswith(f"_{split}.json")]
-    for family in ("person_keypoints", "instances"):
-        if (name := f"{family}_{split}.json") in names:
-            return _plain_file(folder / name)
-    others = [name for name in names if not name.startswith(_OTHER_TASKS)]
-    if not others:
-        path = folder / f"person_keypoints_{split}.json"
-        raise DatasetError(
-            "{path} is missing; unpack annotations_trainval2017.zip in {root}, or point --coco at the "
-            "folder that holds annotations/",
-            path=path,
-            root=root,
-        )
-    if len(others) > 1:
-        values = {"folder": folder, "count": len(others), "split": split, "names": ", ".join(others[:3])}
-        raise DatasetError(
-            "{folder} has {count} files for {split} ({names}); name the one to be read instances_{split}.json", **values
-        )
-    return _plain_file(folder / others[0])
-
-
-def _plain_file(path: Folder) -> Folder:
-    if isinstance(path, Path) and path.exists() and not path.is_file():  # to open a pipe is to wait for its writer
-        raise DatasetError("{path} is a folder, a pipe or a device, not an annotation file", path=path)
-    return path
-
-
-def load_persons(path: PurePath, category: str = "person") -> PersonTable:
-    """Read a COCO annotation file.
+def load_persons(path: PurePath, categories: Sequence[str] | str = "person") -> PersonTable:
+    """Read the images of a COCO annotation file and their annotations of one or more categories, by name or id.
 
     A file longer than `document.ONE_PIECE` is read in pieces, and the arrays of annotations lie on disk: the system's
     folder for temporary files needs twice the file's size. What stays in memory grows with the number of images alone.
 
-    Annotations that cannot be drawn (no shape, an RLE that does not fill its image, a coordinate that is none, an
-    unknown image) are left out and named in `problems`. Annotations of other categories are not checked.
+    Values of other types than COCO's are read as they are meant; `dialects.read_id` says how ids become numbers.
+    Annotations that cannot be used (no shape, an RLE that does not fill its image, a coordinate that is none, an
+    unknown image, no category) are left out and named in `problems`, images without a name or a size in `faults`.
+    Annotations of other categories are not checked.
 
     Raises:
-        DatasetError: the file is missing, is no JSON (with the byte), is no COCO file, or lacks the category; or there
+        DatasetError: the file is missing, is no JSON (with the byte), is no COCO file, or lacks a category; or there
             is not enough space on that disk.
     """
-    images, pieces = read_document(path, category)
-    if repeated := len(images.id) - len(np.unique(images.id)):
-        raise DatasetError("{path} names {repeated} image ids twice; ids must be unique", path=path, repeated=repeated)
-    problems: list[Problem] = []
+    images, pieces = read_document(path, categories)
+    problems = [Problem(-1, None, reason) for reason in images.problems]
+    lost_keypoints: Counter[int] = Counter()
     try:
-        columns = _by_image(_read_piece(images, persons, problems) for persons in pieces)._asdict()
+        columns = _by_image(_read_piece(images, persons, problems, lost_keypoints) for persons in pieces)._asdict()
     except OSError as error:
         values = {"path": path, "folder": gettempdir(), "reason": system_reason(error)}
         raise DatasetError(
@@ -172,6 +146,8 @@ def load_persons(path: PurePath, category: str = "person") -> PersonTable:
         first=np.searchsorted(columns.pop("row"), np.arange(len(images.id) + 1)),
         **columns,
         problems=tuple(sorted(problems, key=attrgetter("image"))),
+        faults=images.faults,
+        lost_keypoints=dict(lost_keypoints),
     )
 
 
@@ -191,18 +167,34 @@ class _Annotations(NamedTuple):
     counts: I64
 
 
-def _read_piece(images: Images, persons: Annotations, problems: list[Problem]) -> _Annotations:
+def _read_piece(
+    images: Images, persons: Annotations, problems: list[Problem], lost_keypoints: Counter[int]
+) -> _Annotations:
     """The annotations of a piece that can be drawn, ordered by image; the others go to `problems`."""
-    row = _find(persons.image_id, images.id)
-    lost = np.flatnonzero(row < 0)
+
+    def leave_out(row: int, annotation: int, keypoints: int, reason: str) -> None:
+        problems.append(Problem(row, annotation, reason))
+        if row >= 0 and keypoints:
+            lost_keypoints[row] += keypoints
+
+    owner = _find(persons.image_id, images.id)
+    lost = np.flatnonzero(owner < 0)
     for at in lost:
         reason = message("its image {image_id} is not in the file", image_id=persons.image_id[at])
-        problems.append(Problem(-1, int(persons.id[at]), reason))
-    order = np.argsort(row, kind="stable")[len(lost) :]  # by image, and within an image as in the file
-    row = row[order]
+        leave_out(-1, int(persons.id[at]), 0, reason)
+    ids = np.array([each.image_id or 0 for each in persons.unusable], np.int64)
+    for image, each in zip(_find(ids, images.id).tolist(), persons.unusable, strict=True):
+        leave_out(-1 if each.image_id is None else image, each.id, each.num_keypoints, each.reason)
+    order = np.argsort(owner, kind="stable")[len(lost) :]  # by image, and within an image as in the file
+    sized = images.height[owner[order]] > 0
+    reasons = {at: images.faults[int(owner[at])] for at in order[~sized].tolist()}
+    order = order[sized]
+    row = owner[order]
     segmentations = [persons.segmentation[at] for at in order.tolist()]
     shapes = read_shapes(segmentations, images.height[row], images.width[row])
-    problems += [Problem(int(row[at]), int(persons.id[order[at]]), reason) for at, reason in shapes.reasons.items()]
+    reasons |= {int(order[at]): reason for at, reason in shapes.reasons.items()}
+    for at, reason in reasons.items():
+        leave_out(int(owner[at]), int(persons.id[at]), int(persons.num_keypoints[at]), reason)
     drawable = shapes.parts > 0
     kept = order[drawable]
     return _Annotations(
