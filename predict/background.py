@@ -125,7 +125,7 @@ def parse_background(text: str) -> Background:
 
 
 def remove_background(image_HW3: U8, alpha_HW: U8, background: Background | None) -> U8:
-    """A photo's persons before another background, `(H, W, 3)` RGB; or without one, `(H, W, 4)` RGBA."""
+    """A photo's foreground before another background, `(H, W, 3)` RGB; or without one, `(H, W, 4)` RGBA."""
     if background:
         return compose(image_HW3, alpha_HW, background.behind(image_HW3, alpha_HW))
     # Transparent pixels become black: the background is gone, not hidden, and the file is smaller.

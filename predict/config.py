@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from cache.choices import Device, Precision, PredictFormat, PredictKind, VideoFormat
 from cache.messages import UserError, listed
@@ -39,14 +39,14 @@ class PredictConfig:
         checkpoint: a `best_model.pth` or `last_model.pth`.
         inputs: files, folders, patterns, or `-` for one image on standard input.
         out: the folder of the results; `-` for one image on standard output.
-        kind: `cutout`: the photo with the mask as its alpha; `mask`: the mask alone; `composite`: the persons before
+        kind: `cutout`: the photo with the mask as its alpha; `mask`: the mask alone; `composite`: the cutout before
             another background.
-        background: what is behind the persons of a composite, see `predict.background.parse_background`.
+        background: what is behind the cutout of a composite, see `predict.background.parse_background`.
         format: the file format of photos; only a composite can be a JPEG.
         video_format: the file format of a video's cutout: VP9 with alpha in a WebM, or ProRes 4444 in a MOV.
         smooth: the weight of a video's earlier frames where nothing moves, from 0 (none) to below 1.
         hard: make a mask of 0 and 255 instead of the probability.
-        threshold: the probability above which a pixel counts as a person: for `hard`, and for the reported coverage.
+        threshold: the probability above which a pixel counts as foreground: for `hard`, and for the reported coverage.
         refine: draw the mask's edges along the photo's, see `predict.mask.refine`.
         overwrite: replace results that are there already, however they were made.
         side: the side of the square that the network sees, pixels; None: as in training.
@@ -120,7 +120,7 @@ class Result:
     Attributes:
         input, output: paths, or `-`; no output if there is none.
         width, height: of the upright input and of its result, pixels.
-        coverage: share of persons, in percent; of a video the mean over its frames.
+        coverage: share of the foreground, in percent; of a video the mean over its frames.
         seconds: time spent on it; of a photo that is reading, its part of the network's time, and writing.
         reason: why it was rejected.
     """
@@ -167,6 +167,14 @@ class VideoResult(Result):
         return self.frames / self.seconds if self.seconds else 0.0
 
 
+class PassedOver(NamedTuple):
+    """A file of a folder that is not made, because it is hidden or its suffix is not that of a photo or a video."""
+
+    folder: Path
+    file: Path
+    hidden: bool
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PredictReport:
     """All results of a run, and how it ran.
@@ -175,6 +183,7 @@ class PredictReport:
         notes: what is worth knowing, a sentence each.
         photos, videos: in the order in which they were named.
         seconds: from the first photo to the last, without loading the network.
+        passed_over: files of the folders that are neither photos nor videos; JSON has their number.
     """
 
     config: PredictConfig
@@ -187,6 +196,7 @@ class PredictReport:
     photos: tuple[PhotoResult, ...]
     videos: tuple[VideoResult, ...]
     seconds: float
+    passed_over: tuple[PassedOver, ...] = ()
 
     def count(self, status: Status) -> int:
         """How many photos and videos have this status."""
@@ -207,6 +217,7 @@ class PredictReport:
             "quality": config.quality,
             **{name: value for name, value in vars(self).items() if name != "config"},
             **{status: self.count(status) for status in get_args(Status)},
+            "passed_over": len(self.passed_over),
             "images_per_s": self.images_per_s,
             "photos": [
                 {**vars(photo), "below": list(missed_by(photo.scores)) if photo.scores else []} for photo in self.photos

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import zlib
 from pathlib import Path
@@ -10,28 +9,13 @@ from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin
 
 from cache.choices import PredictFormat
-from cache.messages import listed, system_reason
+from cache.messages import system_reason
 from cache.record import U8
 from preprocess.errors import ImageError
-from preprocess.image import first_line
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif"})
-"""Suffixes of the files in a folder that count as photos."""
-
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # foreign bytes reach no other of Pillow's decoders
-_HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+from preprocess.image import load_rgb, open_image, turn_upright
 
 JPEG_QUALITY = 95
 
@@ -71,25 +55,23 @@ def count_pixels(path: Path) -> int:
 
 
 def decode_photo(data: bytes) -> Photo:
-    """Decode the bytes of an image file; of several pictures in it the first is taken.
-
-    It is turned as its EXIF says. Grey, palette and CMYK become RGB, 16 bits become 8 (the upper ones), and transparent
-    pixels are laid on white.
+    """Decode the bytes of an image file by `load_rgb`, and turn it as its EXIF says.
 
     Raises `ImageError` if it is no image of a known format, damaged, or larger than Pillow's limit.
     """
     image = _open(io.BytesIO(data))
+    pixels = load_rgb(image)
+    profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "P") else None
+    return Photo(turn_upright(pixels, _turn(image)), profile)
+
+
+def _turn(image: Image.Image) -> int:
+    """The EXIF orientation of a photo that is loaded; a TIFF's is 1 then, for it is turned already."""
     try:
-        image.load()
-        profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "P") else None
-        # Unlike this, `ImageOps.exif_transpose` also writes the EXIF anew.
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-        upright = image if turn is None else image.transpose(turn)
-        return Photo(np.array(_to_rgb(upright)), profile)
-    except ImageError:
-        raise
-    except Exception as error:  # whatever a decoder makes of damaged bytes: Pillow promises no kind of error
-        raise ImageError("the image is damaged: {reason}", reason=first_line(error)) from None
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # broken EXIF is no reason to refuse a photo
+        return 1
+    return found if found in range(1, 9) else 1
 
 
 def _open(file: BinaryIO) -> Image.Image:
@@ -97,21 +79,7 @@ def _open(file: BinaryIO) -> Image.Image:
     if not file.read(1):
         raise ImageError("the image file is empty")
     file.seek(0)
-    limit = Image.MAX_IMAGE_PIXELS
-    try:
-        image = Image.open(file, formats=_formats())
-    except UnidentifiedImageError:
-        file.seek(0)
-        head = file.read(12)
-        if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS and "HEIF" not in _formats():
-            raise ImageError(
-                "it is a HEIC photo, which wants the package pillow-heif; pip install -e '.[heic]'"
-            ) from None
-        raise ImageError("it is not a {formats} image", formats=listed(_formats(), "or")) from None
-    except Image.DecompressionBombError:
-        raise ImageError("it has more than twice Pillow's limit of {limit:,} pixels", limit=limit) from None
-    except Exception as error:
-        raise ImageError("the image is damaged: {reason}", reason=first_line(error)) from None
+    image, limit = open_image(file), Image.MAX_IMAGE_PIXELS
     if limit and image.width * image.height > limit:
         raise ImageError(
             "it has {width} x {height} pixels, more than Pillow's limit of {limit:,}; shrink it first",
@@ -120,32 +88,6 @@ def _open(file: BinaryIO) -> Image.Image:
             limit=limit,
         )
     return image
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        deep = np.asarray(image)
-        if deep.min(initial=0) < 0 or deep.max(initial=0) > 0xFFFF:
-            raise ImageError("its pixels are 32-bit numbers, of which no range is known; convert it to 8 or 16 bits")
-        image = Image.fromarray((deep >> 8).astype(np.uint8))
-    elif image.mode == "F":
-        raise ImageError("its pixels are floating-point numbers, of which no range is known; convert it to 8 bits")
-    if not image.has_transparency_data:
-        return image if image.mode == "RGB" else image.convert("RGB")
-    page = Image.new("RGBA", image.size, "white")
-    page.alpha_composite(image.convert("RGBA"))
-    return page.convert("RGB")
-
-
-@functools.cache
-def _formats() -> tuple[str, ...]:
-    """Pillow's names of the formats that are read, HEIF among them if its package is there."""
-    try:
-        import pillow_heif
-    except ImportError:
-        return _FORMATS
-    pillow_heif.register_heif_opener()
-    return (*_FORMATS, "HEIF")
 
 
 def encode(pixels: U8, file_format: PredictFormat, profile: bytes | None, comment: str = "") -> bytes:

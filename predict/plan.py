@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from predict.background import Background, parse_background
-from predict.config import STANDARD, PredictConfig, PredictError
-from predict.photo import SUFFIXES
+from predict.config import STANDARD, PassedOver, PredictConfig, PredictError
+from preprocess.image import SUFFIXES
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".3gp", ".flv", ".wmv", ".ogv"}
@@ -35,11 +35,12 @@ class Job(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The photos and the videos to be made, each in order, and the background of composites."""
+    """The photos and the videos to be made, each in order, the background of composites, and what is passed over."""
 
     photos: tuple[Job, ...]
     background: Background | None
     videos: tuple[Job, ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()
 
 
 def is_video(path: Path | None) -> bool:
@@ -55,7 +56,7 @@ def plan_jobs(config: PredictConfig) -> Plan:
     """
     background = None if config.background is None else parse_background(config.background)
     if config.to_standard_output:
-        inputs = _find_inputs(config.inputs, Path())
+        inputs, passed_over = _find_inputs(config.inputs, Path())
         if len(inputs) != 1:
             raise PredictError(
                 "standard output holds one result, and there are {count} photos; name a folder", count=len(inputs)
@@ -63,13 +64,14 @@ def plan_jobs(config: PredictConfig) -> Plan:
         ((path, _),) = inputs
         if is_video(path):
             raise PredictError("{path} is a video, which is not written to standard output; name a folder", path=path)
-        return Plan((Job(path, None, skip=False),), background)
-    if not config.out.is_dir() and (config.out.exists() or config.out.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES):
+        return Plan((Job(path, None, skip=False),), background, passed_over=passed_over)
+    if not config.out.is_dir() and (config.out.exists() or config.out.suffix.lower() in VIDEO_SUFFIXES.union(SUFFIXES)):
         raise PredictError(
             "out={out} is to be a folder, not a file; results are called as their photos are", out=config.out
         )
     jobs = []
-    for source, place in _find_inputs(config.inputs, config.out):
+    inputs, passed_over = _find_inputs(config.inputs, config.out)
+    for source, place in inputs:
         if is_video(source):
             suffix = f".{config.video_format}" if config.kind == "cutout" else ".mp4"
         else:
@@ -82,7 +84,7 @@ def plan_jobs(config: PredictConfig) -> Plan:
         raise PredictError(
             "{name} is a video, which wants the package av; pip install -e '.[video]'", name=videos[0].name
         )
-    return Plan(tuple(job for job in jobs if not is_video(job.source)), background, videos)
+    return Plan(tuple(job for job in jobs if not is_video(job.source)), background, videos, passed_over)
 
 
 def _check_outputs(jobs: list[Job], config: PredictConfig) -> None:
@@ -106,8 +108,10 @@ def _check_outputs(jobs: list[Job], config: PredictConfig) -> None:
             )
 
 
-def _find_inputs(names: Sequence[str], out: Path) -> list[Input]:
+def _find_inputs(names: Sequence[str], out: Path) -> tuple[list[Input], tuple[PassedOver, ...]]:
     """All photos and videos in the order in which they are named, each once; those of a folder by path.
+
+    With them the other files of the folders, which are passed over.
 
     In a folder, files with a known suffix count, without hidden ones and those beneath `out`. A file that is named, or
     meant by a pattern, is taken whatever its suffix.
@@ -116,13 +120,17 @@ def _find_inputs(names: Sequence[str], out: Path) -> list[Input]:
         values = {"standard": STANDARD, "count": names.count(STANDARD)}
         raise PredictError("there is one standard input, and {standard} is named {count} times", **values)
     found: dict[Path | None, Input] = {}
+    others: dict[Path | None, PassedOver] = {}
     for name in names:
-        for source, place in _inputs_of(name, out.resolve()):
-            found.setdefault(source and source.resolve(), (source, place))
-    return list(found.values())
+        for each in _inputs_of(name, out.resolve()):
+            if isinstance(each, PassedOver):
+                others.setdefault(each.file.resolve(), each)
+            else:
+                found.setdefault(each[0] and each[0].resolve(), each)
+    return list(found.values()), tuple(each for file, each in others.items() if file not in found)
 
 
-def _inputs_of(name: str, out: Path) -> Iterator[Input]:
+def _inputs_of(name: str, out: Path) -> Iterator[Input | PassedOver]:
     if name == STANDARD:
         yield None, Path("stdin")
         return
@@ -138,19 +146,21 @@ def _inputs_of(name: str, out: Path) -> Iterator[Input]:
         )
 
 
-def _inputs_in(folder: Path, out: Path) -> list[Input]:
+def _inputs_in(folder: Path, out: Path) -> list[Input | PassedOver]:
     holds_results = folder.resolve() in out.parents  # those of an earlier call are no photos
-    known = SUFFIXES | VIDEO_SUFFIXES
-    found = list[Input]()
+    known = VIDEO_SUFFIXES.union(SUFFIXES)
+    found, others = list[Input](), list[PassedOver]()
     for path in sorted(folder.rglob("*")):
+        if not path.is_file() or (holds_results and out in path.resolve().parents):
+            continue
         place = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in place.parts)
-        if path.suffix.lower() not in known or hidden or not path.is_file():
-            continue
-        if not holds_results or out not in path.resolve().parents:
+        if path.suffix.lower() not in known or hidden:
+            others.append(PassedOver(folder, path, hidden))
+        else:
             found.append((path, place))
     if not found:
         raise PredictError(
             "{folder} holds no photo and no video; known are {known}", folder=folder, known=", ".join(sorted(known))
         )
-    return found
+    return [*found, *others]

@@ -78,6 +78,7 @@ def predict(
         photos=photos,
         videos=videos,
         seconds=seconds,
+        passed_over=plan.passed_over,
     )
 
 

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from cache import files
 from cache.choices import Fit
-from cache.messages import Message, message, system_reason
+from cache.messages import Message, listed, message, system_reason
 from cache.record import U8, pack_plane
 from preprocess.errors import ImageError
+from preprocess.jpeg import JPEG_START, decode_jpeg, without_gap
 from preprocess.resize import shrink_image, shrink_plane
 
-_JPEG_START = b"\xff\xd8\xff"
-_NO_IMAGE = message("the file is not an image that OpenCV can read")
 _NO_MEMORY = message("there is not enough free memory to decode it")
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
-"""Pillow's names of the formats that OpenCV decodes."""
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000")  # foreign bytes reach no other decoder
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
+
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"),
+    *(".gif", ".ppm", ".jp2", ".j2k", ".avif", ".heic", ".heif"),
+)
+"""Suffixes of the files in a folder that count as photos."""
 
 _TURNS = {
     1: (1, 1, False),
@@ -95,28 +101,69 @@ def read_head(data: bytes) -> ImageHead:
     """Read the head of an image file, without decoding a pixel.
 
     Raises:
+        ImageError: as `open_image`.
+    """
+    with open_image(io.BytesIO(data)) as image:
+        return ImageHead(image.height, image.width, _orientation(image))
+
+
+@functools.cache
+def image_formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that are read: AVIF where Pillow has its decoder, HEIF where pillow-heif is."""
+    avif = ("AVIF",) if "avif" in features.modules and features.check_module("avif") else ()
+    try:
+        import pillow_heif
+    except ImportError:
+        return (*_FORMATS, *avif)
+    pillow_heif.register_heif_opener()
+    return (*_FORMATS, *avif, "HEIF")
+
+
+def open_image(file: BinaryIO) -> Image.Image:
+    """Read the head of an image file, without decoding a pixel.
+
+    Raises:
         ImageError: it is no image of a known format, its head is damaged, or it has more pixels than Pillow allows.
     """
+    start = file.read(3)
+    file.seek(0)
+    is_jpeg = start.startswith(JPEG_START)
+    if is_jpeg and start[2:] != b"\xff":
+        file = io.BytesIO(without_gap(file.read()))
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            return ImageHead(image.height, image.width, _orientation(image))
+        return Image.open(file, formats=image_formats())
     except UnidentifiedImageError:
-        raise ImageError(_NO_IMAGE) from None
+        file.seek(0)
+        raise _unknown(file.read(64)) from None
     except Image.DecompressionBombError:
         raise ImageError(
             "it has more than twice Pillow's limit of {limit:,} pixels; shrink it first", limit=Image.MAX_IMAGE_PIXELS
         ) from None
     except Exception as error:  # damaged bytes may raise anything: Pillow promises no kind of error
         reason = first_line(error)
-        if data.startswith(_JPEG_START):
+        if is_jpeg:
             raise ImageError("the JPEG is damaged: {reason}", reason=reason) from None
         raise ImageError("the image is damaged: {reason}", reason=reason) from None
 
 
+def _unknown(head: bytes) -> ImageError:
+    """What is wrong with a file of which no decoder knows the first bytes."""
+    known = image_formats()
+    brand = head[8:12] if head[4:8] == b"ftyp" else b""
+    if brand and (b"avif" in head or b"avis" in head) and "AVIF" not in known:
+        return ImageError(
+            "it is an AVIF image, which the installed Pillow cannot read; pip install 'pillow>=11.3', or save it as "
+            "PNG or JPEG"
+        )
+    if brand in _HEIF_BRANDS and "HEIF" not in known:
+        return ImageError("it is a HEIC photo, which wants the package pillow-heif; pip install -e '.[heic]'")
+    return ImageError("it is not a {formats} image", formats=listed(known, "or"))
+
+
 def _orientation(image: Image.Image) -> int:
-    # To look for it elsewhere than in EXIF takes longer than all the rest. A TIFF's own tag is part of the format: both
-    # Pillow's size and OpenCV's pixels are those of the upright photo.
-    if "exif" not in image.info or image.format == "TIFF":
+    # To look for it elsewhere than in EXIF takes longer than all the rest. The tag of a TIFF and the turn of a HEIC are
+    # part of the format: their sizes and pixels are those of the upright photo.
+    if "exif" not in image.info or image.format in ("TIFF", "HEIF"):
         return 1
     try:
         found = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -128,32 +175,58 @@ def _orientation(image: Image.Image) -> int:
 def decode_rgb(data: bytes) -> U8:
     """Decode the bytes of an image file as `(H, W, 3)` RGB, in stored orientation: EXIF rotation is not applied.
 
-    Grayscale becomes RGB; 16 bits become 8; alpha is dropped.
+    A JPEG is decoded strictly, see `decode_jpeg`; all else as `load_rgb` does.
 
     Raises:
         ImageError: it is cut short or no image, or the decoder fails otherwise.
     """
-    if data.startswith(_JPEG_START):
+    if data.startswith(JPEG_START):
         try:
-            # Strict: a truncated JPEG is an error here, where OpenCV returns a half-gray picture.
-            pixels: U8 = simplejpeg.decode_jpeg(data, "RGB", strict=True)
-            return pixels
+            return decode_jpeg(data)
         except ValueError as error:
             reason = str(error)
         except MemoryError as error:
             raise ImageError(_NO_MEMORY) from error
         if "colorspace" not in reason.lower() and "conver" not in reason.lower():
             raise ImageError("the JPEG is damaged: {reason}", reason=reason)
-        # OpenCV converts CMYK and other colour spaces.
+    with open_image(io.BytesIO(data)) as image:
+        return load_rgb(image)
+
+
+def load_rgb(image: Image.Image) -> U8:
+    """Decode an image that `open_image` gave as `(H, W, 3)` RGB, in stored orientation; of several pictures the first.
+
+    Grey, palette and CMYK become RGB, 16 bits become 8 (the upper ones), and transparent pixels are laid on white.
+
+    Raises:
+        ImageError: it is damaged, or its numbers have no known range.
+    """
     try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        image.load()
+        return np.array(_to_rgb(image))
+    except ImageError:
+        raise
     except MemoryError as error:
         raise ImageError(_NO_MEMORY) from error
-    except cv2.error as error:
-        raise ImageError("OpenCV cannot decode the image: {reason}", reason=error.err or first_line(error)) from None
-    if decoded is None:
-        raise ImageError(_NO_IMAGE)
-    return np.asarray(decoded, np.uint8)
+    except Exception as error:  # see `open_image`
+        raise ImageError("the image is damaged: {reason}", reason=first_line(error)) from None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        deep = np.asarray(image)
+        if deep.min(initial=0) < 0 or deep.max(initial=0) > 0xFFFF:
+            raise ImageError("its pixels are 32-bit numbers, of which no range is known; convert it to 8 or 16 bits")
+        grey = (deep >> 8).astype(np.uint8)
+        grey[deep == image.info.get("transparency", -1)] = 255  # a colour of all 16 bits, laid on white
+        image = Image.fromarray(grey)
+    elif image.mode == "F":
+        raise ImageError("its pixels are floating-point numbers, of which no range is known; convert it to 8 bits")
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    page = Image.new("RGBA", image.size, "white")
+    page.alpha_composite(image.convert("RGBA"))
+    return page.convert("RGB")
 
 
 def turn_upright(image_HW3: U8, orientation: int) -> U8:

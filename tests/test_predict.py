@@ -22,6 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 
 import predict.pipeline
 import train.predictor
+from cache.spec import CacheSpec
 from cli import main
 from loader.batch import LoaderConfig
 from model.base import SegmentationNetwork
@@ -74,10 +75,12 @@ def model(tmp_path_factory):
     return save_model(path)
 
 
-def save_model(path, **values):
+def save_model(path, **spec):
     config = TrainConfig(loader=LoaderConfig(cache=path, batch_size=4), out=path, network=NetworkConfig(width=8))
     weights = build_network(config.network).state_dict()
-    save_checkpoint(path, Checkpoint(config=config, fingerprint="", side=SIDE, results=(), network=weights, **values))
+    save_checkpoint(
+        path, Checkpoint(config=config, fingerprint="", spec=CacheSpec(side=SIDE, **spec), results=(), network=weights)
+    )
     return path
 
 
@@ -271,7 +274,6 @@ def test_every_kind_of_result(model, painted, tmp_path):
 
 
 def test_predictions_are_those_of_eval(model, coco_people, tmp_path):
-    from cache.spec import CacheSpec
     from preprocess.build.plan import read_split
     from train.evaluation.images import PhotoImages
     from train.predictor import load_predictor
@@ -411,6 +413,38 @@ def test_bad_files_are_told_and_left_out(model, painted, tmp_path):
         assert photo["scores"] == pytest.approx(scores.to_dict(), abs=3)
         assert photo["below"] == [name for name, least in GUIDE.items() if photo["scores"][name] < least]
     assert {path.name for path in (tmp_path / "b").iterdir()} == {path.name for path in (tmp_path / "a").iterdir()}
+
+
+def test_files_of_a_folder_that_are_passed_over_are_counted(model, painted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    photos(Path("photos"), 2)
+    Image.fromarray(block()).save("photos/clip.gif")
+    arguments = ["--model", model, "--out"]
+    assert "passed over" not in run("photos", *arguments, "a").stdout
+    Path("photos/notes.TXT").write_text("no photo")
+    said = run("photos", *arguments, "b").stdout
+    assert "   - 1 file of photos/ was passed over: .txt\n" in said
+    Image.fromarray(block()).save("photos/odd.dat", "PNG")
+    for name in ("more.txt", "README", ".hidden.png", ".git/config"):
+        Path("photos", name).parent.mkdir(exist_ok=True)
+        Path("photos", name).write_text("no photo")
+    Path("photos/folder.x").mkdir()
+    said = run("photos", *arguments, "c").stdout
+    (line,) = [line for line in said.splitlines() if "passed over" in line]
+    assert line == "   - 6 files of photos/ were passed over: hidden, .txt, no suffix, .dat"
+    assert "3 done" in said
+    photos(Path("other"), 1)
+    Path("other/000.png").rename("other/another.png")
+    Path("other/x.csv").write_text("")
+    document = json.loads(run("photos", "other", "photos/odd.dat", *arguments, "d", "--overwrite", "--json").stdout)
+    assert document["passed_over"] == 6, "a file that is named is tried"
+    assert "odd.dat" in [Path(photo["input"]).name for photo in document["photos"] if photo["status"] == "done"]
+    said = run("photos", "other", "photos/more.txt", *arguments, "e", code=1).stdout
+    assert "   - 6 files of photos/ and other/ were passed over: hidden, no suffix, .txt, .dat, .csv\n" in said
+    assert "photos/more.txt: it is not a JPEG" in said
+    run("photos", *arguments, "photos/out")
+    said = run("photos", *arguments, "photos/out").stdout
+    assert "6 files of photos/ were passed over" in said, "what an earlier call made is not counted"
 
 
 def test_what_is_there_is_left_alone_unless_asked(model, painted, tmp_path):

@@ -9,13 +9,13 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from predict.background import Blur, Colour, Picture, compose, parse_background
 from predict.config import PredictError
 from predict.photo import count_pixels, decode_photo
 from preprocess.errors import ImageError
-from preprocess.image import quiet_pillow, read_rgb
+from preprocess.image import decode_rgb, image_formats, quiet_pillow, read_head, read_rgb, turn_upright
 
 
 @pytest.fixture(autouse=True)
@@ -144,7 +144,8 @@ def test_a_colour_profile_is_kept_where_it_still_holds():
     [
         (b"", "is empty"),
         (b"no image at all", "not a JPEG, PNG, WEBP, BMP"),
-        (b"GIF89a" + bytes(40), "not a JPEG, PNG, WEBP, BMP"),
+        (encoded(Image.fromarray(scene()), "GIF")[:1500], "damaged"),
+        (b"%PDF-1.7" + bytes(40), "not a JPEG, PNG, WEBP, BMP, TIFF, GIF"),
         (encoded(Image.fromarray(scene()), "JPEG")[:700], "damaged"),
         (encoded(Image.fromarray(scene()), "PNG")[:700], "damaged"),
         (encoded(Image.fromarray(scene()), "TIFF")[:700], "damaged"),
@@ -158,7 +159,7 @@ def test_what_is_no_photo_is_said(data, reason):
 
 def test_whatever_the_bytes_there_is_a_photo_or_a_reason():
     draw = random.Random(3)
-    kinds = [encoded(Image.fromarray(scene()), kind) for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF")]
+    kinds = [encoded(Image.fromarray(scene()), kind) for kind in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")]
     for _ in range(300):
         data = bytearray(draw.choice(kinds))
         for _ in range(draw.randint(1, 12)):
@@ -185,14 +186,62 @@ def test_a_heic_photo_is_read_where_its_package_is():
     assert np.abs(found.astype(int) - scene()).mean() < 8
 
 
-def test_a_heic_photo_names_the_package_that_is_missing(monkeypatch):
-    from predict.photo import _formats
-
+@pytest.mark.parametrize(
+    ("head", "remedy"),
+    [
+        (b"\0\0\0\x18ftypheic", r"pip install -e '\.\[heic\]'"),
+        (b"\0\0\0\x18ftypavif", "AVIF image, .*pip install 'pillow>=11.3'"),
+    ],
+)
+def test_a_photo_names_the_package_that_is_missing(monkeypatch, head, remedy):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    _formats.cache_clear()
-    with pytest.raises(ImageError, match=r"pip install -e '\.\[heic\]'"):
-        decode_photo(b"\0\0\0\x18ftypheic" + bytes(40))
-    _formats.cache_clear()
+    monkeypatch.delitem(features.modules, "avif", raising=False)
+    image_formats.cache_clear()
+    with pytest.raises(ImageError, match=remedy):
+        decode_photo(head + bytes(40))
+    image_formats.cache_clear()
+
+
+def kinds():
+    """One picture in every format and mode, by name; training and `predict` are to see the same."""
+    rgb = Image.fromarray(scene())
+    rgba = rgb.copy()
+    rgba.putalpha(Image.fromarray(np.linspace(0, 255, 60 * 84).reshape(60, 84).astype(np.uint8)))
+    turned, odd = Image.Exif(), {"save_all": True, "append_images": [Image.fromarray(255 - scene())]}
+    turned[0x0112] = 6
+    for file_format, modes in {
+        "JPEG": ("RGB", "L", "CMYK"),
+        "PNG": ("RGB", "L", "P", "1", "RGBA", "LA"),
+        "WEBP": ("RGB", "RGBA"),
+        "BMP": ("RGB", "L", "P"),
+        "TIFF": ("RGB", "L", "CMYK", "RGBA", "LA", "P"),
+        "GIF": ("RGB", "L", "P", "RGBA"),
+        "PPM": ("RGB", "L", "1"),
+        "JPEG2000": ("RGB", "L", "RGBA", "LA"),
+        **({"AVIF": ("RGB", "RGBA")} if "AVIF" in image_formats() else {}),
+    }.items():
+        for mode in modes:
+            image = (rgba if mode in ("RGBA", "LA") else rgb).convert(mode)
+            yield f"{file_format} {mode}", encoded(image, file_format)
+        if file_format in ("GIF", "WEBP", "AVIF", "PNG", "TIFF"):
+            yield f"{file_format} of several pictures", encoded(rgb, file_format, **odd)
+        if file_format in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF"):
+            yield f"{file_format} turned", encoded(rgb, file_format, exif=turned)
+    deep = np.random.default_rng(0).integers(0, 1 << 16, (60, 84, 4), np.uint16)
+    for channels in (1, 3, 4):
+        yield f"PNG of 16 bits, {channels}", cv2.imencode(".png", deep[..., :channels])[1].tobytes()
+    yield "TIFF of 16 bits", cv2.imencode(".tiff", deep[..., 0])[1].tobytes()
+    yield "PPM of 16 bits", cv2.imencode(".ppm", deep[..., :3])[1].tobytes()
+    jpeg = encoded(rgb, "JPEG")
+    for at in (2, 20, len(jpeg) - 2):
+        yield f"JPEG with bytes at {at} that belong to nothing", jpeg[:at] + b"any bytes" + jpeg[at:]
+
+
+@pytest.mark.parametrize(("kind", "data"), list(kinds()), ids=lambda value: value if isinstance(value, str) else "")
+def test_training_sees_what_predict_sees(kind, data):
+    head = read_head(data)
+    np.testing.assert_array_equal(turn_upright(decode_rgb(data), head.orientation), decode_photo(data).pixels)
+    assert head.upright_size == decode_photo(data).pixels.shape[:2] == ((84, 60) if "turned" in kind else (60, 84))
 
 
 def test_photos_of_coco_are_those_that_training_sees(coco_people):

@@ -329,7 +329,7 @@ def png_head(height, width):
         ((60_000, 60_000), None, "more than twice Pillow's limit"),
         ((60_000, 60_000), (60_000, 60_000), "more than twice Pillow's limit"),
         ((13_000, 13_000), None, "the image is 13000 x 13000 pixels, its JSON entry says 96 x 64"),
-        ((2, 2_000_000), (2, 2_000_000), "the file is not an image that OpenCV can read"),
+        ((2, 2_000_000), (2, 2_000_000), "the image is damaged: image file is truncated"),
     ],
 )
 def test_a_photo_that_claims_to_be_huge_is_rejected_by_its_head(dataset, tmp_path, monkeypatch, size, in_json, reason):
@@ -343,37 +343,65 @@ def test_a_photo_that_claims_to_be_huge_is_rejected_by_its_head(dataset, tmp_pat
         monkeypatch.setattr(record, "decode_rgb", lambda data: decoded.append(decode_rgb(data)) or decoded[-1])
     (rejection,) = dataset.build(tmp_path / "cache", splits=("train",)).rejections
     assert reason in rejection.reason
-    (finding,) = verify_dataset(dataset.root, splits=("train",)).findings
+    (finding,) = verify_dataset(dataset.root).findings
     assert finding.reason == rejection.reason
     if not in_json:
         assert max(pixels.size for pixels in decoded) == 96 * 64 * 3
 
 
-def test_an_error_of_opencv_is_that_photos_rejection(dataset, tmp_path):
-    """OpenCV raises for what is wider than its own limit of 2^20 pixels."""
-    size = 2, (1 << 20) + 1
+def test_an_error_of_the_decoder_is_that_photos_rejection(dataset, tmp_path):
+    size = 2, 1000
     head = struct.pack("<IiiHHIIiiII", 40, size[1], size[0], 1, 24, 0, 0, 0, 0, 0, 0)
     (dataset.folder / "1.bmp").write_bytes(b"BM" + struct.pack("<IHHI", 1000, 0, 0, 54) + head + bytes(1000))
     dataset.name(1, "1.bmp")
     dataset.train["images"][0] |= {"height": size[0], "width": size[1]}
     dataset.save()
     (rejection,) = dataset.build(tmp_path / "cache").rejections
-    assert rejection.reason.startswith("OpenCV cannot decode the image: ")
+    assert rejection.reason.startswith("the image is damaged: image file is truncated")
     (finding,) = verify_dataset(dataset.root).findings
     assert finding.reason == rejection.reason
 
 
 def test_whatever_a_decoder_raises_is_that_photos_rejection(dataset, tmp_path, monkeypatch):
-    def fail(data, flags):
+    def fail(image):
         raise MemoryError
 
     ok, data = cv2.imencode(".png", photo(1))
     assert ok
     (dataset.folder / "1.png").write_bytes(data.tobytes())
     dataset.name(1, "1.png")
-    monkeypatch.setattr(cv2, "imdecode", fail)
+    monkeypatch.setattr("preprocess.image._to_rgb", fail)
     (rejection,) = dataset.build(tmp_path / "cache").rejections
     assert rejection.reason == "there is not enough free memory to decode it"
+
+
+def test_photos_that_libjpeg_warns_of_and_transparent_ones_are_built_as_they_are_seen(dataset, tmp_path):
+    names = ("1.jpg", "2.png", "3.webp", "4.gif")
+    alpha = np.zeros(SIZE, np.uint8)
+    alpha[:40] = 255
+    seen = {n: np.where(alpha[..., None] == 255, photo(n), 255) for n in (2, 3)}
+    jpeg = (dataset.folder / "1.jpg").read_bytes()
+    seen[1] = np.asarray(Image.open(io.BytesIO(jpeg)))
+    (dataset.folder / "1.jpg").write_bytes(jpeg[:20] + b"any bytes" + jpeg[20:-2] + bytes(30) + jpeg[-2:])
+    for number, options in ((2, {}), (3, {"lossless": True})):
+        Image.fromarray(np.dstack([photo(number), alpha])).save(dataset.folder / names[number - 1], **options)
+    palette = Image.fromarray(photo(4)).quantize(32)
+    palette.save(dataset.folder / "4.gif", save_all=True, append_images=[Image.new("P", palette.size)])
+    seen[4] = np.asarray(palette.convert("RGB"))
+    for number, name in enumerate(names, 1):
+        dataset.name(number, name)
+    assert verify_dataset(dataset.root).sound
+    assert dataset.build(tmp_path / "cache").rejections == ()
+    with CacheReader(tmp_path / "cache", "train") as reader:
+        for row, number in enumerate(range(1, 5)):
+            expected = cv2.resize(seen[number], (96, 96), interpolation=cv2.INTER_LINEAR)
+            assert np.array_equal(reader.fields(row).image.reshape(96, 96, 3), expected), number
+
+
+def test_photos_of_every_suffix_are_counted(dataset):
+    for path in dataset.folder.iterdir():
+        path.rename(path.with_suffix(".webp"))
+    assert [check.value for check in check_structure(dataset.root) if check.kind == "images"] == [4, 2]
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -480,7 +508,7 @@ def test_photos_of_which_nobody_can_tell_are_named_until_an_option_decides(
     assert all("--orientation stored or --orientation upright" in finding.reason for finding in findings)
     with pytest.raises(ValueError, match=r"every one of the 4 images .* EXIF orientation"):
         dataset.build(tmp_path / "cache")
-    assert verify_dataset(dataset.root, orientation=drawn_on).sound
+    assert verify_dataset(dataset.root, CacheSpec(orientation=drawn_on)).sound
     assert dataset.overlap(tmp_path / "cache", drawn_on) > 0.9
 
 
@@ -491,7 +519,7 @@ def test_the_error_of_a_wrong_size_names_the_exif(tmp_path):
         "the image is 96 x 64 pixels, or 64 x 96 when its EXIF orientation 6 is applied, its JSON entry says 70 x 50"
     )
     dataset = Telephone(tmp_path / "other", 6, (96, 64), CORNER, "upright", (96, 64))
-    (finding, *_) = verify_dataset(dataset.root, orientation="stored").findings
+    (finding, *_) = verify_dataset(dataset.root, CacheSpec(orientation="stored")).findings
     assert "64 x 96 when its EXIF orientation 6 is applied" in finding.reason
 
 
@@ -499,7 +527,7 @@ def test_run_lengths_of_the_stored_size_are_not_those_of_the_upright_photo(tmp_p
     dataset = Telephone(tmp_path / "coco", 6, (96, 64), BODY, "upright", (64, 96))
     dataset.train["annotations"][0]["segmentation"] = {"size": [64, 96], "counts": [640, 320, 64 * 96 - 960]}
     dataset.save()
-    (finding,) = verify_dataset(dataset.root, orientation="upright").findings
+    (finding,) = verify_dataset(dataset.root, CacheSpec(orientation="upright")).findings
     assert "run-length codes are of the stored pixels" in finding.reason
 
 
@@ -507,7 +535,7 @@ def test_a_photo_without_annotations_needs_no_decision(tmp_path):
     dataset = Telephone(tmp_path / "coco", 3, (96, 64), BODY, "upright", (96, 64))
     dataset.train["annotations"] = []
     dataset.save()
-    assert verify_dataset(dataset.root, "all").sound
+    assert verify_dataset(dataset.root, CacheSpec(images="all")).sound
 
 
 def test_an_option_that_is_not_the_default_is_part_of_what_a_cache_is(tmp_path):

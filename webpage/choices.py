@@ -13,8 +13,8 @@ from PIL import ImageColor
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from predict.background import BLUR, Background, Blur, Colour
-from predict.photo import SUFFIXES
 from preprocess.errors import ImageError
+from preprocess.image import SUFFIXES
 from webpage.photo import Finish, SeenPhoto, Upload, make_png
 from webpage.session import _, choose, read_picture, show_unreadable
 
@@ -55,7 +55,7 @@ def choose_finish() -> Finish:
         along = _("Draws the outline along the edges of the photo.")
         refined = st.toggle(_("Follow the photo's edges"), key="refined", help=along)
         hard = st.toggle(_("Sharp outline"), key="hard", help=_("Each pixel is kept or removed, nothing in between."))
-        sure = _("How sure the network has to be that a pixel is a person: for the sharp outline and the scores.")
+        sure = _("How sure the network has to be to keep a pixel: for the sharp outline and the scores.")
         threshold = st.slider(_("Threshold"), 0.05, 0.95, 0.5, 0.05, key="threshold", help=sure)
     return Finish(background=background, refined=refined, hard=hard, threshold=threshold)
 
