@@ -21,6 +21,7 @@ from typing import Any, TypeVar, cast
 import numba
 from numba import njit
 from numba.core.caching import FunctionCache
+from numba.core.dispatcher import Dispatcher
 
 from cache.messages import message, system_reason
 
@@ -43,7 +44,20 @@ def kernel(function: Kernel, *, forceinline: bool = False) -> Kernel:
 
 
 class _KernelCache(FunctionCache):
-    """The compiled versions of a function, on disk. An error of the disk only means that it is compiled again."""
+    """The compiled versions of a function, on disk. An error of the disk only means that it is compiled again.
+
+    Kernels of other files are compiled into those that call them. Numba looks at a function's own file only, so the
+    stamps of those files are added to its own.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        index: Any = self._cache_file
+        self.stamps = {function.__code__.co_filename: index._source_stamp}
+        for value in function.__globals__.values():
+            if isinstance(value, Dispatcher) and isinstance(found := cast(Any, value)._cache, _KernelCache):
+                self.stamps |= found.stamps
+        index._source_stamp = tuple(sorted(self.stamps.items()))
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:

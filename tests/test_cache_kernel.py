@@ -16,6 +16,8 @@ from cache import kernel
 from console.language import speaking
 from console.progress import kernel_notes
 
+ROOT = Path(__file__).resolve().parents[1]
+
 PROGRAM = """
 from cache.kernel import kernel
 
@@ -166,3 +168,28 @@ def test_the_note_speaks_spanish_and_comes_once(monkeypatch, capsys):
         for _ in range(2):
             kernel._say(f"compiled kernels cannot be kept in /x (No space left on device); {kernel.REMEDY}")
     assert capsys.readouterr().err.count("NUMBA_CACHE_DIR") == 1
+
+
+def test_a_kernel_of_another_file_that_changed_is_compiled_anew(start_child, tmp_path):
+    """Also if it is called by way of a third file."""
+    (tmp_path / "outer.py").write_text(
+        "from cache.kernel import kernel\nfrom middle import middle\n\n"
+        "@kernel\ndef outer(number: int) -> int:\n    return middle(number) + 1\n"
+    )
+    (tmp_path / "middle.py").write_text(
+        "from cache.kernel import kernel\nfrom inner import inner\n\n"
+        "@kernel\ndef middle(number: int) -> int:\n    return inner(number)\n"
+    )
+
+    def run(factor):
+        inner = f"@kernel\ndef inner(number: int) -> int:\n    return {factor} * number\n"
+        (tmp_path / "inner.py").write_text(f"from cache.kernel import kernel\n\n{inner}")
+        code = "from outer import outer; print(outer(2), sum(outer.stats.cache_hits.values()))"
+        child = start_child([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"})
+        said, errors = child.communicate()
+        assert child.returncode == 0, errors
+        return said.split()
+
+    assert run(10) == ["21", "0"]
+    assert run(10) == ["21", "1"], "unchanged, it is loaded"
+    assert run(100) == ["201", "0"]
