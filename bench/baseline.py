@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,7 @@ import torch
 from pycocotools.coco import COCO
 from torch.utils.data import DataLoader, Dataset
 
-from preprocess.annotations.table import annotation_file
-from preprocess.build.plan import SPLIT_FOLDERS, Split
+from preprocess.build.plan import Split
 from preprocess.image import FitBox, fit_box, read_rgb
 from preprocess.raster import POLYGON
 
@@ -27,10 +27,10 @@ Sample = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 class CocoMasks:
     """Both planes of the images of a split, drawn by pycocotools: an `annToMask` for each annotation."""
 
-    def __init__(self, coco: Path, split: Split) -> None:
+    def __init__(self, split: Split, categories: Sequence[str] = ("person",)) -> None:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints how long it took
-            self._coco = COCO(str(annotation_file(coco, SPLIT_FOLDERS[split.name])))
-        person = self._coco.getCatIds(catNms=["person"])
+            self._coco = COCO(str(split.annotations))
+        person = self._coco.getCatIds(catNms=list(categories))
         ids = split.table.image_id[split.rows].tolist()
         self._annotations = [self._coco.loadAnns(self._coco.getAnnIds(imgIds=[image], catIds=person)) for image in ids]
         self._shapes = image_shapes(split)

@@ -15,6 +15,7 @@ from cache.choices import Precision, Suite
 from cache.index import CacheIndex
 from cache.messages import message
 from model.network import NetworkConfig
+from preprocess.dataset import Location
 from train.config import TrainConfig
 from train.hardware import Hardware, read_hardware
 from train.profiles import adapt, from_profile
@@ -30,7 +31,8 @@ GUIDE_IMAGES = 45_174
 class BenchConfig:
     """What to measure. None takes what the profile, or the machine, says."""
 
-    coco: Path | None = None  # dataset in the COCO layout with a `train2017`; None draws one in a temporary folder
+    coco: Location | None = None  # dataset with a split `train`; None draws one in a temporary folder
+    category: str | tuple[str, ...] = "person"  # of the dataset's annotations; see `CacheSpec`
     cache: Path | None = None  # finished, with a split `train`; None builds one of the dataset in a temporary folder
     suites: tuple[Suite, ...] = SUITES  # in the order in which they run
     images: int = GUIDE_IMAGES  # of an epoch, for the minutes per epoch

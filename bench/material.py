@@ -25,6 +25,7 @@ from cache.shards import describe, shard_name, write_shard
 from cache.spec import CacheSpec
 from preprocess.build.build import BuildConfig, build_cache
 from preprocess.build.plan import Split, read_split
+from preprocess.dataset import Location
 from preprocess.synth.dataset import SynthConfig, make_dataset
 
 PHOTO_SIDE = (560, 640)
@@ -52,7 +53,7 @@ class Material:
         return message("{count} drawn photos", count=photos) if self.drawn else message("{count} photos", count=photos)
 
     @cached_property
-    def coco(self) -> Path:
+    def coco(self) -> Location:
         """The dataset."""
         if self._setup.config.coco:
             return self._setup.config.coco
@@ -61,10 +62,16 @@ class Material:
         make_dataset(root, config, workers=self._setup.threads)
         return root
 
+    @property
+    def spec(self) -> CacheSpec:
+        """Which photos of the dataset are taken, and what of their annotations."""
+        config = self._setup.config
+        return CacheSpec(side=self._setup.side, limit=self._setup.photos, category=config.category)
+
     @cached_property
     def split(self) -> Split:
         """The photos with persons: at most `Setup.photos`, evenly over the split."""
-        return read_split(self.coco, "train", CacheSpec(side=self._setup.side, limit=self._setup.photos))
+        return read_split(self.coco, "train", self.spec)
 
     @cached_property
     def paths(self) -> list[Path]:
@@ -108,6 +115,7 @@ class Material:
     def build_config(self, out: Path, spec: CacheSpec) -> BuildConfig:
         """How to build a cache from the photos."""
         spec = dataclasses.replace(spec, limit=self._setup.photos)
+        spec = dataclasses.replace(spec, category=self.spec.category)
         return BuildConfig(coco=self.coco, out=out, spec=spec, splits=("train",), workers=self._setup.threads)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Protocol
 
 from bench.calibration import calibrations
@@ -60,7 +61,8 @@ def run_suites(config: BenchConfig, listener: Listener) -> BenchReport:
         for number, suite in enumerate(config.suites, 1):
             listener.on_suite(suite, number, len(config.suites))
             rows += _ROWS[suite](setup, material)
-    machine = describe_machine(config.cache or config.coco)
+    data = config.cache or config.coco
+    machine = describe_machine(Path(str(data)) if data else None)
     if "epoch" in config.suites:
         own, known = machine_row(setup, machine, rows), calibrations()
         estimated = *card_rows(known), *processor_rows(setup, machine, rows, known)

@@ -4,9 +4,10 @@
 nothing heavy, so that `cli.py --help` answers at once.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 Split = Literal["train", "val"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 # How a cache is built: see `cache.spec.CacheSpec`.
 Fit = Literal["letterbox", "stretch"]

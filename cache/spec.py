@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from cache.choices import Codec, Crowd, Fit, ImageRule, Orientation, Store
@@ -31,12 +32,14 @@ class CacheSpec:
         images: the rule by which images count.
         crowd: what becomes of crowd regions: part of `ignore`, part of `person`, or dropped.
         jpeg_quality: 1 to 100; only the `jpeg` codec reads it. Chroma is never subsampled.
-        category: name of the COCO category that `person` stands for.
+        category: name of the category whose masks the plane `person` holds; a tuple of several names, in alphabetical
+            order and each once, stands for their union.
         limit: only so many images of each split, evenly over it; 0 takes all.
         shard_samples: source images in a shard, on average; also the unit of resuming and of rebuilding.
         orientation: whether annotations are of the `stored` pixels of a photo, as COCO's are, or of the `upright` photo
             that its EXIF orientation makes of them; `auto` decides photo by photo, see `preprocess.build.record`.
         outside: whether photos may lie outside the dataset's folder.
+        val_share: the share of photos, by a hash of their names, that are `val` in a dataset without such a split.
     """
 
     side: int = 384
@@ -46,13 +49,17 @@ class CacheSpec:
     images: ImageRule = "person"
     crowd: Crowd = "ignore"
     jpeg_quality: int = 95
-    category: str = "person"
+    category: str | tuple[str, ...] = "person"
     limit: int = 0
     shard_samples: int = 128
     orientation: Orientation = "auto"
     outside: bool = False
+    val_share: float = 0.0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.category, str):
+            names = tuple(sorted(set(self.category)))
+            object.__setattr__(self, "category", names[0] if len(names) == 1 else names)
         check_side(self.side)
         choices = {"fit": Fit, "codec": Codec, "store": Store, "images": ImageRule, "crowd": Crowd}
         for name, kind in (choices | {"orientation": Orientation}).items():
@@ -69,8 +76,17 @@ class CacheSpec:
             raise CacheError("jpeg_quality={value} is not in 1..100; 95 is the default", value=self.jpeg_quality)
         if self.limit < 0:
             raise CacheError("limit={limit} is negative; 0 takes all images", limit=self.limit)
+        if not self.category:
+            raise CacheError("category={category} names no category; 'person' is the default", category=self.category)
+        if not 0 <= self.val_share <= 0.9:
+            raise CacheError("val_share={value} is not within 0..0.9; 0.1 takes a tenth", value=self.val_share)
         if self.shard_samples < 1:
             raise CacheError("shard_samples={value} is below 1; 128 is the default", value=self.shard_samples)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The names in `category`, one or more."""
+        return (self.category,) if isinstance(self.category, str) else self.category
 
     def fingerprint(self, sources: str) -> str:
         """Hash (64 hex digits) of this spec, the format version and a digest of the sources."""
@@ -80,14 +96,20 @@ class CacheSpec:
     def record_fingerprint(self) -> str:
         """Hash of what decides the bytes of one record, whatever else the cache holds."""
         fields = self._counted()
-        for name in ("images", "limit", "shard_samples", "outside"):  # which images there are, and in which shard
+        for name in (
+            "images",
+            "limit",
+            "shard_samples",
+            "outside",
+            "val_share",
+        ):  # which images there are, and in which shard
             fields.pop(name, None)
         return hashlib.sha256(json.dumps([FORMAT_VERSION, fields], sort_keys=True).encode()).hexdigest()
 
     def _counted(self) -> dict[str, Any]:
         """All fields; those that came later only where they are not the default, so that older caches stay valid."""
         fields = dataclasses.asdict(self)
-        for name in ("orientation", "outside"):
+        for name in ("orientation", "outside", "val_share"):
             if fields[name] == getattr(type(self), name):
                 del fields[name]
         return fields
@@ -100,6 +122,14 @@ class CacheSpec:
             for name in mine
             if mine[name] != theirs[name]
         ]
+
+
+def things(category: str | Sequence[str], number: int = 2) -> str:
+    """What the masks of a category or of several show, as a message: `person` or `persons`; else their names."""
+    names = (category,) if isinstance(category, str) else tuple(category)
+    if names != ("person",):
+        return ", ".join(names)
+    return message("person") if number == 1 else message("persons")
 
 
 def check_side(side: int) -> None:

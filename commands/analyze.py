@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from cache.choices import Orientation
 from cache.messages import message
 from commands import options
 from commands.options import DEFAULT_COCO, FILE, group, option
@@ -15,13 +16,14 @@ from console.language import _
 
 if TYPE_CHECKING:
     from preprocess.check.survey import QualitySurvey, SurveyConfig
+    from preprocess.dataset import Location
 
 
 @click.command(
     cls=options.GroupedCommand,
-    short_help=message("Count images and persons, and draw their distributions."),
+    short_help=message("Count images and annotations, and draw their distributions."),
     help=message(
-        "Count images, persons, sizes and what each rule of `preprocess --select` takes, and draw their "
+        "Count images, annotations, sizes and what each rule of `preprocess --select` takes, and draw their "
         "distributions.\n\n"
         "--quality adds four scores of each photo, from 0 to 100: coverage, contrast, edge and resolution. "
         "It prints how many photos reach the thresholds, and which are furthest below. docs/quality.md "
@@ -30,52 +32,56 @@ if TYPE_CHECKING:
 )
 @options.coco_or_cache
 @options.category
+@options.photos
 @option("--picture", "Draw the histograms into this file.", type=FILE, default=Path("analysis.png"))
-@option("--quality", "Read the photos, too, and score them and their persons' masks.", is_flag=True)
+@option("--quality", "Read the photos, too, and score them and their masks.", is_flag=True)
 @group(
     message("Options of --quality"),
     option("--limit", "Score this many photos of each split, evenly over it; 0 scores all.", default=2000),
     option("--side", "Score a dataset for a network that sees images of this side, in pixels.", default=384),
-    options.photos,
     options.thresholds,
 )
 @click.pass_context
 def analyze(
     context: click.Context,
     /,
-    coco: Path | None,
+    coco: Location | None,
     cache: Path | None,
     as_json: bool,
-    category: str,
+    category: tuple[str, ...],
+    val_share: float,
+    orientation: Orientation,
+    outside: bool,
     picture: Path,
     quality: bool,
     **given: Any,
 ) -> None:
     from cache.index import CacheIndex
     from cache.reader import CacheReader
+    from cache.spec import CacheSpec
     from console.inspect import show_cache_statistics, show_statistics
     from console.pictures import draw_histograms
     from console.progress import progress_bar
     from console.quality import survey_lines
-    from preprocess.annotations.table import annotation_file, load_persons
-    from preprocess.build.plan import SPLIT_FOLDERS
     from preprocess.check.statistics import analyze as analyze_table
     from preprocess.check.statistics import analyze_cache, cache_distributions, distributions
     from preprocess.check.survey import survey_cache, survey_dataset
+    from preprocess.dataset import open_dataset, read_content
 
-    config = _survey_config(context, given, wanted=quality)
+    config = _survey_config(context, given, orientation, wanted=quality)
     found: dict[str, dict[str, Any]] = {}
     drawn = []
     surveys: dict[str, list[QualitySurvey]] = {"coco": [], "cache": []}
     if coco or not cache:
-        root, found["coco"] = coco or DEFAULT_COCO, {}
-        for split, folder in SPLIT_FOLDERS.items():
-            table = load_persons(annotation_file(root, folder), category)
-            found["coco"][split] = analyze_table(table)
-            drawn.append(distributions(table, split))
+        dataset, found["coco"] = open_dataset(coco or DEFAULT_COCO), {}
+        spec = CacheSpec(category=category, val_share=val_share, outside=outside)
+        for split in dataset.names(dataset.share(val_share)):
+            content = read_content(dataset, split, spec)
+            found["coco"][split] = analyze_table(content.table, orientation)
+            drawn.append(distributions(content.table, split))
             if config:
                 with progress_bar(_("Scoring {split}", split=split)) as update:
-                    surveys["coco"].append(survey_dataset(root, split, table, config, update))
+                    surveys["coco"].append(survey_dataset(content, config, update))
     if cache:
         found["cache"] = {}
         for split in CacheIndex.load(cache).splits:
@@ -93,7 +99,9 @@ def analyze(
         click.echo(options.as_json_text({**found, **({"quality": scores} if quality else {}), "picture": picture}))
         return
     for split, statistics in found.get("coco", {}).items():
-        show_statistics(statistics, split)
+        show_statistics(statistics, split, category)
+    if "coco" in found:
+        click.echo(_("layout of the dataset: {layout}", layout=dataset.layout) + "\n")
     for statistics in found.get("cache", {}).values():
         show_cache_statistics(statistics)
     for survey in (*surveys["coco"], *surveys["cache"]):
@@ -101,13 +109,16 @@ def analyze(
     click.echo(_("🖼️  Picture: {path}", path=picture))
 
 
-def _survey_config(context: click.Context, given: dict[str, Any], *, wanted: bool) -> SurveyConfig | None:
+def _survey_config(
+    context: click.Context, given: dict[str, Any], orientation: Orientation, *, wanted: bool
+) -> SurveyConfig | None:
     """What to score, or None. Options of --quality would do nothing without it, and are refused."""
     from preprocess.check.quality import QualityThresholds
     from preprocess.check.survey import SurveyConfig
 
     if wanted:
-        return SurveyConfig(thresholds=QualityThresholds(**options.taken(given, "min_")), **given)
+        thresholds = QualityThresholds(**options.taken(given, "min_"))
+        return SurveyConfig(thresholds=thresholds, orientation=orientation, **given)
     for name in given:
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
             option = f"--{name.replace('_', '-')}"

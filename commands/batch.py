@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from cache.messages import message
 from commands import options
 from commands.options import FOLDER, option
 from console.language import _
+
+if TYPE_CHECKING:
+    from preprocess.dataset import Location
 
 MOST_COLUMNS = 6
 """Samples in the gallery of `batch --gallery`."""
@@ -22,7 +25,15 @@ MOST_COLUMNS = 6
     help=message("Draw one augmented batch with its masks over the images, as a contact sheet."),
 )
 @option("--cache", "Take the batch from this cache.", type=FOLDER, default=options.DEFAULT_CACHE)
-@option("--coco", "Take the batch from this dataset: a small cache is built of a few of its images.", type=FOLDER)
+@options.dataset(
+    "Options",
+    option(
+        "--coco",
+        "Take the batch from this dataset: a small cache is built of a few of its images.",
+        type=options.DATASET,
+    ),
+)
+@options.category
 @options.photos
 @option("--split", "Take the batch from this split, train or val.", default="train")
 @option("--batch-size", "Put this many images in the batch.", default=16)
@@ -34,7 +45,9 @@ MOST_COLUMNS = 6
 @options.as_json
 def batch(
     cache: Path,
-    coco: Path | None,
+    coco: Location | None,
+    category: tuple[str, ...],
+    val_share: float,
     orientation: Any,
     outside: bool,
     picture: Path,
@@ -42,6 +55,7 @@ def batch(
     as_json: bool,
     **given: Any,
 ) -> None:
+    from cache.spec import CacheSpec
     from console.batch import batch_lines, draw_batch, draw_dataset_batch, draw_gallery
 
     if gallery:
@@ -53,7 +67,15 @@ def batch(
         options.show({"picture": picture}, lambda _picture: said, as_json=as_json)
         return
     if coco:
-        summary = draw_dataset_batch(coco, picture, orientation=orientation, outside=outside, **given)
+        spec = CacheSpec(
+            side=256,
+            limit=given["batch_size"],
+            category=category,
+            val_share=val_share,
+            orientation=orientation,
+            outside=outside,
+        )
+        summary = draw_dataset_batch(coco, picture, spec, **given)
     else:
         summary = draw_batch(cache, picture, **given)
     options.show(summary, batch_lines, as_json=as_json)

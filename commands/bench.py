@@ -25,10 +25,13 @@ from console.language import _
         "The last table gives the minutes of an epoch here, beside the figures for other hardware."
     ),
 )
+@options.dataset(
+    message("Measurements"), option("--coco", "Measure on this dataset.  [default: drawn people]", type=options.DATASET)
+)
 @group(
     message("Measurements"),
+    options.category,
     option("--suite", "Run this suite; may be repeated.  [default: all]", "suites", type=Suite, multiple=True),
-    option("--coco", "Measure on this dataset.  [default: drawn people]", type=FOLDER),
     option("--cache", "Load from this cache.  [default: a temporary one]", type=FOLDER),
     option("--images", "Count this many images in an epoch.", default=45174),
     option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from cache.messages import message
 from commands import options
 from commands.options import option
 from console.language import _
+
+if TYPE_CHECKING:
+    from preprocess.dataset import Location
 
 
 @click.command(
@@ -22,13 +25,14 @@ from console.language import _
     ),
 )
 @options.coco_or_cache
-def quick(coco: Path | None, cache: Path | None, as_json: bool) -> None:
+@options.val_share
+def quick(coco: Location | None, cache: Path | None, as_json: bool, val_share: float) -> None:
     from console.inspect import show_structure
     from preprocess.check.structure import check_cache, check_structure
 
     found = {}
     if coco or not cache:
-        found["coco"] = check_structure(coco or options.DEFAULT_COCO)
+        found["coco"] = check_structure(coco or options.DEFAULT_COCO, val_share)
     if cache:
         found["cache"] = check_cache(cache)
     ok = all(check.ok for checks in found.values() for check in checks)
@@ -54,9 +58,10 @@ def quick(coco: Path | None, cache: Path | None, as_json: bool) -> None:
 @option("--repair", "Rebuild the damaged shards of --cache from --coco.", is_flag=True)
 @option("--log", "Write verification_<time>.log, which is JSON, to this folder, too.", type=options.FOLDER)
 def verify(
-    coco: Path | None, cache: Path | None, as_json: bool, repair: bool, log: Path | None, **selection: Any
+    coco: Location | None, cache: Path | None, as_json: bool, repair: bool, log: Path | None, **selection: Any
 ) -> None:
     from bench.hardware import describe_machine
+    from cache.spec import CacheSpec
     from console.build import repair_lines
     from console.inspect import show_cache, show_dataset, show_machine
     from console.progress import progress_bar
@@ -66,10 +71,10 @@ def verify(
     if repair and not (coco and cache):
         raise click.UsageError(_("--repair needs --cache, and --coco to make the damaged shards from"))
     dataset = coco if coco or cache else options.DEFAULT_COCO
-    found: dict[str, Any] = {"machine": describe_machine(cache or dataset)}
+    found: dict[str, Any] = {"machine": describe_machine(cache or Path(str(dataset)))}
     if dataset and not repair:
         with progress_bar(_("Verifying")) as update:
-            found["coco"] = verify_dataset(dataset, progress=update, **selection)
+            found["coco"] = verify_dataset(dataset, CacheSpec(images=selection.pop("rule"), **selection), update)
     if cache:
         with progress_bar(_("Verifying"), "samples") as update:
             found["cache"] = verify_cache(cache, update, coco=coco)
@@ -107,10 +112,14 @@ def verify(
     ),
 )
 @click.argument("cache", type=options.FOLDER)
-@option("--coco", "Compare with this dataset.", type=options.FOLDER, default=options.DEFAULT_COCO)
+@options.dataset(
+    "Options",
+    option("--coco", "Compare with this dataset.  [default: COCO]", type=options.DATASET),
+    options.DEFAULT_COCO,
+)
 @options.content
 @options.as_json
-def diff(cache: Path, coco: Path, content: bool, as_json: bool) -> None:
+def diff(cache: Path, coco: Location, content: bool, as_json: bool) -> None:
     from cache.index import CacheIndex
     from console.build import diff_lines
     from preprocess.build.changes import find_changes

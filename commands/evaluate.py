@@ -26,7 +26,9 @@ from console.language import _
 )
 @options.checkpoint
 @option("--cache", "Score the images of this cache at its side.", type=FOLDER)
-@option("--coco", "Score the photos of this dataset at their own size.", type=FOLDER)
+@options.dataset(
+    "Options", option("--coco", "Score the photos of this dataset at their own size.", type=options.DATASET)
+)
 @options.photos
 @option("--split", "Score this split; may be repeated.", "splits", type=Split, multiple=True, default=["val"])
 @option("--out", "Write the results to this folder.  [default: eval-SPLIT in the run's folder]", type=FOLDER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, get_args
 
 import click
 
-from cache.choices import Device, ImageRule, NetworkName, Orientation, Precision
+from cache.choices import SPLITS, Device, ImageRule, NetworkName, Orientation, Precision
 from console.language import _
 
 DEFAULT_COCO = Path("COCO")
@@ -21,10 +22,10 @@ Decorator = Callable[[Any], Any]
 
 
 class Location(click.Path):
-    """A folder of this machine, or a URL such as `s3://bucket/cache`, which `local` refuses."""
+    """A folder of this machine, or with `file` a file, or a URL such as `s3://bucket/cache`, which `local` refuses."""
 
-    def __init__(self, *, local: bool = False) -> None:
-        super().__init__(file_okay=False, path_type=Path)
+    def __init__(self, *, local: bool = False, file: bool = False) -> None:
+        super().__init__(file_okay=file, path_type=Path)
         self.local = local
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
@@ -43,6 +44,8 @@ class Location(click.Path):
 
 FOLDER = Location(local=True)
 CACHE = Location()
+DATASET = Location(local=True, file=True)
+"""A dataset's folder, or its `dataset.toml`."""
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -119,8 +122,53 @@ def _newest_checkpoint(context: click.Context, _option: click.Parameter, named: 
 
 
 as_json = option("--json", "Print JSON instead of text.", "as_json", is_flag=True)
+_FILES = (
+    option("--train-json", "Read the annotations of train from this file.", type=FILE),
+    option("--train-images", "Find the photos of train in this folder.", type=FOLDER),
+    option("--val-json", "Read the annotations of val from this file.", type=FILE),
+    option("--val-images", "Find the photos of val in this folder.", type=FOLDER),
+)
+"""The files of a dataset that has none of the known layouts."""
+
+
+def dataset(heading: str, coco: Decorator, default: Path | None = None) -> Decorator:
+    """The option `coco` and those that name a dataset's files one by one, as the command's one parameter `coco`.
+
+    Without any of them it is the default.
+    """
+
+    def decorate(command: Any) -> Any:
+        @functools.wraps(command)
+        def with_dataset(*arguments: Any, coco: Path | None, **given: Any) -> Any:
+            named = {
+                f"{split}-{what}": path
+                for split in SPLITS
+                for what in ("json", "images")
+                if (path := given.pop(f"{split}_{what}"))
+            }
+            if named:
+                from preprocess.dataset import named_files
+
+                return command(*arguments, coco=named_files(named, coco), **given)
+            return command(*arguments, coco=coco or default, **given)
+
+        return group(heading, coco, *_FILES)(with_dataset)
+
+    return decorate
+
+
 content = option("--content", "Read the photos to find those that changed and kept their size.", is_flag=True)
-category = option("--category", "Take the annotations of this COCO category.", default="person")
+category = option(
+    "--category",
+    "Take the annotations of this category, by its name or number; may be repeated for the union of several.",
+    multiple=True,
+    default=["person"],
+)
+val_share = option(
+    "--val-share",
+    "Take this share of the photos for val, chosen by their names, if the dataset has no such split: 0.1 is a tenth.",
+    default=0.0,
+)
 batch_size = option(
     "--batch-size", "Put this many images in a batch.  [default: the profile's]", aliases=["--batch"], type=int
 )
@@ -165,16 +213,17 @@ inference = group(
 )
 """How a trained network is run."""
 
-coco_or_cache = group(
-    "Options",
-    option("--coco", "Look at this dataset.  [default: COCO if no --cache]", type=FOLDER),
-    option("--cache", "Look at this cache.", type=CACHE),
-    as_json,
-)
-"""What the commands look at that change nothing."""
+
+def coco_or_cache(command: Any) -> Any:
+    """What the commands look at that change nothing."""
+    command = group("Options", option("--cache", "Look at this cache.", type=CACHE), as_json)(command)
+    coco = option("--coco", "Look at this dataset.  [default: COCO if no --cache]", type=DATASET)
+    return dataset("Options", coco)(command)
+
 
 photos = group(
     "Options",
+    val_share,
     option(
         "--orientation",
         "Say whether annotations were drawn on the stored pixels or on the photo turned upright by its EXIF. auto "
@@ -184,14 +233,14 @@ photos = group(
     ),
     option("--outside", "Allow file names that lead out of the dataset's folder.", is_flag=True),
 )
-"""How a dataset's photos are found and turned."""
+"""How a dataset is split, and how its photos are found and turned."""
 
 selection = group(
     "Options",
     option(
         "--select",
-        "Take the images with a person annotation, those with a person that has keypoints, those with at least "
-        "ten labelled keypoints, or all images.",
+        "Take the images with an annotation, those with one that has keypoints, those with at least ten labelled "
+        "keypoints, or all images.",
         "rule",
         aliases=["--images"],
         type=ImageRule,
@@ -204,10 +253,10 @@ selection = group(
 
 thresholds = group(
     "Options",
-    option("--min-coverage", "Set the threshold of coverage, the percent of the photo that is person.", default=15.0),
+    option("--min-coverage", "Set the threshold of coverage, the percent of the photo in the mask.", default=15.0),
     option("--min-contrast", "Set the threshold of contrast, how far colours differ across the outline.", default=60.0),
     option("--min-edge", "Set the threshold of edge, how much of that difference lies at the outline.", default=50.0),
-    option("--min-resolution", "Set the threshold of resolution, how wide persons are for the network.", default=70.0),
+    option("--min-resolution", "Set the threshold of resolution, how wide masks are for the network.", default=70.0),
 )
 
 

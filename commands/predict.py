@@ -42,14 +42,14 @@ if TYPE_CHECKING:
     ),
     option(
         "--as",
-        "Write the photo with the mask as its alpha, the mask alone, or the persons before a --background.  "
+        "Write the photo with the mask as its alpha, the mask alone, or the cutout before a --background.  "
         "[default: cutout]",
         "kind",
         type=PredictKind,
     ),
     option(
         "--background",
-        "Put this behind the persons: #rrggbb, a CSS name, blur, blur:PERCENT (of the diagonal), or a picture.",
+        "Put this behind the cutout: #rrggbb, a CSS name, blur, blur:PERCENT (of the diagonal), or a picture.",
         metavar=message("WHAT"),
     ),
     option("--format", "Write photos in this format; jpeg is for composites only.", type=PredictFormat, default="png"),
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 @group(
     message("Mask"),
     option("--hard", "Make a mask of 0 and 255 instead of the probability.", is_flag=True),
-    option("--threshold", "Take pixels above this as person, for --hard and the coverage.", default=0.5),
+    option("--threshold", "Take pixels above this as foreground, for --hard and the coverage.", default=0.5),
     option("--refine", "Draw the mask's edges along the photo's, by a guided filter.", is_flag=True),
     option(
         "--smooth",

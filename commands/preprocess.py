@@ -28,9 +28,18 @@ def _comma_separated(_context: click.Context, _option: click.Parameter, given: t
         "whose images or annotations have changed."
     ),
 )
+@options.dataset(
+    message("Data"),
+    option(
+        "--coco",
+        "Read the dataset in this folder, of any known layout, by a dataset.toml, or at s3://BUCKET/FOLDER.  "
+        "[default: COCO]",
+        type=options.Location(file=True),
+    ),
+    DEFAULT_COCO,
+)
 @group(
     message("Data"),
-    option("--coco", "Read the dataset in this folder or at s3://BUCKET/FOLDER.", type=CACHE, default=DEFAULT_COCO),
     option(
         "--split",
         "Build this split, train or val; may be repeated.",
@@ -43,7 +52,7 @@ def _comma_separated(_context: click.Context, _option: click.Parameter, given: t
     options.selection,
     option(
         "--crowd",
-        "Leave crowd regions out of the loss, take them as persons, or take them as background.",
+        "Leave crowd regions out of the loss, take them into the mask, or take them as background.",
         type=Crowd,
         default="ignore",
     ),

@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cache.choices import Orientation
 from cache.spec import CacheSpec
 from console.language import _
 from loader.augment import LEVELS
@@ -20,6 +19,7 @@ from loader.batch import LoaderConfig
 from loader.loader import open_loader
 from loader.sheet import augmentation_gallery, contact_sheet
 from preprocess.build.build import BuildConfig, build_cache
+from preprocess.dataset import Location
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,26 +73,23 @@ def _write(picture: Path, sheet: npt.NDArray[np.uint8]) -> None:
         raise OSError(_("cannot write {path}; choose another --picture", path=picture))
 
 
-def draw_dataset_batch(
-    coco: Path, picture: Path, *, split: str, batch_size: int, orientation: Orientation, outside: bool, **options: Any
-) -> BatchSummary:
-    """`draw_batch` for a dataset that has no cache yet: a few of its images go through a temporary one."""
-    spec = CacheSpec(side=256, limit=batch_size, orientation=orientation, outside=outside)
+def draw_dataset_batch(coco: Location, picture: Path, spec: CacheSpec, *, split: str, **options: Any) -> BatchSummary:
+    """`draw_batch` for a dataset that has no cache yet: a small one is built of what a spec takes."""
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "cache"
         build_cache(BuildConfig(coco=coco, out=cache, spec=spec, splits=(split,)))
-        summary = draw_batch(cache, picture, split=split, batch_size=batch_size, **options)
+        summary = draw_batch(cache, picture, split=split, **options)
     return dataclasses.replace(summary, source=str(coco))
 
 
 def batch_lines(summary: BatchSummary) -> list[str]:
     """A batch in words."""
     values, seconds = vars(summary), summary.first_batch_seconds
-    person, ignored = summary.person_fraction, summary.ignore_fraction
+    mask, ignored = summary.person_fraction, summary.ignore_fraction
     return [
         _("✅ One batch of {source}: images {shape} uint8, channels_last", **values),
         _("   Loader: {loader}, first batch after {seconds:.2f} s", **values, seconds=seconds),
-        _("   Person: {person:.1%} of the pixels that count; ignored: {ignored:.1%}", person=person, ignored=ignored),
+        _("   Mask: {mask:.1%} of the pixels that count; ignored: {ignored:.1%}", mask=mask, ignored=ignored),
         _("   COCO images: {ids}", ids=", ".join(map(str, summary.image_ids))),
         _("🖼️  Picture: {path}", path=summary.picture),
     ]

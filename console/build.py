@@ -10,6 +10,7 @@ from console.language import _, ngettext, translated
 from console.text import by_reason, count, duration, images, rejected, shards, size
 from preprocess.build.build import BuildReport
 from preprocess.build.changes import SplitChanges, stale_reasons
+from preprocess.dataset import Location
 
 SHOWN_REJECTIONS = 10
 
@@ -20,7 +21,8 @@ def build_lines(report: BuildReport, out: PurePath, seconds: float) -> list[str]
     if report.fresh:
         lines = [_("{cache} is already complete and its sources have not changed: nothing to do.", cache=out)]
     else:
-        lines = [line for change in report.changes for line in change_lines(change)]
+        lines = [_("layout of the dataset: {layout}", layout=report.layout)]
+        lines += [line for change in report.changes for line in change_lines(change)]
         rate = report.written / seconds if seconds else 0
         written, time = images(report.written), duration(seconds)
         line = _("{images} in {time}, {rate:,.0f} images/s", images=written, time=time, rate=rate)
@@ -43,6 +45,7 @@ def build_lines(report: BuildReport, out: PurePath, seconds: float) -> list[str]
     if rest:
         line = _("  and {count:,} more: see rejected.jsonl in {cache}/train and {cache}/val", count=rest, cache=out)
         lines.append(line)
+    lines += [_("⚠️ {doubt}", doubt=doubt) for doubt in report.doubts]
     if leaks := report.leaks:
         line = ngettext(
             "⚠️ {count:,} photo of val is in train, too ({file}): validation is not independent",
@@ -67,7 +70,7 @@ def change_lines(change: SplitChanges) -> list[str]:
     return [*lines, _("{split}: {stale:,} of {shards} ({images}) to be made, {kept:,} kept", **values, **numbers)]
 
 
-def diff_lines(cache: PurePath, coco: PurePath, spec: CacheSpec, changes: list[SplitChanges]) -> list[str]:
+def diff_lines(cache: PurePath, coco: Location, spec: CacheSpec, changes: list[SplitChanges]) -> list[str]:
     """What has changed in each split, and the command that brings the cache up to date."""
     lines = [line for change in changes for line in change_lines(change)]
     if all(change.none for change in changes):

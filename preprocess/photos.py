@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import stat
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from functools import cache
+from functools import cache, cached_property, partial
 from pathlib import Path, PurePath
+from urllib.parse import quote, unquote
 
 from cache import files
 from cache.messages import system_reason
@@ -22,6 +25,19 @@ LONGEST_PATH = 1024
 """Most bytes of a whole file name: the limit of S3. Linux's is four times as many."""
 
 
+_SPELLINGS: tuple[Callable[[str], str], ...] = (
+    unquote,
+    lambda name: name.replace("\\", "/"),
+    lambda name: quote(name, safe="/%"),
+    partial(unicodedata.normalize, "NFC"),
+    partial(unicodedata.normalize, "NFD"),
+)
+"""What tools and file systems do to names on their way from one machine to another."""
+
+_UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-")
+"""What Label Studio puts before the name of an uploaded file."""
+
+
 class PhotoFolder:
     """The photo files of a split.
 
@@ -32,10 +48,11 @@ class PhotoFolder:
         root: the dataset's folder, or its `StorageUrl`.
         folder: the split's folder within `root`, to which the names in an annotation file are relative.
         outside: whether names may lead out of `root`.
+        flat: whether a photo is also looked for in `folder` itself, whatever folders its name begins with.
     """
 
-    def __init__(self, root: PurePath, folder: PurePath, *, outside: bool = False) -> None:
-        self.folder, self._outside = folder, outside
+    def __init__(self, root: PurePath, folder: PurePath, *, outside: bool = False, flat: bool = False) -> None:
+        self.folder, self._outside, self._flat = folder, outside, flat
         self._within = folder.relative_to(root).as_posix()
         self._roots = str(files.absolute(root)), os.path.realpath(root)
         self._remote = is_url(root)
@@ -63,13 +80,32 @@ class PhotoFolder:
     def locate(self, name: str) -> str:
         """The path of a photo, by the name that the annotation file gives it.
 
+        It is that of the first file that there is by the name as it is written, by another spelling of it (backslashes,
+        URL escapes, the forms of Unicode), or relative to `root`; if there is none, that of the name as it is written.
+
         Raises:
             ImageError: no file can have such a name, or the name leads out of the dataset.
         """
         _check_name(name)
-        if "/" not in name:
-            return name
-        path = posixpath.normpath(posixpath.join(self._within, name))
+        problem = None
+        try:
+            path = name if "/" not in name else self._relative(name, self._within)
+            if self.size(path) >= 0:
+                return path
+        except ImageError as error:
+            problem = error
+        for spelling in self._spellings(name):
+            for base in (self._within, ""):
+                with suppress(ImageError):
+                    other = self._relative(spelling, base)
+                    if self.size(other) >= 0:
+                        return other
+        if problem:
+            raise problem
+        return path
+
+    def _relative(self, name: str, base: str) -> str:
+        path = posixpath.normpath(posixpath.join(base, name))
         for root in self._roots:
             path = path.removeprefix(f"{root}/")
         if path.startswith(("/", "../")) and not self._outside:
@@ -78,6 +114,29 @@ class PhotoFolder:
                 "with --outside"
             )
         return path if path.startswith("/") else posixpath.relpath(path, self._within)
+
+    def _spellings(self, name: str) -> list[str]:
+        """The name and what else may be meant by it, each once."""
+        found = [name]
+        for spelled in _SPELLINGS:
+            found += [spelled(each) for each in found]
+        if self._flat:
+            found += [posixpath.basename(each) for each in found]
+            found += [_UPLOAD_PREFIX.sub("", each, count=1) for each in found]
+        return [each for each in dict.fromkeys(found) if each]
+
+    def similar(self, path: str, named: Collection[str]) -> str:
+        """The one photo that may be meant by a path at which there is none, but for those that are `named`; or ""."""
+        found = [each for each in self._similar.get(_stem(path), []) if each not in named and self.size(each) >= 0]
+        return found[0] if len(found) == 1 else ""
+
+    @cached_property
+    def _similar(self) -> dict[str, list[str]]:
+        """The files below the folder by `_stem`: by their names without folders, suffixes and case."""
+        found: dict[str, list[str]] = {}
+        for path in self.paths():
+            found.setdefault(_stem(path), []).append(path)
+        return found
 
     def size(self, path: str) -> int:
         """Bytes of the file at a path that `locate` gave; -1 if it is missing, a folder, a pipe or a dangling link."""
@@ -100,6 +159,10 @@ def photo_path(folder: PurePath, path: str) -> PurePath:
     """The path of a photo in its split's folder, by the path that `PhotoFolder.locate` gave."""
     # The system would follow `..` from the target of a link, not from the link's own folder.
     return type(folder)(posixpath.normpath(folder / path)) if path.startswith("../") else folder / path
+
+
+def _stem(path: str) -> str:
+    return posixpath.splitext(path.replace("\\", "/").rpartition("/")[2])[0].casefold()
 
 
 def _check_name(name: str) -> None:

@@ -33,7 +33,8 @@ def flip_a_bit(*arguments):
 
 
 def test_a_union_is_both_planes_together(dataset):
-    split, masks = dataset[1], CocoMasks(*dataset)
+    split = dataset[1]
+    masks = CocoMasks(split)
     crowds = 0
     for number in range(len(split.rows)):
         person, ignore = masks.draw(number)
@@ -44,7 +45,7 @@ def test_a_union_is_both_planes_together(dataset):
 
 def test_opencv_draws_nearly_the_same(dataset):
     _, split = dataset
-    masks, fills, rounded = CocoMasks(*dataset), PolygonFills(split, rounded=False), PolygonFills(split, rounded=True)
+    masks, fills, rounded = CocoMasks(split), PolygonFills(split, rounded=False), PolygonFills(split, rounded=True)
     differing = pixels = 0
     for number in range(len(split.rows)):
         ours, theirs = fills.union(number), masks.union(number)
@@ -58,10 +59,10 @@ def test_opencv_draws_nearly_the_same(dataset):
 def test_photos_are_compared_pixel_by_pixel(dataset, monkeypatch):
     _, split = dataset
     pixels = int((split.table.height * split.table.width)[split.rows].sum())
-    assert compare_photos(dataset[0], split) == (0, 4 * pixels)
+    assert compare_photos(split) == (0, 4 * pixels)
     monkeypatch.setattr(raster, "fill_union", flip_a_pixel)
     monkeypatch.setattr(raster, "fill_union_bits", flip_a_bit)
-    assert compare_photos(dataset[0], split) == (2 * len(split.rows), 4 * pixels)
+    assert compare_photos(split) == (2 * len(split.rows), 4 * pixels)
 
 
 def test_drawings_are_the_same_every_time_and_of_many_kinds():

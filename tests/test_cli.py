@@ -17,23 +17,28 @@ from cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 
+FILES = {"train-json", "train-images", "val-json", "val-images"}
+"""Options that name a dataset's files, of every command that takes --coco."""
+
 FLAGS = {
     "download": {"dir", "split", "keep-archives", "base-url", "json"},
     "synth": {"directory", "images", "seed"},
     "preprocess": {
         "coco", "out", "side", "fit", "image-codec", "store", "select", "crowd", "split", "category", "limit",
-        "threads", "cluster", "force", "content", "strict", "orientation", "outside",
+        "threads", "cluster", "force", "content", "strict", "val-share", "orientation", "outside",
     },
     "diff": {"cache", "coco", "content", "json"},
-    "quick": {"coco", "cache", "json"},
-    "verify": {"coco", "cache", "json", "select", "category", "orientation", "outside", "repair", "log"},
+    "quick": {"coco", "cache", "json", "val-share"},
+    "verify": {
+        "coco", "cache", "json", "select", "category", "val-share", "orientation", "outside", "repair", "log",
+    },
     "analyze": {
         "coco", "cache", "json", "category", "picture", "quality", "limit", "side", "min-coverage", "min-contrast",
-        "min-edge", "min-resolution", "orientation", "outside",
+        "min-edge", "min-resolution", "val-share", "orientation", "outside",
     },
     "batch": {
         "coco", "cache", "json", "split", "batch-size", "augment", "loader", "seed", "picture", "gallery",
-        "orientation", "outside",
+        "category", "val-share", "orientation", "outside",
     },
     "train": {
         "cache", "out", "profile", "config", "set", "epochs", "batch-size", "accumulation", "side", "optimizer",
@@ -45,7 +50,7 @@ FLAGS = {
     },
     "eval": {
         "checkpoint", "cache", "coco", "split", "out", "batch-size", "device", "precision", "threads", "json",
-        "orientation", "outside",
+        "val-share", "orientation", "outside",
     },
     "predict": {
         "inputs", "checkpoint", "out", "as", "background", "format", "hard", "threshold", "refine", "overwrite", "side",
@@ -59,7 +64,8 @@ FLAGS = {
         "images", "check", "json",
     },
     "bench": {
-        "coco", "cache", "suite", "profile", "network", "width", "side", "batch-size", "precision", "compile",
+        "coco", "category", "cache", "suite", "profile", "network", "width", "side", "batch-size", "precision",
+        "compile",
         "threads", "images", "seconds", "quick", "json", "markdown", "html", "plot", "peers", "peers-folder",
         "compare", "max-regression",
     },
@@ -82,7 +88,7 @@ def test_the_flags_are_an_interface():
     found = {
         name: {parameter.opts[0].lstrip("-") for parameter in command.params} for name, command in main.commands.items()
     }
-    assert found == {name: flags | {"lang"} for name, flags in FLAGS.items()}
+    assert found == {name: flags | {"lang"} | (FILES if "coco" in flags else set()) for name, flags in FLAGS.items()}
 
 
 def test_older_spellings_are_hidden_aliases():
@@ -277,7 +283,7 @@ def test_quick_and_verify_fail_on_what_is_missing(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["preprocess", "--coco", "none", "--out", "x"], "none/annotations/person_keypoints_train2017.json is missing"),
+        (["preprocess", "--coco", "none", "--out", "x"], "none is empty or missing; point --coco at the folder"),
         (["preprocess", "--side", "250"], "side=250 is not a multiple of 32; use 224 or 256"),
         (["preprocess", "--store", "zarr", "--image-codec", "jpeg"], "use codec='raw' or store='lmdb'"),
         (["preprocess", "--splits", "train,test"], "use train and val"),
@@ -290,7 +296,7 @@ def test_quick_and_verify_fail_on_what_is_missing(tmp_path):
         (["train", "--set", "out=3"], "out=3 is not text; put it in quotes"),
         (["train", "--set", "profile=[1]"], "profile=[1] is not text; put it in quotes"),
         (["batch", "--cache", "none"], "holds no finished cache"),
-        (["analyze", "--coco", "none"], "is missing"),
+        (["analyze", "--coco", "none"], "none is empty or missing"),
         (["diff", "none"], "none holds no finished cache (index.json is missing); make it with"),
     ],
 )

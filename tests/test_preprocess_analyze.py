@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 from cache.index import SAMPLE_DTYPE
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
-from preprocess.annotations.table import annotation_file, load_persons
+from preprocess.annotations.table import load_persons
 from preprocess.build.build import BuildConfig, build_cache
 from preprocess.check.statistics import analyze, analyze_cache, cache_distributions, distributions
 
@@ -18,7 +18,7 @@ from preprocess.check.statistics import analyze, analyze_cache, cache_distributi
 @pytest.mark.parametrize("dataset", ["coco_people", "coco_mini"])
 @pytest.mark.parametrize("split", ["train2017", "val2017"])
 def test_statistics_are_those_of_pycocotools(dataset, split, request):
-    path = annotation_file(request.getfixturevalue(dataset), split)
+    path = request.getfixturevalue(dataset) / "annotations" / f"person_keypoints_{split}.json"
     found = analyze(load_persons(path))
     api = COCO(str(path))
     everyone = api.loadAnns(api.getAnnIds(catIds=api.getCatIds(catNms=["person"])))
@@ -128,7 +128,7 @@ def test_cache_statistics_are_those_of_its_records(reader):
 
 def test_cache_counts_the_same_persons_as_pycocotools(reader, coco_mini):
     found = analyze_cache(reader)
-    api = COCO(str(annotation_file(coco_mini, "val2017")))
+    api = COCO(str(coco_mini / "annotations" / "person_keypoints_val2017.json"))
     per_image = Counter(a["image_id"] for a in api.loadAnns(api.getAnnIds(iscrowd=False)))
     assert found.persons == sum(per_image.values())
     assert found.persons_per_image_max == max(per_image.values())

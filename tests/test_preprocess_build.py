@@ -152,7 +152,7 @@ def test_bad_images_are_rejected_with_a_reason_and_the_rest_is_built(own_coco, t
     assert reasons.keys() == {100, 101, 102, 104, 110}
     assert "damaged" in reasons[100]
     assert "missing" in reasons[101]
-    assert "not an image" in reasons[102]
+    assert "it is not a JPEG, PNG" in reasons[102]
     assert "its JSON entry says" in reasons[104] or "RLE" in reasons[104]
     assert "polygon is empty" in reasons[110]
     lines = (tmp_path / "cache" / "train" / "rejected.jsonl").read_text().splitlines()
@@ -198,7 +198,7 @@ def test_missing_parts_of_a_dataset_are_named(own_coco, tmp_path):
     with pytest.raises(DatasetError, match=r"val2017 is missing; unpack val2017\.zip"):
         build_cache(config(own_coco, tmp_path / "cache"))
     assert build_cache(config(own_coco, tmp_path / "cache", splits=("train",))).index.splits.keys() == {"train"}
-    with pytest.raises(DatasetError, match="annotations"):
+    with pytest.raises(DatasetError, match=r"nowhere is empty or missing; point --coco"):
         build_cache(config(tmp_path / "nowhere", tmp_path / "other"))
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from cache.errors import CacheError, CacheWriteError
 from cache.integrity import check_split
+from cache.messages import listed
 from cache.reader import CacheReader
 from cache.shards import ShardDraft
 from cache.spec import CacheSpec
@@ -24,6 +25,7 @@ from preprocess.cluster import client as client_module
 from preprocess.cluster import engine
 from preprocess.cluster.client import ClusterAddress, check_environment, environment
 from preprocess.errors import ClusterError, DatasetError
+from preprocess.image import image_formats
 
 distributed = pytest.importorskip("distributed", reason="no distributed; pip install -e '.[cluster]'")
 
@@ -100,7 +102,7 @@ def test_a_poisoned_image_rejects_itself_and_not_its_shard(tmp_path, write_coco,
     (coco / "train2017" / f"{2:012d}.jpg").unlink()
     report = build(coco, tmp_path / "cache", cluster=cluster)
     assert {each.image_id: each.reason for each in report.rejections} == {
-        101: "the file is not an image that OpenCV can read",
+        101: f"it is not a {listed(image_formats(), 'or')} image",
         102: "the image file is missing",
     }
     assert report.index.splits["train"].samples == WRITTEN - 4 - 2

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cache.spec import CacheSpec
-from preprocess.annotations.table import annotation_file, load_persons
+from preprocess.annotations.table import load_persons
 from preprocess.build.record import native_planes
 from preprocess.check.quality import NAMES, QualityScores, QualityThresholds, quality_scores
 from preprocess.errors import QualityError
@@ -214,7 +214,7 @@ DAMAGE = {
 @pytest.fixture(scope="module")
 def people(coco_people):
     """Thirty photos, evenly over the split."""
-    table = load_persons(annotation_file(coco_people, "train2017"))
+    table = load_persons(coco_people / "annotations" / "person_keypoints_train2017.json")
     rows = range(0, len(table), 20)
     return [
         (read_rgb(coco_people / "train2017" / table.file_name[row]), native_planes(table, row, CacheSpec(side=64))[0])

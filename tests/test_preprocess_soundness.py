@@ -7,6 +7,7 @@ import cv2
 import msgspec
 import pytest
 
+from cache.spec import CacheSpec
 from preprocess.check import verify
 from preprocess.check.verify import verify_dataset
 from preprocess.image import read_file
@@ -62,7 +63,7 @@ def only_finding(coco, **options):
 
 def test_a_sound_dataset_counts_what_it_looked_at(coco):
     seen = []
-    report = verify_dataset(coco, "all", progress=lambda done, total: seen.append((done, total)))
+    report = verify_dataset(coco, CacheSpec(images="all"), progress=lambda done, total: seen.append((done, total)))
     assert report.sound
     assert seen == [(number, 10) for number in range(1, 11)]
     assert [(split.images, split.selected, split.checked) for split in report.splits] == [(7, 7, 7), (3, 3, 3)]
@@ -72,7 +73,7 @@ def test_a_sound_dataset_counts_what_it_looked_at(coco):
 
 
 def test_real_data_is_sound(coco_mini):
-    report = verify_dataset(coco_mini, "all")
+    report = verify_dataset(coco_mini, CacheSpec(images="all"))
     assert report.sound
     assert [(split.images, split.checked, split.annotations) for split in report.splits] == [
         (80, 80, 172),
@@ -94,7 +95,7 @@ def test_missing_files_and_folders(coco, train):
     assert (finding.kind, finding.file) == ("file", "train2017")
     assert "unpack train2017.zip" in finding.reason
     train.path.unlink()
-    assert "is missing" in only_finding(coco).reason
+    assert "has no split train; name its files with --train-json" in only_finding(coco).reason
 
 
 def test_an_annotation_without_its_image(coco, train):
@@ -142,10 +143,10 @@ def test_an_image_of_another_size_than_its_json_says(coco, train):
 def test_a_missing_image_counts_only_if_the_rule_selects_it(coco, train):
     (train.folder / train.empty["file_name"]).unlink()
     (train.folder / "stranger.jpg").touch()
-    report = verify_dataset(coco, "person")
+    report = verify_dataset(coco, CacheSpec(images="person"))
     assert report.sound
     assert (report.splits[0].absent, report.splits[0].unlisted) == (1, 1)
-    finding = only_finding(coco, rule="all")
+    finding = only_finding(coco, spec=CacheSpec(images="all"))
     assert (finding.kind, finding.file, finding.image_id) == ("image", train.empty["file_name"], train.empty["id"])
     assert "is missing" in finding.reason
 
@@ -170,7 +171,7 @@ def test_two_images_of_one_file(coco, train):
 def test_a_validation_image_that_is_trained_on(coco, train):
     shutil.copytree(train.folder, coco / "val2017", dirs_exist_ok=True)
     shutil.copy(train.path, train.path.with_name("person_keypoints_val2017.json"))
-    report = verify_dataset(coco, "all")
+    report = verify_dataset(coco, CacheSpec(images="all"))
     assert len(report.findings) == len(train.document["images"])
     assert all(finding.split == "val" and "train" in finding.reason for finding in report.findings)
 
@@ -188,5 +189,5 @@ def test_an_interrupt_does_not_wait_for_the_rest(coco_mini, monkeypatch):
 
     monkeypatch.setattr(verify, "read_file", slow_read)
     with pytest.raises(KeyboardInterrupt):
-        verify_dataset(coco_mini, "all", progress=interrupt, workers=2)
+        verify_dataset(coco_mini, CacheSpec(images="all"), progress=interrupt, workers=2)
     assert len(decoded) < 20, "of 80 in the split"

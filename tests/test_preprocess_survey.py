@@ -1,6 +1,7 @@
 """Surveys of a dataset and of a cache: every photo's scores, summed up, whatever is wrong with some photos."""
 
 import dataclasses
+import shutil
 
 import cv2
 import numpy as np
@@ -8,11 +9,11 @@ import pytest
 
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
-from preprocess.annotations.table import annotation_file, load_persons
 from preprocess.build.build import BuildConfig, build_cache
 from preprocess.build.record import native_planes
 from preprocess.check.quality import QualityThresholds, quality_scores
 from preprocess.check.survey import SurveyConfig, survey_cache, survey_dataset
+from preprocess.dataset import read_content
 from preprocess.errors import DatasetError, QualityError
 from preprocess.image import read_rgb
 from preprocess.synth.dataset import SynthConfig, make_dataset
@@ -28,13 +29,14 @@ def coco(tmp_path_factory):
     return root
 
 
-def table_of(coco, split="train2017"):
-    return load_persons(annotation_file(coco, split))
+def content_of(coco, split="train"):
+    return read_content(coco, split, CacheSpec())
 
 
 def test_a_survey_has_the_scores_of_each_photo_and_sums_them_up(coco):
-    table, calls = table_of(coco), []
-    found = survey_dataset(coco, "train", table, SurveyConfig(side=128), lambda *done: calls.append(done))
+    content, calls = content_of(coco), []
+    table = content.table
+    found = survey_dataset(content, SurveyConfig(side=128), lambda *done: calls.append(done))
     expected = {
         table.file_name[row]: quality_scores(
             read_rgb(coco / "train2017" / table.file_name[row]),
@@ -64,9 +66,10 @@ def test_a_survey_has_the_scores_of_each_photo_and_sums_them_up(coco):
 
 
 def test_a_limit_takes_photos_evenly_and_crowds_alone_do_not_count(coco_mini):
-    table = table_of(coco_mini)
-    everyone = survey_dataset(coco_mini, "train", table, SurveyConfig())
-    some = survey_dataset(coco_mini, "train", table, SurveyConfig(limit=7))
+    content = content_of(coco_mini)
+    table = content.table
+    everyone = survey_dataset(content, SurveyConfig())
+    some = survey_dataset(content, SurveyConfig(limit=7))
     assert len(some) == 7
     assert some.photos == everyone.photos == len(everyone)
     assert list(some.names) == [everyone.names[at * len(everyone) // 7] for at in range(7)]
@@ -80,7 +83,7 @@ def test_a_limit_takes_photos_evenly_and_crowds_alone_do_not_count(coco_mini):
 
 def test_thresholds_decide_what_is_worst(coco):
     nothing = QualityThresholds(coverage=0, contrast=0, edge=0, resolution=0)
-    easy = survey_dataset(coco, "val", table_of(coco, "val2017"), SurveyConfig(thresholds=nothing))
+    easy = survey_dataset(content_of(coco, "val"), SurveyConfig(thresholds=nothing))
     assert easy.worst(5) == []
     assert easy.to_dict()["all_reached_percent"] == 100
     hard = dataclasses.replace(easy, thresholds=dataclasses.replace(nothing, edge=100.0))
@@ -94,20 +97,21 @@ def test_what_cannot_be_read_is_told_and_left_out(write_coco, tmp_path):
     (coco / "train2017" / "000000000000.jpg").unlink()
     cv2.imwrite(str(coco / "train2017" / "000000000001.jpg"), np.zeros((9, 9, 3), np.uint8))
     (coco / "train2017" / "000000000002.jpg").write_bytes(b"\xff\xd8\xff no more")
-    found = survey_dataset(coco, "train", table_of(coco), SurveyConfig())
+    found = survey_dataset(content_of(coco), SurveyConfig())
     assert [each.file_name for each in found.rejections] == [f"{n:012d}.jpg" for n in range(3)]
     assert "missing" in found.rejections[0].reason
     assert "9 x 9" in found.rejections[1].reason
     assert len(found) == found.photos - 3 > 0
+    shutil.rmtree(coco / "val2017")
     with pytest.raises(DatasetError, match=r"val2017 is missing; unpack"):
-        survey_dataset(tmp_path, "val", table_of(coco), SurveyConfig())
+        survey_dataset(content_of(coco, "val"), SurveyConfig())
 
 
 def test_nothing_to_score(write_coco, tmp_path):
     coco = write_coco(tmp_path / "coco")
     for path in (coco / "val2017").iterdir():
         path.unlink()
-    found = survey_dataset(coco, "val", table_of(coco, "val2017"), SurveyConfig())
+    found = survey_dataset(content_of(coco, "val"), SurveyConfig())
     assert len(found) == 0
     assert found.worst(3) == []
     assert found.to_dict()["scores"]["edge"] == {"p10": 0, "p50": 0, "p90": 0, "threshold": 50.0, "reached_percent": 0}
@@ -118,8 +122,9 @@ def test_a_cache_has_the_scores_of_its_photos(codec, store, coco_mini, tmp_path)
     """A cache of the side at which contrast and edge are measured has the very pixels that they are measured on."""
     spec = CacheSpec(side=SIDE, codec=codec, store=store, limit=40)
     build_cache(BuildConfig(coco=coco_mini, out=tmp_path / "cache", spec=spec, splits=("train",)))
-    table = table_of(coco_mini)
-    photos = survey_dataset(coco_mini, "train", table, SurveyConfig(side=SIDE, limit=0))
+    content = content_of(coco_mini)
+    table = content.table
+    photos = survey_dataset(content, SurveyConfig(side=SIDE, limit=0))
     names = dict(zip(table.image_id.tolist(), table.file_name, strict=True))
     with CacheReader(tmp_path / "cache", "train") as reader:
         found = survey_cache(reader, SurveyConfig(side=1, limit=0))

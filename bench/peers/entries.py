@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from bench.peers.task import Entry
 from cache.choices import Backend, Codec, Level
 from cache.messages import Message, message
+from preprocess.dataset import Location
 
 WORDS: dict[Codec, str] = {"raw": "raw", "jpeg": "JPEG"}
 
@@ -23,7 +23,7 @@ AUGMENTED = {"NumPy": "numpy", "cv2.transform": "opencv"}
 """How OpenCV's augmentation changes colours: the name in rows, and the option of `open_lmdb`."""
 
 
-def entry_groups(threads: int, coco: Path, photos: int) -> dict[str, list[Entry]]:
+def entry_groups(threads: int, coco: Location, photos: int) -> dict[str, list[Entry]]:
     """All groups by name, each with its limits and with ours, and each so small that what it reads fits in memory.
 
     Entries run with one thread, and with so many threads or worker processes. Those that read photos take so many of
@@ -116,7 +116,7 @@ def _streamed(codec: Codec, threads: int) -> list[Entry]:
     return [*found, _other(alone, "own:open_dali", codec, threads, "thread", check=check, note=note, **files)]
 
 
-def _data_loaders(threads: int, coco: Path, photos: int) -> list[Entry]:
+def _data_loaders(threads: int, coco: Location, photos: int) -> list[Entry]:
     """Torch's DataLoader over our records, without and with augmentation, and over the photos themselves."""
     over_lmdb = _other(message("DataLoader over our LMDB"), "own:open_lmdb", "raw", threads)
     in_process = dataclasses.replace(over_lmdb, name=message("DataLoader over our LMDB, in process"), threads=0)

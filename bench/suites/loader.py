@@ -87,7 +87,7 @@ def _plain(setup: Setup, material: Material) -> Work:
     # The same number of batches for each worker, so that all are busy from beginning to end.
     together = setup.batch_size * setup.threads
     samples = together * -(-ON_THE_FLY_SAMPLES // together)
-    dataset = OnTheFly(material.paths, CocoMasks(material.coco, material.split), setup.side, samples)
+    dataset = OnTheFly(material.paths, CocoMasks(material.split, material.spec.categories), setup.side, samples)
     loader = plain_loader(dataset, setup.batch_size, setup.threads)
 
     def run() -> None:

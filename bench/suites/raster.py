@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import accumulate
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +25,6 @@ from bench.material import Material
 from bench.report import Row, times_name
 from bench.timing import Work
 from cache.messages import joined, message
-from cache.spec import CacheSpec
 from preprocess.build.plan import Split, read_split
 from preprocess.errors import DatasetError
 from preprocess.raster import CROWD_IGNORE, POLYGON, fill_planes, fill_union, fill_union_bits
@@ -70,7 +68,7 @@ _PEERS = {"pycocotools": ("bytes", "bits", _ALL_BYTES, _ALL_BITS), "cv2.fillPoly
 def raster_rows(setup: Setup, material: Material) -> Iterator[Row]:
     """Planes of each photo per second, at native size, in one thread; a union is that of all annotations."""
     with thread_pool(1):  # OpenCV, too, draws in one thread
-        found = setup.measure(_works(material.coco, material.split), share=SHARE)
+        found = setup.measure(_works(material.split, material.spec.categories), share=SHARE)
     for rates, calls in ((_EACH, message("a call for each photo")), (_ALL, message("one call for all photos"))):
         size = message("{photos} at native size, 1 thread", photos=material.photos_name)
         described = joined(", ", [size, calls])
@@ -84,7 +82,7 @@ def raster_rows(setup: Setup, material: Material) -> Iterator[Row]:
     yield from _difference_rows(setup, material)
 
 
-def _works(coco: Path, split: Split) -> dict[str, Work]:
+def _works(split: Split, categories: Sequence[str]) -> dict[str, Work]:
     """What is measured, and the limits. All arguments are made beforehand: only the drawing is measured."""
     table, rows = split.table, split.rows
     height, width = table.height[rows], table.width[rows]
@@ -109,7 +107,11 @@ def _works(coco: Path, split: Split) -> dict[str, Work]:
         plane_calls.append((*annotations, table.part_start, table.iscrowd, *parts, CROWD_IGNORE, out, other))
 
     # The peers begin with the JSON's lists; the last one with integer points, where only the drawing is left.
-    masks, fills, alone = CocoMasks(coco, split), PolygonFills(split, rounded=False), PolygonFills(split, rounded=True)
+    masks, fills, alone = (
+        CocoMasks(split, categories),
+        PolygonFills(split, rounded=False),
+        PolygonFills(split, rounded=True),
+    )
     numbers = [(number,) for number in range(len(rows))]
     works = {
         "bytes": _each(fill_union, byte_calls),
@@ -157,10 +159,10 @@ def _unions_bits(parts: Parts, first: I64, last: I64, height: I64, width: I64, b
 def _difference_rows(setup: Setup, material: Material) -> Iterator[Row]:
     splits = [material.split]
     with suppress(DatasetError):  # a dataset without that split, or nobody in it
-        splits.append(read_split(material.coco, "val", CacheSpec(side=setup.side, limit=setup.photos)))
+        splits.append(read_split(material.coco, "val", material.spec))
     photos = sum(len(split.rows) for split in splits)
     polygons = FUZZ_QUICK if setup.config.quick else FUZZ_SHORT if material.drawn else FUZZ_POLYGONS
-    found = [compare_photos(material.coco, split) for split in splits]
+    found = [compare_photos(split, material.spec.categories) for split in splits]
     for name, work, (differing, compared) in (
         ("photos", message("{photos} photos, unions and both planes", photos=photos), np.sum(found, axis=0).tolist()),
         ("fuzz", message("{polygons:,} fuzz polygons, unions", polygons=polygons), count_differences(polygons)),
@@ -171,9 +173,9 @@ def _difference_rows(setup: Setup, material: Material) -> Iterator[Row]:
         yield row(float(differing), name=title, unit="pixels", note=note)
 
 
-def compare_photos(coco: Path, split: Split) -> tuple[int, int]:
+def compare_photos(split: Split, categories: Sequence[str] = ("person",)) -> tuple[int, int]:
     """Draw each photo of a split by all kernels; give the pixels that differ from pycocotools', and all pixels."""
-    table, masks = split.table, CocoMasks(coco, split)
+    table, masks = split.table, CocoMasks(split, categories)
     parts = (table.kind, table.start, table.length, table.xy, table.counts)
     differing = compared = 0
     for number, row in enumerate(split.rows):

@@ -13,6 +13,7 @@ from pathlib import PurePath
 import psutil
 
 from cache import files
+from cache.choices import SPLITS
 from cache.errors import CacheCorruptError, CacheMissingError, CacheStaleError
 from cache.index import INDEX_NAME, CacheIndex, Rejection
 from cache.integrity import Damage
@@ -23,8 +24,9 @@ from preprocess.build.changes import SplitChanges, compare_split, find_changes, 
 from preprocess.build.commit import commit, tables_sound
 from preprocess.build.folder import check_owner, check_space, clear, has_shards, lock_folder, make_folder, resolve_codec
 from preprocess.build.pipeline import FinishedShards, make_shards, remove_stale_manifests
-from preprocess.build.plan import SPLIT_FOLDERS, Job, Split, SplitPlan, plan_split, read_split
+from preprocess.build.plan import Job, Split, SplitPlan, plan_split, read_split
 from preprocess.cluster.client import ClusterAddress
+from preprocess.dataset import Dataset, Location, open_dataset
 from preprocess.errors import DatasetError
 
 Progress = Callable[[int, int], None]
@@ -39,7 +41,7 @@ class BuildConfig:
     """What to build, from what.
 
     Attributes:
-        coco: folder that holds `annotations/`, `train2017/`, `val2017/`; a `Path` or a `StorageUrl`.
+        coco: the dataset; see `open_dataset`.
         out: the cache's folder; a `Path` or a `StorageUrl`.
         auto_codec: choose between raw and JPEG by the size of memory, whatever the spec says.
         workers: threads; 0 takes one per processor. On a cluster: threads that make one shard; 0 takes one.
@@ -50,7 +52,7 @@ class BuildConfig:
         strict: a rejected image, or an annotation without an image, is an error.
     """
 
-    coco: PurePath
+    coco: Location
     out: PurePath
     spec: CacheSpec
     auto_codec: bool = False
@@ -65,12 +67,12 @@ class BuildConfig:
         if self.workers < 0:
             raise DatasetError("workers={workers} is negative; 0 takes one per processor", workers=self.workers)
         for location in (self.coco, self.out):
-            if is_url(location) and len(location.parts) < 2:
+            if isinstance(location, PurePath) and is_url(location) and len(location.parts) < 2:
                 raise DatasetError("{location} names no bucket; use {location}BUCKET/FOLDER", location=location)
-        unknown = [split for split in self.splits if split not in SPLIT_FOLDERS]
+        unknown = [split for split in self.splits if split not in SPLITS]
         if unknown or not self.splits:
             raise DatasetError(
-                "splits={splits} is not known; use {known}", splits=self.splits, known=listed(SPLIT_FOLDERS, "and")
+                "splits={splits} is not known; use {known}", splits=self.splits, known=listed(SPLITS, "and")
             )
 
 
@@ -83,7 +85,9 @@ class BuildReport:
         written: images that this run worked on.
         resumed: images in shards that were there already.
         changes: between the cache that was there before and the dataset; empty if there was none.
+        doubts: what is doubtful of the masks of each split, with the split's name; see `DoubtfulMasks`.
         leaks: photos of `val` whose bytes are those of a photo of `train`; known where both were asked for.
+        layout: the name of the dataset's layout.
         fresh: the cache was already complete and from the same sources: nothing was done.
     """
 
@@ -92,7 +96,9 @@ class BuildReport:
     written: int
     resumed: int
     changes: tuple[SplitChanges, ...]
+    doubts: tuple[str, ...]
     leaks: tuple[str, ...]
+    layout: str
     fresh: bool
 
 
@@ -116,9 +122,10 @@ def build_cache(
     make_folder(config.out)
     with lock_folder(config.out):
         check_owner(config.out)
-        splits = [read_split(config.coco, name, config.spec, content=config.content) for name in config.splits]
+        dataset = open_dataset(config.coco)
+        splits = [read_split(dataset, name, config.spec, content=config.content) for name in config.splits]
         before = _finished_index(config)
-        spec = _spec(config, before, splits)
+        spec = _spec(config, dataset, before, splits)
         if before and (differences := before.spec.differences(spec)):
             raise CacheStaleError(
                 "{out} holds a cache made otherwise ({differences}); use another --out, or --force to replace it",
@@ -155,7 +162,9 @@ def build_cache(
         written=written,
         resumed=resumed,
         changes=changes,
+        doubts=tuple(joined(": ", (split.name, line)) for split in splits for line in split.doubts),
         leaks=_leaks(plans),
+        layout=dataset.layout,
         fresh=fresh,
     )
 
@@ -176,13 +185,14 @@ def _finished_index(config: BuildConfig) -> CacheIndex | None:
     return None
 
 
-def _spec(config: BuildConfig, before: CacheIndex | None, splits: list[Split]) -> CacheSpec:
+def _spec(config: BuildConfig, dataset: Dataset, before: CacheIndex | None, splits: list[Split]) -> CacheSpec:
     """The spec asked for. A codec that may be chosen is that of the cache that is there, else one by memory."""
+    spec = dataclasses.replace(config.spec, val_share=dataset.share(config.spec.val_share))
     if not config.auto_codec:
-        return config.spec
+        return spec
     if before:
-        return dataclasses.replace(config.spec, codec=before.spec.codec)
-    return resolve_codec(config.spec, sum(len(split.rows) for split in splits), psutil.virtual_memory().total)
+        return dataclasses.replace(spec, codec=before.spec.codec)
+    return resolve_codec(spec, sum(len(split.rows) for split in splits), psutil.virtual_memory().total)
 
 
 def _clear_leftovers(config: BuildConfig, before: CacheIndex | None, plans: list[SplitPlan]) -> None:
@@ -252,7 +262,7 @@ def _leaks(plans: list[SplitPlan]) -> tuple[str, ...]:
 
 
 def repair_cache(
-    cache: PurePath, coco: PurePath, damages: Iterable[Damage], progress: Progress | None = None, *, workers: int = 0
+    cache: PurePath, coco: Location, damages: Iterable[Damage], progress: Progress | None = None, *, workers: int = 0
 ) -> BuildReport:
     """Make the shards that `verify_cache` found damaged again, from the dataset `coco` that the cache was made from.
 

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from cache.index import CacheIndex
 from cache.messages import Message, message
 from preprocess.build.plan import SplitPlan, plan_split, read_manifests, read_split, shards_there
+from preprocess.dataset import Location
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class SplitChanges:
         return not (self.stale_shards or self.dropped_shards)
 
 
-def find_changes(cache: PurePath, coco: PurePath, *, content: bool = False) -> list[SplitChanges]:
+def find_changes(cache: PurePath, coco: Location, *, content: bool = False) -> list[SplitChanges]:
     """Compare a finished cache with a dataset, by the rules in the cache's own spec. Writes nothing.
 
     With `content`, the images are read, too, to find those that changed and kept their size.

@@ -15,6 +15,7 @@ import msgspec
 import psutil
 
 from cache import files
+from cache.choices import SPLITS
 from cache.errors import CacheError, StorageError
 from cache.index import INDEX_NAME
 from cache.messages import message, system_reason
@@ -22,7 +23,6 @@ from cache.record import RecordLayout
 from cache.remote.folder import try_lock_file
 from cache.spec import CacheSpec
 from cache.storage import StorageUrl
-from preprocess.build.plan import SPLIT_FOLDERS
 
 LOCK_NAME = "build.lock"
 
@@ -158,12 +158,12 @@ def check_owner(out: PurePath) -> None:
     Raises:
         CacheError: it is such a folder.
     """
-    foreign = set(files.names(out)) - {LOCK_NAME, INDEX_NAME, *SPLIT_FOLDERS}
+    foreign = set(files.names(out)) - {LOCK_NAME, INDEX_NAME, *SPLITS}
     if foreign:
         raise CacheError(
             "{out} holds other things ({name}); give --out a folder of its own", out=out, name=min(foreign)
         )
-    for folder in (out / split for split in SPLIT_FOLDERS):
+    for folder in (out / split for split in SPLITS):
         if isinstance(folder, Path) and folder.is_symlink():
             raise CacheError(
                 "{folder} is a link to {target}, and a build only writes in folders of its own; move the whole "
@@ -175,12 +175,12 @@ def check_owner(out: PurePath) -> None:
 
 def has_shards(out: PurePath) -> bool:
     """Whether a folder holds finished shards of any cache."""
-    return any(name.endswith(".json") for split in SPLIT_FOLDERS for name in files.names(out / split))
+    return any(name.endswith(".json") for split in SPLITS for name in files.names(out / split))
 
 
 def clear(out: PurePath) -> None:
     """Remove a cache, finished or not."""
-    for name in (INDEX_NAME, *SPLIT_FOLDERS):  # the index first: from then on there is no cache
+    for name in (INDEX_NAME, *SPLITS):  # the index first: from then on there is no cache
         files.remove(out / name)
 
 

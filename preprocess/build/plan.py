@@ -1,4 +1,4 @@
-"""Plan a build: read the splits of a COCO folder, assign their images to shards, find the shards that are finished."""
+"""Plan a build: read the splits of a dataset, assign their images to shards, find the shards that are finished."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from cache.messages import message
 from cache.shards import describe, shard_name
 from cache.spec import CacheSpec
 from cache.storage import is_url
+from preprocess.annotations.doubtful import check_masks
 from preprocess.annotations.select import annotation_digests, select_images
-from preprocess.annotations.table import PersonTable, Problem, annotation_file, load_persons, take_images
+from preprocess.annotations.table import PersonTable, Problem, take_images
+from preprocess.dataset import Location, missing_folder, read_content
 from preprocess.errors import DatasetError, ImageError
 from preprocess.image import read_file
 from preprocess.photos import PhotoFolder, photo_path
-
-SPLIT_FOLDERS = {"train": "train2017", "val": "val2017"}
-"""The cache's splits and the folders that COCO has them in."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,12 +32,13 @@ class Split:
     """A split, `train` or `val`: its annotations and the selected images in `folder`.
 
     Attributes:
-        table: all its images and person annotations; `file_name` holds paths as `PhotoFolder.locate` gives them.
+        table: all its images and person annotations; see `SplitContent`.
         rows: the images that the rule selects, as ascending rows of the table.
         sources: what each selected image consists of, in the order of `rows`.
         annotations: path of the annotation file.
         problems: why an image cannot be used although it is selected, by row.
         orphans: annotations that belong to no image of the file.
+        doubts: what is doubtful of its masks; see `DoubtfulMasks`.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Split:
     annotations: PurePath
     problems: dict[int, str]
     orphans: tuple[Rejection, ...]
+    doubts: tuple[str, ...]
 
     def photo(self, row: int) -> PurePath:
         """The path of an image's photo."""
@@ -66,22 +67,28 @@ class Split:
         return read_file(self.photo(row))
 
 
-def read_split(coco: PurePath, name: str, spec: CacheSpec, *, content: bool = False) -> Split:
+def read_split(location: Location, name: str, spec: CacheSpec, *, content: bool = False) -> Split:
     """Read a split's annotations and pick the images that the spec's rule and limit select.
 
     With `content`, the images are read, too, and identified by their bytes, not only by their names and sizes.
 
     Raises:
-        DatasetError: files or folders are missing or unreadable, or no image is selected.
+        DatasetError: files or folders are missing or unreadable, no image is selected, or most masks are useless.
         StorageError: the dataset is in object storage, which cannot be read.
     """
-    folder = coco / SPLIT_FOLDERS[name]
-    annotations = annotation_file(coco, folder.name)
-    photos = PhotoFolder(coco, folder, outside=spec.outside)
-    table, problems = locate_photos(load_persons(annotations, spec.category), photos)
-    if is_missing(photos, table):
-        raise DatasetError(missing_folder(folder))
+    found = read_content(location, name, spec)
+    table, photos, annotations = found.table, found.photos, found.files.annotations
+    if found.missing:
+        raise DatasetError(missing_folder(found.files))
     rows = np.flatnonzero(select_images(table, spec.images)).tolist()
+    orphans = [problem for problem in table.problems if problem.image < 0]
+    if not rows and orphans and not len(table.annotation_id):
+        values = {"annotations": annotations, "count": len(orphans), "first": _text(orphans[0])}
+        raise DatasetError(
+            "no image of {annotations} is selected: {count} of its entries belong to no image, the first because of "
+            "this: {first}",
+            **values,
+        )
     if not rows:
         raise DatasetError(
             "no image of {annotations} satisfies the rule {rule}; take them all: `preprocess --select all`",
@@ -90,11 +97,10 @@ def read_split(coco: PurePath, name: str, spec: CacheSpec, *, content: bool = Fa
         )
     if 0 < spec.limit < len(rows):
         rows = [rows[at * len(rows) // spec.limit] for at in range(spec.limit)]
-    problems = annotation_problems(table) | problems
-    orphans = [problem for problem in table.problems if problem.image < 0]
+    problems = annotation_problems(table) | found.nameless
     return Split(
         name=name,
-        folder=folder,
+        folder=photos.folder,
         table=table,
         rows=rows,
         sources=_image_sources(photos, table, rows, problems, content=content),
@@ -103,6 +109,7 @@ def read_split(coco: PurePath, name: str, spec: CacheSpec, *, content: bool = Fa
         orphans=tuple(
             Rejection(split=name, image_id=-1, file_name=annotations.name, reason=_text(problem)) for problem in orphans
         ),
+        doubts=check_masks(table, annotations, spec.orientation).lines,
     )
 
 
@@ -126,40 +133,16 @@ def content_digest(data: bytes) -> int:
     return xxhash.xxh3_64_intdigest(data)
 
 
-def locate_photos(table: PersonTable, photos: PhotoFolder) -> tuple[PersonTable, dict[int, str]]:
-    """Find the file of each image.
-
-    Returns:
-        The table with paths as file names, and by row why an image has none: there the name is as in the JSON.
-    """
-    paths, problems = [], {}
-    for row, name in enumerate(table.file_name):
-        try:
-            paths.append(photos.locate(name))
-        except ImageError as error:
-            paths.append(name)
-            problems[row] = str(error)
-    return dataclasses.replace(table, file_name=tuple(paths)), problems
-
-
 def annotation_problems(table: PersonTable) -> dict[int, str]:
-    """Why images cannot be used, by their rows: the first of their annotations that cannot be used."""
-    return {problem.image: _text(problem) for problem in reversed(table.problems) if problem.image >= 0}
+    """Why images cannot be used, by their rows: their own faults, else the first annotation that cannot be used."""
+    found = {problem.image: _text(problem) for problem in reversed(table.problems) if problem.image >= 0}
+    return found | table.faults
 
 
 def _text(problem: Problem) -> str:
+    if problem.annotation is None:
+        return problem.reason
     return message("annotation {annotation}: {reason}", annotation=problem.annotation, reason=problem.reason)
-
-
-def is_missing(photos: PhotoFolder, table: PersonTable) -> bool:
-    """Whether the split's folder is missing and all photos should be in it."""
-    return not photos.exists() and not any(path.startswith(("/", "../")) for path in table.file_name)
-
-
-def missing_folder(folder: PurePath) -> str:
-    """What to do about the folder of a split's photos that is not there."""
-    values = {"folder": folder, "name": folder.name, "coco": folder.parent}
-    return message("{folder} is missing; unpack {name}.zip in {coco}", **values)
 
 
 def _file_digest(path: PurePath) -> int:

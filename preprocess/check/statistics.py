@@ -7,9 +7,10 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from cache.choices import ImageRule
+from cache.choices import ImageRule, Orientation
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
+from preprocess.annotations.doubtful import doubtful_masks
 from preprocess.annotations.select import rule_counts, sum_per_image
 from preprocess.annotations.table import PersonTable
 
@@ -45,6 +46,7 @@ class Statistics:
         persons_per_image_mean, persons_per_image_max: valid persons, over the images that have one.
         area: area of the valid persons in the JSON, pixels; None where it gives none.
         width, height: of all images, pixels; None without images.
+        doubts: what is doubtful of the masks; see `DoubtfulMasks`.
     """
 
     images: int
@@ -60,6 +62,7 @@ class Statistics:
     rules: dict[ImageRule, int]
     width: Summary | None
     height: Summary | None
+    doubts: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,13 +110,14 @@ class Distributions:
     each: str
 
 
-def analyze(table: PersonTable) -> Statistics:
+def analyze(table: PersonTable, orientation: Orientation = "auto") -> Statistics:
     """Compute the statistics of an annotation file."""
     valid, per_image = _valid_persons(table)
+    masks = doubtful_masks(table, orientation)
     return Statistics(
         images=len(table),
-        annotations=len(table.annotation_id) + len(table.problems),
-        unreadable=len(table.problems),
+        annotations=len(table.annotation_id) + table.left_out,
+        unreadable=table.left_out,
         crowds=int(table.iscrowd.sum()),
         valid_persons=int(valid.sum()),
         by_keypoints=bool(table.keypoints.any()),
@@ -122,8 +126,9 @@ def analyze(table: PersonTable) -> Statistics:
         persons_per_image_max=int(per_image.max(initial=0)),
         area=_summarize_finite(table.area[valid]),
         rules=rule_counts(table),
-        width=_summarize_finite(table.width),
-        height=_summarize_finite(table.height),
+        width=_summarize_finite(table.width[table.width > 0]),
+        height=_summarize_finite(table.height[table.height > 0]),
+        doubts=(*masks.lines, *([masks.error] if masks.error else [])),
     )
 
 

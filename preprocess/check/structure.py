@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 from cache.errors import CacheError
 from cache.index import INDEX_NAME, CacheIndex, load_table
-from cache.messages import message, system_reason
+from cache.messages import joined, listed, message
 from cache.spec import FORMAT_VERSION
-from preprocess.annotations.document import read_file_names
-from preprocess.annotations.table import annotation_file
+from preprocess.annotations.document import check_ends, read_file_names
 from preprocess.build.folder import has_shards
-from preprocess.build.plan import SPLIT_FOLDERS
+from preprocess.dataset import Location, check_annotations, missing_folder, open_dataset
 from preprocess.errors import DatasetError, ImageError
+from preprocess.image import SUFFIXES
+from preprocess.layouts import SplitFiles, near
 from preprocess.photos import PhotoFolder
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 SYNTH_MARKER = "synth.json"
 """File in the folder of a dataset that `synth` has drawn."""
 
-Kind = Literal["root", "annotations", "annotation_file", "images", "index", "spec", "samples", "shards"]
+Kind = Literal["root", "layout", "annotations", "annotation_file", "images", "index", "spec", "samples", "shards"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,93 +47,80 @@ class Check:
 
 
 def _check(
-    kind: Kind, path: Path, split: str = "", value: int | None = None, *, problem: str = "", note: str = ""
+    kind: Kind, path: PurePath, split: str = "", value: int | None = None, *, problem: str = "", note: str = ""
 ) -> Check:
     return Check(kind=kind, path=str(path), ok=not problem, split=split, value=value, note=note, problem=problem)
 
 
-def check_structure(coco: Path, splits: tuple[str, ...] = ("train", "val")) -> list[Check]:
-    """Whether a folder has the parts of COCO 2017 that `preprocess` reads, in the order in which one would look."""
-    folder = coco / "annotations"
-    there = folder.is_dir()
-    values = {"folder": folder, "coco": coco, "hint": "" if there else _hint(coco)}
-    if not coco.is_dir():
+def check_structure(location: Location, val_share: float = 0.0) -> list[Check]:
+    """Whether a dataset has the files that `preprocess` reads, in the order in which one would look.
+
+    That there is no split `val` is no fault.
+    """
+    if isinstance(location, Path) and not location.exists():
         problem = message(
-            "{coco} is not a folder; point --coco at the one that holds annotations/, or fetch COCO with "
+            "{coco} is not a folder; point --coco at the folder of a dataset, or fetch COCO with "
             "`download --dir {coco}`{hint}",
-            **values,
+            coco=location,
+            hint=near(location),
         )
-        return [_check("root", coco, problem=problem)]
-    problem = message(
-        "{folder} is missing; unpack annotations_trainval2017.zip in {coco}, or let `download --dir {coco}` do "
-        "it{hint}",
-        **values,
-    )
-    checks = [_check("root", coco), _check("annotations", folder, problem="" if there else problem)]
-    checks += [_check_annotation_file(coco, split) for split in splits if there]
-    return checks + [_check_images(coco, split) for split in splits]
-
-
-def _hint(coco: Path) -> str:
-    """Name the dataset if it is one folder above or below: a mistake that is easily made."""
-    near = [coco.parent]
-    if coco.is_dir():
-        near += sorted(path for path in coco.iterdir() if path.is_dir())
-    found = next((path for path in near if (path / "annotations").is_dir() and path != coco), None)
-    return message("; did you mean {found}?", found=found) if found else ""
-
-
-def _check_annotation_file(coco: Path, split: str) -> Check:
+        return [_check("root", location, problem=problem)]
     try:
-        path = annotation_file(coco, SPLIT_FOLDERS[split])
+        dataset = open_dataset(location)
+        share = dataset.share(val_share)
+        splits = [(name, dataset.files(name, share)) for name in dict.fromkeys(("train", *dataset.names(share)))]
+    except (DatasetError, OSError) as error:
+        return [_check("root", PurePath(str(location)), problem=str(error))]
+    note = listed((name for name, _ in splits), "and")
+    if not (share or "val" in dataset.splits):
+        note = message("{splits}; `preprocess` takes a share of it for val with --val-share 0.1", splits=note)
+    checks = [_check("root", location)] if isinstance(location, PurePath) else []
+    checks.append(_check("layout", dataset.location, note=joined(": ", (dataset.layout, note))))
+    if splits[0][1].archive:  # COCO's
+        checks.append(_check("annotations", splits[0][1].annotations.parent))
+    checks += [_check_annotation_file(files, split) for split, files in splits]
+    return checks + [_check_images(files, split) for split, files in splits]
+
+
+def _check_annotation_file(files: SplitFiles, split: str) -> Check:
+    path, problem = files.annotations, ""
+    try:
+        check_annotations(files)
+        check_ends(path)  # a download that broke off is by far the most usual fault, and is seen without parsing
     except DatasetError as error:
-        expected = coco / "annotations" / f"person_keypoints_{SPLIT_FOLDERS[split]}.json"
-        return _check("annotation_file", expected, split, problem=str(error))
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 64))
-            end = file.read().rstrip()
-    except OSError as error:
-        reason = system_reason(error)
-        problem = message("{path} cannot be read: {reason}; check its permissions", path=path, reason=reason)
-        return _check("annotation_file", path, split, problem=problem)
-    problem = ""
-    if not end.endswith(b"}"):  # a download that broke off: by far the most usual fault, and seen without parsing
-        problem = message(
-            "{path} is cut short ({size:,} bytes, and it does not end in a brace); get it again", path=path, size=size
-        )
+        problem = str(error)
+    size = Path(path).stat().st_size if Path(path).is_file() else None
     return _check("annotation_file", path, split, size, problem=problem)
 
 
-def _check_images(coco: Path, split: str) -> Check:
-    folder = coco / SPLIT_FOLDERS[split]
+def _check_images(files: SplitFiles, split: str) -> Check:
+    folder = files.photos
     try:
-        photos = PhotoFolder(coco, folder, outside=True)
+        photos = PhotoFolder(files.root, folder, outside=True, flat=files.flat)
         there = photos.exists()
-        count = sum(path.lower().endswith(IMAGE_SUFFIXES) for path in photos.paths()) if there else 0
-        count = count or _count_named(coco, split, photos)
+        count = sum(path.lower().endswith(SUFFIXES) for path in photos.paths()) if there else 0
+        count = count or _count_named(files, photos)
     except DatasetError as error:
         return _check("images", folder, split, problem=str(error))
     if count:
         return _check("images", folder, split, count)
-    remedy = message("unpack {name}.zip in {coco}, or let `download --dir {coco}` do it", name=folder.name, coco=coco)
-    problem = message("{folder} is missing; {remedy}", folder=folder, remedy=remedy)
-    if there:
-        problem = message("{folder} holds no image; {remedy}", folder=folder, remedy=remedy)
-    return _check("images", folder, split, 0 if there else None, problem=problem)
+    if not there:
+        return _check("images", folder, split, problem=missing_folder(files))
+    problem = message("{folder} holds no image; put the photos there", folder=folder)
+    if files.archive:
+        values = {"folder": folder, "archive": files.archive, "root": files.root}
+        problem = message("{folder} holds no image; unpack {archive} in {root}", **values)
+    return _check("images", folder, split, 0, problem=problem)
 
 
-def _count_named(coco: Path, split: str, photos: PhotoFolder) -> int:
+def _count_named(files: SplitFiles, photos: PhotoFolder) -> int:
     """Number of photos of an annotation file that exist, wherever they are; 0 if the file cannot be read."""
-    try:
-        names = read_file_names(annotation_file(coco, SPLIT_FOLDERS[split]))
-    except (DatasetError, OSError):
-        return 0  # reported by the check of that file
     found = 0
-    for name in names:
-        with suppress(ImageError):
-            found += photos.size(photos.locate(name)) >= 0
+    with suppress(DatasetError, OSError):  # reported by the check of that file
+        check_annotations(files)
+        for name in read_file_names(files.annotations):
+            with suppress(ImageError):
+                found += photos.size(photos.locate(name)) >= 0
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,14 +15,14 @@ from cache.messages import message
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
 from preprocess.annotations.select import sum_per_image
-from preprocess.annotations.table import PersonTable
-from preprocess.build.plan import SPLIT_FOLDERS, annotation_problems, locate_photos, missing_folder
+from preprocess.build.plan import annotation_problems
 from preprocess.build.record import decode_annotated, native_planes
 from preprocess.check.quality import NAMES, QualityScores, QualityThresholds, quality_scores
 from preprocess.check.verify import Progress, map_photos
+from preprocess.dataset import SplitContent, missing_folder
 from preprocess.errors import DatasetError, ImageError, QualityError
 from preprocess.image import FitBox, decode_rgb, read_file
-from preprocess.photos import PhotoFolder, photo_path
+from preprocess.photos import photo_path
 
 F64 = npt.NDArray[np.float64]
 QUANTILES = (10, 50, 90)
@@ -38,7 +37,7 @@ class SurveyConfig:
         side: side of the square that a network is to see, pixels; a cache has its own.
         limit: photos of each split, evenly over it; 0 takes all.
         workers: threads; 0 takes one per processor.
-        orientation, outside: see `CacheSpec`; for a dataset only.
+        orientation: see `CacheSpec`; for a dataset only.
     """
 
     thresholds: QualityThresholds = dataclasses.field(default_factory=QualityThresholds)
@@ -46,7 +45,6 @@ class SurveyConfig:
     limit: int = 2000
     workers: int = 0
     orientation: Orientation = "auto"
-    outside: bool = False
 
     def __post_init__(self) -> None:
         if self.side < 1:
@@ -126,9 +124,7 @@ class QualitySurvey:
         return dict(zip(NAMES, self.scores[at].tolist(), strict=True))
 
 
-def survey_dataset(
-    coco: Path, split: str, table: PersonTable, config: SurveyConfig, progress: Progress | None = None
-) -> QualitySurvey:
+def survey_dataset(content: SplitContent, config: SurveyConfig, progress: Progress | None = None) -> QualitySurvey:
     """Score the photos of a split with the union of their annotated persons. Crowd regions count nowhere.
 
     `progress` is called from the calling thread after each photo.
@@ -136,23 +132,22 @@ def survey_dataset(
     Raises:
         DatasetError: the split's folder is missing.
     """
-    photos = PhotoFolder(coco, coco / SPLIT_FOLDERS[split], outside=config.outside)
-    if not photos.exists():
-        raise DatasetError(missing_folder(photos.folder))
-    table, nameless = locate_photos(table, photos)
-    problems = annotation_problems(table) | nameless
+    table = content.table
+    if content.missing:
+        raise DatasetError(missing_folder(content.files))
+    problems = annotation_problems(table) | content.nameless
     spec = CacheSpec(side=384)  # only its rule for crowds matters
 
     def score(row: int) -> QualityScores:
         if row in problems:
             raise ImageError(problems[row])
-        data = read_file(photo_path(photos.folder, table.file_name[row]))
+        data = read_file(photo_path(content.photos.folder, table.file_name[row]))
         image = decode_annotated(table, row, data, config.orientation)
         return quality_scores(image, *native_planes(table, row, spec, image.shape[:2]), side=config.side)
 
     with_persons = np.flatnonzero(sum_per_image(table, (table.iscrowd == 0).astype(np.int64)))
     images = [(row, int(table.image_id[row]), table.file_name[row]) for row in with_persons.tolist()]
-    return _survey(split, images, score, config, progress)
+    return _survey(content.name, images, score, config, progress)
 
 
 def survey_cache(reader: CacheReader, config: SurveyConfig, progress: Progress | None = None) -> QualitySurvey:

@@ -16,21 +16,23 @@ from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
-from cache.choices import ImageRule, Orientation
+from cache.choices import SPLITS
 from cache.errors import CacheError
 from cache.index import INDEX_NAME, CacheIndex
 from cache.integrity import Damage, check_split
 from cache.messages import message
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
+from preprocess.annotations.doubtful import doubtful_masks
 from preprocess.annotations.select import select_images
-from preprocess.annotations.table import PersonTable, annotation_file, load_persons
+from preprocess.annotations.table import PersonTable
 from preprocess.build.changes import find_changes, stale_reasons
-from preprocess.build.plan import SPLIT_FOLDERS, content_digest, is_missing, locate_photos, missing_folder
+from preprocess.build.plan import content_digest
 from preprocess.build.record import decode_annotated
+from preprocess.dataset import Location, SplitContent, missing_folder, open_dataset, read_content
 from preprocess.errors import DatasetError, ImageError
 from preprocess.image import opencv_threads, quiet_pillow, read_file
-from preprocess.photos import PhotoFolder, photo_path
+from preprocess.photos import photo_path
 
 Progress = Callable[[int, int], None]
 """Called with the number of items done and of all items."""
@@ -68,6 +70,7 @@ class SplitReport:
         annotations: annotations of the category, unusable ones included.
         absent: images that the rule does not select and that are not on disk. No fault.
         unlisted: files in the image folder that the JSON does not name. No fault.
+        doubts: what is doubtful of the masks; see `DoubtfulMasks`. No fault.
     """
 
     split: str
@@ -78,15 +81,16 @@ class SplitReport:
     annotations: int = 0
     absent: int = 0
     unlisted: int = 0
+    doubts: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetReport:
-    """What `verify_dataset` found."""
+    """What `verify_dataset` found, by a spec, in a dataset of a layout, which is empty if none was recognised."""
 
     coco: str
-    rule: ImageRule
-    category: str
+    layout: str
+    spec: CacheSpec
     splits: tuple[SplitReport, ...]
     findings: tuple[Finding, ...]
 
@@ -97,39 +101,45 @@ class DatasetReport:
 
 
 def verify_dataset(
-    coco: Path,
-    rule: ImageRule = "person",
-    category: str = "person",
-    progress: Progress | None = None,
-    *,
-    orientation: Orientation = "auto",
-    outside: bool = False,
-    workers: int = 0,
-    splits: tuple[str, ...] = ("train", "val"),
+    location: Location, spec: CacheSpec | None = None, progress: Progress | None = None, *, workers: int = 0
 ) -> DatasetReport:
-    """Check the annotation files, and decode every image that `rule` selects. Faults are findings, never raised.
+    """Check the annotation files, and decode every image that a spec selects. Faults are findings, never raised.
 
-    Other images may be missing, and annotations of other categories are not checked. `orientation` and `outside` are
-    those of `CacheSpec`. `workers` are the threads that decode; 0 takes one per processor. `progress` counts images.
+    Other images may be missing, so may a split `val`, and annotations of other categories are not checked. Without a
+    `spec` it is the default one. `workers` are the threads that decode; 0 takes one per processor. `progress` counts
+    images.
     """
-    parts, findings = list[_Split](), list[Finding]()
-    for split in splits:
+    spec = spec or CacheSpec()
+    parts, findings, reports = list[_Split](), list[Finding](), dict[str, SplitReport]()
+    layout = ""
+    try:
+        dataset = open_dataset(location)
+        layout = dataset.layout
+        names = tuple(dict.fromkeys(("train", *dataset.names(dataset.share(spec.val_share)))))
+    except (DatasetError, OSError) as error:
+        findings.append(Finding(kind="file", split="", file=str(location), reason=str(error)))
+        dataset, names = None, ()
+    for name in names:
+        reports[name] = SplitReport(split=name)
         try:
-            parts.append(_read_split(coco, split, rule, category, outside=outside))
+            content = read_content(dataset or location, name, spec)
+            parts.append(_Split(content, np.flatnonzero(select_images(content.table, spec.images)).tolist()))
         except (DatasetError, OSError) as error:
-            file = message("annotations of {folder}", folder=SPLIT_FOLDERS[split])
-            findings.append(Finding(kind="file", split=split, file=file, reason=str(error)))
-    total, done = sum(len(part.rows) for part in parts if not part.missing), 0
-    reports = {split: SplitReport(split=split) for split in splits}
-    digests: dict[str, dict[int, _Photo]] = {split: {} for split in ("train", "val")}
+            file = message("annotations of {split}", split=name)
+            findings.append(Finding(kind="file", split=name, file=file, reason=str(error)))
+    total, done = sum(len(part.rows) for part in parts if not part.content.missing), 0
+    digests: dict[str, dict[int, _Photo]] = {split: {} for split in SPLITS}
     shared = _shared_sizes(parts)
     for part in parts:
-        split, table, folder, valid = part.name, part.table, part.photos.folder, 0
-        findings += _annotation_findings(split, part.file, table)
-        if part.missing:
-            findings.append(Finding(kind="file", split=split, file=folder.name, reason=missing_folder(folder)))
+        split, table, where, valid = part.content.name, part.content.table, part.content.files, 0
+        findings += _annotation_findings(split, where.annotations.name, table)
+        masks = doubtful_masks(table, spec.orientation)
+        if masks.error:
+            findings.append(Finding(kind="file", split=split, file=where.annotations.name, reason=masks.error))
+        if part.content.missing:
+            findings.append(Finding(kind="file", split=split, file=where.photos.name, reason=missing_folder(where)))
         else:
-            for row, found in map_photos(partial(_check_photo, part, orientation, shared), part.rows, workers):
+            for row, found in map_photos(partial(_check_photo, part.content, spec, shared), part.rows, workers):
                 done += 1
                 if progress:
                     progress(done, total)
@@ -140,10 +150,10 @@ def verify_dataset(
                 valid += 1
                 if found is not None:
                     digests[split][found] = photo
-        reports[split] = _report(part, valid)
+        reports[split] = dataclasses.replace(_report(part, valid, parts), doubts=masks.lines)
     findings += _leaks(digests["train"], digests["val"])
     return DatasetReport(
-        coco=str(coco), rule=rule, category=category, splits=tuple(reports.values()), findings=tuple(findings)
+        coco=str(location), layout=layout, spec=spec, splits=tuple(reports.values()), findings=tuple(findings)
     )
 
 
@@ -177,68 +187,55 @@ _Photo = tuple[str, int]
 
 
 class _Split(NamedTuple):
-    """A split whose annotation file could be read.
+    """A split whose annotation file could be read, and the images that must be there, as rows of its table."""
 
-    Attributes:
-        table: the content of the annotation file `file`, with paths as file names.
-        rows: the images that must be there.
-        nameless: why images have no file, by row.
-        missing: whether the split's folder is missing, and no image names a file elsewhere.
-    """
-
-    name: str
-    file: str
-    table: PersonTable
-    photos: PhotoFolder
+    content: SplitContent
     rows: list[int]
-    nameless: dict[int, str]
-    missing: bool
-
-
-def _read_split(coco: Path, name: str, rule: ImageRule, category: str, *, outside: bool) -> _Split:
-    path = annotation_file(coco, SPLIT_FOLDERS[name])
-    photos = PhotoFolder(coco, coco / SPLIT_FOLDERS[name], outside=outside)
-    table, nameless = locate_photos(load_persons(path, category), photos)
-    rows = np.flatnonzero(select_images(table, rule)).tolist()
-    return _Split(name, path.name, table, photos, rows, nameless, missing=is_missing(photos, table))
 
 
 def _shared_sizes(parts: list[_Split]) -> set[int]:
     """Sizes in bytes of photos in all of several splits: only these can be the same photo."""
     sizes = [
-        {part.photos.size(part.table.file_name[row]) for row in part.rows if row not in part.nameless} for part in parts
+        {content.photos.size(content.table.file_name[row]) for row in rows if row not in content.nameless}
+        for content, rows in parts
     ]
     return set.intersection(*sizes) - {-1} if len(sizes) > 1 else set()
 
 
-def _check_photo(part: _Split, orientation: Orientation, shared: set[int], row: int) -> int | None:
+def _check_photo(content: SplitContent, spec: CacheSpec, shared: set[int], row: int) -> int | None:
     """Decode a photo; return the digest of its file if its size is among the shared ones.
 
     Raises:
         ImageError: what is wrong with the photo.
     """
-    if row in part.nameless:
-        raise ImageError(part.nameless[row])
-    data = read_file(photo_path(part.photos.folder, part.table.file_name[row]))
-    decode_annotated(part.table, row, data, orientation)
+    if row in content.nameless:
+        raise ImageError(content.nameless[row])
+    data = read_file(photo_path(content.photos.folder, content.table.file_name[row]))
+    decode_annotated(content.table, row, data, spec.orientation)
     return content_digest(data) if len(data) in shared else None
 
 
-def _report(part: _Split, valid: int) -> SplitReport:
-    table, photos = part.table, part.photos
+def _report(part: _Split, valid: int, parts: Sequence[_Split]) -> SplitReport:
+    content, rows = part
+    table, photos = content.table, content.photos
     absent = unlisted = 0
-    if not part.missing:
-        wanted = {table.file_name[row] for row in part.rows}
-        others = [name for row, name in enumerate(table.file_name) if name not in wanted and row not in part.nameless]
+    if not content.missing:
+        wanted = {table.file_name[row] for row in rows}
+        others = [
+            name for row, name in enumerate(table.file_name) if name not in wanted and row not in content.nameless
+        ]
         absent = sum(photos.size(name) < 0 for name in others)
-        unlisted = len(set(photos.paths()) - set(table.file_name))
+        # Files of a folder that several splits share are counted with the first.
+        beside = [other.content for other in parts if other.content.photos.folder == photos.folder]
+        named = {content.files.annotations.name}.union(*(other.table.file_name for other in beside))
+        unlisted = sum(path not in named for path in photos.paths()) if beside[0] is content else 0
     return SplitReport(
-        split=part.name,
-        file=part.file,
+        split=content.name,
+        file=content.files.annotations.name,
         images=len(table),
-        selected=len(part.rows),
+        selected=len(rows),
         checked=valid,
-        annotations=len(table.annotation_id) + len(table.problems),
+        annotations=len(table.annotation_id) + table.left_out,
         absent=absent,
         unlisted=unlisted,
     )
@@ -250,18 +247,17 @@ def _annotation_findings(split: str, file: str, table: PersonTable) -> Iterator[
 
     def finding(annotation: int | None, image: int, reason: str) -> Finding:
         name, image_id = photos[image] if image >= 0 else (file, None)
-        return Finding(
-            kind="annotation", split=split, file=name, image_id=image_id, annotation_id=annotation, reason=reason
-        )
+        kind: Literal["file", "annotation"] = "file" if annotation is None else "annotation"
+        return Finding(kind=kind, split=split, file=name, image_id=image_id, annotation_id=annotation, reason=reason)
 
-    for problem in table.problems:
+    for problem in (each for each in table.problems if each.image not in table.faults):
         yield finding(problem.annotation, problem.image, problem.reason)
     ids, last, uses = np.unique(table.annotation_id[::-1], return_index=True, return_counts=True)
     for annotation, at in zip(ids[uses > 1].tolist(), last[uses > 1], strict=True):
         yield finding(annotation, table.annotation_image[::-1][at], message("its id is used more than once"))
     first: dict[str, int] = {}
     for name, image_id in photos:
-        if first.setdefault(name, image_id) != image_id:
+        if name and first.setdefault(name, image_id) != image_id:
             reason = message("image {first} has the same file name", first=first[name])
             yield _image_finding(split, (name, image_id), reason)
 
@@ -313,7 +309,7 @@ class CacheReport:
         return not self.damages and not self.stale
 
 
-def verify_cache(cache: Path, progress: Progress | None = None, *, coco: Path | None = None) -> CacheReport:
+def verify_cache(cache: Path, progress: Progress | None = None, *, coco: Location | None = None) -> CacheReport:
     """Compare every shard of a cache with its index and, given `coco`, the cache with that dataset.
 
     Faults are reported as damages or reasons to be stale, never raised. `progress` counts samples.

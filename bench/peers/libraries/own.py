@@ -97,7 +97,7 @@ def open_photos(task: Task, _stack: ExitStack) -> Feed:
     coco = Path(task.options["coco"])
     split = read_split(coco, "train", CacheSpec(side=task.side, limit=task.options["photos"]))
     paths = [Path(split.photo(row)) for row in split.rows]
-    dataset = OnTheFly(paths, CocoMasks(coco, split), task.side, task.samples)
+    dataset = OnTheFly(paths, CocoMasks(split), task.side, task.samples)
     loader = plain_loader(dataset, task.batch_size, task.threads)
     return lambda: loader
 

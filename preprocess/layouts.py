@@ -1,0 +1,202 @@
+"""Recognise the layout of a dataset's folder by its files: COCO's own, and those of labelling tools."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path, PurePath
+
+from cache import files
+from cache.messages import listed, message
+from cache.storage import is_url
+from preprocess.errors import DatasetError
+
+_OTHER_TASKS = ("captions_", "panoptic_")
+"""Beginnings of the names of COCO's own files without shapes."""
+
+_SPLITS = {
+    **dict.fromkeys(("train", "training", "default"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+}
+"""The splits by the names that tools give them, in lower case."""
+
+_ROBOFLOW, _FIFTYONE, _LABEL_STUDIO = "_annotations.coco.json", "labels.json", "result.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitFiles:
+    """Where a split is.
+
+    Attributes:
+        annotations: the path of its annotation file.
+        photos: the folder to which the names of photos in that file are relative.
+        root: the folder that names of photos must not lead out of; `photos` is in it.
+        flat: all photos lie in `photos` itself, whatever folders their names begin with.
+        archive: the archive of COCO 2017 or 2014 that holds the photos; empty for any other dataset.
+        problem: why the annotation file cannot be read, found by its name; empty if nothing is wrong.
+    """
+
+    annotations: PurePath
+    photos: PurePath
+    root: PurePath
+    flat: bool = False
+    archive: str = ""
+    problem: str = ""
+
+
+Splits = dict[str, SplitFiles]
+
+
+def recognise(root: PurePath) -> tuple[str, Splits]:
+    """The name of the layout that a folder has, and the splits that it holds.
+
+    Raises:
+        DatasetError: it has none of the known layouts, or lacks files of the one that it has.
+        StorageError: object storage cannot be listed.
+    """
+    there = set(files.names(root))
+    for name, find in _LAYOUTS.items():
+        if splits := find(root, there):
+            return (f"{name} {_year(splits)}" if find is _coco else name), splits
+    raise _unknown(root, there)
+
+
+def _coco(root: PurePath, there: set[str]) -> Splits:
+    """COCO 2017 or 2014, and datasets of the same names; folders of photos lie in the root or in `images/`."""
+    folder = root / "annotations"
+    names = files.names(folder) if "annotations" in there else []
+    inner = set(files.names(root / "images")) if "images" in there else set[str]()
+    splits: Splits = {}
+    for split, year in ((split, year) for year in ("2017", "2014") for split in ("train", "val")):
+        end = f"{split}{year}"
+        found = [name for name in names if name.endswith(f"_{end}.json") and not name.startswith(_OTHER_TASKS)]
+        if split in splits or not (found or end in there | inner):
+            continue
+        photos = root / "images" / end if end in inner - there else root / end
+        usual = [name for family in ("person_keypoints", "instances") if (name := f"{family}_{end}.json") in found]
+        sure = usual or (found if len(found) == 1 else [])
+        path = folder / (sure[0] if sure else f"person_keypoints_{end}.json")
+        problem = "" if sure else _annotations_problem(path, end, found)
+        splits[split] = SplitFiles(annotations=path, photos=photos, root=root, archive=f"{end}.zip", problem=problem)
+    return splits
+
+
+def _annotations_problem(path: PurePath, end: str, found: list[str]) -> str:
+    """Why it is unknown which file has the annotations of a split of COCO."""
+    if found:
+        values = {"folder": path.parent, "count": len(found), "split": end, "names": ", ".join(found[:3])}
+        return message(
+            "{folder} has {count} files for {split} ({names}); name the one to be read instances_{split}.json", **values
+        )
+    archive = f"annotations_trainval{end[-4:]}.zip"
+    return message("{path} is missing; unpack {archive} in {root}", path=path, archive=archive, root=path.parent.parent)
+
+
+def _roboflow(root: PurePath, there: set[str]) -> Splits:
+    """A folder a split, with the photos beside the annotations; or the folder of one split."""
+    if _ROBOFLOW in there:
+        return {"train": SplitFiles(annotations=root / _ROBOFLOW, photos=root, root=root)}
+    return {
+        split: SplitFiles(annotations=root / name / _ROBOFLOW, photos=root / name, root=root)
+        for name, split in _folders(there)
+        if _ROBOFLOW in files.names(root / name)
+    }
+
+
+def _cvat(root: PurePath, there: set[str]) -> Splits:
+    """`annotations/instances_SUBSET.json`, with the photos in `images/SUBSET/`, `images/` or `SUBSET/`."""
+    names = files.names(root / "annotations") if "annotations" in there else []
+    subsets = {found[1]: name for name in names if (found := re.fullmatch(r"instances_(.+)\.json", name))}
+    known = {split: subset for subset in subsets if (split := _SPLITS.get(subset.lower()))}
+    if subsets and not known:
+        if len(subsets) > 1:
+            raise DatasetError(
+                "{folder} holds {names}, and none is called train, val or default; name one with --train-json",
+                folder=root / "annotations",
+                names=listed(subsets.values(), "and"),
+            )
+        known = {"train": next(iter(subsets))}
+    inner = set(files.names(root / "images")) if known and "images" in there else set[str]()
+
+    def photos(subset: str) -> PurePath:
+        if "images" in there:
+            return root / "images" / subset if subset in inner else root / "images"
+        return root / subset if subset in there else root
+
+    return {
+        split: SplitFiles(annotations=root / "annotations" / subsets[subset], photos=photos(subset), root=root)
+        for split, subset in known.items()
+    }
+
+
+def _label_studio(root: PurePath, there: set[str]) -> Splits:
+    """`result.json`, with the photos in `images/`."""
+    if _LABEL_STUDIO not in there:
+        return {}
+    photos = root / "images" if "images" in there else root
+    return {"train": SplitFiles(annotations=root / _LABEL_STUDIO, photos=photos, root=root, flat=True)}
+
+
+def _fiftyone(root: PurePath, there: set[str]) -> Splits:
+    """`labels.json`, with the photos in `data/`; or such a folder for each split."""
+    if _FIFTYONE in there:
+        return {"train": SplitFiles(annotations=root / _FIFTYONE, photos=root / "data", root=root)}
+    return {
+        split: SplitFiles(annotations=root / name / _FIFTYONE, photos=root / name / "data", root=root)
+        for name, split in _folders(there)
+        if _FIFTYONE in files.names(root / name)
+    }
+
+
+def _folders(there: set[str]) -> Iterable[tuple[str, str]]:
+    """Folders that are called as splits are."""
+    return [(name, _SPLITS[name.lower()]) for name in sorted(there) if name.lower() in _SPLITS]
+
+
+_LAYOUTS: dict[str, Callable[[PurePath, set[str]], Splits]] = {
+    "COCO": _coco,
+    "Roboflow": _roboflow,
+    "CVAT": _cvat,
+    "Label Studio": _label_studio,
+    "FiftyOne": _fiftyone,
+}
+"""How each layout is found, in the order in which they are tried."""
+
+
+def _year(splits: Splits) -> str:
+    return "/".join(sorted({files.archive.removesuffix(".zip")[-4:] for files in splits.values()}))
+
+
+def _unknown(root: PurePath, there: set[str]) -> DatasetError:
+    if not there:
+        return DatasetError(
+            "{root} is empty or missing; point --coco at the folder of a dataset, or fetch COCO with "
+            "`download --dir {root}`",
+            root=root,
+        )
+    more = ", ..." if len(there) > 5 else ""
+    return DatasetError(
+        "{root} has no known layout: it holds {names}{more}, but neither annotations/ with instances_train2017.json "
+        "(COCO) or instances_default.json (CVAT), nor train/_annotations.coco.json (Roboflow), result.json (Label "
+        "Studio) or labels.json (FiftyOne); name its files with --train-json and --train-images{hint}",
+        root=root,
+        names=", ".join(sorted(there)[:5]),
+        more=more,
+        hint=near(root),
+    )
+
+
+def near(root: PurePath) -> str:
+    """Name the dataset if it is one folder above or below: a mistake that is easily made. Else an empty text."""
+    if is_url(root):
+        return ""
+    here = Path(root)
+    inner = sorted(path for path in here.iterdir() if path.is_dir()) if here.is_dir() else []
+    for folder in (here.absolute().parent, *inner):
+        with suppress(DatasetError, OSError):
+            there = set(files.names(folder))
+            if any(find(folder, there) for find in _LAYOUTS.values()):
+                return message("; did you mean {found}?", found=folder)
+    return ""
