@@ -91,7 +91,7 @@ def _images_line(report: EvalReport, size: SizeReport) -> str:
     line = _("   - {size}: {images} in {time} ({rate:,.0f}/s)", **values, rate=rate)
     iou = size.to_dict()["image_iou"]
     if iou is None:
-        return line + _(", none of them with a person")
+        return line + _(", none of them with annotated pixels")
     worst = min(size.with_persons, key=lambda image: image.scores.iou)
     iou["image_id"] = worst.image_id
     return line + _(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from cache.messages import message
+from cache.spec import things
 from console.language import _, plain, translated
 from console.text import by_reason, count, files, shards, size, standard_output
 
@@ -22,6 +23,7 @@ SHOWN_FINDINGS = 20
 _STYLES = {"===": "bold", "❌": "red", "✅": "green"}
 _FOUND = {
     "root": message("✅ Main folder found: {path}"),
+    "layout": message("✅ Layout: {note}"),
     "annotations": message("✅ Annotations folder found: {path}"),
     "annotation_file/train": message("✅ Training annotations found: {path} ({size})"),
     "annotation_file/val": message("✅ Validation annotations found: {path} ({size})"),
@@ -108,6 +110,8 @@ def show_machine(machine: Machine) -> None:
 def show_dataset(report: DatasetReport) -> None:
     """Print what `verify` found in a dataset."""
     lines = [_("=== COMPLETE CHECK OF {path} ===", path=report.coco), ""]
+    if report.layout:
+        lines.append(_("✅ Layout: {note}", note=report.layout))
     unusable = Counter(finding.split for finding in report.findings if finding.kind == "annotation")
     for split in report.splits:
         lines += _split_lines(split, report, unusable[split.split])
@@ -119,12 +123,13 @@ def _split_lines(split: SplitReport, report: DatasetReport, unusable: int) -> li
     """What was found in a split, of whose annotations some are unusable."""
     if split.file:
         name = _(_SPLITS[split.split])
-        values = {**vars(split), "split": name, "category": report.category, "rule": report.rule}
+        values = {**vars(split), "split": name, "rule": report.spec.images}
+        values["category"] = things(report.spec.category, 1)
         values["usable"] = split.annotations - unusable
         annotations = _("{split}: {usable:,} of {annotations:,} {category} annotations sound", **values)
         pictures = _(
-            "{split}: {checked:,} of {selected:,} images ({rule} rule) are there, decode and have the size that the "
-            "JSON says",
+            "{split}: {checked:,} of {selected:,} images (`--select {rule}`) are there, decode and have the size that "
+            "the JSON says",
             **values,
         )
         lines = [
@@ -138,7 +143,11 @@ def _split_lines(split: SplitReport, report: DatasetReport, unusable: int) -> li
         lines.append(_("   - {count:,} more images are not there and not needed", count=split.absent))
     if split.unlisted:
         lines.append(_("   - {files} that the JSON does not name", files=files(split.unlisted)))
-    return lines
+    return [*lines, *_doubts(split.doubts)]
+
+
+def _doubts(lines: Sequence[str]) -> list[str]:
+    return [_("   - ⚠️ {doubt}", doubt=line) for line in lines]
 
 
 def _marked(found: str, *, good: bool) -> str:
@@ -158,7 +167,8 @@ def show_cache(report: CacheReport) -> None:
     """Print what `verify` found in a cache."""
     lines = [_("=== COMPLETE CHECK OF {path} ===", path=report.cache), ""]
     if spec := report.spec:
-        lines.append(_("📦 Side {side}, {fit}, {codec} in {store}, images: {images}", **vars(spec)))
+        template = message("📦 Side {side}, {fit}, {codec} in {store}, masks of {things}, images: `--select {images}`")
+        lines.append(_(template, things=things(spec.category), **vars(spec)))
     for split in report.splits:
         bad = sum(damage.where.startswith(split.split) for damage in report.damages)
         values = {**vars(split), "shards": shards(split.shards), "size": size(split.bytes)}
@@ -188,31 +198,32 @@ def _findings(found: Iterable[tuple[str, str]]) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-def show_statistics(statistics: Statistics, split: str) -> None:
-    """Print what `analyze` counted in a split of a dataset."""
-    s = statistics
+def show_statistics(statistics: Statistics, split: str, category: str | Sequence[str]) -> None:
+    """Print what `analyze` counted of a category, or of several, in a split of a dataset."""
+    s, masked = statistics, things(category)
     lines = [
         _("=== ANALYSIS OF COCO ANNOTATIONS: {split} ===", split=split),
         "",
         _("📈 General statistics:"),
         _("   - Total images: {count:,}", count=s.images),
         _("   - Total annotations: {count:,}", count=s.annotations),
-        _("   - Valid person annotations: {count:,}", count=s.valid_persons),
-        _("   - Images with valid persons: {count:,}", count=s.images_with_valid_persons),
-        _("   - Persons per image, mean: {mean:.2f}", mean=s.persons_per_image_mean),
-        _("   - Persons in one image, maximum: {count:,}", count=s.persons_per_image_max),
+        _("   - Valid annotations of {things}: {count:,}", things=masked, count=s.valid_persons),
+        _("   - Images with valid {things}: {count:,}", things=masked, count=s.images_with_valid_persons),
+        _("   - Mean number of {things} per image: {mean:.2f}", things=masked, mean=s.persons_per_image_mean),
+        _("   - Largest number of {things} in one image: {count:,}", things=masked, count=s.persons_per_image_max),
         _("   - Crowd annotations: {count:,}", count=s.crowds),
     ]
     if s.unreadable:
         lines.append(_("   - Annotations that cannot be drawn: {count:,} (`verify` names them)", count=s.unreadable))
+    lines += _doubts(s.doubts)
     if s.by_keypoints:
-        lines.append(_("   - A person is valid when not a crowd and with a labelled keypoint"))
+        lines.append(_("   - An annotation is valid when not a crowd and with a labelled keypoint"))
     else:
-        lines.append(_("   - A person is valid when not a crowd; the file has no keypoints"))
+        lines.append(_("   - An annotation is valid when not a crowd; the file has no keypoints"))
     if s.area:
         lines += [
             "",
-            _("📏 Sizes of valid persons (area):"),
+            _("📏 Sizes of valid annotations (area):"),
             _("   - Mean area: {area:,.0f} pixels²", area=s.area.mean),
             _("   - Smallest area: {area:,.0f} pixels²", area=s.area.minimum),
             _("   - Largest area: {area:,.0f} pixels²", area=s.area.maximum),
@@ -223,12 +234,12 @@ def show_statistics(statistics: Statistics, split: str) -> None:
     if s.width and s.height:
         lines += ["", _("🖼️ Image sizes:"), *_size_lines(s.width, s.height)]
     ready = _("✅ Analysis done. Dataset ready for preprocessing.")
-    _show([*lines, "", ready if s.rules["person"] else _("❌ No image has a person."), ""])
+    _show([*lines, "", ready if s.rules["person"] else _("❌ No image has an annotation of this category."), ""])
 
 
 def show_cache_statistics(statistics: CacheStatistics) -> None:
     """Print what `analyze` counted in a split of a cache."""
-    s, fraction = statistics, statistics.person_fraction
+    s, fraction, masked = statistics, statistics.person_fraction, things(statistics.spec.category)
     stored = _("{codec} in {store}", **vars(s.spec))
     whole, each = size(s.bytes), size(round(s.bytes_per_sample))
     quantiles = ", ".join(f"{100 * value:.1f}% ({percent}%)" for percent, value in s.person_fraction_quantiles.items())
@@ -237,12 +248,12 @@ def show_cache_statistics(statistics: CacheStatistics) -> None:
         "",
         _("📈 General statistics:"),
         _("   - Samples: {samples:,} of side {side}; {rejected:,} images rejected", side=s.spec.side, **vars(s)),
-        _("   - Persons: {count:,}", count=s.persons),
-        _("   - Persons per image, mean: {mean:.2f}", mean=s.persons_per_image_mean),
-        _("   - Persons in one image, maximum: {count:,}", count=s.persons_per_image_max),
-        _("   - Samples without a person: {count:,}", count=s.without_person),
+        _("   - Number of {things}: {count:,}", things=masked, count=s.persons),
+        _("   - Mean number of {things} per image: {mean:.2f}", things=masked, mean=s.persons_per_image_mean),
+        _("   - Largest number of {things} in one image: {count:,}", things=masked, count=s.persons_per_image_max),
+        _("   - Samples with an empty mask: {count:,}", count=s.without_person),
         "",
-        _("📏 Person pixels, share of the image:"),
+        _("📏 Pixels of the mask, share of the image:"),
         _("   - Mean: {percent:.1f}%", percent=100 * fraction.mean),
         _("   - Largest: {percent:.1f}%", percent=100 * fraction.maximum),
         _("   - Quantiles: {quantiles}", quantiles=quantiles),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from preprocess.check.survey import QualitySurvey
 
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
-MOST_PERSONS = 15  # the last bar holds all images with at least this many
+MOST_ANNOTATIONS = 15  # the last bar holds all images with at least this many
 SMALLEST_SHARE = 0.001  # percent of an image; smaller shares count into the first bin
 BINS_PER_DECADE = 8
 SCORE_BINS = 25
@@ -29,7 +29,7 @@ HEADROOM = 1.25  # height of a panel over its highest bar: space for the legend
 def draw_histograms(
     distributions: Sequence[Distributions], path: Path, title: str, surveys: Sequence[QualitySurvey] = ()
 ) -> None:
-    """Write a picture of two panels: persons per image, and how much of its image a person takes.
+    """Write a picture of two panels: annotations per image, and how much of its image each covers.
 
     Splits are drawn over each other, each as a share of its own total, so that their shapes can be compared. With
     surveys there are four more panels below: the quality scores.
@@ -42,7 +42,7 @@ def draw_histograms(
     figure.suptitle(title, x=0.012, ha="left", fontsize=15, fontweight="bold", color=INK)
     grid = figure.add_gridspec(2 if surveys else 1, 4, height_ratios=(4.9, 3.7) if surveys else None)
     shown = [each for each in distributions if len(each.persons)]
-    _draw_persons(figure.add_subplot(grid[0, :2]), shown)
+    _draw_counts(figure.add_subplot(grid[0, :2]), shown)
     _draw_shares(figure.add_subplot(grid[0, 2:]), shown)
     if surveys:
         for number, name in enumerate(NAMES):
@@ -50,18 +50,18 @@ def draw_histograms(
     save_figure(figure, path)
 
 
-def _draw_persons(axes: Axes, splits: Sequence[Distributions]) -> None:
-    values = np.arange(1, MOST_PERSONS + 1)
+def _draw_counts(axes: Axes, splits: Sequence[Distributions]) -> None:
+    values = np.arange(1, MOST_ANNOTATIONS + 1)
     for number, each in enumerate(splits):
-        counts = np.bincount(np.minimum(each.persons, MOST_PERSONS), minlength=MOST_PERSONS + 1)[1:]
+        counts = np.bincount(np.minimum(each.persons, MOST_ANNOTATIONS), minlength=MOST_ANNOTATIONS + 1)[1:]
         width = 0.84 / len(splits)
         x = values + (number - (len(splits) - 1) / 2) * width
         images, mean, most = len(each.persons), each.persons.mean(), each.persons.max()
         label = f"{each.name}: {images:,} images, mean {mean:.2f}, most {most:,}"
         axes.bar(x, 100 * counts / counts.sum(), width, color=COLOURS[number % len(COLOURS)], label=label)
-    ticks = range(1, MOST_PERSONS + 1, 2)
-    axes.set_xticks(ticks, [*map(str, ticks[:-1]), f"{MOST_PERSONS}+"])
-    _dress(axes, "Persons per image", "persons in the image", "% of the images with persons")
+    ticks = range(1, MOST_ANNOTATIONS + 1, 2)
+    axes.set_xticks(ticks, [*map(str, ticks[:-1]), f"{MOST_ANNOTATIONS}+"])
+    _dress(axes, "Annotations per image", "annotations in the image", "% of the images with annotations")
 
 
 def _draw_shares(axes: Axes, splits: Sequence[Distributions]) -> None:
@@ -71,14 +71,15 @@ def _draw_shares(axes: Axes, splits: Sequence[Distributions]) -> None:
     for number, each in enumerate(splits):
         if len(each.share):
             median = float(np.median(each.share))
-            label = f"{each.name}: {len(each.share):,} {each.each}s, median {median:.3g}%"
+            things = "annotations" if each.each == "person" else "samples"
+            label = f"{each.name}: {len(each.share):,} {things}, median {median:.3g}%"
             _draw_stairs(axes, each.share.clip(edges[0], edges[-1]), edges, number, label)
             _draw_line(axes, median, COLOURS[number % len(COLOURS)])
     axes.set(xscale="log", xlim=(edges[0], edges[-1]))
     axes.xaxis.set_major_formatter("{x:g}%")
-    of_persons = not splits or splits[0].each == "person"
-    title = "A person's share of its image" if of_persons else "Share of an image that is person"
-    _dress(axes, title, "% of the image (logarithmic)", f"% of the {'persons' if of_persons else 'images'}")
+    single = not splits or splits[0].each == "person"
+    title = "An annotation's share of its image" if single else "The mask's share of the image"
+    _dress(axes, title, "% of the image (logarithmic)", f"% of the {'annotations' if single else 'images'}")
 
 
 def _draw_scores(axes: Axes, column: int, name: str, surveys: Sequence[QualitySurvey]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from cache.choices import PredictKind
-from cache.messages import message
-from console.language import _, translated
+from cache.messages import listed, message
+from console.language import _, ngettext, translated
 from console.quality import summary_line
 from console.text import at_most, bulleted, count, duration, figure, photos, rejected
 from predict.config import PhotoResult, PredictReport, VideoResult
@@ -21,7 +23,7 @@ _RESULTS: dict[PredictKind, str] = {
 
 def predict_lines(report: PredictReport) -> list[str]:
     """What was left out and why, and in one line what was done."""
-    lines = bulleted(report.notes)
+    lines = [*bulleted(report.notes), *_passed_over(report)]
     everything: tuple[PhotoResult | VideoResult, ...] = (*report.photos, *report.videos)
     skipped = [str(each.output) for each in everything if each.status == "skipped"]
     for those, counted in ((report.photos, photos), (report.videos, _videos)):
@@ -45,6 +47,26 @@ def predict_lines(report: PredictReport) -> list[str]:
     if failed:
         return [*lines, _("❌ {done} ({device}, {precision}, side {side}): {results}", **values)]
     return [*lines, _("✅ {done} ({device}, {precision}, side {side}): {results}", **values)]
+
+
+def _passed_over(report: PredictReport) -> list[str]:
+    """How many files of the folders are no photos and no videos, and which kinds of files they are."""
+    files = report.passed_over
+    if not files:
+        return []
+    kinds = Counter(_("hidden") if file.hidden else file.file.suffix.lower() or _("no suffix") for file in files)
+    values = {
+        "count": len(files),
+        "folders": translated(listed(dict.fromkeys(f"{file.folder}/" for file in files), "and")),
+        "kinds": ", ".join([kind for kind, _number in kinds.most_common(SHOWN)] + ["..."] * (len(kinds) > SHOWN)),
+    }
+    line = ngettext(
+        "   - {count:,} file of {folders} was passed over: {kinds}",
+        "   - {count:,} files of {folders} were passed over: {kinds}",
+        len(files),
+        **values,
+    )
+    return [line]
 
 
 def _videos(number: int) -> str:

@@ -29,7 +29,9 @@ LABELS = {
 def survey_lines(survey: QualitySurvey) -> list[str]:
     """A table of the scores, the photos that fall furthest short, and what could not be scored."""
     values = {"split": survey.split, "scored": len(survey), "photos": photos(survey.photos), "side": survey.side}
-    lines = [_("🎯 Quality of {split}: {scored:,} of {photos} with persons, for a network of side {side}", **values)]
+    lines = [
+        _("🎯 Quality of {split}: {scored:,} of {photos} with annotations, for a network of side {side}", **values)
+    ]
     if len(survey):
         lines += [*_table(survey), *_worst_lines(survey)]
     if rejected := survey.rejections:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 from cache.choices import Crowd, ExportFormat, Fit, ImageRule
+from cache.messages import listed
+from cache.spec import things
 from export.check import CHECKPOINT, TOLERANCE, ExportReport
 from export.config import FILES
 from export.record import THRESHOLD, TrainingRecord
@@ -14,7 +17,7 @@ from train.result import TARGETS
 LICENCE = "apache-2.0"
 """The licence of maskcache itself; whoever trained a network may put another into its card."""
 
-TAGS = ("person-segmentation", "background-removal", "u-net", "maskcache")
+TAGS = ("background-removal", "u-net", "maskcache")
 
 _RUNTIMES: dict[str, str] = {
     CHECKPOINT: "the checkpoint, PyTorch (eager)",
@@ -23,14 +26,14 @@ _RUNTIMES: dict[str, str] = {
 }
 _LIBRARIES: dict[ExportFormat, str] = {"onnx": "onnx", "program": "pytorch"}
 _RULES: dict[ImageRule, str] = {
-    "person": "images with at least one annotation of a person",
-    "keypoints": "images with at least one person that has keypoints",
+    "person": "images with at least one annotation",
+    "keypoints": "images with at least one annotation that has keypoints",
     "keypoints10": "images with at least ten labelled keypoints",
-    "all": "all images, those without a person too",
+    "all": "all images, those without an annotation too",
 }
 _CROWDS: dict[Crowd, str] = {
     "ignore": "left out of loss and scores",
-    "person": "persons like any other",
+    "person": "part of the mask",
     "drop": "background",
 }
 _SCORES = {
@@ -74,7 +77,7 @@ square.paste(inner, (left, top))""",
 def write_card(report: ExportReport, record: TrainingRecord) -> str:
     """The text of the card."""
     sections = (
-        _front(report),
+        _front(report, record),
         _title(report, record),
         _usage(report, record),
         _contract(report),
@@ -89,33 +92,40 @@ def write_card(report: ExportReport, record: TrainingRecord) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _front(report: ExportReport) -> str:
+def _front(report: ExportReport, record: TrainingRecord) -> str:
     kinds = [file.format for file in report.files]
     lines = ("---", f"license: {LICENCE}", f"library_name: {_LIBRARIES[kinds[0]]}", "pipeline_tag: image-segmentation")
-    return "\n".join((*lines, "tags:", *(f"- {tag}" for tag in TAGS), "---"))
+    return "\n".join((*lines, "tags:", *(f"- {tag}" for tag in (*_subjects(record), *TAGS)), "---"))
+
+
+def _subjects(record: TrainingRecord) -> list[str]:
+    """A tag for each category, of letters, digits and hyphens: `traffic-light-segmentation`."""
+    words = (re.findall(r"\w+", name.lower()) for name in record.saved.spec.categories)
+    return ["-".join((*each, "segmentation")) for each in words]
 
 
 def _title(report: ExportReport, record: TrainingRecord) -> str:
     files = " and ".join(f"`{file.path.name}` ({file.bytes / 1e6:.1f} MB)" for file in report.files)
-    fit = {"letterbox": "letterboxed into", "stretch": "stretched to"}[record.saved.fit]
+    fit = {"letterbox": "letterboxed into", "stretch": "stretched to"}[record.saved.spec.fit]
     return (
         f"# {report.metadata['name']}\n\n"
-        f"Finds the pixels of persons in a photo, to remove its background. A {report.network} with "
-        f"{report.parameters / 1e6:.1f} M parameters, trained with maskcache on photos {fit} squares of "
-        f"{report.trained_side} pixels. Here as {files}, exported by maskcache {report.metadata['maskcache_version']} "
-        f"from the checkpoint `{report.model.name}` (SHA-256 `{report.metadata['checkpoint_sha256']}`)."
+        f"Finds the pixels of {things(record.saved.spec.category)} in a photo, the foreground, to remove its "
+        f"background. A {report.network} with {report.parameters / 1e6:.1f} M parameters, trained with maskcache on "
+        f"photos {fit} squares of {report.trained_side} pixels. Here as {files}, exported by maskcache "
+        f"{report.metadata['maskcache_version']} from the checkpoint `{report.model.name}` "
+        f"(SHA-256 `{report.metadata['checkpoint_sha256']}`)."
     )
 
 
 def _usage(report: ExportReport, record: TrainingRecord) -> str:
     parts = [
-        "## How to use\n\nEach of these programs cuts the persons out of `photo.jpg`. Pillow shrinks photos a little "
-        "otherwise than training did (OpenCV's `INTER_AREA`), so that masks may differ by some pixels at edges from "
-        "those of `maskcache predict`."
+        f"## How to use\n\nEach of these programs cuts {things(record.saved.spec.category)} out of `photo.jpg`. Pillow "
+        "shrinks photos a little otherwise than training did (OpenCV's `INTER_AREA`), so that masks may differ by some "
+        "pixels at edges from those of `maskcache predict`."
     ]
     for file in report.files:
         needs = {"onnx": "pip install onnxruntime numpy pillow", "program": "pip install torch numpy pillow"}
-        code = usage(file.format, side=report.trained_side, fit=record.saved.fit)
+        code = usage(file.format, side=report.trained_side, fit=record.saved.spec.fit)
         parts.append(f"With `{file.path.name}` (`{needs[file.format]}`):\n\n```python\n{code}\n```")
     return "\n\n".join(parts)
 
@@ -125,10 +135,10 @@ def _contract(report: ExportReport) -> str:
     mean, std = (", ".join(f"{value:g}" for value in report.normalisation[name]) for name in ("mean", "std"))
     rows = [
         ("input `image`", "uint8, (N, 3, H, W): N photos, RGB, 0 to 255. No normalisation: the network does it."),
-        ("output `probability`", "float32, (N, 1, H, W): of each pixel being of a person, 0 to 1."),
+        ("output `probability`", "float32, (N, 1, H, W): of each pixel being foreground, 0 to 1."),
         ("N, H, W", f"any N from 1; H and W multiples of {stride}, {least} or more; they need not be equal."),
         ("inside", f"`(image / 255 - mean) / std`, mean {mean}, std {std}; at the end a sigmoid."),
-        ("threshold", f"the scores below take a pixel for a person above {THRESHOLD}."),
+        ("threshold", f"the scores below take a pixel for foreground above {THRESHOLD}."),
     ]
     if report.opset:
         rows.append(("ONNX", f"opset {report.opset}; side, fit, stride and more are in the file's metadata, too."))
@@ -148,9 +158,9 @@ def _data(record: TrainingRecord) -> str:
     head = "## Training data\n\n"
     if index is None:
         return (
-            f"{head}A cache made from a dataset in COCO's layout, fingerprint `{saved.fingerprint}`. When this card "
-            "was written it was not where the run had it, so how many images it has, by which rule they were chosen, "
-            "and what became of crowds are not known here."
+            f"{head}A cache made from a dataset in COCO's layout, fingerprint `{saved.fingerprint}`, with masks of "
+            f"{things(saved.spec.category)}. When this card was written it was not where the run had it, so how many "
+            "images it has, by which rule they were chosen, and what became of crowds are not known here."
         )
     spec = index.spec
     rows: list[tuple[str, object]] = [
@@ -159,16 +169,21 @@ def _data(record: TrainingRecord) -> str:
     ]
     codec = "raw pixels" if spec.codec == "raw" else f"JPEG, quality {spec.jpeg_quality}"
     rows += [
-        ("which", f"`{spec.images}`: {_RULES[spec.images]}" + (f"; {spec.limit:,} at most" if spec.limit else "")),
-        ("category", f"`{spec.category}`"),
-        ("crowds", f"`{spec.crowd}`: {_CROWDS[spec.crowd]}"),
+        (
+            "which",
+            f"`--select {spec.images}`: {_RULES[spec.images]}" + (f"; {spec.limit:,} at most" if spec.limit else ""),
+        ),
+        ("category", f"`{', '.join(spec.categories)}`"),
+        ("crowds", f"`--crowd {spec.crowd}`: {_CROWDS[spec.crowd]}"),
         ("stored as", f"side {spec.side}, {spec.fit}, {codec}"),
         ("fingerprint", f"`{index.fingerprint}`"),
     ]
+    known = ""
+    if spec.category == "person":
+        known = " (COCO 2017 has 64,115 images with persons to train on, and 2,693 to validate.)"
     return (
-        f"{head}A dataset in COCO's layout; whether it is COCO 2017, a part of it, or another one is not recorded. "
-        "(COCO 2017 has 64,115 images with persons to train on, and 2,693 to validate.)\n\n"
-        f"{_table(('what', 'how'), rows)}"
+        f"{head}A dataset in COCO's layout; whether it is COCO 2017, a part of it, or another one is not recorded."
+        f"{known}\n\n{_table(('what', 'how'), rows)}"
     )
 
 
@@ -206,7 +221,7 @@ def _scores(record: TrainingRecord) -> str:
         f"after epoch {scored.epoch}. The epoch was chosen by its IoU on the same images, which makes that a little "
         "too good."
     )
-    columns = {f"at side {record.saved.side}": {**dataclasses.asdict(scored.val), "boundary_f": scored.boundary_f}}
+    columns = {f"at side {record.saved.spec.side}": {**dataclasses.asdict(scored.val), "boundary_f": scored.boundary_f}}
     if photos:
         columns["at the photos' own size"] = photos.values
         words += f" At the photos' own size: {photos.images:,} images, by `maskcache eval`."
@@ -240,7 +255,7 @@ def _parity(report: ExportReport) -> str:
     head = ("file", "largest difference", "mean difference", "pixels decided otherwise")
     return (
         "## Same answers as the checkpoint\n\n"
-        "Each file was read back and compared with the checkpoint's network in fp32, on drawn scenes with persons and "
+        "Each file was read back and compared with the checkpoint's network in fp32, on drawn scenes and "
         f"on noise: batches of {tried}, {first.pixels:,} pixels. Differences are of the "
         f"probability; above {TOLERANCE:g} there would be no file.\n\n{_table(head, rows, numbers=True)}"
     )
@@ -268,22 +283,24 @@ def _latency(report: ExportReport) -> str:
 
 def _limits(report: ExportReport, record: TrainingRecord) -> str:
     side = report.trained_side
-    category = record.cache.spec.category if record.cache else "person"
-    subject = "Persons" if category == "person" else f"What COCO calls {category!r}"
-    lines = (
-        f"{subject} only: what a person holds or sits on is background, as COCO annotates it.",
+    names = record.saved.spec.categories
+    lines = [
+        f"Only what is annotated as {listed(names, 'or')}: all else is background, also what it holds or sits on.",
         f"The network sees {side} pixels along the longer side of a photo. Of a photo 10 times as long a pixel of the "
-        "network stands for 10 x 10: hair, fingers, and persons far away are lost or blurred.",
+        "network stands for 10 x 10: hair, other fine edges, and what is far away are lost or blurred.",
         "COCO's outlines are polygons, often some pixels off; no network learns finer edges from them. There is no "
         "matting: half-transparent pixels were never taught.",
-        "Crowds were annotated as regions, not person by person; the section on training data says whether they count.",
+        "Crowds were annotated as regions, not one by one; the section on training data says whether they count.",
         f"It was trained at side {side}. Other sizes work; how well has not been measured.",
         "COCO's are everyday photos of the web. Not tried on drawings, X-rays, infrared, night or fisheye pictures. "
         "The pictures of a video are judged each by itself, so that edges flicker.",
-        "COCO's photos show more men than women and far more light than dark skin (Zhao, Wang and Russakovsky 2021). "
-        "Scores by such groups have not been measured here: measure them before relying on the network.",
         "The probability is not calibrated, and the network always answers: it does not say when it does not know.",
-    )
+    ]
+    if "person" in names:
+        lines.append(
+            "COCO's photos show more men than women and far more light than dark skin (Zhao, Wang and Russakovsky "
+            "2021). Scores by such groups have not been measured here: measure them before relying on the network."
+        )
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
@@ -292,7 +309,7 @@ def _licence(record: TrainingRecord) -> str:
         f"## Licence\n\nThe files of this folder: {LICENCE}, as maskcache itself; whoever trained the network may "
         "choose another, here and in the first lines. What it was trained on is not part of them. COCO's annotations "
         "are of the COCO Consortium, CC BY 4.0 (https://cocodataset.org/#termsofuse). It does not own COCO's photos: "
-        "they are of people on Flickr, under the licence that each has there and Flickr's terms of use. Whether that "
+        "they are of users of Flickr, under the licence that each has there and Flickr's terms of use. Whether that "
         "bears on a network trained on them is not for this card to say."
     )
     encoder = record.saved.config.network.encoder
@@ -305,7 +322,7 @@ def _licence(record: TrainingRecord) -> str:
 
 
 def usage(kind: ExportFormat, *, side: int, fit: Fit) -> str:
-    """A program that cuts the persons out of `photo.jpg` with a file of this format.
+    """A program that cuts the foreground out of `photo.jpg` with a file of this format.
 
     The network sees a square of this side, pixels, into which photos are laid by `fit`.
     """

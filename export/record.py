@@ -19,7 +19,7 @@ from train.evaluation.result import EvalConfig
 from train.result import EpochResult
 
 THRESHOLD = 0.5
-"""Probability above which a pixel was counted as a person in training's scores."""
+"""Probability above which a pixel was counted as foreground in training's scores."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class PhotoScores:
 
     images: int  # that were scored
     values: dict[str, float]  # IoU, Dice, accuracy, precision, recall and `boundary_f`, by name
-    # The probability above which a pixel should have counted as a person, and the IoU that this gives.
+    # The probability above which a pixel should have counted as foreground, and the IoU that this gives.
     best_threshold: tuple[float, float] | None
 
 
@@ -98,11 +98,12 @@ def metadata(stride: int, normalised: Mapping[str, Sequence[float]], saved: Chec
         "name": f"maskcache {saved.config.network}",
         "maskcache_version": _release(),
         "input": f"{INPUT}: uint8 RGB (N, 3, H, W); H and W multiples of {stride}, {LEAST_STRIDES * stride} or more",
-        "output": f"{OUTPUT}: float32 (N, 1, H, W), of a person, 0 to 1",
+        "output": f"{OUTPUT}: float32 (N, 1, H, W), of the foreground, 0 to 1",
         "normalisation": json.dumps({"inside": True, **normalised}),
         "stride": str(stride),
-        "side": str(saved.side),
-        "fit": saved.fit,
+        "side": str(saved.spec.side),
+        "fit": saved.spec.fit,
+        "category": ", ".join(saved.spec.categories),
         "threshold": str(THRESHOLD),
         "network": json.dumps(saved.config.to_dict()["network"]),
         "checkpoint_sha256": digest,

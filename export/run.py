@@ -61,7 +61,7 @@ def export(config: ExportConfig, tell: Tell = lambda _step, _kind: None) -> Expo
     saved = load_checkpoint(config.model)
     predictor = load_predictor(config.model, "cpu", "fp32")
     network = predictor.network
-    side = saved.side if config.side is None else config.side
+    side = saved.spec.side if config.side is None else config.side
     if side < (least := LEAST_STRIDES * network.stride):
         raise ExportError(
             "side={side} is less than {least}, the least that exported files take; use --side {least} or more",
@@ -122,7 +122,7 @@ def export(config: ExportConfig, tell: Tell = lambda _step, _kind: None) -> Expo
             parameters=sum(parameter.numel() for parameter in network.parameters()),
             stride=network.stride,
             normalisation=normalised,
-            trained_side=saved.side,
+            trained_side=saved.spec.side,
             side=side,
             opset=config.opset if "onnx" in config.formats else None,
             metadata=values,

@@ -46,6 +46,7 @@ def test_structure_reads_as_in_the_guide(capsys):
     show_structure(
         [
             Check(kind="root", path="COCO", ok=True),
+            Check(kind="layout", path="COCO", ok=True, note="COCO 2017: train"),
             Check(kind="annotations", path=folder, ok=True),
             Check(
                 kind="annotation_file",
@@ -61,6 +62,7 @@ def test_structure_reads_as_in_the_guide(capsys):
         "=== QUICK COCO STRUCTURE CHECK ===",
         "",
         "✅ Main folder found: COCO",
+        "✅ Layout: COCO 2017: train",
         "✅ Annotations folder found: COCO/annotations",
         "✅ Training annotations found: COCO/annotations/person_keypoints_train2017.json (277.1 MB)",
         "✅ Folder train2017 found with 64,115 images",
@@ -86,18 +88,20 @@ def test_statistics_read_as_in_the_guide(capsys):
         rules={"person": 64115, "keypoints": 56599, "keypoints10": 48062, "all": 118287},
         width=Summary(minimum=59, median=640, mean=578, maximum=640),
         height=Summary(minimum=51, median=480, mean=484, maximum=640),
+        doubts=("masks without a pixel: 3 of 9",),
     )
-    show_statistics(statistics, "train")
+    show_statistics(statistics, "train", "person")
     lines = capsys.readouterr().out.splitlines()
     start = lines.index("📈 General statistics:")
     assert lines[start + 1 : start + 7] == [
         "   - Total images: 64,115",
         "   - Total annotations: 262,465",
-        "   - Valid person annotations: 149,813",
+        "   - Valid annotations of persons: 149,813",
         "   - Images with valid persons: 45,174",
-        "   - Persons per image, mean: 3.32",
-        "   - Persons in one image, maximum: 13",
+        "   - Mean number of persons per image: 3.32",
+        "   - Largest number of persons in one image: 13",
     ]
+    assert "   - ⚠️ masks without a pixel: 3 of 9" in lines
     assert "   - Smallest area: 544 pixels²" in lines
     assert "   - keypoints10: 48,062" in lines
 
@@ -125,7 +129,7 @@ def test_all_of_a_sound_dataset_and_its_cache(made, capsys):
     show_cache(verify_cache(made / "cache", coco=made / "COCO"))
     out = capsys.readouterr().out
     assert "❌" not in out
-    assert "✅ Validation: 2 of 2 images (person rule) are there, decode" in out
+    assert "✅ Validation: 2 of 2 images (`--select person`) are there, decode" in out
     assert "✅ train: 6 records in 1 shard (" in out
     assert "✅ It agrees with the dataset" in out
     with CacheReader(made / "cache", "train") as reader:
@@ -153,7 +157,9 @@ def test_findings_are_named_and_then_counted(capsys):
     split = SplitReport(split="train", file="a.json", images=9, selected=9, checked=9, annotations=30)
     broken = SplitReport(split="val")
     show_dataset(
-        DatasetReport(coco="COCO", rule="person", category="person", splits=(split, broken), findings=tuple(findings))
+        DatasetReport(
+            coco="COCO", layout="COCO 2017", spec=CacheSpec(), splits=(split, broken), findings=tuple(findings)
+        )
     )
     lines = capsys.readouterr().out.splitlines()
     first = "; ".join(f"train/7.jpg, image 7, annotation {n}" for n in (0, 50, 51))
@@ -162,7 +168,7 @@ def test_findings_are_named_and_then_counted(capsys):
     assert sum("its polygon" in line for line in lines) == SHOWN_FINDINGS
     assert "   and 3 more; `verify --json` names them all" in lines
     assert f"❌ Training: {30 - len(findings)} of 30 person annotations sound" in lines
-    counted = "✅ Training: 9 of 9 images (person rule) are there, decode and have the size that the JSON says"
+    counted = "✅ Training: 9 of 9 images (`--select person`) are there, decode and have the size that the JSON says"
     assert counted in lines
     assert "❌ Validation annotations cannot be read" in lines
     assert lines[-1] == "❌ Dataset is not sound"

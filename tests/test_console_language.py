@@ -316,7 +316,7 @@ def test_an_error_without_a_usage_line_in_spanish():
         (["train", "--profile", "rtx5090"], "el perfil 'rtx5090' no existe; usa uno de rtx4090, "),
         (["train", "--profile", "cpu", "--width", "12"], "width=12 no es un múltiplo positivo de 8; usa 8 o 16"),
         (["train", "--set", "epoch=3"], "'epoch' en --set no es un ajuste; ¿es epochs? Todos son: accumulation, "),
-        (["analyze", "--coco", "none"], "; descomprime annotations_trainval2017.zip en none, o apunta --coco a la "),
+        (["analyze", "--coco", "none"], "none está vacía o falta; indica en --coco la carpeta de un dataset, o "),
         (["bench", "--compare", "a", "b"], "falta a; un informe se escribe con: cli.py bench --json a"),
         (["train", "--config", "none.toml"], "no se puede leer none.toml: no existe el archivo o la carpeta"),
     ],

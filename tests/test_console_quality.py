@@ -6,10 +6,11 @@ import cv2
 import pytest
 from click.testing import CliRunner
 
+from cache.spec import CacheSpec
 from cli import main
 from console.quality import survey_lines
-from preprocess.annotations.table import annotation_file, load_persons
 from preprocess.check.survey import SurveyConfig, survey_dataset
+from preprocess.dataset import read_content
 
 
 def run(*arguments, code=0):
@@ -24,14 +25,13 @@ def coco(write_coco, tmp_path_factory):
 
 
 def survey(coco, split="train", **values):
-    table = load_persons(annotation_file(coco, f"{split}2017"))
-    return survey_dataset(coco, split, table, SurveyConfig(**values))
+    return survey_dataset(read_content(coco, split, CacheSpec()), SurveyConfig(**values))
 
 
 def test_the_table_has_what_the_survey_found(coco):
     found = survey(coco)
     lines = survey_lines(found)
-    assert lines[0] == "🎯 Quality of train: 9 of 9 photos with persons, for a network of side 384"
+    assert lines[0] == "🎯 Quality of train: 9 of 9 photos with annotations, for a network of side 384"
     told = found.to_dict()["scores"]
     for name, line in zip(told, lines[2:6], strict=True):
         score = told[name]
@@ -63,8 +63,8 @@ def test_analyze_tells_and_draws(coco, tmp_path):
     run("--coco", coco, "--picture", plain)
     said = run("--coco", coco, "--picture", scored, "--quality", "--min-edge", 12.5, "--limit", 5, "--side", 128)
     assert "📈 General statistics:" in said.stdout
-    assert "Quality of train: 5 of 9 photos with persons, for a network of side 128" in said.stdout
-    assert "Quality of val: 5 of 6 photos with persons" in said.stdout
+    assert "Quality of train: 5 of 9 photos with annotations, for a network of side 128" in said.stdout
+    assert "Quality of val: 5 of 6 photos with annotations" in said.stdout
     assert "≥ 12.5" in said.stdout
     assert "Scoring train: 5/5 images" in said.stderr
     heights = [cv2.imread(str(path)).shape[0] for path in (plain, scored)]

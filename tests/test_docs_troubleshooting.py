@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
+from cache.spec import CacheSpec
 from cli import main
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "troubleshooting.md").read_text()
@@ -325,17 +326,20 @@ def test_an_installation_that_cannot_be_written(tmp_path, monkeypatch, capsys):
 def test_a_checkpoint_and_photos_that_cannot_be_read(place, monkeypatch):
     from loader.batch import LoaderConfig
     from model.network import NetworkConfig, build_network
-    from predict.photo import _formats
+    from preprocess.image import image_formats
     from train.checkpoint import Checkpoint, save_checkpoint
     from train.config import TrainConfig
 
     config = TrainConfig(loader=LoaderConfig(cache=Path("c")), out=Path("o"), network=NetworkConfig(width=8))
     network = build_network(config.network).state_dict()
-    save_checkpoint(place / "best.pth", Checkpoint(config=config, fingerprint="", side=64, results=(), network=network))
+    save_checkpoint(
+        place / "best.pth",
+        Checkpoint(config=config, fingerprint="", spec=CacheSpec(side=64), results=(), network=network),
+    )
     (place / "broken.pth").write_bytes((place / "best.pth").read_bytes()[:60_000])
     check("The checkpoint cannot be read", run("predict", "COCO/val2017", "--model", "broken.pth", "--out", "cut"))
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    _formats.cache_clear()
+    image_formats.cache_clear()
     (place / "photo.heic").write_bytes(b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic")
     (place / "notes.jpg").write_text("no photo")
     printed = run("predict", "photo.heic", "notes.jpg", "--model", "best.pth", "--out", "cut", "--device", "cpu")
@@ -345,7 +349,7 @@ def test_a_checkpoint_and_photos_that_cannot_be_read(place, monkeypatch):
     arguments = ("predict", "photo.jpg", "--model", "best.pth", "--out", "cut", "--device", "cpu")
     run(*arguments)
     check("The results were made otherwise", run(*arguments, "--as", "mask"))
-    _formats.cache_clear()
+    image_formats.cache_clear()
 
 
 def test_every_problem_of_the_list_has_its_place():

@@ -84,7 +84,9 @@ def model(root, write_coco):
     path.parent.mkdir(parents=True)
     fingerprint = CacheIndex.load(root / "cache").fingerprint
     weights = network.state_dict()
-    checkpoint = Checkpoint(config=config, fingerprint=fingerprint, side=SIDE, results=(RESULT,), network=weights)
+    checkpoint = Checkpoint(
+        config=config, fingerprint=fingerprint, spec=CacheSpec(side=SIDE), results=(RESULT,), network=weights
+    )
     save_checkpoint(path, checkpoint)
     return path
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import maskcache
+from cache.spec import CacheSpec
 from loader.batch import LoaderConfig
 from model.network import NetworkConfig, build_network
 from predict.config import PredictConfig
@@ -30,7 +31,9 @@ def checkpoint(tmp_path_factory):
     config = TrainConfig(loader=LoaderConfig(cache=path, batch_size=4), out=path, network=NetworkConfig(width=8))
     torch.manual_seed(0)
     weights = build_network(config.network).state_dict()
-    save_checkpoint(path, Checkpoint(config=config, fingerprint="", side=SIDE, results=(), network=weights))
+    save_checkpoint(
+        path, Checkpoint(config=config, fingerprint="", spec=CacheSpec(side=SIDE), results=(), network=weights)
+    )
     return path
 
 

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import train.predictor
+from cache.spec import CacheSpec
 from cli import main
 from loader.batch import LoaderConfig
 from model.base import SegmentationNetwork
@@ -61,7 +62,9 @@ def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "best_model.pth"
     config = TrainConfig(loader=LoaderConfig(cache=path, batch_size=4), out=path, network=NetworkConfig(width=8))
     weights = build_network(config.network).state_dict()
-    save_checkpoint(path, Checkpoint(config=config, fingerprint="", side=SIDE, results=(), network=weights))
+    save_checkpoint(
+        path, Checkpoint(config=config, fingerprint="", spec=CacheSpec(side=SIDE), results=(), network=weights)
+    )
     return path
 
 

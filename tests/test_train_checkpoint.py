@@ -8,6 +8,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
+from cache.spec import CacheSpec
 from cli import main
 from loader.batch import LoaderConfig
 from model.metrics import Scores
@@ -30,6 +31,7 @@ from train.result import EpochResult
 CONFIG = TrainConfig(
     loader=LoaderConfig(cache=Path("cache")), out=Path("run"), network=NetworkConfig(width=8), epochs=5
 )
+SPEC = CacheSpec(side=64, fit="stretch", category=("dog", "cat"), crowd="drop", val_share=0.1)
 RESULT = EpochResult(
     epoch=1, epochs=5, train_loss=0.5, train_accuracy=0.9, val_loss=0.25, val=Scores.from_counts(5, 1, 2, 9),
     learning_rate=1e-3, train_seconds=10.0, val_seconds=1.0, images_per_s=3.5, wait_share=0.125, best=True,
@@ -50,8 +52,7 @@ def checkpoint_of(seed: int = 0, *, channels_last: bool = True, whole: bool = Tr
     return Checkpoint(
         config=CONFIG,
         fingerprint="f" * 64,
-        side=64,
-        fit="stretch",
+        spec=SPEC,
         results=(RESULT,),
         network=network.state_dict(),
         continuation=continuation if whole else None,
@@ -81,7 +82,7 @@ def test_a_network_is_ready_for_use_whatever_it_was_trained_in(tmp_path, channel
     save_checkpoint(tmp_path / "best.pth", saved)
     network, loaded = load_network(tmp_path / "best.pth")
     assert not network.training
-    assert (loaded.config, loaded.side, loaded.fit) == (CONFIG, 64, "stretch")
+    assert (loaded.config, loaded.spec) == (CONFIG, SPEC)
     original = build_network(CONFIG.network, memory_format=torch.contiguous_format)
     original.load_state_dict(saved.network)
     image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
@@ -89,12 +90,15 @@ def test_a_network_is_ready_for_use_whatever_it_was_trained_in(tmp_path, channel
         torch.testing.assert_close(network(image), original.eval()(image), rtol=1e-4, atol=1e-4)
 
 
-def test_a_checkpoint_of_before_there_was_a_fit_is_of_a_letterbox(tmp_path):
+@pytest.mark.parametrize(("left_out", "fit"), [(["spec"], "stretch"), (["spec", "fit"], "letterbox")])
+def test_checkpoints_of_earlier_releases_are_of_persons(tmp_path, left_out, fit):
     save_checkpoint(tmp_path / "old.pth", checkpoint_of(whole=False))
     document = torch.load(tmp_path / "old.pth", weights_only=True)
-    del document["fit"]
+    assert (document["side"], document["fit"]) == (64, "stretch"), "what those releases read"
+    for name in left_out:
+        del document[name]
     torch.save(document, tmp_path / "old.pth")
-    assert load_network(tmp_path / "old.pth")[1].fit == "letterbox"
+    assert load_network(tmp_path / "old.pth")[1].spec == CacheSpec(side=64, fit=fit)
 
 
 class FullDisk:
@@ -120,7 +124,7 @@ def test_a_left_over_temporary_file_is_no_obstacle(tmp_path):
     path = tmp_path / "last.pth"
     path.with_name(".last.pth.tmp").write_bytes(b"a killed writer's")
     save_checkpoint(path, checkpoint_of())
-    assert load_checkpoint(path).side == 64
+    assert load_checkpoint(path).spec == SPEC
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -157,11 +161,12 @@ class Evil:
         (lambda path: truncated(path), "it is cut short or damaged; use the best_model"),
         (lambda path: torch.save({"kind": KIND}, path), "version None; this release reads"),
         (lambda path: changed(path, "network", "weights"), "lacks what a checkpoint has"),
-        (lambda path: changed(path, "side", "wide"), "lacks what a checkpoint has"),
+        (lambda path: changed(path, "spec", {"side": "wide"}), "lacks what a checkpoint has"),
         (lambda path: changed(path, "config", {}), "lacks what a checkpoint has"),
         (lambda path: changed(path, "version", 99), "version 99; this release reads version 1"),
         (lambda path: changed(path, "results", "none"), "lacks what a checkpoint has"),
-        (lambda path: changed(path, "fit", "squeeze"), "lacks what a checkpoint has"),
+        (lambda path: changed(path, "spec", {"fit": "squeeze"}), "lacks what a checkpoint has"),
+        (lambda path: changed(path, "spec", {"side": 33}), "lacks what a checkpoint has"),
         (lambda path: changed(path, "network", {}), "does not fit the network"),
     ],
 )

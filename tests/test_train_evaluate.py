@@ -55,7 +55,10 @@ def save(path, **changes):
     values = {"cache": path, "out": path, "network": network, "batch_size": BATCH, **changes}
     weights = build_network(network).state_dict()
     save_checkpoint(
-        path, Checkpoint(config=TrainConfig.from_dict(values), fingerprint="", side=SIDE, results=(), network=weights)
+        path,
+        Checkpoint(
+            config=TrainConfig.from_dict(values), fingerprint="", spec=CacheSpec(side=SIDE), results=(), network=weights
+        ),
     )
     return path
 

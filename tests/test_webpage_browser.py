@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
+from cache.spec import CacheSpec
 from cli import main
 from loader.batch import LoaderConfig
 from model.network import NetworkConfig, build_network
@@ -44,7 +45,9 @@ def folder(tmp_path_factory):
     config = TrainConfig(loader=LoaderConfig(cache=path, batch_size=1), out=path, network=NetworkConfig(width=8))
     torch.manual_seed(1)
     weights = build_network(config.network).state_dict()
-    save_checkpoint(path, Checkpoint(config=config, fingerprint="", side=96, results=(), network=weights))
+    save_checkpoint(
+        path, Checkpoint(config=config, fingerprint="", spec=CacheSpec(side=96), results=(), network=weights)
+    )
     make_dataset(root / "coco", SynthConfig(images=3))
     (root / "coco" / "train2017").rename(root / "photos")
     (root / "photos" / "no-photo.jpg").write_text("hello")

@@ -1,5 +1,6 @@
 """The page of app.py as its server runs it, without a browser: what is shown, what is refused, who sees what."""
 
+import dataclasses
 import io
 import json
 import os
@@ -15,10 +16,11 @@ from streamlit.testing.v1 import AppTest
 import train.predictor
 import webpage.network
 import webpage.session
+from cache.spec import CacheSpec
 from loader.batch import LoaderConfig
 from model.base import SegmentationNetwork
 from model.network import NetworkConfig, build_network
-from train.checkpoint import Checkpoint, load_network, save_checkpoint
+from train.checkpoint import Checkpoint, load_checkpoint, load_network, save_checkpoint
 from train.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,7 +45,9 @@ def write_model(path):
     path.parent.mkdir(parents=True)
     config = TrainConfig(loader=LoaderConfig(cache=path, batch_size=4), out=path, network=NetworkConfig(width=8))
     weights = build_network(config.network).state_dict()
-    save_checkpoint(path, Checkpoint(config=config, fingerprint="", side=96, results=(), network=weights))
+    save_checkpoint(
+        path, Checkpoint(config=config, fingerprint="", spec=CacheSpec(side=96), results=(), network=weights)
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -127,7 +131,7 @@ def test_a_photo_is_shown_with_its_mask_and_scores(run_folder):
     assert downloads(test) == ["Download PNG"]
     assert not test.error
     assert not test.warning
-    assert any(caption.startswith("84 × 60 pixels, 9 % person") for caption in texts(test.caption))
+    assert any(caption.startswith("84 × 60 pixels, 9 % kept") for caption in texts(test.caption))
     shown = given_to(test, "compare")
     assert (shown["width"], shown["height"]) == (84, 60)
     assert shown["before"].startswith("data:image/jpeg;base64,")
@@ -206,9 +210,13 @@ def test_each_background_and_each_way_of_drawing_changes_what_is_shown(run_folde
     assert len(set(looks)) == len(looks)
 
 
-def test_nobody_in_the_photo_is_told(run_folder):
+@pytest.mark.parametrize(("category", "named"), [("person", "persons"), (("dog", "cat"), "cat, dog")])
+def test_nothing_found_in_the_photo_is_told(run_folder, category, named):
+    model = run_folder / "first" / "checkpoints" / "best_model.pth"
+    spec = CacheSpec(side=96, category=category)
+    save_checkpoint(model, dataclasses.replace(load_checkpoint(model), spec=spec))
     test = upload(page(), ("night.png", png(np.zeros((40, 40, 3), np.uint8))))
-    assert texts(test.warning) == ["The network finds nobody in this photo."]
+    assert texts(test.warning) == [f"The network finds no {named} in this photo."]
     assert downloads(test) == ["Download PNG"]
 
 

@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
+from cache.spec import CacheSpec
 from cli import main
 from loader.batch import LoaderConfig
 from model.network import NetworkConfig, build_network
@@ -42,7 +43,9 @@ def model(tmp_path_factory):
     config = TrainConfig(loader=LoaderConfig(cache=path, batch_size=4), out=path, network=NetworkConfig(width=8))
     torch.manual_seed(1)
     weights = build_network(config.network).state_dict()
-    save_checkpoint(path, Checkpoint(config=config, fingerprint="", side=96, results=(), network=weights))
+    save_checkpoint(
+        path, Checkpoint(config=config, fingerprint="", spec=CacheSpec(side=96), results=(), network=weights)
+    )
     return path
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from cache.atomic import sync_directory, write_atomically
 from cache.choices import Fit
 from cache.messages import UserError, joined, message, system_reason
+from cache.spec import CacheSpec
 from model.base import SegmentationNetwork
 from model.network import build_network
 from train.config import TrainConfig
@@ -64,11 +65,10 @@ class Checkpoint:
     """The content of a file."""
 
     config: TrainConfig
-    fingerprint: str  # of the cache that the network was trained on, as side and fit
-    side: int  # pixels
+    fingerprint: str  # of the cache that the network was trained on, as `spec`
+    spec: CacheSpec
     results: tuple[EpochResult, ...]  # the epochs that are done
     network: dict[str, Tensor]  # the network's `state_dict`; contiguous (NCHW) on disk
-    fit: Fit = "letterbox"
     continuation: Continuation | None = None  # what a resumed run needs; None in a file that is only for use
 
 
@@ -98,8 +98,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "version": VERSION,
         "config": checkpoint.config.to_dict(),
         "fingerprint": checkpoint.fingerprint,
-        "side": checkpoint.side,
-        "fit": checkpoint.fit,
+        "side": checkpoint.spec.side,  # side and fit stand alone, too: earlier releases read no spec
+        "fit": checkpoint.spec.fit,
+        "spec": dataclasses.asdict(checkpoint.spec),
         "results": [dataclasses.asdict(result) for result in checkpoint.results],
         "network": {name: value.detach().cpu().contiguous() for name, value in checkpoint.network.items()},
     }
@@ -124,7 +125,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def save_weights(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint's weights as safetensors, with the network's configuration, side and fit as metadata.
+    """Write a checkpoint's weights as safetensors; network, side, fit and category are metadata.
 
     Raises:
         CheckpointError: the disk is full, or `path` cannot be written.
@@ -133,7 +134,9 @@ def save_weights(path: Path, checkpoint: Checkpoint) -> None:
 
     tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.network.items()}
     network = json.dumps(checkpoint.config.to_dict()["network"])
-    metadata = {"kind": KIND, "network": network, "side": str(checkpoint.side), "fit": checkpoint.fit}
+    spec = checkpoint.spec
+    metadata = {"kind": KIND, "network": network, "side": str(spec.side), "fit": spec.fit}
+    metadata["category"] = ", ".join(spec.categories)
     try:
         write_atomically(path, save(tensors, metadata))
     except OSError as error:
@@ -174,8 +177,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(
             config=TrainConfig.from_dict(document["config"]),
             fingerprint=msgspec.convert(document["fingerprint"], str),
-            side=msgspec.convert(document["side"], int),
-            fit=msgspec.convert(document.get("fit", "letterbox"), Fit),  # the first releases' files have none
+            spec=_spec(document),
             results=msgspec.convert(document["results"], tuple[EpochResult, ...]),
             network=msgspec.convert(document["network"], dict[str, Tensor]),
             continuation=continuation and Continuation(**continuation),
@@ -184,6 +186,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(
             "{path} lacks what a checkpoint has ({error}); it was changed or is damaged", path=path, error=error
         ) from None
+
+
+def _spec(document: dict[str, Any]) -> CacheSpec:
+    """The spec of the cache; earlier releases wrote its side and fit alone, the first ones its side."""
+    if "spec" in document:
+        return msgspec.convert(document["spec"], CacheSpec)
+    fit = msgspec.convert(document.get("fit", "letterbox"), Fit)
+    return CacheSpec(side=msgspec.convert(document["side"], int), fit=fit)
 
 
 def _no_checkpoint(path: Path, what: str) -> CheckpointError:

@@ -26,7 +26,7 @@ T = TypeVar("T")
 BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"
 INK, GRID = "#333333", "#dddddd"
 
-HIT, MISSED, INVENTED = GREEN, ORANGE, SKY  # person pixels over a photo
+HIT, MISSED, INVENTED = GREEN, ORANGE, SKY  # foreground pixels over a photo
 
 _SCORES = (
     ("iou", "IoU", BLUE),
@@ -170,7 +170,7 @@ def plot_confusion(counts: Sequence[int], path: Path, *, title: str = "") -> Pat
     `counts` are pixels: true positive, false positive, false negative, true negative.
     """
     tp, fp, fn, tn = counts
-    classes = ("person", "background")
+    classes = ("foreground", "background")
     pixels = np.array([[tp, fn], [fp, tn]], np.float64)
     share = pixels / np.maximum(pixels.sum(axis=1, keepdims=True), 1)
     figure = new_figure(5.6, 4.9)
@@ -207,7 +207,7 @@ def plot_samples(samples: Sequence[tuple[str, SamplePrediction]], path: Path) ->
     grid = figure.subplots(len(samples), 4, squeeze=False, gridspec_kw=spacing)
     titles = ("photo", "truth", "prediction (probability)", "overlay")
     for row, (word, sample) in enumerate(samples):
-        # White persons on black, gray where pixels are ignored.
+        # White foreground on black, gray where pixels are ignored.
         truth, probability = (np.where(sample.ignore, 0.5, plane) for plane in (sample.person, sample.probability))
         panels = (sample.image, truth, probability, _overlay(sample))
         for column, (axes, panel) in enumerate(zip(grid[row], panels, strict=True)):
@@ -229,14 +229,14 @@ def plot_samples(samples: Sequence[tuple[str, SamplePrediction]], path: Path) ->
         ncols=3,
         frameon=False,
         fontsize=9,
-        title="overlay: person pixels; gray in the truth and the prediction: left out (crowd, padding); line: p = 0.5",
+        title="overlay: foreground; gray in the truth and the prediction: left out (crowd, padding); line: p = 0.5",
         title_fontsize=8,
     )
     return save_figure(figure, path)
 
 
 def _overlay(sample: SamplePrediction) -> U8:
-    """The photo in gray, with right, missed and invented person pixels in colour over it."""
+    """The photo in gray, with right, missed and invented foreground pixels in colour over it."""
     gray = sample.image.mean(axis=2, keepdims=True)
     picture = np.repeat(0.35 * 255 + 0.6 * gray, 3, axis=2)
     predicted, counts = sample.probability > 0.5, ~sample.ignore

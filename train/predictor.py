@@ -16,6 +16,7 @@ from torch import Tensor
 from cache.choices import Device, Fit, Precision
 from cache.index import Rejection
 from cache.messages import message
+from cache.spec import CacheSpec
 from loader.batch import Batch
 from model.base import SegmentationNetwork
 from model.loss import Loss
@@ -38,9 +39,18 @@ class Predictor:
     device: Device  # on which it predicts
     precision: Precision  # in which it predicts
     config: TrainConfig  # of the run that trained it
-    side: int  # of the cache that it was trained on, pixels
-    fit: Fit  # of that cache
+    spec: CacheSpec  # of the cache that it was trained on
     notes: tuple[str, ...] = ()  # a line if the precision is neither training's nor the one asked for
+
+    @property
+    def side(self) -> int:
+        """The side of the cache that it was trained on, pixels."""
+        return self.spec.side
+
+    @property
+    def fit(self) -> Fit:
+        """How photos lie in the squares of that cache."""
+        return self.spec.fit
 
     @torch.no_grad()
     def __call__(self, image_N3SS: Tensor) -> Tensor:
@@ -66,13 +76,7 @@ def load_predictor(path: Path, wanted: Device | None, precision: Precision | Non
         network.set_memory_format(torch.contiguous_format)
     chosen, notes = _choose_precision(precision, saved.config, device, hardware)
     return Predictor(
-        network=network.eval(),
-        device=device,
-        precision=chosen,
-        config=saved.config,
-        side=saved.side,
-        fit=saved.fit,
-        notes=notes,
+        network=network.eval(), device=device, precision=chosen, config=saved.config, spec=saved.spec, notes=notes
     )
 
 

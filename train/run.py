@@ -176,8 +176,7 @@ def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
             base=Checkpoint(
                 config=config,
                 fingerprint=_common_fingerprint(train, ranks),
-                side=train.side,
-                fit=train.reader.index.spec.fit,
+                spec=train.reader.index.spec,
                 results=(),
                 network={},
             ),

@@ -102,8 +102,8 @@ def _tile(name: str, scores: QualityScores, *, low: bool) -> str:
 def _hints() -> dict[str, str]:
     """What helps where a score is low."""
     return {
-        "coverage": _("The person takes up little of the photo: go closer, or crop it."),
-        "contrast": _("Person and background have much the same colours: a plainer background or more light helps."),
+        "coverage": _("The subject takes up little of the photo: go closer, or crop it."),
+        "contrast": _("Subject and background have much the same colours: a plainer background or more light helps."),
         "edge": _("The outline does not follow the edges of the photo: look at it closely, and try More."),
-        "resolution": _("The person is few pixels wide: a larger photo gives a finer outline."),
+        "resolution": _("The subject is few pixels wide: a larger photo gives a finer outline."),
     }

@@ -12,6 +12,7 @@ from typing import Any
 
 import streamlit as st
 
+from cache.spec import CacheSpec, things
 from preprocess.check.quality import QualityScores
 from webpage.photo import Finish, SeenPhoto, show
 from webpage.session import _, choose
@@ -31,20 +32,23 @@ def choose_photo(photos: Sequence[SeenPhoto]) -> SeenPhoto:
     return chosen
 
 
-def show_photo(photo: SeenPhoto, finish: Finish, side: int) -> QualityScores:
-    """Show what becomes of a photo, and return its scores; `side` is that of the network's square."""
-    shown = show(photo, finish, side)
+def show_photo(photo: SeenPhoto, finish: Finish, spec: CacheSpec) -> QualityScores:
+    """Show what becomes of a photo, and return its scores; `spec` is of the cache that the network was trained on."""
+    shown = show(photo, finish, spec.side)
     views = {"after": _("After"), "mask": _("Mask")}
     with st.container(key="view", horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
         values = {"width": photo.width, "height": photo.height, "percent": shown.scores.coverage}
-        st.caption(_("{width} × {height} pixels, {percent:.0f} % person", **values))
+        st.caption(_("{width} × {height} pixels, {percent:.0f} % kept", **values))
         view = choose(_("View"), views, key="look", default="after", label_visibility="collapsed")
     urls = {"before": photo.before, "after": shown.mask if view == "mask" else shown.after}
     names = {"beforeName": _("Before"), "afterName": views[view]}
     size = {"width": photo.width, "height": photo.height}
     _show_component("compare", {**urls, **names, **size, "label": _("How much of the photo is shown as it was")})
     if not shown.scores.coverage:
-        st.warning(_("The network finds nobody in this photo."), icon=":material/person_off:")
+        st.warning(
+            _("The network finds no {things} in this photo.", things=things(spec.category)),
+            icon=":material/search_off:",
+        )
     return shown.scores
 
 

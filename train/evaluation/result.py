@@ -14,11 +14,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cache.choices import Device, Orientation, Precision
+from cache.choices import SPLITS, Device, Orientation, Precision
 from cache.index import Rejection
 from cache.messages import UserError, listed
 from model.metrics import BoundaryScores, Scores
-from preprocess.build.plan import SPLIT_FOLDERS
+from preprocess.dataset import Location
 from train.plots import pick
 from train.result import TARGETS
 
@@ -40,13 +40,13 @@ class EvalConfig:
     """What to evaluate, on which images, and how.
 
     The images of `cache` are scored at its side, and the photos of the dataset `coco` at their own size. The cache's
-    spec decides how these are prepared; without a cache, it is a spec with the checkpoint's side and fit, `orientation`
-    and `outside`.
+    spec decides how these are prepared; without a cache, that of the cache in training, but for `orientation` and
+    `outside`, and all photos with an annotation count.
     """
 
     checkpoint: Path  # a `best_model.pth` or `last_model.pth`
     cache: Path | None = None
-    coco: Path | None = None
+    coco: Location | None = None
     split: str = "val"  # or `train`
     out: Path | None = None  # folder for the results; None: `eval-<split>` in the run's folder
     batch_size: int = 0  # images that are predicted together; 0: as in training
@@ -55,14 +55,13 @@ class EvalConfig:
     threads: int = 0  # CPU threads that load or read; 0 takes one per processor
     orientation: Orientation = "auto"
     outside: bool = False
+    val_share: float = 0.0  # of a dataset without `val`; 0 takes that of the cache that was trained on
 
     def __post_init__(self) -> None:
         if self.cache is None and self.coco is None:
             raise EvalError("there is nothing to evaluate on; name a --cache, a --coco or both")
-        if self.split not in SPLIT_FOLDERS:
-            raise EvalError(
-                "split={split!r} is not known; use {splits}", split=self.split, splits=listed(SPLIT_FOLDERS, "or")
-            )
+        if self.split not in SPLITS:
+            raise EvalError("split={split!r} is not known; use {splits}", split=self.split, splits=listed(SPLITS, "or"))
         for name, value in (("batch_size", self.batch_size), ("threads", self.threads)):
             if value < 0:
                 raise EvalError(
@@ -202,9 +201,10 @@ class EvalReport:
     trained_side: int  # of the cache that it was trained on, pixels
     split: str
     cache: Path | None
-    coco: Path | None
+    coco: Location | None
     side: int  # of the square that the network saw, pixels
     fit: str  # in which photos lie in it
+    category: str | tuple[str, ...]  # whose masks are the truth
     device: str
     precision: str
     batch_size: int

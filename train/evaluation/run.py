@@ -23,6 +23,7 @@ from loader.loader import Loader, open_loader
 from model.base import check_side
 from model.loss import LOSSES
 from preprocess.build.plan import Split, read_split
+from preprocess.dataset import open_dataset
 from train.evaluation.images import EvalImages, PhotoImages, score_images
 from train.evaluation.result import EvalConfig, EvalError, EvalReport, SizeReport, choose_images
 from train.hardware import HardwareError, describe, read_hardware
@@ -55,7 +56,14 @@ def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
 
     with ExitStack() as stack:
         views: list[EvalImages] = []
-        spec = CacheSpec(side=predictor.side, fit=predictor.fit, orientation=config.orientation, outside=config.outside)
+        # Of a dataset all photos with an annotation are scored, whichever of them a cache took to train on.
+        spec = dataclasses.replace(
+            predictor.spec,
+            images=CacheSpec.images,
+            limit=CacheSpec.limit,
+            orientation=config.orientation,
+            outside=config.outside,
+        )
         loader = None
         if config.cache:
             loader_config = LoaderConfig(
@@ -73,7 +81,9 @@ def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
             views.append(CacheImages(loader, predictor, LOSSES[trained.loss]))
             check_side(predictor.network, spec.side, name=message("the cache's side"))
         if config.coco:
-            split = read_split(config.coco, config.split, spec)
+            dataset = open_dataset(config.coco)
+            share = config.val_share or (0.0 if "val" in dataset.splits else spec.val_share)
+            split = read_split(dataset, config.split, dataclasses.replace(spec, val_share=share))
             photos = PhotoImages(split, spec, predictor, batch_size=batch_size, threads=config.threads)
             views.append(stack.enter_context(photos))
             notes += _other_dataset(loader, split, config) if loader else ()
@@ -85,6 +95,13 @@ def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
         if spec.fit != (fit := predictor.fit):
             note = message(
                 "the network was trained on a {trained} cache and sees {fit} here", trained=fit, fit=spec.fit
+            )
+            notes += (note,)
+        if spec.categories != (names := predictor.spec.categories):
+            note = message(
+                "the network was trained on masks of {trained} and is scored on those of {category} here",
+                trained=", ".join(names),
+                category=", ".join(spec.categories),
             )
             notes += (note,)
         total, done = sum(len(view) for view in views), 0
@@ -111,6 +128,7 @@ def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
             coco=config.coco,
             side=spec.side,
             fit=spec.fit,
+            category=spec.category,
             device=predictor.device,
             precision=predictor.precision,
             batch_size=batch_size,
