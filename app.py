@@ -1,4 +1,4 @@
-"""The web page: `streamlit run app.py`. Photos in, persons without their backgrounds out, on this machine alone."""
+"""The web page: `streamlit run app.py`. Photos in, cutouts without their backgrounds out, on this machine alone."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def show_page() -> None:
         finish = choose_finish()
         offer_downloads(photo, photos, finish)
     with left:
-        scores = show_photo(photo, finish, trained.side)
+        scores = show_photo(photo, finish, trained.spec)
     show_scores(scores)
 
 
