@@ -455,57 +455,6 @@ def fill_union(kind: U8, start: I64, length: I64, xy: F64, counts: I64, first: i
 
 
 @kernel
-def any_pixel(
-    kind: U8, start: I64, length: I64, xy: F64, counts: I64, first: int, last: int, height: int, width: int
-) -> bool:
-    """Whether the union of parts first..last-1 has a pixel, without filling it.
-
-    Args:
-        kind, start, length, xy, counts: the parts, see the head of this file.
-        first, last: the first part, and the part after the last; an empty range has no pixel.
-        height, width: of the image, pixels.
-    """
-    for part in range(first, last):
-        if kind[part] == RLE:
-            if _runs_box(counts, start[part], length[part], height, width) != _EMPTY:
-                return True
-            continue
-        grid = _to_grid(xy, start[part], length[part])
-        box = _polygon_box(grid, np.uint64(height), np.uint64(width))
-        # A part has a pixel where a bit is toggled. Nearly always the column in the middle shows one.
-        if box != _EMPTY and (_fills_column(grid, box, int(box[0] + box[1]) // 2) or _fills_any(grid, box)):
-            return True
-    return False
-
-
-@kernel
-def _fills_column(grid: I32, box: Box, column: int) -> bool:
-    """Whether a polygon certainly has a pixel in a column of its box; false where rows 64 apart hide one."""
-    line = 5 * column + 3
-    toggles = _ZERO
-    xs = int(grid[len(grid) - 2])
-    ys = int(grid[len(grid) - 1])
-    for index in range(0, len(grid), 2):
-        xe = int(grid[index])
-        ye = int(grid[index + 1])
-        if (xs < line) != (xe < line):
-            row = _walked_row(xs, ys, xe, ye, column)
-            if row < box[3]:
-                toggles ^= _ONE << (row & _63)
-        xs = xe
-        ys = ye
-    return bool(toggles != _ZERO)
-
-
-@kernel
-def _fills_any(grid: I32, box: Box) -> bool:
-    left, right, top, bottom = box
-    toggles = _cleared(np.empty(int(bottom - top) * (int(right - left) // 64 + 2), np.uint64), box)
-    _toggle_polygon(grid, box, toggles)
-    return bool(np.any(toggles))
-
-
-@kernel
 def fill_planes(
     ann_first: int,
     ann_last: int,

@@ -18,7 +18,7 @@ from cache.kernel import kernel
 from cache.messages import joined, message
 from preprocess.annotations.table import PersonTable
 from preprocess.errors import DatasetError
-from preprocess.raster import POLYGON, any_pixel
+from preprocess.raster import CROWD_IGNORE, POLYGON, fill_planes
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
@@ -143,10 +143,16 @@ def _measure(table: PersonTable) -> _Masks:
     image = table.annotation_image[row]
     size = np.stack((table.width[image], table.height[image]), axis=1)
     low, high, drawn = np.empty((len(row), 2)), np.empty((len(row), 2)), np.empty(len(row))
-    filled = np.empty(len(row), np.bool_)
-    parts = table.part_start, table.kind, table.start, table.length, table.xy, table.counts
-    _measure_masks(row, size, *parts, low, high, drawn, filled)
+    parts = table.kind, table.start, table.length, table.xy, table.counts
+    _measure_masks(row, size, table.part_start, *parts, low, high, drawn)
     polygon = table.kind[table.part_start[row]] == POLYGON
+    # What is thicker than a pixel, on average, and within its image has one; others are drawn to see.
+    filled = (drawn > 2 * (high - low).max(1)) & ((low >= 0) & (high <= size)).all(1) | (~polygon & (drawn > 0))
+    for number in np.flatnonzero(~filled & polygon):
+        person, ignore = np.empty((2, size[number, 1], size[number, 0]), np.uint8)
+        first = row[number]
+        fill_planes(first, first + 1, table.part_start, table.iscrowd, *parts, CROWD_IGNORE, person, ignore)
+        filled[number] = person.any()
     return _Masks(row, size.astype(np.float64), low, high, table.area[row], drawn, polygon, filled)
 
 
@@ -289,12 +295,11 @@ def _measure_masks(
     low: F64,
     high: F64,
     drawn: F64,
-    filled: Flags,
 ) -> None:
     """Write the measures of the annotations `rows`, as in `_Masks`; `size` is `(N, 2)`."""
     for number in range(len(rows)):
         first, last = part_start[rows[number]], part_start[rows[number] + 1]
-        width, height = size[number]
+        height = size[number, 1]
         left = top = np.inf
         right = bottom = -np.inf
         area = 0.0
@@ -308,7 +313,8 @@ def _measure_masks(
                     left, right, top, bottom = min(left, x), max(right, x), min(top, y), max(bottom, y)
                     twice += x_before * y - x * y_before
                     x_before, y_before = x, y
-                area += abs(twice) / 2
+                if not _goes_round_twice(xy[begin:end]):  # which leaves no pixel
+                    area += abs(twice) / 2
                 continue
             position = 0
             for index in range(length[part]):
@@ -327,4 +333,13 @@ def _measure_masks(
         low[number, 0], low[number, 1] = left, top
         high[number, 0], high[number, 1] = right, bottom
         drawn[number] = area
-        filled[number] = any_pixel(kind, start, length, xy, counts, first, last, height, width)
+
+
+@kernel
+def _goes_round_twice(xy: F64) -> bool:
+    """Whether the second half of a polygon's coordinates repeats the first."""
+    half = len(xy) // 2
+    same = len(xy) % 4 == 0
+    for at in range(half):
+        same &= xy[at] == xy[half + at]
+    return same
