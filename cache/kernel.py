@@ -2,7 +2,7 @@
 
 Numba keeps what it compiled beside the source or in the user's cache folder. Where neither can be written, as in a
 shared installation, kernels are kept in a private folder of the system's temporary one; where that fails as well, they
-are compiled in each run. Either way one line of the log says so.
+are compiled in each run. Either way one line of the log says so, as it does when kernels are compiled at all.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from multiprocessing import parent_process
 from pathlib import Path
+from time import perf_counter
 from typing import Any, TypeVar, cast
 
 import numba
@@ -43,6 +46,29 @@ def kernel(function: Kernel, *, forceinline: bool = False) -> Kernel:
     return cast(Kernel, compiled)
 
 
+class _Compiled:
+    """The seconds that this process has compiled kernels, the first of which is told in the log."""
+
+    def __init__(self) -> None:
+        self.seconds = self._start = 0.0
+        self._depth = 0
+
+    def begin(self) -> None:
+        if not self._depth:
+            self._start = perf_counter()
+            if not self.seconds and _is_first():
+                logger.warning(message("compiling kernels, once; later runs load them"))
+        self._depth += 1
+
+    def end(self) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self.seconds += perf_counter() - self._start
+
+
+compiled = _Compiled()
+
+
 class _KernelCache(FunctionCache):
     """The compiled versions of a function, on disk. An error of the disk only means that it is compiled again.
 
@@ -59,13 +85,18 @@ class _KernelCache(FunctionCache):
                 self.stamps |= found.stamps
         index._source_stamp = tuple(sorted(self.stamps.items()))
 
+    # Numba calls this before it compiles a function, and the next one afterwards; one function at a time, within which
+    # those that it calls are compiled.
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        try:
-            return super().load_overload(sig, target_context)
-        except OSError:
-            return None
+        found = None
+        with suppress(OSError):
+            found = super().load_overload(sig, target_context)
+        if found is None:
+            compiled.begin()
+        return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
+        compiled.end()
         try:
             super().save_overload(sig, data)
         except OSError as error:
@@ -127,6 +158,42 @@ _said = False
 def _say(note: str) -> None:
     """Log the first note of a run: of its processes, the one that started the others, and the first of torchrun's."""
     global _said
-    if not _said and parent_process() is None and os.environ.get("LOCAL_RANK", "0") == "0":
+    if not _said and _is_first():
         logger.warning(note)
     _said = True
+
+
+def _is_first() -> bool:
+    return parent_process() is None and os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+@contextmanager
+def compiling_elsewhere(call: str, *kernels: Any) -> Iterator[None]:
+    """Within the block, call a function in another process, to compile kernels; wait for it at the end.
+
+    Numba compiles one function at a time in a process, and every process finds what is kept on disk. Nothing is done if
+    that has all of the kernels, or they cannot be kept.
+
+    Args:
+        call: the function without arguments, as `package.module.function`.
+        kernels: those that it compiles.
+    """
+    caches = [kernel._cache for kernel in kernels]
+    kept = [not isinstance(each, _KernelCache) or Path(each._cache_file._index_path).exists() for each in caches]
+    if all(kept):
+        yield
+        return
+    module, _, function = call.rpartition(".")
+    child = subprocess.Popen(
+        [sys.executable, "-c", f"from {module} import {function}; {function}()"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,  # what it cannot do is done, and told, in this process
+    )
+    try:
+        yield
+        child.wait()
+    finally:
+        child.kill()
+        child.wait()

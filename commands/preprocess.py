@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, get_args
 
 import click
@@ -105,7 +104,6 @@ def preprocess(image_codec: str, threads: int, cluster: str | None, **given: Any
         workers=threads,
         cluster=ClusterAddress(cluster) if cluster else None,
     )
-    start = time.perf_counter()
     with progress_bar(_("Preprocessing")) as update:
         report = build_cache(config, update)
-    click.echo("\n".join(build_lines(report, config.out, time.perf_counter() - start)))
+    click.echo("\n".join(build_lines(report, config.out)))

@@ -15,7 +15,7 @@ from preprocess.dataset import Location
 SHOWN_REJECTIONS = 10
 
 
-def build_lines(report: BuildReport, out: PurePath, seconds: float) -> list[str]:
+def build_lines(report: BuildReport, out: PurePath) -> list[str]:
     """The summary of a build: what was written, how fast, what was rejected and why."""
     spec = report.index.spec
     if report.fresh:
@@ -23,8 +23,8 @@ def build_lines(report: BuildReport, out: PurePath, seconds: float) -> list[str]
     else:
         lines = [_("layout of the dataset: {layout}", layout=report.layout)]
         lines += [line for change in report.changes for line in change_lines(change)]
-        rate = report.written / seconds if seconds else 0
-        written, time = images(report.written), duration(seconds)
+        rate = report.written / report.seconds if report.seconds else 0
+        written, time = images(report.written), duration(report.seconds)
         line = _("{images} in {time}, {rate:,.0f} images/s", images=written, time=time, rate=rate)
         if report.resumed:
             line += _(" ({count:,} images were already done)", count=report.resumed)

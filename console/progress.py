@@ -116,10 +116,13 @@ class LogPrinter(logging.Handler):
 
 @contextmanager
 def kernel_notes() -> Iterator[None]:
-    """Within the block, print where compiled kernels are kept if that is not where they should be."""
+    """Within the block, print that kernels are compiled, and where they are kept if not where they should be."""
     log, printer = logging.getLogger("cache.kernel"), LogPrinter(message("   Note: {note}"))
     log.addHandler(printer)
     try:
         yield
     finally:
         log.removeHandler(printer)
+        kernel = sys.modules.get("cache.kernel")  # which loads Numba
+        if kernel and kernel.compiled.seconds >= 1:
+            tell(_("   Note: compiling kernels took {time}", time=duration(kernel.compiled.seconds)))

@@ -326,6 +326,14 @@ def place_plane(plane_HW: U8, box: FitBox, bits_SB: U8, padding: int) -> int:
     return int(square[box.slices].sum())
 
 
+def compile_resizing() -> None:
+    """Compile the kernels of `place_image` and `place_plane`, by a tiny picture."""
+    box, plane = fit_box(50, 70, 32, "letterbox"), np.zeros((50, 70), np.uint8)
+    photo = decode_rgb(encode_jpeg(np.dstack((plane, plane, plane)), 90).tobytes())  # as photos of a dataset are
+    place_image(photo, box, np.empty((32, 32, 3), np.uint8))
+    place_plane(plane, box, np.empty((32, 4), np.uint8), padding=0)
+
+
 def restore_mask(mask_SS: npt.NDArray[np.float32], box: FitBox, height: int, width: int) -> npt.NDArray[np.float32]:
     """The inverse of the fit for a soft mask: cut the box out and resize it to the photo's `(height, width)`."""
     inner = np.ascontiguousarray(mask_SS[box.slices])

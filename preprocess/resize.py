@@ -400,3 +400,7 @@ def _shrink_plane(plane: U8, bits: U8, x: int, y: int, width: int, height: int) 
                 found += 1
             pixel += 1
     return found
+
+
+RESIZING = _shrink_image, _shrink_plane
+"""The kernels that call all others of this file."""

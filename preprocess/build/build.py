@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterable
 from itertools import chain
 from pathlib import PurePath
+from time import perf_counter
 
 import psutil
 
@@ -17,6 +18,7 @@ from cache.choices import SPLITS
 from cache.errors import CacheCorruptError, CacheMissingError, CacheStaleError
 from cache.index import INDEX_NAME, CacheIndex, Rejection
 from cache.integrity import Damage
+from cache.kernel import compiling_elsewhere
 from cache.messages import joined, listed, message
 from cache.spec import CacheSpec
 from cache.storage import is_url
@@ -25,9 +27,11 @@ from preprocess.build.commit import commit, tables_sound
 from preprocess.build.folder import check_owner, check_space, clear, has_shards, lock_folder, make_folder, resolve_codec
 from preprocess.build.pipeline import FinishedShards, make_shards, remove_stale_manifests
 from preprocess.build.plan import Job, Split, SplitPlan, plan_split, read_split
+from preprocess.build.record import native_planes
 from preprocess.cluster.client import ClusterAddress
 from preprocess.dataset import Dataset, Location, open_dataset
 from preprocess.errors import DatasetError
+from preprocess.resize import RESIZING
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all), from the calling thread."""
@@ -84,6 +88,7 @@ class BuildReport:
         rejections: in all shards of the splits that were asked for, and annotations without an image.
         written: images that this run worked on.
         resumed: images in shards that were there already.
+        seconds: that making the shards took.
         changes: between the cache that was there before and the dataset; empty if there was none.
         doubts: what is doubtful of the masks of each split, with the split's name; see `DoubtfulMasks`.
         leaks: photos of `val` whose bytes are those of a photo of `train`; known where both were asked for.
@@ -95,6 +100,7 @@ class BuildReport:
     rejections: tuple[Rejection, ...]
     written: int
     resumed: int
+    seconds: float
     changes: tuple[SplitChanges, ...]
     doubts: tuple[str, ...]
     leaks: tuple[str, ...]
@@ -123,7 +129,9 @@ def build_cache(
     with lock_folder(config.out):
         check_owner(config.out)
         dataset = open_dataset(config.coco)
-        splits = [read_split(dataset, name, config.spec, content=config.content) for name in config.splits]
+        with compiling_elsewhere("preprocess.image.compile_resizing", *RESIZING):  # what reads and draws is as much
+            splits = [read_split(dataset, name, config.spec, content=config.content) for name in config.splits]
+            native_planes(splits[0].table, splits[0].rows[0], config.spec)
         before = _finished_index(config)
         spec = _spec(config, dataset, before, splits)
         if before and (differences := before.spec.differences(spec)):
@@ -145,13 +153,14 @@ def build_cache(
         resumed = sum(len(split.rows) for split in splits) - written
         unchanged = len(changes) == len(plans) and all(change.none for change in changes)
         index = before if before and unchanged and tables_sound(config.out, before) else None
-        fresh = index is not None
+        fresh, start = index is not None, perf_counter()
         if not index:
             check_space(config.out, spec, written)
             for plan in plans:
                 make_folder(config.out / plan.split.name)
             made = dict(_make(config, spec, jobs, resumed, progress))
             plans = [plan.complete(made) for plan in plans]
+        seconds = perf_counter() - start
         rejections = tuple(chain.from_iterable(plan.rejections for plan in plans))
         if config.strict and rejections:
             raise _strict_error(rejections)  # finished shards stay, so that nothing is done twice
@@ -161,6 +170,7 @@ def build_cache(
         rejections=rejections,
         written=written,
         resumed=resumed,
+        seconds=seconds,
         changes=changes,
         doubts=tuple(joined(": ", (split.name, line)) for split in splits for line in split.doubts),
         leaks=_leaks(plans),
