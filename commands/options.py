@@ -16,7 +16,6 @@ from console.language import _
 DEFAULT_COCO = Path("COCO")
 DEFAULT_CACHE = Path("data/cache")
 DEFAULT_RUN = Path("runs/latest")
-CHECKPOINTS = "runs/*/checkpoints/best_model.pth"
 
 Decorator = Callable[[Any], Any]
 
@@ -110,7 +109,9 @@ def _newest_checkpoint(context: click.Context, _option: click.Parameter, named: 
     """The checkpoint that was named, or else the best network of the newest run."""
     if named or context.resilient_parsing:
         return named
-    newest = max(Path().glob(CHECKPOINTS), key=lambda path: path.stat().st_mtime, default=None)
+    from predict.config import CHECKPOINTS, find_checkpoints
+
+    newest = next(iter(find_checkpoints(Path(), CHECKPOINTS)), None)
     if newest is None:
         said = _(
             "There is no {pattern} here; train a network with `cli.py train`, or name one with --checkpoint",

@@ -17,6 +17,9 @@ Status = Literal["done", "skipped", "rejected"]
 STANDARD = "-"
 """The name of standard input, or output."""
 
+CHECKPOINTS = "runs/*/checkpoints/best_model.pth"
+"""Where `train` writes the best networks of its runs, below the working folder."""
+
 
 class PredictError(UserError):
     """What was asked for cannot be done, or a result cannot be written; the message names value, limit and remedy."""
@@ -29,6 +32,12 @@ def write_error(output: Path, reason: str) -> PredictError:
         output=output,
         reason=reason,
     )
+
+
+def find_checkpoints(folder: Path, *patterns: str) -> list[Path]:
+    """The checkpoints below a folder that match a pattern, the newest first."""
+    found = {path for pattern in patterns for path in folder.glob(pattern)}
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,10 +102,6 @@ class PredictConfig:
             )
         if self.format == "jpeg" and self.kind != "composite":
             raise PredictError("a JPEG cannot hold a {kind}; use --format png, or name a --background", kind=self.kind)
-        if not 0 < self.threshold < 1:
-            raise PredictError(
-                "threshold={threshold} is not between 0 and 1; 0.5 is the usual one", threshold=self.threshold
-            )
         if not 0 <= self.smooth < 1:
             raise PredictError(
                 "smooth={smooth} is not in 0 to below 1; 0 smooths nothing, 0.8 is the usual one", smooth=self.smooth

@@ -1,4 +1,8 @@
-"""From a photo to its mask: fitted into the network's square, predicted, brought back to the photo's size, refined.
+"""From a photo to its mask, and what is made with it.
+
+A photo is fitted into the network's square and predicted; the answer is brought back to the photo's size and refined.
+The command, the page and `maskcache.remove_background` differ in where photos come from and results go; `Finish` is
+what they share.
 
 `refine` is the guided filter, which moves a mask's edges to the photo's where the network is in doubt: Kaiming He, Jian
 Sun, Xiaoou Tang: "Guided image filtering", ECCV 2010; IEEE TPAMI 35(6), 2013, equations 19 to 21 (a colour guide). In
@@ -13,6 +17,7 @@ planes.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -22,9 +27,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cache.choices import Fit
+from cache.choices import Fit, PredictKind
 from cache.messages import message
 from cache.record import U8
+from predict.background import Background, remove_background
+from predict.config import PredictError
 from preprocess.image import FitBox, fit_box, place_image, restore_mask
 from train.predictor import Predictor
 
@@ -87,24 +94,43 @@ def find_persons(predictor: Predictor, squares: Sequence[Square]) -> list[F32]:
     return list(logits_N1SS.sigmoid()[:, 0].cpu().numpy())
 
 
-def draw_mask(probability_SS: F32, box: FitBox, image_HW3: U8, *, refined: bool, hard: bool, threshold: float) -> Mask:
-    """Bring a network's answer to the size of the photo.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finish:
+    """What is made of a photo once the network has answered; the attributes are those of `PredictConfig`.
 
-    Args:
-        probability_SS: `(S, S)` float32 in 0 to 1.
-        box: where in it the photo is.
-        image_HW3: the photo, at any size: the mask gets that one.
-        refined: draw the edges along the photo's, see `refine`.
-        hard: only 0 and 255, instead of the probability.
-        threshold: the probability above which a pixel counts as a person, for `Mask.person` and for `hard`.
+    Raises `PredictError` if the threshold is not between 0 and 1.
     """
-    probability_HW = restore_mask(probability_SS, box, *image_HW3.shape[:2])
-    if refined:
-        probability_HW = refine(probability_HW, image_HW3)
-    person_HW = (probability_HW > threshold).view(np.uint8)
-    opaque_HW = person_HW if hard else probability_HW
-    alpha_HW = np.asarray(cv2.convertScaleAbs(opaque_HW, alpha=255), np.uint8)  # to the nearest
-    return Mask(alpha_HW, person_HW)
+
+    kind: PredictKind = "cutout"
+    background: Background | None = None
+    refine: bool = False
+    hard: bool = False
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1:
+            raise PredictError(
+                "threshold={threshold} is not between 0 and 1; 0.5 is the usual one", threshold=self.threshold
+            )
+
+    def draw(self, probability_SS: F32, box: FitBox, image_HW3: U8) -> tuple[U8, Mask]:
+        """The pixels of a result, `(H, W)` grey, `(H, W, 3)` RGB or `(H, W, 4)` RGBA, and its mask.
+
+        Args:
+            probability_SS: the network's answer, `(S, S)` float32 in 0 to 1.
+            box: where in it the photo is.
+            image_HW3: the photo, at any size: the result gets that one.
+        """
+        probability_HW = restore_mask(probability_SS, box, *image_HW3.shape[:2])
+        if self.refine:
+            probability_HW = refine(probability_HW, image_HW3)
+        person_HW = (probability_HW > self.threshold).view(np.uint8)
+        opaque_HW = person_HW if self.hard else probability_HW
+        alpha_HW = np.asarray(cv2.convertScaleAbs(opaque_HW, alpha=255), np.uint8)  # to the nearest
+        mask = Mask(alpha_HW, person_HW)
+        if self.kind == "mask":
+            return alpha_HW, mask
+        return remove_background(image_HW3, alpha_HW, self.background), mask
 
 
 def certainty(probability_hw: F32, threshold: float) -> float:

@@ -55,11 +55,15 @@ def count_pixels(path: Path) -> int:
 
 
 def decode_photo(data: bytes) -> Photo:
-    """Decode the bytes of an image file by `load_rgb`, and turn it as its EXIF says.
+    """Decode the bytes of an image file, see `load_photo`.
 
     Raises `ImageError` if it is no image of a known format, damaged, or larger than Pillow's limit.
     """
-    image = _open(io.BytesIO(data))
+    return load_photo(_open(io.BytesIO(data)))
+
+
+def load_photo(image: Image.Image) -> Photo:
+    """Decode an image that Pillow has opened by `load_rgb`, and turn it as its EXIF says."""
     pixels = load_rgb(image)
     profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "P") else None
     return Photo(turn_upright(pixels, _turn(image)), profile)

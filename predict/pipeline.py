@@ -29,15 +29,14 @@ import torch
 from cache.atomic import write_atomically
 from cache.messages import system_reason
 from cache.record import U8
-from predict.background import Background, remove_background
 from predict.config import STANDARD, PhotoResult, PredictConfig, write_error
-from predict.mask import F32, Mask, Square, certainty, draw_mask, find_persons, fit_square
+from predict.mask import F32, Finish, Square, certainty, find_persons, fit_square
 from predict.photo import Photo, count_pixels, decode_photo, encode
 from predict.plan import Job
 from predict.record import FileState, Options, Record, file_state
 from preprocess.check.quality import quality_scores
 from preprocess.errors import ImageError
-from preprocess.image import FitBox, opencv_threads, read_file
+from preprocess.image import opencv_threads, read_file
 from train.predictor import Predictor
 from train.process import torch_threads
 
@@ -67,7 +66,7 @@ class Setup:
     """The settings and the network with which photos and videos are made."""
 
     config: PredictConfig
-    background: Background | None  # what is behind the persons of composites
+    finish: Finish  # what is made of a photo or frame
     predictor: Predictor
     side: int  # of the square that the network sees, pixels
     batch_size: int  # the largest number of photos or frames that the network takes at once
@@ -91,16 +90,6 @@ class Setup:
     def fit(self, image_HW3: U8) -> Square:
         """What the network sees of a photo."""
         return fit_square(image_HW3, self.side, self.predictor.fit)
-
-    def draw(self, probability_SS: F32, box: FitBox, image_HW3: U8) -> tuple[U8, Mask]:
-        """The pixels of a result, `(H, W)` grey, `(H, W, 3)` RGB or `(H, W, 4)` RGBA, and its mask."""
-        config = self.config
-        mask = draw_mask(
-            probability_SS, box, image_HW3, refined=config.refine, hard=config.hard, threshold=config.threshold
-        )
-        if config.kind == "mask":
-            return mask.alpha, mask
-        return remove_background(image_HW3, mask.alpha, self.background), mask
 
 
 def make_photos(setup: Setup, jobs: Iterable[Job]) -> Iterator[PhotoResult]:
@@ -178,7 +167,7 @@ def _finish(setup: Setup, read: ReadPhoto, probability_SS: F32, seconds: float) 
     """Bring the network's answer back to the photo's size, and write the result; `seconds` were the network's."""
     started = perf_counter()
     config, job, (pixels_HW3, profile) = setup.config, read.job, read.photo
-    result, mask = setup.draw(probability_SS, read.square.box, pixels_HW3)
+    result, mask = setup.finish.draw(probability_SS, read.square.box, pixels_HW3)
     comment = "" if job.output is None else Record(source=read.state, options=setup.options).to_text()
     _write(job.output, encode(result, config.format, None if config.kind == "mask" else profile, comment))
     scores = quality_scores(pixels_HW3, mask.person, side=setup.side)

@@ -8,8 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from predict.background import Background, parse_background
+from predict.background import parse_background
 from predict.config import STANDARD, PassedOver, PredictConfig, PredictError
+from predict.mask import Finish
 from preprocess.image import SUFFIXES
 
 VIDEO_SUFFIXES = frozenset(
@@ -35,10 +36,10 @@ class Job(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The photos and the videos to be made, each in order, the background of composites, and what is passed over."""
+    """The photos and the videos to be made, each in order, what is made of them, and what is passed over."""
 
     photos: tuple[Job, ...]
-    background: Background | None
+    finish: Finish
     videos: tuple[Job, ...] = ()
     passed_over: tuple[PassedOver, ...] = ()
 
@@ -52,9 +53,15 @@ def plan_jobs(config: PredictConfig) -> Plan:
     """Find the photos and videos, and choose an output for each.
 
     Raises `PredictError` if an input stands for nothing; two would give the same file; one would be overwritten; the
-    background is none; `out` is no folder; there are videos, and nothing that reads them.
+    background is none; `out` is no folder; there are videos, and nothing that reads them; see `Finish` as well.
     """
-    background = None if config.background is None else parse_background(config.background)
+    finish = Finish(
+        kind=config.kind,
+        background=None if config.background is None else parse_background(config.background),
+        refine=config.refine,
+        hard=config.hard,
+        threshold=config.threshold,
+    )
     if config.to_standard_output:
         inputs, passed_over = _find_inputs(config.inputs, Path())
         if len(inputs) != 1:
@@ -64,7 +71,7 @@ def plan_jobs(config: PredictConfig) -> Plan:
         ((path, _),) = inputs
         if is_video(path):
             raise PredictError("{path} is a video, which is not written to standard output; name a folder", path=path)
-        return Plan((Job(path, None, skip=False),), background, passed_over=passed_over)
+        return Plan((Job(path, None, skip=False),), finish, passed_over=passed_over)
     if not config.out.is_dir() and (config.out.exists() or config.out.suffix.lower() in VIDEO_SUFFIXES.union(SUFFIXES)):
         raise PredictError(
             "out={out} is to be a folder, not a file; results are called as their photos are", out=config.out
@@ -84,7 +91,7 @@ def plan_jobs(config: PredictConfig) -> Plan:
         raise PredictError(
             "{name} is a video, which wants the package av; pip install -e '.[video]'", name=videos[0].name
         )
-    return Plan(tuple(job for job in jobs if not is_video(job.source)), background, videos, passed_over)
+    return Plan(tuple(job for job in jobs if not is_video(job.source)), finish, videos, passed_over)
 
 
 def _check_outputs(jobs: list[Job], config: PredictConfig) -> None:

@@ -45,15 +45,10 @@ def predict(
             ),
         )
     batch_size = config.batch_size or predictor.config.loader.batch_size
-    options = decisive_options(config, plan.background, side, predictor.precision)
+    options = decisive_options(config, plan.finish.background, side, predictor.precision)
     check_made(config, plan, options)
     setup = Setup(
-        config=config,
-        background=plan.background,
-        predictor=predictor,
-        side=side,
-        batch_size=batch_size,
-        options=options,
+        config=config, finish=plan.finish, predictor=predictor, side=side, batch_size=batch_size, options=options
     )
     started = perf_counter()
     try:

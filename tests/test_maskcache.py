@@ -2,15 +2,24 @@
 
 import ast
 import os
+import re
+import shutil
 import sys
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
+from time import sleep
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageOps
 
 import maskcache
+import maskcache.background
+import train.predictor
 from cache.spec import CacheSpec
 from loader.batch import LoaderConfig
 from model.network import NetworkConfig, build_network
@@ -18,7 +27,7 @@ from predict.config import PredictConfig
 from predict.plan import plan_jobs
 from predict.run import predict
 from preprocess.errors import ImageError
-from train.checkpoint import Checkpoint, CheckpointError, save_checkpoint
+from train.checkpoint import Checkpoint, CheckpointError, load_network, save_checkpoint
 from train.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,9 +36,13 @@ SIDE = 64
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    path = tmp_path_factory.mktemp("run") / "best_model.pth"
+    return save_network(tmp_path_factory.mktemp("run") / "best_model.pth")
+
+
+def save_network(path, seed=0):
+    """A network that was never trained."""
     config = TrainConfig(loader=LoaderConfig(cache=path, batch_size=4), out=path, network=NetworkConfig(width=8))
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     weights = build_network(config.network).state_dict()
     save_checkpoint(
         path, Checkpoint(config=config, fingerprint="", spec=CacheSpec(side=SIDE), results=(), network=weights)
@@ -106,10 +119,206 @@ def test_a_photo_loses_its_background_as_by_the_command(checkpoint, photo, tmp_p
     np.testing.assert_array_equal(maskcache.remove_background(pixels_HW3, str(checkpoint), device="cpu"), cutout_HW4)
 
 
-def test_what_is_no_photo_or_no_checkpoint_is_an_error_that_names_it(checkpoint, photo, tmp_path):
-    with pytest.raises(ImageError, match=r"missing\.jpg: the image file is missing"):
-        maskcache.remove_background(tmp_path / "missing.jpg", checkpoint)
-    with pytest.raises(ValueError, match=r"shape \(4, 4\) and dtype float64; use RGB"):
-        maskcache.remove_background(np.zeros((4, 4)), checkpoint)
-    with pytest.raises(CheckpointError, match="nothing"):
-        maskcache.remove_background(photo, tmp_path / "nothing.pth")
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr", "HSV", "I;16"])
+def test_a_pil_image_of_any_mode_is_taken_as_its_file_and_given_back_as_one(checkpoint, photo, tmp_path, mode):
+    image = Image.open(photo)
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    expected = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    if mode == "I;16":
+        grey = np.asarray(image.convert("L"))
+        image, expected = Image.fromarray(grey.astype(np.uint16) * 257), Image.fromarray(grey).convert("RGB")
+    elif mode == "LA":
+        image = Image.merge("LA", (Image.open(photo).convert("L"), image.getchannel("A")))
+        expected = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
+    elif mode != "RGBA":
+        image = Image.open(photo).convert(mode)
+        expected = image.convert("RGB")
+    before = image.tobytes()
+    made = maskcache.remove_background(image, checkpoint, device="cpu")
+    assert (made.mode, made.size, image.mode, image.tobytes()) == ("RGBA", image.size, mode, before)
+    opaque = np.asarray(made)[..., 3] > 0
+    assert opaque.mean() > 0.5
+    np.testing.assert_array_equal(np.asarray(made)[opaque][:, :3], np.asarray(expected)[opaque])
+    if mode not in ("YCbCr", "HSV"):  # which no file has
+        image.save(tmp_path / "saved.tif")
+        from_file = maskcache.remove_background(tmp_path / "saved.tif", checkpoint, device="cpu")
+        np.testing.assert_array_equal(np.asarray(made), from_file)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_pil_image_is_turned_as_its_file_and_keeps_its_profile(checkpoint, photo, tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "turned.png"
+    Image.open(photo).save(path, exif=exif, icc_profile=b"profile")
+    image = Image.open(path)
+    made, mask = (maskcache.remove_background(image, checkpoint, output=kind) for kind in ("cutout", "mask"))
+    upright = ImageOps.exif_transpose(image)
+    assert made.size == mask.size == upright.size == ((130, 90) if orientation < 5 else (90, 130))
+    assert (made.mode, mask.mode) == ("RGBA", "L")
+    opaque = np.asarray(mask) > 0
+    np.testing.assert_array_equal(np.asarray(made)[opaque][:, :3], np.asarray(upright)[opaque])
+    np.testing.assert_array_equal(np.asarray(made), maskcache.remove_background(path, checkpoint))
+    made.save(tmp_path / "made.png")
+    assert Image.open(tmp_path / "made.png").info["icc_profile"] == b"profile"
+    mask.save(tmp_path / "mask.png")
+    assert "icc_profile" not in Image.open(tmp_path / "mask.png").info
+    np.testing.assert_array_equal(np.asarray(maskcache.remove_background(upright, checkpoint)), np.asarray(made))
+
+
+def test_arrays_are_grey_rgb_or_rgba_whatever_their_strides(checkpoint):
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 60, 4), np.uint8)
+    pixels.flags.writeable = False
+    for array in (pixels, pixels[..., :3], pixels[..., 0], pixels[::-2, ::3, 2::-1]):
+        made = maskcache.remove_background(array, checkpoint, hard=True, threshold=0.4, output="mask")
+        assert (type(made), made.dtype, made.shape) == (np.ndarray, np.uint8, array.shape[:2])
+        assert set(np.unique(made)) <= {0, 255}
+        image = Image.fromarray(np.ascontiguousarray(array))
+        expected = maskcache.remove_background(image, checkpoint, hard=True, threshold=0.4, output="mask")
+        np.testing.assert_array_equal(made, np.asarray(expected))
+
+
+def test_many_photos_come_back_in_order_in_batches_of_the_checkpoint_s_size(checkpoint, photo, monkeypatch):
+    rng = np.random.default_rng(2)
+    arrays = [rng.integers(0, 256, (40 + 7 * n, 90 - 5 * n, 3), np.uint8) for n in range(9)]
+    photos = [photo, *map(Image.fromarray, arrays[:4]), str(photo), *arrays[4:]]
+    alone = [maskcache.remove_background(each, checkpoint, device="cpu") for each in photos]
+    held, batches = [], []
+
+    def read(*arguments):
+        made = load(*arguments)
+        held.append(weakref.ref(made.pixels))
+        return made
+
+    def find(predictor, squares):
+        batches.append((len(squares), sum(ref() is not None for ref in held)))
+        return ask(predictor, squares)
+
+    load, ask = maskcache.background._read, maskcache.background.find_persons
+    monkeypatch.setattr(maskcache.background, "_read", read)
+    monkeypatch.setattr(maskcache.background, "find_persons", find)
+    together = maskcache.remove_background(tuple(photos), checkpoint, device="cpu")
+    assert batches == [(4, 4), (4, 4), (3, 3)]  # no photo of an earlier batch is held
+    assert type(together) is list
+    for one, other in zip(alone, together, strict=True):
+        assert type(one) is type(other)
+        assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).max() <= 1  # sums are rounded otherwise
+    one_of_one = maskcache.remove_background([photo], checkpoint, device="cpu")
+    assert type(one_of_one) is list
+    np.testing.assert_array_equal(one_of_one[0], alone[0])
+
+
+def test_a_network_is_loaded_once_for_all_threads_and_anew_when_it_changes(checkpoint, photo, tmp_path, monkeypatch):
+    loads = []
+
+    def slowly(path, *, device):
+        loads.append(path)
+        sleep(0.2)  # so that all threads come meanwhile
+        return load_network(path, device=device)
+
+    monkeypatch.setattr(train.predictor, "load_network", slowly)
+    path, other = (shutil.copy(checkpoint, tmp_path / name) for name in ("one.pth", "other.pth"))
+    photos = [np.random.default_rng(n).integers(0, 256, (60 + n, 80, 3), np.uint8) for n in range(8)]
+    together = Barrier(8)
+
+    def remove(number):
+        together.wait()
+        return [maskcache.remove_background(photos[number], path, device="cpu", refine=True) for _ in range(3)]
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(remove, range(8)))
+    assert loads == [path]
+    for number, results in enumerate(found):
+        expected = maskcache.remove_background(photos[number], other, device="cpu", refine=True)
+        for result in results:
+            np.testing.assert_array_equal(result, expected)
+    assert loads == [path, other]
+    before = maskcache.remove_background(photo, path, device="cpu")
+    save_network(path, seed=1)
+    assert (maskcache.remove_background(photo, path, device="cpu") != before).any()
+    assert loads == [path, other, path]
+
+
+def test_without_a_checkpoint_the_newest_run_s_best_is_taken(photo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        CheckpointError,
+        match=r"there is no runs/\*/checkpoints/best_model\.pth in .*; train a network with .* checkpoint=",
+    ):
+        maskcache.remove_background(photo)
+    for age, run in enumerate(["new", "a-old", "z-old"]):
+        path = tmp_path / "runs" / run / "checkpoints" / "best_model.pth"
+        path.parent.mkdir(parents=True)
+        save_network(path, seed=age)
+        os.utime(path, (1000 - age, 1000 - age))
+    made = [maskcache.remove_background(photo, each) for each in (None, *tmp_path.glob("runs/new/*/*"))]
+    np.testing.assert_array_equal(*made)
+    assert (made[0] != maskcache.remove_background(photo, path)).any()
+
+
+ARRAYS = "use uint8, and \\(height, width\\), \\(height, width, 3\\) RGB or \\(height, width, 4\\) RGBA"
+
+
+@pytest.mark.parametrize(
+    ("bad", "name", "reason"),
+    [
+        ("missing.jpg", "missing.jpg", "the image file is missing"),
+        (Path("text.jpg"), "text.jpg", "it is not a JPEG, .* image"),
+        (Path("cut.png"), "cut.png", "the image is damaged: .*"),
+        (Path(), ".", "it is a folder, a pipe or a device, not an image file"),
+        (np.zeros((4, 4)), None, rf"it has shape \(4, 4\) and dtype float64; {ARRAYS}"),
+        (np.zeros((4, 4, 2), np.uint8), None, rf"it has shape \(4, 4, 2\) and dtype uint8; {ARRAYS}"),
+        (np.zeros((2, 4, 4, 3), np.uint8), None, rf"it has shape \(2, 4, 4, 3\) and dtype uint8; {ARRAYS}"),
+        (np.zeros((0, 4, 3), np.uint8), None, "it has no pixels; leave it out"),
+        (Image.new("RGB", (4, 0)), None, "it has no pixels; leave it out"),
+        (Image.new("F", (4, 4)), None, "its pixels are floating-point numbers, .*"),
+        (b"\xff\xd8\xff", None, "it is of type bytes; use a path, a PIL image or an array"),
+        (None, None, "it is of type NoneType; use a path, a PIL image or an array"),
+    ],
+    ids=str,
+)
+def test_a_photo_that_cannot_be_used_is_named(checkpoint, photo, tmp_path, monkeypatch, bad, name, reason):
+    monkeypatch.chdir(tmp_path)
+    Path("text.jpg").write_text("no picture")
+    Path("cut.png").write_bytes(photo.read_bytes()[:2000])
+    with pytest.raises(ImageError) as alone:
+        maskcache.remove_background(bad, checkpoint)
+    assert re.fullmatch(f"{re.escape(name or 'photo')}: {reason}", str(alone.value))
+    with pytest.raises(ImageError) as among:  # in the second batch of four
+        maskcache.remove_background([photo] * 5 + [bad], checkpoint)
+    assert re.fullmatch(f"{re.escape(name or 'photo[5]')}: {reason}", str(among.value))
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "reason"),
+    [
+        ({"photo": []}, ValueError, "the list of photos is empty; give one photo or more"),
+        ({"output": "alpha"}, ValueError, "output='alpha' is not known; use 'cutout' or 'mask'"),
+        ({"threshold": 1.5}, ValueError, "threshold=1.5 is not between 0 and 1; 0.5 is the usual one"),
+        ({"checkpoint": "nothing.pth"}, CheckpointError, "nothing.pth does not exist; train first, or check the path"),
+    ],
+    ids=str,
+)
+def test_what_else_cannot_be_is_an_error_with_its_remedy(checkpoint, photo, values, error, reason):
+    with pytest.raises(error) as raised:
+        maskcache.remove_background(**{"photo": photo, "checkpoint": checkpoint, **values})
+    assert str(raised.value).endswith(reason)
+
+
+def test_the_page_s_program_runs(checkpoint, photo, tmp_path, monkeypatch):
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "predict.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("runs/first/checkpoints").mkdir(parents=True)
+    shutil.copy(checkpoint, "runs/first/checkpoints/best_model.pth")
+    Path("photos").mkdir()
+    for number in range(5):
+        Image.open(photo).resize((50 + number, 40)).save(f"photos/{number}.jpg")
+    shutil.copy("photos/3.jpg", "photo.jpg")
+    exec(compile(program, "predict.md", "exec"), {})
+    made = np.asarray(Image.open("cutout.png"))
+    np.testing.assert_array_equal(made, maskcache.remove_background("photo.jpg", checkpoint))
+    masks = [np.asarray(Image.open(f"photos/{number}-mask.png")) for number in range(5)]
+    expected = maskcache.remove_background(sorted(Path("photos").glob("*.jpg")), checkpoint, output="mask", refine=True)
+    assert [mask.shape for mask in masks] == [(40, 50 + number) for number in range(5)]
+    for mask, other in zip(masks, expected, strict=True):
+        np.testing.assert_array_equal(mask, other)

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+import predict.network
 import train.predictor
-import webpage.network
 import webpage.session
 from cache.spec import CacheSpec
 from loader.batch import LoaderConfig
@@ -61,7 +61,7 @@ def _alone(tmp_path, monkeypatch):
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-    webpage.network._load.clear()
+    predict.network._load.cache_clear()
 
 
 @pytest.fixture

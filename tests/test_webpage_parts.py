@@ -15,17 +15,18 @@ from PIL import Image
 from cache.spec import CacheSpec
 from cli import main
 from loader.batch import LoaderConfig
+from maskcache import remove_background
 from model.network import NetworkConfig, build_network
 from predict.background import parse_background
-from predict.mask import draw_mask
-from predict.photo import decode_photo
+from predict.mask import Finish
+from predict.photo import decode_photo, encode
 from preprocess.check.quality import quality_scores
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.config import TrainConfig
 from train.predictor import load_predictor
 from webpage.choices import make_zip, result_names
-from webpage.network import find_checkpoints
-from webpage.photo import LONGEST, Chequerboard, Finish, Upload, make_png, see, show, shrink
+from webpage.network import known_checkpoints
+from webpage.photo import LONGEST, Chequerboard, Upload, make_png, see, show, shrink
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +58,9 @@ def photos(tmp_path_factory):
         small = np.random.default_rng(number).integers(0, 256, (6, 8, 3), dtype=np.uint8)
         exif = Image.Exif()
         exif[0x0112] = 6 if number == 0 else 1
-        Image.fromarray(cv2.resize(small, (width, height))).save(folder / f"{number}.jpg", exif=exif)
+        profile = b"profile" if number == 0 else None
+        image = Image.fromarray(cv2.resize(small, (width, height)))
+        image.save(folder / f"{number}.jpg", exif=exif, icc_profile=profile)
     return folder
 
 
@@ -69,21 +72,30 @@ def seen(path, model):
     ("options", "finish"),
     [
         ([], {}),
-        (["--refine"], {"refined": True}),
+        (["--refine"], {"refine": True}),
         (["--hard", "--threshold", "0.45"], {"hard": True, "threshold": 0.45}),
+        (["--as", "mask", "--refine"], {"kind": "mask", "refine": True}),
         (["--background", "#ff8000"], {"background": "#ff8000"}),
         (["--background", "blur:3"], {"background": "blur:3"}),
     ],
 )
-def test_a_download_is_what_the_command_writes(model, photos, tmp_path, options, finish):
+def test_a_download_is_what_the_command_writes_and_what_python_gives(model, photos, tmp_path, options, finish):
     # One at a time: in a batch of another size the network's sums are rounded otherwise.
     fixed = ["--model", str(model), "--out", str(tmp_path / "out"), "--batch-size", "1"]
     assert CliRunner(catch_exceptions=False).invoke(main, ["predict", str(photos), *fixed, *options]).exit_code == 0
     background = finish.pop("background", None)
     chosen = Finish(background=parse_background(background) if background else None, **finish)
+    settings = {"output": finish.pop("kind", "cutout"), **finish}
     for path in photos.iterdir():
         written = (tmp_path / "out" / path.name).with_suffix(".png").read_bytes()
-        assert make_png(seen(path, model), chosen) == without_record(written), path
+        if chosen.kind == "cutout":  # the page gives no masks alone
+            assert make_png(seen(path, model), chosen) == without_record(written), path
+        for photo in () if background else (path, Image.open(path), decode_photo(path.read_bytes()).pixels):
+            made = remove_background(photo, model, **settings)
+            profile = Image.open(io.BytesIO(written)).info.get("icc_profile")
+            assert encode(np.asarray(made), "png", profile) == without_record(written), (path, type(photo))
+            if isinstance(made, Image.Image):
+                assert made.info.get("icc_profile") == profile
 
 
 def without_record(png):
@@ -98,7 +110,7 @@ def test_scores_on_the_screen_are_those_of_the_photo(model, photos):
     photo = dataclasses.replace(seen(photos / "1.jpg", model), probability=cv2.GaussianBlur(soft, (0, 0), 2))
     assert max(photo.screen.shape) == LONGEST < photo.longest == 1500
     pixels = decode_photo(photo.upload.data).pixels
-    mask = draw_mask(photo.probability, photo.box, pixels, refined=False, hard=False, threshold=0.5)
+    _, mask = Finish().draw(photo.probability, photo.box, pixels)
     whole = quality_scores(pixels, mask.person, side=1200).to_dict()
     assert 0 < whole["resolution"] < 100
     for name, value in show(photo, Finish(), 1200).scores.to_dict().items():
@@ -140,12 +152,12 @@ def test_the_chequerboard_has_light_squares_of_two_kinds():
 
 def test_checkpoints_of_runs_and_of_the_demo_are_found_the_newest_first(tmp_path, monkeypatch):
     monkeypatch.delenv("MASKCACHE_MODEL", raising=False)
-    assert find_checkpoints(tmp_path) == []
+    assert known_checkpoints(tmp_path) == []
     for age, run in enumerate(["runs/new", "data/demo/run", "runs/old", "runs/unfinished"]):
         folder = tmp_path / run / "checkpoints"
         folder.mkdir(parents=True)
         path = folder / ("last_model.pth" if run == "runs/unfinished" else "best_model.pth")
         path.write_text("")
         os.utime(path, (1000 - age, 1000 - age))
-    found = [path.parts[:-2] for path in find_checkpoints(tmp_path)]
+    found = [path.parts[:-2] for path in known_checkpoints(tmp_path)]
     assert found == [("runs", "new"), ("data", "demo", "run"), ("runs", "old")]

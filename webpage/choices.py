@@ -13,9 +13,10 @@ from PIL import ImageColor
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from predict.background import BLUR, Background, Blur, Colour
+from predict.mask import Finish
 from preprocess.errors import ImageError
 from preprocess.image import SUFFIXES
-from webpage.photo import Finish, SeenPhoto, Upload, make_png
+from webpage.photo import SeenPhoto, Upload, make_png
 from webpage.session import _, choose, read_picture, show_unreadable
 
 MOST_PHOTOS = 20
@@ -53,11 +54,11 @@ def choose_finish() -> Finish:
     background = _choose_background()
     with st.expander(_("More"), key="more"):
         along = _("Draws the outline along the edges of the photo.")
-        refined = st.toggle(_("Follow the photo's edges"), key="refined", help=along)
+        refine = st.toggle(_("Follow the photo's edges"), key="refined", help=along)
         hard = st.toggle(_("Sharp outline"), key="hard", help=_("Each pixel is kept or removed, nothing in between."))
         sure = _("How sure the network has to be to keep a pixel: for the sharp outline and the scores.")
         threshold = st.slider(_("Threshold"), 0.05, 0.95, 0.5, 0.05, key="threshold", help=sure)
-    return Finish(background=background, refined=refined, hard=hard, threshold=threshold)
+    return Finish(background=background, refine=refine, hard=hard, threshold=threshold)
 
 
 def _choose_background() -> Background | None:

@@ -10,7 +10,7 @@ import streamlit as st
 
 from console.quality import LABELS
 from preprocess.check.quality import NAMES, QualityScores, QualityThresholds
-from webpage.network import find_checkpoints
+from webpage.network import known_checkpoints
 from webpage.session import KEY, LANGUAGE_NAMES, _, browsers, choose
 
 _STYLE = Path(__file__).parent / "assets" / "page.css"
@@ -21,7 +21,7 @@ _THRESHOLDS = QualityThresholds()
 def show_header(folder: Path) -> Path | None:
     """Show the head of the page, and return the checkpoint chosen among the runs of a folder; None if there is none."""
     st.set_page_config(page_title="maskcache", page_icon="✂️", layout="wide")
-    found = find_checkpoints(folder)
+    found = known_checkpoints(folder)
     with st.container(
         key="header", horizontal=True, horizontal_alignment="distribute", vertical_alignment="center", wrap=False
     ):

@@ -1,4 +1,4 @@
-"""The network that the page asks, loaded once for all sessions."""
+"""The network that the page asks."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from pathlib import Path
 
 import streamlit as st
 
-from train.predictor import Predictor, load_predictor
+from predict.config import CHECKPOINTS, find_checkpoints
+from predict.network import kept_predictor
+from train.predictor import Predictor
 from webpage.session import _, literal, translated
 
 VARIABLE = "MASKCACHE_MODEL"
 """The environment variable that names the checkpoint that the page begins with."""
 
-_LOCATIONS = ("runs/*/checkpoints/best_model.pth", "data/*/run/checkpoints/best_model.pth")
-"""Where `train` and `make demo` write checkpoints, below the working folder."""
+_DEMO = "data/*/run/checkpoints/best_model.pth"
+"""Where `make demo` writes checkpoints, below the working folder."""
 
 
-def find_checkpoints(folder: Path) -> list[Path]:
+def known_checkpoints(folder: Path) -> list[Path]:
     """The checkpoint that `MASKCACHE_MODEL` names, then those of the runs below a folder, the newest first."""
-    found = {path for pattern in _LOCATIONS for path in folder.glob(pattern)}
-    newest = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
     named = os.environ.get(VARIABLE)
-    known = [path.relative_to(folder) for path in newest]
+    known = [path.relative_to(folder) for path in find_checkpoints(folder, CHECKPOINTS, _DEMO)]
     return list(dict.fromkeys([Path(named), *known])) if named else known
 
 
@@ -32,25 +32,11 @@ def open_network(path: Path | None) -> Predictor | None:
         _show_how_to_train()
         return None
     try:
-        return _load(path, _written(path))
+        return kept_predictor(path, None)
     except (ValueError, OSError) as error:  # CheckpointError and HardwareError are ValueErrors
         st.error(_("This network cannot be used; choose another one in the settings above."), icon=":material/error:")
         st.caption(literal(translated(error)))
         return None
-
-
-def _written(path: Path) -> tuple[int, int]:
-    """Time and size of a file, which differ when it is written anew; zeros if it is missing."""
-    try:
-        found = path.stat()
-    except OSError:
-        return 0, 0
-    return found.st_mtime_ns, found.st_size
-
-
-@st.cache_resource(max_entries=2, show_spinner=False)
-def _load(path: Path, written: tuple[int, int]) -> Predictor:  # a file that is written anew is loaded anew
-    return load_predictor(path, None, None)
 
 
 def _show_how_to_train() -> None:

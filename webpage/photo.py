@@ -15,8 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from predict.background import Background, remove_background
-from predict.mask import Mask, draw_mask, find_persons, fit_square
+from predict.mask import Finish, find_persons, fit_square
 from predict.photo import decode_photo, encode
 from preprocess.check.quality import QualityScores, quality_scores
 from preprocess.image import FitBox, encode_jpeg
@@ -43,16 +42,6 @@ class Upload(NamedTuple):
     key: str
     name: str
     data: bytes
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Finish:
-    """What is made of a photo once the network has answered; see `predict.config.PredictConfig`."""
-
-    background: Background | None = None
-    refined: bool = False
-    hard: bool = False
-    threshold: float = 0.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,8 +96,8 @@ def see(upload: Upload, predictor: Predictor) -> SeenPhoto:
 
 def show(photo: SeenPhoto, finish: Finish, side: int) -> Shown:
     """Draw a result for the screen; what is transparent lies on a chequerboard. `side`: of the network's square."""
-    mask = _mask(photo, photo.screen, finish)
-    after_HW3 = remove_background(photo.screen, mask.alpha, finish.background or Chequerboard())
+    finish = dataclasses.replace(finish, background=finish.background or Chequerboard())
+    after_HW3, mask = finish.draw(photo.probability, photo.box, photo.screen)
     # Scored on the screen's pixels, as if the network's were as much larger: then these scores are the photo's own.
     scored_side = max(1, round(side * max(mask.person.shape) / photo.longest))
     scores = quality_scores(photo.screen, mask.person, side=scored_side)
@@ -118,14 +107,7 @@ def show(photo: SeenPhoto, finish: Finish, side: int) -> Shown:
 def make_png(photo: SeenPhoto, finish: Finish) -> bytes:
     """Make the result at the photo's own size: a PNG, RGBA if the background is to be transparent."""
     pixels_HW3, profile = decode_photo(photo.upload.data)
-    mask = _mask(photo, pixels_HW3, finish)
-    return encode(remove_background(pixels_HW3, mask.alpha, finish.background), "png", profile)
-
-
-def _mask(photo: SeenPhoto, image_HW3: U8, finish: Finish) -> Mask:
-    return draw_mask(
-        photo.probability, photo.box, image_HW3, refined=finish.refined, hard=finish.hard, threshold=finish.threshold
-    )
+    return encode(finish.draw(photo.probability, photo.box, pixels_HW3)[0], "png", profile)
 
 
 def shrink(image: U8, longest: int = LONGEST) -> U8:

@@ -13,8 +13,9 @@ from typing import Any
 import streamlit as st
 
 from cache.spec import CacheSpec, things
+from predict.mask import Finish
 from preprocess.check.quality import QualityScores
-from webpage.photo import Finish, SeenPhoto, show
+from webpage.photo import SeenPhoto, show
 from webpage.session import _, choose
 
 _ASSETS = Path(__file__).parent / "assets"

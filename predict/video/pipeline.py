@@ -77,10 +77,11 @@ def make_video(setup: Setup, job: Job, advance: Advance | None = None) -> VideoR
     try:
         with VideoSource(job.source, threads=threads) as source:
             with open_sink(job.output, encoding, source, threads=threads, comment=comment) as sink:
-                if isinstance(setup.background, Picture):  # brought to the video's size once, not for each frame
+                if isinstance(setup.finish.background, Picture):  # brought to the video's size once, not for each frame
                     alpha_HW = np.zeros((source.height, source.width), np.uint8)
-                    fitted = Picture(setup.background.behind(np.dstack([alpha_HW] * 3), alpha_HW))
-                    setup = dataclasses.replace(setup, background=fitted)
+                    fitted = Picture(setup.finish.background.behind(np.dstack([alpha_HW] * 3), alpha_HW))
+                    finish = dataclasses.replace(setup.finish, background=fitted)
+                    setup = dataclasses.replace(setup, finish=finish)
                 for written in _write_groups(setup, source, sink):
                     coverages += written
                     if advance:
@@ -156,7 +157,7 @@ def _groups(setup: Setup, source: VideoSource) -> Iterator[Group]:
 
 
 def _draw(setup: Setup, shot: Shot, probability_SS: F32, sink: VideoSink) -> Drawn:
-    pixels, mask = setup.draw(probability_SS, shot.square.box, shot.frame.pixels)
+    pixels, mask = setup.finish.draw(probability_SS, shot.square.box, shot.frame.pixels)
     return sink.draw(pixels, shot.frame), mask.coverage
 
 
