@@ -109,15 +109,12 @@ def _newest_checkpoint(context: click.Context, _option: click.Parameter, named: 
     """The checkpoint that was named, or else the best network of the newest run."""
     if named or context.resilient_parsing:
         return named
-    from predict.config import CHECKPOINTS, find_checkpoints
+    from predict.config import PredictError, newest_checkpoint
 
-    newest = next(iter(find_checkpoints(Path(), CHECKPOINTS)), None)
-    if newest is None:
-        said = _(
-            "There is no {pattern} here; train a network with `cli.py train`, or name one with --checkpoint",
-            pattern=CHECKPOINTS,
-        )
-        raise click.UsageError(said, context)
+    try:
+        newest = newest_checkpoint("--checkpoint")
+    except PredictError as error:
+        raise click.UsageError(str(error), context) from None
     click.echo(_("Checkpoint: {path} (the newest run)", path=newest), err=True)
     return newest
 

@@ -40,6 +40,17 @@ def find_checkpoints(folder: Path, *patterns: str) -> list[Path]:
     return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
+def newest_checkpoint(option: str) -> Path:
+    """The best network of the newest run. `PredictError`, which names the option for another, if there is no run."""
+    for newest in find_checkpoints(Path(), CHECKPOINTS):
+        return newest
+    raise PredictError(
+        "There is no {pattern} here; train a network with `cli.py train`, or name one with {option}",
+        pattern=CHECKPOINTS,
+        option=option,
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PredictConfig:
     """The settings of one run of `predict`.

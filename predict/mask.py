@@ -1,8 +1,6 @@
-"""From a photo to its mask, and what is made with it.
+"""From a photo to its mask: fitted into the network's square, predicted, brought back to the photo's size, refined.
 
-A photo is fitted into the network's square and predicted; the answer is brought back to the photo's size and refined.
-The command, the page and `maskcache.remove_background` differ in where photos come from and results go; `Finish` is
-what they share.
+`Finish` is what the command, the page and `maskcache.remove_background` share, wherever photos come from and go to.
 
 `refine` is the guided filter, which moves a mask's edges to the photo's where the network is in doubt: Kaiming He, Jian
 Sun, Xiaoou Tang: "Guided image filtering", ECCV 2010; IEEE TPAMI 35(6), 2013, equations 19 to 21 (a colour guide). In
@@ -28,7 +26,6 @@ import numpy.typing as npt
 import torch
 
 from cache.choices import Fit, PredictKind
-from cache.messages import message
 from cache.record import U8
 from predict.background import Background, remove_background
 from predict.config import PredictError
@@ -42,10 +39,10 @@ RADIUS = 0.04
 """Radius of the window as a share of the photo's diagonal: as far as networks are wrong. See docs/predict.md."""
 
 EPS = 1e-4
-"""The variance of the colours (0 to 1) above which a window's contrast counts as an edge; a JPEG's noise is below."""
+"""The variance of the colours (0 to 1) above which a window's contrast counts as an edge; a JPEG's noise is below.
 
-LEAST_EPS = 1e-5
-"""The least `eps`: below it 32-bit floats cannot distinguish a flat window's determinant from 0."""
+Below 1e-5, 32-bit floats could not distinguish a flat window's determinant from 0.
+"""
 
 WINDOW = 12
 """The largest radius in pixels: with a larger window, the filter works on a smaller photo."""
@@ -96,10 +93,7 @@ def find_persons(predictor: Predictor, squares: Sequence[Square]) -> list[F32]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finish:
-    """What is made of a photo once the network has answered; the attributes are those of `PredictConfig`.
-
-    Raises `PredictError` if the threshold is not between 0 and 1.
-    """
+    """What is made of a photo once the network has answered, see `PredictConfig`; `PredictError` for the threshold."""
 
     kind: PredictKind = "cutout"
     background: Background | None = None
@@ -116,10 +110,7 @@ class Finish:
     def draw(self, probability_SS: F32, box: FitBox, image_HW3: U8) -> tuple[U8, Mask]:
         """The pixels of a result, `(H, W)` grey, `(H, W, 3)` RGB or `(H, W, 4)` RGBA, and its mask.
 
-        Args:
-            probability_SS: the network's answer, `(S, S)` float32 in 0 to 1.
-            box: where in it the photo is.
-            image_HW3: the photo, at any size: the result gets that one.
+        The network's answer is float32 in 0 to 1; the photo is in its `box`. The result is of the size of `image_HW3`.
         """
         probability_HW = restore_mask(probability_SS, box, *image_HW3.shape[:2])
         if self.refine:
@@ -127,10 +118,9 @@ class Finish:
         person_HW = (probability_HW > self.threshold).view(np.uint8)
         opaque_HW = person_HW if self.hard else probability_HW
         alpha_HW = np.asarray(cv2.convertScaleAbs(opaque_HW, alpha=255), np.uint8)  # to the nearest
-        mask = Mask(alpha_HW, person_HW)
-        if self.kind == "mask":
-            return alpha_HW, mask
-        return remove_background(image_HW3, alpha_HW, self.background), mask
+        alone = self.kind == "mask"
+        result = alpha_HW if alone else remove_background(image_HW3, alpha_HW, self.background)
+        return result, Mask(alpha_HW, person_HW)
 
 
 def certainty(probability_hw: F32, threshold: float) -> float:
@@ -153,7 +143,7 @@ def certainty(probability_hw: F32, threshold: float) -> float:
     return 100 * common / (persons + max(0.0, beside))
 
 
-def refine(probability_HW: F32, image_HW3: U8, *, radius: float = RADIUS, eps: float = EPS) -> F32:
+def refine(probability_HW: F32, image_HW3: U8, *, radius: float = RADIUS) -> F32:
     """Filter a soft mask with its photo as the guide, by as much as it is in doubt.
 
     A share of 4 p (1 - p) of a probability p is replaced by what the filter says: all of it at a half, nothing where
@@ -163,12 +153,7 @@ def refine(probability_HW: F32, image_HW3: U8, *, radius: float = RADIUS, eps: f
         probability_HW: `(H, W)` float32 in 0 to 1.
         image_HW3: `(H, W, 3)` uint8 RGB.
         radius: of the window, as a share of the diagonal; at least one pixel.
-        eps: see `EPS`: the larger, the smoother; below `LEAST_EPS` it raises a `ValueError`.
     """
-    if eps < LEAST_EPS:
-        raise ValueError(
-            message("eps={eps} is too small for 32-bit floats; use {least_eps:g} or more", eps=eps, least_eps=LEAST_EPS)
-        )
     if probability_HW.max() - probability_HW.min() <= FLAT:
         return probability_HW.copy()
     height, width = probability_HW.shape
@@ -176,7 +161,7 @@ def refine(probability_HW: F32, image_HW3: U8, *, radius: float = RADIUS, eps: f
     shrink = max(1.0, pixels / WINDOW)
     small = max(1, round(width / shrink)), max(1, round(height / shrink))
     guide_hw3, mask_hw = (cv2.resize(one, small, interpolation=cv2.INTER_AREA) for one in (image_HW3, probability_HW))
-    slope_3, offset_hw = fit_lines(_split(guide_hw3), np.asarray(mask_hw, np.float32), min(pixels, WINDOW), eps)
+    slope_3, offset_hw = fit_lines(_split(guide_hw3), np.asarray(mask_hw, np.float32), min(pixels, WINDOW), EPS)
     # Of their full width and few rows: the rows between them are made when they are wanted.
     wide = [np.asarray(cv2.resize(plane_hw, (width, small[1])), np.float32) for plane_hw in (*slope_3, offset_hw)]
     refined_HW = np.empty_like(probability_HW)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -12,7 +13,6 @@ import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin
 
 from cache.choices import PredictFormat
-from cache.messages import system_reason
 from cache.record import U8
 from preprocess.errors import ImageError
 from preprocess.image import load_rgb, open_image, turn_upright
@@ -44,14 +44,12 @@ class Photo(NamedTuple):
     profile: bytes | None
 
 
-def count_pixels(path: Path) -> int:
-    """A photo's height times width, from its file's head. Raises `ImageError` as `decode_photo`, or if missing."""
-    try:
-        with path.open("rb") as file:
-            image = _open(file)
-            return image.width * image.height
-    except OSError as error:
-        raise ImageError("the image file cannot be read: {reason}", reason=system_reason(error)) from None
+def count_pixels(path: Path | None) -> int:
+    """A photo's height times width, from its file's head; 0 on standard input, and of what reading it rejects."""
+    with suppress(ImageError, OSError), path.open("rb") if path else io.BytesIO() as file:
+        image = _open(file)
+        return image.width * image.height
+    return 0
 
 
 def decode_photo(data: bytes) -> Photo:

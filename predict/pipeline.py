@@ -28,7 +28,6 @@ import torch
 
 from cache.atomic import write_atomically
 from cache.messages import system_reason
-from cache.record import U8
 from predict.config import STANDARD, PhotoResult, PredictConfig, write_error
 from predict.mask import F32, Finish, Square, certainty, find_persons, fit_square
 from predict.photo import Photo, count_pixels, decode_photo, encode
@@ -87,10 +86,6 @@ class Setup:
         threads = torch.get_num_threads()
         return max(1, threads // 2) if self.predictor.device == "cpu" else threads
 
-    def fit(self, image_HW3: U8) -> Square:
-        """What the network sees of a photo."""
-        return fit_square(image_HW3, self.side, self.predictor.fit)
-
 
 def make_photos(setup: Setup, jobs: Iterable[Job]) -> Iterator[PhotoResult]:
     """Yield the results in order, each when it and those before it are written; rejections have their place.
@@ -115,11 +110,11 @@ def make_photos(setup: Setup, jobs: Iterable[Job]) -> Iterator[PhotoResult]:
 def _groups(jobs: Iterable[Job], batch_size: int, pool: ThreadPoolExecutor) -> Iterator[list[Job]]:
     """Jobs, as many together as the network and memory take."""
     jobs = iter(jobs)
-    counted = deque((job, pool.submit(_pixels, job)) for job in islice(jobs, 2 * batch_size))
+    counted = deque((job, pool.submit(count_pixels, job.source)) for job in islice(jobs, 2 * batch_size))
     group, held = list[Job](), 0
     while counted:
         job, counting = counted.popleft()
-        counted.extend((following, pool.submit(_pixels, following)) for following in islice(jobs, 1))
+        counted.extend((job, pool.submit(count_pixels, job.source)) for job in islice(jobs, 1))
         pixels = counting.result()
         if group and (len(group) == batch_size or held + pixels > GROUP_PIXELS):
             yield group
@@ -128,14 +123,6 @@ def _groups(jobs: Iterable[Job], batch_size: int, pool: ThreadPoolExecutor) -> I
         held += pixels
     if group:
         yield group
-
-
-def _pixels(job: Job) -> int:
-    """Pixels of a photo that is yet to be read; 0 where it cannot be, which reading it reports."""
-    try:
-        return count_pixels(job.source) if job.source else 0
-    except ImageError:
-        return 0
 
 
 def _predict(setup: Setup, reading: _Reading, pool: ThreadPoolExecutor) -> _Writing:
@@ -160,7 +147,8 @@ def _read(setup: Setup, job: Job) -> ReadPhoto | PhotoResult:
     except ImageError as error:
         seconds = perf_counter() - started
         return PhotoResult(input=job.name, output=None, status="rejected", reason=str(error), seconds=seconds)
-    return ReadPhoto(job, photo, state, setup.fit(photo.pixels), perf_counter() - started)
+    square = fit_square(photo.pixels, setup.side, setup.predictor.fit)
+    return ReadPhoto(job, photo, state, square, perf_counter() - started)
 
 
 def _finish(setup: Setup, read: ReadPhoto, probability_SS: F32, seconds: float) -> PhotoResult:

@@ -55,12 +55,9 @@ def plan_jobs(config: PredictConfig) -> Plan:
     Raises `PredictError` if an input stands for nothing; two would give the same file; one would be overwritten; the
     background is none; `out` is no folder; there are videos, and nothing that reads them; see `Finish` as well.
     """
+    background = None if config.background is None else parse_background(config.background)
     finish = Finish(
-        kind=config.kind,
-        background=None if config.background is None else parse_background(config.background),
-        refine=config.refine,
-        hard=config.hard,
-        threshold=config.threshold,
+        kind=config.kind, background=background, refine=config.refine, hard=config.hard, threshold=config.threshold
     )
     if config.to_standard_output:
         inputs, passed_over = _find_inputs(config.inputs, Path())

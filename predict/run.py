@@ -5,22 +5,39 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
 from time import perf_counter
 
 import torch
 
+from cache.choices import Device
 from cache.messages import message
 from model.base import check_side
 from predict.config import PhotoResult, PredictConfig, PredictReport, VideoResult
 from predict.pipeline import Advance, Setup, make_photos
 from predict.plan import Job, Plan
-from predict.record import check_made, decisive_options, video_options
+from predict.record import FileState, check_made, decisive_options, file_state, video_options
 from preprocess.image import quiet_pillow
 from train.hardware import HardwareError
-from train.predictor import load_predictor
+from train.predictor import Predictor, load_predictor
 
 Watch = Callable[[Job], AbstractContextManager[Advance]]
 """Called for each video; gives the `Advance` for its frames."""
+
+_LOADING = Lock()
+
+
+def kept_predictor(path: Path, device: Device | None) -> Predictor:
+    """As `load_predictor`, for any thread: the latest two are kept, until their files are written anew."""
+    with _LOADING:  # or several threads would load the same network
+        return _load(path.absolute(), file_state(path), device)
+
+
+@lru_cache(maxsize=2)
+def _load(path: Path, _state: FileState | None, device: Device | None) -> Predictor:
+    return load_predictor(path, device, None)
 
 
 def predict(

@@ -173,10 +173,10 @@ def test_bombs_are_not_lit(side, reason, tmp_path):
     data = bytearray(encoded(Image.new("RGB", (8, 8)), "BMP"))
     data[18:26] = struct.pack("<ii", side, side)
     (tmp_path / "bomb.bmp").write_bytes(data)
-    for act in (lambda: decode_photo(bytes(data)), lambda: count_pixels(tmp_path / "bomb.bmp")):
-        with pytest.raises(ImageError, match=reason) as caught:
-            act()
-        assert f"Pillow's limit of {Image.MAX_IMAGE_PIXELS:,}" in str(caught.value)
+    with pytest.raises(ImageError, match=reason) as caught:
+        decode_photo(bytes(data))
+    assert f"Pillow's limit of {Image.MAX_IMAGE_PIXELS:,}" in str(caught.value)
+    assert count_pixels(tmp_path / "bomb.bmp") == 0  # or it would be a group by itself
 
 
 def test_a_heic_photo_is_read_where_its_package_is():

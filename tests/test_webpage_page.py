@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-import predict.network
+import predict.run
 import train.predictor
 import webpage.session
 from cache.spec import CacheSpec
@@ -61,7 +61,7 @@ def _alone(tmp_path, monkeypatch):
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-    predict.network._load.cache_clear()
+    predict.run._load.cache_clear()
 
 
 @pytest.fixture

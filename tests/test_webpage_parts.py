@@ -108,7 +108,7 @@ def test_scores_on_the_screen_are_those_of_the_photo(model, photos):
     soft = np.zeros((96, 96), np.float32)
     cv2.ellipse(soft, (48, 48), (9, 25), 20, 0, 360, 1, -1)
     photo = dataclasses.replace(seen(photos / "1.jpg", model), probability=cv2.GaussianBlur(soft, (0, 0), 2))
-    assert max(photo.screen.shape) == LONGEST < photo.longest == 1500
+    assert max(photo.screen.shape) == LONGEST < photo.width == 1500
     pixels = decode_photo(photo.upload.data).pixels
     _, mask = Finish().draw(photo.probability, photo.box, pixels)
     whole = quality_scores(pixels, mask.person, side=1200).to_dict()

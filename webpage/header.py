@@ -44,17 +44,12 @@ def _choose_checkpoint(found: list[Path]) -> Path | None:
         _("Network"),
         [str(path) for path in found],
         key="checkpoint",
-        format_func=short_name,
+        format_func=lambda path: path.removesuffix("/checkpoints/best_model.pth"),
         accept_new_options=local,
         placeholder=_("Path of a best_model.pth"),
         help=typed if local else None,
     )
     return Path(chosen) if chosen else None
-
-
-def short_name(path: str) -> str:
-    """A run's name for its best checkpoint, and any other path as it is."""
-    return path.removesuffix("/checkpoints/best_model.pth")
 
 
 def show_style() -> None:

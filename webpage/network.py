@@ -8,7 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from predict.config import CHECKPOINTS, find_checkpoints
-from predict.network import kept_predictor
+from predict.run import kept_predictor
 from train.predictor import Predictor
 from webpage.session import _, literal, translated
 

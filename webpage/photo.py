@@ -57,11 +57,6 @@ class SeenPhoto:
     before: str
     thumbnail: str
 
-    @property
-    def longest(self) -> int:
-        """The longer side, pixels."""
-        return max(self.width, self.height)
-
 
 class Shown(NamedTuple):
     """What the page shows of a result; `after` and `mask` are `data:` URLs."""
@@ -99,7 +94,7 @@ def show(photo: SeenPhoto, finish: Finish, side: int) -> Shown:
     finish = dataclasses.replace(finish, background=finish.background or Chequerboard())
     after_HW3, mask = finish.draw(photo.probability, photo.box, photo.screen)
     # Scored on the screen's pixels, as if the network's were as much larger: then these scores are the photo's own.
-    scored_side = max(1, round(side * max(mask.person.shape) / photo.longest))
+    scored_side = max(1, round(side * max(mask.person.shape) / max(photo.width, photo.height)))
     scores = quality_scores(photo.screen, mask.person, side=scored_side)
     return Shown(to_url(after_HW3), to_url(np.dstack([mask.alpha] * 3)), scores)
 

@@ -38,12 +38,11 @@ def show_photo(photo: SeenPhoto, finish: Finish, spec: CacheSpec) -> QualityScor
     shown = show(photo, finish, spec.side)
     views = {"after": _("After"), "mask": _("Mask")}
     with st.container(key="view", horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
-        values = {"width": photo.width, "height": photo.height, "percent": shown.scores.coverage}
-        st.caption(_("{width} × {height} pixels, {percent:.0f} % kept", **values))
+        size = {"width": photo.width, "height": photo.height}
+        st.caption(_("{width} × {height} pixels, {percent:.0f} % kept", **size, percent=shown.scores.coverage))
         view = choose(_("View"), views, key="look", default="after", label_visibility="collapsed")
     urls = {"before": photo.before, "after": shown.mask if view == "mask" else shown.after}
     names = {"beforeName": _("Before"), "afterName": views[view]}
-    size = {"width": photo.width, "height": photo.height}
     _show_component("compare", {**urls, **names, **size, "label": _("How much of the photo is shown as it was")})
     if not shown.scores.coverage:
         st.warning(

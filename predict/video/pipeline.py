@@ -32,7 +32,7 @@ from av import Packet, VideoFrame
 from cache.messages import message
 from predict.background import Picture
 from predict.config import VideoResult
-from predict.mask import F32, Square, find_persons
+from predict.mask import F32, Square, find_persons, fit_square
 from predict.pipeline import GROUP_PIXELS, Advance, Setup
 from predict.plan import Job
 from predict.record import Record, file_state
@@ -146,7 +146,7 @@ def _groups(setup: Setup, source: VideoSource) -> Iterator[Group]:
     for item in source.items():
         if isinstance(item, Frame):
             shots += 1
-            group.append(Shot(item, setup.fit(item.pixels)))
+            group.append(Shot(item, fit_square(item.pixels, setup.side, setup.predictor.fit)))
         else:
             group.append(item)
         if shots == size or len(group) == size + _MOST_PACKETS:
