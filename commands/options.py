@@ -11,7 +11,7 @@ from typing import Any, get_args
 import click
 
 from cache.choices import SPLITS, Device, ImageRule, NetworkName, Orientation, Precision
-from console.language import _
+from console.language import _, translated
 
 DEFAULT_COCO = Path("COCO")
 DEFAULT_CACHE = Path("data/cache")
@@ -114,7 +114,7 @@ def _newest_checkpoint(context: click.Context, _option: click.Parameter, named: 
     try:
         newest = newest_checkpoint("--checkpoint")
     except PredictError as error:
-        raise click.UsageError(str(error), context) from None
+        raise click.UsageError(translated(error), context) from None
     click.echo(_("Checkpoint: {path} (the newest run)", path=newest), err=True)
     return newest
 

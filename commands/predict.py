@@ -14,7 +14,7 @@ from cache.choices import PredictFormat, PredictKind, VideoFormat
 from cache.messages import message
 from commands import options
 from commands.options import group, option
-from console.language import _
+from console.language import _, translated
 
 if TYPE_CHECKING:
     from predict.plan import Job
@@ -95,7 +95,7 @@ def predict(checkpoint: Path, kind: Any, as_json: bool, **given: Any) -> None:
         config = PredictConfig(checkpoint=checkpoint, kind=kind, quality=quality, **given)
         plan = plan_jobs(config)
     except PredictError as error:
-        raise click.UsageError(str(error)) from None
+        raise click.UsageError(translated(error)) from None
     if as_json and config.to_standard_output:
         raise click.UsageError(_("standard output can hold the result or --json; name a folder with --out"))
     with ExitStack() as bars:

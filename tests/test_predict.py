@@ -340,6 +340,7 @@ def test_folders_patterns_and_single_files(model, painted, tmp_path, monkeypatch
         (["a.png", "--out", "o", "--format", "jpeg"], "a JPEG cannot hold a cutout"),
         (["a.png", "--out", "o", "--background", "rde"], "background=rde is neither a colour nor a file"),
         (["a.png", "--out", "o", "--threshold", "50"], "threshold=50.0 is not between 0 and 1"),
+        (["a.png", "--out", "o", "--threshold", "50", "--lang", "es"], "threshold=50.0 no está entre 0 y 1"),
         (["a.png", "--out", "o", "--threads", "-1"], "threads=-1 is negative"),
         (["--out", "o"], "Missing argument"),
     ],
