@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,9 +15,14 @@ from commands.train import train
 from console.language import _, translated
 from console.progress import confirmed
 
+if TYPE_CHECKING:
+    from train.checkpoint import Checkpoint
+    from train.profiles import Profile
+
 
 def automatic(context: click.Context, *, yes: bool) -> None:
-    """Verify, preprocess unless there is a cache, ask unless `yes`, train or go on."""
+    """Verify, say how long it will take, ask unless `yes`, preprocess unless there is a cache, train or resume."""
+    from train.checkpoint import load_checkpoint
     from train.folder import RunFolder
     from train.profiles import profile
 
@@ -41,6 +46,7 @@ def automatic(context: click.Context, *, yes: bool) -> None:
         sys.exit(1)  # training would stop at the bad record; `verify` has said what to do
     context.obj = train.name
     chosen = profile("auto")
+    saved = load_checkpoint(RunFolder(DEFAULT_RUN).last_model) if resume else None
     plan = [] if sound else [_("leave out what is damaged")]
     if not cached:
         values = {"coco": DEFAULT_COCO, "side": chosen.side, "cache": DEFAULT_CACHE}
@@ -51,6 +57,7 @@ def automatic(context: click.Context, *, yes: bool) -> None:
         if resume
         else _("train {run} (profile {profile})", **values)
     )
+    click.echo("\n".join(_figures(context.meta["verified"], chosen, saved)))
     question = translated(listed(plan, "and"))
     question = _("{question}?", question=f"{question[0].upper()}{question[1:]}")
     if not yes and not confirmed(f"\n{question}", default=sound):
@@ -58,3 +65,41 @@ def automatic(context: click.Context, *, yes: bool) -> None:
     if not cached:
         step(preprocess, coco=DEFAULT_COCO, out=DEFAULT_CACHE, side=chosen.side)
     step(train, resume=resume)
+
+
+def _figures(found: dict[str, Any], chosen: Profile, saved: Checkpoint | None) -> list[str]:
+    """Time and disk space of what comes next, after `verify` has `found` this; nothing if there is nothing to train on.
+
+    The time is from the last epoch of the run that is resumed, else from a few steps, which are done now.
+    """
+    import psutil
+
+    from cache.files import free_bytes
+    from cache.spec import CacheSpec
+    from console.text import figure
+    from console.train import plan_lines
+    from model.network import build_network
+    from preprocess.build.folder import needed_bytes, resolve_codec
+    from train.forecast import epoch_seconds, measure_rate, run_bytes
+    from train.settings import configure
+
+    config, disk = configure(chosen, {}, cache=DEFAULT_CACHE, out=DEFAULT_RUN), {}
+    spec = found["cache"].spec if "cache" in found else CacheSpec(side=chosen.side)
+    splits = found["cache" if "cache" in found else "coco"].splits
+    images = {each.split: each.samples if "cache" in found else each.checked for each in splits}
+    if not images.get("train"):
+        return []
+    if "cache" not in found:
+        spec = resolve_codec(spec, sum(images.values()), psutil.virtual_memory().total)
+        disk[DEFAULT_CACHE] = needed_bytes(spec, sum(images.values()))
+    disk[DEFAULT_RUN] = run_bytes(config, build_network(config.network), images["train"] // config.loader.batch_size)
+    results = saved.results if saved else ()
+    last = results[-1] if results else None
+    rate = last.images_per_s if last else measure_rate(config, spec.side)
+    seconds, left = epoch_seconds(rate, images["train"], images.get("val", 0), last), config.epochs - len(results)
+    source = _("{rate} images/s in a few steps just now, without reading and compiling", rate=figure(rate))
+    if last:
+        source = _("{rate} images/s in epoch {epoch}", rate=figure(rate), epoch=last.epoch)
+    first = next(iter(disk)).absolute()
+    free = free_bytes(next(folder for folder in (first, *first.parents) if folder.exists()))
+    return plan_lines(left * seconds, left, source, disk, free)

@@ -83,6 +83,7 @@ def verify(
             found["repaired"] = repair_cache(cache, coco, found["cache"].damages, update)
         with progress_bar(_("Verifying again"), "samples") as update:
             found["damaged"], found["cache"] = found["cache"], verify_cache(cache, update, coco=coco)
+    click.get_current_context().meta["verified"] = found  # for the automatic mode
     ok = all(found[name].sound for name in ("coco", "cache") if name in found)
     if log:
         log.mkdir(parents=True, exist_ok=True)

@@ -1,21 +1,28 @@
-"""What `train` prints: the configuration, a line for each epoch, and what the run leaves behind."""
+"""What `train` prints: the configuration, how long it will take, each epoch, and what the run leaves behind."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from datetime import datetime, timedelta
+from pathlib import Path
 
-from console.language import _
+from cache.messages import listed
+from console.language import _, translated
 from console.progress import progress_bar
-from console.text import at_most, bulleted, duration, underlined
+from console.text import at_most, bulleted, count, duration, figure, size, underlined
 from loader.batch import BadRecord
+from train.forecast import Forecast, forecast, run_bytes
 from train.listeners import Listener
 from train.result import EpochResult, FitResult
 from train.run import Run
 
 NOTABLE_WARMUP = 3.0
 """Seconds that the first step must take to be mentioned, as when it compiles."""
+
+LEAST_STEPS, LEAST_SECONDS = 20, 10.0
+"""Steps, and seconds of them, that are measured before the rest of the run is forecast."""
 
 NAMED_RECORDS = 3
 """Bad records that are named on the screen; the log names all."""
@@ -26,32 +33,42 @@ class TrainPrinter(Listener):
 
     def __init__(self) -> None:
         self._bars = ExitStack()
-        self._batch_size = 0
-        self._epoch = 0
-        self._epochs = 0
+        self._forecasts = 0
         self._update: Callable[[int, int], None] | None = None
 
     def on_start(self, run: Run) -> None:
         """Print the configuration as it runs."""
-        self._batch_size, self._epochs = run.config.loader.batch_size, run.config.epochs
-        self._epoch = run.progress.step // len(run.train) + 1
+        self._run = run
         lines = [*underlined(_("🚀 TRAINING U-NET")), *_configuration_lines(run), ""]
         print("\n".join(lines), flush=True)
 
     def on_step(self, done: int, total: int, loss: float, images_per_s: float) -> None:
-        """Move the bar, where there is a terminal."""
+        """Print a forecast, once; move the bar, where there is a terminal."""
+        run = self._run
+        found = None if self._forecasts else forecast(run)
+        if found and found.steps >= LEAST_STEPS and found.measured >= LEAST_SECONDS:
+            self.close()  # the line is for standard output, which the bar would take to itself
+            self._forecast(count(found.steps, "{count:,} step", "{count:,} steps"), 1)
         if not sys.stderr.isatty():
             return
         if self._update is None:
-            label = _("Epoch {epoch}/{epochs}", epoch=self._epoch, epochs=self._epochs)
+            label = _("Epoch {epoch}/{epochs}", epoch=len(run.results) + 1, epochs=run.config.epochs)
             self._update = self._bars.enter_context(progress_bar(label, transient=True))
-        self._update(done * self._batch_size, total * self._batch_size)
+        self._update(done * run.config.loader.batch_size, total * run.config.loader.batch_size)
 
     def on_epoch(self, result: EpochResult) -> None:
-        """Print the epoch's line."""
+        """Print the epoch's line, and after the first one a forecast that includes its validation."""
         self.close()
-        self._epoch = result.epoch + 1
         print(epoch_line(result), flush=True)
+        if self._forecasts < 2 and self._run.unfinished:
+            self._forecast(_("epoch {epoch}", epoch=result.epoch), 2)
+
+    def _forecast(self, source: str, number: int) -> None:
+        """Print the forecast number 1 or 2, and what it is from."""
+        self._forecasts, run = number, self._run
+        if found := forecast(run):
+            disk = run_bytes(run.config, run.step.network, len(run.train))
+            print(forecast_line(found, run, source, disk), flush=True)
 
     def on_bad_records(self, found: tuple[BadRecord, ...], total: int) -> None:
         """Print one line, however many there are."""
@@ -98,6 +115,31 @@ def _configuration_lines(run: Run) -> list[str]:
         lines.append(_("   - Going on after step {step:,} ({steps:,} an epoch)", step=run.progress.step, steps=steps))
     if config.compile:
         lines.append(_("   - The first steps compile the network: they take a minute or so"))
+    return lines
+
+
+def forecast_line(found: Forecast, run: Run, source: str, disk: int) -> str:
+    """When the run will end, and its disk space in bytes; `source` is what the time is estimated from."""
+    values = {"time": duration(found.left), "epochs": count(found.epochs, "{count:,} epoch", "{count:,} epochs")}
+    values["end"] = f"{datetime.now() + timedelta(seconds=found.left):%Y-%m-%d %H:%M}"
+    line = _("⏳ About {time} left for {epochs}, until {end}", **values)
+    if run.config.patience:
+        line = _("⏳ At most about {time} left for {epochs}, until {end}", **values)
+    speed = {"rate": figure(found.images_per_s), "epoch": duration(found.epoch), "source": source}
+    line += _(" ({rate} images/s, {epoch} an epoch with validation, estimated from {source})", **speed)
+    return line + _("; {out} takes up to {size}", out=run.config.out, size=size(disk))
+
+
+def plan_lines(seconds: float, epochs: int, rate: str, disk: Mapping[Path, int], free: float) -> list[str]:
+    """What is known before a run: its time, the `rate` that this is from, and bytes by folder, of `free` ones."""
+    values = {"time": duration(seconds), "epochs": count(epochs, "{count:,} epoch", "{count:,} epochs"), "rate": rate}
+    parts = [_("{size} in {folder}", size=size(need), folder=folder) for folder, need in disk.items()]
+    room = {"parts": translated(listed(parts, "and")), "free": size(int(free))}
+    lines = ["", _("📏 Estimated training time: {time} for {epochs} ({rate})", **values)]
+    lines.append(_("💾 Estimated disk space: {parts}; {free} are free", **room))
+    if sum(disk.values()) > free:
+        needed = {"need": size(sum(disk.values())), "free": size(int(free))}
+        lines.append(_("⚠️  {need} are needed and {free} are free: free some space first", **needed))
     return lines
 
 

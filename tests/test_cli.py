@@ -380,6 +380,7 @@ def test_evaluating_what_was_trained(made, tmp_path, monkeypatch):
 def run_alone(folder, monkeypatch, *arguments, code=0, answer=None):
     monkeypatch.chdir(folder)
     monkeypatch.setattr("train.profiles.PROFILES", {"auto": small})
+    monkeypatch.setattr("train.forecast.measure_rate", lambda config, side: 10.0)
     result = CliRunner(catch_exceptions=False).invoke(main, arguments, input=answer)
     assert result.exit_code == code, result.output
     return result
@@ -394,6 +395,7 @@ def small():
 
 
 def test_without_a_command_it_goes_the_whole_road(made, tmp_path, monkeypatch):
+    from console.text import duration
     from train.loop import fit
 
     def short(config, listener, *, resume):
@@ -405,14 +407,24 @@ def test_without_a_command_it_goes_the_whole_road(made, tmp_path, monkeypatch):
     no = run_alone(tmp_path, monkeypatch, answer="n\n").stdout
     assert "✅ COCO structure verified!" in no
     assert question in no
+    path = next((tmp_path / "runs/latest/logs").glob("verification_*.log"))
+    images = [split["checked"] for split in json.loads(path.read_text())["coco"]["splits"]]
+    time = duration(100 * (images[0] + 0.3 * images[1]) / 10)
+    assert f"Estimated training time: {time} for 100 epochs (10.0 images/s in a few steps just now, " in no
+    assert no.index("Estimated training time") < no.index(question)
+    (estimate,) = re.findall(r"Estimated disk space: (\S+) kB in data/cache and \S+ MB in runs/latest; .* free", no)
     assert not (tmp_path / "data").exists()
     first = run_alone(tmp_path, monkeypatch, answer="\n").stdout
     assert question in first
     assert "Epoch 1/1" in first
+    bytes_there = sum(path.stat().st_size for path in (tmp_path / "data/cache").rglob("*") if path.is_file())
+    assert 0.6 < float(estimate) * 1e3 / bytes_there < 1.1, "LMDB's pages count in so small a cache"
     assert (tmp_path / "runs" / "latest" / "checkpoints" / "best_model.pth").is_file()
     second = run_alone(tmp_path, monkeypatch, "--yes").stdout
     assert "✅ Cache is sound" in second
     assert "[Y/n]" not in second
+    assert re.search(r"Estimated training time: .* for 99 epochs \(\S+ images/s in epoch 1\)", second)
+    assert re.search(r"Estimated disk space: \S+ MB in runs/latest; .* are free", second)
     assert "Epoch 2/2" in second
     logs = tmp_path / "runs" / "latest" / "logs"
     assert [len(list(logs.glob(f"{kind}_*.log"))) for kind in ("training", "system")] == [2, 2]
@@ -450,6 +462,7 @@ def test_without_a_command_no_hint_names_an_option_that_is_not_there(made, tmp_p
     (tmp_path / "runs/latest/checkpoints/last_model.pth").write_bytes(b"")
     said = run_alone(tmp_path, monkeypatch, "--yes", code=1).stderr.splitlines()
     assert "is no checkpoint of a training run: it is empty" in said[-1]
+    (tmp_path / "runs/latest/checkpoints/last_model.pth").unlink()
     monkeypatch.setattr(
         "train.loop.fit", lambda *_, **__: (_ for _ in ()).throw(ValueError("no; choose another --out"))
     )

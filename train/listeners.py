@@ -6,9 +6,11 @@ import json
 import logging
 import math
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from cache.messages import message
 from loader.batch import BadRecord
 from train.config import TrainConfigError
 from train.folder import RunFolder, timestamp
+from train.forecast import forecast
 from train.result import EpochResult
 from train.run import Run
 
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 MISSING = message("no TensorBoard files are written: the package is not installed (pip install tensorboard)")
+
+
+LOG_EVERY = 120.0
+"""Seconds of an epoch after which the log gets a line about it, and then again."""
 
 
 class Listener:
@@ -54,6 +61,7 @@ class RunLog(Listener):
 
     def on_start(self, run: Run) -> None:
         """See `Listener`."""
+        self._run, self._noted = run, time.monotonic()
         for name, text in run.environment.items():
             self.note(f"{name}: {text}")
         self.note(f"config: {json.dumps(run.config.resolved())}")
@@ -66,8 +74,23 @@ class RunLog(Listener):
         for note in run.notes:
             self._logger.warning("%s", note)
 
+    def on_step(self, done: int, total: int, loss: float, images_per_s: float) -> None:
+        """Write a line, unless the last one is recent or nothing is measured yet."""
+        if time.monotonic() - self._noted < LOG_EVERY:
+            return
+        if not (found := forecast(self._run)) or not found.steps:
+            return
+        self._noted, config, now = time.monotonic(), self._run.config, self._run.progress
+        epoch_left, left = (timedelta(seconds=round(seconds)) for seconds in (found.epoch_left, found.left))
+        self.note(
+            f"epoch {len(self._run.results) + 1}/{config.epochs}, step {done}/{total}: mean loss "
+            f"{now.loss_sum / done:.4f} | {images_per_s:.1f} images/s, data wait {100 * now.waited / now.seconds:.1f} "
+            f"% | {epoch_left} left in the epoch, {'at most ' if config.patience else ''}{left} in the run"
+        )
+
     def on_epoch(self, result: EpochResult) -> None:
         """See `Listener`."""
+        self._noted = time.monotonic()
         val, first = result.val, result.warmup_seconds
         boundary_f = math.nan if result.boundary_f is None else result.boundary_f
         self.note(

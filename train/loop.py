@@ -22,6 +22,7 @@ from model.loss import LOSSES
 from model.metrics import BoundaryScores, Scores
 from train.checkpoint import Progress
 from train.config import TrainConfig
+from train.forecast import GPU_READ_STEPS, space_notes
 from train.hardware import HardwareError
 from train.listeners import Listener, RunLog, open_log, open_trackers
 from train.optimizer import learning_rate, plateau_factor
@@ -29,9 +30,6 @@ from train.plots import choose_samples, plot_confusion, plot_curves, plot_metric
 from train.predictor import CacheImages, load_predictor
 from train.result import EpochResult, FitResult, best_epoch
 from train.run import Run, open_run
-
-GPU_READ_STEPS = 50
-"""Steps between two reads of a GPU's losses: each read waits for all work that is queued. On a CPU nothing waits."""
 
 PICTURED_SAMPLES = 96
 """Validation images among which those of `sample_predictions.png` are chosen."""
@@ -107,6 +105,7 @@ def _begin(run: Run, *, resume: bool) -> None:
         run.folder.prepare(resume=resume)
         run.folder.write_config(run.config)
         run.folder.write_environment(run.environment)
+        run.notes += space_notes(run)
     run.ranks.wait()
     if not run.ranks.first:  # each rank draws another dropout
         torch.manual_seed(run.config.loader.seed + 1000003 * run.ranks.rank + run.progress.step)
@@ -179,6 +178,7 @@ def train_epoch(run: Run, on_step: Callable[[int, int, float, float], None]) -> 
             progress = dataclasses.replace(
                 progress, step=number, loss_sum=loss_sum, seconds=seconds, waited=waited, skipped=skipped
             )
+            run.progress = progress  # for the listeners
             window.clear()
             on_step(done, total, math.fsum(losses) / len(losses), _images_per_s(config, done, progress))
             if due:
@@ -235,14 +235,16 @@ def validate(run: Run) -> EpochResult | None:
     The result is that of all ranks together, except for the times, which are those of this rank.
     """
     evaluate, ranks, stop, progress, steps = run.evaluate, run.ranks, run.stop, run.progress, len(run.train)
-    started = perf_counter()
+    started, warmup = perf_counter(), progress.warmup
     skipped = progress.skipped
     ranks.share(evaluate.network.buffers())  # BatchNorm's statistics: each rank has those of its own images
     evaluate.reset()
     for batch in run.val:
         if stop.agreed:
             return None
+        called, compiling = perf_counter(), run.config.compile and not evaluate.warm
         evaluate(batch.image, batch.person, batch.ignore, batch.valid - len(batch.skipped))
+        warmup += perf_counter() - called if compiling else 0.0
         skipped += len(batch.skipped)
     if stop.agree():
         return None
@@ -266,8 +268,8 @@ def validate(run: Run) -> EpochResult | None:
         boundary_f=BoundaryScores.from_counts(*evaluate.boundary_4.tolist()).f,
         learning_rate=_rate(run, progress.step - 1),
         train_seconds=progress.seconds,
-        warmup_seconds=progress.warmup,
-        val_seconds=perf_counter() - started,
+        warmup_seconds=warmup,
+        val_seconds=perf_counter() - started - (warmup - progress.warmup),
         images_per_s=_images_per_s(run.config, steps, progress),
         wait_share=progress.waited / progress.seconds if progress.seconds else 0.0,
         best=best is None or scores.iou > best.val.iou,

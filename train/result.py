@@ -34,7 +34,7 @@ class EpochResult:
     skipped: int = 0  # images of both splits that were left out because their record in the cache is bad
     val_counts: tuple[int, int, int, int] = (0, 0, 0, 0)  # pixels: true and false positives, false and true negatives
     boundary_f: float | None = None  # F-score of the boundaries on the validation images, see `model.metrics`
-    warmup_seconds: float = 0.0  # of the first step, which compiles; not in `train_seconds`
+    warmup_seconds: float = 0.0  # of the first steps, which compile; in neither of the times above
 
     @property
     def seconds(self) -> float:

@@ -55,6 +55,7 @@ class Run:
     base: Checkpoint  # what all checkpoints of the run have in common
     results: list[EpochResult] = dataclasses.field(default_factory=list)  # of the epochs that are done
     progress: Progress = dataclasses.field(default_factory=Progress)  # within the epoch that follows these
+    begun: Progress = dataclasses.field(default_factory=Progress)  # when this process took the run over
 
     @property
     def unfinished(self) -> bool:
@@ -85,6 +86,7 @@ class Run:
         if self.ranks.first:
             restore_random_state(continuation.random)
         self.results, self.progress = list(saved.results), continuation.progress
+        self.begun = self.progress
         if self.config.epochs > (before := saved.config.epochs):
             note = message("epochs raised from {epochs}: the learning rate follows the longer schedule", epochs=before)
             self.notes += (note,)
@@ -246,14 +248,24 @@ def try_step(config: TrainConfig, side: int) -> None:
     Raises:
         torch.OutOfMemoryError: there is not enough.
     """
+    step = random_step(config, side)
+    for _ in range(2):  # the first one allocates the optimizer's moments
+        step()
+
+
+def random_step(config: TrainConfig, side: int) -> Callable[[], None]:
+    """A function that does an eager step on random images and waits for its end."""
     device, images = config.device, config.loader.batch_size
     step = TrainStep(config, prepare_network(config))
-    image_NHW3 = torch.zeros(images, side, side, 3, dtype=torch.uint8, device=device)
+    image_NHW3 = torch.randint(256, (images, side, side, 3), dtype=torch.uint8, device=device)
     plane_N1HW = torch.zeros(images, 1, side, side, dtype=torch.uint8, device=device)
-    for _ in range(2):  # the first one allocates the optimizer's moments
+
+    def run() -> None:
         step(image_NHW3.permute(0, 3, 1, 2), plane_N1HW, plane_N1HW, 1e-6)
-    if device == "cuda":
-        torch.cuda.synchronize()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return run
 
 
 def _common_fingerprint(train: Loader, ranks: Ranks) -> str:

@@ -170,7 +170,7 @@ class EvalStep:
         self.counts_4 = torch.zeros(4, dtype=torch.int64, device=config.device)
         self.boundary_4 = torch.zeros_like(self.counts_4)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=config.device)
-        self.images = 0
+        self.images, self.warm = 0, False  # see `TrainStep`
         self._forward = _compiled(_Forward(config, network, tolerance), compile)
 
     def reset(self) -> None:
@@ -188,3 +188,4 @@ class EvalStep:
         self.boundary_4 += boundary_4
         self.loss_sum += loss * valid  # a mean over pixels, weighted so that a filled-up batch counts for less
         self.images += valid
+        self.warm = True

@@ -190,15 +190,20 @@ def resolve_codec(spec: CacheSpec, images: int, memory: int) -> CacheSpec:
     return dataclasses.replace(spec, codec="raw" if fits or spec.store == "zarr" else "jpeg")
 
 
+def needed_bytes(spec: CacheSpec, images: int) -> int:
+    """An estimate of the bytes that a number of images take."""
+    layout = RecordLayout.of(spec)
+    jpeg_bytes = int(spec.side**2 * JPEG_BYTES_PER_PIXEL) + 2 * layout.plane_bytes
+    return images * (layout.raw_bytes if spec.codec == "raw" else jpeg_bytes)
+
+
 def check_space(out: PurePath, spec: CacheSpec, images: int) -> None:
     """Refuse to write a number of images for which there is not enough space.
 
     Raises:
         CacheError: the estimate exceeds the free space.
     """
-    layout = RecordLayout.of(spec)
-    jpeg_bytes = int(spec.side**2 * JPEG_BYTES_PER_PIXEL) + 2 * layout.plane_bytes
-    need, free = images * (layout.raw_bytes if spec.codec == "raw" else jpeg_bytes), files.free_bytes(out)
+    need, free = needed_bytes(spec, images), files.free_bytes(out)
     if need > free:
         values = {"images": images, "need": need / 1e6, "out": out, "free": free / 1e6}
         raise CacheError(
