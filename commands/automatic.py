@@ -76,7 +76,6 @@ def _figures(found: dict[str, Any], chosen: Profile, saved: Checkpoint | None) -
 
     from cache.files import free_bytes
     from cache.spec import CacheSpec
-    from console.text import figure
     from console.train import plan_lines
     from model.network import build_network
     from preprocess.build.folder import needed_bytes, resolve_codec
@@ -97,9 +96,6 @@ def _figures(found: dict[str, Any], chosen: Profile, saved: Checkpoint | None) -
     last = results[-1] if results else None
     rate = last.images_per_s if last else measure_rate(config, spec.side)
     seconds, left = epoch_seconds(rate, images["train"], images.get("val", 0), last), config.epochs - len(results)
-    source = _("{rate} images/s in a few steps just now, without reading and compiling", rate=figure(rate))
-    if last:
-        source = _("{rate} images/s in epoch {epoch}", rate=figure(rate), epoch=last.epoch)
     first = next(iter(disk)).absolute()
     free = free_bytes(next(folder for folder in (first, *first.parents) if folder.exists()))
-    return plan_lines(left * seconds, left, source, disk, free)
+    return plan_lines(left * seconds, left, rate, last, disk, free)

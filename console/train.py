@@ -48,7 +48,8 @@ class TrainPrinter(Listener):
         found = None if self._forecasts else forecast(run)
         if found and found.steps >= LEAST_STEPS and found.measured >= LEAST_SECONDS:
             self.close()  # the line is for standard output, which the bar would take to itself
-            self._forecast(count(found.steps, "{count:,} step", "{count:,} steps"), 1)
+            self._forecasts = 1
+            print(forecast_line(run, found, count(found.steps, "{count:,} step", "{count:,} steps")), flush=True)
         if not sys.stderr.isatty():
             return
         if self._update is None:
@@ -60,15 +61,9 @@ class TrainPrinter(Listener):
         """Print the epoch's line, and after the first one a forecast that includes its validation."""
         self.close()
         print(epoch_line(result), flush=True)
-        if self._forecasts < 2 and self._run.unfinished:
-            self._forecast(_("epoch {epoch}", epoch=result.epoch), 2)
-
-    def _forecast(self, source: str, number: int) -> None:
-        """Print the forecast number 1 or 2, and what it is from."""
-        self._forecasts, run = number, self._run
-        if found := forecast(run):
-            disk = run_bytes(run.config, run.step.network, len(run.train))
-            print(forecast_line(found, run, source, disk), flush=True)
+        if self._forecasts < 2 and self._run.unfinished and (found := forecast(self._run)):
+            self._forecasts = 2
+            print(forecast_line(self._run, found, _("epoch {epoch}", epoch=result.epoch)), flush=True)
 
     def on_bad_records(self, found: tuple[BadRecord, ...], total: int) -> None:
         """Print one line, however many there are."""
@@ -118,8 +113,8 @@ def _configuration_lines(run: Run) -> list[str]:
     return lines
 
 
-def forecast_line(found: Forecast, run: Run, source: str, disk: int) -> str:
-    """When the run will end, and its disk space in bytes; `source` is what the time is estimated from."""
+def forecast_line(run: Run, found: Forecast, source: str) -> str:
+    """When the run will end, and how much disk it takes; `source` is what the time is estimated from."""
     values = {"time": duration(found.left), "epochs": count(found.epochs, "{count:,} epoch", "{count:,} epochs")}
     values["end"] = f"{datetime.now() + timedelta(seconds=found.left):%Y-%m-%d %H:%M}"
     line = _("⏳ About {time} left for {epochs}, until {end}", **values)
@@ -127,19 +122,24 @@ def forecast_line(found: Forecast, run: Run, source: str, disk: int) -> str:
         line = _("⏳ At most about {time} left for {epochs}, until {end}", **values)
     speed = {"rate": figure(found.images_per_s), "epoch": duration(found.epoch), "source": source}
     line += _(" ({rate} images/s, {epoch} an epoch with validation, estimated from {source})", **speed)
-    return line + _("; {out} takes up to {size}", out=run.config.out, size=size(disk))
+    disk = size(run_bytes(run.config, run.step.network, len(run.train)))
+    return line + _("; {out} takes up to {size}", out=run.config.out, size=disk)
 
 
-def plan_lines(seconds: float, epochs: int, rate: str, disk: Mapping[Path, int], free: float) -> list[str]:
-    """What is known before a run: its time, the `rate` that this is from, and bytes by folder, of `free` ones."""
-    values = {"time": duration(seconds), "epochs": count(epochs, "{count:,} epoch", "{count:,} epochs"), "rate": rate}
-    parts = [_("{size} in {folder}", size=size(need), folder=folder) for folder, need in disk.items()]
-    room = {"parts": translated(listed(parts, "and")), "free": size(int(free))}
-    lines = ["", _("📏 Estimated training time: {time} for {epochs} ({rate})", **values)]
+def plan_lines(
+    seconds: float, epochs: int, rate: float, last: EpochResult | None, disk: Mapping[Path, int], free: float
+) -> list[str]:
+    """Time and disk space (bytes by folder, and free bytes) before a run. The rate is of `last`, or was measured."""
+    source = _("{rate} images/s in a few steps just now, without reading and compiling", rate=figure(rate))
+    if last:
+        source = _("{rate} images/s in epoch {epoch}", rate=figure(rate), epoch=last.epoch)
+    time = {"time": duration(seconds), "epochs": count(epochs, "{count:,} epoch", "{count:,} epochs"), "source": source}
+    parts = listed((_("{size} in {folder}", size=size(need), folder=folder) for folder, need in disk.items()), "and")
+    room = {"parts": translated(parts), "need": size(sum(disk.values())), "free": size(int(free))}
+    lines = ["", _("📏 Estimated training time: {time} for {epochs} ({source})", **time)]
     lines.append(_("💾 Estimated disk space: {parts}; {free} are free", **room))
     if sum(disk.values()) > free:
-        needed = {"need": size(sum(disk.values())), "free": size(int(free))}
-        lines.append(_("⚠️  {need} are needed and {free} are free: free some space first", **needed))
+        lines.append(_("⚠️  {need} are needed and {free} are free: free some space first", **room))
     return lines
 
 

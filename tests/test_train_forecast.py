@@ -211,6 +211,15 @@ def test_the_screen_says_how_long_it_will_take(cache, tmp_path, monkeypatch, cap
     assert "left for" not in captured.err
 
 
+def test_compiling_counts_neither_in_training_nor_in_validation(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.compile", lambda forward, **settings: forward)
+    monkeypatch.setenv("CXX", "true")  # a compiler that is there
+    slowly(monkeypatch, first=500, step=2, val=3)
+    first, second = fit(config_of(cache, tmp_path / "run", epochs=2, compile=True), Listener()).epochs
+    assert (first.warmup_seconds, first.train_seconds, first.val_seconds) == (503, 31 * 2, 7 * 3)
+    assert (second.warmup_seconds, second.train_seconds, second.val_seconds) == (0, 32 * 2, 8 * 3)
+
+
 def test_a_resumed_run_says_what_is_left_and_patience_makes_it_at_most(cache, tmp_path, monkeypatch, capsys):
     fit(config_of(cache, tmp_path / "run", epochs=1), Listener())
     slowly(monkeypatch, first=500, step=4, val=1)
@@ -273,10 +282,10 @@ def test_the_rate_beforehand_is_that_of_steps_after_the_first(cache, monkeypatch
 
 
 def test_the_plan_before_a_run_warns_of_a_full_disk():
-    lines = plan_lines(7200.0, 100, "9.0 images/s", {"data/cache": 3 * 10**9, "runs/latest": 10**9}, 5e9)
+    lines = plan_lines(7200.0, 100, 9.0, epoch_of(7), {"data/cache": 3 * 10**9, "runs/latest": 10**9}, 5e9)
     assert lines[1:] == [
-        "📏 Estimated training time: 2h 00m for 100 epochs (9.0 images/s)",
+        "📏 Estimated training time: 2h 00m for 100 epochs (9.00 images/s in epoch 7)",
         "💾 Estimated disk space: 3.0 GB in data/cache and 1.0 GB in runs/latest; 5.0 GB are free",
     ]
-    full = plan_lines(7200.0, 1, "9.0 images/s", {"data/cache": 3 * 10**9, "runs/latest": 10**9}, 3.5e9)
+    full = plan_lines(7200.0, 1, 9.0, None, {"data/cache": 3 * 10**9, "runs/latest": 10**9}, 3.5e9)
     assert full[-1] == "⚠️  4.0 GB are needed and 3.5 GB are free: free some space first"

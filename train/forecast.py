@@ -20,11 +20,8 @@ GPU_READ_STEPS = 50
 VAL_SHARE = 0.3
 """Time to validate an image, relative to training on it, before an epoch has measured it: 0.2 to 0.4 on CPUs."""
 
-SCALAR_BYTES = 60
-"""Bytes of a scalar in TensorBoard's files."""
-
-SMALL_FILES = 4_000_000
-"""Bytes of plots, metrics, settings and logs."""
+SCALAR_BYTES, SMALL_FILES = 60, 4_000_000
+"""Bytes of a scalar in TensorBoard's files; of plots, metrics, settings and logs together."""
 
 
 class Forecast(NamedTuple):
@@ -41,10 +38,10 @@ class Forecast(NamedTuple):
 
 def forecast(run: Run) -> Forecast | None:
     """What is left of a run after the steps that were reported last; None before a step after the warm-up."""
-    config, now, begun, last = run.config, run.progress, run.begun, run.results[-1] if run.results else None
+    config, now, last = run.config, run.progress, run.results[-1] if run.results else None
     start = len(run.results) * len(run.train)
-    if begun.step < start:  # an earlier part of the run, maybe on another machine, has done nothing of this epoch
-        begun = Progress(step=start)
+    # Steps of this epoch that an earlier process has done do not count: that may have been another machine.
+    begun = run.begun if run.begun.step > start else Progress(step=start)
     measured = now.seconds - begun.seconds
     steps = now.step - begun.step - (now.warmup_steps - begun.warmup_steps)
     if steps > 0 and measured > 0:
@@ -78,16 +75,12 @@ def space_notes(run: Run) -> tuple[str, ...]:
     folder = run.folder.root
     there = sum(path.stat().st_size for path in folder.rglob("*.pth"))
     need, free = run_bytes(run.config, run.step.network, len(run.train)) - there, free_bytes(folder)
-    if need <= free:
-        return ()
-    values = {"out": folder, "free": free / 1e6, "need": need / 1e6}
-    return (
-        message(
-            "{out} has room for {free:,.0f} MB, and the run needs about {need:,.0f} MB; free some space, or choose "
-            "another --out",
-            **values,
-        ),
+    note = message(
+        "{out} has room for {free:,.0f} MB, and the run needs about {need:,.0f} MB; free some space, or choose another "
+        "--out",
+        **{"out": folder, "free": free / 1e6, "need": need / 1e6},
     )
+    return (note,) if need > free else ()
 
 
 def measure_rate(config: TrainConfig, side: int, seconds: float = 5.0) -> float:

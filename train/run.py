@@ -253,19 +253,13 @@ def try_step(config: TrainConfig, side: int) -> None:
         step()
 
 
-def random_step(config: TrainConfig, side: int) -> Callable[[], None]:
-    """A function that does an eager step on random images and waits for its end."""
+def random_step(config: TrainConfig, side: int) -> Callable[[], float]:
+    """A function that does an eager step on random images, waits for its end and gives its loss."""
     device, images = config.device, config.loader.batch_size
     step = TrainStep(config, prepare_network(config))
     image_NHW3 = torch.randint(256, (images, side, side, 3), dtype=torch.uint8, device=device)
     plane_N1HW = torch.zeros(images, 1, side, side, dtype=torch.uint8, device=device)
-
-    def run() -> None:
-        step(image_NHW3.permute(0, 3, 1, 2), plane_N1HW, plane_N1HW, 1e-6)
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    return run
+    return lambda: float(step(image_NHW3.permute(0, 3, 1, 2), plane_N1HW, plane_N1HW, 1e-6))
 
 
 def _common_fingerprint(train: Loader, ranks: Ranks) -> str:
