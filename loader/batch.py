@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Protocol, get_args
 
@@ -35,7 +35,9 @@ class BadRecord:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batch:
-    """One batch on the target device. Its tensors are valid until the loader is asked for the next one.
+    """One batch on the target device. It is nobody else's: its tensors stay as they are for as long as they are kept.
+
+    `image, person, ignore = batch` unpacks it.
 
     Attributes:
         image: `(N, 3, S, S)` uint8 RGB in channels_last strides.
@@ -52,6 +54,25 @@ class Batch:
     valid: int
     epoch: int
     skipped: tuple[BadRecord, ...] = ()
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return iter((self.image, self.person, self.ignore))
+
+    def dict(self) -> dict[str, torch.Tensor]:
+        """The tensors by their names: `image`, `person` and `ignore`."""
+        return {"image": self.image, "person": self.person, "ignore": self.ignore}
+
+    def to(self, device: torch.device | str | int, non_blocking: bool = False) -> Batch:
+        """The batch on another device; `non_blocking` as in `torch.Tensor.to`."""
+        return self._with(tensor.to(device, non_blocking=non_blocking) for tensor in self)
+
+    def pin_memory(self) -> Batch:
+        """The batch in pinned memory, from which a GPU copies by itself."""
+        return self._with(tensor.pin_memory() for tensor in self)
+
+    def _with(self, tensors: Iterable[torch.Tensor]) -> Batch:
+        image, person, ignore = tensors
+        return dataclasses.replace(self, image=image, person=person, ignore=ignore)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

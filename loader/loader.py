@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import operator
 import os
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from importlib.util import find_spec
 from inspect import GEN_RUNNING, getgeneratorstate
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, NoReturn, Self
 
 import numpy as np
+from torch.utils.data import IterableDataset
 
 from cache.errors import CacheError
 from cache.messages import Message, UserError, message
@@ -95,6 +97,11 @@ class _Pass(Iterator[Batch]):
         return batch
 
     @property
+    def started(self) -> bool:
+        """Whether it was asked for a batch."""
+        return self._batches is not None
+
+    @property
     def running(self) -> bool:
         """Whether a thread is waiting for the next batch just now."""
         return self._batches is not None and getgeneratorstate(self._batches) == GEN_RUNNING
@@ -106,7 +113,7 @@ class _Pass(Iterator[Batch]):
             self._batches.close()
 
 
-class Loader:
+class Loader(IterableDataset[Batch]):
     """Iterates over epochs of batches: each `for` loop runs to the end of the current epoch, the next one begins there.
 
     It has one position, which moves with each batch that is handed out, and with the last one of an epoch to the
@@ -117,6 +124,9 @@ class Loader:
     `state_dict` taken after a batch and given to `load_state_dict`, here or in another process, on any backend, makes
     the next batch the one that would have come.
 
+    To PyTorch it is an iterable dataset of whole batches: `DataLoader(loader, batch_size=None)` hands them on. It has
+    threads of its own, so it can be neither pickled nor used by a worker.
+
     Attributes:
         choice: the backend that makes the batches, and the reason for it.
         unusable: why the loader gives no more batches; empty while it does.
@@ -125,7 +135,7 @@ class Loader:
     def __init__(self, config: LoaderConfig, reader: CacheReader, source: BatchSource, choice: Choice) -> None:
         self.config, self.reader, self.choice = config, reader, choice
         self._source = source
-        self._state = LoaderState()
+        self._state, self._restored = LoaderState(), False
         self._newest: Callable[[], _Pass | None] = lambda: None  # a weak reference: left by a loop, it ends at once
         self.unusable = ""
         self._bad: dict[int, BadRecord] = {}
@@ -184,6 +194,7 @@ class Loader:
     def _run(self) -> Generator[Batch]:
         """Make the rest of the epoch's batches, moving the position with each."""
         config, start = self.config, self._state
+        self._restored = False
         plans: Iterable[BatchPlan] = plan_epoch(
             self._order(start.epoch),
             epoch=start.epoch,
@@ -248,12 +259,39 @@ class Loader:
                 samples=len(self.reader),
                 split=self.config.split,
             )
-        reason = message(
-            "this iterator was ended by load_state_dict, which has moved its loader to another position: "
-            "iterate over the loader again"
+        self._go_to(restored)
+        self._restored = True
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the beginning of an epoch; right after `load_state_dict` to a position within that epoch, stay there.
+
+        So it may be called before each epoch, as for a `DistributedSampler`, also before one that is resumed.
+        """
+        if epoch < 0:
+            raise UserError("{name}={value} is below {least}; use {least} or more", name="epoch", value=epoch, least=0)
+        if not (self._restored and epoch == self._state.epoch):
+            self._go_to(LoaderState(operator.index(epoch)))
+
+    @property
+    def sampler(self) -> Self:
+        """The loader: loops look here for a `set_epoch` to call, as Lightning's does."""
+        return self
+
+    def _go_to(self, state: LoaderState) -> None:
+        newest = self._newest()
+        if newest and newest.started:  # one that has not begun will begin at the new position
+            reason = message(
+                "this iterator was ended by load_state_dict or set_epoch, which has moved its loader to another "
+                "position: iterate over the loader again"
+            )
+            self._end_pass(reason)
+        self._move_to(state)
+
+    def __reduce__(self) -> NoReturn:
+        raise UserError(
+            "a loader cannot be pickled or copied, because it has threads and open files: hand its LoaderConfig on and "
+            "call open_loader there; in a DataLoader use num_workers=0, or a maskcache.MaskDataset with workers"
         )
-        self._end_pass(reason)
-        self._move_to(restored)
 
     def close(self) -> None:
         """Stop the threads and close the cache; batches handed out become invalid. May be called again.
@@ -283,8 +321,8 @@ def _leave_to_parent(loader: Loader) -> None:
     """Let no loader work in a forked child, nor be freed there: that would wait for the parent's threads."""
     loader.unusable = message(
         "this loader was opened by another process, and process {process}, forked from it, does not have its "
-        "threads; open the loader in the process that iterates over it, with open_loader: in a DataLoader, within "
-        "the worker",
+        "threads; open the loader in the process that iterates over it, with open_loader: in a DataLoader use "
+        "num_workers=0, or a maskcache.MaskDataset with workers",
         process=os.getpid(),
     )
     for held in (loader, loader._newest()):

@@ -19,7 +19,7 @@ from cache.record import U8
 from loader.batch import Batch, LoaderConfig
 from loader.kernels import BLANK, copy_records, unpack_planes
 from loader.order import BatchPlan
-from loader.prefetch import OFF_LINE, PendingBatch, ThreadPool, draw, host_buffer, prefetch
+from loader.prefetch import OFF_LINE, Buffers, PendingBatch, Spares, ThreadPool, draw, host_buffer, prefetch
 from loader.records import IMAGE, RecordMap, make_batch
 from loader.warp import warp_records
 
@@ -30,11 +30,8 @@ if TYPE_CHECKING:
 class _Slot:
     """Reused buffers of one batch: pinned when it goes to a GPU."""
 
-    def __init__(self, batch_size: int, side: int, *, pinned: bool, jpeg: bool) -> None:
-        image_NHWC = host_buffer(batch_size, side, side, 3, pinned=pinned, off=OFF_LINE if jpeg else 0)
-        self.image = image_NHWC.permute(0, 3, 1, 2)
-        self.person, self.ignore = (host_buffer(batch_size, 1, side, side, pinned=pinned) for _ in range(2))
-        self.rows = [tensor.numpy().reshape(batch_size, -1) for tensor in (image_NHWC, self.person, self.ignore)]
+    def __init__(self, buffers: Buffers) -> None:
+        self.buffers = buffers
         self.copied: torch.cuda.Event | None = None  # recorded after the copy to the GPU that reads these buffers
 
 
@@ -56,10 +53,16 @@ class NativeSource:
         threads = config.threads or os.cpu_count() or 1
         self._parts = min(config.batch_size, -(-threads // config.prefetch))
         jpeg = self._layout.codec == "jpeg"
-        self._ring = [  # one batch is with the caller, the others are being made
-            _Slot(config.batch_size, self._layout.side, pinned=on_gpu and config.pin_memory, jpeg=jpeg)
-            for _ in range(config.prefetch + 1)
-        ]
+        make = partial(
+            Buffers,
+            config.batch_size,
+            self._layout.side,
+            pinned=on_gpu and config.pin_memory,
+            off=OFF_LINE if jpeg else 0,
+        )
+        # One batch is with the caller, the others are being made.
+        self._ring = [_Slot(make()) for _ in range(config.prefetch + 1)]
+        self._spares = Spares(make)
         self._stream = torch.cuda.Stream(self._device) if on_gpu else None  # type: ignore[no-untyped-call]
         self._scratch = threading.local()
         self._stop = reader.stop  # it ends the waiting for shards, too
@@ -93,6 +96,7 @@ class NativeSource:
         """Hand a batch to the threads."""
         if slot.copied is not None:
             slot.copied.synchronize()
+        slot.buffers = self._spares.unless_held(slot.buffers)
         pending = PendingBatch(plan, slot, draw(self._config, self._layout.side, plan))
         pending.start(self._pool, self._parts, partial(self._fill, pending))
         return pending
@@ -104,7 +108,7 @@ class NativeSource:
         plan, rows = pending.plan, slice(first, last)
         samples = plan.samples[rows]
         places = self._records.find(samples, max(0, plan.valid - first))
-        image, person, ignore = (buffer[rows] for buffer in pending.slot.rows)
+        image, person, ignore = (buffer[rows] for buffer in pending.slot.buffers.rows)
         if pending.parameters is None:
             if self._layout.codec == "jpeg":
                 self._records.decode(samples, places, image)
@@ -128,17 +132,16 @@ class NativeSource:
         return pixels[:rows]
 
     def _hand_over(self, plan: BatchPlan, slot: _Slot) -> Batch:
-        tensors = slot.image, slot.person, slot.ignore
-        if self._stream is not None:
-            compute = torch.cuda.current_stream(self._device)
-            with torch.cuda.stream(self._stream):
-                image, person, ignore = (tensor.to(self._device, non_blocking=True) for tensor in tensors)
-                tensors = image, person, ignore
-                slot.copied = self._stream.record_event()
-            compute.wait_stream(self._stream)
-            for tensor in tensors:
-                tensor.record_stream(compute)  # the allocator must not reuse it before the network has read it
-        return make_batch(plan, tensors, self._records)
+        if self._stream is None:
+            return make_batch(plan, slot.buffers.lend(), self._records)
+        compute = torch.cuda.current_stream(self._device)
+        with torch.cuda.stream(self._stream):
+            image, person, ignore = (tensor.to(self._device, non_blocking=True) for tensor in slot.buffers.tensors)
+            slot.copied = self._stream.record_event()
+        compute.wait_stream(self._stream)
+        for tensor in (image, person, ignore):
+            tensor.record_stream(compute)  # the allocator must not reuse it before the network has read it
+        return make_batch(plan, (image, person, ignore), self._records)
 
     def close(self) -> None:
         """Stop the threads. See `BatchSource`."""

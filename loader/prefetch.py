@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
@@ -13,7 +14,9 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from cache.record import U8
 from loader.augment import Parameters, draw_parameters
 from loader.batch import LoaderConfig
 from loader.order import BatchPlan
@@ -159,3 +162,52 @@ def host_buffer(*shape: int, pinned: bool = False, off: int = 0) -> torch.Tensor
         memory = torch.from_numpy(np.zeros((-(-size // unit) + 2) * unit, np.uint8))
     begin = -memory.data_ptr() % unit + off
     return memory[begin : begin + size].view(shape)
+
+
+class Buffers:
+    """Memory of the host for the pixels of one batch.
+
+    Attributes:
+        tensors: image `(N, 3, S, S)` in channels_last strides, person and ignore `(N, 1, S, S)`, uint8.
+        rows: the same memory as arrays, `(N, S*S*3)` and twice `(N, S*S)`.
+    """
+
+    def __init__(self, batch_size: int, side: int, *, pinned: bool = False, off: int = 0) -> None:
+        image_NHWC = host_buffer(batch_size, side, side, 3, pinned=pinned, off=off)
+        person, ignore = (host_buffer(batch_size, 1, side, side, pinned=pinned) for _ in range(2))
+        self.tensors: tuple[Tensor, Tensor, Tensor] = image_NHWC.permute(0, 3, 1, 2), person, ignore
+        self.rows = [tensor.numpy().reshape(batch_size, -1) for tensor in (image_NHWC, person, ignore)]
+        self._lent: list[weakref.ref[U8]] = []
+
+    def lend(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The tensors once more, for somebody who may keep them, or views of them."""
+        # Whatever shares memory with a tensor made from an array holds that array.
+        image, person, ignore = arrays = [tensor.numpy() for tensor in self.tensors]
+        self._lent = [weakref.ref(array) for array in arrays]
+        return torch.from_numpy(image), torch.from_numpy(person), torch.from_numpy(ignore)
+
+    @property
+    def held(self) -> bool:
+        """Whether somebody still has what was lent last."""
+        return any(array() is not None for array in self._lent)
+
+
+class Spares:
+    """Buffers that take the place of those whose batch is still held by the caller: none is overwritten.
+
+    A `for` loop holds a batch until it has the next one, and a loop that looks ahead one more. So that many buffers
+    are kept, to be used again; with a caller who holds more batches, the memory of the oldest goes with its batch.
+    """
+
+    def __init__(self, make: Callable[[], Buffers]) -> None:
+        self._make, self._spares = make, deque[Buffers](maxlen=2)
+
+    def unless_held(self, buffers: Buffers) -> Buffers:
+        """The same buffers, or others while somebody holds theirs."""
+        if not buffers.held:
+            return buffers
+        spare = next((spare for spare in self._spares if not spare.held), None)
+        if spare:
+            self._spares.remove(spare)
+        self._spares.append(buffers)
+        return spare or self._make()

@@ -21,7 +21,7 @@ from loader.augment import Parameters
 from loader.batch import Batch, LoaderConfig
 from loader.kernels import BLANK, copy_images, copy_packed_planes, copy_records
 from loader.order import I64, BatchPlan
-from loader.prefetch import PendingBatch, ThreadPool, draw, host_buffer, prefetch
+from loader.prefetch import Buffers, PendingBatch, Spares, ThreadPool, draw, prefetch
 from loader.records import IMAGE, RecordMap, make_batch
 from loader.resident_store import (
     BLANK_ROW,
@@ -33,7 +33,6 @@ from loader.resident_store import (
     default_budget,
     row_bytes,
 )
-from loader.sampling import Pixels
 from loader.shard_prefetch import ShardPrefetch
 from loader.warp import warp_records
 
@@ -142,9 +141,8 @@ ABSENT = -1
 class _Slot:
     """Rows of the store for the samples of one batch that are not resident; on a CPU also the buffers of the batch."""
 
-    def __init__(self, first_row: int, pixels: Pixels | None) -> None:
-        self.first_row, self.pixels = first_row, pixels
-        self.buffers = [tensor.numpy().reshape(len(tensor), -1) for tensor in pixels or ()]  # the same, flat
+    def __init__(self, first_row: int, buffers: Buffers | None) -> None:
+        self.first_row, self.buffers = first_row, buffers
         self.read: torch.cuda.Event | None = None  # recorded after the last work on the GPU that reads these rows
 
 
@@ -207,12 +205,10 @@ class ResidentSource:
         self._sample = None if method == "kernels" else TorchSampler(self._store, compiled=method == "compiled")
         if self._sample is not None and not config.augmentation.identity:
             self._sample.warm_up(config.batch_size)
-        shape = config.batch_size, self._side, self._side
+        make = partial(Buffers, config.batch_size, self._side)
+        self._spares = Spares(make)
         self._ring = [
-            _Slot(
-                1 + self.resident + number * config.batch_size,
-                None if self._sample else (host_buffer(*shape, 3), host_buffer(*shape), host_buffer(*shape)),
-            )
+            _Slot(1 + self.resident + number * config.batch_size, None if self._sample else make())
             for number in range(batches)
         ]
         self._parts = min(config.batch_size, -(-threads // config.prefetch))
@@ -230,6 +226,8 @@ class ResidentSource:
         """Find the rows of a batch, and hand what the CPU has to do for it to the threads."""
         rows = self._rows[plan.samples]
         rows[plan.valid :] = BLANK_ROW
+        if slot.buffers:
+            slot.buffers = self._spares.unless_held(slot.buffers)
         pending = _PendingBatch(plan, slot, draw(self._config, self._side, plan), rows)
         if self._sample is None or len(pending.absent):
             pending.start(self._pool, self._parts, partial(self._work, pending))
@@ -245,10 +243,10 @@ class ResidentSource:
             absent = pending.absent[begin:end]
             sound = self._filler.fill(pending.plan.samples[absent], slot.first_row + int(begin), slot.read)
             pending.rows[absent[~sound]] = BLANK_ROW
-        if self._sample is not None:
+        if slot.buffers is None:
             return
         places = self._store.places[pending.rows[part]]
-        image, person, ignore = (buffer[part] for buffer in slot.buffers)
+        image, person, ignore = (buffer[part] for buffer in slot.buffers.rows)
         if pending.parameters is None:
             copy_records(places, image, person, ignore)
         else:
@@ -257,11 +255,12 @@ class ResidentSource:
 
     def _hand_over(self, pending: _PendingBatch) -> Batch:
         slot = pending.slot
-        pixels = slot.pixels if self._sample is None else self._sample(pending.rows, pending.parameters)
-        assert pixels is not None
+        if self._sample is None:
+            assert slot.buffers is not None
+            return make_batch(pending.plan, slot.buffers.lend(), self._records)
+        image_NSS3, person_NSS, ignore_NSS = self._sample(pending.rows, pending.parameters)
         if self._device.type == "cuda" and len(pending.absent):
             slot.read = torch.cuda.current_stream(self._device).record_event()
-        image_NSS3, person_NSS, ignore_NSS = pixels
         tensors = image_NSS3.permute(0, 3, 1, 2), person_NSS[:, None], ignore_NSS[:, None]
         return make_batch(pending.plan, tensors, self._records)
 

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from loader.batch import Batch, LoaderConfig
+    from loader.dataset import MaskDataset
     from loader.loader import open_loader
     from maskcache.background import remove_background
 
-__all__ = ["Batch", "LoaderConfig", "open_loader", "remove_background"]
+__all__ = ["Batch", "LoaderConfig", "MaskDataset", "open_loader", "remove_background"]
 
 _LOADING = ("cache", "loader")
 _PREDICTING = (*_LOADING, "preprocess", "model", "train", "predict")
 _HOMES = {
     "Batch": ("loader.batch", _LOADING),
     "LoaderConfig": ("loader.batch", _LOADING),
+    "MaskDataset": ("loader.dataset", _LOADING),
     "open_loader": ("loader.loader", _LOADING),
     "remove_background": ("maskcache.background", _PREDICTING),
 }
