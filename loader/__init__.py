@@ -2,17 +2,6 @@
 
 from loader.augment import LEVELS, AugmentConfig
 from loader.batch import BadRecord, Batch, LoaderConfig, LoaderState
-from loader.dataset import MaskDataset
 from loader.loader import Loader, open_loader
 
-__all__ = [
-    "LEVELS",
-    "AugmentConfig",
-    "BadRecord",
-    "Batch",
-    "Loader",
-    "LoaderConfig",
-    "LoaderState",
-    "MaskDataset",
-    "open_loader",
-]
+__all__ = ["LEVELS", "AugmentConfig", "BadRecord", "Batch", "Loader", "LoaderConfig", "LoaderState", "open_loader"]

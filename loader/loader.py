@@ -277,6 +277,9 @@ class Loader(IterableDataset[Batch]):
         """The loader: loops look here for a `set_epoch` to call, as Lightning's does."""
         return self
 
+    batch_sampler = None
+    """As that of a `DataLoader(batch_size=None)`; Lightning's loop asks for it where there is a `sampler`."""
+
     def _go_to(self, state: LoaderState) -> None:
         newest = self._newest()
         if newest and newest.started:  # one that has not begun will begin at the new position
