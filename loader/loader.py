@@ -297,7 +297,7 @@ class Loader(IterableDataset[Batch]):
         )
 
     def close(self) -> None:
-        """Stop the threads and close the cache; batches handed out become invalid. May be called again.
+        """Stop the threads and close the cache; batches of `dali` become invalid. May be called again.
 
         In a forked child it does nothing: all of that is the parent's.
         """

@@ -108,7 +108,7 @@ def _choose_precision(
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Predicted:
-    """An image, its true planes and its prediction, of one size. The tensors are valid until the next batch comes."""
+    """An image, its true planes and its prediction, of one size. The tensors are those of its batch."""
 
     number: int  # of the sample in the cache, or of the row in the annotations
     image_id: int
