@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import click
 
+from cache.machine import settle
 from cache.messages import message
 from commands.analyze import analyze
 from commands.automatic import automatic
@@ -45,6 +46,7 @@ from console.language import _
 @click.option("--yes", is_flag=True, help=message("Do not ask if there is no command."))
 @click.pass_context
 def main(context: click.Context, yes: bool) -> None:
+    settle()
     if context.invoked_subcommand is None:
         automatic(context, yes=yes)
     elif yes:

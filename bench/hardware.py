@@ -12,6 +12,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from cache.machine import free_memory, memory, processors
+
 FEATURES = {"avx2": "avx2", "avx512": "avx512f", "bf16": "avx512bf16", "amx": "amx-tile", "neon": "neon"}
 """Processor features that affect our speed, and LLVM's names for them."""
 
@@ -66,18 +68,14 @@ class Machine:
 
 def describe_machine(path: Path | None = None) -> Machine:
     """Describe this machine, and the disk that `path` is on or would be created on. Loads torch and DALI if there."""
-    import psutil
-
-    memory = psutil.virtual_memory()
     gpus = _gpus()
     versions = {name: _version(packages) for name, packages in DISTRIBUTIONS.items()}
     return Machine(
         processor=_processor(),
-        # A container or `taskset` may give less than the machine has.
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=processors(),
         features=_features(),
-        memory_total=memory.total,
-        memory_free=memory.available,
+        memory_total=memory(),
+        memory_free=free_memory(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
         versions={name: found for name, found in versions.items() if found},

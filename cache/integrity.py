@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -12,6 +11,7 @@ from multiprocessing.connection import Connection
 
 from cache.errors import CacheError
 from cache.index import ShardInfo, ShardManifest, manifest_path
+from cache.machine import processors
 from cache.messages import message
 from cache.process import end_with_parent
 from cache.reader import CacheReader
@@ -50,7 +50,7 @@ def check_split(
     processor, but no more than `MOST_THREADS`.
     """
     shards = reader.info.shards
-    pool = ThreadPoolExecutor(threads or min(os.cpu_count() or 1, MOST_THREADS), thread_name_prefix="integrity")
+    pool = ThreadPoolExecutor(threads or min(processors(), MOST_THREADS), thread_name_prefix="integrity")
     try:
         for number, damage in enumerate(pool.map(partial(check_shard, reader), shards)):
             samples = (reader.samples["shard"] == number).nonzero()[0].tolist()

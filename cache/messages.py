@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 
@@ -60,6 +61,12 @@ def listed(names: Iterable[object], conjunction: str) -> str:
     if conjunction == "or":
         return message("{head} or {last}", head=head, last=last)
     return message("{head} and {last}", head=head, last=last)
+
+
+def install(extra: str) -> str:
+    """The command that installs one of our extras: into a checkout, or beside a package that was installed."""
+    checkout = (Path(__file__).parents[1] / "setup.cfg").is_file()
+    return Message(f"pip install -e '.[{extra}]'" if checkout else f"pip install 'maskcache[{extra}]'")
 
 
 def said(error: BaseException) -> str:

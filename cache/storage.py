@@ -23,7 +23,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, TypeVar
 
 from cache.errors import StorageError
-from cache.messages import Message, message
+from cache.messages import Message, install, message
 
 
 class StorageUrl(PurePosixPath):
@@ -293,7 +293,7 @@ def remove(path: Path) -> None:
 def _connect(root: str, _process: int, _variables: tuple[tuple[str, str], ...]) -> Any:
     """fsspec's file system for the URL of a bucket; one for all who ask, for it takes a while to make."""
     package = PACKAGES.get(root.partition(":")[0])
-    install = message("pip install -e '.[cloud]'{more}", more="" if package in (None, "s3fs") else f" {package}")
+    more = "" if package in (None, "s3fs") else f" {package}"
     try:
         from fsspec.config import conf
         from fsspec.core import url_to_fs
@@ -306,7 +306,11 @@ def _connect(root: str, _process: int, _variables: tuple[tuple[str, str], ...]) 
         system, _ = url_to_fs(root, use_listings_cache=False, skip_instance_cache=True, **options)
     except ImportError as error:
         raise StorageError(
-            "{root} needs a package that is not installed ({error}): {install}", root=root, error=error, install=install
+            "{root} needs a package that is not installed ({error}): {install}{more}",
+            root=root,
+            error=error,
+            install=install("cloud"),
+            more=more,
         ) from None
     except ValueError as error:
         raise StorageError(
@@ -325,7 +329,7 @@ def _reason(error: Exception) -> str:
 def _remedy(error: Exception) -> str:
     """What to do about an error that no retry mends; empty if it may pass."""
     if isinstance(error, ImportError):
-        return message("pip install -e '.[cloud]'")
+        return install("cloud")
     if isinstance(error, PermissionError) or "Credential" in type(error).__name__:
         return message(
             "give credentials with the right to it (for s3: AWS_PROFILE, or AWS_ACCESS_KEY_ID and "

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
         'Remove the backgrounds of photos and videos: files, folders, "patterns", or - for a photo on '
         "standard input.\n\n"
         "Each result has its photo's size, upright, and its photo's name; sub-folders of a folder are kept. "
-        "Videos are known by their suffixes, keep their time stamps and their sound, and need pip install -e "
-        "'.[video]'. The exit code is 1 if an input had to be left out."
+        "Videos are known by their suffixes, keep their time stamps and their sound, and need the package av. "
+        "The exit code is 1 if an input had to be left out."
     ),
 )
 @click.argument("inputs", metavar=message("INPUT..."), nargs=-1, required=True)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from cache.choices import ExportFormat
-from cache.messages import listed
+from cache.messages import install, listed
 from export.config import FILES, ExportConfig, ExportError
 from export.network import INPUT, LEAST_STRIDES, OUTPUT
 from export.record import THRESHOLD
@@ -106,7 +106,8 @@ def check_packages(config: ExportConfig) -> None:
     needed = ("onnx", "onnxruntime", "onnxscript") if "onnx" in config.formats else ()
     if missing := [name for name in needed if find_spec(name) is None]:
         raise ExportError(
-            "format=onnx needs {missing}, not installed here: pip install -e '.[export]', or use --format program",
+            "format=onnx needs {missing}, not installed here: {install}, or use --format program",
+            install=install("export"),
             missing=listed(missing, "and"),
         )
 

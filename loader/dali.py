@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
@@ -16,7 +15,8 @@ import simplejpeg
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from cache.messages import UserError
+from cache.machine import processors
+from cache.messages import UserError, install
 from cache.process import LeftToParent
 from cache.record import U8, RecordLayout
 from loader.augment import F32
@@ -55,7 +55,8 @@ class DaliSource:
             self._dali: Any = import_module("nvidia.dali")
         except ImportError as error:
             raise UserError(
-                "the dali loader needs NVIDIA DALI; pip install -e '.[dali]' (CUDA 13) or '.[dali-cuda12]'"
+                "the dali loader needs NVIDIA DALI; {install} (CUDA 13) or the extra dali-cuda12",
+                install=install("dali"),
             ) from error
         self._on_gpu = self._device.type == "cuda"
         self._records = RecordMap(reader, config.on_bad_record)
@@ -248,7 +249,7 @@ def build_pipeline(
 
     @dali.pipeline_def(  # type: ignore[untyped-decorator]
         batch_size=config.batch_size,
-        num_threads=config.threads or os.cpu_count() or 1,
+        num_threads=config.threads or processors(),
         device_id=device_id,
         prefetch_queue_depth=config.prefetch,
     )

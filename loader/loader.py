@@ -17,7 +17,7 @@ import numpy as np
 from torch.utils.data import IterableDataset
 
 from cache.errors import CacheError
-from cache.messages import Message, UserError, message
+from cache.messages import Message, UserError, install, message
 from cache.process import LeftToParent
 from cache.reader import CacheReader
 from loader.batch import BadRecord, Batch, BatchSource, LoaderConfig, LoaderState
@@ -68,9 +68,10 @@ def choose_for_gpu(needed: int, budget: int, codec: Literal["raw", "jpeg"], *, d
     if dali:
         work = message("decodes and augments") if codec == "jpeg" else "augments"
         return Choice("dali", message("{too_large}; DALI {work} on the GPU", too_large=too_large, work=work))
-    return Choice(
-        "native", message("{too_large}, and DALI is not installed (pip install -e '.[dali]')", too_large=too_large)
+    missing = message(
+        "{too_large}, and DALI is not installed ({install})", too_large=too_large, install=install("dali")
     )
+    return Choice("native", missing)
 
 
 class _Pass(Iterator[Batch]):

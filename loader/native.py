@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import threading
 from collections.abc import Generator, Iterable
 from contextlib import closing
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from cache.machine import processors
 from cache.process import fork_lock
 from cache.record import U8
 from loader.batch import Batch, LoaderConfig
@@ -50,7 +50,7 @@ class NativeSource:
         self._records = RecordMap(reader, config.on_bad_record)
         self._device = torch.device(config.device)
         on_gpu = self._device.type == "cuda"
-        threads = config.threads or os.cpu_count() or 1
+        threads = config.threads or processors()
         self._parts = min(config.batch_size, -(-threads // config.prefetch))
         jpeg = self._layout.codec == "jpeg"
         make = partial(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from cache.machine import processors
 from cache.messages import message
 from cache.record import U8
 from loader.augment import Parameters
@@ -176,7 +176,7 @@ class ResidentSource:
         self._config, self._reader, self._side = config, reader, reader.layout.side
         self._device = torch.device(config.device)
         method = method or choose_method(self._device)
-        threads = config.threads or os.cpu_count() or 1
+        threads = config.threads or processors()
         batches = config.prefetch + 1  # one is with the caller, the others are being made
         budget = config.resident_bytes or default_budget(self._device, config.batch_size, self._side)
         self.resident = count_resident(

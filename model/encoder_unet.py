@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cache.messages import UserError, listed, message
+from cache.messages import UserError, install, listed, message
 from model.base import SegmentationNetwork
 from model.blocks import ConvBNReLU, DoubleConv, UpConv, UpNearest, concat, initialise, round_up_to_8
 
@@ -96,9 +96,10 @@ def create_encoder(encoder: str) -> Any:  # a Module with attributes of timm's o
         import timm
     except ModuleNotFoundError as error:
         raise EncoderError(
-            "encoder={encoder!r} needs the package {name}, which is not installed: pip install -e '.[timm]'",
+            "encoder={encoder!r} needs the package {name}, which is not installed: {install}",
             encoder=encoder,
             name=error.name,
+            install=install("timm"),
         ) from None
     except RuntimeError as error:
         if "torchvision" not in str(error):

@@ -13,7 +13,6 @@ Suffixes: N photos, H and W pixels, S side, 3 RGB.
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +26,7 @@ from typing import NamedTuple
 import torch
 
 from cache.atomic import write_atomically
+from cache.machine import processors
 from cache.messages import system_reason
 from predict.config import STANDARD, PhotoResult, PredictConfig, write_error
 from predict.mask import F32, Finish, Square, certainty, find_persons, fit_square
@@ -74,7 +74,7 @@ class Setup:
     @property
     def threads(self) -> int:
         """Threads that read and write."""
-        return self.config.threads or os.cpu_count() or 1
+        return self.config.threads or processors()
 
     @property
     def network_threads(self) -> int:

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from cache.messages import install
 from predict.background import parse_background
 from predict.config import STANDARD, PassedOver, PredictConfig, PredictError
 from predict.mask import Finish
@@ -85,9 +86,8 @@ def plan_jobs(config: PredictConfig) -> Plan:
     _check_outputs(jobs, config)
     videos = tuple(job for job in jobs if is_video(job.source))
     if videos and not find_spec("av"):
-        raise PredictError(
-            "{name} is a video, which wants the package av; pip install -e '.[video]'", name=videos[0].name
-        )
+        values = {"name": videos[0].name, "install": install("video")}
+        raise PredictError("{name} is a video, which wants the package av; {install}", **values)
     return Plan(tuple(job for job in jobs if not is_video(job.source)), finish, videos, passed_over)
 
 

@@ -19,7 +19,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from cache import files
 from cache.choices import Fit
-from cache.messages import Message, listed, message, system_reason
+from cache.messages import Message, install, listed, message, system_reason
 from cache.record import U8, pack_plane
 from preprocess.errors import ImageError
 from preprocess.jpeg import JPEG_START, decode_jpeg, without_gap
@@ -156,7 +156,7 @@ def _unknown(head: bytes) -> ImageError:
             "PNG or JPEG"
         )
     if brand in _HEIF_BRANDS and "HEIF" not in known:
-        return ImageError("it is a HEIC photo, which wants the package pillow-heif; pip install -e '.[heic]'")
+        return ImageError("it is a HEIC photo, which wants the package pillow-heif; {install}", install=install("heic"))
     return ImageError("it is not a {formats} image", formats=listed(known, "or"))
 
 

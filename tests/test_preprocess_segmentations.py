@@ -286,7 +286,7 @@ def numeric(value):
 @given(values=st.lists(segmentation, max_size=6), indent=st.sampled_from([None, 1]), threads=st.integers(1, 4))
 def test_any_mixture_gives_what_json_and_loops_give(values, indent, threads):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shapes.os, "cpu_count", lambda: threads)
+        patch.setattr(shapes, "processors", lambda: threads)
         patch.setattr(shapes, "BLOCK", 2)
         found = read([json.dumps(value, indent=indent) for value in values])
     expected = [expected_parts(value) for value in values]

@@ -10,6 +10,7 @@ import shutil
 import torch
 
 from cache.choices import Device, Precision
+from cache.machine import processors
 from cache.messages import UserError, message
 
 BF16_CAPABILITY = (8, 0)
@@ -83,7 +84,7 @@ def read_hardware() -> Hardware:
         )
     return Hardware(
         processor=str(capabilities.get("cpu_name", capabilities.get("architecture", "unknown"))),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=processors(),
         cpu_bf16=any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16")),
         compiler=shutil.which(os.environ.get("CXX", "g++")),
         gpu=gpu,

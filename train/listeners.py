@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cache.messages import message
+from cache.messages import install, message
 from loader.batch import BadRecord
 from train.config import TrainConfigError
 from train.folder import RunFolder, timestamp
@@ -187,8 +187,9 @@ class WandbRun(Listener):
             import wandb
         except ModuleNotFoundError:
             raise TrainConfigError(
-                "wandb={project!r} needs the package wandb, which is not installed: pip install -e '.[wandb]'",
+                "wandb={project!r} needs the package wandb, which is not installed: {install}",
                 project=project,
+                install=install("wandb"),
             ) from None
         known = folder.root / "wandb" / "id"
         known.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import json
 import math
-import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from cache.machine import processors
 from cache.messages import UserError
 from preprocess.annotations.json_kernel import MOST_RUN, PADDING, count_signs, read_segmentations
 from preprocess.raster import COORDINATE_LIMIT, POLYGON, RLE, box_polygon, decode_rle_string
@@ -123,7 +123,7 @@ def _read_ordinary(values: Sequence[msgspec.Raw], height: I64, width: I64) -> tu
         sizes = height[block], width[block]
         read_segmentations(text, start, *sizes, *offsets, arrays.length, arrays.xy, arrays.counts, ordinary[block])
 
-    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="segmentations") as pool:
+    with ThreadPoolExecutor(processors(), thread_name_prefix="segmentations") as pool:
         list(pool.map(count, blocks))  # which raises what a thread has raised
         sizes = np.where(is_code, 1, brackets - 1), np.where(is_code, 0, commas + 1), np.where(is_code, commas - 1, 0)
         parts, numbers, runs = (np.concatenate(([0], np.cumsum(each.clip(min=0)))) for each in sizes)

@@ -11,14 +11,13 @@ from itertools import chain
 from pathlib import PurePath
 from time import perf_counter
 
-import psutil
-
 from cache import files
 from cache.choices import SPLITS
 from cache.errors import CacheCorruptError, CacheMissingError, CacheStaleError
 from cache.index import INDEX_NAME, CacheIndex, Rejection
 from cache.integrity import Damage
 from cache.kernel import compiling_elsewhere
+from cache.machine import memory
 from cache.messages import joined, listed, message
 from cache.spec import CacheSpec
 from cache.storage import is_url
@@ -202,7 +201,7 @@ def _spec(config: BuildConfig, dataset: Dataset, before: CacheIndex | None, spli
         return spec
     if before:
         return dataclasses.replace(spec, codec=before.spec.codec)
-    return resolve_codec(spec, sum(len(split.rows) for split in splits), psutil.virtual_memory().total)
+    return resolve_codec(spec, sum(len(split.rows) for split in splits), memory())
 
 
 def _clear_leftovers(config: BuildConfig, before: CacheIndex | None, plans: list[SplitPlan]) -> None:

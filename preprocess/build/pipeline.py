@@ -12,7 +12,6 @@ on this machine's disk, and sent by the closers.
 from __future__ import annotations
 
 import dataclasses
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ import numpy as np
 
 from cache import files
 from cache.index import COLUMNS, ImageSource, Rejection, ShardManifest, manifest_path
+from cache.machine import processors
 from cache.process import deferred_interrupt
 from cache.record import U8, RecordLayout
 from cache.shards import ShardDraft
@@ -96,7 +96,7 @@ def make_shards(
     if not jobs:
         return
     layout = RecordLayout.of(spec)
-    threads = threads or os.cpu_count() or 1
+    threads = threads or processors()
     out = jobs[0].directory.parent
     closers = min(SENDERS, files.at_once(out))
     requests = max(files.at_once(job.split.folder) for job in jobs)

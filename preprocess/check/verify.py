@@ -6,7 +6,6 @@ A cache is compared with its checksums and, if asked, with the dataset that it w
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -20,6 +19,7 @@ from cache.choices import SPLITS
 from cache.errors import CacheError
 from cache.index import INDEX_NAME, CacheIndex
 from cache.integrity import Damage, check_split
+from cache.machine import processors
 from cache.messages import message
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
@@ -174,7 +174,7 @@ def map_photos(
     with (
         opencv_threads(1),  # the photos are the parallel work
         quiet_pillow(),
-        ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="photos") as pool,
+        ThreadPoolExecutor(threads or processors(), thread_name_prefix="photos") as pool,
     ):
         try:
             yield from zip(rows, pool.map(guarded, rows), strict=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import platform
 import signal
 from collections.abc import Iterator
@@ -17,7 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from cache.messages import joined, message
+from cache.machine import processors
+from cache.messages import install, joined, message
 from cache.spec import FORMAT_VERSION
 from preprocess.build.commit import TOOLS
 from preprocess.errors import ClusterError
@@ -40,7 +40,7 @@ _LEAN = {
 }
 """Settings of Dask for processes that only make shards."""
 
-_INSTALL = message("install it there: pip install -c constraints.txt -e '.[cluster]'")
+_INSTALL = message("install it there: {install}", install=install("cluster"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,7 @@ def open_client(address: ClusterAddress) -> Iterator[Client]:
     try:
         from distributed.utils import silence_logging_cmgr
     except ModuleNotFoundError:
-        raise ClusterError("--cluster needs Dask: pip install -c constraints.txt -e '.[cluster]'") from None
+        raise ClusterError("--cluster needs Dask: {install}", install=install("cluster")) from None
     # Dask logs lost workers and connections, which it either replaces or reports as errors, handled below.
     processes = address.local_processes
     with (
@@ -134,7 +134,7 @@ def _local_cluster(processes: int) -> Iterator[Client]:
         try:
             cluster = LocalCluster(
                 n_workers=processes,
-                threads_per_worker=max(1, (os.cpu_count() or 1) // processes),
+                threads_per_worker=max(1, processors() // processes),
                 dashboard_address="127.0.0.1:0",
                 memory_limit=0,  # no limit: what fits in memory without Dask also fits with it
                 silence_logs=logging.CRITICAL + 1,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.atomic import write_atomically
+from cache.machine import processors
 from cache.messages import UserError
 from preprocess.check.structure import SYNTH_MARKER
 from preprocess.image import opencv_threads
@@ -96,7 +96,7 @@ def make_dataset(
     content = {split: empty_document(f"Procedural people, seed {config.seed}", _FORMAT) for split in _SPLITS}
     fractions, empty, size = 0.0, 0, 0
     # The images are the unit of parallel work.
-    with opencv_threads(1), ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
+    with opencv_threads(1), ThreadPoolExecutor(workers or min(4, processors())) as pool:
         try:
             folders = [root / split for split in splits]
             results = pool.map(_write_image, folders, range(len(splits)), itertools.repeat(config))

@@ -5,7 +5,6 @@ Tensor suffixes: N images, 3 RGB, 1 logit or plane, S side, H and W pixels.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from time import perf_counter
@@ -17,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from cache.index import Rejection
+from cache.machine import processors
 from cache.messages import message
 from cache.spec import CacheSpec
 from model.metrics import boundary_tolerance, count_boundary, count_pixels
@@ -61,7 +61,7 @@ class PhotoImages:
         self.rejections: list[Rejection] = []
         self.device = predictor.device
         self._split, self._spec, self._predictor, self._batch_size = split, spec, predictor, batch_size
-        self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="eval-photos")
+        self._pool = ThreadPoolExecutor(threads or processors(), thread_name_prefix="eval-photos")
         self._opencv_threads = cv2.getNumThreads()
 
     def __len__(self) -> int:
