@@ -26,11 +26,14 @@ from numba import njit
 from numba.core.caching import FunctionCache
 from numba.core.dispatcher import Dispatcher
 
+from cache.machine import settle
 from cache.messages import message, system_reason
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 logger = logging.getLogger(__name__)
+
+settle()  # before Numba chooses a folder in the home
 
 _config: Any = numba.config  # it makes its attributes of environment variables
 

@@ -54,9 +54,10 @@ def free_memory() -> int:
 
 
 def settle() -> None:
-    """Set the environment variables by which libraries learn what they do not find in a container. Call it first.
+    """Set environment variables for what libraries do not find in a container. Those that are set are kept.
 
-    OpenMP, and torch with it, sees no quota of processors. Python tells no user's name where `/etc/passwd` has none.
+    OpenMP, and torch with it, sees no quota of processors: call this before torch is loaded. A user whom `/etc/passwd`
+    does not have has neither a name nor, without HOME, a home: libraries would make a folder that is called `~`.
     """
     if (count := processors()) < (os.cpu_count() or 1):
         os.environ.setdefault("OMP_NUM_THREADS", str(count))
@@ -64,6 +65,8 @@ def settle() -> None:
         getpass.getuser()
     except (KeyError, OSError):  # OSError from Python 3.13
         os.environ["LOGNAME"] = f"uid-{os.geteuid()}"
+    if os.path.expanduser("~") == "~":  # noqa: PTH111 (of Path, it raises)
+        os.environ["HOME"] = "/"  # as Docker does
 
 
 def _memory_limits() -> Iterator[tuple[Path, int]]:
