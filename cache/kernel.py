@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -99,13 +100,21 @@ class _KernelCache(FunctionCache):
         return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
+        global _full
         compiled.end()
+        if _full:
+            return
         try:
             super().save_overload(sig, data)
         except OSError as error:
             # The index is written before what it names: it must not lead to what an older source was compiled to.
             with suppress(OSError):
                 self.flush()
+            folder = _temporary_folder()
+            if folder and Path(self.cache_path).is_relative_to(folder):
+                _full = True  # torch needs room there, too, and Python finds no folder where there is none
+                for each in folder.iterdir():
+                    shutil.rmtree(each, ignore_errors=True)
             values = {"folder": self.cache_path, "reason": system_reason(error), "remedy": REMEDY}
             _say(message("compiled kernels cannot be kept in {folder} ({reason}); {remedy}", **values))
 
@@ -154,6 +163,9 @@ def _temporary_folder() -> Path | None:
     private = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) == 0o700
     return folder if private else None
 
+
+_full = False
+"""Whether the temporary folder was too small for all kernels."""
 
 _said = False
 

@@ -73,6 +73,8 @@ def said(error: BaseException) -> str:
     """What an error says. One of the system or of a library is translated if the catalogue has it word for word."""
     if isinstance(error, OSError) and error.strerror and not isinstance(error.args[0], Message):
         reason, number = system_reason(error), error.errno
+        if "temporary directory" in reason:  # of `tempfile`
+            return message("{reason}; set TMPDIR to a folder that can be written", reason=reason)
         if error.filename is None:
             return message("[Errno {number}] {reason}", number=number, reason=reason)
         return message("[Errno {number}] {reason}: {path!r}", number=number, reason=reason, path=str(error.filename))

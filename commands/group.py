@@ -112,6 +112,13 @@ class FriendlyGroup(click.Group):
             kept = _KEPT.get(context.invoked_subcommand)
             click.echo("\n" + " ".join([_("Stopped."), *([_(kept)] if kept else [])]), err=True)
             sys.exit(130)
+        except RuntimeError as error:
+            reason = getattr(error, "inner_exception", None)  # of torch's compiler
+            if not isinstance(reason, OSError) or os.environ.get("MASKCACHE_TRACEBACK"):
+                raise
+            remedy = message("set TMPDIR to a folder with more space, or use --no-compile")
+            click.echo(_("error: torch.compile: {reason}; {remedy}", reason=reason, remedy=remedy), err=True)
+            sys.exit(1)
         except (ValueError, OSError) as error:
             if os.environ.get("MASKCACHE_TRACEBACK"):
                 raise
