@@ -1,9 +1,11 @@
 """Containers: limits of processors and memory, a user without a name and a home, a disk that cannot be written."""
 
+import json
 import os
 import re
 import shutil
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import click
@@ -201,3 +203,34 @@ def test_a_folder_that_is_too_small_for_the_compiler_is_told():
     result = CliRunner().invoke(main, ["train"])
     assert result.exit_code == 1
     assert re.fullmatch(r"error: torch.compile: .*No space left on device; set TMPDIR .*--no-compile\n", result.stderr)
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.cuda"])
+def test_dockerfiles(name):
+    text = re.sub(r"^#.*\n", "", (ROOT / name).read_text(), flags=re.MULTILINE)
+    lines = [line.split(maxsplit=1) for line in text.replace("\\\n", " ").splitlines() if line]
+    stages = [number for number, (word, _) in enumerate(lines) if word == "FROM"]
+    sources = [rest.split()[:-1] for word, rest in lines[: stages[-1]] if word == "COPY"]
+    assert sources == [["."]]
+    assert all(re.match(r"\S+:\d\S+( AS \w+)?$", lines[number][1]) for number in stages), "a base without a pinned tag"
+    (install,) = (rest for word, rest in lines if word == "RUN" and "pip install" in rest)
+    assert "-c /source/constraints.txt" in install
+    final = lines[stages[-1] :]
+    (entry,) = (rest for word, rest in final if word == "ENTRYPOINT")
+    assert json.loads(entry) == ["maskcache"]
+    users = [rest for word, rest in final if word == "USER"]
+    assert users == ["maskcache"]
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    known = set(setup["options.extras_require"])
+    assert set(re.search(r"\[?(?:EXTRAS=)?((?:\w+,)+\w+)", text)[1].split(",")) <= known
+
+
+def test_docker_sends_all_that_a_wheel_is_made_of():
+    """And nothing else: in a checkout there may be gigabytes of data."""
+    first, *kept, last = (line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] != "#")
+    assert (first, last) == ("*", "**/__pycache__")
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    files = {"app.py", "cli.py", "setup.cfg", "pyproject.toml", "constraints.txt", "README.md", "LICENSE"}
+    assert {line.removeprefix("!") for line in kept} == packages | files
+    assert all((ROOT / name).exists() for name in files)
