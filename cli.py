@@ -5,8 +5,6 @@ Nothing heavy is imported before a command runs, so that `--help` answers at onc
 
 from __future__ import annotations
 
-import logging
-
 import click
 
 from cache.machine import settle
@@ -49,7 +47,6 @@ from console.language import _
 @click.pass_context
 def main(context: click.Context, yes: bool) -> None:
     settle()
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where it cannot write to the home
     if context.invoked_subcommand is None:
         automatic(context, yes=yes)
     elif yes:

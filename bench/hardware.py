@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from cache.machine import free_memory, memory, processors
+from cache.machine import memory, processors
 
 FEATURES = {"avx2": "avx2", "avx512": "avx512f", "bf16": "avx512bf16", "amx": "amx-tile", "neon": "neon"}
 """Processor features that affect our speed, and LLVM's names for them."""
@@ -68,14 +68,14 @@ class Machine:
 
 def describe_machine(path: Path | None = None) -> Machine:
     """Describe this machine, and the disk that `path` is on or would be created on. Loads torch and DALI if there."""
-    gpus = _gpus()
+    (total, free), gpus = memory(), _gpus()
     versions = {name: _version(packages) for name, packages in DISTRIBUTIONS.items()}
     return Machine(
         processor=_processor(),
         cores=processors(),
         features=_features(),
-        memory_total=memory(),
-        memory_free=free_memory(),
+        memory_total=total,
+        memory_free=free,
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
         versions={name: found for name, found in versions.items() if found},
@@ -150,9 +150,7 @@ def _dali_devices() -> int | None:
         return 0
 
 
-def _disk(path: Path) -> Disk | None:
-    existing = next((folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists()), None)
-    if existing is None:
-        return None
+def _disk(path: Path) -> Disk:
+    existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     usage = shutil.disk_usage(existing)
     return Disk(path=str(path), total=usage.total, free=usage.free)

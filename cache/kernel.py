@@ -34,8 +34,6 @@ Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 logger = logging.getLogger(__name__)
 
-settle()  # before Numba chooses a folder in the home
-
 _config: Any = numba.config  # it makes its attributes of environment variables
 
 REMEDY = message("set NUMBA_CACHE_DIR to a folder that can be written, to keep them there")
@@ -102,10 +100,9 @@ class _KernelCache(FunctionCache):
     def save_overload(self, sig: Any, data: Any) -> None:
         global _full
         compiled.end()
-        if _full:
-            return
         try:
-            super().save_overload(sig, data)
+            if not _full:
+                super().save_overload(sig, data)
         except OSError as error:
             # The index is written before what it names: it must not lead to what an older source was compiled to.
             with suppress(OSError):
@@ -121,6 +118,8 @@ class _KernelCache(FunctionCache):
 
 def _find_cache(function: Callable[..., Any]) -> _KernelCache | None:
     """The cache of a function, in the first folder that can be written; None if there is none."""
+    if "HOME" not in os.environ:
+        settle()
     asked = _config.CACHE_DIR  # NUMBA_CACHE_DIR
     with suppress(RuntimeError):  # no folder can be written
         found = _KernelCache(function)
@@ -164,10 +163,7 @@ def _temporary_folder() -> Path | None:
     return folder if private else None
 
 
-_full = False
-"""Whether the temporary folder was too small for all kernels."""
-
-_said = False
+_said = _full = False  # whether a note was logged, and whether the temporary folder was too small for all kernels
 
 
 def _say(note: str) -> None:

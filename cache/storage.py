@@ -23,7 +23,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, TypeVar
 
 from cache.errors import StorageError
-from cache.messages import Message, install, message
+from cache.messages import Message, install, joined, message
 
 
 class StorageUrl(PurePosixPath):
@@ -293,7 +293,7 @@ def remove(path: Path) -> None:
 def _connect(root: str, _process: int, _variables: tuple[tuple[str, str], ...]) -> Any:
     """fsspec's file system for the URL of a bucket; one for all who ask, for it takes a while to make."""
     package = PACKAGES.get(root.partition(":")[0])
-    more = "" if package in (None, "s3fs") else f" {package}"
+    command = joined(" ", filter(None, (install("cloud"), None if package == "s3fs" else package)))
     try:
         from fsspec.config import conf
         from fsspec.core import url_to_fs
@@ -306,11 +306,7 @@ def _connect(root: str, _process: int, _variables: tuple[tuple[str, str], ...]) 
         system, _ = url_to_fs(root, use_listings_cache=False, skip_instance_cache=True, **options)
     except ImportError as error:
         raise StorageError(
-            "{root} needs a package that is not installed ({error}): {install}{more}",
-            root=root,
-            error=error,
-            install=install("cloud"),
-            more=more,
+            "{root} needs a package that is not installed ({error}): {install}", root=root, error=error, install=command
         ) from None
     except ValueError as error:
         raise StorageError(

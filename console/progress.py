@@ -119,6 +119,7 @@ def kernel_notes() -> Iterator[None]:
     """Within the block, print that kernels are compiled, and where they are kept if not where they should be."""
     log, printer = logging.getLogger("cache.kernel"), LogPrinter(message("   Note: {note}"))
     log.addHandler(printer)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where it cannot write to the home
     try:
         yield
     finally:

@@ -105,10 +105,9 @@ def check_packages(config: ExportConfig) -> None:
     """
     needed = ("onnx", "onnxruntime", "onnxscript") if "onnx" in config.formats else ()
     if missing := [name for name in needed if find_spec(name) is None]:
+        values = {"missing": listed(missing, "and"), "install": install("export")}
         raise ExportError(
-            "format=onnx needs {missing}, not installed here: {install}, or use --format program",
-            install=install("export"),
-            missing=listed(missing, "and"),
+            "format=onnx needs {missing}, not installed here: {install}, or use --format program", **values
         )
 
 

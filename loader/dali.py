@@ -55,8 +55,7 @@ class DaliSource:
             self._dali: Any = import_module("nvidia.dali")
         except ImportError as error:
             raise UserError(
-                "the dali loader needs NVIDIA DALI; {install} (CUDA 13) or the extra dali-cuda12",
-                install=install("dali"),
+                "the dali loader needs DALI; {install} (CUDA 13) or the extra dali-cuda12", install=install("dali")
             ) from error
         self._on_gpu = self._device.type == "cuda"
         self._records = RecordMap(reader, config.on_bad_record)

@@ -68,10 +68,8 @@ def choose_for_gpu(needed: int, budget: int, codec: Literal["raw", "jpeg"], *, d
     if dali:
         work = message("decodes and augments") if codec == "jpeg" else "augments"
         return Choice("dali", message("{too_large}; DALI {work} on the GPU", too_large=too_large, work=work))
-    missing = message(
-        "{too_large}, and DALI is not installed ({install})", too_large=too_large, install=install("dali")
-    )
-    return Choice("native", missing)
+    values = {"too_large": too_large, "install": install("dali")}
+    return Choice("native", message("{too_large}, and DALI is not installed ({install})", **values))
 
 
 class _Pass(Iterator[Batch]):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cache.machine import free_memory
+from cache.machine import memory
 from cache.messages import UserError
 from cache.record import U8
 from loader.augment import Parameters
@@ -106,7 +106,7 @@ def default_budget(device: torch.device, batch_size: int, side: int) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, not in use
     else:
-        free = free_memory()
+        free = memory()[1]
     network = NETWORK_BYTES + NETWORK_BYTES_PER_PIXEL * batch_size * side * side
     return free - min(network, int(NETWORK_SHARE * free))
 

@@ -95,11 +95,9 @@ def create_encoder(encoder: str) -> Any:  # a Module with attributes of timm's o
     try:
         import timm
     except ModuleNotFoundError as error:
+        values = {"encoder": encoder, "name": error.name, "install": install("timm")}
         raise EncoderError(
-            "encoder={encoder!r} needs the package {name}, which is not installed: {install}",
-            encoder=encoder,
-            name=error.name,
-            install=install("timm"),
+            "encoder={encoder!r} needs the package {name}, which is not installed: {install}", **values
         ) from None
     except RuntimeError as error:
         if "torchvision" not in str(error):

@@ -117,7 +117,7 @@ def test_estimates_have_their_rows_of_processors(run):
 
 
 def test_what_is_missing_is_installed_beside_it(run):
-    code = "import sys; sys.modules['streamlit'] = None; from webpage.__main__ import main; main()"
+    code = "import sys; sys.modules['streamlit'] = None; import webpage.page"
     error = "error: the page wants the package streamlit; pip install 'maskcache[app]'"
     assert said(run("python", "-c", code), 1).splitlines()[-1] == error
 

@@ -186,10 +186,9 @@ class WandbRun(Listener):
         try:
             import wandb
         except ModuleNotFoundError:
+            values = {"project": project, "install": install("wandb")}
             raise TrainConfigError(
-                "wandb={project!r} needs the package wandb, which is not installed: {install}",
-                project=project,
-                install=install("wandb"),
+                "wandb={project!r} needs the package wandb, which is not installed: {install}", **values
             ) from None
         known = folder.root / "wandb" / "id"
         known.parent.mkdir(parents=True, exist_ok=True)

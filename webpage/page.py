@@ -51,5 +51,12 @@ def show_page() -> None:
     show_scores(scores)
 
 
+def main() -> None:
+    """The command `maskcache-page`: start the server of the page. Its options are those of `streamlit run`."""
+    from streamlit.web.cli import main as serve
+
+    serve(["run", __file__, *sys.argv[1:]])
+
+
 if __name__ == "__main__":
     show_page()

@@ -201,7 +201,7 @@ def _spec(config: BuildConfig, dataset: Dataset, before: CacheIndex | None, spli
         return spec
     if before:
         return dataclasses.replace(spec, codec=before.spec.codec)
-    return resolve_codec(spec, sum(len(split.rows) for split in splits), memory())
+    return resolve_codec(spec, sum(len(split.rows) for split in splits), memory()[0])
 
 
 def _clear_leftovers(config: BuildConfig, before: CacheIndex | None, plans: list[SplitPlan]) -> None:
