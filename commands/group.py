@@ -114,8 +114,10 @@ class FriendlyGroup(click.Group):
             sys.exit(130)
         except RuntimeError as error:
             reason = getattr(error, "inner_exception", None)  # of torch's compiler
-            if not isinstance(reason, OSError) or os.environ.get("MASKCACHE_TRACEBACK"):
+            lacks_room = isinstance(reason, OSError) or type(reason).__name__ == "CppCompileError"
+            if not lacks_room or os.environ.get("MASKCACHE_TRACEBACK"):
                 raise
+            reason = str(reason).partition("\n")[0]
             remedy = message("set TMPDIR to a folder with more space, or use --no-compile")
             click.echo(_("error: torch.compile: {reason}; {remedy}", reason=reason, remedy=remedy), err=True)
             sys.exit(1)
