@@ -11,7 +11,7 @@
 # Kernels are compiled for the processor at hand, half a minute at the first use, so the image has none. They are kept in
 # /home/maskcache/.cache, or in /tmp for another user: `--volume maskcache-kernels:/home/maskcache/.cache`, or
 # `--env NUMBA_CACHE_DIR=/work/data/kernels`, keeps them for the next container.
-# `--cpus` and `--memory` are followed. `bench` compares with a DataLoader's processes, which want `--shm-size 1g`.
+# `--cpus` and `--memory` are followed. `bench` compares with a DataLoader's processes: for large batches, `--shm-size 1g`.
 
 FROM python:3.11-slim-bookworm AS build
 COPY . /source

@@ -278,7 +278,7 @@ USABLE = (
         (b"\xff\xd8\xff", None, re.escape(f"it is bytes{USABLE}")),
         (None, None, re.escape(f"it is NoneType{USABLE}")),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, str | Path | bytes) else type(value).__name__,
 )
 def test_a_photo_that_cannot_be_used_is_named(checkpoint, photo, tmp_path, monkeypatch, bad, name, reason):
     monkeypatch.chdir(tmp_path)
