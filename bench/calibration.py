@@ -84,11 +84,7 @@ class Efficiency:
 
 
 def calibrations(folder: Path = RESULTS) -> list[Calibration]:
-    """All rows: the published ones, then those of the reports in a folder.
-
-    Raises:
-        BenchError: a file there is not a report.
-    """
+    """All rows: the published ones, then those of the reports in a folder; for errors see `BenchReport.read`."""
     published = [
         Calibration(
             name=f"UNet_Medical, {card}, {precision}",

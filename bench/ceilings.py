@@ -21,7 +21,8 @@ import torch
 
 from bench.timing import Work
 from cache.messages import message
-from preprocess.image import decode_rgb, fit_box
+from preprocess.image import decode_rgb, fit_box, opencv_threads
+from train.step import DTYPES
 
 U8 = npt.NDArray[np.uint8]
 T = TypeVar("T")
@@ -29,19 +30,12 @@ T = TypeVar("T")
 GEMM_SIZE = {"cpu": 2048, "cuda": 8192}
 """Rows and columns of the matrices, large enough to bring a device near its peak."""
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 @contextmanager
 def thread_pool(threads: int) -> Iterator[ThreadPoolExecutor]:
     """A pool of threads; OpenCV's own threads, which would compete with them, are off meanwhile."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        with ThreadPoolExecutor(threads, thread_name_prefix="bench") as pool:
-            yield pool
-    finally:
-        cv2.setNumThreads(before)
+    with opencv_threads(1), ThreadPoolExecutor(threads, thread_name_prefix="bench") as pool:
+        yield pool
 
 
 def thread_count(threads: int) -> str:
@@ -125,7 +119,7 @@ def multiply_matrices(precision: str, device: str, size: int | None = None) -> W
     """Multiply two square matrices with torch, in its own threads; an item is a floating-point operation."""
     size = size or GEMM_SIZE[device]
     generator = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(size, size, generator=generator).to(device, _DTYPES[precision]) for _ in range(2))
+    a, b = (torch.randn(size, size, generator=generator).to(device, DTYPES[precision]) for _ in range(2))
     out = torch.empty_like(a)
     return Work(run=lambda: torch.mm(a, b, out=out), items=2 * size**3)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.hardware import Machine
-from bench.report import BenchError, BenchReport, Row, write_json
+from bench.report import BenchError, BenchReport, Row
 from bench.suites.epoch import WAIT
 from cache.messages import joined, message
 
@@ -130,17 +130,9 @@ class Comparison:
         """The regressions, the worst first."""
         return sorted((pair for pair in self.pairs if pair.regression), key=lambda pair: -pair.worse)
 
-    def write(self, path: Path) -> None:
-        """Write the JSON, atomically; folders are made."""
-        write_json(path, self)
-
 
 def compare_files(before: Path, after: Path, *, max_regression: float | None = None) -> Comparison:
-    """Compare two reports that `cli.py bench --json` wrote.
-
-    Args:
-        before, after: the files.
-        max_regression: percent that a figure may be worse by; None: without limit.
+    """Compare two reports that `cli.py bench --json` wrote; figures may be worse by so many percent, None: any.
 
     Raises:
         BenchError: a file is missing or no report, the reports have no row in common, or the limit is not 0 or more.
@@ -199,10 +191,8 @@ def find_margin(rows: Iterable[tuple[Row, Row]]) -> tuple[float, str]:
     more than `BETWEEN_RUNS`.
 
     Rows that our code does not affect give the run-to-run noise: other libraries and the machine's own rates. On two
-    virtual cores of a shared host they differ by 15 % within minutes, see docs/performance.md.
-
-    Args:
-        rows: the same ones before and after, measured on one machine, with the same libraries and configuration.
+    virtual cores of a shared host they differ by 15 % within minutes, see docs/performance.md. Each pair of rows was
+    measured on one machine, with the same libraries and configuration.
     """
     most, name = 0.0, ""
     for before, after in rows:

@@ -246,11 +246,7 @@ def machine_row(setup: Setup, machine: Machine, epoch: Iterable[Row]) -> Row | N
 
 
 def stored_rows(folder: Path = RESULTS) -> list[Row]:
-    """The measured lines of the reports in a folder.
-
-    Raises:
-        BenchError: a file there is not a report.
-    """
+    """The measured lines of the reports in a folder; for errors see `BenchReport.read`."""
     return [
         # The file is part of the name, which no two rows of a report share.
         dataclasses.replace(row, name=f"{row.name}, {path.stem}", note=message("from {name}", name=path.name))

@@ -114,8 +114,7 @@ class Material:
 
     def build_config(self, out: Path, spec: CacheSpec) -> BuildConfig:
         """How to build a cache from the photos."""
-        spec = dataclasses.replace(spec, limit=self._setup.photos)
-        spec = dataclasses.replace(spec, category=self.spec.category)
+        spec = dataclasses.replace(spec, limit=self._setup.photos, category=self.spec.category)
         return BuildConfig(coco=self.coco, out=out, spec=spec, splits=("train",), workers=self._setup.threads)
 
 

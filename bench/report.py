@@ -33,9 +33,7 @@ class Row:
     p10: float | None = None  # a tenth of the runs gave less; of an estimate the low end; None without runs
     p90: float | None = None  # a tenth of the runs gave more; of an estimate the high end; None without runs
     runs: int = 0  # that the median is of; 0 where nothing was measured
-    limit: float | None = (
-        None  # what this machine could do at best, in the same unit; None where there is no such thing
-    )
+    limit: float | None = None  # what this machine could do at best, in the same unit; None where there is none
     limit_name: str = ""  # what the limit is; empty without a limit
     # value / limit: at most about 1 for a rate, at least about 1 for a time; None without a limit
     ratio: float | None = dataclasses.field(init=False, default=None)
@@ -69,13 +67,9 @@ class BenchReport:
         found = (row for row in self.rows if row.kind == "measured")
         return next((row for row in found if (row.suite, row.name) == (suite, name)), None)
 
-    def write(self, path: Path) -> None:
-        """Write the JSON, atomically; folders are made."""
-        write_json(path, self)
-
     @classmethod
     def read(cls, path: Path) -> BenchReport:
-        """Read what `write` wrote.
+        """Read what `write_json` wrote.
 
         Raises:
             BenchError: the file is missing or is not such a report.

@@ -65,11 +65,7 @@ class Card:
         return 1e12 * value
 
     def roof(self, precision: Precision, *, compiled: bool) -> Roof:
-        """The limits of a step in a precision.
-
-        Raises:
-            BenchError: it has no tensor cores.
-        """
+        """The limits of a step in a precision; for errors see `peak`."""
         kind, peak = message("fp32 on a GPU") if precision == "fp32" else "tensor cores", self.peak(precision)
         return Roof(machine=self.name, kind=kind, peak=peak, bandwidth=1e9 * self.bandwidth, compiled=compiled)
 

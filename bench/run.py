@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
 
 from bench.calibration import calibrations
 from bench.config import BenchConfig, Setup
@@ -37,15 +36,10 @@ _ROWS: dict[Suite, Callable[[Setup, Material], Iterator[Row]]] = {
 }
 
 
-class Listener(Protocol):
-    """Receives the progress of a benchmark, in the calling thread."""
-
-    def on_suite(self, suite: Suite, number: int, total: int) -> None:
-        """A suite begins, the `number`-th (from 1) of `total`."""
-
-
-def run_suites(config: BenchConfig, listener: Listener) -> BenchReport:
+def run_suites(config: BenchConfig, on_suite: Callable[[Suite, int, int], object]) -> BenchReport:
     """Run the suites. What has to be made for them lies in a temporary folder that is removed afterwards.
+
+    `on_suite` is called as each suite begins, with its number (from 1) and how many there are.
 
     With the suite `epoch` the report ends with the table of tiers: promised, measured and estimated.
 
@@ -59,7 +53,7 @@ def run_suites(config: BenchConfig, listener: Listener) -> BenchReport:
     rows: list[Row] = []
     with open_material(setup) as material:
         for number, suite in enumerate(config.suites, 1):
-            listener.on_suite(suite, number, len(config.suites))
+            on_suite(suite, number, len(config.suites))
             rows += _ROWS[suite](setup, material)
     data = config.cache or config.coco
     machine = describe_machine(Path(str(data)) if data else None)

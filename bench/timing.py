@@ -84,17 +84,8 @@ def measure_together(
     """Measure things in turn, a run of each in every round, so that a slow moment of the machine affects them all.
 
     Each is called once to warm up (compilation, page faults, caches), and once to find out how many calls make a run.
-    Where one call makes a run, the latter is the first run.
-
-    Args:
-        works: what to measure, by name.
-        seconds: about how long all runs of one of them take together; a run is at least one call.
-        rounds: runs of each.
-        synchronise: waits for the device; called before each reading of the clock.
-        clock: seconds.
-
-    Returns:
-        Items per second, by name.
+    Where one call makes a run, the latter is the first run. All runs of one of them take about so many seconds
+    together. `synchronise` waits for the device; it is called before each reading of the clock. Gives items per second.
     """
 
     def run(work: Work, calls: int) -> float:

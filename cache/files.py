@@ -152,8 +152,11 @@ def make_folder(path: PurePath) -> None:
 
 
 def free_bytes(folder: PurePath) -> float:
-    """Free space of a folder's disk; object storage has no end."""
-    return math.inf if isinstance(folder, StorageUrl) else shutil.disk_usage(folder).free
+    """Free space of the disk that a folder is on or would be made on; object storage has no end."""
+    if isinstance(folder, StorageUrl):
+        return math.inf
+    path = Path(folder).absolute()
+    return shutil.disk_usage(next(each for each in (path, *path.parents) if each.exists())).free
 
 
 def names(folder: PurePath) -> list[str]:

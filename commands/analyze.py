@@ -48,10 +48,6 @@ def analyze(
     coco: Location | None,
     cache: Path | None,
     as_json: bool,
-    category: tuple[str, ...],
-    val_share: float,
-    orientation: Orientation,
-    outside: bool,
     picture: Path,
     quality: bool,
     **given: Any,
@@ -68,16 +64,16 @@ def analyze(
     from preprocess.check.survey import survey_cache, survey_dataset
     from preprocess.dataset import open_dataset, read_content
 
-    config = _survey_config(context, given, orientation, wanted=quality)
+    spec = CacheSpec(**{name: given.pop(name) for name in ("category", "val_share", "orientation", "outside")})
+    config = _survey_config(context, given, spec.orientation, wanted=quality)
     found: dict[str, dict[str, Any]] = {}
     drawn = []
     surveys: dict[str, list[QualitySurvey]] = {"coco": [], "cache": []}
     if coco or not cache:
         dataset, found["coco"] = open_dataset(coco or DEFAULT_COCO), {}
-        spec = CacheSpec(category=category, val_share=val_share, outside=outside)
-        for split in dataset.names(dataset.share(val_share)):
+        for split in dataset.names(dataset.share(spec.val_share)):
             content = read_content(dataset, split, spec)
-            found["coco"][split] = analyze_table(content.table, orientation)
+            found["coco"][split] = analyze_table(content.table, spec.orientation)
             drawn.append(distributions(content.table, split))
             if config:
                 with progress_bar(_("Scoring {split}", split=split)) as update:
@@ -99,7 +95,7 @@ def analyze(
         click.echo(options.as_json_text({**found, **({"quality": scores} if quality else {}), "picture": picture}))
         return
     for split, statistics in found.get("coco", {}).items():
-        show_statistics(statistics, split, category)
+        show_statistics(statistics, split, spec.category)
     if "coco" in found:
         click.echo(_("layout of the dataset: {layout}", layout=dataset.layout) + "\n")
     for statistics in found.get("cache", {}).values():

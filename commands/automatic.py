@@ -52,11 +52,8 @@ def automatic(context: click.Context, *, yes: bool) -> None:
         values = {"coco": DEFAULT_COCO, "side": chosen.side, "cache": DEFAULT_CACHE}
         plan.append(_("preprocess {coco} at side {side} into {cache}", **values))
     values = {"run": DEFAULT_RUN, "profile": chosen.name}
-    plan.append(
-        _("resume the run in {run} (profile {profile})", **values)
-        if resume
-        else _("train {run} (profile {profile})", **values)
-    )
+    training = _("train {run} (profile {profile})", **values)
+    plan.append(_("resume the run in {run} (profile {profile})", **values) if resume else training)
     click.echo("\n".join(_figures(context.meta["verified"], chosen, saved)))
     question = translated(listed(plan, "and"))
     question = _("{question}?", question=f"{question[0].upper()}{question[1:]}")
@@ -83,19 +80,17 @@ def _figures(found: dict[str, Any], chosen: Profile, saved: Checkpoint | None) -
     from train.settings import configure
 
     config, disk = configure(chosen, {}, cache=DEFAULT_CACHE, out=DEFAULT_RUN), {}
-    spec = found["cache"].spec if "cache" in found else CacheSpec(side=chosen.side)
-    splits = found["cache" if "cache" in found else "coco"].splits
-    images = {each.split: each.samples if "cache" in found else each.checked for each in splits}
+    if "cache" in found:
+        spec, images = found["cache"].spec, {each.split: each.samples for each in found["cache"].splits}
+    else:
+        images = {each.split: each.checked for each in found["coco"].splits}
+        spec = resolve_codec(CacheSpec(side=chosen.side), sum(images.values()), psutil.virtual_memory().total)
+        disk[DEFAULT_CACHE] = needed_bytes(spec, sum(images.values()))
     if not images.get("train"):
         return []
-    if "cache" not in found:
-        spec = resolve_codec(spec, sum(images.values()), psutil.virtual_memory().total)
-        disk[DEFAULT_CACHE] = needed_bytes(spec, sum(images.values()))
-    disk[DEFAULT_RUN] = run_bytes(config, build_network(config.network), images["train"] // config.loader.batch_size)
+    disk[DEFAULT_RUN] = run_bytes(config, build_network(config.network))
     results = saved.results if saved else ()
     last = results[-1] if results else None
     rate = last.images_per_s if last else measure_rate(config, spec.side)
     seconds, left = epoch_seconds(rate, images["train"], images.get("val", 0), last), config.epochs - len(results)
-    first = next(iter(disk)).absolute()
-    free = free_bytes(next(folder for folder in (first, *first.parents) if folder.exists()))
-    return plan_lines(left * seconds, left, rate, last, disk, free)
+    return plan_lines(left * seconds, left, rate, last, disk, free_bytes(next(iter(disk))))

@@ -43,21 +43,11 @@ MOST_COLUMNS = 6
 @option("--picture", "Write the contact sheet to this file.", type=options.FILE, default=Path("batch.png"))
 @option("--gallery", "Draw what each augmentation level makes of the first few samples of --cache.", is_flag=True)
 @options.as_json
-def batch(
-    cache: Path,
-    coco: Location | None,
-    category: tuple[str, ...],
-    val_share: float,
-    orientation: Any,
-    outside: bool,
-    picture: Path,
-    gallery: bool,
-    as_json: bool,
-    **given: Any,
-) -> None:
+def batch(cache: Path, coco: Location | None, picture: Path, gallery: bool, as_json: bool, **given: Any) -> None:
     from cache.spec import CacheSpec
     from console.batch import batch_lines, draw_batch, draw_dataset_batch, draw_gallery
 
+    of_dataset = {name: given.pop(name) for name in ("category", "val_share", "orientation", "outside")}
     if gallery:
         if coco:
             raise click.UsageError(_("--gallery needs a --cache, not --coco; make one with `preprocess`"))
@@ -67,14 +57,7 @@ def batch(
         options.show({"picture": picture}, lambda _picture: said, as_json=as_json)
         return
     if coco:
-        spec = CacheSpec(
-            side=256,
-            limit=given["batch_size"],
-            category=category,
-            val_share=val_share,
-            orientation=orientation,
-            outside=outside,
-        )
+        spec = CacheSpec(side=256, limit=given["batch_size"], **of_dataset)
         summary = draw_dataset_batch(coco, picture, spec, **given)
     else:
         summary = draw_batch(cache, picture, **given)

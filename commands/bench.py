@@ -82,6 +82,7 @@ def bench(
     if max_regression is not None:
         raise click.UsageError(_("--max-regression needs --compare BEFORE AFTER"))
     from bench.config import BenchConfig
+    from bench.report import write_json
     from bench.run import run_suites
     from console.bench import BenchPrinter, show_report
     from console.bench_chart import check_picture, draw_tiers
@@ -99,7 +100,7 @@ def bench(
     for path in filter(None, (json_file, markdown_file, html_file)):
         path.parent.mkdir(parents=True, exist_ok=True)
     if json_file:
-        report.write(json_file)
+        write_json(json_file, report)
         click.echo(_("📝 Report: {path}", path=json_file))
     if markdown_file:
         markdown_file.write_text(markdown_tables(report))
@@ -119,12 +120,13 @@ def _compare(before: Path, after: Path, max_regression: float | None, json_file:
         if given and parameter.name not in ("compare", "max_regression", "json_file", "lang"):
             raise click.UsageError(_("--compare measures nothing; leave out {option}", option=parameter.opts[0]))
     from bench.compare import compare_files
+    from bench.report import write_json
     from console.compare import show_comparison
 
     comparison = compare_files(before, after, max_regression=max_regression)
     show_comparison(comparison)
     if json_file:
-        comparison.write(json_file)
+        write_json(json_file, comparison)
         click.echo(_("📝 Comparison: {path}", path=json_file))
     if comparison.regressions:
         sys.exit(1)

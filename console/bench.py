@@ -50,13 +50,16 @@ _COMPARISONS = (
 UNITS = (message("images/s"), message("samples/s"), message("annotations/s"), message("times"), message("pixels"))
 """The units of rows that are words, and so are translated."""
 
+LESS_IS_BETTER = ("s", "min", "MB")
+"""Units in which the limit is the lowest possible value, not the highest."""
+
 TIERS_NOTE = message(
     "est.: nobody has measured it, see `estimate`. The guide promises; its U-Net's width it does not say."
 )
 
 
 class BenchPrinter:
-    """A `bench.run.Listener` that prints on standard error which suite is measured, and what takes long in it."""
+    """Prints on standard error which suite is measured, and what takes long in it."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
@@ -65,7 +68,7 @@ class BenchPrinter:
             log.addHandler(LogPrinter())
             log.setLevel(logging.INFO)
 
-    def on_suite(self, suite: Suite, number: int, total: int) -> None:
+    def __call__(self, suite: Suite, number: int, total: int) -> None:
         """Print the title of a suite that begins."""
         values = {"suite": TITLES[suite], "time": duration(time.monotonic() - self._start)}
         tell(_("⏱️  {number}/{total} {suite} (after {time})", number=number, total=total, **values))
@@ -166,12 +169,12 @@ def _table(rows: list[Row], *, header: bool) -> Table:
         (_("median"), 16, "right"),
         (_("p10 to p90"), 15, "right"),
         (_("limit"), 23, "left"),
-        (_("of it"), 6, "right"),
+        (_("of it"), 7, "right"),
         header=header,
     )
     for row in rows:
         limit = f"{figure(row.limit)} {translated(row.limit_name)}" if row.limit is not None else ""
-        table.add_row(translated(row.name), value_text(row), spread_text(row), limit, _ratio(row))
+        table.add_row(translated(row.name), value_text(row), spread_text(row), limit, ratio_text(row))
     return table
 
 
@@ -221,7 +224,16 @@ def spread_text(row: Row) -> str:
     return f"{figure(row.p10)}–{figure(row.p90)}" if row.p10 is not None and row.p90 is not None else ""
 
 
-def _ratio(row: Row) -> str:
+def percent(share: float) -> str:
+    """`46 %`; below ten `4.6 %`, below one `0.46 %`."""
+    if share >= 10:
+        return "> 999 %"
+    value = 100 * share
+    return f"{value:.0f} %" if value >= 9.95 else f"{value:.1f} %" if value >= 0.995 else f"{value:.2g} %"
+
+
+def ratio_text(row: Row) -> str:
+    """Value / limit: a percentage, or a factor where the limit is the lowest possible value."""
     if row.ratio is None:
         return ""
-    return f"{row.ratio:.2f}×" if row.unit == "min" else f"{row.ratio:.0%}" if row.ratio >= 0.1 else f"{row.ratio:.1%}"
+    return f"{row.ratio:.2f}×" if row.unit in LESS_IS_BETTER else percent(row.ratio)

@@ -60,11 +60,7 @@ def draw_tiers(rows: Sequence[Row], path: Path) -> Path:
 
 
 def tier_svg(rows: Sequence[Row]) -> str:
-    """Draw the same as the `<svg>` of a page, in the page's colours.
-
-    Raises:
-        BenchError: there is no such row.
-    """
+    """Draw the same as the `<svg>` of a page, in the page's colours; for errors see `draw_tiers`."""
     text = _drawn(rows, "svg", transparent=True).decode()
     text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text[text.index("<svg") :], flags=re.DOTALL)
     for colour, variable in _THEME.items():

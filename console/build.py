@@ -35,9 +35,8 @@ def build_lines(report: BuildReport, out: PurePath) -> list[str]:
         values |= {"rejected": rejected(split.rejected), "shards": shards(len(split.shards))}
         values["size"] = size(sum(shard.bytes for shard in split.shards))
         lines.append(_("  {split}: {samples}, {rejected}, {shards}, {size}; {category} of {file}", **values))
-    codec: str = spec.codec
-    if codec == "jpeg":
-        codec = _("{codec} quality {quality}", codec=codec, quality=spec.jpeg_quality)
+    quality = _("{codec} quality {quality}", codec=spec.codec, quality=spec.jpeg_quality)
+    codec = quality if spec.codec == "jpeg" else spec.codec
     lines.append(_("  side {side}, {fit}, {codec} in {store}, crowds: {crowd}", **{**vars(spec), "codec": codec}))
     rejections = ((f"{each.split}/{each.file_name}", translated(each.reason)) for each in report.rejections)
     reasons, rest = by_reason(rejections, SHOWN_REJECTIONS)

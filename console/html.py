@@ -10,13 +10,10 @@ import jinja2
 
 from bench.hardware import Machine
 from bench.report import BenchReport, Kind, Row
-from console.bench import TITLES, conclusions, grouped, spread_text, value_text
+from console.bench import LESS_IS_BETTER, TITLES, conclusions, grouped, percent, ratio_text, spread_text, value_text
 from console.bench_chart import by_profile, tier_svg
 from console.language import ENGLISH, speaking
 from console.text import figure, size
-
-LESS_IS_BETTER = ("s", "min", "MB")
-"""Units in which the limit is the lowest possible value, not the highest."""
 
 KINDS: dict[Kind, str] = {"measured": "measured", "estimated": "est.", "guide": "promised, not measured"}
 
@@ -48,21 +45,6 @@ def share_of_limit(row: Row) -> float | None:
     if row.limit is None or row.unit not in LESS_IS_BETTER:
         return row.ratio
     return row.limit / row.value if row.value else math.inf
-
-
-def percent(share: float) -> str:
-    """`46 %`; below ten `4.6 %`, below one `0.46 %`."""
-    if share >= 10:
-        return "> 999 %"
-    value = 100 * share
-    return f"{value:.0f} %" if value >= 9.95 else f"{value:.1f} %" if value >= 0.995 else f"{value:.2g} %"
-
-
-def ratio_text(row: Row) -> str:
-    """Value / limit: a percentage, or a factor where the limit is the lowest possible value."""
-    if row.ratio is None:
-        return ""
-    return f"{row.ratio:.2f}×" if row.unit in LESS_IS_BETTER else percent(row.ratio)
 
 
 @cache

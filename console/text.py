@@ -79,11 +79,7 @@ def figure(value: float) -> str:
 
 
 def by_reason(found: Iterable[tuple[str, str]], most: int) -> tuple[list[str], int]:
-    """Locations and what is wrong there, as a line for each reason.
-
-    Returns:
-        The first `most` lines, and how many locations the others concern.
-    """
+    """Locations by what is wrong there: `most` lines, one for each reason, and how many locations the others have."""
     locations: dict[str, list[str]] = {}
     for location, reason in found:
         locations.setdefault(reason, []).append(location)

@@ -122,7 +122,7 @@ def forecast_line(run: Run, found: Forecast, source: str) -> str:
         line = _("⏳ At most about {time} left for {epochs}, until {end}", **values)
     speed = {"rate": figure(found.images_per_s), "epoch": duration(found.epoch), "source": source}
     line += _(" ({rate} images/s, {epoch} an epoch with validation, estimated from {source})", **speed)
-    disk = size(run_bytes(run.config, run.step.network, len(run.train)))
+    disk = size(run_bytes(run.config, run.step.network))
     return line + _("; {out} takes up to {size}", out=run.config.out, size=disk)
 
 
@@ -163,11 +163,8 @@ def epoch_line(result: EpochResult) -> str:
 def bad_records_line(found: tuple[BadRecord, ...], total: int) -> str:
     """Records skipped for the first time, and how many that makes."""
     records = [_("{split} sample {sample} (image {image_id})", **vars(record)) for record in found]
-    values = {
-        "new": len(found),
-        "total": total,
-        "records": ", ".join(at_most(NAMED_RECORDS, records, _("{count:,} more"))),
-    }
+    named = ", ".join(at_most(NAMED_RECORDS, records, _("{count:,} more")))
+    values = {"new": len(found), "total": total, "records": named}
     return _("⚠️  Bad records skipped: {new:,} new, {total:,} in all: {records}; the log says why", **values)
 
 

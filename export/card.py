@@ -142,15 +142,7 @@ def _contract(report: ExportReport) -> str:
     ]
     if report.opset:
         rows.append(("ONNX", f"opset {report.opset}; side, fit, stride and more are in the file's metadata, too."))
-    words = [f"## Input and output\n\n{_table(('what', 'how'), rows)}"]
-    for file in report.files:
-        tried = f"{least + stride // 2} x {least}"
-        words.append(
-            f"`{file.path.name}` refuses other sizes with an error (tried: {tried})."
-            if file.refuses_other_sizes
-            else f"`{file.path.name}` answers at other sizes, too (tried: {tried}); nobody has looked at how well."
-        )
-    return "\n\n".join(words)
+    return f"## Input and output\n\n{_table(('what', 'how'), rows)}"
 
 
 def _data(record: TrainingRecord) -> str:

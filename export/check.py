@@ -68,7 +68,6 @@ class ExportedFile:
     path: Path
     bytes: int
     difference: Difference  # from the checkpoint's answers, read back from the disk
-    refuses_other_sizes: bool  # whether an image whose height is no multiple of the stride is an error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,11 +97,7 @@ class ExportReport:
 
 
 def check_packages(config: ExportConfig) -> None:
-    """Refuse a format whose packages are not installed.
-
-    Raises:
-        ExportError: it names those that are missing.
-    """
+    """Raise an `ExportError` if packages of a format are not installed."""
     needed = ("onnx", "onnxruntime", "onnxscript") if "onnx" in config.formats else ()
     if missing := [name for name in needed if find_spec(name) is None]:
         values = {"missing": listed(missing, "and"), "install": install("export")}
@@ -171,11 +166,7 @@ def compare(answer: Answer, reference: Answer, side: int, stride: int) -> Differ
 
 
 def check(difference: Difference, kind: ExportFormat) -> None:
-    """Refuse a file that answers otherwise than its checkpoint.
-
-    Raises:
-        ExportError: an answer is further away than `TOLERANCE`, or is no number.
-    """
+    """Raise an `ExportError` if an answer is further from the checkpoint's than `TOLERANCE`, or is no number."""
     if not difference.largest <= TOLERANCE:  # true of what is no number, too
         raise ExportError(
             "{file} answers otherwise than the checkpoint: probabilities differ by up to {largest:.2g}, and "
@@ -184,16 +175,6 @@ def check(difference: Difference, kind: ExportFormat) -> None:
             largest=difference.largest,
             tolerance=TOLERANCE,
         )
-
-
-def refuses_other_sizes(answer: Answer, stride: int) -> bool:
-    """Whether a height that is no multiple of the stride is an error instead of an answer."""
-    height, width = LEAST_STRIDES * stride + stride // 2, LEAST_STRIDES * stride
-    try:
-        answer(np.zeros((1, 3, height, width), np.uint8))
-    except Exception:  # each runtime has a kind of its own
-        return True
-    return False
 
 
 def measure(runs: Mapping[str, Callable[[], object]]) -> dict[str, Latency]:

@@ -28,7 +28,6 @@ from export.check import (
     compare,
     load_file,
     measure,
-    refuses_other_sizes,
 )
 from export.config import CARD, FILES, ExportConfig, ExportError, reason_of
 from export.network import LEAST_STRIDES, normalisation, trace
@@ -101,15 +100,8 @@ def export(config: ExportConfig, tell: Tell = lambda _step, _kind: None) -> Expo
                     reason=reason_of(error),
                 ) from error
             check(difference, kind)
-            files.append(
-                ExportedFile(
-                    format=kind,
-                    path=config.out / path.name,
-                    bytes=path.stat().st_size,
-                    difference=difference,
-                    refuses_other_sizes=refuses_other_sizes(answer, network.stride),
-                )
-            )
+            size = path.stat().st_size
+            files.append(ExportedFile(format=kind, path=config.out / path.name, bytes=size, difference=difference))
         latency: dict[str, Latency] = {}
         if config.latency:
             tell("measure", None)

@@ -80,11 +80,7 @@ def write_program(program: torch.export.ExportedProgram, path: Path, metadata: M
 
 
 def check_free(config: ExportConfig) -> None:
-    """Refuse to replace what is there, unless that is wanted.
-
-    Raises:
-        ExportError: a file has one of the names, or `out` is one itself.
-    """
+    """Raise an `ExportError` if `out` is a file, or holds files that would be replaced and are not to be."""
     if config.out.exists() and not config.out.is_dir():
         raise ExportError("out={out} is to be a folder, not a file; choose another --out", out=config.out)
     there = [name for name in config.names if (config.out / name).exists()]

@@ -97,7 +97,7 @@ def remove_background(
 def _cut_out(named: list[tuple[str, Any]], predictor: Predictor, finish: Finish) -> Iterator[U8 | Image]:
     """Predict photos in one batch, and give their results."""
     read = [_read(name, photo) for name, photo in named]
-    squares = [fit_square(pixels_HW3, predictor.side, predictor.fit) for pixels_HW3, _ in read]
+    squares = [fit_square(pixels_HW3, predictor.side, predictor.spec.fit) for pixels_HW3, _ in read]
     answers = zip(named, read, squares, find_persons(predictor, squares), strict=True)
     for (_, photo), (pixels_HW3, profile), (_, box), probability_SS in answers:
         result, _ = finish.draw(probability_SS, box, pixels_HW3)

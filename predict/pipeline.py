@@ -147,7 +147,7 @@ def _read(setup: Setup, job: Job) -> ReadPhoto | PhotoResult:
     except ImageError as error:
         seconds = perf_counter() - started
         return PhotoResult(input=job.name, output=None, status="rejected", reason=str(error), seconds=seconds)
-    square = fit_square(photo.pixels, setup.side, setup.predictor.fit)
+    square = fit_square(photo.pixels, setup.side, setup.predictor.spec.fit)
     return ReadPhoto(job, photo, state, square, perf_counter() - started)
 
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from bench.compare import BETWEEN_RUNS, HIGHER_UNITS, LOWER_UNITS, MOST_BETWEEN_RUNS, Pair, better_of, compare_files
 from bench.hardware import Gpu, Machine
-from bench.report import BenchError, BenchReport, Row
+from bench.report import BenchError, BenchReport, Row, write_json
 from bench.suites.epoch import WAIT
 from bench.timing import Rates
 from cli import main
@@ -61,7 +61,7 @@ def about(value, spread=0.05, **fields):
 
 
 def write(path, *rows, environment=MACHINE, config=CONFIG):
-    BenchReport(environment=environment, config=config, rows=rows).write(path)
+    write_json(path, BenchReport(environment=environment, config=config, rows=rows))
     return path
 
 
@@ -397,7 +397,7 @@ def test_the_last_lines_count_and_name_the_worst(compared):
 def test_the_json_has_the_documented_fields(compared, tmp_path):
     found = compared([about(100.0), row(0.0, unit="MB")], [about(50.0), row(9.0, unit="MB")], max_regression=10.0)
     path = tmp_path / "new" / "comparison.json"
-    found.write(path)
+    write_json(path, found)
     document = json.loads(path.read_text())
     assert set(document) == {
         "before", "after", "max_regression", "margin", "margin_of", "differences", "pairs", "only_before", "only_after",

@@ -12,7 +12,7 @@ import pytest
 from bench.config import BenchConfig, Setup
 from bench.estimate import GUIDE, guide_rows, machine_row, stored_rows
 from bench.hardware import Machine
-from bench.report import BenchError, BenchReport, Row
+from bench.report import BenchError, BenchReport, Row, write_json
 from bench.suites.epoch import BOTH, LOADER, MINUTES, STEP, WAIT
 from bench.timing import Rates
 from console.bench import TIERS_NOTE, BenchPrinter, conclusions, show_report
@@ -83,7 +83,7 @@ def test_the_ratio_is_the_value_over_the_limit():
 def test_json_has_the_documented_fields_and_comes_back(tmp_path):
     report = report_of([*epoch(100.0, 10.0, 9.0), *guide_rows()])
     path = tmp_path / "new" / "report.json"
-    report.write(path)
+    write_json(path, report)
     document = json.loads(path.read_text())
     assert set(document) == {"environment", "config", "rows"}
     fields = {"suite", "name", "setup", "value", "unit", "p10", "p90", "runs", "limit", "limit_name", "ratio", "kind"}
@@ -136,7 +136,7 @@ def test_lines_of_other_machines_come_from_their_reports(tmp_path):
     assert stored_rows(tmp_path / "none") == []
     own = machine_row(Setup.of(BenchConfig(profile="cpu")), MACHINE, epoch(100.0, 10.0, 5.0))
     taken = dataclasses.replace(own, note="from elsewhere.json")
-    report_of([*guide_rows(), taken, own]).write(tmp_path / "other.json")
+    write_json(tmp_path / "other.json", report_of([*guide_rows(), taken, own]))
     assert stored_rows(tmp_path) == [dataclasses.replace(own, name="cpu, other", note="from other.json")]
 
 
@@ -181,7 +181,7 @@ def test_without_a_terminal_the_tables_are_as_wide_as_needed(capsys, monkeypatch
 
 def test_progress_goes_to_standard_error(capsys):
     printer = BenchPrinter()
-    printer.on_suite("loader", 2, 5)
+    printer("loader", 2, 5)
     out, err = capsys.readouterr()
     assert out == ""
     assert "2/5 LOADER" in err

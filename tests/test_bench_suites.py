@@ -77,7 +77,7 @@ class Heard:
     def __init__(self):
         self.suites = []
 
-    def on_suite(self, suite, number, total):
+    def __call__(self, suite, number, total):
         self.suites.append((suite, number, total))
 
 

@@ -24,8 +24,14 @@ def _numbered_from_0(monkeypatch):
 def started_at(step, root):
     """A listener of a run in the folder `root`, of which `step` steps are done."""
     with closing(TensorBoard(root / "tensorboard")) as board:
-        board.on_start(SimpleNamespace(train=range(STEPS), progress=SimpleNamespace(step=step)))
-        yield board
+        run = SimpleNamespace(train=range(STEPS), progress=SimpleNamespace(step=step))
+        board.on_start(run)
+
+        def on_step(loss):
+            run.progress.step += 1
+            board.on_step(run.progress.step % STEPS or STEPS, STEPS, loss, 5.0)
+
+        yield board, on_step
 
 
 def epoch_of(number, **changes):
@@ -37,15 +43,15 @@ def epoch_of(number, **changes):
 
 def run(root, step, epochs, more_steps=0):
     """Write what a run tells that begins at `step`, ends some epochs, and is killed some steps later."""
-    with started_at(step, root) as board:
+    with started_at(step, root) as (board, on_step):
         done = step % STEPS
         for number in epochs:
             for at in range(done + 1, STEPS + 1):
-                board.on_step(at, STEPS, 100 * number + at, 5.0)
+                on_step(100 * number + at)
             board.on_epoch(epoch_of(number, boundary_f=0.5))
             done = 0
-        for at in range(done + 1, done + 1 + more_steps):
-            board.on_step(at, STEPS, -1.0, 5.0)
+        for _ in range(more_steps):
+            on_step(-1.0)
 
 
 def read(folder):
@@ -85,16 +91,16 @@ def test_a_run_that_goes_on_repeats_nothing(tmp_path):
 
 def test_a_run_that_was_stopped_while_it_validated(tmp_path):
     run(tmp_path, 0, [1], more_steps=STEPS)
-    with started_at(2 * STEPS, tmp_path) as board:
+    with started_at(2 * STEPS, tmp_path) as (board, on_step):
         board.on_epoch(epoch_of(2))
-        board.on_step(1, STEPS, 7.0, 5.0)
+        on_step(7.0)
         board.on_epoch(epoch_of(3))
     assert [step for step, _ in read(tmp_path / "tensorboard" / "epochs")["val/iou"]] == [1, 2, 3]
     assert read(tmp_path / "tensorboard" / "steps")["loss/train"][-1] == (7, 7.0)
 
 
 def test_without_a_boundary_score_there_is_no_curve_of_it(tmp_path):
-    with started_at(0, tmp_path) as board:
+    with started_at(0, tmp_path) as (board, _on_step):
         board.on_epoch(dataclasses.replace(epoch_of(1), boundary_f=None))
     assert "val/boundary_f" not in read(tmp_path / "tensorboard" / "epochs")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import NamedTuple
 
 from cache.files import free_bytes
@@ -12,16 +11,13 @@ from train.checkpoint import Progress
 from train.config import TrainConfig
 from train.process import kernels
 from train.result import EpochResult
-from train.run import Run, random_step, search_batch_size
-
-GPU_READ_STEPS = 50
-"""Steps between two reads of a GPU's losses: each read waits for all work that is queued. On a CPU nothing waits."""
+from train.run import Run, search_batch_size, try_step
 
 VAL_SHARE = 0.3
 """Time to validate an image, relative to training on it, before an epoch has measured it: 0.2 to 0.4 on CPUs."""
 
-SCALAR_BYTES, SMALL_FILES = 60, 4_000_000
-"""Bytes of a scalar in TensorBoard's files; of plots, metrics, settings and logs together."""
+SMALL_FILES = 4_000_000
+"""Bytes of plots, metrics, settings and logs together."""
 
 
 class Forecast(NamedTuple):
@@ -61,41 +57,32 @@ def epoch_seconds(rate: float, train: int, val: int, last: EpochResult | None) -
     return (train + (last.val_seconds * last.images_per_s if last else VAL_SHARE * val)) / rate
 
 
-def run_bytes(config: TrainConfig, network: SegmentationNetwork, steps: int) -> int:
-    """Bytes of a run's folder at their peak, while the last checkpoint is replaced, with so many steps in an epoch."""
+def run_bytes(config: TrainConfig, network: SegmentationNetwork) -> int:
+    """Bytes of a run's folder at their peak, while the last checkpoint is replaced."""
     weights: int = sum(tensor.nbytes for tensor in network.state_dict().values())
     moments = 2 if config.optimizer != "sgd" else int(config.momentum > 0)
     last = weights * (2 if config.average else 1) + moments * sum(tensor.nbytes for tensor in network.parameters())
-    reported = steps // GPU_READ_STEPS + 1 if config.device == "cuda" else steps
-    return 2 * last + 2 * weights + 2 * SCALAR_BYTES * config.epochs * reported + SMALL_FILES
+    return 2 * last + 2 * weights + SMALL_FILES
 
 
 def space_notes(run: Run) -> tuple[str, ...]:
     """A line that says that the disk lacks space, if it does."""
     folder = run.folder.root
     there = sum(path.stat().st_size for path in folder.rglob("*.pth"))
-    need, free = run_bytes(run.config, run.step.network, len(run.train)) - there, free_bytes(folder)
+    need, free = run_bytes(run.config, run.step.network) - there, free_bytes(folder)
     note = message(
         "{out} has room for {free:,.0f} MB, and the run needs about {need:,.0f} MB; free some space, or choose another "
         "--out",
-        **{"out": folder, "free": free / 1e6, "need": need / 1e6},
+        out=folder,
+        free=free / 1e6,
+        need=need / 1e6,
     )
     return (note,) if need > free else ()
 
 
-def measure_rate(config: TrainConfig, side: int, seconds: float = 5.0) -> float:
-    """Images per second of training at a side, in pixels, measured in so many seconds: eagerly, and without a loader.
-
-    Raises:
-        HardwareError: see `search_batch_size`.
-    """
+def measure_rate(config: TrainConfig, side: int) -> float:
+    """Images per second of training at a side, in pixels, by a few eager steps; for errors see `search_batch_size`."""
     if config.device == "cuda":
         config, _ = search_batch_size(config, side)
     with kernels(deterministic=config.deterministic):
-        step, steps = random_step(config, side), 0
-        step()
-        started = perf_counter()
-        while (spent := perf_counter() - started) < seconds or not steps:
-            step()
-            steps += 1
-    return config.loader.batch_size * steps / spent
+        return config.loader.batch_size / try_step(config, side, steps=5)

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 MISSING = message("no TensorBoard files are written: the package is not installed (pip install tensorboard)")
 
-
 LOG_EVERY = 120.0
 """Seconds of an epoch after which the log gets a line about it, and then again."""
 
@@ -144,26 +143,24 @@ class TensorBoard(Listener):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._writers: dict[str, SummaryWriter] = {}
-        self._epochs = 0  # those that are done
 
     def on_start(self, run: Run) -> None:
         """See `Listener`."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self._epochs = run.progress.step // len(run.train)
-        for name, done in (("epochs", self._epochs), ("steps", run.progress.step)):
+        self._run = run
+        for name, done in (("epochs", run.progress.step // len(run.train)), ("steps", run.progress.step)):
             self._writers[name] = SummaryWriter(str(self._folder / name), purge_step=done + 1)
 
     def on_step(self, done: int, total: int, loss: float, images_per_s: float) -> None:
         """See `Listener`."""
         for name, value in (("loss/train", loss), ("speed/images_per_s", images_per_s)):
-            self._writers["steps"].add_scalar(name, value, self._epochs * total + done)
+            self._writers["steps"].add_scalar(name, value, self._run.progress.step)
 
     def on_epoch(self, result: EpochResult) -> None:
         """See `Listener`."""
         for name, value in result.scalars().items():
             self._writers["epochs"].add_scalar(name, value, result.epoch)
-        self._epochs = result.epoch
         for writer in self._writers.values():
             writer.flush()  # so that readers see whole epochs
 
@@ -195,7 +192,7 @@ class WandbRun(Listener):
         if not known.exists():
             known.write_text(uuid.uuid4().hex[:8])
         try:
-            self._run: Any = wandb.init(
+            self._remote: Any = wandb.init(
                 project=project, name=folder.root.name, id=known.read_text(), resume="allow", dir=str(folder.root)
             )
         except wandb.errors.Error as error:
@@ -205,43 +202,38 @@ class WandbRun(Listener):
                 project=project,
                 reason=str(error).splitlines()[0],
             ) from None
-        self._epochs = 0  # those that are done
         for axis, names in (("epoch", "epochs/*"), ("step", "steps/*")):
-            self._run.define_metric(axis)
-            self._run.define_metric(names, step_metric=axis)
+            self._remote.define_metric(axis)
+            self._remote.define_metric(names, step_metric=axis)
 
     def on_start(self, run: Run) -> None:
         """See `Listener`."""
-        self._epochs = run.progress.step // len(run.train)
-        self._run.config.update({**run.config.resolved(), **run.environment}, allow_val_change=True)
+        self._run = run
+        self._remote.config.update({**run.config.resolved(), **run.environment}, allow_val_change=True)
 
     def on_step(self, done: int, total: int, loss: float, images_per_s: float) -> None:
         """See `Listener`."""
         values = {"steps/loss/train": loss, "steps/speed/images_per_s": images_per_s}
-        self._run.log({"step": self._epochs * total + done, **values})
+        self._remote.log({"step": self._run.progress.step, **values})
 
     def on_epoch(self, result: EpochResult) -> None:
         """See `Listener`."""
-        self._epochs = result.epoch
-        self._run.log({"epoch": result.epoch, **{f"epochs/{name}": value for name, value in result.scalars().items()}})
+        values = {f"epochs/{name}": value for name, value in result.scalars().items()}
+        self._remote.log({"epoch": result.epoch, **values})
         if result.best:
-            self._run.summary.update({"best/iou": result.val.iou, "best/epoch": result.epoch})
+            self._remote.summary.update({"best/iou": result.val.iou, "best/epoch": result.epoch})
 
     def on_bad_records(self, found: tuple[BadRecord, ...], total: int) -> None:
         """See `Listener`."""
-        self._run.summary["bad_records"] = total
+        self._remote.summary["bad_records"] = total
 
     def close(self) -> None:
         """Send what is left."""
-        self._run.finish()
+        self._remote.finish()
 
 
 def open_trackers(run: Run) -> list[TensorBoard | WandbRun]:
-    """Give the listeners that send a run to other programs. The caller closes them.
-
-    Raises:
-        TrainConfigError: see `WandbRun`.
-    """
+    """Give the listeners that send a run to other programs. The caller closes them. For errors see `WandbRun`."""
     trackers: list[TensorBoard | WandbRun] = []
     if find_spec("tensorboard"):
         trackers.append(TensorBoard(run.folder.root / "tensorboard"))

@@ -22,7 +22,7 @@ from model.loss import LOSSES
 from model.metrics import BoundaryScores, Scores
 from train.checkpoint import Progress
 from train.config import TrainConfig
-from train.forecast import GPU_READ_STEPS, space_notes
+from train.forecast import space_notes
 from train.hardware import HardwareError
 from train.listeners import Listener, RunLog, open_log, open_trackers
 from train.optimizer import learning_rate, plateau_factor
@@ -30,6 +30,9 @@ from train.plots import choose_samples, plot_confusion, plot_curves, plot_metric
 from train.predictor import CacheImages, load_predictor
 from train.result import EpochResult, FitResult, best_epoch
 from train.run import Run, open_run
+
+GPU_READ_STEPS = 50
+"""Steps between two reads of a GPU's losses: each read waits for all work that is queued. On a CPU nothing waits."""
 
 PICTURED_SAMPLES = 96
 """Validation images among which those of `sample_predictions.png` are chosen."""

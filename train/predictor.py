@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from cache.choices import Device, Fit, Precision
+from cache.choices import Device, Precision
 from cache.index import Rejection
 from cache.messages import message
 from cache.spec import CacheSpec
@@ -47,11 +47,6 @@ class Predictor:
         """The side of the cache that it was trained on, pixels."""
         return self.spec.side
 
-    @property
-    def fit(self) -> Fit:
-        """How photos lie in the squares of that cache."""
-        return self.spec.fit
-
     @torch.no_grad()
     def __call__(self, image_N3SS: Tensor) -> Tensor:
         """Give `logits_N1SS` (float32) of uint8 RGB images, both on the device."""
@@ -65,7 +60,7 @@ def load_predictor(path: Path, wanted: Device | None, precision: Precision | Non
 
     Raises:
         CheckpointError: see `load_network`.
-        HardwareError: the device or the precision that was asked for is not available.
+        HardwareError: the device or the precision that was asked for is not available, or torch has no code for it.
     """
     hardware = read_hardware()
     if wanted == "cuda" and hardware.gpu is None:
@@ -83,11 +78,7 @@ def load_predictor(path: Path, wanted: Device | None, precision: Precision | Non
 def _choose_precision(
     wanted: Precision | None, trained: TrainConfig, device: Device, hardware: Hardware
 ) -> tuple[Precision, tuple[str, ...]]:
-    """The precision to predict in, and a line if it is neither the one asked for nor training's.
-
-    Raises:
-        HardwareError: the device does not support the one asked for, or this torch has no code for the device.
-    """
+    """The precision to predict in, and a line if it is neither the one asked for nor training's."""
     precision = wanted or trained.precision
     if device == "cpu" and precision == "bf16" and not wanted and not hardware.cpu_bf16:
         return "fp32", (message("trained in bf16, run in fp32: this processor has no bf16"),)

@@ -6,6 +6,7 @@ import dataclasses
 import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from time import perf_counter
 
 import torch
 
@@ -198,7 +199,7 @@ def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
 
 
 def search_batch_size(
-    config: TrainConfig, side: int, ranks: Ranks = ALONE, attempt: Callable[[TrainConfig, int], None] | None = None
+    config: TrainConfig, side: int, ranks: Ranks = ALONE, attempt: Callable[[TrainConfig, int], object] | None = None
 ) -> tuple[TrainConfig, tuple[str, ...]]:
     """Halve the batch and double the accumulation until a step fits on all ranks; give that configuration and a line.
 
@@ -216,8 +217,7 @@ def search_batch_size(
                 "a cache of a smaller side",
                 side=side,
             )
-        loader = dataclasses.replace(found.loader, batch_size=batch_size)
-        found = dataclasses.replace(found, loader=loader, accumulation=2 * found.accumulation)
+        found = found.changed(batch_size=batch_size, accumulation=2 * found.accumulation)
     if found == config:
         return config, ()
     note = message(
@@ -230,7 +230,7 @@ def search_batch_size(
     return found, (note,)
 
 
-def _fits(config: TrainConfig, side: int, attempt: Callable[[TrainConfig, int], None]) -> bool:
+def _fits(config: TrainConfig, side: int, attempt: Callable[[TrainConfig, int], object]) -> bool:
     fits = False
     with suppress(torch.OutOfMemoryError):
         attempt(config, side)
@@ -242,32 +242,25 @@ def _fits(config: TrainConfig, side: int, attempt: Callable[[TrainConfig, int], 
     return fits
 
 
-def try_step(config: TrainConfig, side: int) -> None:
-    """Do two steps as a run of this configuration does, but eagerly, which takes the most memory.
+def try_step(config: TrainConfig, side: int, steps: int = 2) -> float:
+    """Do steps on random images as a run does, but eagerly, which takes the most memory; give the seconds of one.
 
     Raises:
         torch.OutOfMemoryError: there is not enough.
     """
-    step = random_step(config, side)
-    for _ in range(2):  # the first one allocates the optimizer's moments
-        step()
-
-
-def random_step(config: TrainConfig, side: int) -> Callable[[], float]:
-    """A function that does an eager step on random images, waits for its end and gives its loss."""
     device, images = config.device, config.loader.batch_size
     step = TrainStep(config, prepare_network(config))
     image_NHW3 = torch.randint(256, (images, side, side, 3), dtype=torch.uint8, device=device)
     plane_N1HW = torch.zeros(images, 1, side, side, dtype=torch.uint8, device=device)
-    return lambda: float(step(image_NHW3.permute(0, 3, 1, 2), plane_N1HW, plane_N1HW, 1e-6))
+    times = []
+    for _ in range(steps):
+        float(step(image_NHW3.permute(0, 3, 1, 2), plane_N1HW, plane_N1HW, 1e-6))  # waits for the device
+        times.append(perf_counter())
+    return (times[-1] - times[0]) / (steps - 1)  # the first one allocates the optimizer's moments
 
 
 def _common_fingerprint(train: Loader, ranks: Ranks) -> str:
-    """The cache's fingerprint.
-
-    Raises:
-        TrainConfigError: this rank's cache is not that of the first rank.
-    """
+    """The cache's fingerprint; a `TrainConfigError` if this rank's cache is not that of the first rank."""
     mine = train.reader.index.fingerprint
     if ranks.from_first(lambda: mine) != mine:
         raise TrainConfigError(

@@ -73,7 +73,7 @@ def see(upload: Upload, predictor: Predictor) -> SeenPhoto:
         ImageError: see `predict.photo.decode_photo`.
     """
     pixels_HW3 = decode_photo(upload.data).pixels
-    square = fit_square(pixels_HW3, predictor.side, predictor.fit)
+    square = fit_square(pixels_HW3, predictor.side, predictor.spec.fit)
     (probability_SS,) = find_persons(predictor, [square])
     height, width = pixels_HW3.shape[:2]
     screen_HW3 = shrink(pixels_HW3)

@@ -107,11 +107,8 @@ def _works(split: Split, categories: Sequence[str]) -> dict[str, Work]:
         plane_calls.append((*annotations, table.part_start, table.iscrowd, *parts, CROWD_IGNORE, out, other))
 
     # The peers begin with the JSON's lists; the last one with integer points, where only the drawing is left.
-    masks, fills, alone = (
-        CocoMasks(split, categories),
-        PolygonFills(split, rounded=False),
-        PolygonFills(split, rounded=True),
-    )
+    masks = CocoMasks(split, categories)
+    fills, alone = PolygonFills(split, rounded=False), PolygonFills(split, rounded=True)
     numbers = [(number,) for number in range(len(rows))]
     works = {
         "bytes": _each(fill_union, byte_calls),

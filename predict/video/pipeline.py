@@ -146,7 +146,7 @@ def _groups(setup: Setup, source: VideoSource) -> Iterator[Group]:
     for item in source.items():
         if isinstance(item, Frame):
             shots += 1
-            group.append(Shot(item, fit_square(item.pixels, setup.side, setup.predictor.fit)))
+            group.append(Shot(item, fit_square(item.pixels, setup.side, setup.predictor.spec.fit)))
         else:
             group.append(item)
         if shots == size or len(group) == size + _MOST_PACKETS:

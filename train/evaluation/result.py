@@ -94,9 +94,7 @@ class ThresholdCounts:
 
     def update(self, probability_N1HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor) -> None:
         """Add pixels whose `ignore_N1HW` is 0. Planes are uint8, 0 or 1; probabilities are float32 from 0 to 1."""
-        above_N1HW = torch.bucketize(
-            probability_N1HW, self._thresholds_T
-        )  # above so many thresholds, the first being 0
+        above_N1HW = torch.bucketize(probability_N1HW, self._thresholds_T)  # so many thresholds, the first being 0
         bin_N1HW = above_N1HW + (STEPS + 1) * person_N1HW
         counts = torch.bincount(bin_N1HW[ignore_N1HW == 0], minlength=self.counts_2T.numel())
         self.counts_2T += counts.view_as(self.counts_2T)

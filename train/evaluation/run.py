@@ -8,7 +8,6 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +29,14 @@ from train.hardware import HardwareError, describe, read_hardware
 from train.plots import plot_confusion, plot_samples
 from train.predictor import CacheImages, load_predictor
 
-Advance = Callable[[int, int], None]
+Advance = Callable[[int, int], object]
 """A callback for progress: (images done, images in all), over all sizes."""
 
 _WORDS = {"cache": message("at the cache's side"), "photo": message("at the photos' own size")}
 _MEASURES = ("iou", "dice", "accuracy", "precision", "recall")
 
 
-def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
+def evaluate(config: EvalConfig, advance: Advance = lambda _done, _total: None) -> EvalReport:
     """Score a checkpoint and write `metrics.json`, `per_image.csv` and two pictures.
 
     Scores are pooled over all pixels that are not ignored. Images that cannot be read are left out, counted, and named
@@ -51,7 +50,7 @@ def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
         ValueError: the network cannot take the cache's side.
     """
     predictor = load_predictor(config.checkpoint, config.device, config.precision)
-    notes, trained = predictor.notes, predictor.config
+    notes, trained = [*predictor.notes], predictor.config
     batch_size = config.batch_size or trained.loader.batch_size
 
     with ExitStack() as stack:
@@ -86,29 +85,29 @@ def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
             split = read_split(dataset, config.split, dataclasses.replace(spec, val_share=share))
             photos = PhotoImages(split, spec, predictor, batch_size=batch_size, threads=config.threads)
             views.append(stack.enter_context(photos))
-            notes += _other_dataset(loader, split, config) if loader else ()
+            notes += _other_dataset(loader, split, config) if loader else []
         if spec.side != (usual := predictor.side):
-            note = message(
-                "the network was trained at side {trained} and sees side {side} here", trained=usual, side=spec.side
-            )
-            notes += (note,)
-        if spec.fit != (fit := predictor.fit):
-            note = message(
-                "the network was trained on a {trained} cache and sees {fit} here", trained=fit, fit=spec.fit
-            )
-            notes += (note,)
+            sides = {"trained": usual, "side": spec.side}
+            notes.append(message("the network was trained at side {trained} and sees side {side} here", **sides))
+        if spec.fit != (fit := predictor.spec.fit):
+            fits = {"trained": fit, "fit": spec.fit}
+            notes.append(message("the network was trained on a {trained} cache and sees {fit} here", **fits))
         if spec.categories != (names := predictor.spec.categories):
             note = message(
                 "the network was trained on masks of {trained} and is scored on those of {category} here",
                 trained=", ".join(names),
                 category=", ".join(spec.categories),
             )
-            notes += (note,)
+            notes.append(note)
         total, done = sum(len(view) for view in views), 0
         sizes = list[SizeReport]()
+
+        def progress(count: int) -> None:
+            advance(done + count, total)
+
         try:
             for view in views:
-                sizes.append(score_images(view, partial(_advance_from, done, total, advance)))
+                sizes.append(score_images(view, progress))
                 done += len(view)
         except torch.OutOfMemoryError as error:
             raise HardwareError(
@@ -133,13 +132,13 @@ def evaluate(config: EvalConfig, advance: Advance | None = None) -> EvalReport:
             precision=predictor.precision,
             batch_size=batch_size,
             environment=describe(read_hardware()),
-            notes=notes,
+            notes=tuple(notes),
             sizes=tuple(sizes),
         )
         return _write_report(report, views[-1], config.folder)
 
 
-def _other_dataset(loader: Loader, split: Split, config: EvalConfig) -> tuple[str, ...]:
+def _other_dataset(loader: Loader, split: Split, config: EvalConfig) -> list[str]:
     """A line if the cache seems to be of another dataset."""
     unknown = np.isin(loader.reader.samples["image_id"], split.table.image_id[split.rows], invert=True)
     note = message(
@@ -150,20 +149,11 @@ def _other_dataset(loader: Loader, split: Split, config: EvalConfig) -> tuple[st
         split=split.name,
         coco=config.coco,
     )
-    return (note,) if unknown.any() else ()
-
-
-def _advance_from(before: int, total: int, advance: Advance | None, done: int) -> None:
-    if advance:
-        advance(before + done, total)
+    return [note] if unknown.any() else []
 
 
 def _write_report(report: EvalReport, images: EvalImages, folder: Path) -> EvalReport:
-    """Write `metrics.json`, `per_image.csv` and two pictures of the foremost size; give the report with their paths.
-
-    Raises:
-        EvalError: they cannot be written.
-    """
+    """Write `metrics.json`, `per_image.csv` and two pictures of the foremost size; give the report with their paths."""
     foremost = report.foremost
     names = ("metrics.json", "per_image.csv", "confusion_matrix.png", "sample_predictions.png")
     metrics, table, confusion, samples = files = tuple(folder / name for name in names)
