@@ -55,14 +55,11 @@ def _table(survey: QualitySurvey) -> list[str]:
 
 
 def _worst_lines(survey: QualitySurvey) -> list[str]:
-    worst = survey.worst(SHOWN_WORST)
-    if not worst:
-        return []
-    lines = [_("   Furthest below (--json has the scores of each photo; docs/quality.md says what to do):")]
-    for name, scores in worst:
+    title, lines = _("   Furthest below (--json has the scores of each photo; docs/quality.md says what to do):"), []
+    for name, scores in survey.worst(SHOWN_WORST):
         said = ", ".join(f"{_(LABELS[key])} {value:.1f}" for key, value in scores.to_dict().items())
         lines.append(f"      {name}: {said}")
-    return lines
+    return [title, *lines] if lines else []
 
 
 def summary_line(scored: Iterable[Mapping[str, float]], thresholds: QualityThresholds) -> str | None:

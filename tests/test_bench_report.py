@@ -157,7 +157,7 @@ def test_what_is_printed_tells_measured_from_promised():
     lines = {line.split("  ")[0].strip(): line for line in text.splitlines()}
     assert "9.00 images/s" in lines[BOTH]
     assert "10.0 the slower" in lines[BOTH]
-    assert "90%" in lines[BOTH]
+    assert "90 %" in lines[BOTH]
     assert "1.11×" in lines[MINUTES]
     assert "running without torch.compile" in text
     assert "The network is the bottleneck: the loader alone could feed 10.0 of these." in text
