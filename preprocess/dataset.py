@@ -236,9 +236,7 @@ def check_annotations(where: SplitFiles) -> None:
     path = where.annotations
     if where.problem:
         raise DatasetError(where.problem)
-    if isinstance(path, Path) and not path.exists():
-        raise DatasetError("{path} is missing; check its name", path=path)
-    if isinstance(path, Path) and not path.is_file():  # to open a pipe is to wait for its writer
+    if isinstance(path, Path) and path.exists() and not path.is_file():  # to open a pipe is to wait for its writer
         raise DatasetError("{path} is a folder, a pipe or a device, not an annotation file", path=path)
 
 

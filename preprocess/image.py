@@ -64,8 +64,7 @@ class ImageHead(NamedTuple):
     @property
     def upright_size(self) -> tuple[int, int]:
         """Height and width of the upright photo."""
-        *_, swap = _TURNS[self.orientation]
-        return (self.width, self.height) if swap else (self.height, self.width)
+        return (self.width, self.height) if _TURNS[self.orientation][2] else (self.height, self.width)
 
 
 def read_rgb(path: PurePath) -> U8:
@@ -85,8 +84,6 @@ def read_file(path: PurePath) -> bytes:
             raise ImageError("it is a folder, a pipe or a device, not an image file")
         data = files.read(path)
     except FileNotFoundError:
-        if isinstance(path, Path) and path.is_symlink():
-            raise ImageError("it is a link to a file that is missing") from None
         raise ImageError("the image file is missing") from None
     except OSError as error:
         raise ImageError("the image file cannot be read: {reason}", reason=system_reason(error)) from None
@@ -127,8 +124,7 @@ def open_image(file: BinaryIO) -> Image.Image:
     """
     start = file.read(3)
     file.seek(0)
-    is_jpeg = start.startswith(JPEG_START)
-    if is_jpeg and start[2:] != b"\xff":
+    if start.startswith(JPEG_START) and start[2:] != b"\xff":
         file = io.BytesIO(without_gap(file.read()))
     try:
         return Image.open(file, formats=image_formats())
@@ -140,10 +136,7 @@ def open_image(file: BinaryIO) -> Image.Image:
             "it has more than twice Pillow's limit of {limit:,} pixels; shrink it first", limit=Image.MAX_IMAGE_PIXELS
         ) from None
     except Exception as error:  # damaged bytes may raise anything: Pillow promises no kind of error
-        reason = first_line(error)
-        if is_jpeg:
-            raise ImageError("the JPEG is damaged: {reason}", reason=reason) from None
-        raise ImageError("the image is damaged: {reason}", reason=reason) from None
+        raise ImageError("the image is damaged: {reason}", reason=first_line(error)) from None
 
 
 def _unknown(head: bytes) -> ImageError:

@@ -18,25 +18,14 @@ JPEG_START = b"\xff\xd8"
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 _MARKER = re.compile(rb"\xff+[^\0\xff\xd0-\xd7]")  # those of restarts are within a scan
 _SCAN = 0xDA
-_ALONE = (0x01, 0xD8, 0xD9)
-"""Markers without a segment."""
-
-_SPECTRUM = b"\0\x3f\0"
-"""The end of the head of a scan that is not progressive."""
+_ALONE = (0x01, 0xD8, 0xD9)  # markers without a segment
 
 _UNUSED = (
     ("unknown JFIF revision", rb"(?s)\xff\xe0..JFIF\0([^\x01])", b"\1"),
     ("Unknown Adobe color transform", rb"(?s)\xff\xee..Adobe.{6}([^\0\x01])", b"\1"),  # it then takes YCbCr
     ("Unknown Adobe color transform", rb"(?s)\xff\xee..Adobe.{6}([^\0\x02])", b"\2"),  # or YCCK, with four components
     ("bad ICC marker", rb"(?s)\xff\xe2..(I)CC_PROFILE\0", b"-"),
-    *(
-        (
-            "Invalid SOS parameters",
-            rb"(?s)\xff\xda..\x%02x.{%d}((?!\0\x3f\0)...)" % (components, 2 * components),
-            _SPECTRUM,
-        )
-        for components in (1, 2, 3, 4)
-    ),
+    ("Invalid SOS parameters", rb"(?s)\xff\xda..(?:\x01..|\x02.{4}|\x03.{6}|\x04.{8})((?!\0\x3f\0)...)", b"\0\x3f\0"),
 )
 """Numbers that libjpeg warns of and does not use: its warning, where they are, and what it would not warn of."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path, PurePath
 
 from cache import files
@@ -21,8 +22,6 @@ _SPLITS = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
 }
 """The splits by the names that tools give them, in lower case."""
-
-_ROBOFLOW, _FIFTYONE, _LABEL_STUDIO = "_annotations.coco.json", "labels.json", "result.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +58,8 @@ def recognise(root: PurePath) -> tuple[str, Splits]:
     there = set(files.names(root))
     for name, find in _LAYOUTS.items():
         if splits := find(root, there):
-            return (f"{name} {_year(splits)}" if find is _coco else name), splits
+            years = {each.archive.removesuffix(".zip")[-4:] for each in splits.values()}  # empty for all but COCO
+            return f"{name} {'/'.join(sorted(years))}".strip(), splits
     raise _unknown(root, there)
 
 
@@ -86,22 +86,26 @@ def _coco(root: PurePath, there: set[str]) -> Splits:
 def _annotations_problem(path: PurePath, end: str, found: list[str]) -> str:
     """Why it is unknown which file has the annotations of a split of COCO."""
     if found:
-        values = {"folder": path.parent, "count": len(found), "split": end, "names": ", ".join(found[:3])}
         return message(
-            "{folder} has {count} files for {split} ({names}); name the one to be read instances_{split}.json", **values
+            "{folder} has {count} files for {split} ({names}); name the one to be read instances_{split}.json",
+            folder=path.parent,
+            count=len(found),
+            split=end,
+            names=", ".join(found[:3]),
         )
     archive = f"annotations_trainval{end[-4:]}.zip"
     return message("{path} is missing; unpack {archive} in {root}", path=path, archive=archive, root=path.parent.parent)
 
 
-def _roboflow(root: PurePath, there: set[str]) -> Splits:
-    """A folder a split, with the photos beside the annotations; or the folder of one split."""
-    if _ROBOFLOW in there:
-        return {"train": SplitFiles(annotations=root / _ROBOFLOW, photos=root, root=root)}
+def _by_folder(name: str, photos: str, root: PurePath, there: set[str]) -> Splits:
+    """A folder for each split, or the folder of one: an annotation file called `name`, and the folder `photos`."""
+    found = {"train": root} if name in there else {}
+    for each in [] if found else sorted(there):
+        if (split := _SPLITS.get(each.lower())) and name in files.names(root / each):
+            found[split] = root / each
     return {
-        split: SplitFiles(annotations=root / name / _ROBOFLOW, photos=root / name, root=root)
-        for name, split in _folders(there)
-        if _ROBOFLOW in files.names(root / name)
+        split: SplitFiles(annotations=folder / name, photos=folder / photos, root=root)
+        for split, folder in found.items()
     }
 
 
@@ -118,55 +122,34 @@ def _cvat(root: PurePath, there: set[str]) -> Splits:
                 names=listed(subsets.values(), "and"),
             )
         known = {"train": next(iter(subsets))}
-    inner = set(files.names(root / "images")) if known and "images" in there else set[str]()
-
-    def photos(subset: str) -> PurePath:
-        if "images" in there:
-            return root / "images" / subset if subset in inner else root / "images"
-        return root / subset if subset in there else root
-
+    inner = set(files.names(root / "images")) if known and "images" in there else there
+    photos = root / "images" if "images" in there else root
     return {
-        split: SplitFiles(annotations=root / "annotations" / subsets[subset], photos=photos(subset), root=root)
+        split: SplitFiles(
+            annotations=root / "annotations" / subsets[subset],
+            photos=photos / subset if subset in inner else photos,
+            root=root,
+        )
         for split, subset in known.items()
     }
 
 
 def _label_studio(root: PurePath, there: set[str]) -> Splits:
     """`result.json`, with the photos in `images/`."""
-    if _LABEL_STUDIO not in there:
+    if "result.json" not in there:
         return {}
     photos = root / "images" if "images" in there else root
-    return {"train": SplitFiles(annotations=root / _LABEL_STUDIO, photos=photos, root=root, flat=True)}
-
-
-def _fiftyone(root: PurePath, there: set[str]) -> Splits:
-    """`labels.json`, with the photos in `data/`; or such a folder for each split."""
-    if _FIFTYONE in there:
-        return {"train": SplitFiles(annotations=root / _FIFTYONE, photos=root / "data", root=root)}
-    return {
-        split: SplitFiles(annotations=root / name / _FIFTYONE, photos=root / name / "data", root=root)
-        for name, split in _folders(there)
-        if _FIFTYONE in files.names(root / name)
-    }
-
-
-def _folders(there: set[str]) -> Iterable[tuple[str, str]]:
-    """Folders that are called as splits are."""
-    return [(name, _SPLITS[name.lower()]) for name in sorted(there) if name.lower() in _SPLITS]
+    return {"train": SplitFiles(annotations=root / "result.json", photos=photos, root=root, flat=True)}
 
 
 _LAYOUTS: dict[str, Callable[[PurePath, set[str]], Splits]] = {
     "COCO": _coco,
-    "Roboflow": _roboflow,
+    "Roboflow": partial(_by_folder, "_annotations.coco.json", ""),
     "CVAT": _cvat,
     "Label Studio": _label_studio,
-    "FiftyOne": _fiftyone,
+    "FiftyOne": partial(_by_folder, "labels.json", "data"),
 }
 """How each layout is found, in the order in which they are tried."""
-
-
-def _year(splits: Splits) -> str:
-    return "/".join(sorted({files.archive.removesuffix(".zip")[-4:] for files in splits.values()}))
 
 
 def _unknown(root: PurePath, there: set[str]) -> DatasetError:

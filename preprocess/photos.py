@@ -171,12 +171,12 @@ def _check_name(name: str) -> None:
     except UnicodeEncodeError:
         raise ImageError("its file name is not valid Unicode") from None
     if len(data) > LONGEST_PATH or max(map(len, data.split(b"/"))) > LONGEST_NAME:
-        limits = {"longest_name": LONGEST_NAME, "longest_path": LONGEST_PATH}
         raise ImageError(
             "its file name has {size:,} bytes; at most {longest_name} between slashes and "
             "{longest_path:,} in all are possible",
             size=len(data),
-            **limits,
+            longest_name=LONGEST_NAME,
+            longest_path=LONGEST_PATH,
         )
     if "\0" in name or name.rpartition("/")[2] in ("", ".", ".."):
         raise ImageError("its file name, {name!r}, is not that of a file", name=name)

@@ -199,7 +199,7 @@ def test_other_categories_are_left_out_and_can_be_chosen(load):
         ({"counts": [600]}, "neither polygons nor an RLE: Object missing required field `size`"),
         ("PPYo0", "neither polygons nor an RLE: Expected .*, got `str`"),
         ([[[1, 1, 9, 1, 9, 9]]], "neither polygons nor an RLE: Expected `float`, got `array`"),
-        ([[1, 1, 9, 1, 9, "9 px"]], "not a finite number"),
+        ([[1, 1, 9, 1, 9, "9 px"]], "neither polygons nor an RLE: Expected `float`, got `str`"),
         ([[1, 1, 9, 1], [1, 1, 9, 1, 9, 9]], "mixes boxes and polygons"),
     ],
 )

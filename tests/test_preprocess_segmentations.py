@@ -237,15 +237,16 @@ def expected_parts(value):
     if all(isinstance(code, dict) for code in value):
         codes = [expected_code(code) for code in value]
         return [(RLE, code) for code in codes] if all(codes) else []
-    if len(value) >= 6 and len(value) % 2 == 0 and not any(isinstance(one, list) and one for one in value):
+    if len(value) >= 6 and not any(isinstance(one, list) for one in value):
         value = [value]
     if not all(isinstance(polygon, list) for polygon in value):
         return []
     if len(value) >= 3 and are_points(value) and not any(map(are_points, value)):
         value = [value]
-    if any(are_points(polygon) and len(polygon) < 3 for polygon in value):
-        return []
-    value = [[*chain(*polygon)] if are_points(polygon) else polygon for polygon in value]
+    if any(map(are_points, value)):
+        if not all(are_points(polygon) and len(polygon) >= 3 for polygon in value):
+            return []
+        value = [[*chain(*polygon)] for polygon in value]
     value = [[numeric(one) for one in polygon] for polygon in value]
     if any(one is None for polygon in value for one in polygon):
         return []
@@ -274,9 +275,11 @@ def are_points(polygon):
 
 
 def numeric(value):
-    """The number that a value is, as NumPy reads it; None if it is none."""
+    """The finite number that a value is, also as text without white space; None if it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or str(value) != str(value).strip():
+        return None
     try:
-        number = np.array([value], np.float64)[0].item() if isinstance(value, int | float | str) else math.nan
+        number = float(value)
     except ValueError:
         return None
     return number if math.isfinite(number) else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
@@ -98,9 +99,8 @@ def read_annotations(content: bytes, before: int) -> tuple[list[Annotation], lis
     usable, unusable = list[Annotation](), list[Unusable]()
     for place, (key, raw) in enumerate(elements(content), before + 1):
         try:
-            usable.append(_ANNOTATION.decode(raw))
-            continue
-        except msgspec.DecodeError:
+            found: Annotation | Unusable = _ANNOTATION.decode(raw)
+        except ValueError:
             found = _read_annotation(raw, place, key)
         if isinstance(found, Annotation):
             usable.append(found)
@@ -109,25 +109,32 @@ def read_annotations(content: bytes, before: int) -> tuple[list[Annotation], lis
     return usable, unusable
 
 
-def _read_annotation(raw: msgspec.Raw, place: int, key: str | None) -> Annotation | Unusable:
+def _fields(raw: msgspec.Raw, key: str | None) -> dict[str, msgspec.Raw]:
+    """The fields of an entry; the key in front of it is its id. Raises `ValueError`: it is no object."""
     try:
         entry = _FIELDS.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        reason = message("it is {value}, not an object", value=said(raw))
-        return Unusable(id=place, image_id=None, category_id=None, num_keypoints=0, reason=reason)
-    own = read_id(decoded(entry.get("id", _ABSENT)))
-    own = read_id(key) if own is None else own
-    ids = {name: read_id(decoded(entry.get(name, _ABSENT))) for name in ("category_id", "image_id")}
+    except ValueError:
+        raise ValueError(message("it is {value}, not an object", value=said(raw))) from None
+    return entry if key is None else {"id": msgspec.Raw(msgspec.json.encode(key)), **entry}
+
+
+def _read_annotation(raw: msgspec.Raw, place: int, key: str | None) -> Annotation | Unusable:
+    try:
+        entry = _fields(raw, key)
+    except ValueError as error:
+        return Unusable(id=place, image_id=None, category_id=None, num_keypoints=0, reason=error.args[0])
+    ids = {name: read_id(decoded(entry.get(name, _ABSENT))) for name in ("id", "category_id", "image_id")}
+    ids["id"] = place if ids["id"] is None else ids["id"]
     numbers = {name: _whole(entry.get(name, _ABSENT)) for name in ("iscrowd", "num_keypoints")}
-    read: dict[str, Any] = {"id": place if own is None else own, **ids, **numbers}
+    read: dict[str, Any] = {**ids, **numbers}
     for name, value in read.items():
         if value is None:
             kind = message("an id") if name in ids else message("a whole number")
             read |= {"num_keypoints": read["num_keypoints"] or 0, "reason": _fault(name, entry, kind)}
             return Unusable(**{field: read[field] for field in Unusable.__struct_fields__})
-    area = _number(entry.get("area", _ABSENT), math.nan)
-    segmentation = entry.get("segmentation", msgspec.Raw(b"null"))
-    return Annotation(**read, segmentation=segmentation, area=math.nan if area is None else area)
+    with suppress(ValueError):
+        read["area"] = msgspec.json.decode(entry.get("area", _ABSENT), type=float, strict=False)
+    return Annotation(**read, segmentation=entry.get("segmentation", msgspec.Raw(b"null")))
 
 
 def read_images(content: msgspec.Raw) -> tuple[list[Image], dict[int, str], list[str]]:
@@ -139,35 +146,32 @@ def read_images(content: msgspec.Raw) -> tuple[list[Image], dict[int, str], list
     images, faults, problems = list[Image](), dict[int, str](), list[str]()
     try:
         images = msgspec.json.decode(content, type=list[Image])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except ValueError:
         for place, (key, raw) in enumerate(elements(content), 1):
             try:
-                images.append(_IMAGE.decode(raw))
-            except (msgspec.DecodeError, UnicodeDecodeError):
                 image, reason = _read_image(raw, key)
-                if image is None:
-                    problems.append(message("image {place} of the file: {reason}", place=place, reason=reason))
-                    continue
-                if reason:
-                    faults[len(images)] = reason
-                images.append(image)
+            except ValueError as error:
+                problems.append(message("image {place} of the file: {reason}", place=place, reason=error.args[0]))
+                continue
+            if reason:
+                faults[len(images)] = reason
+            images.append(image)
     return *each_id_once(images, faults), problems
 
 
-def _read_image(raw: msgspec.Raw, key: str | None) -> tuple[Image | None, str]:
-    """An image and, if it cannot be used, why; None if it has no id."""
-    try:
-        entry = _FIELDS.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None, message("it is {value}, not an object", value=said(raw))
-    own = read_id(decoded(entry.get("id", _ABSENT)))
-    own = read_id(key) if own is None else own
+def _read_image(raw: msgspec.Raw, key: str | None) -> tuple[Image, str]:
+    """An image and, if it cannot be used, why. Raises `ValueError`: it has no id."""
+    with suppress(ValueError):
+        return _IMAGE.decode(raw), ""
+    entry = _fields(raw, key)
+    own, reason = read_id(decoded(entry.get("id", _ABSENT))), ""
     if own is None:
-        return None, _fault("id", entry, message("an id"))
-    name, reason = decoded(entry.get("file_name", _ABSENT)), ""
-    height, width = (_side(entry.get(side, _ABSENT)) for side in ("height", "width"))
-    if not (height and width):
-        reason = _fault("width" if height else "height", entry, message("a whole number of pixels above 0"))
+        raise ValueError(_fault("id", entry, message("an id")))
+    name = decoded(entry.get("file_name", _ABSENT))
+    height, width = (_whole(entry.get(side, _ABSENT)) or 0 for side in ("height", "width"))
+    if not (0 < height < 2**31 and 0 < width < 2**31):
+        fault = "width" if 0 < height < 2**31 else "height"
+        reason = _fault(fault, entry, message("a whole number of pixels above 0"))
         height = width = 0
     if not isinstance(name, str):
         reason, name = _fault("file_name", entry, message("text")), ""
@@ -186,9 +190,11 @@ def each_id_once(images: list[Image], faults: dict[int, str]) -> tuple[list[Imag
             if number in faults:
                 kept_faults[row] = faults[number]
         elif image != kept[row]:
-            values = {"image_id": image.id, "first": kept[row].file_name, "second": image.file_name}
             kept_faults[row] = message(
-                "its id {image_id} is also that of another image ({first!r}, {second!r}); ids must be unique", **values
+                "its id {image_id} is also that of another image ({first!r}, {second!r}); ids must be unique",
+                image_id=image.id,
+                first=kept[row].file_name,
+                second=image.file_name,
             )
     return kept, kept_faults
 
@@ -225,29 +231,14 @@ def decoded(raw: msgspec.Raw) -> Any:
         return math.nan if raw else None
     try:
         return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except ValueError:
         return bytes(raw)
-
-
-def _number(raw: msgspec.Raw, missing: float) -> float | None:
-    """A finite number, also as text; `missing` for null, NaN or nothing; None for anything else."""
-    value = decoded(raw)
-    if value is None:
-        return missing
-    try:
-        number = float(value) if isinstance(value, int | float | str) else None
-    except (ValueError, OverflowError):
-        return None
-    return number if number is None or math.isfinite(number) else missing
 
 
 def _whole(raw: msgspec.Raw) -> int | None:
     """A whole number, also as text; 0 for null, NaN or nothing; None for anything else."""
-    number = _number(raw, 0.0)
-    return None if number is None or number % 1 or abs(number) >= 2**63 else int(number)
-
-
-def _side(raw: msgspec.Raw) -> int:
-    """A side in pixels, from 1; 0 if it is none."""
-    number = _whole(raw) or 0
-    return number if 1 <= number < 2**31 else 0
+    if not raw or said(raw) == "NaN":
+        return 0
+    with suppress(ValueError):
+        return int(msgspec.json.decode(raw, type=_Int64 | bool | None, strict=False) or 0)
+    return None

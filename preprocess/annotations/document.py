@@ -27,7 +27,6 @@ from preprocess.annotations.dialects import (
     Category,
     Image,
     Unusable,
-    decoded,
     each_id_once,
     read_annotations,
     read_categories,
@@ -60,10 +59,7 @@ _FORMATS = (
     ((b"\xff\xfe", b"\xfe\xff"), _UTF_16),
     (b"PK\x03\x04", message("it is a ZIP archive; unpack it")),
     (b"<", message("it is a web page or XML; take the JSON file itself")),
-    (
-        b"version https://git-lfs",
-        message("it is a Git LFS pointer; get the file that it stands for with `git lfs pull`"),
-    ),
+    (b"version", message("it is a Git LFS pointer; get the file that it stands for with `git lfs pull`")),
 )
 """What files that are no JSON may be, by their beginnings."""
 
@@ -126,20 +122,19 @@ def read_document(path: PurePath, categories: Sequence[str] | str = "person") ->
     data = _open(path)
     document: _Document | None = None
     if len(data) <= ONE_PIECE:
-        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        with suppress(ValueError, RecursionError):
             document = msgspec.json.decode(data, type=_Document)
+    pieces: Callable[[], Iterator[_Piece]]
     if document:
         images, faults = each_id_once(document.images, {})
         problems, known, whole = list[str](), document.categories, [(document.annotations, list[Unusable]())]
-        wanted = _choose(path, categories, known, lambda: iter(whole))
-        pieces = iter(whole)
+        pieces = partial(iter, whole)
     else:
         frame = _read_frame(data, path)
-        annotations = frame["annotations"]
         images, faults, problems = read_images(frame["images"])
         known = read_categories(frame["categories"])
-        wanted = _choose(path, categories, known, lambda: _read_pieces(annotations))
-        pieces = _read_pieces(annotations)
+        pieces = partial(_read_pieces, frame["annotations"])
+    wanted = _choose(path, categories, known, pieces)
     columns = Images(
         id=_column(images, "id"),
         file_name=tuple(image.file_name for image in images),
@@ -148,7 +143,7 @@ def read_document(path: PurePath, categories: Sequence[str] | str = "person") ->
         faults=faults,
         problems=problems,
     )
-    return columns, (_columns(piece, wanted) for piece in pieces)
+    return columns, (_columns(piece, wanted) for piece in pieces())
 
 
 def read_file_names(path: PurePath) -> list[str]:
@@ -206,32 +201,28 @@ def _no_category(
         ids = sorted(used_ids())[:MOST_NAMED]
         if not ids:
             return DatasetError("{path} has no categories, and no annotations of any; export it again", path=path)
-        values = {"path": path, "ids": listed(ids, "and"), "first": ids[0]}
         return DatasetError(
             "{path} has no categories; its annotations have the category ids {ids}: choose by id, as with "
             "--category {first}",
-            **values,
+            path=path,
+            ids=listed(ids, "and"),
+            first=ids[0],
         )
     count = Counter(each.name for each in known)
-    names = joined(
-        ", ",
-        [
-            message("{name!r} (id {number})", name=each.name, number=each.id)
-            if count[each.name] > 1 or not each.name
-            else repr(each.name)
-            for each in known[:MOST_NAMED]
-        ],
-    )
+    names = [
+        message("{name!r} (id {number})", name=each.name, number=each.id)
+        if count[each.name] > 1 or not each.name
+        else repr(each.name)
+        for each in known[:MOST_NAMED]
+    ]
+    values = {"path": path, "category": category, "names": joined(", ", names)}
     near = [each.name for each in known if each.name.strip().casefold() == category.strip().casefold()]
     if near:
         return DatasetError(
             "{path} has no category {category!r}; did you mean --category {near!r}? Its categories are: {names}",
-            path=path,
-            category=category,
             near=near[0],
-            names=names,
+            **values,
         )
-    values = {"path": path, "category": category, "names": names}
     return DatasetError(
         "{path} has no category {category!r}; its categories are: {names}; choose one with --category", **values
     )
@@ -263,7 +254,7 @@ def _read_pieces(annotations: msgspec.Raw) -> Iterator[_Piece]:
         content = b"".join((text[:1].data, piece.data, text[-1:].data))
         try:
             found: _Piece = msgspec.json.decode(content, type=list[Annotation]), []
-        except msgspec.DecodeError:
+        except ValueError:
             found = read_annotations(content, before)
         before += len(found[0]) + len(found[1])
         yield found
@@ -331,7 +322,7 @@ def _read_frame(data: mmap.mmap | bytes, path: PurePath) -> dict[str, msgspec.Ra
     try:
         try:
             parts = msgspec.json.decode(content, type=_PARTS)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except ValueError:
             if not _PYTHONS.search(content):
                 raise
             copied = _copy((content[at : at + _BLOCK] for at in range(0, len(content), _BLOCK)), path)
@@ -347,15 +338,11 @@ def _read_frame(data: mmap.mmap | bytes, path: PurePath) -> dict[str, msgspec.Ra
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _not_json(path, data, content, error) from None
     if isinstance(parts, list):
-        keys = _keys(decoded(parts[0])) if parts else ""
-        listing = (
-            message("it is a list of entries with the keys {keys}", keys=keys) if keys else message("it is a list")
-        )
-        raise _not_coco(path, listing)
+        raise _not_coco(path, message("it is a list"))
     for name in ("images", "annotations"):
         if name not in parts:
-            values = {"name": name, "keys": _keys(parts) or message("none")}
-            raise _not_coco(path, message("it has no {name}; its keys are {keys}", **values))
+            keys = ", ".join([*parts][:MOST_NAMED]) or message("none")
+            raise _not_coco(path, message("it has no {name}; its keys are {keys}", name=name, keys=keys))
         if not _is_collection(parts[name]):
             raise _not_coco(path, message("its {name} are {value}, not a list", name=name, value=said(parts[name])))
     if not _is_collection(parts.get("categories", b"")):
@@ -365,10 +352,6 @@ def _read_frame(data: mmap.mmap | bytes, path: PurePath) -> dict[str, msgspec.Ra
 
 def _is_collection(value: msgspec.Raw | bytes) -> bool:
     return bytes(memoryview(value)[:1]) in (b"[", b"{")
-
-
-def _keys(value: object) -> str:
-    return ", ".join(list(value)[:MOST_NAMED]) if isinstance(value, dict) else ""
 
 
 def _not_coco(path: PurePath, reason: str) -> DatasetError:

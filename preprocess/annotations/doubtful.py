@@ -42,7 +42,7 @@ _SPREAD = 1.05
 _LEAST_SCALE = 1.1
 """Scales nearer to 1, either way, are none: tools differ by that much in the area of a mask."""
 _FEWEST = 5
-"""Masks, and images, from which a scale is concluded."""
+"""Masks from which a scale is concluded."""
 
 
 class DoubtfulMasks(NamedTuple):
@@ -112,8 +112,9 @@ def doubtful_masks(table: PersonTable, orientation: Orientation = "auto") -> Dou
         faults = joined("; ", [lines[name] for name in useless])
         remedy = _remedy(masks, normalised=2 * len(numbers["normalised"]) > total)
         error = message("most masks cannot be used: {faults}; {remedy}", faults=faults, remedy=remedy)
-    if not error and (line := _scale_line(table, masks, factor)):
-        lines["scale"] = line
+    if not error and not math.isnan(factor):
+        what = message("masks for which the JSON gives {ratio:.3g} times their area", ratio=factor**2)
+        lines["scale"] = _line(what, table, masks, _alike(masks, factor), areas=True)
     rows = {name: masks.row[found] for name, found in numbers.items()}
     return DoubtfulMasks(total, rows, tuple(lines.values()), error)
 
@@ -239,24 +240,6 @@ def _remedy(masks: _Masks, *, normalised: bool) -> str:
         "{export}, or multiply the segmentations by the factor by which the images were resized ({factor:.2g} or less)",
         export=_EXPORT,
         factor=factor,
-    )
-
-
-def _scale_line(table: PersonTable, masks: _Masks, factor: float) -> str:
-    """What may be wrong with the scale of all masks; empty if nothing is."""
-    if not math.isnan(factor):
-        what = message("masks for which the JSON gives {ratio:.3g} times their area", ratio=factor**2)
-        return _line(what, table, masks, _alike(masks, factor), areas=True)
-    reach = float((masks.high / masks.size).max(initial=0))
-    images = len(np.unique(table.annotation_image[masks.row]))
-    if images < _FEWEST or not 0 < reach <= 0.5:
-        return ""
-    return message(
-        "all {total:,} masks lie within {reach:.0%} of width and height from the upper left corner; if they were drawn "
-        "on smaller images, multiply the segmentations by about {factor:.2g}",
-        total=len(masks.row),
-        reach=reach,
-        factor=1 / reach,
     )
 
 

@@ -92,10 +92,7 @@ def _digest_images(
             for part in range(part_start[annotation], part_start[annotation + 1]):
                 at, words = start[part], length[part]
                 state = _mix(_mix(state, np.uint64(kind[part])), np.uint64(words))
-                if kind[part] == POLYGON:
-                    for word in range(at, at + 2 * words):
-                        state = _mix(state, xy_bits[word])
-                else:
-                    for word in range(at, at + words):
-                        state = _mix(state, counts[word])
+                elements = xy_bits[at : at + 2 * words] if kind[part] == POLYGON else counts[at : at + words]
+                for word in elements:
+                    state = _mix(state, word)
         out[number] = state

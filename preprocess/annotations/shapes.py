@@ -7,14 +7,11 @@ drawn.
 from __future__ import annotations
 
 import ast
-import json
-import math
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import chain
-from typing import Annotated, Any, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -167,9 +164,10 @@ class _Rle(msgspec.Struct):
 
 
 _Polygons = list[list[float]]
-_SEGMENTATION = msgspec.json.Decoder(_Polygons | _Rle | None)
-_FEWEST = 6
-"""Numbers of a polygon: it has three points or more."""
+_Points = Annotated[list[tuple[float, float]], msgspec.Meta(min_length=3)]  # two would be taken for a box
+_Flat = Annotated[list[float], msgspec.Meta(min_length=6)]
+_FORMS: tuple[Any, ...] = _Polygons | _Rle | None, list[_Rle], list[_Points], _Flat
+_DECODERS = [msgspec.json.Decoder(form, strict=False) for form in _FORMS]  # which take numbers in text, too
 
 
 def decode_segmentation(text: bytes, height: int, width: int) -> Parts:
@@ -182,111 +180,52 @@ def decode_segmentation(text: bytes, height: int, width: int) -> Parts:
     Raises:
         UndrawableError: it has no shape, or one that makes no sense.
     """
-    segmentation: _Polygons | list[_Rle] | _Rle | None
-    try:
-        segmentation = _SEGMENTATION.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        try:
-            segmentation = _as_meant(json.loads(text))
-        except UndrawableError:
-            raise
-        except (ValueError, OverflowError, RecursionError):
-            raise UndrawableError("its segmentation is neither polygons nor an RLE: {error}", error=error) from None
+    segmentation = _decode(text)
     if segmentation is None:
         raise UndrawableError("it has no segmentation")
     if isinstance(segmentation, _Rle):
         segmentation = [segmentation]
     if segmentation and isinstance(segmentation[0], _Rle):
-        codes = [_read_code(rle, height, width) for rle in cast("list[_Rle]", segmentation)]
+        codes = [_read_code(rle, height, width) for rle in segmentation]
         return _NO_PARTS._replace(
             kind=np.full(len(codes), RLE, np.uint8), length=np.array([*map(len, codes)]), counts=np.concatenate(codes)
         )
-    polygons = _check_polygons(_join_points(cast(_Polygons, segmentation)))
-    xy = np.array([*chain.from_iterable(polygons)])
+    points = len(segmentation) >= 3 and all(isinstance(each, list) and len(each) == 2 for each in segmentation)
+    if points or (segmentation and isinstance(segmentation[0], float)):
+        segmentation = [segmentation]
+    polygons = _check_polygons([np.array(polygon, np.float64).ravel() for polygon in segmentation])
+    xy = np.concatenate(polygons)
     if not (np.abs(xy) <= COORDINATE_LIMIT).all():  # false for NaN, too
         raise UndrawableError("a coordinate is not a finite number of pixels")
     length = np.array([len(polygon) // 2 for polygon in polygons])
     return _NO_PARTS._replace(kind=np.full(len(polygons), POLYGON, np.uint8), length=length, xy=xy)
 
 
-def _as_meant(value: Any) -> _Polygons | list[_Rle]:
-    """Polygons or codes whose numbers are text or floats, or whose points are pairs. Raises `ValueError`."""
-    if isinstance(value, dict):
-        value = [value]
-    if not isinstance(value, list):
-        raise ValueError
-    if value and all(isinstance(one, dict) for one in value):
-        return [_as_rle(one) for one in value]
-    if not any(isinstance(one, list) and one for one in value):
-        if len(value) < _FEWEST or len(value) % 2:
-            raise ValueError
-        value = [value]
-    polygons = []
-    for polygon in value:
-        if _are_points(polygon):
-            if len(polygon) < _FEWEST // 2:  # four numbers would be taken for a box
-                raise UndrawableError("its polygon has {count} points, fewer than 3", count=len(polygon))
-            polygon = [*chain.from_iterable(polygon)]
-        if not isinstance(polygon, list):
-            raise ValueError
-        polygons.append([_coordinate(number) for number in polygon])
-    return polygons
+def _decode(text: bytes) -> Any:
+    """What a segmentation is in the first of `_FORMS` that it has."""
+    text = re.sub(rb"(?<=[,[])\s*\[ +\]", b'"NaN"', text)  # of which `blank_non_finite` has made a list
+    reasons = []
+    for decoder in _DECODERS:
+        try:
+            return decoder.decode(text)
+        except ValueError as error:
+            reasons.append(error)
+    raise UndrawableError("its segmentation is neither polygons nor an RLE: {error}", error=reasons[0])
 
 
-def _are_points(polygon: Any) -> bool:
-    """Whether it is a list of one or more pairs."""
-    return (
-        isinstance(polygon, list)
-        and bool(polygon)
-        and all(isinstance(point, list) and len(point) == 2 for point in polygon)
-    )
-
-
-def _join_points(polygons: _Polygons) -> _Polygons:
-    """Three or more pairs of numbers, which are too few for polygons, are the points of one."""
-    if len(polygons) >= _FEWEST // 2 and _are_points(polygons):
-        return [[*chain.from_iterable(polygons)]]
-    return polygons
-
-
-def _coordinate(number: Any) -> float:
-    """A number, also as text; NaN for null and for text that is none, and for what `blank_non_finite` has left."""
-    if number is None or number == []:
-        return math.nan
-    if isinstance(number, list | dict):
-        raise ValueError
-    try:
-        return float(number)
-    except (ValueError, OverflowError):
-        return math.nan
-
-
-def _as_rle(value: dict[str, Any]) -> _Rle:
-    size, counts = value.get("size"), value.get("counts")
-    if not isinstance(size, list) or not isinstance(counts, list | str):
-        raise ValueError
-    return _Rle([*map(_whole, size)], counts if isinstance(counts, str) else [*map(_whole, counts)])
-
-
-def _whole(number: Any) -> int:
-    """A whole number, also as text. Raises `ValueError`."""
-    if not isinstance(number, int | float | str) or not abs(float(number)) <= MOST_RUN or float(number) % 1:
-        raise ValueError
-    return int(float(number))
-
-
-def _check_polygons(polygons: list[list[float]]) -> list[list[float]]:
+def _check_polygons(polygons: list[F64]) -> list[F64]:
     """The polygons that are drawn: a box as its corners; of an odd number of coordinates the last is left out."""
-    if not any(polygons):
+    sizes = [len(polygon) for polygon in polygons]
+    if not any(sizes):
         raise UndrawableError("its polygon is empty")
     # As in pycocotools, the first element decides whether all are boxes (x, y, width, height) or polygons.
-    if len(polygons[0]) == 4:
-        if any(len(box) != 4 for box in polygons):
+    if sizes[0] == 4:
+        if {*sizes} != {4}:
             raise UndrawableError("it mixes boxes and polygons")
-        return [box_polygon(*box).tolist() for box in polygons]
-    if len(polygons[0]) < 4:
-        raise UndrawableError("its polygon has {count} numbers, fewer than the 6 of a triangle", count=len(polygons[0]))
-    if any(len(polygon) < 2 for polygon in polygons):
+        return [box_polygon(*box) for box in polygons]
+    if sizes[0] < 4:
+        raise UndrawableError("its polygon has {count} numbers, fewer than the 6 of a triangle", count=sizes[0])
+    if min(sizes) < 2:
         raise UndrawableError("one of its polygons is empty")
     return [polygon[: len(polygon) // 2 * 2] for polygon in polygons]
 

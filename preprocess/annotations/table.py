@@ -25,9 +25,6 @@ I64 = npt.NDArray[np.int64]
 AT_A_TIME = 1 << 16
 """Annotations of a long file that are put in order at a time."""
 
-_DENSE = 64
-"""Ids are looked up in a table if their range is at most this many times their number. COCO's is nine times."""
-
 
 class Problem(NamedTuple):
     """An annotation that cannot be used: its image's row in the table (-1: it has none), its own id, and the reason.
@@ -212,12 +209,6 @@ def _find(wanted: I64, among: I64) -> I64:
     """The index of each wanted number in an array of distinct numbers; -1 where it is missing."""
     if not len(among):
         return np.full(len(wanted), -1)
-    least, most = int(among.min()), int(among.max())
-    if most - least < _DENSE * len(among):  # as COCO's are: a table of all numbers is ten times as fast as a search
-        table = np.full(most - least + 1, -1)
-        table[among - least] = np.arange(len(among))
-        inside = (wanted >= least) & (wanted <= most)
-        return np.where(inside, table[np.where(inside, wanted - least, 0)], -1)
     order = np.argsort(among)
     row = order[np.minimum(np.searchsorted(among, wanted, sorter=order), len(among) - 1)]
     return np.where(among[row] == wanted, row, -1)
