@@ -146,8 +146,8 @@ def test_a_full_disk_is_told_with_what_to_do(tmp_path, write_coco, in_pieces, mo
 
     in_pieces(400)
     monkeypatch.setattr(coco_module._AnnotationsOnDisk, "extend", fail)
-    monkeypatch.setattr(coco_module, "gettempdir", lambda: "/scratch")
-    with pytest.raises(DatasetError, match=r"kept in /scratch .*: No space left on device; name another .* TMPDIR"):
+    monkeypatch.setattr(document, "gettempdir", lambda: "/scratch")
+    with pytest.raises(DatasetError, match=r"copied to /scratch .*: No space left on device; name another .* TMPDIR"):
         load_persons(path)
 
 

@@ -168,14 +168,13 @@ def _read_image(raw: msgspec.Raw, key: str | None) -> tuple[Image, str]:
     if own is None:
         raise ValueError(_fault("id", entry, message("an id")))
     name = decoded(entry.get("file_name", _ABSENT))
-    height, width = (_whole(entry.get(side, _ABSENT)) or 0 for side in ("height", "width"))
-    if not (0 < height < 2**31 and 0 < width < 2**31):
-        fault = "width" if 0 < height < 2**31 else "height"
-        reason = _fault(fault, entry, message("a whole number of pixels above 0"))
-        height = width = 0
+    sides = {side: _whole(entry.get(side, _ABSENT)) or 0 for side in ("height", "width")}
+    if wrong := [side for side, pixels in sides.items() if not 0 < pixels < 2**31]:
+        reason = _fault(wrong[0], entry, message("a whole number of pixels above 0"))
+        sides = {"height": 0, "width": 0}
     if not isinstance(name, str):
         reason, name = _fault("file_name", entry, message("text")), ""
-    return Image(id=own, file_name=name, height=height, width=width), reason
+    return Image(id=own, file_name=name, **sides), reason
 
 
 def each_id_once(images: list[Image], faults: dict[int, str]) -> tuple[list[Image], dict[int, str]]:

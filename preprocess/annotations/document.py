@@ -65,7 +65,8 @@ _FORMATS = (
 
 I64 = npt.NDArray[np.int64]
 _PARTS = dict[str, msgspec.Raw] | list[msgspec.Raw]
-_Piece = tuple[list[Annotation], list[Unusable]]
+Piece = tuple[list[Annotation], list[Unusable]]
+"""Annotations in the order of the file, and those that are unusable whatever their segmentations are."""
 
 
 class _Document(msgspec.Struct):
@@ -90,22 +91,7 @@ class Images(NamedTuple):
     problems: list[str]
 
 
-class Annotations(NamedTuple):
-    """The annotations of some categories, in the order of the file; their segmentations are parts of the mapped file.
-
-    Those that are `unusable` whatever their segmentations are stand apart.
-    """
-
-    id: I64
-    image_id: I64
-    iscrowd: I64
-    num_keypoints: I64
-    area: npt.NDArray[np.float64]
-    segmentation: list[msgspec.Raw]
-    unusable: list[Unusable]
-
-
-def read_document(path: PurePath, categories: Sequence[str] | str = "person") -> tuple[Images, Iterator[Annotations]]:
+def read_document(path: PurePath, categories: Sequence[str] | str = "person") -> tuple[Images, Iterator[Piece]]:
     """Read the images of a COCO annotation file, and the annotations of one or more categories.
 
     A category is given by its name or, if none has that name, by its id; see `dialects.read_id`. No number of an
@@ -124,7 +110,7 @@ def read_document(path: PurePath, categories: Sequence[str] | str = "person") ->
     if len(data) <= ONE_PIECE:
         with suppress(ValueError, RecursionError):
             document = msgspec.json.decode(data, type=_Document)
-    pieces: Callable[[], Iterator[_Piece]]
+    pieces: Callable[[], Iterator[Piece]]
     if document:
         images, faults = each_id_once(document.images, {})
         problems, known, whole = list[str](), document.categories, [(document.annotations, list[Unusable]())]
@@ -136,14 +122,14 @@ def read_document(path: PurePath, categories: Sequence[str] | str = "person") ->
         pieces = partial(_read_pieces, frame["annotations"])
     wanted = _choose(path, categories, known, pieces)
     columns = Images(
-        id=_column(images, "id"),
+        id=column(images, "id"),
         file_name=tuple(image.file_name for image in images),
-        height=_column(images, "height"),
-        width=_column(images, "width"),
+        height=column(images, "height"),
+        width=column(images, "width"),
         faults=faults,
         problems=problems,
     )
-    return columns, (_columns(piece, wanted) for piece in pieces())
+    return columns, (_in_categories(piece, wanted) for piece in pieces())
 
 
 def read_file_names(path: PurePath) -> list[str]:
@@ -170,7 +156,7 @@ def check_ends(path: PurePath) -> None:
 
 
 def _choose(
-    path: PurePath, categories: Sequence[str] | str, known: list[Category], pieces: Callable[[], Iterator[_Piece]]
+    path: PurePath, categories: Sequence[str] | str, known: list[Category], pieces: Callable[[], Iterator[Piece]]
 ) -> set[int]:
     """The ids of the categories that are asked for, by name or id; `pieces` reads all annotations."""
 
@@ -228,32 +214,27 @@ def _no_category(
     )
 
 
-def _columns(piece: _Piece, wanted: set[int]) -> Annotations:
+def _in_categories(piece: Piece, wanted: set[int]) -> Piece:
     annotations, unusable = piece
-    found = [annotation for annotation in annotations if annotation.category_id in wanted]
-    return Annotations(
-        id=_column(found, "id"),
-        image_id=_column(found, "image_id"),
-        iscrowd=_column(found, "iscrowd"),
-        num_keypoints=_column(found, "num_keypoints"),
-        area=_column(found, "area", np.float64),
-        segmentation=[annotation.segmentation for annotation in found],
-        unusable=[each for each in unusable if each.category_id is None or each.category_id in wanted],
+    return (
+        [each for each in annotations if each.category_id in wanted],
+        [each for each in unusable if each.category_id is None or each.category_id in wanted],
     )
 
 
-def _column(entries: Sequence[msgspec.Struct], field: str, dtype: npt.DTypeLike = np.int64) -> npt.NDArray[Any]:
+def column(entries: Sequence[msgspec.Struct], field: str, dtype: npt.DTypeLike = np.int64) -> npt.NDArray[Any]:
+    """A field of N entries, `(N,)`."""
     return np.fromiter(map(attrgetter(field), entries), dtype, len(entries))
 
 
-def _read_pieces(annotations: msgspec.Raw) -> Iterator[_Piece]:
+def _read_pieces(annotations: msgspec.Raw) -> Iterator[Piece]:
     """The annotations in a JSON array, or the values of an object, about `PIECE` bytes at a time."""
     text = np.frombuffer(annotations, np.uint8)
     before = 0
     for piece in array_pieces(text, PIECE):
         content = b"".join((text[:1].data, piece.data, text[-1:].data))
         try:
-            found: _Piece = msgspec.json.decode(content, type=list[Annotation]), []
+            found: Piece = msgspec.json.decode(content, type=list[Annotation]), []
         except ValueError:
             found = read_annotations(content, before)
         before += len(found[0]) + len(found[1])
@@ -293,11 +274,17 @@ def _copy(blocks: Iterable[bytes | memoryview], path: PurePath) -> mmap.mmap | b
     except gzip.BadGzipFile:
         raise
     except OSError as error:
-        values = {"path": path, "folder": gettempdir(), "reason": system_reason(error)}
-        raise DatasetError(
-            "{path} is copied to {folder} to be read, which cannot be written: {reason}; name another folder in TMPDIR",
-            **values,
-        ) from None
+        raise no_space(path, error) from None
+
+
+def no_space(path: PurePath, error: OSError) -> DatasetError:
+    """The error of a file of which a copy cannot be written."""
+    return DatasetError(
+        "{path} is copied to {folder} to be read, which cannot be written: {reason}; name another folder in TMPDIR",
+        path=path,
+        folder=gettempdir(),
+        reason=system_reason(error),
+    )
 
 
 def _without_padding(data: mmap.mmap | bytes) -> memoryview:

@@ -26,7 +26,6 @@ U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
-Array = npt.NDArray[Any]
 
 BLOCK = 2048
 """JSON values that are joined at a time: they then fit in the processor's cache. All at once they would take as much
@@ -143,8 +142,8 @@ def _join(values: Sequence[msgspec.Raw]) -> tuple[U8, I64, I64]:
 def _merge(arrays: Parts, offsets: _Offsets, ordinary: Flags, others: Sequence[Parts]) -> Parts:
     """The elements of the ordinary segmentations and of the others, in the order of the segmentations."""
 
-    def merge(name: str, offset: I64) -> Array:
-        array: Array = getattr(arrays, name)
+    def merge(name: str, offset: I64) -> npt.NDArray[Any]:
+        array: npt.NDArray[Any] = getattr(arrays, name)
         elements = [getattr(each, name) for each in others]
         before = np.diff(offset)
         after = before.copy()

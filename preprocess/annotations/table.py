@@ -8,16 +8,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from pathlib import PurePath
-from tempfile import TemporaryFile, gettempdir
+from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cache.messages import message, system_reason
-from preprocess.annotations.document import Annotations, Images, read_document
+from cache.messages import message
+from preprocess.annotations.document import Images, Piece, column, no_space, read_document
 from preprocess.annotations.shapes import read_shapes
-from preprocess.errors import DatasetError
 from preprocess.raster import POLYGON
 
 I64 = npt.NDArray[np.int64]
@@ -127,14 +126,9 @@ def load_persons(path: PurePath, categories: Sequence[str] | str = "person") -> 
     problems = [Problem(-1, None, reason) for reason in images.problems]
     lost_keypoints: Counter[int] = Counter()
     try:
-        columns = _by_image(_read_piece(images, persons, problems, lost_keypoints) for persons in pieces)._asdict()
+        columns = _by_image(_read_piece(images, piece, problems, lost_keypoints) for piece in pieces)._asdict()
     except OSError as error:
-        values = {"path": path, "folder": gettempdir(), "reason": system_reason(error)}
-        raise DatasetError(
-            "{path} is too long for memory and is kept in {folder} while it is needed, which cannot be "
-            "written: {reason}; name another folder in TMPDIR",
-            **values,
-        ) from None
+        raise no_space(path, error) from None
     return PersonTable(
         image_id=images.id,
         file_name=images.file_name,
@@ -164,9 +158,7 @@ class _Annotations(NamedTuple):
     counts: I64
 
 
-def _read_piece(
-    images: Images, persons: Annotations, problems: list[Problem], lost_keypoints: Counter[int]
-) -> _Annotations:
+def _read_piece(images: Images, piece: Piece, problems: list[Problem], lost_keypoints: Counter[int]) -> _Annotations:
     """The annotations of a piece that can be drawn, ordered by image; the others go to `problems`."""
 
     def leave_out(row: int, annotation: int, keypoints: int, reason: str) -> None:
@@ -174,32 +166,33 @@ def _read_piece(
         if row >= 0 and keypoints:
             lost_keypoints[row] += keypoints
 
-    owner = _find(persons.image_id, images.id)
+    persons, unusable = piece
+    owner = _find(column(persons, "image_id"), images.id)
     lost = np.flatnonzero(owner < 0)
-    for at in lost:
-        reason = message("its image {image_id} is not in the file", image_id=persons.image_id[at])
-        leave_out(-1, int(persons.id[at]), 0, reason)
-    ids = np.array([each.image_id or 0 for each in persons.unusable], np.int64)
-    for image, each in zip(_find(ids, images.id).tolist(), persons.unusable, strict=True):
+    for person in [persons[at] for at in lost.tolist()]:
+        reason = message("its image {image_id} is not in the file", image_id=person.image_id)
+        leave_out(-1, person.id, 0, reason)
+    ids = np.array([each.image_id or 0 for each in unusable], np.int64)
+    for image, each in zip(_find(ids, images.id).tolist(), unusable, strict=True):
         leave_out(-1 if each.image_id is None else image, each.id, each.num_keypoints, each.reason)
     order = np.argsort(owner, kind="stable")[len(lost) :]  # by image, and within an image as in the file
     sized = images.height[owner[order]] > 0
     reasons = {at: images.faults[int(owner[at])] for at in order[~sized].tolist()}
     order = order[sized]
     row = owner[order]
-    segmentations = [persons.segmentation[at] for at in order.tolist()]
+    segmentations = [persons[at].segmentation for at in order.tolist()]
     shapes = read_shapes(segmentations, images.height[row], images.width[row])
     reasons |= {int(order[at]): reason for at, reason in shapes.reasons.items()}
     for at, reason in reasons.items():
-        leave_out(int(owner[at]), int(persons.id[at]), int(persons.num_keypoints[at]), reason)
+        leave_out(int(owner[at]), persons[at].id, persons[at].num_keypoints, reason)
     drawable = shapes.parts > 0
-    kept = order[drawable]
+    kept = [persons[at] for at in order[drawable].tolist()]
     return _Annotations(
         row=row[drawable],
-        annotation_id=persons.id[kept],
-        iscrowd=(persons.iscrowd[kept] != 0).astype(np.uint8),
-        keypoints=persons.num_keypoints[kept],
-        area=persons.area[kept],
+        annotation_id=column(kept, "id"),
+        iscrowd=(column(kept, "iscrowd") != 0).astype(np.uint8),
+        keypoints=column(kept, "num_keypoints"),
+        area=column(kept, "area", np.float64),
         part_start=np.concatenate(([0], np.cumsum(shapes.parts[drawable]))),
         **{name: getattr(shapes, name) for name in ("kind", "start", "length", "xy", "counts")},
     )
