@@ -67,20 +67,18 @@ class Dataset:
             )
         found = self.splits.get(name) or (self.splits.get("train") if share else None)
         if not found:
-            raise self._missing(name)
-        return found
-
-    def _missing(self, name: str) -> DatasetError:
-        values = {"dataset": self, "layout": self.layout}
-        if name == "train":
-            return DatasetError(
-                "{dataset} ({layout}) has no split train; name its files with --train-json and --train-images", **values
+            values = {"dataset": self, "layout": self.layout}
+            if name == "train":
+                raise DatasetError(
+                    "{dataset} ({layout}) has no split train; name its files with --train-json and --train-images",
+                    **values,
+                )
+            raise DatasetError(
+                "{dataset} ({layout}) has no split val; take a share of its photos for it with --val-share 0.1, or "
+                "name files of its own with --val-json and --val-images, or leave it out with --split train",
+                **values,
             )
-        return DatasetError(
-            "{dataset} ({layout}) has no split val; take a share of its photos for it with --val-share 0.1, or name "
-            "files of its own with --val-json and --val-images, or leave it out with --split train",
-            **values,
-        )
+        return found
 
 
 Location = PurePath | Dataset

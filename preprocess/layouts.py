@@ -14,9 +14,6 @@ from cache.messages import listed, message
 from cache.storage import is_url
 from preprocess.errors import DatasetError
 
-_OTHER_TASKS = ("captions_", "panoptic_")
-"""Beginnings of the names of COCO's own files without shapes."""
-
 _SPLITS = {
     **dict.fromkeys(("train", "training", "default"), "train"),
     **dict.fromkeys(("val", "valid", "validation"), "val"),
@@ -71,7 +68,9 @@ def _coco(root: PurePath, there: set[str]) -> Splits:
     splits: Splits = {}
     for split, year in ((split, year) for year in ("2017", "2014") for split in ("train", "val")):
         end = f"{split}{year}"
-        found = [name for name in names if name.endswith(f"_{end}.json") and not name.startswith(_OTHER_TASKS)]
+        found = [
+            name for name in names if name.endswith(f"_{end}.json") and not name.startswith(("captions_", "panoptic_"))
+        ]
         if split in splits or not (found or end in there | inner):
             continue
         photos = root / "images" / end if end in inner - there else root / end

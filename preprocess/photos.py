@@ -18,12 +18,8 @@ from cache.messages import system_reason
 from cache.storage import is_url
 from preprocess.errors import DatasetError, ImageError
 
-LONGEST_NAME = 255
-"""Most bytes between two slashes of a file name: the limit of Linux's file systems."""
-
-LONGEST_PATH = 1024
-"""Most bytes of a whole file name: the limit of S3. Linux's is four times as many."""
-
+LONGEST_NAME = 255  # bytes between two slashes of a file name: the limit of Linux's file systems
+LONGEST_PATH = 1024  # bytes of a whole file name: the limit of S3; Linux's is four times as many
 
 _SPELLINGS: tuple[Callable[[str], str], ...] = (
     unquote,

@@ -54,12 +54,10 @@ _PYTHONS = re.compile(rb"NaN|Infinity|\\u[dD][89a-fA-F]")
 """What Python's json writes and JSON does not have; it may also stand in a text."""
 
 _TRAILING = "trailing characters"
-_UTF_16 = message("it is UTF-16 or UTF-32; save it as UTF-8")
 _FORMATS = (
-    ((b"\xff\xfe", b"\xfe\xff"), _UTF_16),
     (b"PK\x03\x04", message("it is a ZIP archive; unpack it")),
     (b"<", message("it is a web page or XML; take the JSON file itself")),
-    (b"version", message("it is a Git LFS pointer; get the file that it stands for with `git lfs pull`")),
+    (b"version http", message("it is a Git LFS pointer; get the file that it stands for with `git lfs pull`")),
 )
 """What files that are no JSON may be, by their beginnings."""
 
@@ -369,11 +367,11 @@ def _not_json(
 
 def _looks_like(head: bytes, there: bytes, reason: str) -> str:
     """What a file may be that begins with `head`, and is no JSON from `there` on; and what to do about it."""
-    for beginnings, text in _FORMATS:
-        if head.startswith(beginnings):
+    for beginning, text in _FORMATS:
+        if head.startswith(beginning):
             return text
     if b"\0" in head[:4]:
-        return _UTF_16
+        return message("it is UTF-16 or UTF-32; save it as UTF-8")
     if there.startswith((b"'", b"None", b"True", b"False")):
         return message("it is what Python prints, and single quotes are no JSON; write it with json.dump")
     if reason == _TRAILING and there.startswith((b"{", b"[")):

@@ -27,9 +27,8 @@ Flags = npt.NDArray[np.bool_]
 
 KINDS = {
     "normalised": message("masks with coordinates from 0 to 1 instead of pixels"),
-    "outside": message("masks outside of their images"),
+    "outside": message("masks more than half outside of their images"),
     "empty": message("masks without a pixel (a line, a point or an empty RLE)"),
-    "mostly_outside": message("masks more than half outside of their images"),
     "other_area": message("masks with less than a quarter or more than four times the area in the JSON"),
 }
 """What is doubtful of a mask, which has the first kind that applies. What lies inside is measured by the bounding box.
@@ -79,13 +78,12 @@ def doubtful_masks(table: PersonTable, orientation: Orientation = "auto") -> Dou
     `orientation` is that of `CacheSpec`: masks of upright photos may have the sizes of the stored ones.
     """
     masks = _measure(table)
-    total, outside = len(masks.row), _share_inside(masks) < 0.5
+    total = len(masks.row)
     area = np.where(np.isfinite(masks.area), masks.area, 0)
     flags = {
         "normalised": masks.polygon & _within(masks, 1) & (masks.size > 2).all(1),
-        "outside": ~masks.filled & outside,
+        "outside": _share_inside(masks) < 0.5,
         "empty": ~masks.filled,
-        "mostly_outside": outside,
         "other_area": (area > 0) & ((4 * masks.drawn < area) | (masks.drawn > 4 * area)),
     }
     kind = np.select(list(flags.values()), range(len(flags)), default=-1)
@@ -95,11 +93,11 @@ def doubtful_masks(table: PersonTable, orientation: Orientation = "auto") -> Dou
         if len(found):
             lines[name] = _line(KINDS[name], table, masks, found, areas=name == "other_area")
     useless = [name for name in lines if name != "other_area"]
-    far = np.concatenate((numbers["outside"], numbers["mostly_outside"]))
+    far = numbers["outside"]
     if len(far) and _fit(masks.low[far], masks.high[far], masks.size[far, ::-1]):
-        useless = [name for name in useless if name not in ("outside", "mostly_outside")]
+        useless.remove("outside")
         if orientation == "upright":
-            lines = {name: line for name, line in lines.items() if name not in ("outside", "mostly_outside")}
+            del lines["outside"]
         else:
             lines["turned"] = message(
                 "if width and height of their images are exchanged, {count:,} masks lie inside that do not now; if "

@@ -25,6 +25,7 @@ from preprocess.raster import COORDINATE_LIMIT, POLYGON, RLE, box_polygon, decod
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
+Array = npt.NDArray[Any]
 Flags = npt.NDArray[np.bool_]
 
 BLOCK = 2048
@@ -139,22 +140,15 @@ def _join(values: Sequence[msgspec.Raw]) -> tuple[U8, I64, I64]:
     return np.frombuffer(b"".join((*values, bytes(PADDING))), np.uint8), np.cumsum(size) - size, size
 
 
-def _merge(arrays: Parts, offsets: _Offsets, ordinary: Flags, others: Sequence[Parts]) -> Parts:
+def _merge(arrays: Sequence[Array], offsets: _Offsets, ordinary: Flags, others: Sequence[Sequence[Array]]) -> Parts:
     """The elements of the ordinary segmentations and of the others, in the order of the segmentations."""
-
-    def merge(name: str, offset: I64) -> npt.NDArray[Any]:
-        array: npt.NDArray[Any] = getattr(arrays, name)
-        elements = [getattr(each, name) for each in others]
-        before = np.diff(offset)
-        after = before.copy()
-        after[~ordinary] = [len(each) for each in elements]
-        merged = np.empty(after.sum(), array.dtype)
-        old = np.repeat(ordinary, after)
-        merged[old] = array[np.repeat(ordinary, before)]
-        merged[~old] = np.concatenate(elements)
-        return merged
-
-    return Parts(**{name: merge(name, offset) for name, offset in zip(Parts._fields, offsets, strict=True)})
+    merged = []
+    for array, offset, elements in zip(arrays, offsets, zip(*others, strict=True), strict=True):
+        before, sizes = np.diff(offset), [len(each) for each in elements]
+        place = np.cumsum(before * ordinary)[~ordinary]  # among the elements of the ordinary ones
+        kept = array[np.repeat(ordinary, before)]
+        merged.append(np.insert(kept, np.repeat(place, sizes), np.concatenate(elements)))
+    return Parts(*merged)
 
 
 class _Rle(msgspec.Struct):
