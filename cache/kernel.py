@@ -59,7 +59,7 @@ class _Compiled:
         if not self._depth:
             self._start = perf_counter()
             if not self.seconds and _is_first():
-                logger.warning(message("compiling kernels, once; later runs load them"))
+                logger.info(message("compiling kernels, once; later runs load them"))
         self._depth += 1
 
     def end(self) -> None:

@@ -119,12 +119,14 @@ def kernel_notes() -> Iterator[None]:
     """Within the block, print that kernels are compiled, and where they are kept if not where they should be."""
     log, printer = logging.getLogger("cache.kernel"), LogPrinter(message("   Note: {note}"))
     log.addHandler(printer)
+    log.setLevel(logging.INFO)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where it cannot write to the home
     before = _compiling()
     try:
         yield
     finally:
         log.removeHandler(printer)
+        log.setLevel(logging.NOTSET)
         if (seconds := _compiling() - before) >= 1:
             tell(_("   Note: compiling kernels took {time}", time=duration(seconds)))
 

@@ -84,6 +84,8 @@ def read_file(path: PurePath) -> bytes:
             raise ImageError("it is a folder, a pipe or a device, not an image file")
         data = files.read(path)
     except FileNotFoundError:
+        if isinstance(path, Path) and path.is_symlink():
+            raise ImageError("it is a link to a file that is missing") from None
         raise ImageError("the image file is missing") from None
     except OSError as error:
         raise ImageError("the image file cannot be read: {reason}", reason=system_reason(error)) from None
@@ -136,7 +138,10 @@ def open_image(file: BinaryIO) -> Image.Image:
             "it has more than twice Pillow's limit of {limit:,} pixels; shrink it first", limit=Image.MAX_IMAGE_PIXELS
         ) from None
     except Exception as error:  # damaged bytes may raise anything: Pillow promises no kind of error
-        raise ImageError("the image is damaged: {reason}", reason=first_line(error)) from None
+        reason = first_line(error)
+        if start.startswith(JPEG_START):
+            raise ImageError("the JPEG is damaged: {reason}", reason=reason) from None
+        raise ImageError("the image is damaged: {reason}", reason=reason) from None
 
 
 def _unknown(head: bytes) -> ImageError:

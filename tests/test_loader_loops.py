@@ -2,6 +2,7 @@
 
 import copy
 import io
+import itertools
 import json
 import pickle
 import re
@@ -286,8 +287,9 @@ class TestMaskDataset:
             with pytest.raises(TypeError, match="integer"):
                 dataset[index]
 
-    @pytest.mark.parametrize("kind", KINDS)
-    @pytest.mark.parametrize("context", [None, "fork", "spawn"])
+    @pytest.mark.parametrize(
+        ("kind", "context"), [*itertools.product(KINDS, [None, "fork"]), (KINDS[1], "spawn")]
+    )  # to spawn takes seconds
     @pytest.mark.parametrize("used", [False, True])
     def test_workers_and_samplers_get_each_sample(self, caches, kind, context, used):
         dataset, oracle = MaskDataset(caches[kind]), as_cv2_reads(caches[kind])
@@ -301,8 +303,7 @@ class TestMaskDataset:
         for part, tensors in enumerate(zip(*batches, strict=True)):
             np.testing.assert_array_equal(torch.cat(tensors), np.stack([oracle[sample][part] for sample in wanted]))
 
-    @pytest.mark.parametrize("kind", KINDS)
-    @pytest.mark.parametrize("context", ["fork", "spawn"])
+    @pytest.mark.parametrize(("kind", "context"), [*itertools.product(KINDS, ["fork"]), (KINDS[0], "spawn")])
     def test_workers_fetch_what_is_in_object_storage(self, caches, object_store, tmp_path, monkeypatch, kind, context):
         url, oracle = StorageUrl(object_store.bucket()), as_cv2_reads(caches[kind])
         files.upload(caches[kind], url)

@@ -247,7 +247,7 @@ def make_bad(kind, path):
     path.unlink()
     if kind == "dangling":
         path.symlink_to("../gone.jpg")
-        return "the image file is missing"
+        return "it is a link to a file that is missing"
     if kind == "loop":
         path.symlink_to(path.name)
         return "the image file cannot be read: Too many levels of symbolic links"

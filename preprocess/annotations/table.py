@@ -200,8 +200,11 @@ def _read_piece(images: Images, piece: Piece, problems: list[Problem], lost_keyp
 
 def _find(wanted: I64, among: I64) -> I64:
     """The index of each wanted number in an array of distinct numbers; -1 where it is missing."""
-    index = {number: at for at, number in enumerate(among.tolist())}
-    return np.array([index.get(number, -1) for number in wanted.tolist()], np.int64)
+    if not len(among):
+        return np.full(len(wanted), -1)
+    order = np.argsort(among)
+    row = order[np.minimum(np.searchsorted(among, wanted, sorter=order), len(among) - 1)]
+    return np.where(among[row] == wanted, row, -1)
 
 
 def _by_image(blocks: Iterator[_Annotations]) -> _Annotations:
