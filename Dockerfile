@@ -1,16 +1,16 @@
 # syntax=docker/dockerfile:1
 # maskcache without a GPU: `docker build --tag maskcache .`; with one, see Dockerfile.cuda.
 #
-#   docker run --rm --user "$(id -u):$(id -g)" --volume "$PWD:/work" maskcache preprocess --coco COCO --out data/cache
-#   docker run --rm --user "$(id -u):$(id -g)" --volume "$PWD:/work" maskcache train --cache data/cache --profile cpu
-#   docker run --rm --volume "$PWD:/work:ro" --publish 127.0.0.1:8501:8501 --entrypoint maskcache-page maskcache \
+#   docker run --rm --user "$(id -u):$(id -g)" --volume "$PWD:/data" maskcache preprocess --coco COCO --out data/cache
+#   docker run --rm --user "$(id -u):$(id -g)" --volume "$PWD:/data" maskcache train --cache data/cache --profile cpu
+#   docker run --rm --volume "$PWD:/data:ro" --publish 127.0.0.1:8501:8501 --entrypoint maskcache-page maskcache \
 #       --server.address 0.0.0.0 --server.headless true
 #
-# /work is the folder that commands start in: mount there what holds COCO, data and runs; a dataset alone may be mounted
-# read-only, as `--volume /datasets/coco:/work/COCO:ro`. With `--read-only` add `--tmpfs /tmp`.
+# /data is the folder that commands start in: mount there what holds COCO, data and runs; a dataset alone may be mounted
+# read-only, as `--volume "$PWD/COCO:/data/COCO:ro"`. With `--read-only` add `--tmpfs /tmp`.
 # Kernels are compiled for the processor at hand, half a minute at the first use, so the image has none. They are kept in
 # /home/maskcache/.cache, or in /tmp for another user: `--volume maskcache-kernels:/home/maskcache/.cache`, or
-# `--env NUMBA_CACHE_DIR=/work/data/kernels`, keeps them for the next container.
+# `--env NUMBA_CACHE_DIR=/data/kernels`, keeps them for the next container.
 # `--cpus` and `--memory` are followed. `bench` compares with a DataLoader's processes: for large batches, `--shm-size 1g`.
 
 FROM python:3.11-slim-bookworm AS build
@@ -22,11 +22,11 @@ RUN python -m venv /opt/maskcache \
 
 FROM python:3.11-slim-bookworm
 RUN useradd --create-home --uid 1000 maskcache \
-    && mkdir --mode 1777 /work \
+    && mkdir --mode 1777 /data \
     && install --directory --owner maskcache /home/maskcache/.cache
 COPY --from=build /opt/maskcache /opt/maskcache
 ENV PATH=/opt/maskcache/bin:$PATH
 USER maskcache
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["maskcache"]
 CMD ["--help"]

@@ -69,9 +69,8 @@ def _figures(found: dict[str, Any], chosen: Profile, saved: Checkpoint | None) -
 
     The time is from the last epoch of the run that is resumed, else from a few steps, which are done now.
     """
-    import psutil
-
     from cache.files import free_bytes
+    from cache.machine import memory
     from cache.spec import CacheSpec
     from console.train import plan_lines
     from model.network import build_network
@@ -84,7 +83,7 @@ def _figures(found: dict[str, Any], chosen: Profile, saved: Checkpoint | None) -
         spec, images = found["cache"].spec, {each.split: each.samples for each in found["cache"].splits}
     else:
         images = {each.split: each.checked for each in found["coco"].splits}
-        spec = resolve_codec(CacheSpec(side=chosen.side), sum(images.values()), psutil.virtual_memory().total)
+        spec = resolve_codec(CacheSpec(side=chosen.side), sum(images.values()), memory()[0])
         disk[DEFAULT_CACHE] = needed_bytes(spec, sum(images.values()))
     if not images.get("train"):
         return []

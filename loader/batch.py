@@ -35,9 +35,9 @@ class BadRecord:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batch:
-    """One batch on the target device. It is nobody else's: its tensors stay as they are for as long as they are kept.
+    """One batch on the target device; `image, person, ignore = batch` unpacks it.
 
-    `image, person, ignore = batch` unpacks it.
+    Its memory is not written again while anything refers to one of its tensors or to a view of them.
 
     Attributes:
         image: `(N, 3, S, S)` uint8 RGB in channels_last strides.

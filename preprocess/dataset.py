@@ -32,7 +32,7 @@ class Dataset:
 
     Attributes:
         location: the folder, or the first annotation file, by which people know the dataset.
-        layout: the name of its layout: `COCO 2017`, `Roboflow`, ..., `dataset.toml`, or `files` as they were named.
+        layout: the name of its layout: `COCO 2017`, `Roboflow`, ..., `dataset.toml`, or `named files`.
         splits: those that it has, `train`, `val` or both.
         val_share: see `CacheSpec`; used where a spec has none.
     """
