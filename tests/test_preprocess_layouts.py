@@ -144,6 +144,8 @@ def test_another_folder_gets_no_advice_to_fetch_coco(tmp_path):
     write(tmp_path / "set/train/_annotations.coco.json", tmp_path / "set/train")
     with pytest.raises(DatasetError, match=r"did you mean .*/set"):
         open_dataset(tmp_path)
+    result = CliRunner().invoke(main, ["verify", "--coco", str(tmp_path)])
+    assert f"\n❌ {tmp_path}: {tmp_path} has no known layout" in result.output
     with pytest.raises(DatasetError, match=r"notes.json is a file; .*--train-json"):
         open_dataset(tmp_path / "notes.json")
 

@@ -74,7 +74,7 @@ def check_structure(location: Location, val_share: float = 0.0) -> list[Check]:
     note = listed((name for name, _ in splits), "and")
     if not (share or "val" in dataset.splits):
         note = message("{splits}; `preprocess` takes a share of it for val with --val-share 0.1", splits=note)
-    checks = [_check("root", location)] if isinstance(location, PurePath) else []
+    checks = [_check("root", location)] if isinstance(location, Path) and location.is_dir() else []
     checks.append(_check("layout", dataset.location, note=joined(": ", (dataset.layout, note))))
     if splits[0][1].archive:  # COCO's
         checks.append(_check("annotations", splits[0][1].annotations.parent))

@@ -110,19 +110,16 @@ def verify_dataset(
     images.
     """
     spec = spec or CacheSpec()
-    parts, findings, reports = list[_Split](), list[Finding](), dict[str, SplitReport]()
-    layout = ""
     try:
         dataset = open_dataset(location)
-        layout = dataset.layout
-        names = tuple(dict.fromkeys(("train", *dataset.names(dataset.share(spec.val_share)))))
     except (DatasetError, OSError) as error:
-        findings.append(Finding(kind="file", split="", file=str(location), reason=str(error)))
-        dataset, names = None, ()
-    for name in names:
+        finding = Finding(kind="file", split="", file=str(location), reason=str(error))
+        return DatasetReport(coco=str(location), layout="", spec=spec, splits=(), findings=(finding,))
+    parts, findings, reports = list[_Split](), list[Finding](), dict[str, SplitReport]()
+    for name in dict.fromkeys(("train", *dataset.names(dataset.share(spec.val_share)))):
         reports[name] = SplitReport(split=name)
         try:
-            content = read_content(dataset or location, name, spec)
+            content = read_content(dataset, name, spec)
             parts.append(_Split(content, np.flatnonzero(select_images(content.table, spec.images)).tolist()))
         except (DatasetError, OSError) as error:
             file = message("annotations of {split}", split=name)
@@ -153,7 +150,7 @@ def verify_dataset(
         reports[split] = dataclasses.replace(_report(part, valid, parts), doubts=masks.lines)
     findings += _leaks(digests["train"], digests["val"])
     return DatasetReport(
-        coco=str(location), layout=layout, spec=spec, splits=tuple(reports.values()), findings=tuple(findings)
+        coco=str(location), layout=dataset.layout, spec=spec, splits=tuple(reports.values()), findings=tuple(findings)
     )
 
 
