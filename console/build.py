@@ -6,7 +6,7 @@ import shlex
 from pathlib import PurePath
 
 from cache.spec import CacheSpec
-from console.language import _, ngettext, translated
+from console.language import PROGRAM, _, ngettext, translated
 from console.text import by_reason, count, duration, images, rejected, shards, size
 from preprocess.build.build import BuildReport
 from preprocess.build.changes import SplitChanges, stale_reasons
@@ -74,7 +74,7 @@ def diff_lines(cache: PurePath, coco: Location, spec: CacheSpec, changes: list[S
     lines = [line for change in changes for line in change_lines(change)]
     if all(change.none for change in changes):
         return [*lines, _("✅ {cache} is what {coco} gives", cache=cache, coco=coco)]
-    command = " ".join(["cli.py preprocess", f"--coco {coco}", f"--out {cache}", *spec_flags(spec)])
+    command = " ".join([PROGRAM, "preprocess", f"--coco {coco}", f"--out {cache}", *spec_flags(spec)])
     return [*lines, _("❌ {cache} is stale; this brings it up to date:", cache=cache), f"   {command}"]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from cache.messages import message
-from console.language import _
+from console.language import PROGRAM, _
 from console.progress import progress_bar
 from console.text import count, duration, files, images, size, tell
 from preprocess.download.coco import DownloadReport, Outcome
@@ -96,7 +96,7 @@ def download_lines(report: DownloadReport) -> list[str]:
     if report.unfinished:
         values = {"folder": report.root / STAGING, "size": size(report.unfinished)}
         lines.append(_("   {folder} holds {size} of other downloads: delete it if you want none of them", **values))
-    return [head, *lines, _("   Next: {command}", command=f"cli.py verify --coco {report.root}")]
+    return [head, *lines, _("   Next: {command}", command=f"{PROGRAM} verify --coco {report.root}")]
 
 
 def _outcome_line(outcome: Outcome) -> str:

@@ -18,6 +18,11 @@ from cache.messages import Message, said
 
 DOMAIN = "maskcache"
 LOCALE = Path(__file__).parent / "locale"
+
+# What starts this program and its page, in a checkout and where a wheel is installed.
+CHECKOUT = (LOCALE.parents[1] / "setup.cfg").is_file()
+PROGRAM, PAGE = ("cli.py", "streamlit run app.py") if CHECKOUT else ("maskcache", "maskcache-page")
+
 ENGLISH = "en"
 LANGUAGES = (ENGLISH, "es")
 
@@ -63,7 +68,12 @@ def _gettext(template: str) -> str:
 
 
 def _shown(text: str) -> str:
+    text = _named(text)
     return text if _speech.marks else plain(text)
+
+
+def _named(text: str) -> str:
+    return text if CHECKOUT else text.replace("cli.py ", f"{PROGRAM} ")
 
 
 def translated(text: str | BaseException) -> str:
@@ -79,7 +89,7 @@ def translate(text: str | BaseException, gettext: Callable[[str], str]) -> str:
     """As `translated`, by the `gettext` of some catalogue."""
     message = said(text) if isinstance(text, BaseException) else text
     if isinstance(message, Message):
-        return message.translated(gettext)
+        return message.translated(lambda template: _named(gettext(template)))
     return gettext(message) if " " in message else message
 
 

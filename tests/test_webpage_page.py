@@ -120,7 +120,7 @@ def given_to(test, key):
 def test_without_a_network_the_page_says_how_to_make_one():
     test = page()
     assert texts(test.subheader) == ["There is no network yet"]
-    assert "make demo" in texts(test.code)
+    assert any("python cli.py synth data/people" in text for text in texts(test.code))
     assert any("cli.py train" in code for code in texts(test.code))
     assert "MASKCACHE_MODEL=best_model.pth streamlit run app.py" in texts(test.code)
     assert not test.file_uploader

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from console.language import CHECKOUT, PAGE, PROGRAM
 from predict.config import CHECKPOINTS, find_checkpoints
 from predict.run import kept_predictor
 from train.predictor import Predictor
@@ -42,14 +43,18 @@ def open_network(path: Path | None) -> Predictor | None:
 def _show_how_to_train() -> None:
     st.subheader(_("There is no network yet"), anchor=False)
     st.write(_("A network of drawn people, to try this page with, takes some minutes:"))
-    st.code("make demo", language="bash")
+    people, cache = "data/people", "data/people-cache"
+    drawn = f"synth {people}", f"preprocess --coco {people} --out {cache} --side 128 --select all"
+    _show_commands(*drawn, f"train --cache {cache} --out runs/people --epochs 40")
     st.write(_("One that knows photos is trained on COCO:"))
-    st.code(
-        "python cli.py preprocess --coco COCO --out data/cache\npython cli.py train --cache data/cache --profile auto",
-        language="bash",
-    )
+    _show_commands("preprocess --coco COCO --out data/cache", "train --cache data/cache --profile auto")
     elsewhere = _(
         "Load this page again afterwards. A checkpoint that lies elsewhere is named by `{variable}`:", variable=VARIABLE
     )
     st.write(elsewhere)
-    st.code(f"{VARIABLE}=best_model.pth streamlit run app.py", language="bash")
+    st.code(f"{VARIABLE}=best_model.pth {PAGE}", language="bash")
+
+
+def _show_commands(*commands: str) -> None:
+    python = "python " if CHECKOUT else ""
+    st.code("\n".join(f"{python}{PROGRAM} {command}" for command in commands), language="bash")

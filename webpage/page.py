@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cache.machine import settle
 from cache.messages import install
-from console.language import _, chosen, speaking
+from console.language import PAGE, _, chosen, speaking
 
 try:
     import streamlit as st
@@ -30,7 +30,7 @@ def show_page() -> None:
     """One run of the page, from top to bottom: the server makes one whenever a widget is used."""
     if get_script_run_ctx(suppress_warning=True) is None:
         with speaking(chosen((), os.environ)):
-            sys.exit(_("error: the page wants a server; streamlit run app.py"))
+            sys.exit(_("error: the page wants a server; {command}", command=PAGE))
     path = show_header(Path.cwd())
     trained = open_network(path)
     if trained is None:
