@@ -2,6 +2,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 
 from model.network import build_network
 from train.config import TrainConfig
@@ -54,6 +55,20 @@ def test_pascal_trains_plainly_and_names_the_remedy(name):
     with pytest.raises(HardwareError, match="cu126"):
         adapt(config_of(name), with_gpu("GeForce GTX 1080", (6, 1), 8))
     assert adapt(config_of(name), with_gpu("GeForce GTX 1080", (6, 1), 8, CU126)) == (config_of(name), ())
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "gains"),
+    [
+        ("AMD EPYC", ["avx512_bf16"], True),
+        ("Intel Xeon", ["avx512_bf16"], False),
+        ("Intel Xeon", ["avx512_bf16", "amx_bf16"], True),
+        ("AMD EPYC", [], False),
+    ],
+)
+def test_processors_that_gain_by_bf16(monkeypatch, name, features, gains):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": name} | dict.fromkeys(features, True))
+    assert read_hardware().cpu_bf16 is gains
 
 
 def test_cpu_profile_follows_the_processor():

@@ -63,7 +63,7 @@ class Hardware:
 
     processor: str  # name of the CPU's family as torch reads it
     cores: int  # processors that this process may use
-    cpu_bf16: bool  # whether the processor multiplies bf16 in hardware
+    cpu_bf16: bool  # whether the processor multiplies bf16 faster than fp32
     compiler: str | None  # path of the C++ compiler that `torch.compile` finds
     gpu: Gpu | None
     torch: str  # its version, which says whether it is a CPU build
@@ -82,10 +82,14 @@ def read_hardware() -> Hardware:
             memory=properties.total_memory,
             architectures=tuple(torch.cuda.get_arch_list()),
         )
+    processor = str(capabilities.get("cpu_name", capabilities.get("architecture", "unknown")))
+    # Intel's AVX-512 multiplies bf16 as well, but at most as fast: of a Xeon without AMX a training step in bf16 was
+    # measured 0.6 to 0.75 times as fast as in fp32, and a matrix product 0.6 times. AMD's is twice as fast.
+    narrow = "amx_bf16" if "Intel" in processor else "avx512_bf16"
     return Hardware(
-        processor=str(capabilities.get("cpu_name", capabilities.get("architecture", "unknown"))),
+        processor=processor,
         cores=processors(),
-        cpu_bf16=any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16")),
+        cpu_bf16=bool(capabilities.get(narrow)),
         compiler=shutil.which(os.environ.get("CXX", "g++")),
         gpu=gpu,
         torch=torch.__version__,

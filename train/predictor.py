@@ -81,7 +81,7 @@ def _choose_precision(
     """The precision to predict in, and a line if it is neither the one asked for nor training's."""
     precision = wanted or trained.precision
     if device == "cpu" and precision == "bf16" and not wanted and not hardware.cpu_bf16:
-        return "fp32", (message("trained in bf16, run in fp32: this processor has no bf16"),)
+        return "fp32", (message("trained in bf16, run in fp32: this processor does not gain by bf16"),)
     try:
         check_hardware(hardware, device=device, precision=precision, profile=trained.profile)
     except HardwareError:

@@ -134,7 +134,7 @@ def _because(profile: Profile, field: str, reason: str, **changes: Any) -> Profi
 
 
 def cpu(hardware: Hardware | None = None) -> Profile:
-    """No GPU. `hardware`, by default this machine, says whether the processor multiplies bf16."""
+    """No GPU. `hardware`, by default this machine, says whether the processor gains by bf16."""
     narrow = (hardware or read_hardware()).cpu_bf16
     return Profile(
         name="cpu",
@@ -149,9 +149,9 @@ def cpu(hardware: Hardware | None = None) -> Profile:
         reasons={
             "network": message("3.2 GFLOP an image forward at this side; unet 64 takes 96"),
             "precision": (
-                message("this processor multiplies bf16: measured 1.2 to 1.8 times as fast as fp32")
+                message("this processor gains by bf16: measured 1.2 to 1.8 times as fast as fp32")
                 if narrow
-                else message("this processor does not multiply bf16 in hardware; emulating it would be slower")
+                else message("this processor does not gain by bf16: that takes AMX, or AVX-512 of AMD")
             ),
             "channels_last": message("oneDNN's layout: measured 1.2 to 1.5 times as fast as NCHW in fp32"),
             "compile": message(
