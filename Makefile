@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := data/demo
 
-.PHONY: help setup demo test lint types imports unit format messages clean
+.PHONY: help setup kernels demo test lint types imports unit format messages clean
 
 help:
 	@echo "make demo    set up, then synth -> preprocess -> train -> bench, and say where the pictures are"
@@ -21,7 +21,17 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python {sys.version.split()[0]} is too old; use 3.11 or later")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev,dali]'
+	$(MAKE) --no-print-directory kernels
 	touch $@
+
+# Runs the kernels once, in half a minute, so that all are compiled: else each command waits for its own at its first call.
+kernels:
+	@echo "Compiling kernels, once: half a minute"
+	@folder=$$(mktemp -d); trap 'rm -rf $$folder' EXIT; exec 3>&1 >$$folder/log 2>&1; \
+		$(BIN)/python cli.py synth $$folder/coco --images 8 && \
+		$(BIN)/python cli.py preprocess --coco $$folder/coco --out $$folder/cache --side 64 --select all && \
+		$(BIN)/python cli.py train --cache $$folder/cache --out $$folder/run --profile cpu --loader resident \
+			--network unet --width 8 --epochs 1 || { cat $$folder/log >&3; exit 1; }
 
 # Six to fourteen minutes on two cores after the set-up, by how fast they compute bf16. Each step is a command of the README.
 demo: setup
