@@ -114,7 +114,9 @@ def test_commands(run):
 def test_texts_name_the_command_that_there_is(run):
     assert "maskcache preprocess --coco COCO" in said(run("maskcache", "--help"))
     assert "make it with: maskcache preprocess --coco DIR" in said(run("maskcache", "train", "--cache", "none"), 1)
-    assert "entrena una red con `maskcache train`" in said(run("maskcache", "--lang", "es", "predict", "COCO", "--out", "o"), 2)
+    assert "entrena una red con `maskcache train`" in said(
+        run("maskcache", "--lang", "es", "predict", "COCO", "--out", "o"), 2
+    )
     code = "import runpy, sys; sys.argv = ['x']; runpy.run_module('webpage.page', run_name='__main__')"
     assert said(run("python", "-c", code), 1).splitlines()[-1] == "error: the page wants a server; maskcache-page"
 

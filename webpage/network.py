@@ -44,8 +44,11 @@ def _show_how_to_train() -> None:
     st.subheader(_("There is no network yet"), anchor=False)
     st.write(_("A network of drawn people, to try this page with, takes some minutes:"))
     people, cache = "data/people", "data/people-cache"
-    drawn = f"synth {people}", f"preprocess --coco {people} --out {cache} --side 128 --select all"
-    _show_commands(*drawn, f"train --cache {cache} --out runs/people --epochs 40")
+    _show_commands(
+        f"synth {people} --images 1500",
+        f"preprocess --coco {people} --out {cache} --side 96 --fit stretch",
+        f"train --cache {cache} --network unet --width 16 --batch-size 8 --lr 4e-3 --augment none --epochs 10",
+    )
     st.write(_("One that knows photos is trained on COCO:"))
     _show_commands("preprocess --coco COCO --out data/cache", "train --cache data/cache --profile auto")
     elsewhere = _(
