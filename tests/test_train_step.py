@@ -326,23 +326,6 @@ def test_state_goes_over_bit_for_bit():
         assert torch.equal(one, two)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("compile", [None, "inductor"])
-def test_steps_on_a_gpu_do_not_synchronise(compile):
-    torch.manual_seed(0)
-    network = prepare_network(CONFIG.changed(network=NetworkConfig(width=8), device="cuda"))
-    step = step_of(network, precision="bf16", device="cuda", compile=compile)
-    batch = tuple(part.cuda() for part in batches_of(1)[0])
-    for _ in range(3):
-        step(*batch, RATE)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        step(*batch, RATE)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
 def test_threads_are_left_alone():
     before = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
     step_of(network_of())(*batches_of(1)[0], RATE)
