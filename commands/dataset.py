@@ -52,13 +52,6 @@ def synth(directory: Path, images: int, seed: int) -> None:
     from console.progress import progress_bar
     from preprocess.synth.dataset import SynthConfig, make_dataset
 
-    done = 0
     with progress_bar(_("Drawing")) as update:
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            update(done, images)
-
-        report = make_dataset(directory, SynthConfig(images=images, seed=seed), advance)
+        report = make_dataset(directory, SynthConfig(images=images, seed=seed), update)
     click.echo("\n".join(synth_lines(report)))

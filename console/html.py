@@ -1,4 +1,4 @@
-"""A benchmark's report in English: Markdown tables, and a self-contained HTML page by `templates/bench.html.j2`."""
+"""A benchmark's report in English: Markdown tables, and a self-contained HTML page, both by `templates/`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def html_page(report: BenchReport) -> str:
     limited = [row for row in report.rows if row.limit is not None]
     limited.sort(key=lambda row: row.suite != "stages")  # the suite that shows the whole way of a sample comes first
     with speaking(ENGLISH):
-        return _template().render(
+        return _template("bench.html.j2").render(
             report=report,
             facts=_facts(report),
             conclusions=conclusions(report),
@@ -48,10 +48,10 @@ def share_of_limit(row: Row) -> float | None:
 
 
 @cache
-def _template() -> jinja2.Template:
+def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
+        autoescape=name == "bench.html.j2",
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -59,7 +59,7 @@ def _template() -> jinja2.Template:
     )
     functions = (by_profile, figure, grouped, percent, ratio_text, share_of_limit, spread_text, value_text)
     environment.globals.update({function.__name__: function for function in functions})
-    return environment.get_template("bench.html.j2")
+    return environment.get_template(name)
 
 
 def _facts(report: BenchReport) -> dict[str, str]:
@@ -97,20 +97,10 @@ def _versions(machine: Machine) -> str:
 def markdown_tables(report: BenchReport) -> str:
     """A table for each suite and setup, each figure beside its limit; the tiers are left out."""
     machine = report.environment
-    gpus = "".join(f", {gpu.name}" for gpu in machine.gpus)
-    lines = [f"{_processor(machine)}{gpus}; {machine.system}; {_versions(machine)}."]
-    head = ("| what | median | p10 to p90 | limit | of it |", "| --- | ---: | ---: | --- | ---: |")
-    for suite, rows in grouped((row for row in report.rows if row.suite != "tiers"), "suite"):
-        lines += ["", f"### {TITLES.get(suite, suite)}"]
-        for setup, group in grouped(rows, "setup"):
-            lines += ["", f"{setup}:", "", *head, *(_line(row) for row in group)]
-            notes = dict.fromkeys(f"*{row.name}*: {row.note}." for row in group if row.note)
-            lines += ["", *notes] if notes else []
-    return "\n".join(lines) + "\n"
-
-
-def _line(row: Row) -> str:
-    spread = spread_text(row).replace("–", " to ")
-    limit = f"{figure(row.limit)} {row.limit_name}" if row.limit is not None else ""
-    ratio = f"{100 * row.ratio:.3g} %" if row.ratio is not None else ""
-    return f"| {row.name} | {figure(row.value)} {row.unit} | {spread} | {limit} | {ratio} |"
+    return _template("bench.md.j2").render(
+        machine=machine,
+        processor=_processor(machine),
+        versions=_versions(machine),
+        suites=grouped((row for row in report.rows if row.suite != "tiers"), "suite"),
+        titles=TITLES,
+    )

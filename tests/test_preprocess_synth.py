@@ -65,9 +65,9 @@ def test_the_bytes_do_not_depend_on_threads(tmp_path: Path) -> None:
     config = SynthConfig(images=9, seed=1, long_side=(96, 160))
     threads, seen = cv2.getNumThreads(), []
     make_dataset(tmp_path / "one", config, workers=1)
-    make_dataset(tmp_path / "three", config, seen.append, workers=3)
+    make_dataset(tmp_path / "three", config, lambda *counts: seen.append(counts), workers=3)
     assert digest(tmp_path / "one") == digest(tmp_path / "three")
-    assert seen == [1] * 9
+    assert seen == [(done, 9) for done in range(1, 10)]
     assert cv2.getNumThreads() == threads
 
 
@@ -257,7 +257,7 @@ def test_a_foreign_directory_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_broken_run_is_not_whole_and_the_next_one_mends_it(tmp_path: Path) -> None:
-    def stop(_: int) -> None:
+    def stop(_done: int, _total: int) -> None:
         raise KeyboardInterrupt
 
     large, small = SynthConfig(images=6, long_side=(64, 80)), SynthConfig(images=3, long_side=(64, 80))

@@ -40,31 +40,21 @@ class Problem(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class PersonTable:
-    """All images of a COCO file and their person annotations, as flat arrays.
+class Annotations:
+    """Annotations that can be drawn, ordered by image, within an image as in the file, and their shapes.
 
-    Image `i` owns annotations `first[i]:first[i + 1]`, `first` being `(I + 1,)`; annotation `a` owns parts
-    `part_start[a]:part_start[a + 1]`, `part_start` being `(A + 1,)`; parts are shapes as `preprocess.raster` has them.
+    Annotation `a` owns parts `part_start[a]:part_start[a + 1]`, `part_start` being `(A + 1,)`; parts are shapes as
+    `preprocess.raster` has them.
 
     Attributes:
-        image_id: `(I,)`, in the order of the file.
-        height, width: `(I,)` pixels, as the JSON says; both 0 where it does not.
-        annotation_id: `(A,)`; ordered by image, within an image as in the file.
+        annotation_id: `(A,)`.
         keypoints: `(A,)` labelled keypoints.
         area: `(A,)` pixels; the JSON's, NaN where it gives none.
         kind, start, length: `(P,)` parts.
         xy: polygon coordinates, pixels.
         counts: RLE runs, pixels.
-        problems: annotations that were left out, and why.
-        faults: why images cannot be used whatever their annotations are, by row.
-        lost_keypoints: labelled keypoints of the annotations that were left out, by row.
     """
 
-    image_id: I64
-    file_name: tuple[str, ...]
-    height: I64
-    width: I64
-    first: I64
     annotation_id: I64
     iscrowd: npt.NDArray[np.uint8]
     keypoints: I64
@@ -75,6 +65,33 @@ class PersonTable:
     length: I64
     xy: npt.NDArray[np.float64]
     counts: I64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class _OwnedAnnotations(Annotations):
+    """Annotations of a piece of a file; `row` is `(A,)` the image's row of each."""
+
+    row: I64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class PersonTable(Annotations):
+    """All images of a COCO file and their person annotations, as flat arrays.
+
+    Attributes:
+        image_id: `(I,)`, in the order of the file.
+        height, width: `(I,)` pixels, as the JSON says; both 0 where it does not.
+        first: `(I + 1,)`; image `i` owns annotations `first[i]:first[i + 1]`.
+        problems: annotations that were left out, and why.
+        faults: why images cannot be used whatever their annotations are, by row.
+        lost_keypoints: labelled keypoints of the annotations that were left out, by row.
+    """
+
+    image_id: I64
+    file_name: tuple[str, ...]
+    height: I64
+    width: I64
+    first: I64
     problems: tuple[Problem, ...]
     faults: dict[int, str] = dataclasses.field(default_factory=dict)
     lost_keypoints: dict[int, int] = dataclasses.field(default_factory=dict)
@@ -129,7 +146,7 @@ def load_persons(path: PurePath, categories: Sequence[str] | str = "person") -> 
     problems = [Problem(-1, None, reason) for reason in images.problems]
     lost_keypoints: Counter[int] = Counter()
     try:
-        columns = _by_image(_read_piece(images, piece, problems, lost_keypoints) for piece in pieces)._asdict()
+        columns = {**vars(_by_image(_read_piece(images, piece, problems, lost_keypoints) for piece in pieces))}
     except OSError as error:
         raise no_space(path, error) from None
     return PersonTable(
@@ -145,23 +162,9 @@ def load_persons(path: PurePath, categories: Sequence[str] | str = "person") -> 
     )
 
 
-class _Annotations(NamedTuple):
-    """Annotations that can be drawn, ordered by image, as in `PersonTable`; `row` is `(A,)` the image's row."""
-
-    row: I64
-    annotation_id: I64
-    iscrowd: npt.NDArray[np.uint8]
-    keypoints: I64
-    area: npt.NDArray[np.float64]
-    part_start: I64
-    kind: npt.NDArray[np.uint8]
-    start: I64
-    length: I64
-    xy: npt.NDArray[np.float64]
-    counts: I64
-
-
-def _read_piece(images: Images, piece: Piece, problems: list[Problem], lost_keypoints: Counter[int]) -> _Annotations:
+def _read_piece(
+    images: Images, piece: Piece, problems: list[Problem], lost_keypoints: Counter[int]
+) -> _OwnedAnnotations:
     """The annotations of a piece that can be drawn, ordered by image; the others go to `problems`."""
 
     def leave_out(row: int, annotation: int, keypoints: int, reason: str) -> None:
@@ -193,7 +196,7 @@ def _read_piece(images: Images, piece: Piece, problems: list[Problem], lost_keyp
         leave_out(int(owner[at]), persons[at].id, persons[at].num_keypoints, reason)
     drawable = shapes.parts > 0
     kept = order[drawable]
-    return _Annotations(
+    return _OwnedAnnotations(
         row=row[drawable],
         annotation_id=found["id"][kept],
         iscrowd=(found["iscrowd"][kept] != 0).astype(np.uint8),
@@ -219,7 +222,7 @@ def _find(wanted: I64, among: I64) -> I64:
     return np.where(among[row] == wanted, row, -1)
 
 
-def _by_image(blocks: Iterator[_Annotations]) -> _Annotations:
+def _by_image(blocks: Iterator[_OwnedAnnotations]) -> _OwnedAnnotations:
     """Blocks of annotations as one, ordered by image, and within an image by block; one block is returned as it is.
 
     Several are kept on disk. In memory are two of them at a time, and then 16 bytes per annotation.
@@ -241,7 +244,7 @@ def _by_image(blocks: Iterator[_Annotations]) -> _Annotations:
     order = np.argsort(unordered.row, kind="stable")
     for begin in range(0, len(order), AT_A_TIME):
         chosen = order[begin : begin + AT_A_TIME]
-        ordered.extend(_Annotations(row=unordered.row[chosen], **_take_annotations(unordered, chosen)))
+        ordered.extend(_OwnedAnnotations(row=unordered.row[chosen], **_take_annotations(unordered, chosen)))
     return ordered.map()
 
 
@@ -252,22 +255,23 @@ class _AnnotationsOnDisk:
     """
 
     def __init__(self) -> None:
-        self._columns = {name: TemporaryFile(prefix="maskcache-") for name in _Annotations._fields}  # noqa: SIM115
-        self._sizes = dict.fromkeys(_Annotations._fields, 0)
+        names = [field.name for field in dataclasses.fields(_OwnedAnnotations)]
+        self._columns = {name: TemporaryFile(prefix="maskcache-") for name in names}  # noqa: SIM115
+        self._sizes = dict.fromkeys(names, 0)
         self._append("part_start", np.zeros(1, np.int64))
 
-    def extend(self, more: _Annotations) -> None:
+    def extend(self, more: _OwnedAnnotations) -> None:
         """Append annotations. Raises `OSError` where the disk is full."""
         start = np.where(more.kind == POLYGON, self._sizes["xy"], self._sizes["counts"]) + more.start
-        moved = more._replace(part_start=more.part_start[1:] + self._sizes["kind"], start=start)
-        for name, values in moved._asdict().items():
+        moved = {"part_start": more.part_start[1:] + self._sizes["kind"], "start": start}
+        for name, values in (vars(more) | moved).items():
             self._append(name, values)
 
     def _append(self, name: str, values: npt.NDArray[Any]) -> None:
         self._columns[name].write(np.ascontiguousarray(values, _DTYPES.get(name, np.int64)).data)
         self._sizes[name] += len(values)
 
-    def map(self) -> _Annotations:
+    def map(self) -> _OwnedAnnotations:
         """All annotations in the order in which they were appended. Writes to the arrays do not reach the files."""
         arrays = {}
         for name, file in self._columns.items():
@@ -275,13 +279,13 @@ class _AnnotationsOnDisk:
             empty = not self._sizes[name]  # which cannot be mapped
             pages = bytearray() if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
             arrays[name] = np.frombuffer(pages, _DTYPES.get(name, np.int64))
-        return _Annotations(**arrays)
+        return _OwnedAnnotations(**arrays)
 
 
 _DTYPES: dict[str, Any] = {"iscrowd": np.uint8, "kind": np.uint8, "area": np.float64, "xy": np.float64}
 
 
-def _take_annotations(among: _Annotations | PersonTable, chosen: I64) -> dict[str, npt.NDArray[Any]]:
+def _take_annotations(among: Annotations, chosen: I64) -> dict[str, npt.NDArray[Any]]:
     """The annotations `chosen`, in this order, with their shapes: all columns but their images."""
     parts, part_start = _ranges(among.part_start[chosen], among.part_start[chosen + 1])
     kind, start, length = among.kind[parts], among.start[parts], among.length[parts]

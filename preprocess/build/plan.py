@@ -255,7 +255,12 @@ def plan_split(
     committed = {shard.name for shard in info.shards} if info else set()
     sound = [manifest for manifest in _manifests(directory, committed) if manifest.shard.name not in damaged]
     content = {source.image_id: source.content for source in split.sources}
-    kept = {manifest.shard.key: manifest for manifest in sound if _same_content(manifest, content)}
+    # Those whose images are byte for byte those that the shard was made from, as far as `content` is known.
+    kept = {
+        manifest.shard.key: manifest
+        for manifest in sound
+        if all(content.get(source.image_id, 0) in (0, source.content) for source in manifest.sources)
+    }
     ends = [0, *cut([source.image_id for source in split.sources], spec.shard_samples)]
     parts = [(split.rows[begin:end], tuple(split.sources[begin:end])) for begin, end in pairwise(ends)]
     keys = [shard_key(spec, sources) for _, sources in parts]
@@ -320,8 +325,3 @@ def _is_as_written(directory: PurePath, manifest: ShardManifest) -> bool:
     """
     shard = manifest.shard
     return is_url(directory) or describe(Path(directory / shard.name), shard.rows).checksum == shard.checksum
-
-
-def _same_content(manifest: ShardManifest, content: dict[int, int]) -> bool:
-    """Whether the images are byte for byte those that the shard was made from, as far as `content` is known."""
-    return all(content.get(source.image_id, 0) in (0, source.content) for source in manifest.sources)

@@ -13,6 +13,7 @@ from cache.messages import joined, listed, message
 from cache.spec import FORMAT_VERSION
 from preprocess.annotations.document import check_ends, read_file_names
 from preprocess.build.folder import has_shards
+from preprocess.build.plan import shards_there
 from preprocess.dataset import Location, check_annotations, missing_folder, open_dataset
 from preprocess.errors import DatasetError, ImageError
 from preprocess.image import SUFFIXES
@@ -154,9 +155,9 @@ def _check_split(cache: Path, index: CacheIndex, split: str) -> list[Check]:
         samples = _check("samples", folder, split, len(load_table(cache, split, info)))
     except CacheError as error:
         samples = _check("samples", folder, split, problem=str(error))
-    wrong = []
+    wrong, there = [], shards_there(folder)
     for shard in info.shards:
-        size = _size(folder / shard.name)
+        size = there.get(shard.name)
         if size is None:
             wrong.append(message("{shard} is missing", shard=shard.name))
         elif size != shard.bytes:
@@ -172,10 +173,3 @@ def _check_split(cache: Path, index: CacheIndex, split: str) -> list[Check]:
     else:
         note = message("{shards} shard", shards=1) if number == 1 else message("{shards} shards", shards=number)
     return [samples, _check("shards", folder, split, total, problem=problem, note=note)]
-
-
-def _size(path: Path) -> int | None:
-    """Bytes of a file, or of all files in a folder; None if it is not there."""
-    if path.is_dir():
-        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return path.stat().st_size if path.is_file() else None

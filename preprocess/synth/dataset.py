@@ -79,13 +79,13 @@ class SynthReport:
 
 
 def make_dataset(
-    root: Path, config: SynthConfig, progress: Callable[[int], None] | None = None, *, workers: int | None = None
+    root: Path, config: SynthConfig, progress: Callable[[int, int], None] | None = None, *, workers: int | None = None
 ) -> SynthReport:
     """Write a dataset in the COCO layout under `root`, replacing an earlier one that this function made there.
 
     The annotation files are written last: without them the dataset is incomplete. The bytes do not depend on the number
-    of threads, `workers`; None takes one per core, up to four. `progress` is called with 1 after each image, from the
-    calling thread.
+    of threads, `workers`; None takes one per core, up to four. `progress` is called with the number of images done
+    and of all, from the calling thread.
 
     Raises:
         SynthError: `root` holds something else.
@@ -100,13 +100,14 @@ def make_dataset(
         try:
             folders = [root / split for split in splits]
             results = pool.map(_write_image, folders, range(len(splits)), itertools.repeat(config))
-            for split, (record, annotations, fraction, file_size) in zip(splits, results, strict=True):
+            for done, (split, result) in enumerate(zip(splits, results, strict=True), 1):
+                record, annotations, fraction, file_size = result
                 content[split]["images"].append(record)
                 content[split]["annotations"] += annotations
                 fractions, size = fractions + fraction, size + file_size
                 empty += not annotations
                 if progress is not None:
-                    progress(1)
+                    progress(done, len(splits))
         finally:
             pool.shutdown(cancel_futures=True)
     for split, document in content.items():
