@@ -43,12 +43,12 @@ def caches(tmp_path_factory, write_coco):
     return {kind: root / "-".join(kind) for kind in KINDS}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def config(caches):
     return LoaderConfig(cache=caches["lmdb", "raw"], batch_size=BATCH, seed=3, augment="light", backend="native")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def expected(config):
     """Three epochs of batches, copied one by one."""
     with open_loader(config) as loader:
@@ -287,15 +287,14 @@ class TestMaskDataset:
             with pytest.raises(TypeError, match="integer"):
                 dataset[index]
 
-    @pytest.mark.parametrize(
-        ("kind", "context"), [*itertools.product(KINDS, [None, "fork"]), (KINDS[1], "spawn")]
-    )  # to spawn takes seconds
+    @pytest.mark.parametrize(("kind", "context"), [*itertools.product(KINDS, [None, "fork"]), (KINDS[1], "spawn")])
     @pytest.mark.parametrize("used", [False, True])
     def test_workers_and_samplers_get_each_sample(self, caches, kind, context, used):
         dataset, oracle = MaskDataset(caches[kind]), as_cv2_reads(caches[kind])
         if used:
             assert dataset[0][0].shape == (3, SIDE, SIDE)
-        workers = {"num_workers": 2, "multiprocessing_context": context} if context else {}
+        number = 1 if context == "spawn" else 2  # to start one takes seconds
+        workers = {"num_workers": number, "multiprocessing_context": context} if context else {}
         order = RandomSampler(dataset, generator=torch.Generator().manual_seed(1))
         wanted = list(RandomSampler(dataset, generator=torch.Generator().manual_seed(1)))
         batches = list(DataLoader(dataset, batch_size=5, sampler=order, **workers))
@@ -310,7 +309,8 @@ class TestMaskDataset:
         monkeypatch.setenv("MASKCACHE_CACHE_DIR", str(tmp_path))
         dataset = MaskDataset(url)
         np.testing.assert_array_equal(dataset[2][0], oracle[2][0])  # now this process has opened a shard
-        around = DataLoader(dataset, batch_size=4, num_workers=2, multiprocessing_context=context)
+        number = 1 if context == "spawn" else 2
+        around = DataLoader(dataset, batch_size=4, num_workers=number, multiprocessing_context=context)
         for part, tensors in enumerate(zip(*around, strict=True)):
             np.testing.assert_array_equal(torch.cat(tensors), np.stack([sample[part] for sample in oracle]))
 
@@ -571,11 +571,19 @@ def test_the_page_has_its_programs():
 
 
 class TestPrograms:
+    @pytest.fixture(scope="class")
+    def cache(self, tmp_path_factory, write_coco):
+        """A cache of three batches."""
+        root = tmp_path_factory.mktemp("programs")
+        coco = write_coco(root / "coco", counts=(48, 20))
+        build_cache(BuildConfig(coco=coco, out=root / "cache", spec=CacheSpec(side=SIDE, images="all")))
+        return root / "cache"
+
     @pytest.fixture
-    def run(self, tmp_path, monkeypatch, write_coco):
-        """A function that runs a program of the page beside a cache of three batches; gives its names."""
-        coco = write_coco(tmp_path / "coco", counts=(48, 20))
-        build_cache(BuildConfig(coco=coco, out=tmp_path / "data" / "cache", spec=CacheSpec(side=SIDE, images="all")))
+    def run(self, cache, tmp_path, monkeypatch):
+        """A function that runs a program of the page beside the cache; gives its names."""
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "cache").symlink_to(cache)
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("MPLBACKEND", "Agg")
 
