@@ -1,6 +1,6 @@
 """Measured training steps, which tell the estimates how near to its peak hardware comes.
 
-They are rates of GPUs that others have published, and the reports in `bench/results`.
+They are rates of GPUs that others have published, in `published.json`, and the reports in `bench/results`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, cached_property, partial
 from itertools import pairwise
 from pathlib import Path
+from statistics import geometric_mean
 
 import msgspec
 import torch
@@ -25,11 +26,11 @@ from cache.messages import message
 from model.network import NetworkConfig
 from train.step import DTYPES
 
-CPU_OVERHEAD = 3e-5
-"""Seconds per kernel on a CPU: torch's dispatch, and threads that wait for each other. A GPU's are queued ahead."""
-
 OTHERWISE = 0.15
 """Least relative error of an estimate at other sizes than those of its row, from experience."""
+
+OTHER_NETWORK = 0.4
+"""Least relative error of an estimate from rows of other networks: of most of the rows in `published.json`."""
 
 RESULTS = Path(__file__).parent / "results"
 """Reports of machines, as `cli.py bench --json` writes them."""
@@ -37,15 +38,8 @@ RESULTS = Path(__file__).parent / "results"
 STEPS = ("training step (profile)", "training step (plain torch)")
 """Names of the rows of the suite `model`."""
 
-PUBLISHED: tuple[tuple[str, Precision, float], ...] = (
-    ("A100-40", "fp16", 119),
-    ("V100", "fp16", 60),
-    ("V100", "fp32", 17.9),
-)
-"""Card, precision and images/s of one GPU with XLA, at batch 8 and 572 x 572 pixels: NVIDIA DeepLearningExamples,
-TensorFlow2/Segmentation/UNet_Medical, training performance."""
-
-PUBLISHED_BATCH = 8
+PUBLISHED = Path(__file__).parent / "published.json"
+"""Training rates that others have measured on one GPU, by batch size, with their sources."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,10 +47,11 @@ class Calibration:
     """A measured training step."""
 
     name: str  # hardware, network and shape in words
-    family: str  # of the network: its name, or `published`
+    family: str  # of the network: its name, if there is no name of ours for the like of it
     seconds: float  # measured time of the step
     roof: Roof  # of the hardware
     count: Callable[[], Census]  # gives the census of the step
+    series: str = ""  # of rows that differ in nothing but the batch size; empty if it is the only one
 
     @property
     def images_per_s(self) -> float:
@@ -74,44 +69,57 @@ class Efficiency:
     """The share of the peak that convolutions reach: a range, at least `OTHERWISE` around its middle."""
 
     low: float
+    middle: float  # the geometric mean of the lowest and the highest row
     high: float
     rows: tuple[str, ...]  # names of the rows that it is taken from
-
-    @property
-    def middle(self) -> float:
-        """The geometric mean of both ends."""
-        return math.sqrt(self.low * self.high)
 
 
 def calibrations(folder: Path = RESULTS) -> list[Calibration]:
     """All rows: the published ones, then those of the reports in a folder; for errors see `BenchReport.read`."""
-    published = [
-        Calibration(
-            name=f"UNet_Medical, {card}, {precision}",
-            family="published",
-            seconds=PUBLISHED_BATCH / rate,
-            roof=find_card(card).roof(precision, compiled=True),
-            count=partial(count_valid_unet, PUBLISHED_BATCH, precision),
-        )
-        for card, precision, rate in PUBLISHED
-    ]
+    published = []
+    for row in msgspec.json.decode(PUBLISHED.read_bytes())["rows"]:
+        series, roof = ", ".join((row["network"], row["card"], row["precision"])), find_card(row["card"]).roof
+        precision: Precision = "fp32" if row["precision"] == "tf32" else row["precision"]
+        for batch_size, rate in row["images_per_s"].items():
+            published.append(
+                Calibration(
+                    name=message("{series}, batch {batch_size}", series=series, batch_size=batch_size),
+                    series=series,
+                    family=row["family"],
+                    seconds=int(batch_size) / rate,
+                    roof=roof(row["precision"], compiled=row["compiled"]),
+                    count=partial(count_published, row["network"], int(batch_size), precision),
+                )
+            )
     return [*published, *(row for path in sorted(folder.glob("*.json")) for row in _of_report(path))]
 
 
 def efficiency_of(rows: Sequence[Calibration], roof: Roof, family: str) -> Efficiency | None:
     """The efficiency of a family of networks on some hardware, by measured rows; None if none is of its kind.
 
-    If there are rows of the same machine, only those count; of them only those of the same family, if there are any.
+    Rows of the same machine and family count alone. If this family has none here but others have, rows of the family
+    on other machines count, each times how the machines compare on other networks, up to the peak; else all rows of the
+    machine, of the family, or of the kind.
     """
     alike = [row for row in rows if row.roof.kind == roof.kind]
-    alike = [row for row in alike if row.roof.machine == roof.machine] or alike
-    alike = [row for row in alike if row.family == family] or alike
-    found = {row.name: efficiency for row in alike if (efficiency := row.efficiency)}
+    here = [row for row in alike if row.roof.machine == roof.machine]
+    same = [row for row in here or alike if row.family == family]
+    ratios = [(row, _ratio(alike, roof, row.roof)) for row in alike if row.family == family and not same]
+    found = {row.name: min(1.0, ratio * share) for row, ratio in ratios if ratio and (share := row.efficiency)}
+    found = found or {row.name: share for row in same or here or alike if (share := row.efficiency)}
     if not found:
         return None
     low, high = min(found.values()), max(found.values())
-    least, most = (math.sqrt(low * high) * factor for factor in (1 / (1 + OTHERWISE), 1 + OTHERWISE))
-    return Efficiency(low=min(low, least), high=max(high, most), rows=tuple(found))
+    middle, factor = math.sqrt(low * high), 1 + (OTHERWISE if here and same else OTHER_NETWORK)
+    return Efficiency(low=min(low, middle / factor), middle=middle, high=max(high, middle * factor), rows=tuple(found))
+
+
+def _ratio(rows: Sequence[Calibration], roof: Roof, other: Roof) -> float:
+    """How many times as near to its peak as another machine one comes with networks that both have; 0 without any."""
+    one, two = ({row.family: row for row in rows if row.roof.machine == at.machine} for at in (roof, other))
+    pairs = [(one[family].efficiency, two[family].efficiency) for family in one.keys() & two.keys()]
+    ratios = [mine / theirs for mine, theirs in pairs if mine and theirs]
+    return geometric_mean(ratios) if ratios else 0.0
 
 
 def measured_roof(rows: Sequence[Row], machine: str, precision: Precision, *, compiled: bool) -> Roof | None:
@@ -121,14 +129,9 @@ def measured_roof(rows: Sequence[Row], machine: str, precision: Precision, *, co
     copies = [value for name, value in found.items() if name.startswith("memory copy")]
     if peak is None or not copies:
         return None
-    return Roof(
-        machine=machine,
-        kind=message("fp32 on a CPU") if precision == "fp32" else message("bf16 on a CPU"),
-        peak=1e9 * peak,
-        bandwidth=2e9 * max(copies),  # each byte copied is read and written
-        compiled=compiled,
-        overhead=CPU_OVERHEAD,
-    )
+    kind = message("fp32 on a CPU") if precision == "fp32" else message("bf16 on a CPU")
+    bandwidth = 2e9 * max(copies)  # each byte copied is read and written
+    return Roof(machine=machine, kind=kind, peak=1e9 * peak, bandwidth=bandwidth, compiled=compiled)
 
 
 def _of_report(path: Path) -> list[Calibration]:
@@ -168,46 +171,86 @@ def _roof(report: BenchReport, precision: Precision, *, compiled: bool) -> Roof 
         return None
 
 
-class ValidUNet(nn.Module):
-    """Ronneberger et al. 2015 to the letter: no padding, no BatchNorm; an image of 572 pixels gives 388."""
+class PublishedUNet(nn.Module):
+    """A U-Net of pairs of convolutions, each made by `pair` from channels before and after, and whether it halves."""
 
-    def __init__(self) -> None:
+    def __init__(self, pair: Callable[[int, int, bool], nn.Sequential], widths: Sequence[int], classes: int) -> None:
         super().__init__()
-        downs = (1, 64, 128, 256, 512, 1024)
-        ups = downs[:0:-1]
-        self.down = nn.ModuleList(_pair(before, after) for before, after in pairwise(downs))
+        ups = widths[:0:-1]
+        self.down = nn.ModuleList(pair(*both, at > 0) for at, both in enumerate(pairwise(widths)))
         self.grow = nn.ModuleList(nn.ConvTranspose2d(before, after, 2, 2) for before, after in pairwise(ups))
-        self.up = nn.ModuleList(_pair(before, after) for before, after in pairwise(ups))
-        self.head = nn.Conv2d(ups[-1], 2, 1)
+        self.up = nn.ModuleList(pair(2 * after, after, False) for after in ups[1:])
+        self.head = nn.Conv2d(ups[-1], classes, 1)
 
-    def forward(self, x_N1HW: Tensor) -> Tensor:
-        """Compute two logits per pixel."""
-        x, skips = self.down[0](x_N1HW), []
-        for block in list(self.down)[1:]:
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute logits `(N, classes, H, W)`, of fewer pixels than the image's if the pairs take some."""
+        skips = []
+        for block in self.down:
+            x = block(x)
             skips.append(x)
-            x = block(F.max_pool2d(x, 2))
-        for grow, block in zip(self.grow, self.up, strict=True):
-            x, skip = grow(x), skips.pop()
+        for grow, block, skip in zip(self.grow, self.up, skips[-2::-1], strict=True):
+            x = grow(x)
             cut = (skip.shape[2] - x.shape[2]) // 2
-            x = block(torch.cat((skip[:, :, cut:-cut, cut:-cut], x), 1))
+            x = block(torch.cat((skip[:, :, cut : cut + x.shape[2], cut : cut + x.shape[3]], x), 1))
         logits: Tensor = self.head(x)
         return logits
 
 
-def _pair(before: int, after: int) -> nn.Sequential:
-    relu = nn.ReLU(inplace=True)
-    return nn.Sequential(nn.Conv2d(before, after, 3), relu, nn.Conv2d(after, after, 3), relu)
+def _valid_pair(before: int, after: int, halve: bool) -> nn.Sequential:
+    """Of Ronneberger et al. 2015, to the letter: no padding, no BatchNorm; an image of 572 pixels gives 388."""
+    pool = [nn.MaxPool2d(2)] if halve else []
+    return nn.Sequential(*pool, nn.Conv2d(before, after, 3), nn.ReLU(True), nn.Conv2d(after, after, 3), nn.ReLU(True))
+
+
+def _strided_pair(before: int, after: int, halve: bool) -> nn.Sequential:
+    """Of nnU-Net: strided convolutions without bias, InstanceNorm, leaky ReLU."""
+    layers: list[nn.Module] = []
+    for width, stride in ((before, 1 + halve), (after, 1)):
+        layers.append(nn.Conv2d(width, after, 3, stride, 1, bias=False))
+        layers += nn.InstanceNorm2d(after, affine=True), nn.LeakyReLU()
+    return nn.Sequential(*layers)
+
+
+class _Bottleneck(nn.Module):
+    """A block of ResNet-50, version 1.5: the stride is that of the 3x3 convolution."""
+
+    def __init__(self, before: int, width: int, stride: int) -> None:
+        super().__init__()
+        relu = nn.ReLU(inplace=True)
+        last = _normed(width, 4 * width, 1, 1)
+        self.body = nn.Sequential(*_normed(before, width, 1, 1), relu, *_normed(width, width, 3, stride), relu, *last)
+        self.skip = nn.Sequential(*(() if before == 4 * width else _normed(before, 4 * width, 1, stride)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.body(x) + self.skip(x), inplace=True)
+
+
+def _normed(before: int, after: int, kernel: int, stride: int) -> tuple[nn.Module, nn.Module]:
+    return nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(after)
+
+
+def _resnet50() -> nn.Sequential:
+    layers: list[nn.Module] = [*_normed(3, 64, 7, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)]
+    for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        layers.append(_Bottleneck(64 if width == 64 else 2 * width, width, 1 if width == 64 else 2))
+        layers += (_Bottleneck(4 * width, width, 1) for _ in range(blocks - 1))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, 1000))
 
 
 @cache
-def count_valid_unet(batch_size: int, precision: Precision, side: int = 572) -> Census:
-    """The census of a step of `ValidUNet`."""
+def count_published(network: str, batch_size: int, precision: Precision) -> Census:
+    """The census of a step of a network of `published.json`, with cross-entropy."""
+    networks: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
+        "UNet_Medical": (partial(PublishedUNet, _valid_pair, (1, 64, 128, 256, 512, 1024), 2), (1, 572, 572)),
+        "nnU-Net": (partial(PublishedUNet, _strided_pair, (4, 32, 64, 128, 256, 512, 512), 4), (4, 192, 160)),
+        "ResNet-50": (_resnet50, (3, 224, 224)),
+    }
+    build, shape = networks[network]
 
-    def step(network: nn.Module) -> Tensor:
-        image = torch.empty(batch_size, 1, side, side).contiguous(memory_format=torch.channels_last)
+    def step(module: nn.Module) -> Tensor:
         with torch.autocast("cpu", dtype=DTYPES[precision], enabled=precision != "fp32"):
-            logits = network(image)
-        target = torch.empty(logits.shape[0], *logits.shape[2:], dtype=torch.int64)
+            logits = module(torch.empty(batch_size, *shape))
+        target = torch.empty(batch_size, *logits.shape[2:], dtype=torch.int64)
         return F.cross_entropy(logits.float(), target)
 
-    return count_step(lambda: ValidUNet().to(memory_format=torch.channels_last), step, batch_size)  # type: ignore[call-overload]
+    return count_step(build, step, batch_size)

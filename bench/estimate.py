@@ -108,12 +108,13 @@ def estimate_step(census: Census, roof: Roof, family: str, rows: Sequence[Calibr
 
 
 def leave_one_out(rows: Sequence[Calibration]) -> list[Check]:
-    """Predict each row from the others."""
+    """Predict each row from those of other series."""
     checks = []
     for row in rows:
         predicted = None
         with suppress(BenchError):  # it is the only one of its kind
-            predicted = estimate_step(row.count(), row.roof, row.family, [other for other in rows if other is not row])
+            others = [other for other in rows if other is not row and not (row.series and other.series == row.series)]
+            predicted = estimate_step(row.count(), row.roof, row.family, others)
         checks.append(Check(row=row, predicted=predicted))
     return checks
 
