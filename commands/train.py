@@ -69,6 +69,7 @@ from commands.options import CACHE, DEFAULT_CACHE, DEFAULT_RUN, FILE, FOLDER, gr
     options.batch_size,
     option("--global-batch", "Share this many images among all ranks instead of --batch-size for each.", type=int),
     option("--accumulation", "Add up the gradients of this many batches for each update.", default=1),
+    option("--sync-batchnorm", "Normalize over the images of all GPUs (BatchNorm); not compiled.", is_flag=True),
     option("--optimizer", "Use this optimizer.", type=OptimizerName, default="adamw"),
     option("--learning-rate", "Set the peak learning rate.  [default: 1e-3; sgd: 1e-2]", "--lr", type=float),
     option(

@@ -45,7 +45,7 @@ FLAGS = {
         "learning-rate", "weight-decay", "momentum", "scheduler", "network", "width", "encoder", "encoder-weights",
         "dropout", "loss", "average", "patience", "augment",
         "loader", "threads", "prefetch", "pin-memory", "precision", "compile", "seed", "deterministic",
-        "on-bad-record", "wandb", "resume", "global-batch", "order", "window", "cache-dir",
+        "on-bad-record", "wandb", "resume", "global-batch", "sync-batchnorm", "order", "window", "cache-dir",
         "cache-size", "in-place",
     },
     "eval": {

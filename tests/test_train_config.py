@@ -98,7 +98,7 @@ def test_every_field_but_the_free_ones_counts_as_a_difference():
         "prefetch": 5, "pin_memory": False, "loss": "focal", "world": 1, "rank": 0, "resident_bytes": 9, "split": "val",
         "shuffle": False, "drop_last": False, "encoder_weights": "none", "wandb": "p",
         "global_batch": 8, "order": "windowed", "window": 3, "ahead": 1, "cache_dir": Path("d"), "cache_size": 9,
-        "in_place": True,
+        "in_place": True, "sync_batchnorm": True,
     }  # fmt: skip
     assert {*other, "network.encoder"} == set(SETTINGS)  # which is for a unet alone
     for name, value in other.items():
@@ -129,20 +129,20 @@ def test_schedule_is_torchs_warm_up_and_cosine():
     scheduler = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, fall], milestones=[20])
     for step in range(steps):
         expected = optimizer.param_groups[0]["lr"]
-        assert learning_rate(step, steps=steps, peak=peak, warmup=warmup) == pytest.approx(expected, rel=1e-6)
+        assert learning_rate(step, updates=steps, peak=peak, warmup=warmup) == pytest.approx(expected, rel=1e-6)
         optimizer.step()
         scheduler.step()
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(1, 0.0), (1, 0.9), (2, 0.5), (3, 0.05)])
 def test_schedule_of_very_short_runs_is_never_zero(steps, warmup):
-    rates = [learning_rate(step, steps=steps, peak=1.0, warmup=warmup) for step in range(steps)]
+    rates = [learning_rate(step, updates=steps, peak=1.0, warmup=warmup) for step in range(steps)]
     assert all(0 < rate <= 1 for rate in rates)
 
 
 @pytest.mark.parametrize("scheduler", ["plateau", "none"])
 def test_other_schedules_stay_at_the_peak(scheduler):
-    rates = [learning_rate(step, steps=20, peak=0.5, warmup=0.1, scheduler=scheduler) for step in range(20)]
+    rates = [learning_rate(step, updates=20, peak=0.5, warmup=0.1, scheduler=scheduler) for step in range(20)]
     assert rates == [0.25, *19 * [0.5]]
 
 

@@ -62,7 +62,7 @@ class TrainConfig:
     weight_decay: float | None = None  # of convolution kernels; None: see `train.optimizer.WEIGHT_DECAY`
     momentum: float = 0.9  # of `sgd`
     scheduler: Scheduler = "cosine_annealing"
-    warmup: float = 0.05  # share of all steps in which the learning rate rises
+    warmup: float = 0.05  # share of all updates in which the learning rate rises
     clip: float = 1.0  # largest norm of the gradient
     # Decay of the moving average of the weights, which is then validated and saved as the best network; 0 uses the
     # weights as they are. See `train.optimizer.WeightAverage`.
@@ -71,6 +71,7 @@ class TrainConfig:
     loss: LossName = "bce_dice"
     deterministic: bool = False  # use only kernels that repeat bit for bit; on a GPU they are slower
     precision: Precision = "fp32"  # of the convolutions; weights, loss and metrics are fp32
+    sync_batchnorm: bool = False  # BatchNorm normalizes over the images of all ranks, on GPUs and without `compile`
     channels_last: bool = True  # weights and features are NHWC instead of NCHW
     compile: bool = False
     wandb: str = ""  # project at Weights & Biases to which the run is logged; empty: none
@@ -276,7 +277,7 @@ _LEAST = {"epochs": 1, "global_batch": 0, "accumulation": 1, "patience": 0, "che
 
 _SHARES = {
     "momentum": message("0.9 is the default"),
-    "warmup": message("0.05 of all steps is the default"),
+    "warmup": message("0.05 of all updates is the default"),
     "average": message("0.999 is usual, 0 turns it off"),
 }
 

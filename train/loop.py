@@ -224,12 +224,17 @@ def _read_losses(
 
 
 def _rate(run: Run, step: int) -> float:
-    """The learning rate of a step, counted over all epochs, in the epoch that follows the run's results."""
+    """The learning rate of the update to which a step belongs, in the epoch that follows the run's results.
+
+    Steps are counted over all epochs. Updates, of `accumulation` steps each, are what the schedule counts: several
+    ranks and one process that accumulates have the same one.
+    """
     config, peak = run.config, run.config.peak
     if config.scheduler == "plateau":
         peak *= plateau_factor([result.val_loss for result in run.results])
-    steps = config.epochs * len(run.train)
-    return learning_rate(step, steps=steps, peak=peak, warmup=config.warmup, scheduler=config.scheduler)
+    (epoch, done), updates = divmod(step, len(run.train)), math.ceil(len(run.train) / config.accumulation)
+    update, total = epoch * updates + done // config.accumulation, config.epochs * updates
+    return learning_rate(update, updates=total, peak=peak, warmup=config.warmup, scheduler=config.scheduler)
 
 
 def validate(run: Run) -> EpochResult | None:
@@ -240,7 +245,6 @@ def validate(run: Run) -> EpochResult | None:
     evaluate, ranks, stop, progress, steps = run.evaluate, run.ranks, run.stop, run.progress, len(run.train)
     started, warmup = perf_counter(), progress.warmup
     skipped = progress.skipped
-    ranks.share(evaluate.network.buffers())  # BatchNorm's statistics: each rank has those of its own images
     evaluate.reset()
     for batch in run.val:
         if stop.agreed:

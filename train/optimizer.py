@@ -45,26 +45,26 @@ def build_optimizer(
 
 
 def learning_rate(
-    step: int, *, steps: int, peak: float, warmup: float, scheduler: Scheduler = "cosine_annealing"
+    update: int, *, updates: int, peak: float, warmup: float, scheduler: Scheduler = "cosine_annealing"
 ) -> float:
-    """Give the learning rate of a step as a pure function, so that resuming needs no scheduler's state.
+    """Give the learning rate of an update as a pure function, so that resuming needs no scheduler's state.
 
     It rises linearly to `peak` (the warm-up of Goyal et al. 2017). Then `cosine_annealing` follows half a cosine down
-    to zero after the last step (Loshchilov and Hutter 2017, "SGDR", without restarts); the others stay at `peak`.
+    to zero after the last update (Loshchilov and Hutter 2017, "SGDR", without restarts); the others stay at `peak`.
 
     Args:
-        step: counted from 0, over all epochs.
-        steps: of the whole run.
+        update: of the weights, counted from 0, over all epochs.
+        updates: of the whole run.
         peak: the largest learning rate; for `plateau` already multiplied by `plateau_factor`.
-        warmup: share of `steps` in which it rises, 0 to below 1.
+        warmup: share of `updates` in which it rises, 0 to below 1.
         scheduler: name of the schedule.
     """
-    rising = round(steps * warmup)
-    if step < rising:
-        return peak * (step + 1) / rising
+    rising = round(updates * warmup)
+    if update < rising:
+        return peak * (update + 1) / rising
     if scheduler != "cosine_annealing":
         return peak
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+    return peak * 0.5 * (1 + math.cos(math.pi * (update - rising) / max(1, updates - rising)))
 
 
 def plateau_factor(losses: Sequence[float]) -> float:

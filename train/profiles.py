@@ -242,6 +242,8 @@ def adapt(config: TrainConfig, hardware: Hardware) -> tuple[TrainConfig, tuple[s
     check_hardware(
         hardware, device=config.device, precision=config.precision, compile=config.compile, profile=config.profile
     )
+    if config.sync_batchnorm and config.device == "cpu":
+        raise HardwareError("--sync-batchnorm is for GPUs: torch cannot do it on a CPU; leave it out")
     if config.compile and hardware.compiler is None:
         note = message("running without torch.compile: there is no C++ compiler (install g++, or set CXX)")
         return dataclasses.replace(config, compile=False), (note,)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 from torch.distributed.rendezvous import rendezvous
+from torch.nn.parallel import DistributedDataParallel
 
 from cache.messages import UserError, message
 from train.hardware import HardwareError
@@ -86,7 +88,7 @@ class Ranks:
                 )
             torch.cuda.set_device(self.local)
         backend = "nccl" if device == "cuda" else "gloo"
-        with _lost_ranks():
+        with lost_ranks():
             store, _, _ = next(rendezvous("env://", self.rank, self.world, timeout=TIMEOUT))
             distributed.init_process_group(backend, store=store, rank=self.rank, world_size=self.world, timeout=TIMEOUT)
         try:
@@ -112,26 +114,30 @@ class Ranks:
             reason = first_reason if lost else reason
         return RankError(reason)
 
-    def average(self, gradients: Sequence[Tensor]) -> None:
-        """Replace gradients by their means over all ranks, in one message after the backward pass.
+    def parallel(self, module: nn.Module) -> nn.Module:
+        """A module whose backward pass gives the mean gradients of all ranks, which travel while it runs.
 
-        `DistributedDataParallel` sends them during that pass. But a compiled pass gives all of them at its end, and the
-        reducer can hang a process that ends the group.
+        A compiled graph is split for that (`torch._dynamo.config.optimize_ddp`). One rank alone gets the module itself.
         """
+        if self.world == 1:
+            return module
+        with lost_ranks("gloo"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 has another name for `broadcast_buffers`
+            return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def average(self, vectors: Sequence[Tensor]) -> None:
+        """Replace vectors by their means over all ranks, in one message."""
         if self.world > 1:
-            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-            with _lost_ranks():
-                distributed.all_reduce(flat)
-            flat /= self.world
-            parts = torch.split(flat, [gradient.numel() for gradient in gradients])
-            for gradient, part in zip(gradients, parts, strict=True):
-                gradient.copy_(part.view(gradient.shape))  # whatever its memory format
+            flat = torch.cat(list(vectors))
+            self.sum(flat)
+            means = torch.split(flat / self.world, [len(vector) for vector in vectors])
+            torch._foreach_copy_(list(vectors), list(means))
 
     def sum(self, *tensors: Tensor) -> None:
         """Replace tensors by their sums over all ranks."""
         if self.world > 1:
             for tensor in tensors:
-                with _lost_ranks():
+                with lost_ranks():
                     distributed.all_reduce(tensor)
 
     def any(self, flag: bool, device: str) -> bool:
@@ -139,7 +145,7 @@ class Ranks:
         if self.world == 1:
             return flag
         count = torch.tensor(int(flag), device=device)
-        with _lost_ranks():
+        with lost_ranks():
             distributed.all_reduce(count)
         return bool(count)
 
@@ -148,14 +154,14 @@ class Ranks:
         if self.world > 1:
             for tensor in tensors:
                 flat = tensor.detach().contiguous()  # as broadcasting needs; the weights may be channels_last
-                with _lost_ranks():
+                with lost_ranks():
                     distributed.broadcast(flat, 0)
                 tensor.detach().copy_(flat)
 
     def wait(self) -> None:
         """Wait until all ranks are here."""
         if self.world > 1:
-            with _lost_ranks():
+            with lost_ranks():
                 distributed.barrier()
 
     def from_first(self, make: Callable[[], Value]) -> Value:
@@ -168,7 +174,7 @@ class Ranks:
                 shared = [make()]
             except ValueError as error:
                 shared = [error]
-        with _lost_ranks():
+        with lost_ranks():
             distributed.broadcast_object_list(shared, 0)
         if isinstance(shared[0], ValueError):
             raise shared[0]
@@ -179,11 +185,13 @@ ALONE = Ranks()
 
 
 @contextmanager
-def _lost_ranks() -> Iterator[None]:
-    """Raise a `RankLostError` instead of a `RuntimeError` in the block, which means that another rank has ended."""
+def lost_ranks(sign: str = "") -> Iterator[None]:
+    """Raise a `RankLostError` instead of a `RuntimeError` with this sign, which means that another rank has ended."""
     try:
         yield
     except RuntimeError as error:
+        if sign not in str(error):
+            raise
         reason = str(error).strip().splitlines()[0].partition(". ")[0].rstrip(".")
         raise RankLostError(
             "another rank has ended without a word, or its machine has ({reason}); see what torchrun says below, then "

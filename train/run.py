@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from time import perf_counter
 
 import torch
+from torch import nn
 
 from cache.index import CacheIndex
 from cache.messages import message
@@ -162,9 +163,21 @@ def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
             started = start_encoder(network, config.encoder_weights) if ranks.first else ""
             ranks.share(network.encoder.state_dict().values())
             notes += (started,)
+        backend, tolerance = "inductor" if config.compile else None, boundary_tolerance(train.side, train.side)
+        synchronized = config.sync_batchnorm and ranks.world > 1
+        if synchronized:  # only now: each rank searches for a batch size alone
+            convert: Callable[[nn.Module], object] = nn.SyncBatchNorm.convert_sync_batchnorm
+            if isinstance(network, EncoderUNet):
+                from timm import layers
+
+                convert = layers.convert_sync_batchnorm  # timm's BatchNorms may have an activation in them
+            convert(network)
+            if config.compile:
+                notes += (message("training steps run without torch.compile, because of --sync-batchnorm"),)
         average = WeightAverage(network, config.average) if config.average else None
         validated = average.network if average else network
-        backend, tolerance = "inductor" if config.compile else None, boundary_tolerance(train.side, train.side)
+        step = TrainStep(config, network, compile=None if synchronized else backend, average=average, ranks=ranks)
+        stack.callback(step.close)
         run = Run(
             config=config,
             notes=notes,
@@ -173,7 +186,7 @@ def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
             folder=folder,
             train=train,
             val=val,
-            step=TrainStep(config, network, compile=backend, average=average, ranks=ranks),
+            step=step,
             evaluate=EvalStep(config, validated, compile=backend, tolerance=tolerance),
             stop=stop,
             base=Checkpoint(

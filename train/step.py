@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from cache.messages import UserError
 from model.base import SegmentationNetwork
 from model.loss import LOSSES
 from model.metrics import count_boundary, count_pixels
 from model.network import build_network
 from train.config import TrainConfig
 from train.optimizer import WeightAverage, build_optimizer
-from train.ranks import ALONE, Ranks
+from train.ranks import ALONE, Ranks, lost_ranks
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -45,9 +47,21 @@ class _Forward(nn.Module):
         return loss, counts_4, count_boundary(detached_N1HW > 0, person_N1HW, ignore_N1HW, self._tolerance)
 
 
-def _compiled(forward: _Forward, backend: str | None) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+def _compiled(forward: _Forward, backend: str | None) -> nn.Module:
     # `dynamic=False`: every batch has the same shape, and a graph for that shape alone is the fastest.
     return forward if backend is None else torch.compile(forward, backend=backend, fullgraph=True, dynamic=False)
+
+
+def _common_statistics(network: nn.Module, world: int) -> list[Tensor]:
+    """BatchNorm's running statistics, whose means over all ranks are those of one process that accumulates.
+
+    That one updates them `world` times where each rank does it once; so the ranks' momentum is larger.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        if norm.momentum is not None:
+            norm.momentum = 1 - (1 - norm.momentum) ** world
+    return [each for norm in norms for each in (norm.running_mean, norm.running_var) if each is not None]
 
 
 class TrainStep:
@@ -81,9 +95,10 @@ class TrainStep:
             network, learning_rate=config.peak, decay=config.decay, name=config.optimizer, momentum=config.momentum
         )
         self.counts_4 = torch.zeros(4, dtype=torch.int64, device=config.device)
-        self._forward = _compiled(_Forward(config, network), compile)
+        self._forward = ranks.parallel(_compiled(_Forward(config, network), compile))
         self._scaler = torch.amp.GradScaler(config.device, enabled=config.precision == "fp16")
         self._parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        self._statistics = _common_statistics(network, ranks.world)
         self._accumulated = False
         self.warm = False
 
@@ -101,7 +116,7 @@ class TrainStep:
 
         The weights are updated by the mean gradient of `batches` batches, after the `last` one of them.
         """
-        loss, counts_4 = self.forward(image_N3HW, person_N1HW, ignore_N1HW)
+        loss, counts_4 = self.forward(image_N3HW, person_N1HW, ignore_N1HW, last=last)
         self.backward(loss / batches if batches > 1 else loss)
         self.counts_4 += counts_4
         self._accumulated, self.warm = not last, True
@@ -109,30 +124,45 @@ class TrainStep:
             self.update(learning_rate)
         return loss.detach()
 
-    def forward(self, image_N3HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, image_N3HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor, *, last: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """The first part: give the loss and the counts of a batch, and clear the gradients after an update."""
         if not self.network.training:
             self.network.train()
         if not self._accumulated:
             self.optimizer.zero_grad(set_to_none=True)
-        loss, counts_4, _ = self._forward(image_N3HW, person_N1HW, ignore_N1HW)
+        module = self._forward
+        waits = isinstance(module, DistributedDataParallel) and not last  # ranks average the sum, once an update
+        with module.no_sync() if waits else nullcontext():
+            loss, counts_4, _ = module(image_N3HW, person_N1HW, ignore_N1HW)
         return loss, counts_4
 
     def backward(self, loss: Tensor) -> None:
         """The second part: add to the gradients."""
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        with lost_ranks("gloo"):
+            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def update(self, learning_rate: float) -> None:
         """The last part: clip the gradients and update the weights."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        self._ranks.average([parameter.grad for parameter in self._parameters if parameter.grad is not None])
+        if self._ranks.world > 1:
+            for name, parameter in self.network.named_parameters():
+                if parameter.requires_grad and parameter.grad is None:  # the others then wait for it, or go without
+                    raise UserError("{name} has no gradient, which ranks cannot average; train on one GPU", name=name)
+            self._ranks.average(self._statistics)
         self._scaler.unscale_(self.optimizer)  # the limit is on the unscaled gradient
         nn.utils.clip_grad_norm_(self._parameters, self._clip)
         self._scaler.step(self.optimizer)
         self._scaler.update()
         if self.average is not None:
             self.average.update()
+
+    def close(self) -> None:
+        """End what sends gradients to other ranks, before their group ends: else it may hang the process."""
+        if isinstance(self._forward, DistributedDataParallel):
+            del self._forward.reducer, self._forward.logger
 
     def state_dict(self) -> dict[str, Any]:
         """Give the state on which the next update depends. Its tensors are not copies: save or copy them at once."""
