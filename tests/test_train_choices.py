@@ -71,12 +71,15 @@ class Updates:
 
 def test_an_epoch_ends_with_an_update_of_what_is_left(cache, tmp_path, monkeypatch):
     updates = Updates(monkeypatch)
-    fit(config_of(cache, tmp_path, epochs=1, accumulation=3, scheduler="none", warmup=0.0), Silent())
-    assert [(batches, last) for _, batches, last in updates.seen] == [
+    result = fit(config_of(cache, tmp_path, epochs=2, accumulation=3, warmup=0.5), Silent())
+    assert [(batches, last) for _, batches, last in updates.seen] == 2 * [
         *[(3, False), (3, False), (3, True)],
         *[(2, False), (2, True)],
     ]
-    assert {rate for rate, _, _ in updates.seen} == {3e-3}
+    # Two of four updates for the warm-up, two for half a cosine: the schedule does not count batches.
+    shares = [*3 * [0.5], *2 * [1.0], *3 * [1.0], *2 * [0.5]]
+    assert [rate for rate, _, _ in updates.seen] == pytest.approx([3e-3 * share for share in shares])
+    assert [epoch.learning_rate for epoch in result.epochs] == pytest.approx([3e-3, 1.5e-3])
 
 
 @pytest.mark.parametrize(

@@ -144,9 +144,7 @@ class Ranks:
         """Whether the flag is set on any rank. All ranks must call this."""
         if self.world == 1:
             return flag
-        count = torch.tensor(int(flag), device=device)
-        with lost_ranks():
-            distributed.all_reduce(count)
+        self.sum(count := torch.tensor(int(flag), device=device))
         return bool(count)
 
     def share(self, tensors: Iterable[Tensor]) -> None:

@@ -168,9 +168,9 @@ def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
         if synchronized:  # only now: each rank searches for a batch size alone
             convert: Callable[[nn.Module], object] = nn.SyncBatchNorm.convert_sync_batchnorm
             if isinstance(network, EncoderUNet):
-                from timm import layers
+                from timm.layers.norm_act import convert_sync_batchnorm  # knows those with an activation in them
 
-                convert = layers.convert_sync_batchnorm  # timm's BatchNorms may have an activation in them
+                convert = convert_sync_batchnorm
             convert(network)
             if config.compile:
                 notes += (message("training steps run without torch.compile, because of --sync-batchnorm"),)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -48,8 +48,10 @@ class _Forward(nn.Module):
 
 
 def _compiled(forward: _Forward, backend: str | None) -> nn.Module:
+    if backend is None:
+        return forward
     # `dynamic=False`: every batch has the same shape, and a graph for that shape alone is the fastest.
-    return forward if backend is None else torch.compile(forward, backend=backend, fullgraph=True, dynamic=False)
+    return cast(nn.Module, torch.compile(forward, backend=backend, fullgraph=True, dynamic=False))
 
 
 def _common_statistics(network: nn.Module, world: int) -> list[Tensor]:
@@ -133,8 +135,8 @@ class TrainStep:
         if not self._accumulated:
             self.optimizer.zero_grad(set_to_none=True)
         module = self._forward
-        waits = isinstance(module, DistributedDataParallel) and not last  # ranks average the sum, once an update
-        with module.no_sync() if waits else nullcontext():
+        # Ranks average the sum of an update's gradients, once.
+        with module.no_sync() if isinstance(module, DistributedDataParallel) and not last else nullcontext():
             loss, counts_4, _ = module(image_N3HW, person_N1HW, ignore_N1HW)
         return loss, counts_4
 
