@@ -127,7 +127,7 @@ class Ranks:
 
     def average(self, vectors: Sequence[Tensor]) -> None:
         """Replace vectors by their means over all ranks, in one message."""
-        if self.world > 1:
+        if self.world > 1 and vectors:
             flat = torch.cat(list(vectors))
             self.sum(flat)
             means = torch.split(flat / self.world, [len(vector) for vector in vectors])
