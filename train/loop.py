@@ -224,10 +224,9 @@ def _read_losses(
 
 
 def _rate(run: Run, step: int) -> float:
-    """The learning rate of the update to which a step belongs, in the epoch that follows the run's results.
+    """The learning rate of a step, counted over all epochs, in the epoch that follows the run's results.
 
-    Steps are counted over all epochs. Updates, of `accumulation` steps each, are what the schedule counts: several
-    ranks and one process that accumulates have the same one.
+    The schedule counts updates, so that several ranks and one process that accumulates have the same one.
     """
     config, peak = run.config, run.config.peak
     if config.scheduler == "plateau":
