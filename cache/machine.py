@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,12 @@ from pathlib import Path
 import psutil
 
 ROOT = Path("/")  # where `proc` and `sys` are
+
+_LACKS = re.compile(
+    "out of memory|ALLOC(ATION)?_FAILED|ALLOCATOR_FAILURE"  # CUDA, torch, NCCL; cuBLAS and cuDNN; nvJPEG
+    "|[Uu]nable to find (an engine|a valid cuDNN algorithm)"  # torch, where cuDNN gets no workspace
+    "|CUDA allocation failed|[Cc]an't allocate|bad_alloc"  # DALI; torch on a CPU
+)
 
 
 def processors() -> int:
@@ -42,6 +49,16 @@ def memory() -> tuple[int, int]:
             total = min(total, int(limit[0]))
             free = min(free, int(limit[0]) - sum(map(int, used)) + sum(map(int, files)))
     return total, max(free, 0)
+
+
+def out_of_memory(error: BaseException) -> str:
+    """The line in which an error of a library says that it got no memory, of a GPU or of the machine; else nothing.
+
+    Torch has a class for that, `OutOfMemoryError`, which cuBLAS, cuDNN, the CUDA runtime and DALI do not use.
+    """
+    lines = str(error).splitlines() or [type(error).__name__]
+    found = [line for line in lines if _LACKS.search(line)] or lines * isinstance(error, MemoryError)
+    return found[0][:120] if found else ""
 
 
 def settle() -> None:

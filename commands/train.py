@@ -106,6 +106,7 @@ from commands.options import CACHE, DEFAULT_CACHE, DEFAULT_RUN, FILE, FOLDER, gr
     ),
     option("--prefetch", "Prepare this many batches in advance.", default=2),
     option("--pin-memory/--no-pin-memory", "Prepare batches in pinned memory, for a GPU.", default=True),
+    option("--device-memory", "Use at most this much of the device's memory, such as 8GB.", metavar=message("SIZE")),
     option("--deterministic/--no-deterministic", "Use only kernels that repeat bit for bit.", default=False),
 )
 @group(

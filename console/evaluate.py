@@ -46,6 +46,7 @@ def eval_lines(report: EvalReport) -> list[str]:
         _("   - Network: {name}, width {width}, {parameters:.1f} M parameters, trained at side {side}", **network),
         _("   - Images: {split}, {sources}; the network sees side {side}, {fit}", **shown),
         _("   - Device: {device}, {precision}, batch size {batch_size}", **vars(report)),
+        _("   - Memory: {plan}", plan=report.memory),
         *bulleted(report.notes),
         "",
         _("📈 Scores, pooled over all pixels that count:"),

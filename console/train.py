@@ -103,6 +103,7 @@ def _configuration_lines(run: Run) -> list[str]:
         _("   - Loss: {loss}, augmentation: {augment}", loss=config.loss, augment=config.loader.augment),
         _("   - Device: {device}, {precision}, {layout}, {mode} (profile {profile})", **device),
         _("   - Loader: {loader}", loader=str(run.train.choice)),
+        _("   - Memory: {plan}", plan=str(run.memory)),
         *bulleted(run.notes),
     ]
     if run.progress.step:

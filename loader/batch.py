@@ -159,11 +159,9 @@ class BatchSource(Protocol):
     """A backend: makes the planned batches, in order.
 
     Attributes:
-        notes: remarks on how it runs, a sentence each.
         resident: how many samples, the first ones of the split, are in memory: no batch reads them from their shards.
     """
 
-    notes: tuple[str, ...]
     resident: int
 
     def run(self, plans: Iterable[BatchPlan]) -> Generator[Batch]:

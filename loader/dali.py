@@ -45,7 +45,6 @@ class DaliSource:
     wait for that one, and the other way round before the tensors are freed.
     """
 
-    notes: tuple[str, ...] = ()
     resident = 0
 
     def __init__(self, config: LoaderConfig, reader: CacheReader) -> None:

@@ -152,9 +152,9 @@ class Loader(IterableDataset[Batch]):
         return self.reader.layout.side
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """Remarks on how the backend runs, a sentence each."""
-        return self._source.notes
+    def resident(self) -> int:
+        """How many samples, the first ones of the split, lie decoded in the memory of the device."""
+        return self._source.resident
 
     @property
     def bad_records(self) -> tuple[BadRecord, ...]:
@@ -356,10 +356,7 @@ def _open_source(backend: Chosen, config: LoaderConfig, reader: CacheReader) -> 
         raise CacheError(
             "{cache} has {samples} samples in {split!r}, fewer than one batch of {least}; use a smaller batch size, or "
             "another split",
-            cache=config.cache,
-            samples=len(reader),
-            split=config.split,
-            least=least,
+            **{"cache": config.cache, "samples": len(reader), "split": config.split, "least": least},
         )
     if backend != "native":
         _check_device(config.device, backend)

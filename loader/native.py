@@ -42,7 +42,6 @@ class NativeSource:
     it, from the memory maps to the buffers; kernels and decoding run without the interpreter lock.
     """
 
-    notes: tuple[str, ...] = ()
     resident = 0
 
     def __init__(self, config: LoaderConfig, reader: CacheReader) -> None:

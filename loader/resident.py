@@ -15,7 +15,6 @@ import numpy.typing as npt
 import torch
 
 from cache.machine import processors
-from cache.messages import message
 from cache.record import U8
 from loader.augment import Parameters
 from loader.batch import Batch, LoaderConfig
@@ -31,7 +30,6 @@ from loader.resident_store import (
     choose_method,
     count_resident,
     default_budget,
-    row_bytes,
 )
 from loader.shard_prefetch import ShardPrefetch
 from loader.warp import warp_records
@@ -162,7 +160,7 @@ class ResidentSource:
     On a GPU a step is a gather, or with augmentation one compiled function, in the caller's stream, and only some
     numbers per sample cross the bus. If the budget, `LoaderConfig.resident_bytes`, is too small for all samples, the
     first ones are resident. Threads load the others of a batch into rows behind these, so that each batch is sampled
-    from one store. `notes` then says so.
+    from one store.
 
     On a CPU the store is sampled by the kernels of `native`, so batches are the same bit for bit; the torch functions
     take five to fifty times as long. Its advantage over `native` is that a JPEG is decoded once instead of in each
@@ -183,20 +181,8 @@ class ResidentSource:
             len(reader), self._side, budget, batch_size=config.batch_size, batches=batches, device=config.device
         )
         rows, samples = 1 + self.resident, len(reader)
-        self.notes: tuple[str, ...] = ()
         if self.resident < samples:
             rows += config.batch_size * batches
-            note = message(
-                "{resident:,} of {samples:,} samples are resident on {device}, the others are loaded when their turn "
-                "comes: all would take {needed:,} bytes, the budget is {budget:,}; set resident_bytes if the network "
-                "needs less, or make the cache with a smaller side",
-                resident=self.resident,
-                samples=samples,
-                device=config.device,
-                needed=(1 + samples) * row_bytes(self._side),
-                budget=budget,
-            )
-            self.notes = (note,)
         self._store = ResidentStore(rows, self._side, self._device)
         self._records = RecordMap(reader, config.on_bad_record)
         self._filler = RecordFiller(config, reader, self._records, self._store)

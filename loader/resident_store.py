@@ -23,37 +23,28 @@ BLANK_ROW = 0
 """The row that stands for no record: black, without a person, all of it ignored."""
 
 NETWORK_BYTES = 2 << 30
-NETWORK_BYTES_PER_PIXEL = 4608
-"""What is left for the network by default: some bytes for its weights, their gradients, the optimizer and the
-libraries, and some for each pixel of a batch. The latter is what the activations of the largest of our networks take,
-U-Net of width 64 in 16 bits: 36 GB at batch 32 and side 512."""
+NETWORK_VALUES_PER_PIXEL = 2304
+"""What is left for a network whose step was not measured: some bytes for its weights, their gradients, the optimizer
+and the libraries, and some values for each pixel of a batch. The latter is what the activations of the largest of our
+networks take, U-Net of width 64: 36 GiB in 16 bits at batch 32 and side 512."""
 
 NETWORK_SHARE = 0.75
-"""Share of the free memory that the network is left with at most: smaller networks take a third of the above."""
+"""Share of the free memory that such a network is left with at most: smaller ones take a third of the above."""
 
 
 class ResidentStore:
-    """Rows of decoded records on one device: `BLANK_ROW`, then rows to fill. Raises `UserError` if they do not fit.
+    """Rows of decoded records on one device: `BLANK_ROW`, then rows to fill.
 
     `places` are the `(K, 3)` addresses of the records of a store on the CPU, as `loader.kernels` take them.
     """
 
     def __init__(self, rows: int, side: int, device: torch.device) -> None:
         self.device = device
-        try:
-            self.records = Records(
-                torch.empty((rows, side, side, 3), dtype=torch.uint8, device=device),
-                torch.empty((rows, side * side // 8), dtype=torch.uint8, device=device),
-                torch.empty((rows, side * side // 8), dtype=torch.uint8, device=device),
-            )
-        except RuntimeError as error:  # torch.OutOfMemoryError is one
-            raise UserError(
-                "{needed:,} bytes for {samples:,} resident samples are not free on {device}; set a smaller "
-                "resident_bytes, or use the native loader",
-                needed=rows * row_bytes(side),
-                samples=rows,
-                device=device,
-            ) from error
+        self.records = Records(
+            torch.empty((rows, side, side, 3), dtype=torch.uint8, device=device),
+            torch.empty((rows, side * side // 8), dtype=torch.uint8, device=device),
+            torch.empty((rows, side * side // 8), dtype=torch.uint8, device=device),
+        )
         for tensor, value in zip(self.records, (0, 0, 255), strict=True):
             tensor[BLANK_ROW] = value
         starts = np.array([tensor.data_ptr() for tensor in self.records])
@@ -86,29 +77,33 @@ def count_resident(samples: int, side: int, budget: int, *, batch_size: int, bat
     if rows >= samples:
         return samples
     if rows - others < batch_size:
-        least = (1 + batch_size + others) * row_bytes(side)
+        counts = {"batch_size": batch_size, "batches": batches, "least": (1 + batch_size + others) * row_bytes(side)}
         raise UserError(
             "the resident loader may use {budget:,} bytes on {device}, and one batch of {batch_size} samples "
             "beside the {batches} under way takes {least:,}; set a larger resident_bytes, or use the native "
             "loader",
-            budget=budget,
-            device=device,
-            batch_size=batch_size,
-            batches=batches,
-            least=least,
+            **{"budget": budget, "device": device, **counts},
         )
     return rows - others
 
 
+def free_bytes(device: torch.device) -> int:
+    """Bytes that are free on a device."""
+    if device.type != "cuda":
+        return memory()[1]
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, not in use
+
+
+def network_bytes(free: int, pixels: int, itemsize: int = 2) -> int:
+    """What is left of the free bytes for a network that takes a batch of so many pixels in values of `itemsize`."""
+    return min(NETWORK_BYTES + NETWORK_VALUES_PER_PIXEL * itemsize * pixels, int(NETWORK_SHARE * free))
+
+
 def default_budget(device: torch.device, batch_size: int, side: int) -> int:
-    """Bytes that records may take: what is free on a device, less what the network will need."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, not in use
-    else:
-        free = memory()[1]
-    network = NETWORK_BYTES + NETWORK_BYTES_PER_PIXEL * batch_size * side * side
-    return free - min(network, int(NETWORK_SHARE * free))
+    """Bytes that records may take where nobody has planned it: what is free, less what a network in 16 bits needs."""
+    free = free_bytes(device)
+    return free - network_bytes(free, batch_size * side * side)
 
 
 Method = Literal["kernels", "compiled", "eager"]

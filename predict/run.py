@@ -10,8 +10,6 @@ from pathlib import Path
 from threading import Lock
 from time import perf_counter
 
-import torch
-
 from cache.choices import Device
 from cache.messages import message
 from model.base import check_side
@@ -20,7 +18,7 @@ from predict.pipeline import Advance, Setup, make_photos
 from predict.plan import Job, Plan
 from predict.record import FileState, check_made, decisive_options, file_state, video_options
 from preprocess.image import quiet_pillow
-from train.hardware import HardwareError
+from train.memory import memory_errors
 from train.predictor import Predictor, load_predictor
 
 Watch = Callable[[Job], AbstractContextManager[Advance]]
@@ -56,11 +54,8 @@ def predict(
     notes = predictor.notes
     check_side(predictor.network, side)
     if side != predictor.side:
-        notes += (
-            message(
-                "the network was trained at side {trained} and sees side {side} here", trained=predictor.side, side=side
-            ),
-        )
+        sides = {"trained": predictor.side, "side": side}
+        notes += (message("the network was trained at side {trained} and sees side {side} here", **sides),)
     batch_size = config.batch_size or predictor.config.loader.batch_size
     options = decisive_options(config, plan.finish.background, side, predictor.precision)
     check_made(config, plan, options)
@@ -68,17 +63,10 @@ def predict(
         config=config, finish=plan.finish, predictor=predictor, side=side, batch_size=batch_size, options=options
     )
     started = perf_counter()
-    try:
+    with memory_errors(batch_size, side, less=batch_size // 2, others=message("a smaller --side, or another --device")):
         photos = _make_photos(setup, plan, advance)
         seconds = perf_counter() - started
         videos = tuple(_make_videos(setup, plan, watch)) if plan.videos else ()
-    except torch.OutOfMemoryError as error:
-        raise HardwareError(
-            "the GPU's memory cannot hold batch_size={batch_size} at side {side}; use --batch-size {less}",
-            batch_size=batch_size,
-            side=side,
-            less=max(1, batch_size // 2),
-        ) from error
     return PredictReport(
         config=config,
         device=predictor.device,

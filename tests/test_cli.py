@@ -46,7 +46,7 @@ FLAGS = {
         "dropout", "loss", "average", "patience", "augment",
         "loader", "threads", "prefetch", "pin-memory", "precision", "compile", "seed", "deterministic",
         "on-bad-record", "wandb", "resume", "global-batch", "sync-batchnorm", "order", "window", "cache-dir",
-        "cache-size", "in-place",
+        "cache-size", "in-place", "device-memory",
     },
     "eval": {
         "checkpoint", "cache", "coco", "split", "out", "batch-size", "device", "precision", "threads", "json",

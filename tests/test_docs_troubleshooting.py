@@ -20,6 +20,7 @@ from cli import main
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "troubleshooting.md").read_text()
 ANNOTATIONS = Path("COCO/annotations/person_keypoints_train2017.json")
+LACK = "CUDA out of memory. Tried to allocate 2.00 GiB"
 TRAIN = ("train", "--profile", "cpu", "--width", 8, "--batch-size", 3, "--epochs", 1, "--precision", "fp32")
 
 
@@ -215,12 +216,13 @@ def test_cuda_out_of_memory(monkeypatch):
     from loader.batch import LoaderConfig
     from train.config import TrainConfig
     from train.hardware import HardwareError
-    from train.run import search_batch_size
+    from train.memory import memory_errors
+    from train.run import REMEDIES, search_batch_size
 
     def needs(most):
         def attempt(config, _side):
             if config.loader.batch_size > most:
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+                raise torch.OutOfMemoryError(LACK)
 
         return attempt
 
@@ -229,6 +231,9 @@ def test_cuda_out_of_memory(monkeypatch):
     check("CUDA out of memory", f"   - Note: {note}", "Note")
     with pytest.raises(HardwareError) as refused:
         search_batch_size(config, 512, attempt=needs(0))
+    check("CUDA out of memory", f"error: {refused.value}")
+    with pytest.raises(HardwareError) as refused, memory_errors(8, 512, less=4, others=REMEDIES):
+        raise torch.OutOfMemoryError(LACK)
     check("CUDA out of memory", f"error: {refused.value}")
 
 

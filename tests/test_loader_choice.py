@@ -25,7 +25,7 @@ def test_on_a_cpu_it_is_native(cache):
     with open_loader(LoaderConfig(cache=cache, batch_size=2)) as loader:
         assert loader.choice.backend == "native"
         assert str(loader.choice).startswith("native (the device is the CPU")
-        assert loader.notes == ()
+        assert loader.resident == 0
 
 
 def test_what_is_asked_for_is_taken(cache):

@@ -397,12 +397,9 @@ def test_each_record_is_read_once(caches, monkeypatch):
 
 def test_what_is_resident_is_told(raw):
     with open_loader(config(raw)) as loader:
-        assert loader._source.notes == ()
+        assert loader.resident == SAMPLES
     with open_loader(config(raw, resident_bytes=SOME)) as loader:
-        (note,) = loader._source.notes
-    everything = (1 + SAMPLES) * row_bytes(SIDE)
-    assert f"9 of {SAMPLES} samples are resident on cpu" in note
-    assert f"all would take {everything:,} bytes, the budget is {SOME:,}; set resident_bytes" in note
+        assert loader.resident == 9
 
 
 def test_all_or_what_fits():

@@ -181,6 +181,8 @@ def test_the_batch_is_halved_until_there_is_room(cache):
     (note,) = notes
     assert "24 images does not fit" in note
     assert "batch_size=3 with accumulation=16" in note
+    odd = search_batch_size(config_of(cache, cache, batch_size=11), 64, attempt=attempt)[0]
+    assert (odd.loader.batch_size, odd.accumulation) == (5, 3)  # no fewer images in an update than were asked for
     assert search_batch_size(found, 64, attempt=attempt) == (found, ())
 
 
@@ -188,7 +190,8 @@ def test_no_room_for_one_image_is_one_clear_line(cache):
     def attempt(config, side):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(HardwareError, match="a step of one image at side 64; use a narrower network"):
+    said = r"cannot hold batch_size=1 at side 64 \(CUDA out of memory\); use --loader native, a narrower network"
+    with pytest.raises(HardwareError, match=said):
         search_batch_size(config_of(cache, cache), 64, attempt=attempt)
 
 

@@ -61,6 +61,7 @@ def test_what_is_left_open_is_the_optimizers_own():
         ({"loader": "ffcv"}, "auto, native, dali"),
         ({"on_bad_record": "ignore"}, "stop, skip"),
         ({"checkpoint_minutes": -1}, "checkpoint_minutes=-1"),
+        ({"device_memory": -1}, "device_memory=-1 is below 0"),
     ],
 )
 def test_bad_values_are_named_with_their_limit(change, said):
@@ -98,7 +99,7 @@ def test_every_field_but_the_free_ones_counts_as_a_difference():
         "prefetch": 5, "pin_memory": False, "loss": "focal", "world": 1, "rank": 0, "resident_bytes": 9, "split": "val",
         "shuffle": False, "drop_last": False, "encoder_weights": "none", "wandb": "p",
         "global_batch": 8, "order": "windowed", "window": 3, "ahead": 1, "cache_dir": Path("d"), "cache_size": 9,
-        "in_place": True, "sync_batchnorm": True,
+        "in_place": True, "sync_batchnorm": True, "device_memory": 9,
     }  # fmt: skip
     assert {*other, "network.encoder"} == set(SETTINGS)  # which is for a unet alone
     for name, value in other.items():

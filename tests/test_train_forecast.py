@@ -55,7 +55,7 @@ def run_of(**changes):
     config = TrainConfig.from_dict({"cache": "cache", "out": "run", "batch_size": BATCH, "epochs": 10, **changes})
     return SimpleNamespace(
         config=config, train=Loaded(STEPS, STEPS * BATCH), val=Loaded(75, VAL), results=[], progress=Progress(),
-        begun=Progress(), environment={}, notes=(), parameters=1,
+        begun=Progress(), environment={}, memory="", notes=(), parameters=1,
     )  # fmt: skip
 
 

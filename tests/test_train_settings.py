@@ -133,6 +133,7 @@ def test_mixed_precision_is_the_profiles_format(name, mixed, precision):
         (["scheduler=3"], "^scheduler=3 is not known; use one of cosine_annealing, plateau, none$"),
         (["loss=3"], "^loss=3 is not known; use one of .*bce_dice"),
         (["cache_size=lots"], "^cache_size='lots' is no size; write it as 50GB or 800MB$"),
+        (["device_memory=lots"], "^device_memory='lots' is no size; write it as 50GB or 800MB$"),
         (["cache_size=[1]"], r"^cache_size=\[1\] is not a whole number"),
         (["pin_memory=maybe"], "^pin_memory='maybe' is neither true nor false; use one of the two$"),
         (["pin_memory=2"], "^pin_memory=2 is neither true nor false; use one of the two$"),

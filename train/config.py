@@ -24,7 +24,7 @@ FREE = frozenset(
     {
         *("world", "rank", "profile", "cache", "out", "side", "epochs", "patience", "threads", "prefetch"),
         *("pin_memory", "resident_bytes", "on_bad_record", "checkpoint_minutes", "encoder_weights", "wandb"),
-        *("global_batch", "ahead", "cache_dir", "cache_size", "in_place"),
+        *("global_batch", "ahead", "cache_dir", "cache_size", "in_place", "device_memory", "loader"),
     }
 )
 """Settings that may change between a run and its continuation: they change no batch of a sound cache and no gradient.
@@ -74,6 +74,7 @@ class TrainConfig:
     sync_batchnorm: bool = False  # BatchNorm normalizes over the images of all ranks, on GPUs and without `compile`
     channels_last: bool = True  # weights and features are NHWC instead of NCHW
     compile: bool = False
+    device_memory: int = 0  # bytes of the device that step and resident records may take together; 0: all that is free
     wandb: str = ""  # project at Weights & Biases to which the run is logged; empty: none
     checkpoint_minutes: float = 10.0  # between checkpoints within an epoch; 0 saves after each step
 
@@ -273,7 +274,8 @@ _CHOICES = {
     "device": Device,
 }
 
-_LEAST = {"epochs": 1, "global_batch": 0, "accumulation": 1, "patience": 0, "checkpoint_minutes": 0}
+_LEAST = {"epochs": 1, "accumulation": 1}
+_LEAST |= dict.fromkeys(("global_batch", "patience", "checkpoint_minutes", "device_memory"), 0)
 
 _SHARES = {
     "momentum": message("0.9 is the default"),

@@ -70,6 +70,7 @@ class RunLog(Listener):
             f"{run.progress.step} on"
         )
         self.note(f"loader: {run.train.choice}")
+        self.note(f"memory: {run.memory}")
         for note in run.notes:
             self._logger.warning("%s", note)
 

@@ -23,7 +23,6 @@ from model.metrics import BoundaryScores, Scores
 from train.checkpoint import Progress
 from train.config import TrainConfig
 from train.forecast import space_notes
-from train.hardware import HardwareError
 from train.listeners import Listener, RunLog, open_log, open_trackers
 from train.optimizer import learning_rate, plateau_factor
 from train.plots import choose_samples, plot_confusion, plot_curves, plot_metrics, plot_samples
@@ -58,7 +57,7 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
         CacheError: see `loader.open_loader`.
         CheckpointError: `config.out` holds a run and `resume` is not set; or none, or another one, and it is set; or
             saving failed.
-        HardwareError: see `train.profiles.adapt`; or the GPU's memory cannot hold a step.
+        HardwareError: see `train.profiles.adapt`; or the memory cannot hold a step.
         EncoderError: see `model.encoder_unet.EncoderUNet` and `model.encoder_unet.start_encoder`.
         ValueError: the network cannot take the cache's side.
         DivergedError: the loss is no longer a number; the last checkpoint is from before that.
@@ -72,17 +71,7 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
             listeners: list[Listener] = [log, *trackers, listener] if run.ranks.first else []
             for each in listeners:
                 each.on_start(run)
-            try:
-                _train(run, log, listeners)
-            except torch.OutOfMemoryError as error:
-                batch_size = run.config.loader.batch_size
-                raise HardwareError(
-                    "the GPU's memory cannot hold a step of batch_size={batch_size} at side {side}; use --batch-size "
-                    "{maximum}, a narrower network or a cache of a smaller side",
-                    batch_size=batch_size,
-                    side=run.train.side,
-                    maximum=max(1, batch_size // 2),
-                ) from error
+            _train(run, log, listeners)
             interrupted = run.unfinished
             stopped_early = len(run.results) < run.config.epochs and not interrupted
             if stopped_early:

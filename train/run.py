@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from time import perf_counter
 
 import torch
@@ -15,6 +14,7 @@ from cache.index import CacheIndex
 from cache.messages import message
 from loader.batch import BadRecord
 from loader.loader import Loader, open_loader
+from loader.resident_store import free_bytes
 from model.base import check_side
 from model.encoder_unet import EncoderUNet, start_encoder
 from model.metrics import boundary_tolerance
@@ -31,13 +31,16 @@ from train.checkpoint import (
 )
 from train.config import TrainConfig, TrainConfigError
 from train.folder import RunFolder
-from train.hardware import HardwareError, describe, read_hardware
+from train.hardware import describe, read_hardware
+from train.memory import MemoryPlan, lacking, memory_errors, plan_memory
 from train.optimizer import WeightAverage
 from train.process import StopRequest, keep_freed_memory, kernels, stop_requests
 from train.profiles import adapt
 from train.ranks import ALONE, Ranks
 from train.result import EpochResult, best_epoch
 from train.step import EvalStep, TrainStep, prepare_network
+
+REMEDIES = message("--loader native, a narrower network (--width) or a cache of a smaller side")
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -47,6 +50,7 @@ class Run:
     config: TrainConfig  # as it runs on this machine
     notes: tuple[str, ...]  # what differs from what was asked for, and other remarks, a line each
     environment: Mapping[str, str]  # versions and devices
+    memory: MemoryPlan
     ranks: Ranks  # its processes, of which the first one writes
     folder: RunFolder
     train: Loader
@@ -144,26 +148,39 @@ def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
         config = config.shared_out(ranks.rank, ranks.world)
         # Only the first rank's machine needs the run's folder.
         saved = ranks.from_first(lambda: load_checkpoint(folder.last_model)) if resume else None
-        before = saved and saved.config
+        before, on_gpu = saved and saved.config, config.device == "cuda"
+        index = CacheIndex.load(config.loader.cache)
+        side, samples = index.spec.side, {name: split.samples for name, split in index.splits.items()}
+        if on_gpu and config.device_memory:
+            share = torch.cuda.get_per_process_memory_fraction()
+            stack.callback(torch.cuda.set_per_process_memory_fraction, share)
+            torch.cuda.set_per_process_memory_fraction(min(share, config.device_memory / torch.cuda.mem_get_info()[1]))
         if before and (before.loader.world, before.images_per_update) == (ranks.world, config.images_per_update):
             # The batch size that was found when the run began.
             config = config.changed(batch_size=before.loader.batch_size, accumulation=before.accumulation)
-        elif config.device == "cuda":
-            config, found = search_batch_size(config, CacheIndex.load(config.loader.cache).spec.side, ranks)
+            if on_gpu:
+                lacking(lambda: try_step(config, side))  # to measure it; if it does not fit, the run will say so
+        elif on_gpu:
+            config, found = search_batch_size(config, side, ranks)
             notes += found
+        size = config.loader.batch_size  # which a resumed run keeps
+        stack.enter_context(memory_errors(size, side, less=0 if saved else size // 2, others=REMEDIES))
+        peak = torch.cuda.max_memory_reserved() if on_gpu else 0
+        plan = plan_memory(config, side, samples, free_bytes(torch.device(config.device)), peak)
+        (train_bytes, _), (val_bytes, _) = plan.resident.values()
         validation = dataclasses.replace(config.loader, split="val", augment="none", shuffle=False, drop_last=False)
-        train = stack.enter_context(open_loader(config.loader))
-        val = stack.enter_context(open_loader(validation))
+        train = stack.enter_context(open_loader(dataclasses.replace(config.loader, resident_bytes=train_bytes)))
+        val = stack.enter_context(open_loader(dataclasses.replace(validation, resident_bytes=val_bytes)))
         stop = StopRequest(stack.enter_context(stop_requests()), ranks, config.device)
         torch.manual_seed(config.loader.seed)
         network = prepare_network(config)
-        check_side(network, train.side, name=message("the cache's side"))
+        check_side(network, side, name=message("the cache's side"))
         if isinstance(network, EncoderUNet) and not saved:
             # Only the first rank downloads or reads the weights.
             started = start_encoder(network, config.encoder_weights) if ranks.first else ""
             ranks.share(network.encoder.state_dict().values())
             notes += (started,)
-        backend, tolerance = "inductor" if config.compile else None, boundary_tolerance(train.side, train.side)
+        backend, tolerance = "inductor" if config.compile else None, boundary_tolerance(side, side)
         synchronized = config.sync_batchnorm and ranks.world > 1
         if synchronized:  # only now: each rank searches for a batch size alone
             convert: Callable[[nn.Module], object] = nn.SyncBatchNorm.convert_sync_batchnorm
@@ -182,6 +199,7 @@ def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
             config=config,
             notes=notes,
             environment=describe(hardware),
+            memory=plan,
             ranks=ranks,
             folder=folder,
             train=train,
@@ -199,15 +217,10 @@ def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
         )
         if saved:
             run.resume(saved)
-        if config.side not in (None, train.side):
-            note = message(
-                "the cache's side of {side} is used, not the {usual} of profile {profile}",
-                side=train.side,
-                usual=config.side,
-                profile=config.profile,
-            )
+        if config.side not in (None, side):
+            sides = {"side": side, "usual": config.side, "profile": config.profile}
+            note = message("the cache's side of {side} is used, not the {usual} of profile {profile}", **sides)
             run.notes += (note,)
-        run.notes += train.notes
         yield run
 
 
@@ -221,45 +234,28 @@ def search_batch_size(
     Raises:
         HardwareError: not even one image fits.
     """
-    found = config
-    while ranks.any(not _fits(found, side, attempt or try_step), config.device):
+    images, found = config.loader.batch_size * config.accumulation, config
+    while ranks.any(bool(reason := lacking(lambda: (attempt or try_step)(found, side))), config.device):  # noqa: B023
         batch_size = found.loader.batch_size // 2
         if not batch_size:
-            raise HardwareError(
-                "the GPU's memory cannot hold a step of one image at side {side}; use a narrower network (--width), or "
-                "a cache of a smaller side",
-                side=side,
-            )
-        found = found.changed(batch_size=batch_size, accumulation=2 * found.accumulation)
+            with memory_errors(1, side, less=0, others=REMEDIES):
+                raise MemoryError(reason or message("on another rank"))
+        found = found.changed(batch_size=batch_size, accumulation=-(-images // batch_size))
     if found == config:
         return config, ()
+    sizes = {"batch_size": config.loader.batch_size, "found": found.loader.batch_size}
     note = message(
         "a step of {batch_size} images does not fit into the GPU's memory: batch_size={found} with "
         "accumulation={accumulation}",
-        batch_size=config.loader.batch_size,
-        found=found.loader.batch_size,
-        accumulation=found.accumulation,
+        **{**sizes, "accumulation": found.accumulation},
     )
     return found, (note,)
-
-
-def _fits(config: TrainConfig, side: int, attempt: Callable[[TrainConfig, int], object]) -> bool:
-    fits = False
-    with suppress(torch.OutOfMemoryError):
-        attempt(config, side)
-        fits = True
-    # Only now: as long as the error is alive, it holds what was in memory when it came.
-    gc.collect()
-    if config.device == "cuda":
-        torch.cuda.empty_cache()
-    return fits
 
 
 def try_step(config: TrainConfig, side: int, steps: int = 2) -> float:
     """Do steps on random images as a run does, but eagerly, which takes the most memory; give the seconds of one.
 
-    Raises:
-        torch.OutOfMemoryError: there is not enough.
+    If there is not enough memory, it raises what `cache.machine.out_of_memory` knows.
     """
     device, images = config.device, config.loader.batch_size
     step = TrainStep(config, prepare_network(config))

@@ -94,8 +94,9 @@ def configure(profile: Profile, settings: Mapping[str, Any], *, cache: PurePath,
     if (mixed := settings.pop(MIXED, None)) is not None:
         narrow = profile.precision if profile.precision != "fp32" else "bf16"
         settings.setdefault("precision", narrow if typed(MIXED, mixed, bool) else "fp32")
-    if isinstance(settings.get("cache_size"), str):
-        settings["cache_size"] = parse_size(settings["cache_size"])
+    for name in {"cache_size", "device_memory"} & settings.keys():
+        if isinstance(settings[name], str):
+            settings[name] = parse_size(settings[name], name)
     if (side := typed("side", settings.get("side"), int | None)) is not None:
         found = CacheIndex.load(cache).spec.side
         if side != found:

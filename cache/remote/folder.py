@@ -106,14 +106,14 @@ class FolderConfig:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maskcache"
 
 
-def parse_size(text: str) -> int:
+def parse_size(text: str, name: str = "cache_size") -> int:
     """Bytes, from `50GB`, `800 MB`, `1.5TB` or a plain number; units are decimal, `GiB` and so on are binary.
 
-    Raises `CacheError` if it is none of that.
+    Raises `CacheError`, which has the setting's name, if it is none of that.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*(?:([kmgt])(i?)b?|b|bytes)?\s*", text.lower())
     if not found:
-        raise CacheError("cache_size={text!r} is no size; write it as 50GB or 800MB", text=text)
+        raise CacheError("{name}={text!r} is no size; write it as 50GB or 800MB", name=name, text=text)
     number, unit, binary = found.groups()
     return int(float(number) * (1024 if binary else 1000) ** (" kmgt".index(unit) if unit else 0))
 

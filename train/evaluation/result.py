@@ -205,6 +205,7 @@ class EvalReport:
     category: str | tuple[str, ...]  # whose masks are the truth
     device: str
     precision: str
+    memory: str  # what shared that of the device
     batch_size: int
     environment: dict[str, str]  # versions and devices
     notes: tuple[str, ...]  # remarks, a sentence each

@@ -19,13 +19,15 @@ from cache.messages import message, system_reason
 from cache.spec import CacheSpec
 from loader.batch import LoaderConfig
 from loader.loader import Loader, open_loader
+from loader.resident_store import free_bytes
 from model.base import check_side
 from model.loss import LOSSES
 from preprocess.build.plan import Split, read_split
 from preprocess.dataset import open_dataset
 from train.evaluation.images import EvalImages, PhotoImages, score_images
 from train.evaluation.result import EvalConfig, EvalError, EvalReport, SizeReport, choose_images
-from train.hardware import HardwareError, describe, read_hardware
+from train.hardware import describe, read_hardware
+from train.memory import MemoryPlan, memory_errors
 from train.plots import plot_confusion, plot_samples
 from train.predictor import CacheImages, load_predictor
 
@@ -51,6 +53,7 @@ def evaluate(config: EvalConfig, advance: Advance = lambda _done, _total: None) 
     """
     predictor = load_predictor(config.checkpoint, config.device, config.precision)
     notes, trained = [*predictor.notes], predictor.config
+    free = free_bytes(torch.device(predictor.device))
     batch_size = config.batch_size or trained.loader.batch_size
 
     with ExitStack() as stack:
@@ -73,6 +76,7 @@ def evaluate(config: EvalConfig, advance: Advance = lambda _done, _total: None) 
                 shuffle=False,
                 drop_last=False,
                 threads=config.threads,
+                resident_bytes=1,  # none is: each record is used once
                 on_bad_record="skip",
             )
             loader = stack.enter_context(open_loader(loader_config))
@@ -105,17 +109,13 @@ def evaluate(config: EvalConfig, advance: Advance = lambda _done, _total: None) 
         def progress(count: int) -> None:
             advance(done + count, total)
 
-        try:
+        with memory_errors(batch_size, spec.side, less=batch_size // 2, others=message("another --device")):
             for view in views:
                 sizes.append(score_images(view, progress))
                 done += len(view)
-        except torch.OutOfMemoryError as error:
-            raise HardwareError(
-                "the GPU's memory cannot hold batch_size={batch_size} at side {side}; use --batch-size {maximum}",
-                batch_size=batch_size,
-                side=spec.side,
-                maximum=max(1, batch_size // 2),
-            ) from error
+        device, pixels = predictor.device, batch_size * spec.side**2
+        peak = torch.cuda.max_memory_reserved() if device == "cuda" else 0
+        plan = MemoryPlan(device, free, peak, pixels, predictor.precision, measured=True, resident={})
         report = EvalReport(
             checkpoint=config.checkpoint,
             checkpoint_sha256=file_digest(config.checkpoint),
@@ -130,6 +130,7 @@ def evaluate(config: EvalConfig, advance: Advance = lambda _done, _total: None) 
             category=spec.category,
             device=predictor.device,
             precision=predictor.precision,
+            memory=str(plan),
             batch_size=batch_size,
             environment=describe(read_hardware()),
             notes=tuple(notes),
@@ -141,13 +142,11 @@ def evaluate(config: EvalConfig, advance: Advance = lambda _done, _total: None) 
 def _other_dataset(loader: Loader, split: Split, config: EvalConfig) -> list[str]:
     """A line if the cache seems to be of another dataset."""
     unknown = np.isin(loader.reader.samples["image_id"], split.table.image_id[split.rows], invert=True)
+    counts = {"unknown": int(unknown.sum()), "images": len(loader.reader), "split": split.name, "coco": config.coco}
     note = message(
         "{unknown:,} of the cache's {images:,} {split} images are not in {coco}: it seems to be made from another "
         "dataset",
-        unknown=int(unknown.sum()),
-        images=len(loader.reader),
-        split=split.name,
-        coco=config.coco,
+        **counts,
     )
     return [note] if unknown.any() else []
 
