@@ -22,14 +22,10 @@ from loader.sampling import Pixels, Records, compiled_warp, gather, warp
 BLANK_ROW = 0
 """The row that stands for no record: black, without a person, all of it ignored."""
 
-NETWORK_BYTES = 2 << 30
-NETWORK_VALUES_PER_PIXEL = 2304
-"""What is left for a network whose step was not measured: some bytes for its weights, their gradients, the optimizer
-and the libraries, and some values for each pixel of a batch. The latter is what the activations of the largest of our
-networks take, U-Net of width 64: 36 GiB in 16 bits at batch 32 and side 512."""
-
-NETWORK_SHARE = 0.75
-"""Share of the free memory that such a network is left with at most: smaller ones take a third of the above."""
+NETWORK_BYTES, NETWORK_VALUES_PER_PIXEL, NETWORK_SHARE = 2 << 30, 2304, 0.75
+"""What is left for a network whose step was not measured: bytes for weights, gradients, optimizer and libraries; values
+for each pixel of a batch, as the largest of our networks has, U-Net of width 64 (36 GiB in 16 bits at batch 32 and side
+512); and the share of the free memory that is left to it at most, because smaller networks take a third of that."""
 
 
 class ResidentStore:

@@ -28,7 +28,7 @@ FREE = frozenset(
     }
 )
 """Settings that may change between a run and its continuation: they change no batch of a sound cache and no gradient.
-The cache may have moved (its fingerprint is compared instead), and `epochs` may be raised."""
+The cache may have moved (its fingerprint counts), `epochs` may be raised, and backends agree within a tolerance."""
 
 
 class TrainConfigError(UserError):

@@ -195,6 +195,8 @@ def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
         validated = average.network if average else network
         step = TrainStep(config, network, compile=None if synchronized else backend, average=average, ranks=ranks)
         stack.callback(step.close)
+        fingerprint = _common_fingerprint(train, ranks)
+        base = Checkpoint(config=config, fingerprint=fingerprint, spec=index.spec, results=(), network={})
         run = Run(
             config=config,
             notes=notes,
@@ -207,13 +209,7 @@ def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
             step=step,
             evaluate=EvalStep(config, validated, compile=backend, tolerance=tolerance),
             stop=stop,
-            base=Checkpoint(
-                config=config,
-                fingerprint=_common_fingerprint(train, ranks),
-                spec=train.reader.index.spec,
-                results=(),
-                network={},
-            ),
+            base=base,
         )
         if saved:
             run.resume(saved)
@@ -253,10 +249,7 @@ def search_batch_size(
 
 
 def try_step(config: TrainConfig, side: int, steps: int = 2) -> float:
-    """Do steps on random images as a run does, but eagerly, which takes the most memory; give the seconds of one.
-
-    If there is not enough memory, it raises what `cache.machine.out_of_memory` knows.
-    """
+    """Do steps on random images as a run does, but eagerly, which takes the most memory; give the seconds of one."""
     device, images = config.device, config.loader.batch_size
     step = TrainStep(config, prepare_network(config))
     image_NHW3 = torch.randint(256, (images, side, side, 3), dtype=torch.uint8, device=device)
