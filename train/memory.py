@@ -70,7 +70,7 @@ def plan_memory(config: TrainConfig, side: int, samples: Mapping[str, int], free
 def lacking(attempt: Callable[[], object]) -> str:
     """What a library says if `attempt` lacks memory, else nothing. The peak of a GPU's memory is then that of it."""
     reason = ""
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     try:
         attempt()
