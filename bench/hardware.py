@@ -82,15 +82,9 @@ def describe_machine(path: Path | None = None) -> Machine:
         gpus=gpus,
         driver=_driver() if gpus else None,
         dali_devices=_dali_devices(),
-        compiler=find_compiler(),
+        compiler=shutil.which(os.environ.get("CXX", "g++")),
         disk=_disk(path) if path else None,
     )
-
-
-def find_compiler() -> str | None:
-    """Path of a C++ compiler: `$CXX`, else one of the usual names."""
-    names = (os.environ.get("CXX"), "g++", "clang++", "c++", "cl")
-    return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
 def _processor() -> str:

@@ -1,4 +1,4 @@
-"""How many processors and how much memory this process may use: those of the machine, or less in a container.
+"""What a process may use: processors and memory, those of the machine or less in a container, and compilers.
 
 Limits are those of the cgroups: https://docs.kernel.org/admin-guide/cgroup-v2.html and, of version 1, `cgroup-v1`.
 """
@@ -8,11 +8,17 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import shutil
+import subprocess
+import sysconfig
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
+
+from cache.messages import message, said
 
 ROOT = Path("/")  # where `proc` and `sys` are
 
@@ -59,6 +65,28 @@ def out_of_memory(error: BaseException) -> str:
     lines = str(error).splitlines() or [type(error).__name__]
     found = [line for line in lines if _LACKS.search(line)] or lines * isinstance(error, MemoryError)
     return found[0][:120] if found else ""
+
+
+def compile_obstacle(device: str) -> str | None:
+    """What `torch.compile` lacks on this machine, with the remedy, or None.
+
+    For a GPU, Triton builds a module in C that launches its kernels; for the CPU, Inductor builds modules in C++.
+    """
+    if device != "cpu" and find_spec("triton") is None:
+        return message("there is no Triton (pip install triton)")
+    variable, language, package = ("CXX", "c++", "g++") if device == "cpu" else ("CC", "c", "gcc")
+    usual = package if device == "cpu" or shutil.which(package) else "clang"
+    headers = sysconfig.get_path("include", "posix_prefix")
+    command = [os.environ.get(variable, usual), "-fsyntax-only", f"-I{headers}", "-x", language, "-"]
+    try:
+        subprocess.run(command, input="#include <Python.h>\n", capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = said(error) if isinstance(error, OSError) else error.stderr.partition("\n")[0]
+        values = {"reason": reason, "package": package, "variable": variable}
+        return message(
+            "no compiler for Python.h: {reason} (install {package} and python3-dev, or set {variable})", **values
+        )
+    return None
 
 
 def settle() -> None:

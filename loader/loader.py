@@ -51,7 +51,8 @@ def choose_backend(config: LoaderConfig, reader: CacheReader) -> Choice:
     side = reader.layout.side
     needed = (1 + len(reader)) * row_bytes(side)
     budget = config.resident_bytes or default_budget(torch.device(config.device), config.batch_size, side)
-    return choose_for_gpu(needed, budget, reader.layout.codec, dali=bool(find_spec("nvidia.dali")))
+    dali = bool(find_spec("nvidia") and find_spec("nvidia.dali"))  # the first lacks where no package of NVIDIA's is
+    return choose_for_gpu(needed, budget, reader.layout.codec, dali=dali)
 
 
 def choose_for_gpu(needed: int, budget: int, codec: Literal["raw", "jpeg"], *, dali: bool) -> Choice:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Literal
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cache.machine import memory
+from cache.machine import compile_obstacle, memory
 from cache.messages import UserError
 from cache.record import U8
 from loader.augment import Parameters
@@ -117,7 +116,7 @@ def choose_method(device: torch.device) -> Method:
     if device.type == "cpu":
         return "kernels"
     capable = torch.cuda.get_device_capability(device) >= TRITON_CAPABILITY
-    return "compiled" if capable and find_spec("triton") is not None else "eager"
+    return "compiled" if capable and compile_obstacle("cuda") is None else "eager"
 
 
 class TorchSampler:

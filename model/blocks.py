@@ -6,6 +6,7 @@ Tensor suffixes: N images, C channels, H and W pixels of this level, h and w tho
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +68,20 @@ class ResidualBlock(nn.Module):
         return F.relu(self.last(self.first(x_NCHW)) + self.shortcut(x_NCHW), inplace=True)
 
 
+class Repeat(torch.autograd.Function):
+    """Repeats each pixel 2x2. Compiled for a GPU, the gradient of `F.interpolate` would be an atomic addition each."""
+
+    @staticmethod
+    def forward(context: Any, x_NChw: Tensor) -> Tensor:
+        """Give `(N, C, 2h, 2w)`."""
+        return F.interpolate(x_NChw, scale_factor=2.0, mode="nearest")
+
+    @staticmethod
+    def backward(context: Any, gradient_NCHW: Tensor) -> Tensor:
+        """Give the gradient of `x_NChw`."""
+        return F.avg_pool2d(gradient_NCHW, kernel_size=2, divisor_override=1)
+
+
 class UpNearest(nn.Module):
     """Twice the size: a 1x1 convolution with BatchNorm and ReLU where there are few pixels, then each repeated 2x2."""
 
@@ -76,14 +91,8 @@ class UpNearest(nn.Module):
 
     def forward(self, x_NChw: Tensor) -> Tensor:
         """Give `(N, width_out, 2h, 2w)`."""
-        return F.interpolate(self.conv(x_NChw), scale_factor=2.0, mode="nearest")
-
-
-class UpConv(nn.ConvTranspose2d):
-    """Twice the size: a transposed 2x2 convolution at stride 2, every output pixel with weights of its own."""
-
-    def __init__(self, width_in: int, width_out: int) -> None:
-        super().__init__(width_in, width_out, kernel_size=2, stride=2)
+        up_NCHW: Tensor = Repeat.apply(self.conv(x_NChw))
+        return up_NCHW
 
 
 def concat(up_NCHW: Tensor, skip_NCHW: Tensor) -> Tensor:
@@ -116,8 +125,7 @@ def initialise(network: SegmentationNetwork) -> None:
             nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    for module in network.modules():
-        if isinstance(module, ResidualBlock):
+        elif isinstance(module, ResidualBlock):
             nn.init.zeros_(module.last.norm.weight)
     nn.init.normal_(network.head.weight, std=network.head.in_channels**-0.5)
     assert network.head.bias is not None

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cache.messages import UserError, install, listed, message
 from model.base import SegmentationNetwork
-from model.blocks import ConvBNReLU, DoubleConv, UpConv, UpNearest, concat, initialise, round_up_to_8
+from model.blocks import ConvBNReLU, DoubleConv, UpNearest, concat, initialise, round_up_to_8
 
 PREFIX = "timm:"
 
@@ -63,7 +63,7 @@ class EncoderUNet(SegmentationNetwork):
             up.append(UpNearest(below, level))
             decoder.append(DoubleConv(both, level) if reduction > 2 else ConvBNReLU(both, level))
             below, reduction = level, reduction // 2
-        self.up = nn.ModuleList([*up, UpConv(below, thin)])
+        self.up = nn.ModuleList([*up, nn.ConvTranspose2d(below, thin, 2, stride=2)])
         self.decoder = nn.ModuleList([*decoder, ConvBNReLU(2 * thin, thin)])
         initialise(self)
         self.encoder = body  # after that: it has starting weights of its own

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.base import SegmentationNetwork
-from model.blocks import ConvBNReLU, DoubleConv, ResidualBlock, UpConv, UpNearest, concat, initialise, round_up_to_8
+from model.blocks import ConvBNReLU, DoubleConv, Repeat, ResidualBlock, UpNearest, concat, initialise, round_up_to_8
 
 LEVELS = 5
 
@@ -47,7 +47,7 @@ class UNet(SegmentationNetwork):
             DoubleConv(before, after) for before, after in zip([4, *widths[:-1]], widths, strict=True)
         )
         self.dropout = nn.Dropout2d(dropout) if dropout else nn.Identity()
-        self.up = nn.ModuleList(UpConv(2 * level, level) for level in reversed(widths[:-1]))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(2 * level, level, 2, stride=2) for level in reversed(widths[:-1]))
         self.decoder = nn.ModuleList(DoubleConv(2 * level, level) for level in reversed(widths[:-1]))
         initialise(self)
 
@@ -102,7 +102,7 @@ class AttentionGate(nn.Module):
         """Give the scaled features, in the shape and the memory format of `skip_NCHW`."""
         both_NChw = F.relu(self.norm(self.skip(skip_NCHW) + self.below(below_NChw)), inplace=True)
         share_N1hw = torch.sigmoid(self.share(both_NChw))
-        return skip_NCHW * F.interpolate(share_N1hw, scale_factor=2.0, mode="nearest")
+        return skip_NCHW * Repeat.apply(share_N1hw)
 
 
 class AttentionUNet(UNet):
@@ -158,7 +158,7 @@ class ResUNet(SegmentationNetwork):
         # From 1/32 up to 1/4 two convolutions per level; at half and full size, where a convolution costs most, one.
         levels = list(reversed(widths[:-1]))
         up = [UpNearest(below, level) for below, level in zip(reversed(widths[1:]), levels, strict=True)]
-        self.up = nn.ModuleList([*up, UpNearest(width, width), UpConv(width, thin)])
+        self.up = nn.ModuleList([*up, UpNearest(width, width), nn.ConvTranspose2d(width, thin, 2, stride=2)])
         decoder = [DoubleConv(2 * level, level) for level in levels]
         self.decoder = nn.ModuleList([*decoder, ConvBNReLU(2 * width, width), ConvBNReLU(2 * thin, thin)])
         initialise(self)

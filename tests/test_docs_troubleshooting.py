@@ -253,14 +253,14 @@ def test_training_does_not_start(place):
     check(heading, run(*wild, "--resume", "--lr", 5))
 
 
-def test_what_the_hardware_lacks(place):
+def test_what_the_hardware_lacks(place, monkeypatch, tmp_path):
     from loader.batch import LoaderConfig
     from train.config import TrainConfig
     from train.hardware import Gpu, Hardware, HardwareError
     from train.profiles import adapt, cpu, gtx1080, rtx4090
 
     heading = "The GPU is not found"
-    bare = Hardware(processor="x", cores=2, cpu_bf16=False, compiler=None, gpu=None, torch="2.13.0+cpu")
+    bare = Hardware(processor="x", cores=2, cpu_bf16=False, gpu=None, torch="2.13.0+cpu")
     architectures = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
     pascal = Gpu(name="NVIDIA GeForce GTX 1080", capability=(6, 1), memory=8 << 30, architectures=architectures)
     config = TrainConfig(loader=LoaderConfig(cache=Path("c"), device="cuda"), out=Path("o"), profile="rtx4090")
@@ -272,8 +272,10 @@ def test_what_the_hardware_lacks(place):
             adapt(config.changed(profile=profile.name, precision=profile.precision), hardware)
         check(heading, f"error: {refused.value}")
     check(heading, run(*TRAIN, "--precision", "fp16"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
     _, (note,) = adapt(config.changed(device="cpu", profile=cpu(bare).name, compile=True), bare)
-    check("No C++ compiler", f"   - Note: {note}", "Note")
+    check("No compiler", f"   - Note: {note}", "Note")
 
 
 def test_lines_of_an_epoch_and_of_an_early_end(place):

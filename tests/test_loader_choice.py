@@ -1,6 +1,7 @@
 """Which loader `auto` takes, and what it says of it."""
 
 import re
+import sys
 
 import pytest
 import torch
@@ -47,6 +48,16 @@ def test_on_a_gpu_it_goes_by_what_fits_and_what_is_installed(needed, codec, dali
     choice = choose_for_gpu(needed, 8 * GB, codec, dali=dali)
     assert choice.backend == backend
     assert re.search(words, choice.reason)
+
+
+def test_on_a_gpu_it_works_without_any_package_of_nvidias(cache, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nvidia", None)  # as if it were not there
+    monkeypatch.delitem(sys.modules, "nvidia.dali", raising=False)
+    monkeypatch.setattr("loader.resident_store.default_budget", lambda *_: 0)
+    with CacheReader(cache, "train") as reader:
+        choice = choose_backend(LoaderConfig(cache=cache, batch_size=2, device="cuda"), reader)
+    assert choice.backend == "native"
+    assert "DALI is not installed" in choice.reason
 
 
 def test_a_gpu_that_leaves_less_than_nothing_is_told_as_nothing():

@@ -13,6 +13,7 @@ from torch._inductor import metrics
 
 from cache.errors import CacheCorruptError
 from cache.index import SAMPLE_DTYPE, CacheIndex, SourceInfo, SplitInfo, encode_table
+from cache.machine import compile_obstacle
 from cache.reader import CacheReader
 from cache.record import RecordLayout, checksum
 from cache.shards import describe, write_shard
@@ -22,7 +23,6 @@ from loader.augment import draw_parameters
 from loader.loader import Choice, Loader
 from loader.resident import ResidentSource
 from loader.resident_store import TorchSampler, count_resident, default_budget, row_bytes
-from train.hardware import read_hardware
 
 SIDE, SAMPLES, BATCH = 64, 29, 4
 KINDS = [("lmdb", "raw"), ("lmdb", "jpeg"), ("zarr", "raw")]
@@ -216,8 +216,8 @@ def test_torch_and_native_agree(caches, level):
 
 def test_compiled_and_eager_agree_and_little_is_compiled(raw, monkeypatch):
     """Two kernels, and not once more for another store or in another mode."""
-    if read_hardware().compiler is None:
-        pytest.skip("torch.compile needs a C++ compiler")
+    if obstacle := compile_obstacle("cpu"):
+        pytest.skip(obstacle)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     metrics.reset()
@@ -236,8 +236,8 @@ def test_compiled_and_eager_agree_and_little_is_compiled(raw, monkeypatch):
 
 
 def test_it_is_compiled_for_more_sizes_of_a_batch_than_torch_lets_by_itself(raw):
-    if read_hardware().compiler is None:
-        pytest.skip("torch.compile needs a C++ compiler")
+    if obstacle := compile_obstacle("cpu"):
+        pytest.skip(obstacle)
     torch._dynamo.reset()
     with torch._dynamo.config.patch(recompile_limit=1):  # eight by default, which takes longer
         for size in (4, 5):

@@ -1,16 +1,19 @@
 """Memory formats, precision and compilation. Tensor suffixes: N images, 3 RGB, 1 logit, H and W pixels."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from typing import get_args
 
 import pytest
 import torch
+from functorch.compile import aot_module
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cache.choices import NetworkName
 from model.base import SegmentationNetwork
-from model.blocks import UpConv, concat
+from model.blocks import Repeat, concat
 from model.loss import bce_dice
 from model.network import NetworkConfig, build_network
 
@@ -51,7 +54,7 @@ def watch_convs(network: SegmentationNetwork, memory_format: torch.memory_format
     def watch(name: str, output: Tensor) -> None:
         def see(gradient: Tensor) -> None:
             # What goes straight into a concatenation gets a slice of its gradient: in order, but with a wider pitch.
-            if isinstance(network.get_submodule(name), UpConv):
+            if isinstance(network.get_submodule(name), nn.ConvTranspose2d):
                 assert dims_by_stride(gradient) == dims_by_stride(output), f"gradient of {name}: {gradient.stride()}"
             else:
                 assert gradient.is_contiguous(memory_format=memory_format), f"gradient of {name}: {gradient.stride()}"
@@ -134,6 +137,40 @@ def test_half_weights_work_without_autocast(name):
     logits_N1HW = network_of(name).bfloat16().eval()(image_of())
     assert logits_N1HW.dtype == torch.bfloat16
     assert logits_N1HW.isfinite().all()
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (2, 1, 4, 6), (3, 8, 1, 2)])
+def test_repeat_is_interpolate_with_its_gradient(memory_format, shape):
+    torch.manual_seed(0)
+    x_NChw = torch.randn(shape, dtype=torch.float64).contiguous(memory_format=memory_format).requires_grad_()
+    expected_NCHW = F.interpolate(x_NChw, scale_factor=2.0, mode="nearest")
+    repeated_NCHW = Repeat.apply(x_NChw)
+    assert torch.equal(repeated_NCHW, expected_NCHW)
+    # As in the decoder, where the gradient is a slice of that of a concatenation.
+    count, channels, height, width = expected_NCHW.shape
+    wide = torch.randn(count, 2 * channels, height, width, dtype=torch.float64).contiguous(memory_format=memory_format)
+    (gradient,) = torch.autograd.grad(repeated_NCHW, x_NChw, wide[:, :channels])
+    (expected,) = torch.autograd.grad(expected_NCHW, x_NChw, wide[:, :channels])
+    torch.testing.assert_close(gradient, expected, rtol=1e-14, atol=1e-14)
+    for tensor in (repeated_NCHW, gradient):
+        assert tensor.is_contiguous(memory_format=memory_format)
+    assert torch.autograd.gradcheck(Repeat.apply, x_NChw)
+    assert torch.autograd.gradgradcheck(Repeat.apply, x_NChw)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_compiled_gradient_scatters(name):
+    """Inductor makes atomic additions of these operations, where it compiles for a GPU."""
+    called: set[str] = set()
+
+    def collect(graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> torch.fx.GraphModule:
+        called.update(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return graph
+
+    train_step(aot_module(network_of(name), fw_compiler=collect), image_of())
+    assert "aten.convolution_backward.default" in called
+    assert not [name for name in called if re.search("upsample_.*_backward|index_put|scatter_add|embedding", name)]
 
 
 def train_step(network: nn.Module, image_N3HW: Tensor, autocast: bool = False) -> tuple[Tensor, Tensor]:

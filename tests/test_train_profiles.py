@@ -1,15 +1,19 @@
 import dataclasses
+import re
+import shutil
+import sysconfig
 from pathlib import Path
 
 import pytest
 import torch
 
+from cache import machine
 from model.network import build_network
 from train.config import TrainConfig
 from train.hardware import Gpu, Hardware, HardwareError, read_hardware
 from train.profiles import PROFILES, adapt, auto, cpu, from_profile, profile
 
-BARE = Hardware(processor="test", cores=2, cpu_bf16=False, compiler="/usr/bin/g++", gpu=None, torch="2.13.0+cpu")
+BARE = Hardware(processor="test", cores=2, cpu_bf16=False, gpu=None, torch="2.13.0+cpu")
 MODERN = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
 CU126 = ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90")
 
@@ -130,13 +134,54 @@ def test_fp16_is_not_for_a_cpu():
         adapt(config_of("cpu", precision="fp16"), BARE)
 
 
-def test_without_a_compiler_it_runs_eagerly_and_says_so():
+def test_without_a_compiler_it_runs_eagerly_and_says_so(monkeypatch):
     config = config_of("cpu", compile=True)
-    assert adapt(config, BARE) == (config, ())
-    changed, notes = adapt(config, dataclasses.replace(BARE, compiler=None))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    changed, (note,) = adapt(config, BARE)
     assert changed == config.changed(compile=False)
-    assert len(notes) == 1
-    assert "C++ compiler" in notes[0]
+    assert re.fullmatch(
+        r"running without torch.compile: .*no-such-compiler.*install g\+\+ and python3-dev.*CXX\)", note
+    )
+    monkeypatch.setenv("CXX", "true")  # a compiler that is there
+    assert adapt(config, BARE) == (config, ())
+
+
+def test_a_gpu_needs_triton_and_a_c_compiler(monkeypatch):
+    card, config = with_gpu("RTX 4090", (8, 9), 23.5), config_of("rtx4090")
+    monkeypatch.setenv("CXX", "no-such-compiler")  # it needs none
+    monkeypatch.setenv("CC", "true")
+    monkeypatch.setattr(machine, "find_spec", lambda name: name == "triton" or None)
+    assert adapt(config, card) == (config, ())
+    monkeypatch.setenv("CC", "no-such-compiler")
+    changed, (note,) = adapt(config, card)
+    assert not changed.compile
+    assert re.fullmatch(r".* no compiler .*no-such-compiler.*install gcc and python3-dev, or set CC\)", note)
+    monkeypatch.setattr(machine, "find_spec", lambda name: None)
+    assert adapt(config, card)[1] == ("running without torch.compile: there is no Triton (pip install triton)",)
+
+
+@pytest.mark.parametrize(("device", "name"), [("cpu", "g++"), ("cuda", "gcc"), ("cuda", "clang")])
+def test_the_compiler_is_the_one_of_the_path_and_must_find_pythons_headers(device, name, monkeypatch, tmp_path):
+    """What it is called with is checked by a real compiler, where there is one."""
+    for variable in ("CC", "CXX"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(machine, "find_spec", lambda _: True)
+    real = shutil.which("g++")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = machine.compile_obstacle(device)
+    assert said
+    assert "No such file or directory" in said
+    if real is None:
+        pytest.skip("there is no C++ compiler")
+    (tmp_path / name).write_text(f'#!/bin/sh\nPATH=/usr/local/bin:/usr/bin:/bin exec {real} "$@"\n')
+    (tmp_path / name).chmod(0o755)
+    (tmp_path / "include").mkdir()
+    monkeypatch.setattr(sysconfig, "get_path", lambda *_: str(tmp_path / "include"))
+    said = machine.compile_obstacle(device)
+    assert said
+    assert re.search(r"fatal error: Python.h: .*python3-dev", said)
+    (tmp_path / "include" / "Python.h").write_text("int x;\n")
+    assert machine.compile_obstacle(device) is None
 
 
 @pytest.mark.parametrize(
@@ -155,7 +200,5 @@ def test_binaries_run_within_their_generation_and_ptx_on_later_ones(capability, 
     assert Gpu(name="x", capability=capability, memory=1, architectures=architectures).runs() is runs
 
 
-def test_this_machine_can_be_read(monkeypatch):
+def test_this_machine_can_be_read():
     assert read_hardware().cores >= 1
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    assert read_hardware().compiler is None

@@ -285,6 +285,19 @@ def test_one_graph_and_no_recompilation_after_the_first_step():
     torch._dynamo.reset()
 
 
+def test_a_step_is_compiled_more_often_than_torch_lets_by_itself():
+    torch._dynamo.reset()
+    network = network_of(name="unet")
+    step, evaluate = step_of(network, compile="eager"), EvalStep(CONFIG, network, compile="eager")
+    with torch._dynamo.config.patch(recompile_limit=1):  # eight by default, which takes longer
+        for size in (2, 1, 3):
+            (batch,) = batches_of(1, size)
+            assert step(*batch, RATE).isfinite()
+            evaluate(*batch, size)
+    assert evaluate.images == 6
+    torch._dynamo.reset()
+
+
 def test_evaluation_pools_over_pixels_and_leaves_out_what_fills_up():
     network = network_of()
     evaluate = EvalStep(CONFIG, network)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import platform
-import shutil
 
 import torch
 
@@ -64,7 +62,6 @@ class Hardware:
     processor: str  # name of the CPU's family as torch reads it
     cores: int  # processors that this process may use
     cpu_bf16: bool  # whether the processor multiplies bf16 faster than fp32
-    compiler: str | None  # path of the C++ compiler that `torch.compile` finds
     gpu: Gpu | None
     torch: str  # its version, which says whether it is a CPU build
 
@@ -90,7 +87,6 @@ def read_hardware() -> Hardware:
         processor=processor,
         cores=processors(),
         cpu_bf16=bool(capabilities.get(narrow)),
-        compiler=shutil.which(os.environ.get("CXX", "g++")),
         gpu=gpu,
         torch=torch.__version__,
     )
@@ -163,6 +159,5 @@ def describe(hardware: Hardware) -> dict[str, str]:
         "system": platform.platform(),
         "processor": f"{hardware.processor}, {hardware.cores} usable, bf16 {'yes' if hardware.cpu_bf16 else 'no'}",
         "torch threads": str(torch.get_num_threads()),
-        "compiler": hardware.compiler or "none",
         "gpu": f"{gpu.name}, {gpu.sm}, {gpu.gibibytes:.1f} GiB, CUDA {torch.version.cuda}" if gpu else "none",
     }

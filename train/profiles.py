@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from cache.choices import Backend, Device, Level, Precision
+from cache.machine import compile_obstacle
 from cache.messages import message
 from model.network import NetworkConfig
 from train.config import TrainConfig
@@ -234,7 +235,7 @@ def from_profile(profile: Profile, *, cache: PurePath, out: Path, **changes: Any
 def adapt(config: TrainConfig, hardware: Hardware) -> tuple[TrainConfig, tuple[str, ...]]:
     """Give the configuration as it can run on this hardware, and a line for each change.
 
-    Only `compile` is ever changed, where there is no C++ compiler: the run is then slower.
+    Only `compile` is ever changed, where it lacks something: the run is then slower.
 
     Raises:
         HardwareError: see `train.hardware.check_hardware`.
@@ -244,7 +245,7 @@ def adapt(config: TrainConfig, hardware: Hardware) -> tuple[TrainConfig, tuple[s
     )
     if config.sync_batchnorm and config.device == "cpu":
         raise HardwareError("--sync-batchnorm is for GPUs: torch cannot do it on a CPU; leave it out")
-    if config.compile and hardware.compiler is None:
-        note = message("running without torch.compile: there is no C++ compiler (install g++, or set CXX)")
+    if config.compile and (obstacle := compile_obstacle(config.device)):
+        note = message("running without torch.compile: {obstacle}", obstacle=obstacle)
         return dataclasses.replace(config, compile=False), (note,)
     return config, ()

@@ -51,7 +51,10 @@ def _compiled(forward: _Forward, backend: str | None) -> nn.Module:
     if backend is None:
         return forward
     # `dynamic=False`: every batch has the same shape, and a graph for that shape alone is the fastest.
-    return cast(nn.Module, torch.compile(forward, backend=backend, fullgraph=True, dynamic=False))
+    compiled = cast(nn.Module, torch.compile(forward, backend=backend, fullgraph=True, dynamic=False))
+    # Before torch 2.13, Dynamo refuses a process's ninth step, for it counts all of them as one function's.
+    compiled.forward = torch._dynamo.config.patch(recompile_limit=256)(compiled.forward)
+    return compiled
 
 
 def _common_statistics(network: nn.Module, world: int) -> list[Tensor]:
