@@ -6,7 +6,7 @@ Tensor suffixes: N images, C channels, H and W pixels of this level, h and w tho
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -68,18 +68,25 @@ class ResidualBlock(nn.Module):
         return F.relu(self.last(self.first(x_NCHW)) + self.shortcut(x_NCHW), inplace=True)
 
 
-class Repeat(torch.autograd.Function):
-    """Repeats each pixel 2x2. Compiled for a GPU, the gradient of `F.interpolate` would be an atomic addition each."""
+class _Repeat(torch.autograd.Function):
+    """See `repeat`."""
 
     @staticmethod
-    def forward(context: Any, x_NChw: Tensor) -> Tensor:
-        """Give `(N, C, 2h, 2w)`."""
-        return F.interpolate(x_NChw, scale_factor=2.0, mode="nearest")
+    def forward(context: object, x_NChw: Tensor) -> Tensor:
+        if x_NChw.stride(1) != 1:
+            return F.interpolate(x_NChw, scale_factor=2.0, mode="nearest")
+        # Of `F.interpolate` in here Inductor makes an NCHW buffer of floats; this goes straight into a concatenation.
+        x_Nh2w2C = x_NChw.permute(0, 2, 3, 1)[:, :, None, :, None].expand(-1, -1, 2, -1, 2, -1)
+        return x_Nh2w2C.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
     @staticmethod
-    def backward(context: Any, gradient_NCHW: Tensor) -> Tensor:
-        """Give the gradient of `x_NChw`."""
+    def backward(context: object, gradient_NCHW: Tensor) -> Tensor:
         return F.avg_pool2d(gradient_NCHW, kernel_size=2, divisor_override=1)
+
+
+repeat: Callable[[Tensor], Tensor] = _Repeat.apply
+"""Repeats each pixel 2x2, in its memory format. Compiled for a GPU, the gradient of `F.interpolate` is an atomic
+addition per pixel, into an NCHW buffer; this one is a sum of four."""
 
 
 class UpNearest(nn.Module):
@@ -91,8 +98,7 @@ class UpNearest(nn.Module):
 
     def forward(self, x_NChw: Tensor) -> Tensor:
         """Give `(N, width_out, 2h, 2w)`."""
-        up_NCHW: Tensor = Repeat.apply(self.conv(x_NChw))
-        return up_NCHW
+        return repeat(self.conv(x_NChw))
 
 
 def concat(up_NCHW: Tensor, skip_NCHW: Tensor) -> Tensor:
@@ -103,8 +109,8 @@ def concat(up_NCHW: Tensor, skip_NCHW: Tensor) -> Tensor:
     # In channels_last neighbouring channels lie side by side. The stride is also known where `torch.export` leaves a
     # size open, for which torch before 2.13 cannot tell whether a tensor is contiguous.
     channels_last = skip_NCHW.stride(1) == 1
-    if up_NCHW.shape[2:] == (2, 2) and channels_last:
-        up_NCHW = up_NCHW.contiguous(memory_format=torch.channels_last)  # made of one pixel, which has no format
+    if up_NCHW.shape[2:] == (2, 2):  # made of one pixel, which has no format
+        up_NCHW = up_NCHW.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     assert (up_NCHW.stride(1) == 1) == channels_last, (
         f"mixed memory formats: strides {up_NCHW.stride()} and {skip_NCHW.stride()}"
     )

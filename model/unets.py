@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.base import SegmentationNetwork
-from model.blocks import ConvBNReLU, DoubleConv, Repeat, ResidualBlock, UpNearest, concat, initialise, round_up_to_8
+from model.blocks import ConvBNReLU, DoubleConv, ResidualBlock, UpNearest, concat, initialise, repeat, round_up_to_8
 
 LEVELS = 5
 
@@ -102,7 +102,7 @@ class AttentionGate(nn.Module):
         """Give the scaled features, in the shape and the memory format of `skip_NCHW`."""
         both_NChw = F.relu(self.norm(self.skip(skip_NCHW) + self.below(below_NChw)), inplace=True)
         share_N1hw = torch.sigmoid(self.share(both_NChw))
-        return skip_NCHW * Repeat.apply(share_N1hw)
+        return skip_NCHW * repeat(share_N1hw)
 
 
 class AttentionUNet(UNet):

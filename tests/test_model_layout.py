@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from cache.choices import NetworkName
 from model.base import SegmentationNetwork
-from model.blocks import Repeat, concat
+from model.blocks import concat, repeat
 from model.loss import bce_dice
 from model.network import NetworkConfig, build_network
 
@@ -145,7 +145,7 @@ def test_repeat_is_interpolate_with_its_gradient(memory_format, shape):
     torch.manual_seed(0)
     x_NChw = torch.randn(shape, dtype=torch.float64).contiguous(memory_format=memory_format).requires_grad_()
     expected_NCHW = F.interpolate(x_NChw, scale_factor=2.0, mode="nearest")
-    repeated_NCHW = Repeat.apply(x_NChw)
+    repeated_NCHW = repeat(x_NChw)
     assert torch.equal(repeated_NCHW, expected_NCHW)
     # As in the decoder, where the gradient is a slice of that of a concatenation.
     count, channels, height, width = expected_NCHW.shape
@@ -155,8 +155,8 @@ def test_repeat_is_interpolate_with_its_gradient(memory_format, shape):
     torch.testing.assert_close(gradient, expected, rtol=1e-14, atol=1e-14)
     for tensor in (repeated_NCHW, gradient):
         assert tensor.is_contiguous(memory_format=memory_format)
-    assert torch.autograd.gradcheck(Repeat.apply, x_NChw)
-    assert torch.autograd.gradgradcheck(Repeat.apply, x_NChw)
+    assert torch.autograd.gradcheck(repeat, x_NChw)
+    assert torch.autograd.gradgradcheck(repeat, x_NChw)
 
 
 @pytest.mark.parametrize("name", NAMES)
