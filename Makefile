@@ -5,14 +5,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := data/demo
+COCO ?= COCO
+GPU_OUT ?= data/gpu
 
-.PHONY: help setup kernels demo test lint types imports unit format messages clean
+.PHONY: help setup kernels demo test lint types imports unit format messages gpu gpu-dali clean
 
 help:
 	@echo "make demo    set up, then synth -> preprocess -> train -> bench, and say where the pictures are"
 	@echo "make test    set up, then lint, types, import order and tests"
 	@echo "make format  format the code"
 	@echo "make messages  find all messages, compile the translations, name what has none"
+	@echo "make gpu  test and measure on a GPU for 8 minutes, without installing anything; COCO=FOLDER GPU_OUT=FOLDER"
+	@echo "make gpu-dali  fetch DALI and measure its loader"
 	@echo "make clean   remove data/demo and tool caches"
 
 setup: $(READY)
@@ -77,6 +81,17 @@ format: setup
 # After a message was added or changed: its translation goes into console/locale/es/LC_MESSAGES/maskcache.po, then again.
 messages: setup
 	$(BIN)/python -m console.catalogue
+
+# See CONTRIBUTING.md. The Python that has torch; REHEARSE=1 runs the same parts with small sizes.
+gpu gpu-dali: PYTHON = python3
+gpu:
+	$(PYTHON) -m bench.gpu --coco $(COCO) --out $(GPU_OUT) $(if $(REHEARSE),--rehearse)
+
+gpu-dali:
+	$(PYTHON) -m pip install --disable-pip-version-check --quiet --target data/dali 'nvidia-dali-cuda130==2.4.*'
+	rm -rf data/dali/numpy*  # that of the machine is used
+	PYTHONPATH=data/dali:$$PYTHONPATH $(PYTHON) cli.py bench --coco $(COCO) --side 512 --batch-size 64 \
+		--suite loader --json $(GPU_OUT)/bench-dali.json
 
 clean:
 	rm -rf data/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -24,7 +24,7 @@ from bench.roofline import Roof, find_card, implied_efficiency
 from cache.choices import Precision
 from cache.messages import message
 from model.network import NetworkConfig
-from train.step import DTYPES
+from train.step import autocast
 
 OTHERWISE = 0.15
 """Least relative error of an estimate at other sizes than those of its row, from experience."""
@@ -35,8 +35,8 @@ OTHER_NETWORK = 0.4
 RESULTS = Path(__file__).parent / "results"
 """Reports of machines, as `cli.py bench --json` writes them."""
 
-STEPS = ("training step (profile)", "training step (plain torch)")
-"""Names of the rows of the suite `model`."""
+STEP, PLAIN = "training step (", "(plain torch"
+"""What names of the suite `model` contain: those of training steps, and of these those of a plain one."""
 
 PUBLISHED = Path(__file__).parent / "published.json"
 """Training rates that others have measured on one GPU, by batch size, with their sources."""
@@ -79,7 +79,6 @@ def calibrations(folder: Path = RESULTS) -> list[Calibration]:
     published = []
     for row in msgspec.json.decode(PUBLISHED.read_bytes())["rows"]:
         series, roof = ", ".join((row["network"], row["card"], row["precision"])), find_card(row["card"]).roof
-        precision: Precision = "fp32" if row["precision"] == "tf32" else row["precision"]
         for batch_size, rate in row["images_per_s"].items():
             published.append(
                 Calibration(
@@ -88,7 +87,7 @@ def calibrations(folder: Path = RESULTS) -> list[Calibration]:
                     family=row["family"],
                     seconds=int(batch_size) / rate,
                     roof=roof(row["precision"], compiled=row["compiled"]),
-                    count=partial(count_published, row["network"], int(batch_size), precision),
+                    count=partial(count_published, row["network"], int(batch_size), row["precision"]),
                 )
             )
     return [*published, *(row for path in sorted(folder.glob("*.json")) for row in _of_report(path))]
@@ -138,14 +137,17 @@ def _of_report(path: Path) -> list[Calibration]:
     """The training steps of a report that also has the machine's limits, or is of a card that is listed."""
     report = BenchReport.read(path)
     config, found = report.config, []
-    for name, plain in zip(STEPS, (False, True), strict=True):
-        row = report.find("model", name)
-        precision: Precision = "fp32" if plain else config["precision"]
-        roof = _roof(report, precision, compiled=config["compile"] and not plain)
-        if row is None or roof is None:
+    network, side = msgspec.convert(config["network"], NetworkConfig), config["side"]
+    for row in report.rows:
+        if (row.suite, row.kind) != ("model", "measured") or not row.name.startswith(STEP):
             continue
-        network = msgspec.convert(config["network"], NetworkConfig)
-        side, images = config["side"], config["batch_size"]
+        plain = PLAIN in row.name
+        # Reports of earlier releases, all of processors, say neither in the row.
+        precision: Precision = row.precision or ("fp32" if plain else config["precision"])
+        images = row.batch_size or config["batch_size"]
+        roof = _roof(report, precision, compiled=config["compile"] and not plain)
+        if roof is None:
+            continue
         how = message("{name} plain", name=precision) if plain else precision
         found.append(
             Calibration(
@@ -248,7 +250,7 @@ def count_published(network: str, batch_size: int, precision: Precision) -> Cens
     build, shape = networks[network]
 
     def step(module: nn.Module) -> Tensor:
-        with torch.autocast("cpu", dtype=DTYPES[precision], enabled=precision != "fp32"):
+        with autocast("cpu", precision):
             logits = module(torch.empty(batch_size, *shape))
         target = torch.empty(batch_size, *logits.shape[2:], dtype=torch.int64)
         return F.cross_entropy(logits.float(), target)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
@@ -20,8 +21,10 @@ import numpy.typing as npt
 import torch
 
 from bench.timing import Work
+from cache.choices import Precision
 from cache.messages import message
 from preprocess.image import decode_rgb, fit_box, opencv_threads
+from train.process import tf32
 from train.step import DTYPES
 
 U8 = npt.NDArray[np.uint8]
@@ -115,16 +118,16 @@ def clear_planes(shapes: Sequence[tuple[int, int]], planes: int) -> Work:
     return Work(run=run, items=len(shapes))
 
 
-def multiply_matrices(precision: str, device: str, size: int | None = None) -> Work:
+def multiply_matrices(precision: Precision, device: str, size: int | None = None) -> Work:
     """Multiply two square matrices with torch, in its own threads; an item is a floating-point operation."""
     size = size or GEMM_SIZE[device]
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(size, size, generator=generator).to(device, DTYPES[precision]) for _ in range(2))
     out = torch.empty_like(a)
-    return Work(run=lambda: torch.mm(a, b, out=out), items=2 * size**3)
+    return Work(run=tf32(precision)(partial(torch.mm, a, b, out=out)), items=2 * size**3)
 
 
-def product_name(precision: str) -> str:
+def product_name(precision: Precision) -> str:
     """The name of the limit that `multiply_matrices` gives."""
     return message("matrix product, {precision}", precision=precision)
 

@@ -22,7 +22,7 @@ from cache.choices import Precision
 from model.base import check_side
 from model.loss import LOSSES
 from model.network import NetworkConfig, build_network
-from train.step import DTYPES
+from train.step import autocast
 
 _ATEN = torch.ops.aten
 _FREE = {_ATEN.detach.default, _ATEN.empty_like.default, _ATEN.new_empty.default, _ATEN.empty.memory_format}
@@ -88,7 +88,7 @@ def take_census(config: NetworkConfig, *, side: int, batch_size: int, precision:
     def step(network: nn.Module) -> Tensor:
         image_N3SS = torch.empty(batch_size, side, side, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
         plane_N1SS = torch.empty(batch_size, 1, side, side, dtype=torch.uint8)
-        with torch.autocast("cpu", dtype=DTYPES[precision], enabled=precision != "fp32"):
+        with autocast("cpu", precision):
             logits_N1SS = network(image_N3SS)
         return loss(logits_N1SS, plane_N1SS, plane_N1SS)
 

@@ -17,7 +17,7 @@ from cache.messages import message
 from model.network import NetworkConfig
 from preprocess.dataset import Location
 from train.config import TrainConfig
-from train.hardware import Hardware, read_hardware
+from train.hardware import BF16_CAPABILITY, Hardware, read_hardware
 from train.profiles import adapt, from_profile
 from train.profiles import profile as find_profile
 
@@ -150,6 +150,12 @@ class Setup:
         """The network in words, as rows give it."""
         return str(self.training.network)
 
+    @property
+    def full_precisions(self) -> tuple[Precision, ...]:
+        """The 32-bit formats of the device; the first is the one that torch takes for convolutions by itself."""
+        gpu = self.hardware.gpu if self.device == "cuda" else None
+        return ("tf32", "fp32") if gpu and gpu.capability >= BF16_CAPABILITY else ("fp32",)
+
     def synchronise(self) -> None:
         """Wait for the device."""
         if self.device == "cuda":
@@ -163,7 +169,7 @@ class Setup:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON: what was asked for, completed by what ran."""
         config, training = self.config, self.training
-        names = ("profile", "precision", "channels_last", "compile", "device")
+        names = ("profile", "precision", "channels_last", "compile", "device", "deterministic")
         own = ("side", "threads", "seconds", "photos", "megabytes", "rounds", "notes")
         return {
             **dataclasses.asdict(config),
@@ -176,4 +182,6 @@ class Setup:
             "batch_size": training.loader.batch_size,
             **{name: getattr(self, name) for name in own},
             "torch_threads": torch.get_num_threads(),
+            "cudnn_benchmark": torch.backends.cudnn.benchmark,
+            "tf32": torch.backends.cudnn.allow_tf32,
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import traceback
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,9 +13,10 @@ import msgspec
 from bench.hardware import Machine
 from bench.timing import Rates
 from cache.atomic import write_atomically
+from cache.choices import Precision
 from cache.messages import UserError, message
 
-Kind = Literal["measured", "guide", "estimated"]
+Kind = Literal["measured", "guide", "estimated", "failed"]
 
 
 class BenchError(UserError):
@@ -38,8 +40,11 @@ class Row:
     # value / limit: at most about 1 for a rate, at least about 1 for a time; None without a limit
     ratio: float | None = dataclasses.field(init=False, default=None)
     ours: bool = True  # False of rows that our code does not affect: another library's, or the machine's own
-    kind: Kind = "measured"  # or `guide`: a figure that was promised, not measured; or `estimated`
+    # Or `guide`: a figure that was promised, not measured; or `estimated`; or `failed`: an error, which the note tells.
+    kind: Kind = "measured"
     note: str = ""  # what else to know
+    precision: Precision | None = None  # of a training step; None of other rows
+    batch_size: int | None = None  # of a training step; None of other rows
 
     def __post_init__(self) -> None:
         assert math.isfinite(self.value), f"{self.suite}/{self.name}: {self.value}"
@@ -52,6 +57,18 @@ class Row:
         rates = rates if isinstance(rates, Rates) else Rates((rates,))
         most = limit.median if isinstance(limit, Rates) else limit
         return cls(value=rates.median, p10=rates.p10, p90=rates.p90, runs=rates.runs, limit=most, **fields)
+
+    @classmethod
+    def failed(cls, suite: str, error: Exception) -> Row:
+        """A row in place of those that a suite did not come to."""
+        reason = str(error)
+        if not isinstance(error, UserError):
+            frames = traceback.extract_tb(error.__traceback__)
+            place = next((f for f in reversed(frames) if "site-packages" not in f.filename), frames[-1])
+            first_line, place_name = reason.partition("\n")[0], f"{Path(place.filename).name}:{place.lineno}"
+            reason = message("{kind}: {line} ({place})", kind=type(error).__name__, line=first_line, place=place_name)
+        name, setup = message("failed"), message("not measured")
+        return cls(suite=suite, name=name, setup=setup, value=0.0, unit="", kind="failed", note=reason)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,6 @@ import dataclasses
 import difflib
 import math
 import re
-from typing import Literal
 
 from bench.census import Census, Operation
 from bench.report import BenchError
@@ -62,7 +61,7 @@ class Card:
                     unit=unit,
                 )
 
-    def peak(self, precision: Precision | Literal["tf32"]) -> float:
+    def peak(self, precision: Precision) -> float:
         """FLOP/s in a precision.
 
         Raises:
@@ -71,11 +70,13 @@ class Card:
         value = self.fp32 if precision == "fp32" else self.narrow
         if value is None or (precision == "tf32" and not self.tf32):
             raise BenchError(
-                "precision={precision}, but {name} has no tensor cores; use fp32", precision=precision, name=self.name
+                "precision={precision}, but {name} has no tensor cores for it; use fp32",
+                precision=precision,
+                name=self.name,
             )
         return 1e12 * value / (2 if precision == "tf32" else 1)
 
-    def roof(self, precision: Precision | Literal["tf32"], *, compiled: bool) -> Roof:
+    def roof(self, precision: Precision, *, compiled: bool) -> Roof:
         """The limits of a step in a precision; for errors see `peak`."""
         kind, peak = KINDS.get(precision, "tensor cores"), self.peak(precision)
         machine, bandwidth = self.chip or self.name, 1e9 * self.bandwidth

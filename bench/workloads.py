@@ -116,6 +116,16 @@ def learn(step: TrainStep, batch: tuple[Tensor, Tensor, Tensor]) -> Work:
     return Work(run=lambda: step(*batch, LEARNING_RATE), items=len(batch[0]))
 
 
+def free_memory(device: str) -> None:
+    """Give back what is no longer used, of a GPU, or of this process."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+    else:  # only glibc can, see malloc_trim(3); Windows raises TypeError
+        with suppress(OSError, AttributeError, TypeError):
+            ctypes.CDLL(None).malloc_trim(0)
+
+
 class PeakMemory:
     """The peak memory since it was made: of a GPU, or of this process as seen by `look`.
 
@@ -125,13 +135,9 @@ class PeakMemory:
     def __init__(self, device: str) -> None:
         self._on_gpu = device == "cuda"
         self._process, self._most = psutil.Process(), 0
-        gc.collect()
+        free_memory(device)  # it would count
         if self._on_gpu:
-            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        else:  # freed memory would count: only glibc can return it, see malloc_trim(3); Windows raises TypeError
-            with suppress(OSError, AttributeError, TypeError):
-                ctypes.CDLL(None).malloc_trim(0)
 
     def look(self) -> None:
         """Take in the memory that the process has now, without the pages of files that it maps."""

@@ -28,7 +28,8 @@ NetworkName = Literal["unet", "attention_unet", "resunet"]
 LossName = Literal["bce_dice", "focal_dice", "bce", "dice", "focal"]
 OptimizerName = Literal["adamw", "adam", "sgd"]
 Scheduler = Literal["cosine_annealing", "plateau", "none"]
-Precision = Literal["fp32", "bf16", "fp16"]
+# `tf32` are fp32 numbers whose products are rounded to 10 bits, on tensor cores.
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Device = Literal["cuda", "cpu"]
 
 # What becomes of the network: see `predict.config.PredictConfig` and `export.config.ExportConfig`.

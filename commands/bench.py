@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +96,12 @@ def bench(
     values = {name: value for name, value in given.items() if value not in (None, ())}
     if changes:
         values["network"] = dataclasses.replace(find_profile(given["profile"]).network, **changes)
-    report = run_suites(BenchConfig(**values), BenchPrinter())
+    keep = partial(write_json, json_file) if json_file else lambda report: None
+    report = run_suites(BenchConfig(**values), BenchPrinter(), keep)
     show_report(report)
-    for path in filter(None, (json_file, markdown_file, html_file)):
+    for path in filter(None, (markdown_file, html_file)):
         path.parent.mkdir(parents=True, exist_ok=True)
     if json_file:
-        write_json(json_file, report)
         click.echo(_("📝 Report: {path}", path=json_file))
     if markdown_file:
         markdown_file.write_text(markdown_tables(report))
@@ -110,6 +111,8 @@ def bench(
         click.echo(_("📝 Page: {path}", path=html_file))
     if plot_file:
         click.echo(_("🖼️  Picture: {path}", path=draw_tiers(report.rows, plot_file)))
+    if any(row.kind == "failed" for row in report.rows):
+        sys.exit(1)
 
 
 def _compare(before: Path, after: Path, max_regression: float | None, json_file: Path | None) -> None:

@@ -212,7 +212,9 @@ def bare_table(*columns: tuple[str, int, Literal["left", "right"]], header: bool
 
 
 def value_text(row: Row) -> str:
-    """A median with its unit, marked unless it was measured: `10.0 s`, `~8 min`, `est. 7.42 min`."""
+    """A median with its unit, marked unless it was measured: `10.0 s`, `~8 min`, `est. 7.42 min`; or nothing."""
+    if row.kind == "failed":
+        return ""
     if row.kind == "guide":
         return f"~{row.value:g} {_(row.unit)}"
     value = f"{figure(row.value)} {_(row.unit)}"

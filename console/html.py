@@ -15,7 +15,12 @@ from console.bench_chart import by_profile, tier_svg
 from console.language import ENGLISH, speaking
 from console.text import figure, size
 
-KINDS: dict[Kind, str] = {"measured": "measured", "estimated": "est.", "guide": "promised, not measured"}
+KINDS: dict[Kind, str] = {
+    "measured": "measured",
+    "estimated": "est.",
+    "guide": "promised, not measured",
+    "failed": "failed",
+}
 
 
 def html_page(report: BenchReport) -> str:

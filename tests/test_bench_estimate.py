@@ -5,6 +5,7 @@ import json
 import math
 import re
 import statistics
+from functools import partial
 
 import pytest
 import torch
@@ -22,7 +23,8 @@ from bench.calibration import (
 )
 from bench.census import Census, Operation, count_step, take_census
 from bench.estimate import NETWORKS, card_rows, estimate_profile, estimate_step, leave_one_out
-from bench.report import BenchError, Row
+from bench.hardware import Gpu, Machine
+from bench.report import BenchError, BenchReport, Row, write_json
 from bench.roofline import (
     CARDS,
     COPIED,
@@ -41,6 +43,11 @@ from model.network import NetworkConfig, build_network
 from train.profiles import PROFILES
 
 SMALL = NetworkConfig(name="resunet", width=8)
+MACHINE = Machine(
+    **{"processor": "some", "cores": 2, "features": (), "memory_total": 8 << 30, "memory_free": 4 << 30},
+    **{"system": "Linux", "python": "3.12", "versions": {}, "gpus": (), "driver": None, "dali_devices": None},
+    **{"compiler": None, "disk": None},
+)
 
 
 def operation(flops=0, read=0, written=0, pointwise=False, name="x"):
@@ -208,7 +215,7 @@ def test_cards_before_ampere_have_no_tf32(name):
 def test_an_unknown_card_and_a_card_that_cannot_are_refused():
     with pytest.raises(BenchError, match=r"gpu='RTX 4099' is not listed \(near it: RTX 4090.*--peak TFLOP/s"):
         find_card("RTX 4099")
-    with pytest.raises(BenchError, match="precision=bf16, but GTX 1080 has no tensor cores; use fp32"):
+    with pytest.raises(BenchError, match="precision=bf16, but GTX 1080 has no tensor cores for it; use fp32"):
         find_card("GTX 1080").peak("bf16")
     with pytest.raises(BenchError, match="bandwidth=0 is not a positive number of GB/s"):
         Card(name="x", memory=1, bandwidth=0, fp32=1, narrow=None)
@@ -312,6 +319,41 @@ def test_a_processors_roof_is_what_was_measured_of_it():
     assert measured_roof(rows, "cpu", "fp32", compiled=False) is None
 
 
+def test_peaks_in_tf32_are_those_of_the_data_sheets():
+    """In TFLOP/s, dense."""
+    sheets = {"A100": 156, "H100": 494.5, "H200": 494.5, "RTX 3080": 29.8, "RTX 4090": 82.6, "L4": 60.5}
+    for name, peak in sheets.items():
+        assert find_card(name).peak("tf32") / 1e12 == pytest.approx(peak, rel=0.01)
+    for name in ("V100", "T4", "GTX 1080"):
+        with pytest.raises(BenchError, match=f"precision=tf32, but {name} has no tensor cores for it; use fp32"):
+            find_card(name).peak("tf32")
+
+
+def test_steps_in_tf32_do_not_mix_with_those_in_fp32(tmp_path):
+    """A report of an H200, whose plain step is in TF32: estimates of a GTX 1080 know of its strict fp32 alone."""
+    machine = dataclasses.replace(MACHINE, gpus=(Gpu(name="NVIDIA H200", memory=141 << 30, capability="9.0"),))
+    config = {
+        "network": dataclasses.asdict(SMALL),
+        **{"side": 64, "batch_size": 4, "precision": "bf16", "compile": False},
+    }
+    row = partial(Row.measured, suite="model", setup="", unit="images/s")
+    steps = [
+        row(50.0, name="training step (profile)", precision="bf16", batch_size=4),
+        row(40.0, name="training step (plain torch)", precision="tf32", batch_size=4),
+        row(20.0, name="training step (plain torch, fp32)", precision="fp32", batch_size=2),
+    ]
+    rows = (*steps, row(2.0, name="profile: times plain torch", unit="times"), Row.failed("model", BenchError("x")))
+    write_json(tmp_path / "h200.json", BenchReport(environment=machine, config=config, rows=rows))
+    found = [row for row in calibrations(tmp_path) if row.name.startswith("h200")]
+    kinds = {"tensor cores": 989e12, "tf32": 494.5e12, "fp32 on a GPU": 67e12}
+    assert {row.roof.kind: row.roof.peak for row in found} == kinds
+    assert [row.count().images for row in found] == [4, 4, 2]
+    assert [row.images_per_s for row in found] == [50, 40, 20]
+    for name, precision, used in (("GTX 1080", "fp32", found[2]), ("RTX 3080", "tf32", found[1])):
+        known = efficiency_of(found, find_card(name).roof(precision, compiled=False), "resunet plain")
+        assert known.rows == (used.name,)
+
+
 # ------------------------------------------------------------------------------------------------------- estimates
 
 
@@ -387,7 +429,7 @@ def test_the_command_takes_a_card_by_its_figures():
     assert given["minutes"] == listed["minutes"]
     for arguments, words in (
         (["--gpu", "mine", *figures[:4]], "needs all of --peak TFLOP/s, --bandwidth GB/s and --memory GB"),
-        (["--gpu", "GTX 1080", "--precision", "bf16"], "has no tensor cores; use fp32"),
+        (["--gpu", "GTX 1080", "--precision", "bf16"], "has no tensor cores for it; use fp32"),
         (["--gpu", "T4", "--side", "250"], "error: side=250 is not a multiple of 32; use 224 or 256"),
         (["--gpu", "T4", "--batch", "0"], "batch_size=0 is below 1"),
         ([], "Give --gpu"),

@@ -289,7 +289,12 @@ def test_what_cannot_be_drawn_says_why(tmp_path):
 
 
 def bench(monkeypatch, rows, *arguments, code=0):
-    monkeypatch.setattr("bench.run.run_suites", lambda config, listener: report_of(rows))
+    def run_suites(config, listener, keep):
+        report = report_of(rows)
+        keep(report)
+        return report
+
+    monkeypatch.setattr("bench.run.run_suites", run_suites)
     result = CliRunner(catch_exceptions=False).invoke(main, ["bench", "--profile", "cpu", *map(str, arguments)])
     assert result.exit_code == code, result.output
     return result

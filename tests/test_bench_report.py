@@ -88,7 +88,7 @@ def test_json_has_the_documented_fields_and_comes_back(tmp_path):
     assert set(document) == {"environment", "config", "rows"}
     fields = {"suite", "name", "setup", "value", "unit", "p10", "p90", "runs", "limit", "limit_name", "ratio", "kind"}
     for found in document["rows"]:
-        assert set(found) == fields | {"ours", "note"}
+        assert set(found) == fields | {"ours", "note", "precision", "batch_size"}
         assert found["kind"] in ("measured", "guide", "estimated")
         assert found["ratio"] == (None if found["limit"] is None else found["value"] / found["limit"])
     assert document["environment"]["processor"] == "Some Processor"

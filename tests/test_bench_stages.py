@@ -151,6 +151,7 @@ def test_peak_memory_is_the_most_that_was_there():
         ("NVIDIA H100 80GB HBM3", "bf16", 989e12, "data sheet of H100, bf16"),
         ("NVIDIA A100-SXM4-40GB", "bf16", 312e12, "data sheet of A100-40, bf16"),
         ("NVIDIA A100-SXM4-80GB", "fp32", 19.5e12, "data sheet of A100, fp32 without tensor cores"),
+        ("NVIDIA H200", "tf32", 494.5e12, "data sheet of H200, tf32"),
         ("NVIDIA GeForce GTX 1080", "fp32", 8.9e12, "data sheet of GTX 1080, fp32"),
         ("NVIDIA GeForce GTX 1080", "fp16", 5.0, "matrix product, fp16"),
         ("Tesla V100-SXM2-16GB", "fp16", 125e12, "data sheet of V100, fp16"),

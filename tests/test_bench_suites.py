@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import multiprocessing
 import re
@@ -14,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import nn
 
 from bench import estimate
@@ -30,14 +32,15 @@ from bench.ceilings import (
 )
 from bench.config import SUITES, BenchConfig, Setup
 from bench.material import open_material, repeat_cache
-from bench.report import BenchError
+from bench.report import BenchError, BenchReport, Row, write_json
 from bench.run import run_suites
+from bench.suites import model
 from bench.suites.model import count_flops
 from bench.workloads import loader_config, pull
-from cache.errors import CacheError
 from cache.index import CacheIndex
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
+from cli import main
 from loader.batch import LoaderConfig
 from loader.loader import open_loader
 from model.network import NETWORKS, NetworkConfig
@@ -212,6 +215,9 @@ def test_the_configuration_says_what_ran(run):
     assert (config["side"], config["batch_size"], config["threads"], config["device"]) == (64, 2, 2, "cpu")
     assert config["network"] == {"name": "resunet", "width": 8, "dropout": 0.0, "encoder": None}
     assert config["precision"] in ("fp32", "bf16")
+    # As `train` sets them.
+    assert (config["deterministic"], config["cudnn_benchmark"], config["tf32"]) == (False, True, False)
+    assert torch.backends.cudnn.benchmark is False, "it is put back"
 
 
 def test_the_listener_hears_of_each_suite(run):
@@ -257,10 +263,101 @@ def test_a_given_cache_is_used_as_it_is(coco, small_limits, tmp_path, monkeypatc
 def test_a_failure_leaves_nothing_behind(coco, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = own_threads()
-    with pytest.raises(CacheError, match="fewer than one batch"):
-        run_suites(BenchConfig(coco=coco, suites=("loader",), **{**TINY, "batch_size": 200}), Heard())
+    report = run_suites(BenchConfig(coco=coco, suites=("loader",), **{**TINY, "batch_size": 200}), Heard())
+    (row,) = report.rows
+    assert (row.suite, row.kind) == ("loader", "failed")
+    assert "fewer than one batch" in row.note
     assert list(tmp_path.glob("maskcache-bench-*")) == []
     assert own_threads() <= before
+
+
+def fake_suites(monkeypatch):
+    """Three suites, of which the second one fails after a row."""
+
+    def rows_of(suite):
+        yield Row.measured(3.0, suite=suite, name="first", setup="", unit="s")
+        if suite == "stages":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand more")
+        yield Row.measured(4.0, suite=suite, name="second", setup="", unit="s")
+
+    suites = ("machine", "stages", "model")
+    monkeypatch.setattr("bench.run._ROWS", {suite: lambda *_, suite=suite: rows_of(suite) for suite in suites})
+    return suites
+
+
+def test_an_error_is_a_row_and_the_report_is_whole_after_each_row(tmp_path, monkeypatch):
+    suites, path, files, freed = fake_suites(monkeypatch), tmp_path / "report.json", [], []
+    monkeypatch.setattr("bench.run.free_memory", lambda device: freed.append((device, len(files))))
+
+    def keep(report):
+        write_json(path, report)
+        files.append(BenchReport.read(path))
+
+    report = run_suites(BenchConfig(suites=suites, **TINY), Heard(), keep)
+    assert [len(file.rows) for file in files] == list(range(7))
+    assert files[-1].rows == report.rows
+    assert freed == [("cpu", 1), ("cpu", 3), ("cpu", 5)], "before each suite"
+    assert [(row.suite, row.name, row.kind) for row in report.rows] == [
+        ("machine", "first", "measured"),
+        ("machine", "second", "measured"),
+        ("stages", "first", "measured"),
+        ("stages", "failed", "failed"),
+        ("model", "first", "measured"),
+        ("model", "second", "measured"),
+    ]
+    note = report.rows[3].note
+    assert re.fullmatch(
+        r"OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB \(test_bench_suites.py:\d+\)", note
+    )
+    assert report.find("stages", "failed") is None
+
+
+def test_the_command_prints_a_failure_writes_everything_and_ends_with_1(tmp_path, monkeypatch):
+    named = [word for suite in fake_suites(monkeypatch) for word in ("--suite", suite)]
+    files = {name: tmp_path / f"new/report.{name}" for name in ("json", "markdown", "html")}
+    given = [word for name, path in files.items() for word in (f"--{name}", str(path))]
+    found = CliRunner().invoke(main, ["bench", "--profile", "cpu", "--side", "64", *named, *given])
+    assert found.exit_code == 1, found.output
+    assert "CUDA out of memory" in found.output
+    assert len(BenchReport.read(files["json"]).rows) == 6
+    assert "| failed |  |  |  |  |" in files["markdown"].read_text()
+    assert "CUDA out of memory" in files["html"].read_text()
+
+
+def test_steps_of_all_precisions_run_in_their_own(coco, small_limits, monkeypatch):
+    """As on a card with TF32, whose switch acts on no CPU: it is read in each step."""
+    seen = []
+    setup = Setup.of(BenchConfig(coco=coco, **{**TINY, "precision": "fp32"}))
+    monkeypatch.setattr(Setup, "full_precisions", ("tf32", "fp32"))
+    monkeypatch.setattr(
+        model, "_plain", lambda setup, precision: setup.training.changed(precision=precision, batch_size=1)
+    )
+    real = model.learn
+
+    def learn(step, batch):
+        work = real(step, batch)
+        return dataclasses.replace(work, run=lambda: seen.append((len(batch[0]), torch.backends.cudnn.allow_tf32)))
+
+    monkeypatch.setattr(model, "learn", learn)
+    rows = [row for row in model.model_rows(setup, None) if row.name.startswith("training step")]
+    assert [(row.name, row.precision, row.batch_size) for row in rows] == [
+        ("training step (profile)", "fp32", 2),
+        ("training step (plain torch)", "tf32", 1),
+        ("training step (plain torch, fp32)", "fp32", 1),
+    ]
+    assert ["batch 2" in row.setup for row in rows] == [True, False, False]
+    assert [row.note.startswith("the largest batch that fits; 2 does not; ") for row in rows] == [False, True, True]
+    assert set(seen) == {(2, False), (1, True), (1, False)}
+    assert [row.limit_name for row in rows] == [f"matrix product, {name}" for name in ("fp32", "tf32", "fp32")]
+
+
+def test_a_plain_step_on_a_gpu_takes_the_batch_that_fits(monkeypatch):
+    setup = Setup.of(BenchConfig(**TINY))
+    on_gpu = dataclasses.replace(setup, training=setup.training.changed(device="cuda", compile=True))
+    monkeypatch.setattr(model, "search_batch_size", lambda config, side: (config.changed(batch_size=1), ("a note",)))
+    found = model._plain(on_gpu, "fp32")
+    assert (found.loader.batch_size, found.precision, found.channels_last, found.compile) == (1, "fp32", False, False)
+    assert model._plain(setup, "fp32").loader.batch_size == 2
 
 
 def test_the_baseline_draws_the_same_planes(coco):

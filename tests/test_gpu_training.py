@@ -230,7 +230,7 @@ def test_deterministic_steps_repeat_bit_for_bit(photos, device, name):
     batches, ends = batches_of(photos, device, 4), []
     for _ in range(2):
         step = step_of(config)
-        with kernels(deterministic=config.deterministic):
+        with kernels(config):
             losses = [float(step(*batch, RATE)) for batch in batches]
         ends.append((losses, copies(step.network)))
     (losses, one), (others, other) = ends
@@ -348,7 +348,7 @@ def test_the_search_halves_the_batch_until_it_fits_into_memory(photos, device):
     if device == "cpu":
         pytest.skip("the memory of a CPU is not searched")
     config = config_of(photos, device, network=NetworkConfig(name="unet", width=16), precision="bf16", batch_size=256)
-    with kernels(deterministic=False), only_bytes_free(1 << 29):
+    with kernels(config), only_bytes_free(1 << 29):
         before = torch.cuda.memory_allocated()
         found, notes = search_batch_size(config, 2 * SIDE)
         assert torch.cuda.memory_allocated() <= before + (64 << 20), "what did not fit is still held"
@@ -434,7 +434,7 @@ def test_loader_and_steps_never_wait_and_compile_once(photos, device, loader, pr
             evaluate_step(*batch, batch.valid)
         return losses
 
-    with kernels(deterministic=False), open_loader(config.loader) as batches:
+    with kernels(config), open_loader(config.loader) as batches:
         warm, graphs = epoch(batches), counters["stats"]["unique_graphs"]
         with waiting_is_an_error(device):
             losses = epoch(batches)

@@ -18,6 +18,8 @@ from train.config import TrainConfig
 from train.hardware import HardwareError
 from train.listeners import Listener
 from train.loop import fit
+from train.predictor import Predictor
+from train.process import kernels
 from train.ranks import Ranks
 from train.run import search_batch_size, try_step
 
@@ -150,20 +152,47 @@ def test_it_ends_when_the_score_does_not_rise(cache, tmp_path, monkeypatch):
     assert more.best.epoch == 5
 
 
-def test_deterministic_switches_are_put_back(cache, tmp_path, monkeypatch):
+def switches():
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.allow_tf32,
+        torch.backends.cuda.matmul.allow_tf32,
+    )
+
+
+def test_kernel_switches_are_put_back(cache, tmp_path, monkeypatch):
     seen = []
     real = train.loop.train_epoch
 
     def spy(*arguments):
-        seen.append((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark))
+        seen.append(switches())
         return real(*arguments)
 
     monkeypatch.setattr(train.loop, "train_epoch", spy)
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    before = switches()
     for number, deterministic in enumerate((True, False)):
         fit(config_of(cache, tmp_path / str(number), epochs=1, deterministic=deterministic), Silent())
-    assert seen == [(True, False), (False, True)]
-    assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark) == before
+    assert seen == [(True, False, False, False), (False, True, False, False)]
+    assert switches() == before
+    # The setting acts where there is no GPU, too, but a run on a CPU refuses it.
+    with kernels(config_of(cache, tmp_path / "tf32", precision="tf32")):
+        assert switches() == (False, True, True, True)
+    assert switches() == before
+
+
+def test_a_prediction_is_in_its_precision_and_leaves_the_switches_alone():
+    seen, before = [], switches()
+
+    def network(image):
+        seen.append(switches()[2:])
+        return image
+
+    for precision in ("fp32", "tf32"):
+        predictor = Predictor(network=network, device="cpu", precision=precision, config=None, spec=None)
+        assert predictor(torch.zeros(1)).dtype == torch.float32
+    assert seen == [(False, False), (True, True)]
+    assert switches() == before
 
 
 def test_the_batch_is_halved_until_there_is_room(cache):

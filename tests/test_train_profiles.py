@@ -120,6 +120,7 @@ def test_a_gpu_profile_without_a_gpu_is_an_error_not_a_slow_run():
     [
         ({}, with_gpu("RTX 2080", (7, 5), 8), r"precision=bf16 wants sm_80 .* sm_75; use --precision fp16"),
         ({"precision": "fp16", "compile": False}, with_gpu("P40", (6, 1), 22, CU126), "use --precision fp32"),
+        ({"precision": "tf32"}, with_gpu("RTX 2080", (7, 5), 8), "=tf32 wants sm_80 .* sm_75; use --precision fp32"),
         ({"precision": "fp32"}, with_gpu("P40", (6, 1), 22, CU126), r"torch.compile wants sm_70.*--no-compile"),
         ({}, with_gpu("future", (13, 0), 99), "has no code for future"),
     ],
@@ -129,9 +130,15 @@ def test_what_a_card_cannot_do_is_named_with_the_remedy(changes, hardware, said)
         adapt(config_of("rtx4090", **changes), hardware)
 
 
-def test_fp16_is_not_for_a_cpu():
-    with pytest.raises(HardwareError, match="bf16 or fp32"):
-        adapt(config_of("cpu", precision="fp16"), BARE)
+@pytest.mark.parametrize("precision", ["fp16", "tf32"])
+def test_some_precisions_are_not_for_a_cpu(precision):
+    with pytest.raises(HardwareError, match=f"precision={precision} is for GPUs; .* bf16 or fp32"):
+        adapt(config_of("cpu", precision=precision), BARE)
+
+
+def test_tf32_is_for_cards_that_have_it():
+    config = config_of("rtx4090", precision="tf32")
+    assert adapt(config, with_gpu("RTX 4090", (8, 9), 24)) == (config, ())
 
 
 def test_without_a_compiler_it_runs_eagerly_and_says_so(monkeypatch):

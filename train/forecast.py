@@ -84,5 +84,5 @@ def measure_rate(config: TrainConfig, side: int) -> float:
     """Images per second of training at a side, in pixels, by a few eager steps; for errors see `search_batch_size`."""
     if config.device == "cuda":
         config, _ = search_batch_size(config, side)
-    with kernels(deterministic=config.deterministic):
+    with kernels(config):
         return config.loader.batch_size / try_step(config, side, steps=5)

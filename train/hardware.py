@@ -14,7 +14,7 @@ from cache.messages import UserError, message
 BF16_CAPABILITY = (8, 0)
 FP16_CAPABILITY = (7, 0)
 COMPILE_CAPABILITY = (7, 0)
-"""CUDA compute capabilities from which each is worthwhile: bf16 and fp16 need tensor cores, Triton needs Volta."""
+"""CUDA compute capabilities from which each is worthwhile: bf16, TF32, fp16 need tensor cores, Triton Volta."""
 
 PASCAL_REMEDY = message(
     "this card needs torch's CUDA 12.6 build, releases up to 2.14, and a driver up to 580: pip install 'torch<2.15' "
@@ -101,8 +101,10 @@ def check_hardware(
         HardwareError: the device is not there, this torch has no code for it, or it cannot do the precision or compile.
     """
     if device == "cpu":
-        if precision == "fp16":
-            raise HardwareError("precision=fp16 is for GPUs of sm_70 and sm_75; on a CPU use --precision bf16 or fp32")
+        if precision in ("fp16", "tf32"):
+            raise HardwareError(
+                "precision={precision} is for GPUs; on a CPU use --precision bf16 or fp32", precision=precision
+            )
         return
     gpu = hardware.gpu
     if gpu is None:
@@ -126,9 +128,9 @@ def check_hardware(
             architectures=", ".join(gpu.architectures) or "none",
             remedy=remedy,
         )
-    limit = {"bf16": BF16_CAPABILITY, "fp16": FP16_CAPABILITY, "fp32": (0, 0)}[precision]
+    limit = {"fp16": FP16_CAPABILITY, "fp32": (0, 0)}.get(precision, BF16_CAPABILITY)
     if gpu.capability < limit:
-        instead = "fp16" if gpu.capability >= FP16_CAPABILITY else "fp32"
+        instead = "fp16" if precision == "bf16" and gpu.capability >= FP16_CAPABILITY else "fp32"
         raise HardwareError(
             "precision={precision} wants {limit} or later and {name} is {sm}; use --precision {instead}",
             precision=precision,

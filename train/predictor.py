@@ -25,7 +25,8 @@ from train.checkpoint import load_network
 from train.config import TrainConfig
 from train.hardware import Hardware, HardwareError, check_hardware, read_hardware
 from train.plots import SamplePrediction
-from train.step import DTYPES
+from train.process import tf32
+from train.step import autocast
 
 if TYPE_CHECKING:
     from loader.loader import Loader
@@ -50,7 +51,7 @@ class Predictor:
     @torch.no_grad()
     def __call__(self, image_N3SS: Tensor) -> Tensor:
         """Give `logits_N1SS` (float32) of uint8 RGB images, both on the device."""
-        with torch.autocast(self.device, dtype=DTYPES[self.precision], enabled=self.precision != "fp32"):
+        with tf32(self.precision), autocast(self.device, self.precision):
             logits_N1SS: Tensor = self.network(image_N3SS)
         return logits_N1SS.float()
 

@@ -12,6 +12,8 @@ from types import FrameType
 
 import torch
 
+from cache.choices import Precision
+from train.config import TrainConfig
 from train.ranks import ALONE, Ranks
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -77,23 +79,39 @@ def stop_requests() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def kernels(*, deterministic: bool) -> Iterator[None]:
+def kernels(config: TrainConfig) -> Iterator[None]:
     """Within the block, use kernels that repeat bit for bit, or those that cuDNN finds to be the fastest.
 
-    Afterwards torch's switches, which are of the whole process, are as before. See
-    https://docs.pytorch.org/docs/stable/notes/randomness.html
+    The configuration also decides on TF32. Afterwards torch's switches, which are of the whole process, are as before.
+    See https://docs.pytorch.org/docs/stable/notes/randomness.html
     """
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    deterministic = deterministic or before[0]  # the caller may have asked for it already
+    deterministic = config.deterministic or before[0]  # the caller may have asked for it already
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic  # shapes never change, so the search pays
     try:
-        yield
+        with tf32(config.precision):
+            yield
     finally:
         torch.use_deterministic_algorithms(before[0])
         torch.backends.cudnn.benchmark = before[1]
+
+
+@contextmanager
+def tf32(precision: Precision) -> Iterator[None]:
+    """Within the block, or the function, a GPU rounds fp32 to TF32 where it multiplies only if that is the precision.
+
+    By itself torch does so in convolutions. Of its two sets of switches these are the one that its compiler reads.
+    """
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolutions.allow_tf32, products.allow_tf32
+    convolutions.allow_tf32 = products.allow_tf32 = precision == "tf32"
+    try:
+        yield
+    finally:
+        convolutions.allow_tf32, products.allow_tf32 = before
 
 
 @contextmanager

@@ -143,7 +143,7 @@ def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
         keep_freed_memory()
     ranks, folder = Ranks.from_env(), RunFolder(config.out)
     with ExitStack() as stack:
-        stack.enter_context(kernels(deterministic=config.deterministic))
+        stack.enter_context(kernels(config))
         stack.enter_context(ranks.joined(config.device))
         config = config.shared_out(ranks.rank, ranks.world)
         # Only the first rank's machine needs the run's folder.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from cache.choices import Precision
 from cache.messages import UserError
 from model.base import SegmentationNetwork
 from model.loss import LOSSES
@@ -18,7 +19,18 @@ from train.config import TrainConfig
 from train.optimizer import WeightAverage, build_optimizer
 from train.ranks import ALONE, Ranks, lost_ranks
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,  # as `train.process.kernels` sets it
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
+
+def autocast(device: str, precision: Precision) -> torch.autocast:
+    """A block in which a network computes in a precision."""
+    dtype = DTYPES[precision]
+    return torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32)
 
 
 def prepare_network(config: TrainConfig) -> SegmentationNetwork:
@@ -37,7 +49,7 @@ class _Forward(nn.Module):
 
     def forward(self, image_N3HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Give the loss (float32 scalar), `counts_4` and `boundary_4` (int64; the latter 0 without a tolerance)."""
-        with torch.autocast(self._device, dtype=DTYPES[self._precision], enabled=self._precision != "fp32"):
+        with autocast(self._device, self._precision):
             logits_N1HW = self.network(image_N3HW)
         loss = self._loss(logits_N1HW, person_N1HW, ignore_N1HW)
         detached_N1HW = logits_N1HW.detach()

@@ -44,6 +44,8 @@ STARTS, QUICK_STARTS = 3, 2
 def loader_rows(setup: Setup, material: Material) -> Iterator[Row]:
     """Samples per second in random order, the page cache warm, every batch thrown away."""
     variants: list[tuple[Backend, Level]] = [("native", "none"), ("native", "light")]
+    if setup.device == "cuda":
+        variants.append(("resident", "light"))
     if find_spec("nvidia") and find_spec("nvidia.dali"):
         # Augmenting with DALI on a CPU is too slow for a first impression.
         variants += [("dali", "none")] if setup.config.quick else [("dali", "none"), ("dali", "light")]

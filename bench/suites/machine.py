@@ -10,6 +10,7 @@ from bench.config import Setup
 from bench.material import Material
 from bench.report import Row
 from bench.timing import Rates, Work
+from cache.choices import Precision
 from cache.messages import message
 
 COPY_BYTES = 256 << 20
@@ -34,9 +35,9 @@ def machine_rows(setup: Setup, material: Material) -> Iterator[Row]:
         size = message("{size} MiB, temporary folder", size=DISK_BYTES >> 20)
         note = message("dropped from the page cache before; the disk's own cache, or a host's, may still hold it")
         yield row(_billions(setup, disk), name=message("disk read"), setup=size, unit="GB/s", note=note)
-    # fp32, and what else the network runs in or the processor multiplies in hardware
-    narrow = ["bf16"] if setup.device == "cuda" or setup.hardware.cpu_bf16 else []
-    for precision in dict.fromkeys(["fp32", *narrow, setup.training.precision]):
+    # 32 bits, and what else the network runs in or the processor multiplies in hardware
+    narrow: list[Precision] = ["bf16"] if setup.device == "cuda" or setup.hardware.cpu_bf16 else []
+    for precision in dict.fromkeys([*setup.full_precisions, *narrow, setup.training.precision]):
         rates = _billions(setup, multiply_matrices(precision, setup.device))
         yield row(rates, name=product_name(precision), setup=setup.device, unit="GFLOP/s")
 

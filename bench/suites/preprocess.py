@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
 
-import cv2
-import numpy as np
-
-from bench.ceilings import decode, decode_and_resize, each, thread_pool
+from bench.ceilings import decode, decode_and_resize, thread_pool
 from bench.config import Setup
 from bench.material import Material, repeat_dataset
 from bench.report import Row
 from bench.timing import Work
 from bench.workloads import PEAK_MEMORY, run_program
 from cache.messages import joined, message
-from cache.process import end_with_parent
-from cache.record import RecordLayout
 from cache.spec import CacheSpec
 from preprocess.build.build import BuildConfig, build_cache
-from preprocess.build.plan import Split, read_split
-from preprocess.build.record import make_record
-from preprocess.errors import ImageError
 
 MOST_ROUNDS = 3
 """Runs of each: a build takes seconds, and needs fewer of them than other suites."""
@@ -66,14 +55,11 @@ def preprocess_rows(setup: Setup, material: Material) -> Iterator[Row]:
     raw = CacheSpec(side=setup.side)
     jpeg, zarr = dataclasses.replace(raw, codec="jpeg"), dataclasses.replace(raw, store="zarr")
     specs = {"lmdb raw": raw, "lmdb jpeg": jpeg, "zarr raw": zarr}
-    _split[:] = [read_split(coco, "train", raw)]
-    with thread_pool(setup.threads) as pool, _processes(coco, raw, setup.threads) as processes:
+    with thread_pool(setup.threads) as pool:
         folder = material.folder / "builds"
         works = {name: _build(coco, folder, spec, setup.threads, images) for name, spec in specs.items()}
         works["decode"] = decode(pool, files)
         works["floor"] = decode_and_resize(pool, files, setup.side)
-        works["threads"] = _records(pool, images, raw)
-        works["processes"] = _records(processes, images, raw)
         found = setup.measure(works, rounds=min(setup.rounds, MOST_ROUNDS))
     repeated = message("{photos} as {images}", photos=material.photos_name, images=images)
     described = joined(", ", [repeated, message("side {side}", side=setup.side), setup.parallel])
@@ -90,11 +76,6 @@ def preprocess_rows(setup: Setup, material: Material) -> Iterator[Row]:
     for name in specs:
         yield decoding(found[name], name=message("{name}, against decoding", name=name))
     yield decoding(found["floor"], name=resize, ours=False)
-    for name, note in (
-        ("threads", message("as builds do it")),
-        ("processes", message("their records are thrown away, no byte of them is sent: the best case of processes")),
-    ):
-        yield resizing(found[name], name=message("making records in {name}", name=name), note=note)
     yield from _memory_rows(setup, material)
 
 
@@ -111,36 +92,6 @@ def _build(coco: Path, folder: Path, spec: CacheSpec, threads: int, images: int)
         build_cache(BuildConfig(coco=coco, out=out, spec=spec, splits=("train",), workers=threads))
 
     return Work(run=run, items=images, prepare=clear)
-
-
-# The split that a process works on: each reads it once, so that only numbers have to be sent.
-_split: list[Split] = []
-
-
-def _processes(coco: Path, spec: CacheSpec, number: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(number, multiprocessing.get_context("spawn"), _open_split, (coco, spec))
-
-
-def _open_split(coco: Path, spec: CacheSpec) -> None:
-    end_with_parent()
-    cv2.setNumThreads(1)
-    _split[:] = [read_split(coco, "train", spec)]
-
-
-def _records(pool: Executor, images: int, spec: CacheSpec) -> Work:
-    parts = np.array_split(np.arange(images), max(1, images // 16))
-    return Work(run=each(pool, partial(_make_records, spec), parts), items=images)
-
-
-def _make_records(spec: CacheSpec, numbers: Any) -> None:
-    (split,), layout = _split, RecordLayout.of(spec)
-    buffer = np.empty(layout.most_bytes, np.uint8)
-    for number in numbers:
-        row = split.rows[number]
-        try:
-            make_record(spec, layout, split, row, split.read(row), buffer)
-        except ImageError:  # a build rejects it
-            continue
 
 
 def _memory_rows(setup: Setup, material: Material) -> Iterator[Row]:
