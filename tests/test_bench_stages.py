@@ -195,7 +195,9 @@ def test_the_parts_of_a_step_are_those_of_training(setup, step, monkeypatch):
     called, batch = [], random_batch(setup)
     for name in ("forward", "backward", "update"):
         whole = getattr(step, name)
-        monkeypatch.setattr(step, name, lambda *a, name=name, whole=whole: (called.append(name), whole(*a))[1])
+        monkeypatch.setattr(
+            step, name, lambda *a, name=name, whole=whole, **k: (called.append(name), whole(*a, **k))[1]
+        )
     step(*batch, 1e-5)
     assert called == ["forward", "backward", "update"]
     weights = [weight.detach().clone() for weight in step.network.parameters()]

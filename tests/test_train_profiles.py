@@ -137,7 +137,7 @@ def test_some_precisions_are_not_for_a_cpu(precision):
 
 
 def test_tf32_is_for_cards_that_have_it():
-    config = config_of("rtx4090", precision="tf32")
+    config = config_of("rtx4090", precision="tf32", compile=False)
     assert adapt(config, with_gpu("RTX 4090", (8, 9), 24)) == (config, ())
 
 
