@@ -25,20 +25,6 @@ class Reader:
 if __name__ == "__main__":
     next(_check_records_apart(Reader(), [0]))
 """,
-    # Processes that make records, and wait for more work.
-    "bench, processes": """
-import os, time
-from pathlib import Path
-from bench.suites import preprocess
-from cache.spec import CacheSpec
-
-preprocess.read_split = lambda *_: None
-if __name__ == "__main__":
-    with preprocess._processes(Path("coco"), CacheSpec(), 2) as pool:
-        pool.submit(os.getpid).result()
-        print("ready", flush=True)
-        time.sleep(10**6)
-""",
     # A program of which the memory is measured.
     "bench, a program": """
 from bench.workloads import run_program

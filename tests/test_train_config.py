@@ -56,7 +56,7 @@ def test_what_is_left_open_is_the_optimizers_own():
         ({"scheduler": "step"}, "cosine_annealing, plateau, none"),
         ({"loss": "mse"}, "bce_dice"),
         ({"augment": "wild"}, "none, light, heavy"),
-        ({"precision": "int8"}, "fp32, bf16, fp16"),
+        ({"precision": "int8"}, "fp32, tf32, bf16, fp16"),
         ({"device": "tpu"}, "cuda, cpu"),
         ({"loader": "ffcv"}, "auto, native, dali"),
         ({"on_bad_record": "ignore"}, "stop, skip"),
