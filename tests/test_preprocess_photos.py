@@ -327,7 +327,7 @@ def png_head(height, width):
     ("size", "in_json", "reason"),
     [
         ((60_000, 60_000), None, "more than twice Pillow's limit"),
-        ((60_000, 60_000), (60_000, 60_000), "more than twice Pillow's limit"),
+        ((1_000_000, 1_000_000), (1_000_000, 1_000_000), "more than twice Pillow's limit"),
         ((13_000, 13_000), None, "the image is 13000 x 13000 pixels, its JSON entry says 96 x 64"),
         ((2, 2_000_000), (2, 2_000_000), "the image is damaged: image file is truncated"),
     ],

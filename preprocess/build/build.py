@@ -26,7 +26,7 @@ from preprocess.build.commit import commit, tables_sound
 from preprocess.build.folder import check_owner, check_space, clear, has_shards, lock_folder, make_folder, resolve_codec
 from preprocess.build.pipeline import FinishedShards, make_shards, remove_stale_manifests
 from preprocess.build.plan import Job, Split, SplitPlan, plan_split, read_split
-from preprocess.build.record import native_planes
+from preprocess.build.record import compile_planes
 from preprocess.cluster.client import ClusterAddress
 from preprocess.dataset import Dataset, Location, open_dataset
 from preprocess.errors import DatasetError
@@ -130,7 +130,7 @@ def build_cache(
         dataset = open_dataset(config.coco)
         with compiling_elsewhere("preprocess.image.compile_resizing", *RESIZING):  # what reads and draws is as much
             splits = [read_split(dataset, name, config.spec, content=config.content) for name in config.splits]
-            native_planes(splits[0].table, splits[0].rows[0], config.spec)
+            compile_planes(splits[0].table, config.spec)
         before = _finished_index(config)
         spec = _spec(config, dataset, before, splits)
         if before and (differences := before.spec.differences(spec)):

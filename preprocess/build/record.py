@@ -155,7 +155,16 @@ def native_planes(table: PersonTable, row: int, spec: CacheSpec, shape: tuple[in
     `spec` says what becomes of crowds; `shape` is that of the decoded photo, by default that of the JSON entry.
     """
     shape = shape or (int(table.height[row]), int(table.width[row]))
+    return _planes(table, table.first[row], table.first[row + 1], spec, shape)
+
+
+def compile_planes(table: PersonTable, spec: CacheSpec) -> None:
+    """Compile the kernel of `native_planes`, by an image of one pixel without annotations."""
+    _planes(table, table.first[0], table.first[0], spec, (1, 1))
+
+
+def _planes(table: PersonTable, first: int, last: int, spec: CacheSpec, shape: tuple[int, int]) -> tuple[U8, U8]:
     person, ignore = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
     annotations = table.part_start, table.iscrowd, table.kind, table.start, table.length, table.xy, table.counts
-    fill_planes(table.first[row], table.first[row + 1], *annotations, _CROWD_RULE[spec.crowd], person, ignore)
+    fill_planes(first, last, *annotations, _CROWD_RULE[spec.crowd], person, ignore)
     return person, ignore
