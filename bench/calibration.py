@@ -139,7 +139,7 @@ def _of_report(path: Path) -> list[Calibration]:
     config, found = report.config, []
     network, side = msgspec.convert(config["network"], NetworkConfig), config["side"]
     for row in report.rows:
-        if (row.suite, row.kind) != ("model", "measured") or not row.name.startswith(STEP):
+        if (row.suite, row.kind, row.unit) != ("model", "measured", "images/s") or not row.name.startswith(STEP):
             continue
         plain = PLAIN in row.name
         # Reports of earlier releases, all of processors, say neither in the row.

@@ -15,6 +15,7 @@ from torch import nn
 from bench.calibration import (
     OTHER_NETWORK,
     OTHERWISE,
+    RESULTS,
     Calibration,
     calibrations,
     count_published,
@@ -282,6 +283,15 @@ def test_rows_of_one_series_do_not_predict_each_other():
 @pytest.fixture(scope="module")
 def published():
     return [row for row in calibrations() if row.name.startswith(("UNet_Medical", "nnU-Net", "ResNet-50"))]
+
+
+def test_only_steps_in_images_a_second_are_rows_of_a_processor():
+    """A report also has their GFLOP/s, under the same name and more words."""
+    report = BenchReport.read(RESULTS / "cpu-2-cores.json")
+    rates = [report.find("model", f"training step ({name})").value for name in ("profile", "plain torch")]
+    batch_size = report.config["batch_size"]
+    rows = [row for row in calibrations() if row.name.startswith("cpu-2-cores,")]
+    assert [batch_size / row.seconds for row in rows] == pytest.approx(rates)
 
 
 def test_every_kind_of_arithmetic_of_a_gpu_rests_on_two_networks(published):
