@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -41,6 +42,17 @@ def _dataset(name: str) -> Path:
     if not (root / name / "annotations").is_dir():
         pytest.skip(f"no {name} in {root}; set MASKCACHE_DATA to the folder that holds it")
     return root / name
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures_of_runs(request, monkeypatch):
+    """Runs of a test draw no pictures at their end, which takes longer than training, unless marked `plots`.
+
+    Those of fixtures that are shared by tests do, and those of other processes.
+    """
+    loop = sys.modules.get("train.loop")
+    if loop and not request.node.get_closest_marker("plots"):
+        monkeypatch.setattr(loop, "_draw", lambda _run: ())
 
 
 @pytest.fixture(scope="session")

@@ -312,6 +312,7 @@ def test_a_usage_error_has_its_own_exit_code():
     assert "Invalid value for '--fit'" in run("preprocess", "--fit", "crop", code=2).stderr
 
 
+@pytest.mark.plots
 def test_training_end_to_end(made, tmp_path):
     root, _ = made
     out = tmp_path / "run"

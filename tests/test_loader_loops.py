@@ -572,7 +572,8 @@ def test_the_page_has_its_programs():
 
 class TestPrograms:
     @pytest.fixture(scope="class")
-    def cache(self, tmp_path_factory, write_coco):
+    @classmethod
+    def cache(cls, tmp_path_factory, write_coco):
         """A cache of three batches."""
         root = tmp_path_factory.mktemp("programs")
         coco = write_coco(root / "coco", counts=(48, 20))
