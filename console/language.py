@@ -73,7 +73,7 @@ def _shown(text: str) -> str:
 
 
 def _named(text: str) -> str:
-    return text if CHECKOUT else text.replace("cli.py ", f"{PROGRAM} ")
+    return text.replace("cli.py ", f"{PROGRAM} ")
 
 
 def translated(text: str | BaseException) -> str:

@@ -357,7 +357,10 @@ def _open_source(backend: Chosen, config: LoaderConfig, reader: CacheReader) -> 
         raise CacheError(
             "{cache} has {samples} samples in {split!r}, fewer than one batch of {least}; use a smaller batch size, or "
             "another split",
-            **{"cache": config.cache, "samples": len(reader), "split": config.split, "least": least},
+            cache=config.cache,
+            samples=len(reader),
+            split=config.split,
+            least=least,
         )
     if backend != "native":
         _check_device(config.device, backend)

@@ -72,12 +72,16 @@ def count_resident(samples: int, side: int, budget: int, *, batch_size: int, bat
     if rows >= samples:
         return samples
     if rows - others < batch_size:
-        counts = {"batch_size": batch_size, "batches": batches, "least": (1 + batch_size + others) * row_bytes(side)}
+        least = (1 + batch_size + others) * row_bytes(side)
         raise UserError(
             "the resident loader may use {budget:,} bytes on {device}, and one batch of {batch_size} samples "
             "beside the {batches} under way takes {least:,}; set a larger resident_bytes, or use the native "
             "loader",
-            **{"budget": budget, "device": device, **counts},
+            budget=budget,
+            device=device,
+            batch_size=batch_size,
+            batches=batches,
+            least=least,
         )
     return rows - others
 

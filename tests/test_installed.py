@@ -85,7 +85,9 @@ def pip(*arguments, start):
     """Run pip, without an index and without dependencies."""
     python, rest = (arguments[:2], arguments[2:]) if arguments[0] == "--python" else ((), arguments)
     command = [sys.executable, "-m", "pip", *python, rest[0], "--no-deps", "--no-index", "-q", *rest[1:]]
-    child = start(command, cwd=Path(sys.prefix), stderr=subprocess.STDOUT)
+    # Without what may name the checkout: pip would find maskcache there.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    child = start(command, cwd=Path(sys.prefix), env=environment, stderr=subprocess.STDOUT)
     out, _ = child.communicate()
     assert child.returncode == 0, out
 
