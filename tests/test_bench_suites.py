@@ -63,7 +63,7 @@ TINY = {
 }
 UNITS = {
     "machine": {"GB/s", "GFLOP/s"},
-    "raster": {"images/s", "times", "pixels"},
+    "raster": {"images/s", "times"},
     "annotations": {"annotations/s", "times", "MB"},
     "preprocess": {"images/s", "times", "MB"},
     "stores": {"samples/s"},
@@ -136,7 +136,7 @@ def test_all_suites_give_finite_rows_in_their_units(run):
     assert list(dict.fromkeys(row.suite for row in report.rows)) == [*SUITES, "tiers"]
     for row in report.rows:
         assert math.isfinite(row.value), row
-        assert row.value > 0 or row.unit in ("%", "pixels"), row
+        assert row.value > 0 or row.unit == "%", row
         assert row.unit in UNITS[row.suite], row
         assert row.kind == "measured" if row.runs else row.suite == "tiers", row
         if row.kind == "measured":
@@ -237,9 +237,6 @@ def test_with_nothing_given_a_dataset_is_drawn(small_limits):
     report = run_suites(BenchConfig(suites=("raster",), **TINY), Heard())
     assert {row.suite for row in report.rows} == {"raster"}
     assert all("6 drawn photos" in row.setup for row in report.rows if row.unit == "images/s")
-    differences = [row for row in report.rows if row.unit == "pixels"]
-    assert [row.setup.split(",")[0] for row in differences] == ["6 photos", "2"]
-    assert [row.value for row in differences] == [0, 0]
 
 
 @pytest.mark.parametrize("codec", ["raw", "jpeg"])
