@@ -68,18 +68,13 @@ Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardInfo:
-    """A finished shard: a file or folder of `bytes` bytes with `rows` records.
-
-    Attributes:
-        checksum: XXH3-128 over its bytes.
-        key: digest of what it was made from: two shards of equal key hold equal records.
-    """
+    """A finished shard: a file or folder of `bytes` bytes with `rows` records."""
 
     name: str
     rows: int
     bytes: int
-    checksum: Digest
-    key: str = ""
+    checksum: Digest  # XXH3-128 over its bytes
+    key: str = ""  # digest of what it was made from: two shards of equal key hold equal records
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -248,18 +243,12 @@ class Rejection:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardManifest:
-    """All that is known of a finished shard.
-
-    Attributes:
-        sources: of all its images, those that were rejected included, in order.
-        samples: a row of `COLUMNS` for each record.
-        rejections: the images that gave no record.
-    """
+    """All that is known of a finished shard."""
 
     shard: ShardInfo
-    sources: tuple[ImageSource, ...]
-    samples: tuple[tuple[Any, ...], ...]
-    rejections: tuple[Rejection, ...]
+    sources: tuple[ImageSource, ...]  # of all its images, those that were rejected included, in order
+    samples: tuple[tuple[Any, ...], ...]  # a row of `COLUMNS` for each record
+    rejections: tuple[Rejection, ...]  # the images that gave no record
 
     def table(self, shard: int) -> SampleTable:
         """Its rows of the sample table, when it is the split's shard number `shard`."""

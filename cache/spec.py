@@ -23,37 +23,25 @@ MAX_SIDE = 4096
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CacheSpec:
-    """Everything that decides the bytes of a record: two caches of equal spec and sources are equal.
+    """Everything that decides the bytes of a record: two caches of equal spec and sources are equal."""
 
-    Attributes:
-        side: side of the square image and of both planes, in pixels; a multiple of 32.
-        fit: `letterbox` keeps the aspect and centres, `stretch` fills the square.
-        codec: `raw` pixels (fixed size, read without a copy) or `jpeg`.
-        images: the rule by which images count.
-        crowd: what becomes of crowd regions: part of `ignore`, part of `person`, or dropped.
-        jpeg_quality: 1 to 100; only the `jpeg` codec reads it. Chroma is never subsampled.
-        category: name of the category whose masks the plane `person` holds; a tuple of several names, in alphabetical
-            order and each once, stands for their union.
-        limit: only so many images of each split, evenly over it; 0 takes all.
-        shard_samples: source images in a shard, on average; also the unit of resuming and of rebuilding.
-        orientation: whether annotations are of the `stored` pixels of a photo, as COCO's are, or of the `upright` photo
-            that its EXIF orientation makes of them; `auto` decides photo by photo, see `preprocess.build.record`.
-        outside: whether photos may lie outside the dataset's folder.
-        val_share: the share of photos, by a hash of their names, that are `val` in a dataset without such a split.
-    """
-
-    side: int = 384
-    fit: Fit = "letterbox"
-    codec: Codec = "raw"
+    side: int = 384  # side of the square image and of both planes, in pixels; a multiple of 32
+    fit: Fit = "letterbox"  # `letterbox` keeps the aspect and centres, `stretch` fills the square
+    codec: Codec = "raw"  # `raw` pixels (fixed size, read without a copy) or `jpeg`
     store: Store = "lmdb"
-    images: ImageRule = "person"
-    crowd: Crowd = "ignore"
-    jpeg_quality: int = 95
+    images: ImageRule = "person"  # the rule by which images count
+    crowd: Crowd = "ignore"  # what becomes of crowd regions: part of `ignore`, part of `person`, or dropped
+    jpeg_quality: int = 95  # 1 to 100; only the `jpeg` codec reads it. Chroma is never subsampled.
+    # Name of the category whose masks the plane `person` holds; a tuple of several names, in alphabetical order and
+    # each once, stands for their union.
     category: str | tuple[str, ...] = "person"
-    limit: int = 0
-    shard_samples: int = 128
+    limit: int = 0  # only so many images of each split, evenly over it; 0 takes all
+    shard_samples: int = 128  # source images in a shard, on average; also the unit of resuming and of rebuilding
+    # Whether annotations are of the `stored` pixels of a photo, as COCO's are, or of the `upright` photo that its EXIF
+    # orientation makes of them; `auto` decides photo by photo, see `preprocess.build.record`.
     orientation: Orientation = "auto"
-    outside: bool = False
+    outside: bool = False  # whether photos may lie outside the dataset's folder
+    # The share of photos, by a hash of their names, that are `val` in a dataset without such a split.
     val_share: float = 0.0
 
     def __post_init__(self) -> None:

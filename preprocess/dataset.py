@@ -28,19 +28,12 @@ _KEYS = ("train-json", "train-images", "val-json", "val-images", "val-share")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Where a dataset's splits are.
+    """Where a dataset's splits are."""
 
-    Attributes:
-        location: the folder, or the first annotation file, by which people know the dataset.
-        layout: the name of its layout: `COCO 2017`, `Roboflow`, ..., `dataset.toml`, or `named files`.
-        splits: those that it has, `train`, `val` or both.
-        val_share: see `CacheSpec`; used where a spec has none.
-    """
-
-    location: PurePath
-    layout: str
-    splits: Splits
-    val_share: float = 0.0
+    location: PurePath  # the folder, or the first annotation file, by which people know the dataset
+    layout: str  # the name of its layout: `COCO 2017`, `Roboflow`, ..., `dataset.toml`, or `named files`
+    splits: Splits  # those that it has, `train`, `val` or both
+    val_share: float = 0.0  # see `CacheSpec`; used where a spec has none
 
     def __str__(self) -> str:
         return str(self.location)
@@ -160,20 +153,14 @@ def _described(path: PurePath) -> Dataset:
 
 
 class SplitContent(NamedTuple):
-    """What a split holds.
-
-    Attributes:
-        files: where it is.
-        photos: finds its photos.
-        table: all its images and their annotations; `file_name` holds paths as `PhotoFolder.locate` gives them.
-        nameless: why images have no file, by row; there `file_name` is as in the JSON.
-    """
+    """What a split holds."""
 
     name: str
-    files: SplitFiles
-    photos: PhotoFolder
+    files: SplitFiles  # where it is
+    photos: PhotoFolder  # finds its photos
+    # All its images and their annotations; `file_name` holds paths as `PhotoFolder.locate` gives them.
     table: PersonTable
-    nameless: dict[int, str]
+    nameless: dict[int, str]  # why images have no file, by row; there `file_name` is as in the JSON
 
     @property
     def missing(self) -> bool:

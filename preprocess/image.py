@@ -50,16 +50,12 @@ _TURNS = {
 
 
 class ImageHead(NamedTuple):
-    """What the head of an image file says.
+    """What the head of an image file says."""
 
-    Attributes:
-        height, width: size of the stored image, in pixels.
-        orientation: EXIF's, 1 to 8: how the stored pixels have to be turned or mirrored to be upright; 1: not at all.
-    """
-
+    # height, width: size of the stored image, in pixels.
     height: int
     width: int
-    orientation: int
+    orientation: int  # EXIF's, 1 to 8: how the stored pixels have to be turned or mirrored to be upright; 1: not at all
 
     @property
     def upright_size(self) -> tuple[int, int]:

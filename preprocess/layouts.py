@@ -23,23 +23,14 @@ _SPLITS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SplitFiles:
-    """Where a split is.
+    """Where a split is."""
 
-    Attributes:
-        annotations: the path of its annotation file.
-        photos: the folder to which the names of photos in that file are relative.
-        root: the folder that names of photos must not lead out of; `photos` is in it.
-        flat: all photos lie in `photos` itself, whatever folders their names begin with.
-        archive: the archive of COCO 2017 or 2014 that holds the photos; empty for any other dataset.
-        problem: why the annotation file cannot be read, found by its name; empty if nothing is wrong.
-    """
-
-    annotations: PurePath
-    photos: PurePath
-    root: PurePath
-    flat: bool = False
-    archive: str = ""
-    problem: str = ""
+    annotations: PurePath  # the path of its annotation file
+    photos: PurePath  # the folder to which the names of photos in that file are relative
+    root: PurePath  # the folder that names of photos must not lead out of; `photos` is in it
+    flat: bool = False  # all photos lie in `photos` itself, whatever folders their names begin with
+    archive: str = ""  # the archive of COCO 2017 or 2014 that holds the photos; empty for any other dataset
+    problem: str = ""  # why the annotation file cannot be read, found by its name; empty if nothing is wrong
 
 
 Splits = dict[str, SplitFiles]

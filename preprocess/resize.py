@@ -68,17 +68,11 @@ _EACH_BYTE = np.uint64(0x0101010101010101)
 
 
 class Taps(NamedTuple):
-    """The source positions that each of n output positions reads along one axis, and their weights.
+    """The source positions that each of n output positions reads along one axis, and their weights."""
 
-    Attributes:
-        first: (n,) int64, the first source position that is read; the others follow it.
-        length: (n,) int64, the number of positions.
-        weight: (n, most) float32, their weights; 0 from `length` on.
-    """
-
-    first: I64
-    length: I64
-    weight: F32
+    first: I64  # (n,) int64, the first source position that is read; the others follow it
+    length: I64  # (n,) int64, the number of positions
+    weight: F32  # (n, most) float32, their weights; 0 from `length` on
 
 
 def shrink_image(image_HW3: U8, square_SS3: U8, x: int, y: int, width: int, height: int) -> None:

@@ -82,15 +82,10 @@ def try_lock(file: FileIO | int, *, shared: bool = False) -> bool:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FolderConfig:
-    """The folder for fetched shards, and its size.
+    """The folder for fetched shards, and its size."""
 
-    Attributes:
-        folder: None takes `$MASKCACHE_CACHE_DIR`, else `maskcache` in the user's folder for caches.
-        size: bytes that it may hold; 0 takes half of what is free there, and what it holds already.
-    """
-
-    folder: Path | None = None
-    size: int = 0
+    folder: Path | None = None  # None takes `$MASKCACHE_CACHE_DIR`, else `maskcache` in the user's folder for caches
+    size: int = 0  # bytes that it may hold; 0 takes half of what is free there, and what it holds already
 
     def __post_init__(self) -> None:
         if self.size < 0:

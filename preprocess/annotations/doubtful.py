@@ -45,19 +45,12 @@ _FEWEST = 5
 
 
 class DoubtfulMasks(NamedTuple):
-    """The masks of a table that are probably wrong.
+    """The masks of a table that are probably wrong."""
 
-    Attributes:
-        total: masks that were looked at; crowds are not, nor masks in images whose size in the JSON is not positive.
-        rows: of each of `KINDS`, the rows of its annotations in the table, ascending.
-        lines: what is doubtful, with counts, and the first example of each kind.
-        error: why most masks are useless, and what to do; empty if they are not.
-    """
-
-    total: int
-    rows: dict[str, I64]
-    lines: tuple[str, ...]
-    error: str
+    total: int  # masks that were looked at; crowds are not, nor masks in images whose size in the JSON is not positive
+    rows: dict[str, I64]  # of each of `KINDS`, the rows of its annotations in the table, ascending
+    lines: tuple[str, ...]  # what is doubtful, with counts, and the first example of each kind
+    error: str  # why most masks are useless, and what to do; empty if they are not
 
 
 def check_masks(table: PersonTable, path: PurePath, orientation: Orientation = "auto") -> DoubtfulMasks:
@@ -118,21 +111,17 @@ def doubtful_masks(table: PersonTable, orientation: Orientation = "auto") -> Dou
 
 
 class _Masks(NamedTuple):
-    """Measures of N masks.
+    """Measures of N masks."""
 
-    Attributes:
-        row: `(N,)` annotations in the table.
-        size, low, high: `(N, 2)` x and y: size of the image, corners of the bounding box (0 of an empty RLE); pixels.
-        area, drawn: `(N,)` pixels; the JSON's area, and the sum of the polygons' or the foreground of an RLE.
-        polygon, filled: `(N,)` whether it consists of polygons; whether it has a pixel in the image.
-    """
-
-    row: I64
+    row: I64  # `(N,)` annotations in the table
+    # size, low, high: `(N, 2)` x and y: size of the image, corners of the bounding box (0 of an empty RLE); pixels.
     size: F64
     low: F64
     high: F64
+    # area, drawn: `(N,)` pixels; the JSON's area, and the sum of the polygons' or the foreground of an RLE.
     area: F64
     drawn: F64
+    # polygon, filled: `(N,)` whether it consists of polygons; whether it has a pixel in the image.
     polygon: Flags
     filled: Flags
 

@@ -53,23 +53,16 @@ _NO_PARTS = Parts(np.empty(0, np.uint8), np.empty(0, np.int64), np.empty(0), np.
 
 
 class Shapes(NamedTuple):
-    """The parts of N segmentations, as flat arrays.
+    """The parts of N segmentations, as flat arrays."""
 
-    Attributes:
-        parts: `(N,)` number of parts of each segmentation; 0 if it cannot be drawn.
-        kind, start, length: `(P,)` parts, in the order of their segmentations; see `preprocess.raster`.
-        xy: polygon coordinates, pixels.
-        counts: RLE runs, pixels.
-        reasons: why a segmentation cannot be drawn, by its number, ascending.
-    """
-
-    parts: I64
+    parts: I64  # `(N,)` number of parts of each segmentation; 0 if it cannot be drawn
+    # kind, start, length: `(P,)` parts, in the order of their segmentations; see `preprocess.raster`.
     kind: U8
     start: I64
     length: I64
-    xy: F64
-    counts: I64
-    reasons: dict[int, str]
+    xy: F64  # polygon coordinates, pixels
+    counts: I64  # RLE runs, pixels
+    reasons: dict[int, str]  # why a segmentation cannot be drawn, by its number, ascending
 
 
 def read_shapes(values: Sequence[msgspec.Raw], height: I64, width: I64) -> Shapes:

@@ -45,26 +45,19 @@ class Annotations:
 
     Annotation `a` owns parts `part_start[a]:part_start[a + 1]`, `part_start` being `(A + 1,)`; parts are shapes as
     `preprocess.raster` has them.
-
-    Attributes:
-        annotation_id: `(A,)`.
-        keypoints: `(A,)` labelled keypoints.
-        area: `(A,)` pixels; the JSON's, NaN where it gives none.
-        kind, start, length: `(P,)` parts.
-        xy: polygon coordinates, pixels.
-        counts: RLE runs, pixels.
     """
 
-    annotation_id: I64
+    annotation_id: I64  # `(A,)`
     iscrowd: npt.NDArray[np.uint8]
-    keypoints: I64
-    area: npt.NDArray[np.float64]
+    keypoints: I64  # `(A,)` labelled keypoints
+    area: npt.NDArray[np.float64]  # `(A,)` pixels; the JSON's, NaN where it gives none
     part_start: I64
+    # kind, start, length: `(P,)` parts.
     kind: npt.NDArray[np.uint8]
     start: I64
     length: I64
-    xy: npt.NDArray[np.float64]
-    counts: I64
+    xy: npt.NDArray[np.float64]  # polygon coordinates, pixels
+    counts: I64  # RLE runs, pixels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,24 +69,18 @@ class _OwnedAnnotations(Annotations):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class PersonTable(Annotations):
-    """All images of a COCO file and their person annotations, as flat arrays.
+    """All images of a COCO file and their person annotations, as flat arrays."""
 
-    Attributes:
-        image_id: `(I,)`, in the order of the file.
-        height, width: `(I,)` pixels, as the JSON says; both 0 where it does not.
-        first: `(I + 1,)`; image `i` owns annotations `first[i]:first[i + 1]`.
-        problems: annotations that were left out, and why.
-        faults: why images cannot be used whatever their annotations are, by row.
-        lost_keypoints: labelled keypoints of the annotations that were left out, by row.
-    """
-
-    image_id: I64
+    image_id: I64  # `(I,)`, in the order of the file
     file_name: tuple[str, ...]
+    # height, width: `(I,)` pixels, as the JSON says; both 0 where it does not.
     height: I64
     width: I64
-    first: I64
-    problems: tuple[Problem, ...]
+    first: I64  # `(I + 1,)`; image `i` owns annotations `first[i]:first[i + 1]`
+    problems: tuple[Problem, ...]  # annotations that were left out, and why
+    # Why images cannot be used whatever their annotations are, by row.
     faults: dict[int, str] = dataclasses.field(default_factory=dict)
+    # Labelled keypoints of the annotations that were left out, by row.
     lost_keypoints: dict[int, int] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -41,30 +41,20 @@ _SHOWN_REJECTIONS = 10
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BuildConfig:
-    """What to build, from what.
+    """What to build, from what."""
 
-    Attributes:
-        coco: the dataset; see `open_dataset`.
-        out: the cache's folder; a `Path` or a `StorageUrl`.
-        auto_codec: choose between raw and JPEG by the size of memory, whatever the spec says.
-        workers: threads; 0 takes one per processor. On a cluster: threads that make one shard; 0 takes one.
-        cluster: the Dask cluster that makes the shards; None makes them in this process.
-        force: replace a cache that is there, even a damaged one or one of other sources; an unfinished build of the
-            same cache is still resumed.
-        content: recognise changed images by their bytes, not only by their sizes.
-        strict: a rejected image, or an annotation without an image, is an error.
-    """
-
-    coco: Location
-    out: PurePath
+    coco: Location  # the dataset; see `open_dataset`
+    out: PurePath  # the cache's folder; a `Path` or a `StorageUrl`
     spec: CacheSpec
-    auto_codec: bool = False
+    auto_codec: bool = False  # choose between raw and JPEG by the size of memory, whatever the spec says
     splits: tuple[str, ...] = ("train", "val")
-    workers: int = 0
-    cluster: ClusterAddress | None = None
+    workers: int = 0  # threads; 0 takes one per processor. On a cluster: threads that make one shard; 0 takes one.
+    cluster: ClusterAddress | None = None  # the Dask cluster that makes the shards; None makes them in this process
+    # Replace a cache that is there, even a damaged one or one of other sources; an unfinished build of the same cache
+    # is still resumed.
     force: bool = False
-    content: bool = False
-    strict: bool = False
+    content: bool = False  # recognise changed images by their bytes, not only by their sizes
+    strict: bool = False  # a rejected image, or an annotation without an image, is an error
 
     def __post_init__(self) -> None:
         if self.workers < 0:
@@ -81,30 +71,21 @@ class BuildConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BuildReport:
-    """What a build did.
-
-    Attributes:
-        rejections: in all shards of the splits that were asked for, and annotations without an image.
-        written: images that this run worked on.
-        resumed: images in shards that were there already.
-        seconds: that making the shards took.
-        changes: between the cache that was there before and the dataset; empty if there was none.
-        doubts: what is doubtful of the masks of each split, with the split's name; see `DoubtfulMasks`.
-        leaks: photos of `val` whose bytes are those of a photo of `train`; known where both were asked for.
-        layout: the name of the dataset's layout.
-        fresh: the cache was already complete and from the same sources: nothing was done.
-    """
+    """What a build did."""
 
     index: CacheIndex
+    # In all shards of the splits that were asked for, and annotations without an image.
     rejections: tuple[Rejection, ...]
-    written: int
-    resumed: int
-    seconds: float
+    written: int  # images that this run worked on
+    resumed: int  # images in shards that were there already
+    seconds: float  # that making the shards took
+    # Between the cache that was there before and the dataset; empty if there was none.
     changes: tuple[SplitChanges, ...]
-    doubts: tuple[str, ...]
+    doubts: tuple[str, ...]  # what is doubtful of the masks of each split, with the split's name; see `DoubtfulMasks`
+    # Photos of `val` whose bytes are those of a photo of `train`; known where both were asked for.
     leaks: tuple[str, ...]
-    layout: str
-    fresh: bool
+    layout: str  # the name of the dataset's layout
+    fresh: bool  # the cache was already complete and from the same sources: nothing was done
 
 
 def build_cache(

@@ -13,28 +13,20 @@ from preprocess.dataset import Location
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SplitChanges:
-    """How a split differs from what a cache was made from.
-
-    Attributes:
-        new: files of images that the cache does not have.
-        gone: files of images that only the cache has.
-        photos: files of images whose file is another: its name, its size or, where it was read, its bytes.
-        annotations: files of images whose annotations differ.
-        damaged: number of shards whose files are missing or of another size, or whose manifest cannot be read.
-        shards, stale_shards: number of shards that the split consists of now, and how many of them have to be made.
-        dropped_shards: number of the cache's shards that the split no longer consists of.
-    """
+    """How a split differs from what a cache was made from."""
 
     split: str
-    new: tuple[str, ...]
-    gone: tuple[str, ...]
+    new: tuple[str, ...]  # files of images that the cache does not have
+    gone: tuple[str, ...]  # files of images that only the cache has
+    # Files of images whose file is another: its name, its size or, where it was read, its bytes.
     photos: tuple[str, ...]
-    annotations: tuple[str, ...]
-    damaged: int
+    annotations: tuple[str, ...]  # files of images whose annotations differ
+    damaged: int  # number of shards whose files are missing or of another size, or whose manifest cannot be read
+    # shards, stale_shards: number of shards that the split consists of now, and how many of them have to be made.
     shards: int
     stale_shards: int
     stale_images: int
-    dropped_shards: int
+    dropped_shards: int  # number of the cache's shards that the split no longer consists of
 
     @property
     def none(self) -> bool:

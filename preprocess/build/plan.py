@@ -29,27 +29,17 @@ from preprocess.photos import PhotoFolder, photo_path
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
-    """A split, `train` or `val`: its annotations and the selected images in `folder`.
-
-    Attributes:
-        table: all its images and person annotations; see `SplitContent`.
-        rows: the images that the rule selects, as ascending rows of the table.
-        sources: what each selected image consists of, in the order of `rows`.
-        annotations: path of the annotation file.
-        problems: why an image cannot be used although it is selected, by row.
-        orphans: annotations that belong to no image of the file.
-        doubts: what is doubtful of its masks; see `DoubtfulMasks`.
-    """
+    """A split, `train` or `val`: its annotations and the selected images in `folder`."""
 
     name: str
     folder: PurePath
-    table: PersonTable
-    rows: list[int]
-    sources: list[ImageSource]
-    annotations: PurePath
-    problems: dict[int, str]
-    orphans: tuple[Rejection, ...]
-    doubts: tuple[str, ...]
+    table: PersonTable  # all its images and person annotations; see `SplitContent`
+    rows: list[int]  # the images that the rule selects, as ascending rows of the table
+    sources: list[ImageSource]  # what each selected image consists of, in the order of `rows`
+    annotations: PurePath  # path of the annotation file
+    problems: dict[int, str]  # why an image cannot be used although it is selected, by row
+    orphans: tuple[Rejection, ...]  # annotations that belong to no image of the file
+    doubts: tuple[str, ...]  # what is doubtful of its masks; see `DoubtfulMasks`
 
     def photo(self, row: int) -> PurePath:
         """The path of an image's photo."""

@@ -38,76 +38,56 @@ class Statistics:
 
     A *valid* person is not a crowd and has a labelled keypoint; where no annotation of the file has any, it is enough
     not to be a crowd.
-
-    Attributes:
-        annotations: annotations of the category; those that cannot be drawn included.
-        unreadable: annotations that cannot be drawn; they are in no other number.
-        by_keypoints: whether any annotation has keypoints.
-        persons_per_image_mean, persons_per_image_max: valid persons, over the images that have one.
-        area: area of the valid persons in the JSON, pixels; None where it gives none.
-        width, height: of all images, pixels; None without images.
-        doubts: what is doubtful of the masks; see `DoubtfulMasks`.
     """
 
     images: int
-    annotations: int
-    unreadable: int
+    annotations: int  # annotations of the category; those that cannot be drawn included
+    unreadable: int  # annotations that cannot be drawn; they are in no other number
     crowds: int
     valid_persons: int
-    by_keypoints: bool
+    by_keypoints: bool  # whether any annotation has keypoints
     images_with_valid_persons: int
+    # persons_per_image_mean, persons_per_image_max: valid persons, over the images that have one.
     persons_per_image_mean: float
     persons_per_image_max: int
-    area: Summary | None
+    area: Summary | None  # area of the valid persons in the JSON, pixels; None where it gives none
     rules: dict[ImageRule, int]
+    # width, height: of all images, pixels; None without images.
     width: Summary | None
     height: Summary | None
-    doubts: tuple[str, ...]
+    doubts: tuple[str, ...]  # what is doubtful of the masks; see `DoubtfulMasks`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CacheStatistics:
-    """Statistics of a split of a cache.
-
-    Attributes:
-        without_person: samples without a person pixel.
-        persons: annotated persons that are not crowds.
-        person_fraction: share of a photo's pixels in the square, 0 to 1.
-        person_fraction_quantiles: fraction by percent, for each of `QUANTILES`.
-        width, height: size of the photos, pixels.
-        bytes, bytes_per_sample: size of its shards on disk.
-    """
+    """Statistics of a split of a cache."""
 
     split: str
     spec: CacheSpec
     samples: int
     rejected: int
-    without_person: int
-    persons: int
+    without_person: int  # samples without a person pixel
+    persons: int  # annotated persons that are not crowds
     persons_per_image_mean: float
     persons_per_image_max: int
-    person_fraction: Summary
-    person_fraction_quantiles: dict[int, float]
+    person_fraction: Summary  # share of a photo's pixels in the square, 0 to 1
+    person_fraction_quantiles: dict[int, float]  # fraction by percent, for each of `QUANTILES`
+    # width, height: size of the photos, pixels.
     width: Summary
     height: Summary
+    # bytes, bytes_per_sample: size of its shards on disk.
     bytes: int
     bytes_per_sample: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Distributions:
-    """The values behind the statistics, for a histogram.
-
-    Attributes:
-        persons: `(n,)` persons in each image that has one.
-        share: `(m,)` percent of the image, more than 0, that each valid person or all persons of a sample cover.
-        each: `person` or `sample`: what a share belongs to.
-    """
+    """The values behind the statistics, for a histogram."""
 
     name: str
-    persons: I64
-    share: F64
-    each: str
+    persons: I64  # `(n,)` persons in each image that has one
+    share: F64  # `(m,)` percent of the image, more than 0, that each valid person or all persons of a sample cover
+    each: str  # `person` or `sample`: what a share belongs to
 
 
 def analyze(table: PersonTable, orientation: Orientation = "auto") -> Statistics:

@@ -28,23 +28,17 @@ Kind = Literal["root", "layout", "annotations", "annotation_file", "images", "in
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Check:
-    """The check of one part of a dataset or a cache.
-
-    Attributes:
-        path: where it is, or should be.
-        split: `train` or `val`, where it belongs to one.
-        value: bytes of an `annotation_file`, files in `images`, the version of an `index`, the side of a `spec`, the
-            number of `samples`, bytes of `shards`.
-        problem: what is wrong and what to do about it; empty if nothing is.
-    """
+    """The check of one part of a dataset or a cache."""
 
     kind: Kind
-    path: str
+    path: str  # where it is, or should be
     ok: bool
-    split: str = ""
+    split: str = ""  # `train` or `val`, where it belongs to one
+    # Bytes of an `annotation_file`, files in `images`, the version of an `index`, the side of a `spec`, the number of
+    # `samples`, bytes of `shards`.
     value: int | None = None
     note: str = ""
-    problem: str = ""
+    problem: str = ""  # what is wrong and what to do about it; empty if nothing is
 
 
 def _check(

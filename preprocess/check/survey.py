@@ -31,20 +31,13 @@ QUANTILES = (10, 50, 90)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SurveyConfig:
-    """Which photos are scored, and how.
-
-    Attributes:
-        side: side of the square that a network is to see, pixels; a cache has its own.
-        limit: photos of each split, evenly over it; 0 takes all.
-        workers: threads; 0 takes one per processor.
-        orientation: see `CacheSpec`; for a dataset only.
-    """
+    """Which photos are scored, and how."""
 
     thresholds: QualityThresholds = dataclasses.field(default_factory=QualityThresholds)
-    side: int = 384
-    limit: int = 2000
-    workers: int = 0
-    orientation: Orientation = "auto"
+    side: int = 384  # side of the square that a network is to see, pixels; a cache has its own
+    limit: int = 2000  # photos of each split, evenly over it; 0 takes all
+    workers: int = 0  # threads; 0 takes one per processor
+    orientation: Orientation = "auto"  # see `CacheSpec`; for a dataset only
 
     def __post_init__(self) -> None:
         if self.side < 1:
@@ -60,23 +53,15 @@ class SurveyConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class QualitySurvey:
-    """The scores of a split's photos.
-
-    Attributes:
-        side: side of the square that the network sees, pixels.
-        photos: photos with a person that is not a crowd; of these, `limit` were taken.
-        names: N file names of photos, or in a cache `image <id>`.
-        scores: `(N, 4)` in the order of `NAMES`, 0 to 100.
-        rejections: photos that cannot be scored, and why.
-    """
+    """The scores of a split's photos."""
 
     split: str
-    side: int
+    side: int  # side of the square that the network sees, pixels
     thresholds: QualityThresholds
-    photos: int
-    names: tuple[str, ...]
-    scores: F64
-    rejections: tuple[Rejection, ...]
+    photos: int  # photos with a person that is not a crowd; of these, `limit` were taken
+    names: tuple[str, ...]  # N file names of photos, or in a cache `image <id>`
+    scores: F64  # `(N, 4)` in the order of `NAMES`, 0 to 100
+    rejections: tuple[Rejection, ...]  # photos that cannot be scored, and why
 
     def __len__(self) -> int:
         return len(self.names)

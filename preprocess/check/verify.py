@@ -42,46 +42,30 @@ Result = TypeVar("Result")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that is wrong with a dataset.
+    """One thing that is wrong with a dataset."""
 
-    Attributes:
-        kind: what it concerns: a `file` as a whole, an `annotation` or an `image`.
-        file: name of the annotation file or of the image.
-        image_id, annotation_id: ids in the JSON, where it concerns one.
-    """
-
-    kind: Literal["file", "annotation", "image"]
+    kind: Literal["file", "annotation", "image"]  # what it concerns: a `file` as a whole, an `annotation` or an `image`
     split: str
-    file: str
+    file: str  # name of the annotation file or of the image
     reason: str
+    # image_id, annotation_id: ids in the JSON, where it concerns one.
     image_id: int | None = None
     annotation_id: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SplitReport:
-    """What was checked in a split.
-
-    Attributes:
-        file: its annotation file; empty if it cannot be read.
-        images: images in the JSON.
-        selected: images that the rule selects; only these must be there and be valid.
-        checked: selected images that are valid.
-        annotations: annotations of the category, unusable ones included.
-        absent: images that the rule does not select and that are not on disk. No fault.
-        unlisted: files in the image folder that the JSON does not name. No fault.
-        doubts: what is doubtful of the masks; see `DoubtfulMasks`. No fault.
-    """
+    """What was checked in a split."""
 
     split: str
-    file: str = ""
-    images: int = 0
-    selected: int = 0
-    checked: int = 0
-    annotations: int = 0
-    absent: int = 0
-    unlisted: int = 0
-    doubts: tuple[str, ...] = ()
+    file: str = ""  # its annotation file; empty if it cannot be read
+    images: int = 0  # images in the JSON
+    selected: int = 0  # images that the rule selects; only these must be there and be valid
+    checked: int = 0  # selected images that are valid
+    annotations: int = 0  # annotations of the category, unusable ones included
+    absent: int = 0  # images that the rule does not select and that are not on disk. No fault.
+    unlisted: int = 0  # files in the image folder that the JSON does not name. No fault.
+    doubts: tuple[str, ...] = ()  # what is doubtful of the masks; see `DoubtfulMasks`. No fault.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -286,19 +270,13 @@ class SplitRecords:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CacheReport:
-    """What `verify_cache` found.
-
-    Attributes:
-        spec: how the cache was made; None if its index cannot be read.
-        damages: shards and records that are not as written.
-        stale: why it no longer agrees with the dataset; None if it was not compared with one.
-    """
+    """What `verify_cache` found."""
 
     cache: str
-    spec: CacheSpec | None
+    spec: CacheSpec | None  # how the cache was made; None if its index cannot be read
     splits: tuple[SplitRecords, ...]
-    damages: tuple[Damage, ...]
-    stale: tuple[str, ...] | None
+    damages: tuple[Damage, ...]  # shards and records that are not as written
+    stale: tuple[str, ...] | None  # why it no longer agrees with the dataset; None if it was not compared with one
 
     @property
     def sound(self) -> bool:

@@ -27,21 +27,14 @@ _SHARE = message("all workers need the dataset and --out at the same paths on a 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardTask:
-    """A shard to be made, and everything that a worker needs for it.
+    """A shard to be made, and everything that a worker needs for it."""
 
-    Attributes:
-        environment: versions of the client.
-        holder: content of the lock on the cache's folder, as the client sees it.
-        job: the shard; its split has just the images of the shard.
-        build: a word that all temporary names of a build have in common.
-    """
-
-    environment: dict[str, str]
-    holder: str
-    job: Job
+    environment: dict[str, str]  # versions of the client
+    holder: str  # content of the lock on the cache's folder, as the client sees it
+    job: Job  # the shard; its split has just the images of the shard
     spec: CacheSpec
     threads: int
-    build: str
+    build: str  # a word that all temporary names of a build have in common
 
 
 def attempt_pattern(build: str) -> str:

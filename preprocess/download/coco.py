@@ -36,20 +36,14 @@ class Unpacked:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What was done with the archive `name`, which holds `folder`; `fetched` bytes came from the server.
-
-    Attributes:
-        images: number of images that were in the folder before.
-        unpacked: what was written; None if all was there and nothing was touched.
-        kept: path of the archive; None if it was not kept.
-    """
+    """What was done with the archive `name`, which holds `folder`; `fetched` bytes came from the server."""
 
     name: str
     folder: str
-    images: int
+    images: int  # number of images that were in the folder before
     fetched: int = 0
-    unpacked: Unpacked | None = None
-    kept: Path | None = None
+    unpacked: Unpacked | None = None  # what was written; None if all was there and nothing was touched
+    kept: Path | None = None  # path of the archive; None if it was not kept
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -24,23 +24,15 @@ Source = Literal["server", "staged", "own"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Archive:
-    """A zip file on the server.
+    """A zip file on the server."""
 
-    Attributes:
-        path: below the base URL.
-        folder: the one folder that it holds.
-        splits: those that need it.
-        unpacked: approximate bytes of its members on disk.
-        images: number of images; 0 if it holds annotations.
-    """
-
-    path: str
-    folder: str
-    splits: tuple[str, ...]
+    path: str  # below the base URL
+    folder: str  # the one folder that it holds
+    splits: tuple[str, ...]  # those that need it
     bytes: int
     md5: str
-    unpacked: int
-    images: int = 0
+    unpacked: int  # approximate bytes of its members on disk
+    images: int = 0  # number of images; 0 if it holds annotations
 
     @property
     def name(self) -> str:
@@ -81,34 +73,22 @@ ARCHIVES = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Retries:
-    """Timeouts and numbers of attempts.
+    """Timeouts and numbers of attempts."""
 
-    Attributes:
-        timeout: seconds without a byte that count as a stall.
-        attempts: how many in a row may end without progress, and how often a file may be started anew.
-        delay: seconds before the second attempt; doubled each time, with jitter.
-        longest_delay: upper limit of the delay, seconds.
-    """
-
-    timeout: float = 30.0
-    attempts: int = 8
-    delay: float = 1.0
-    longest_delay: float = 60.0
+    timeout: float = 30.0  # seconds without a byte that count as a stall
+    attempts: int = 8  # how many in a row may end without progress, and how often a file may be started anew
+    delay: float = 1.0  # seconds before the second attempt; doubled each time, with jitter
+    longest_delay: float = 60.0  # upper limit of the delay, seconds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DownloadConfig:
-    """What to download into the folder `root`.
-
-    Attributes:
-        keep_archives: move archives to `root` once they are unpacked instead of deleting them.
-        base_url: address of the server, or of a mirror with the same layout.
-    """
+    """What to download into the folder `root`."""
 
     root: Path
     splits: tuple[str, ...] = SPLITS
-    keep_archives: bool = False
-    base_url: str = BASE_URL
+    keep_archives: bool = False  # move archives to `root` once they are unpacked instead of deleting them
+    base_url: str = BASE_URL  # address of the server, or of a mirror with the same layout
     retries: Retries = Retries()
     archives: tuple[Archive, ...] = ARCHIVES
 
@@ -144,35 +124,24 @@ class DownloadConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Item:
-    """An archive and what is there of it.
-
-    Attributes:
-        images: number of images in its folder.
-        source: `staged` or `own` if the whole archive lies in the staging folder or in the dataset's; else `server`.
-        to_fetch: bytes.
-        to_unpack: approximate bytes on disk.
-    """
+    """An archive and what is there of it."""
 
     archive: Archive
     needed: bool
-    images: int
+    images: int  # number of images in its folder
+    # `staged` or `own` if the whole archive lies in the staging folder or in the dataset's; else `server`.
     source: Source
-    to_fetch: int
-    to_unpack: int
+    to_fetch: int  # bytes
+    to_unpack: int  # approximate bytes on disk
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The archives of the splits, in the order in which they are fetched, and the room that they take.
-
-    Attributes:
-        need: peak of the bytes on disk, beyond those that are used now.
-        free: bytes that are free on the disk.
-    """
+    """The archives of the splits, in the order in which they are fetched, and the room that they take."""
 
     items: tuple[Item, ...]
-    need: int
-    free: int
+    need: int  # peak of the bytes on disk, beyond those that are used now
+    free: int  # bytes that are free on the disk
 
 
 def make_plan(config: DownloadConfig) -> Plan:
