@@ -75,8 +75,7 @@ class Census:
 def take_census(config: NetworkConfig, *, side: int, batch_size: int, precision: Precision) -> Census:
     """The census of a step of one of our networks, with `bce_dice` and AdamW, at a side in pixels.
 
-    Raises:
-        ValueError: the network cannot take the side.
+    Raises `ValueError`: the network cannot take the side.
     """
     loss = LOSSES["bce_dice"]
 

@@ -85,8 +85,7 @@ class Check:
 def estimate_step(census: Census, roof: Roof, family: str, rows: Sequence[Calibration]) -> Estimate:
     """Estimate a step of a network of some family from measured rows, see `efficiency_of`.
 
-    Raises:
-        BenchError: no row is of this kind of arithmetic.
+    Raises `BenchError`: no row is of this kind of arithmetic.
     """
     known = efficiency_of(rows, roof, family)
     if known is None:
@@ -122,8 +121,7 @@ def leave_one_out(rows: Sequence[Calibration]) -> list[Check]:
 def estimate_profile(profile: Profile, network: NetworkConfig, card: Card, rows: Sequence[Calibration]) -> Estimate:
     """Estimate a network's step at a profile's batch, side and precision, on a card.
 
-    Raises:
-        BenchError: see `estimate_step`; or the card cannot do that precision.
+    Raises `BenchError`: see `estimate_step`; or the card cannot do that precision.
     """
     precision, roof = profile.precision, card.roof(profile.precision, compiled=profile.compile)
     census = take_census(network, side=profile.side, batch_size=profile.batch_size, precision=precision)
@@ -135,10 +133,8 @@ def card_of(
 ) -> Card:
     """A card of `CARDS` by its name `gpu`, or one that is described by all three figures.
 
-    They are TFLOP/s in 16 bits (or, when the step's `precision` is fp32, in fp32), GB/s and GB.
-
-    Raises:
-        BenchError: it is not listed and not all figures are given.
+    They are TFLOP/s in 16 bits (or, when the step's `precision` is fp32, in fp32), GB/s and GB. Raises `BenchError`: it
+    is not listed and not all figures are given.
     """
     if peak is None and bandwidth is None and memory is None:
         return find_card(gpu or "")
@@ -151,8 +147,7 @@ def card_of(
 def profile_of(card: Card, **changes: Any) -> Profile:
     """The profile that is made for a card, else that of the RTX 3080, with changes of its fields, in fp32 if need be.
 
-    Raises:
-        BenchError: side or batch is below 1.
+    Raises `BenchError`: side or batch is below 1.
     """
     profile = find_profile(card.profile or "rtx3080")
     if card.narrow is None and profile.precision != "fp32":

@@ -86,11 +86,7 @@ class BenchReport:
 
     @classmethod
     def read(cls, path: Path) -> BenchReport:
-        """Read what `write_json` wrote.
-
-        Raises:
-            BenchError: the file is missing or is not such a report.
-        """
+        """Read what `write_json` wrote. Raises `BenchError`: the file is missing or is not such a report."""
         try:
             return msgspec.json.decode(path.read_bytes(), type=cls)
         except FileNotFoundError:

@@ -62,11 +62,7 @@ class Card:
                 )
 
     def peak(self, precision: Precision) -> float:
-        """FLOP/s in a precision.
-
-        Raises:
-            BenchError: it has no tensor cores for it.
-        """
+        """FLOP/s in a precision. Raises `BenchError`: it has no tensor cores for it."""
         value = self.fp32 if precision == "fp32" else self.narrow
         if value is None or (precision == "tf32" and not self.tf32):
             raise BenchError(
@@ -110,8 +106,7 @@ _IGNORED = re.compile(r"nvidia|geforce|tesla|gpu|gb|sxm\d?|hbm\d?\w?")
 def find_card(name: str) -> Card:
     """A card of `CARDS` by its name, with any spacing and prefix, and with or without its memory, as drivers report it.
 
-    Raises:
-        BenchError: it is not listed; the message tells how to describe it.
+    Raises `BenchError`: it is not listed; the message tells how to describe it.
     """
     # Names with their memory come first: none may hide a card of just that name.
     known = {f"{_plain(card.name)}{card.memory:g}": card for card in CARDS}

@@ -49,8 +49,7 @@ def check_picture(path: Path) -> None:
 def draw_tiers(rows: Sequence[Row], path: Path) -> Path:
     """Draw the rows of the suite `tiers` as PNG or SVG, by the suffix, and give its path; folders are made.
 
-    Raises:
-        BenchError: there is no such row, or the suffix is another.
+    Raises `BenchError`: there is no such row, or the suffix is another.
     """
     check_picture(path)
     picture = _drawn(rows, path.suffix.lower().removeprefix("."))

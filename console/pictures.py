@@ -32,10 +32,7 @@ def draw_histograms(
     """Write a picture of two panels: annotations per image, and how much of its image each covers.
 
     Splits are drawn over each other, each as a share of its own total, so that their shapes can be compared. With
-    surveys there are four more panels below: the quality scores.
-
-    Raises:
-        OSError: the picture cannot be written.
+    surveys there are four more panels below: the quality scores. Raises `OSError`: the picture cannot be written.
     """
     figure = new_figure(12, 8.6 if surveys else 4.9)
     figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.12)

@@ -85,8 +85,7 @@ def _rate(rate: float, unit: str) -> str:
 def confirmed(question: str, *, default: bool) -> bool:
     """Ask until the answer is yes or no; an empty one is the default. English answers are always understood.
 
-    Raises:
-        click.Abort: there is nobody to answer.
+    Raises `click.Abort`: there is nobody to answer.
     """
     yes, no = _("y"), _("n")
     hint = f"{yes.upper()}/{no}" if default else f"{yes}/{no.upper()}"

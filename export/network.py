@@ -47,10 +47,8 @@ def normalisation(network: SegmentationNetwork) -> dict[str, tuple[float, ...]]:
 def trace(network: SegmentationNetwork) -> torch.export.ExportedProgram:
     """Trace the network with its sigmoid, for any number of images and any height and width that it takes.
 
-    Features are channels_last, which suits processors; weights are contiguous, as files want them.
-
-    Raises:
-        ExportError: it does something that `torch.export` cannot follow.
+    Features are channels_last, which suits processors; weights are contiguous, as files want them. Raises
+    `ExportError`: it does something that `torch.export` cannot follow.
     """
     taken = copy.deepcopy(network).requires_grad_(False).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     taken.normalise.memory_format = torch.channels_last

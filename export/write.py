@@ -30,8 +30,7 @@ EXTRA_FILE = "maskcache.json"
 def write_onnx(program: torch.export.ExportedProgram, path: Path, *, opset: int, metadata: Mapping[str, str]) -> None:
     """Write a program of `export.network.trace` as one ONNX file, with its metadata, checked by `onnx.checker`.
 
-    Raises:
-        ExportError: the network cannot be expressed in ONNX.
+    Raises `ExportError`: the network cannot be expressed in ONNX.
     """
     import onnx
 
@@ -105,8 +104,7 @@ def older_files(config: ExportConfig) -> tuple[str, ...]:
 def work_folder(out: Path) -> Iterator[Path]:
     """Make a folder within `out` to write into; it is removed with what is still in it, and an empty new `out` with it.
 
-    Raises:
-        ExportError: it cannot be made, or written to.
+    Raises `ExportError`: it cannot be made, or written to.
     """
     new = not out.exists()
     try:

@@ -49,8 +49,7 @@ class Dataset:
     def files(self, name: str, share: float) -> SplitFiles:
         """Where a split is; `val` is where `train` is, if a share of its photos makes it.
 
-        Raises:
-            DatasetError: the dataset has no such split, or has a `val` although a share is given.
+        Raises `DatasetError`: the dataset has no such split, or has a `val` although a share is given.
         """
         if share and "val" in self.splits:
             raise DatasetError(
@@ -81,9 +80,8 @@ Location = PurePath | Dataset
 def open_dataset(location: Location) -> Dataset:
     """Find the files of a dataset, by its `dataset.toml` or by its layout.
 
-    Raises:
-        DatasetError: there is no dataset of a known layout, or its description is invalid.
-        StorageError: object storage cannot be listed.
+    Raises `DatasetError`: there is no dataset of a known layout, or its description is invalid. `StorageError`: object
+    storage cannot be listed.
     """
     if isinstance(location, Dataset):
         return location
@@ -104,10 +102,8 @@ def open_dataset(location: Location) -> Dataset:
 def named_files(named: Mapping[str, PurePath], root: PurePath | None = None) -> Dataset:
     """The dataset of files that are named one by one: `train-json`, `train-images`, `val-json` and `val-images`.
 
-    `root` is the folder of the whole dataset; without one, names must not lead out of a split's photos.
-
-    Raises:
-        DatasetError: one of a pair is missing.
+    `root` is the folder of the whole dataset; without one, names must not lead out of a split's photos. Raises
+    `DatasetError`: one of a pair is missing.
     """
     splits: Splits = {}
     for split in SPLITS:
@@ -171,9 +167,7 @@ class SplitContent(NamedTuple):
 def read_content(location: Location, name: str, spec: CacheSpec) -> SplitContent:
     """Read a split's annotations, and find the file of each of its images.
 
-    Raises:
-        DatasetError: files are missing or unreadable.
-        StorageError: object storage cannot be read.
+    Raises `DatasetError`: files are missing or unreadable. `StorageError`: object storage cannot be read.
     """
     dataset = open_dataset(location)
     share = dataset.share(spec.val_share)

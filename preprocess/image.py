@@ -71,9 +71,8 @@ def read_rgb(path: PurePath) -> U8:
 def read_file(path: PurePath) -> bytes:
     """Read the bytes of an image file.
 
-    Raises:
-        ImageError: it is missing, not a file, unreadable or empty.
-        StorageError: it is in object storage, which cannot be read. That says nothing about the image.
+    Raises `ImageError`: it is missing, not a file, unreadable or empty. `StorageError`: it is in object storage, which
+    cannot be read. That says nothing about the image.
     """
     try:
         if isinstance(path, Path) and not stat.S_ISREG(path.stat().st_mode):  # to open a pipe is to wait for its writer
@@ -93,11 +92,7 @@ def read_file(path: PurePath) -> bytes:
 
 
 def read_head(data: bytes) -> ImageHead:
-    """Read the head of an image file, without decoding a pixel.
-
-    Raises:
-        ImageError: as `open_image`.
-    """
+    """Read the head of an image file, without decoding a pixel. Raises `ImageError`: as `open_image`."""
     with open_image(io.BytesIO(data)) as image:
         return ImageHead(image.height, image.width, _orientation(image))
 
@@ -169,10 +164,8 @@ def _orientation(image: Image.Image) -> int:
 def decode_rgb(data: bytes) -> U8:
     """Decode the bytes of an image file as `(H, W, 3)` RGB, in stored orientation: EXIF rotation is not applied.
 
-    A JPEG is decoded strictly, see `decode_jpeg`; all else as `load_rgb` does.
-
-    Raises:
-        ImageError: it is cut short or no image, or the decoder fails otherwise.
+    A JPEG is decoded strictly, see `decode_jpeg`; all else as `load_rgb` does. Raises `ImageError`: it is cut short or
+    no image, or the decoder fails otherwise.
     """
     if data.startswith(JPEG_START):
         try:
@@ -191,9 +184,7 @@ def load_rgb(image: Image.Image) -> U8:
     """Decode an image that `open_image` gave as `(H, W, 3)` RGB, in stored orientation; of several pictures the first.
 
     Grey, palette and CMYK become RGB, 16 bits become 8 (the upper ones), and transparent pixels are laid on white.
-
-    Raises:
-        ImageError: it is damaged, or its numbers have no known range.
+    Raises `ImageError`: it is damaged, or its numbers have no known range.
     """
     try:
         image.load()

@@ -38,10 +38,8 @@ def decode_jpeg(data: bytes) -> U8:
 
     libjpeg also warns of what changes no pixel: of bytes that belong to nothing, and of numbers that it does not use.
     Then the file is decoded again without those bytes, or with the numbers that it takes instead, until nothing is
-    warned of: the pixels have to be those of the file as it is.
-
-    Raises:
-        ValueError: it is cut short, damaged, or of a colour space that is not converted; the message is libjpeg's.
+    warned of: the pixels have to be those of the file as it is. Raises `ValueError`: it is cut short, damaged, or of a
+    colour space that is not converted; the message is libjpeg's.
     """
     try:
         return _strictly(data)

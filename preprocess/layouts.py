@@ -39,9 +39,8 @@ Splits = dict[str, SplitFiles]
 def recognise(root: PurePath) -> tuple[str, Splits]:
     """The name of the layout that a folder has, and the splits that it holds.
 
-    Raises:
-        DatasetError: it has none of the known layouts, or lacks files of the one that it has.
-        StorageError: object storage cannot be listed.
+    Raises `DatasetError`: it has none of the known layouts, or lacks files of the one that it has. `StorageError`:
+    object storage cannot be listed.
     """
     there = set(files.names(root))
     for name, find in _LAYOUTS.items():

@@ -58,9 +58,7 @@ class PhotoFolder:
     def exists(self) -> bool:
         """Whether the split's folder is there.
 
-        Raises:
-            DatasetError: it cannot be listed.
-            StorageError: object storage cannot be listed.
+        Raises `DatasetError`: it cannot be listed. `StorageError`: object storage cannot be listed.
         """
         if self._remote:
             return bool(self._listed(self.folder))
@@ -78,9 +76,7 @@ class PhotoFolder:
 
         It is that of the first file that there is by the name as it is written, by another spelling of it (backslashes,
         URL escapes, the forms of Unicode), or relative to `root`; if there is none, that of the name as it is written.
-
-        Raises:
-            ImageError: no file can have such a name, or the name leads out of the dataset.
+        Raises `ImageError`: no file can have such a name, or the name leads out of the dataset.
         """
         _check_name(name)
         problem = None

@@ -123,8 +123,7 @@ def _end_with_parent() -> None:
 def check_epoch(feed: Feed, task: Task) -> Epoch:
     """Compare an epoch with the samples, so that no library can skip work. Of a limit, nothing is compared.
 
-    Raises:
-        ContentError: a batch, or the images on average, are not what they should be.
+    Raises `ContentError`: a batch, or the images on average, are not what they should be.
     """
     epoch, expected, found, means = Epoch(), Samples(task.folder, task.samples), Counter[int](), list[float]()
     checksums = expected.checksums()
@@ -194,8 +193,7 @@ class Pump:
     def window(self, seconds: float) -> Window:
         """Take whole batches for at least this many seconds.
 
-        Raises:
-            ValueError: an epoch has no batches beyond those before the clock starts.
+        Raises `ValueError`: an epoch has no batches beyond those before the clock starts.
         """
         samples, spent, cpu, disk = 0, 0.0, 0.0, 0
         while spent < seconds:

@@ -65,8 +65,7 @@ class Datasets:
     def prepare(self) -> None:
         """Make what every run needs: the samples, and our caches.
 
-        Raises:
-            BenchError: the disk has no room for what is still to be written.
+        Raises `BenchError`: the disk has no room for what is still to be written.
         """
         needed = SPACE * self.samples * RecordLayout(self._side, "raw").raw_bytes
         needed -= sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
@@ -122,8 +121,7 @@ class Datasets:
 def find_python(root: Path, name: str) -> Path:
     """The interpreter of an environment in `root`, which is made if it is not there yet or its requirements changed.
 
-    Raises:
-        PeerError: it cannot be made.
+    Raises `PeerError`: it cannot be made.
     """
     if name == OWN:
         return Path(sys.executable)
@@ -163,11 +161,7 @@ def _has_package(name: str) -> bool:
 
 
 def _run(command: Sequence[str], seconds: float) -> None:
-    """Run a command to its end.
-
-    Raises:
-        PeerError: it failed, or took longer.
-    """
+    """Run a command to its end. Raises `PeerError`: it failed, or took longer."""
     what = " ".join(command[1:4])
     try:
         done = subprocess.run(

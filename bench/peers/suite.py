@@ -32,9 +32,7 @@ _log = logging.getLogger(__name__)
 def peer_suite(setup: Setup, material: Material) -> Iterator[Row]:
     """Rows of all entries. What is set up lies in `BenchConfig.peers_folder` and stays for the next run.
 
-    Raises:
-        CacheError: another run is at work there.
-        BenchError: the disk has no room for the datasets.
+    Raises `CacheError`: another run is at work there. `BenchError`: the disk has no room for the datasets.
     """
     root = setup.config.peers_folder
     root.mkdir(parents=True, exist_ok=True)

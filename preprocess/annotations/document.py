@@ -133,8 +133,7 @@ def read_document(path: PurePath, categories: Sequence[str] | str = "person") ->
 def read_file_names(path: PurePath) -> list[str]:
     """The names of all photos in a COCO annotation file.
 
-    Raises:
-        DatasetError: as `read_document`, but for the categories.
+    Raises `DatasetError`: as `read_document`, but for the categories.
     """
     images, faults, _ = read_images(_read_frame(_open(path), path)["images"])
     return [image.file_name for number, image in enumerate(images) if number not in faults]
@@ -300,8 +299,7 @@ def _without_padding(data: mmap.mmap | bytes) -> memoryview:
 def _read_frame(data: mmap.mmap | bytes, path: PurePath) -> dict[str, msgspec.Raw]:
     """Split a document into its parts; `images`, `annotations` and `categories` are there, as lists or objects.
 
-    Raises:
-        DatasetError: it is no JSON, or not a COCO file.
+    Raises `DatasetError`: it is no JSON, or not a COCO file.
     """
     content = _without_padding(data)
     try:

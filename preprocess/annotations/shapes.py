@@ -161,10 +161,7 @@ def decode_segmentation(text: bytes, height: int, width: int) -> Parts:
 
     What pycocotools draws is read: polygons, boxes, one run-length code or a list of them, and numbers that are text.
     So is a list of six or more numbers as one polygon, a polygon of pairs `[x, y]`, and a compressed code that is
-    Python's text of bytes.
-
-    Raises:
-        UndrawableError: it has no shape, or one that makes no sense.
+    Python's text of bytes. Raises `UndrawableError`: it has no shape, or one that makes no sense.
     """
     segmentation = _decode(text)
     if segmentation is None:

@@ -123,11 +123,8 @@ def load_persons(path: PurePath, categories: Sequence[str] | str = "person") -> 
     Values of other types than COCO's are read as they are meant; `dialects.read_id` says how ids become numbers.
     Annotations that cannot be used (no shape, an RLE that does not fill its image, a coordinate that is none, an
     unknown image, no category) are left out and named in `problems`, images without a name or a size in `faults`.
-    Annotations of other categories are not checked.
-
-    Raises:
-        DatasetError: the file is missing, is no JSON (with the byte), is no COCO file, or lacks a category; or there
-            is not enough space on that disk.
+    Annotations of other categories are not checked. Raises `DatasetError`: the file is missing, is no JSON (with the
+    byte), is no COCO file, or lacks a category; or there is not enough space on that disk.
     """
     images, pieces = read_document(path, categories)
     problems = [Problem(-1, None, reason) for reason in images.problems]
@@ -212,10 +209,8 @@ def _find(wanted: I64, among: I64) -> I64:
 def _by_image(blocks: Iterator[_OwnedAnnotations]) -> _OwnedAnnotations:
     """Blocks of annotations as one, ordered by image, and within an image by block; one block is returned as it is.
 
-    Several are kept on disk. In memory are two of them at a time, and then 16 bytes per annotation.
-
-    Raises:
-        OSError: that disk is full.
+    Several are kept on disk. In memory are two of them at a time, and then 16 bytes per annotation. Raises `OSError`:
+    that disk is full.
     """
     first = next(blocks)
     following = next(blocks, None)

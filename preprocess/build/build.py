@@ -162,8 +162,7 @@ def build_cache(
 def _finished_index(config: BuildConfig) -> CacheIndex | None:
     """The index of the finished cache in the folder; None if there is none, it is damaged, or `force` has removed it.
 
-    Raises:
-        CacheVersionError: it has a format version that this release does not know.
+    Raises `CacheVersionError`: it has a format version that this release does not know.
     """
     if not config.force:
         try:
@@ -188,8 +187,7 @@ def _spec(config: BuildConfig, dataset: Dataset, before: CacheIndex | None, spli
 def _clear_leftovers(config: BuildConfig, before: CacheIndex | None, plans: list[SplitPlan]) -> None:
     """Remove the shards of another cache that has no index, or refuse to: if there are some and none of them fits.
 
-    Raises:
-        CacheStaleError: there are such shards, and `force` is not set.
+    Raises `CacheStaleError`: there are such shards, and `force` is not set.
     """
     if before or any(plan.manifests for plan in plans) or not has_shards(config.out):
         return

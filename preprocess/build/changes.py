@@ -37,11 +37,8 @@ class SplitChanges:
 def find_changes(cache: PurePath, coco: Location, *, content: bool = False) -> list[SplitChanges]:
     """Compare a finished cache with a dataset, by the rules in the cache's own spec. Writes nothing.
 
-    With `content`, the images are read, too, to find those that changed and kept their size.
-
-    Raises:
-        CacheError: there is no readable cache.
-        DatasetError: the dataset is incomplete or unreadable.
+    With `content`, the images are read, too, to find those that changed and kept their size. Raises `CacheError`: there
+    is no readable cache. `DatasetError`: the dataset is incomplete or unreadable.
     """
     index = CacheIndex.load(cache)
     splits = [read_split(coco, name, index.spec, content=content) for name in index.splits]

@@ -38,10 +38,7 @@ def commit(out: PurePath, spec: CacheSpec, plans: list[SplitPlan], before: Cache
     """Write the sample tables, the rejections and, last, the index; then remove what no longer belongs to the cache.
 
     The shards of all `plans` are finished. Splits without a plan stay as they are in `before`, the index that is there.
-
-    Raises:
-        DatasetError: a split has no sample.
-        StorageError: object storage cannot be written.
+    Raises `DatasetError`: a split has no sample. `StorageError`: object storage cannot be written.
     """
     infos = dict(before.splits) if before else {}
     tables: dict[str, bytes] = {}

@@ -31,11 +31,7 @@ JPEG_BYTES_PER_PIXEL = 0.45
 
 
 def make_folder(out: PurePath) -> None:
-    """Make the folder of a cache, if it is not there.
-
-    Raises:
-        CacheError: it cannot be made.
-    """
+    """Make the folder of a cache, if it is not there. Raises `CacheError`: it cannot be made."""
     try:
         files.make_folder(out)
     except OSError as error:
@@ -46,9 +42,8 @@ def make_folder(out: PurePath) -> None:
 def lock_folder(out: PurePath) -> AbstractContextManager[None]:
     """Hold the lock of a folder, in which only one build at a time may work.
 
-    Raises:
-        CacheError: the folder cannot be written in, or another process holds the lock.
-        StorageError: it is in object storage, which cannot be written.
+    Raises `CacheError`: the folder cannot be written in, or another process holds the lock. `StorageError`: it is in
+    object storage, which cannot be written.
     """
     lock = out / LOCK_NAME
     return _lock_object(lock) if isinstance(lock, StorageUrl) else _lock_file(Path(lock))
@@ -153,10 +148,8 @@ def lock_holder(out: PurePath) -> str:
 def check_owner(out: PurePath) -> None:
     """Refuse a folder that holds other things than a cache, or whose splits are links.
 
-    A build removes from these folders whatever is not part of the cache. Behind a link, that could be anything.
-
-    Raises:
-        CacheError: it is such a folder.
+    A build removes from these folders whatever is not part of the cache. Behind a link, that could be anything. Raises
+    `CacheError`: it is such a folder.
     """
     foreign = set(files.names(out)) - {LOCK_NAME, INDEX_NAME, *SPLITS}
     if foreign:
@@ -200,8 +193,7 @@ def needed_bytes(spec: CacheSpec, images: int) -> int:
 def check_space(out: PurePath, spec: CacheSpec, images: int) -> None:
     """Refuse to write a number of images for which there is not enough space.
 
-    Raises:
-        CacheError: the estimate exceeds the free space.
+    Raises `CacheError`: the estimate exceeds the free space.
     """
     need, free = needed_bytes(spec, images), files.free_bytes(out)
     if need > free:

@@ -48,9 +48,8 @@ class Split:
     def read(self, row: int) -> bytes:
         """The bytes of an image's photo.
 
-        Raises:
-            ImageError: the image is among the `problems`, or its file cannot be read.
-            StorageError: see `read_file`.
+        Raises `ImageError`: the image is among the `problems`, or its file cannot be read. `StorageError`: see
+        `read_file`.
         """
         if row in self.problems:  # its name may lead to what is no photo, and not of the dataset
             raise ImageError(self.problems[row])
@@ -60,11 +59,9 @@ class Split:
 def read_split(location: Location, name: str, spec: CacheSpec, *, content: bool = False) -> Split:
     """Read a split's annotations and pick the images that the spec's rule and limit select.
 
-    With `content`, the images are read, too, and identified by their bytes, not only by their names and sizes.
-
-    Raises:
-        DatasetError: files or folders are missing or unreadable, no image is selected, or most masks are useless.
-        StorageError: the dataset is in object storage, which cannot be read.
+    With `content`, the images are read, too, and identified by their bytes, not only by their names and sizes. Raises
+    `DatasetError`: files or folders are missing or unreadable, no image is selected, or most masks are useless.
+    `StorageError`: the dataset is in object storage, which cannot be read.
     """
     found = read_content(location, name, spec)
     table, photos, annotations = found.table, found.photos, found.files.annotations

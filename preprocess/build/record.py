@@ -35,10 +35,8 @@ def make_record(
 ) -> tuple[U8, dict[str, Any]]:
     """Make the record of image `row` of a split, and its entry of the sample table (without shard and row).
 
-    `data` are the bytes of the image's file. The record is a view into `buffer`, `(layout.most_bytes,)`.
-
-    Raises:
-        ImageError: the image cannot be used; the message says why.
+    `data` are the bytes of the image's file. The record is a view into `buffer`, `(layout.most_bytes,)`. Raises
+    `ImageError`: the image cannot be used; the message says why.
     """
     table = split.table
     image = decode_annotated(table, row, data, spec.orientation)
@@ -76,10 +74,8 @@ def make_record(
 def decode_annotated(table: PersonTable, row: int, data: bytes, orientation: Orientation) -> U8:
     """Decode the photo of image `row`, `(H, W, 3)` RGB, in the orientation that its annotations refer to.
 
-    `data` are the bytes of the photo's file. Sizes are compared before any pixel is decoded.
-
-    Raises:
-        ImageError: it is damaged, its size is not that of its JSON entry, or `auto` cannot tell how it is to be turned.
+    `data` are the bytes of the photo's file. Sizes are compared before any pixel is decoded. Raises `ImageError`: it is
+    damaged, its size is not that of its JSON entry, or `auto` cannot tell how it is to be turned.
     """
     head = read_head(data)
     upright = _is_upright(table, row, head, orientation)

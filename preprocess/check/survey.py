@@ -112,10 +112,7 @@ class QualitySurvey:
 def survey_dataset(content: SplitContent, config: SurveyConfig, progress: Progress | None = None) -> QualitySurvey:
     """Score the photos of a split with the union of their annotated persons. Crowd regions count nowhere.
 
-    `progress` is called from the calling thread after each photo.
-
-    Raises:
-        DatasetError: the split's folder is missing.
+    `progress` is called from the calling thread after each photo. Raises `DatasetError`: the split's folder is missing.
     """
     table = content.table
     if content.missing:
@@ -138,8 +135,7 @@ def survey_dataset(content: SplitContent, config: SurveyConfig, progress: Progre
 def survey_cache(reader: CacheReader, config: SurveyConfig, progress: Progress | None = None) -> QualitySurvey:
     """Score the samples of a split of a cache, at its side and without the padding.
 
-    Raises:
-        CacheError: a shard is missing or damaged.
+    Raises `CacheError`: a shard is missing or damaged.
     """
     side, layout = reader.layout.side, reader.layout
 

@@ -186,8 +186,7 @@ def _shared_sizes(parts: list[_Split]) -> set[int]:
 def _check_photo(content: SplitContent, spec: CacheSpec, shared: set[int], row: int) -> int | None:
     """Decode a photo; return the digest of its file if its size is among the shared ones.
 
-    Raises:
-        ImageError: what is wrong with the photo.
+    Raises `ImageError`: what is wrong with the photo.
     """
     if row in content.nameless:
         raise ImageError(content.nameless[row])

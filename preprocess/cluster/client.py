@@ -73,8 +73,7 @@ class ClusterAddress:
 def open_client(address: ClusterAddress) -> Iterator[Client]:
     """A client of a cluster that has at least one worker, and all of whose workers have this process's versions.
 
-    Raises:
-        ClusterError: `distributed`, the scheduler or a worker is missing, or a worker has other versions.
+    Raises `ClusterError`: `distributed`, the scheduler or a worker is missing, or a worker has other versions.
     """
     try:
         from distributed.utils import silence_logging_cmgr
@@ -164,8 +163,7 @@ def no_worker(address: ClusterAddress) -> ClusterError:
 def check_workers(client: Client) -> None:
     """Compare versions with all present workers; later ones are checked with each task.
 
-    Raises:
-        ClusterError: a worker differs, or maskcache is missing on it or on the scheduler, through which tasks go.
+    Raises `ClusterError`: a worker differs, or maskcache is missing on it or on the scheduler, through which tasks go.
     """
     here = environment()
     try:
@@ -196,8 +194,7 @@ def environment() -> dict[str, str]:
 def check_environment(here: dict[str, str], worker: str, there: dict[str, str]) -> None:
     """Compare the client's versions with a worker's.
 
-    Raises:
-        ClusterError: they differ; the message names all that do.
+    Raises `ClusterError`: they differ; the message names all that do.
     """
     names = sorted({*here, *there}, key=str.lower)
     versions = [(name, there.get(name, "missing"), here.get(name, "missing")) for name in names]

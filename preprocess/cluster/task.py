@@ -46,11 +46,8 @@ def make_shard(task: ShardTask) -> ShardManifest:
     """Make a shard under a temporary name in its folder, and return its manifest.
 
     Only the client gives a shard its final name. So it does not matter how often it is made, or whether a worker that
-    was believed dead finishes it once more.
-
-    Raises:
-        ClusterError: this worker has other versions than the client, or does not see the same files.
-        CacheError, DatasetError: as in a build on one machine.
+    was believed dead finishes it once more. Raises `ClusterError`: this worker has other versions than the client, or
+    does not see the same files. `CacheError`, `DatasetError`: as in a build on one machine.
     """
     worker = socket.gethostname()
     check_environment(task.environment, worker, environment())

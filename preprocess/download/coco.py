@@ -59,8 +59,7 @@ class DownloadReport:
 def download_coco(config: DownloadConfig, listener: Listener) -> DownloadReport:
     """Fetch and unpack what is missing of COCO. If the process is killed, the next call resumes.
 
-    Raises:
-        DownloadError: the download failed; the message says what to do.
+    Raises `DownloadError`: the download failed; the message says what to do.
     """
     start = time.perf_counter()
     config.root.mkdir(parents=True, exist_ok=True)
@@ -149,10 +148,8 @@ def _unpack(archive: Archive, path: Path, root: Path, update: Callable[[int, int
     """Unpack an archive, whose hash is known to be right, into its one folder.
 
     A file gets its name once its CRC-32 is checked, and the last file only when the others are on disk: a folder with
-    all its files is complete, even after a power cut. `update` is called with (bytes done, bytes in all).
-
-    Raises:
-        DownloadError: the archive was damaged since, the disk is full, or a file cannot be written.
+    all its files is complete, even after a power cut. `update` is called with (bytes done, bytes in all). Raises
+    `DownloadError`: the archive was damaged since, the disk is full, or a file cannot be written.
     """
     folder = root / archive.folder
     temporary = folder / ".unpacking.tmp"

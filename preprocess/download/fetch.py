@@ -73,9 +73,7 @@ def fetch(archive: Archive, url: str, path: Path, retries: Retries, listener: Li
 
     Bytes are written as soon as they arrive, so that a killed process loses none. The archive's size is that of the
     whole file; its hash is not checked here. Returns the number of bytes received, with those that had to be dropped.
-
-    Raises:
-        DownloadError: the server lacks the file or has another one, or all attempts failed.
+    Raises `DownloadError`: the server lacks the file or has another one, or all attempts failed.
     """
     size, received, failures, restarts = archive.bytes, 0, 0, 0
     with _writing(path):

@@ -147,8 +147,7 @@ class Plan:
 def make_plan(config: DownloadConfig) -> Plan:
     """Look at what is there. A split's images are complete if they are as many as COCO has.
 
-    Raises:
-        DownloadError: the folder holds a synthetic dataset, or the disk has too little room.
+    Raises `DownloadError`: the folder holds a synthetic dataset, or the disk has too little room.
     """
     if (config.root / SYNTH_MARKER).exists():
         raise DownloadError(

@@ -84,11 +84,8 @@ def make_dataset(
     """Write a dataset in the COCO layout under `root`, replacing an earlier one that this function made there.
 
     The annotation files are written last: without them the dataset is incomplete. The bytes do not depend on the number
-    of threads, `workers`; None takes one per core, up to four. `progress` is called with the number of images done
-    and of all, from the calling thread.
-
-    Raises:
-        SynthError: `root` holds something else.
+    of threads, `workers`; None takes one per core, up to four. `progress` is called with the number of images done and
+    of all, from the calling thread. Raises `SynthError`: `root` holds something else.
     """
     started = time.perf_counter()
     _claim(root, config)
