@@ -18,6 +18,7 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
 from console.language import DOMAIN, ENGLISH, LANGUAGES, LOCALE
+from console.render import TEMPLATES
 
 ROOT = Path(__file__).parents[1]
 _OTHERS = [language for language in LANGUAGES if language != ENGLISH]
@@ -75,8 +76,9 @@ def extract() -> Catalog:
     catalogue = Catalog(project=DOMAIN, domain=DOMAIN, version="0", copyright_holder="maskcache contributors")
     files = source_files()
     keywords = {**dict.fromkeys(("_", "message", *error_names(files))), **_POSITIONS}
-    for path in files:
-        for _line, text, _comments, _context in extract_from_file("python", path, keywords=keywords):
+    methods = {**dict.fromkeys(files, "python"), **dict.fromkeys(sorted(TEMPLATES.glob("*.txt.j2")), "jinja2")}
+    for path, method in methods.items():
+        for _line, text, _comments, _context in extract_from_file(method, path, keywords=keywords):
             catalogue.add(text, locations=[(path.relative_to(ROOT).as_posix(), 0)])
     for text in FOREIGN:
         catalogue.add(text, locations=[("console/catalogue.py", 0)])

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from functools import cache
-from pathlib import Path
-
-import jinja2
 
 from bench.hardware import Machine
 from bench.report import BenchReport, Kind, Row
 from console.bench import LESS_IS_BETTER, TITLES, conclusions, grouped, percent, ratio_text, spread_text, value_text
 from console.bench_chart import by_profile, tier_svg
 from console.language import ENGLISH, speaking
+from console.render import template
 from console.text import figure, size
 
 KINDS: dict[Kind, str] = {
@@ -32,7 +29,7 @@ def html_page(report: BenchReport) -> str:
     limited = [row for row in report.rows if row.limit is not None]
     limited.sort(key=lambda row: row.suite != "stages")  # the suite that shows the whole way of a sample comes first
     with speaking(ENGLISH):
-        return _template("bench.html.j2").render(
+        return template("bench.html.j2", *_FUNCTIONS).render(
             report=report,
             facts=_facts(report),
             conclusions=conclusions(report),
@@ -52,19 +49,8 @@ def share_of_limit(row: Row) -> float | None:
     return row.limit / row.value if row.value else math.inf
 
 
-@cache
-def _template(name: str) -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=name == "bench.html.j2",
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    functions = (by_profile, figure, grouped, percent, ratio_text, share_of_limit, spread_text, value_text)
-    environment.globals.update({function.__name__: function for function in functions})
-    return environment.get_template(name)
+_FUNCTIONS = (by_profile, figure, grouped, percent, ratio_text, share_of_limit, spread_text, value_text)
+"""What the templates call."""
 
 
 def _facts(report: BenchReport) -> dict[str, str]:
@@ -102,7 +88,7 @@ def _versions(machine: Machine) -> str:
 def markdown_tables(report: BenchReport) -> str:
     """A table for each suite and setup, each figure beside its limit; the tiers are left out."""
     machine = report.environment
-    return _template("bench.md.j2").render(
+    return template("bench.md.j2", *_FUNCTIONS).render(
         machine=machine,
         processor=_processor(machine),
         versions=_versions(machine),

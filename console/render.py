@@ -1,0 +1,39 @@
+"""What the templates in `templates/` make of a report: text for people, whose words `_` translates as everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from cache.messages import message
+from cache.spec import things
+from console.language import _, translated
+from console.text import count, duration, figure, files, images, photos, shards, size
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+_FUNCTIONS = (_, message, translated, things, count, duration, figure, files, images, photos, shards, size, vars)
+
+
+@cache
+def template(name: str, *functions: Callable[..., Any]) -> jinja2.Template:
+    """A template, which may call these functions by their names."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=name.endswith(".html.j2"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.globals |= {function.__name__: function for function in functions}
+    return environment.get_template(name)
+
+
+def rendered(name: str, **values: Any) -> list[str]:
+    """The lines of a report, by `templates/NAME.txt.j2`."""
+    return template(f"{name}.txt.j2", *_FUNCTIONS).render(values).removesuffix("\n").split("\n")
