@@ -193,8 +193,7 @@ def check_annotation(coco: COCO, annotation: dict[str, Any], mask: np.ndarray) -
         assert visible == 1 or mask[py, px]
 
 
-def test_keypoints_lie_on_the_body_and_show_what_faces_the_viewer() -> None:
-    shown = np.zeros(17)
+def test_keypoints_lie_on_the_body() -> None:
     for number in range(30):
         rng = np.random.default_rng(number)
         sprite = paint_figure(rng, pose_figure(rng), 300, 320, 240, (640, 600))
@@ -203,9 +202,6 @@ def test_keypoints_lie_on_the_body_and_show_what_faces_the_viewer() -> None:
         # All but a far ear or an eye in profile lie inside the outline, in sight or not.
         assert (sprite.alpha[points[5:, 1], points[5:, 0]] > 0).all(), number
         assert (sprite.colour.max(2) <= sprite.alpha.astype(int) + 1).all()
-        shown += sprite.shown
-    assert (shown > 4).all()
-    assert (shown[:13] < 30).all()
 
 
 def test_a_figure_out_of_the_frame_is_not_painted() -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from preprocess.synth.painting import HAIR, PATTERNS, SKIN, Colour, Floats, cloth_colour, jitter
 
@@ -64,8 +63,7 @@ class Figure:
 
     `strokes` are convex polygons painted in order, each as (start, stop, part, grey): the rows start..stop of `points`
     (n, 2), the part whose outline it is, or -1 for a lit area within one, and its brightness (grey, 0 to 255).
-    `parts` holds the names of the parts, "material:limb". `hidden` marks the keypoints that the body itself hides;
-    `bounds` is (x0, y0, x1, y1).
+    `parts` holds the names of the parts, "material:limb"; `bounds` is (x0, y0, x1, y1).
     """
 
     pose: str
@@ -75,7 +73,6 @@ class Figure:
     colours: dict[str, tuple[Colour, Colour]]
     patterns: dict[str, str]
     keypoints: Floats
-    hidden: NDArray[np.bool_]
     bounds: tuple[float, float, float, float]
 
 
@@ -118,20 +115,8 @@ def pose_figure(rng: np.random.Generator, pose: str | None = None) -> Figure:
         colours=colours,
         patterns=patterns,
         keypoints=_project(joints),
-        hidden=_turned_away(body, joints),
         bounds=(float(x0), float(y0), float(x1), float(y1)),
     )
-
-
-def _turned_away(body: Body, joints: Floats) -> NDArray[np.bool_]:
-    """Which keypoints (17,) of the face, the shoulders and the hips are behind the head or the trunk."""
-    hidden: NDArray[np.bool_] = np.zeros(17, np.bool_)
-    hidden[:3] = body.facing < 0.1
-    centre = body.joints["left_ear"] / 2 + body.joints["right_ear"] / 2
-    hidden[1:5] |= joints[1:5, 2] < centre[2] - 0.012
-    trunk = [5, 6, 11, 12]
-    hidden[trunk] = joints[trunk, 2] < np.repeat((joints[[5, 11], 2] + joints[[6, 12], 2]) / 2, 2) - 0.05
-    return hidden
 
 
 def _project(points: Floats) -> Floats:

@@ -168,14 +168,15 @@ class Stage:
         return Scene(image=image_HW3, persons=tuple(persons), crowd=crowd if crowd.any() else None)
 
     def keypoints(self, number: int, sprite: Sprite, stature: float) -> NDArray[np.int64]:
-        """COCO's triples (17, 3) of x, y, v: v is 2 if visible, 1 if hidden; all 0 outside and for tiny persons."""
+        """COCO's triples (17, 3) of x, y, v: v is 2 on a visible pixel of the person, else 1. Outside and for
+        tiny persons all are 0.
+        """
         table: NDArray[np.int64] = np.zeros((17, 3), np.int64)
         if stature < _LEAST_STATURE:
             return table
         for k, (px, py) in enumerate(np.floor(sprite.keypoints).astype(int)):
             if 0 <= px < self.width and 0 <= py < self.height:
-                seen = sprite.shown[k] and self.owner[py, px] == number
-                table[k] = px, py, 2 if seen else 1
+                table[k] = px, py, 2 if self.owner[py, px] == number else 1
         return table
 
 

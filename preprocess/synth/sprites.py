@@ -7,9 +7,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from preprocess.synth.figure import KEYPOINTS, Figure
+from preprocess.synth.figure import Figure
 from preprocess.synth.painting import (
     SKIN,
     Bytes,
@@ -27,26 +26,15 @@ from preprocess.synth.painting import (
     to_bytes,
 )
 
-# A keypoint is in sight where one of these limbs is what was painted last.
-_LIMBS: dict[str, tuple[str, ...]] = {
-    "nose": ("head", "face"), "eye": ("head", "face"), "ear": ("head", "hair", "face"),
-    "shoulder": ("torso", "upper"), "elbow": ("upper", "fore"), "wrist": ("fore", "hand"),
-    "hip": ("hips", "torso", "thigh", "skirt"), "knee": ("thigh", "shin", "skirt"), "ankle": ("shin", "foot"),
-}  # fmt: skip
 THINGS = ("box", "ball", "pole", "trunk", "bush", "table", "chair", "barrel", "coat", "log", "panel")
 OCCLUDERS = ("box", "bush", "table", "pole", "barrel", "panel", "chair", "trunk")
-_SIDED = ("upper", "fore", "hand", "thigh", "shin", "foot")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sprite(Layer):
-    """A painted figure. `keypoints` (17, 2) float32 in image pixels, pixel i spanning [i, i + 1).
-
-    `shown` (17,) bool: the body's own limbs leave the keypoint in sight.
-    """
+    """A painted figure. `keypoints` (17, 2) float32 in image pixels, pixel i spanning [i, i + 1)."""
 
     keypoints: Floats
-    shown: NDArray[np.bool_]
 
 
 def paint_figure(
@@ -91,9 +79,8 @@ def paint_figure(
     low = (x1 - x0, y1 - y0)
     alpha = cv2.resize(as_weight(part > 0), low, interpolation=cv2.INTER_AREA)
     keypoints = figure.keypoints * np.float32(size) + np.array([x, y], np.float32)
-    shown = _in_sight(figure, part, keypoints * fine - np.array([x0, y0], np.float32) * fine)
     small = np.asarray(cv2.resize(colour, low, interpolation=cv2.INTER_AREA), np.uint8)
-    return Sprite(x=x0, y=y0, colour=small, alpha=np.asarray(alpha, np.uint8), keypoints=keypoints, shown=shown)
+    return Sprite(x=x0, y=y0, colour=small, alpha=np.asarray(alpha, np.uint8), keypoints=keypoints)
 
 
 def _table(figure: Figure, side: int) -> Bytes:
@@ -102,21 +89,6 @@ def _table(figure: Figure, side: int) -> Bytes:
     for number, name in enumerate(figure.parts, 1):
         table[number] = figure.colours[name.split(":")[0]][side]
     return table
-
-
-def _in_sight(figure: Figure, part: Bytes, points: Floats) -> NDArray[np.bool_]:
-    """Which keypoints (17,), at `points` of the map of parts, their own limb leaves in sight."""
-    shown = ~figure.hidden
-    height, width = part.shape
-    for k, keypoint in enumerate(KEYPOINTS):
-        px, py = int(np.floor(points[k, 0])), int(np.floor(points[k, 1]))
-        if not shown[k] or not (0 <= px < width and 0 <= py < height):
-            continue
-        side, _, joint = keypoint.rpartition("_")
-        number = int(part[py, px])
-        limb, _, limb_side = figure.parts[number - 1].split(":")[1].partition("_") if number else ("", "", "")
-        shown[k] = limb in _LIMBS[joint] and (limb not in _SIDED or limb_side == side)
-    return shown
 
 
 def draw_thing(
