@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from cache.spec import CacheSpec
 from console.language import _
+from console.render import rendered
 from loader.augment import LEVELS
 from loader.batch import LoaderConfig
 from loader.loader import open_loader
@@ -84,12 +85,4 @@ def draw_dataset_batch(coco: Location, picture: Path, spec: CacheSpec, *, split:
 
 def batch_lines(summary: BatchSummary) -> list[str]:
     """A batch in words."""
-    values, seconds = vars(summary), summary.first_batch_seconds
-    mask, ignored = summary.person_fraction, summary.ignore_fraction
-    return [
-        _("✅ One batch of {source}: images {shape} uint8, channels_last", **values),
-        _("   Loader: {loader}, first batch after {seconds:.2f} s", **values, seconds=seconds),
-        _("   Mask: {mask:.1%} of the pixels that count; ignored: {ignored:.1%}", mask=mask, ignored=ignored),
-        _("   COCO images: {ids}", ids=", ".join(map(str, summary.image_ids))),
-        _("🖼️  Picture: {path}", path=summary.picture),
-    ]
+    return rendered("batch", summary=summary)

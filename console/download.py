@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager
 from cache.messages import message
 from console.language import PROGRAM, _
 from console.progress import progress_bar
-from console.text import count, duration, files, images, size, tell
-from preprocess.download.coco import DownloadReport, Outcome
+from console.render import rendered
+from console.text import duration, images, size, tell
+from preprocess.download.coco import DownloadReport
 from preprocess.download.fetch import RestartReason, Stage
 from preprocess.download.plan import STAGING, Archive, DownloadConfig, Item, Plan
 from preprocess.synth.dataset import SynthReport
@@ -87,39 +88,9 @@ def _there(number: int) -> str:
 
 def download_lines(report: DownloadReport) -> list[str]:
     """The summary of a download."""
-    lines = [_outcome_line(outcome) for outcome in report.outcomes]
-    if all(outcome.unpacked is None for outcome in report.outcomes):
-        head = _("✅ {folder} is complete: nothing to do", folder=report.root)
-    else:
-        fetched, time = size(sum(outcome.fetched for outcome in report.outcomes)), duration(report.seconds)
-        head = _("✅ {folder} is complete: {size} fetched in {time}", folder=report.root, size=fetched, time=time)
-    if report.unfinished:
-        values = {"folder": report.root / STAGING, "size": size(report.unfinished)}
-        lines.append(_("   {folder} holds {size} of other downloads: delete it if you want none of them", **values))
-    return [head, *lines, _("   Next: {command}", command=f"{PROGRAM} verify --coco {report.root}")]
-
-
-def _outcome_line(outcome: Outcome) -> str:
-    done = outcome.unpacked
-    if done is None:
-        return f"   {outcome.folder}: {_there(outcome.images)}"
-    said = _("{files} unpacked, {size}", files=files(done.files), size=size(done.bytes))
-    if done.kept:
-        said += _("; {count:,} were there", count=done.kept)
-    if outcome.kept:
-        said += _("; archive: {path}", path=outcome.kept)
-    return f"   {outcome.folder}: {said}"
+    return rendered("download", report=report, staging=STAGING, program=PROGRAM, there=_there)
 
 
 def synth_lines(report: SynthReport) -> list[str]:
     """The summary of a synthetic dataset."""
-    train, val, share = report.train_images, report.val_images, report.person_fraction
-    cost = {"time": duration(report.seconds), "size": size(report.bytes_written)}
-    split = {"train": train, "val": val, "empty": report.empty_images}
-    persons = count(report.persons, "{count:,} person", "{count:,} persons")
-    crowds = count(report.crowds, "{count:,} crowd region", "{count:,} crowd regions")
-    return [
-        _("{folder}: {images} in {time}, {size}", folder=report.root, images=images(train + val), **cost),
-        _("  train2017: {train:,}, val2017: {val:,}; without a person: {empty:,}", **split),
-        _("  {persons} on {share:.1%} of the pixels, {crowds}", persons=persons, share=share, crowds=crowds),
-    ]
+    return rendered("synth", report=report)
