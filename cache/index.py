@@ -49,8 +49,7 @@ SAMPLE_DTYPE = np.dtype(
 )
 """One row a sample. A sample's number is its row here."""
 
-_HEADER_BYTES = 4096
-"""More than the header of the table takes."""
+_HEADER_BYTES = 4096  # more than the header of the table takes
 
 SampleTable = npt.NDArray[np.void]
 

@@ -84,13 +84,7 @@ class CacheSpec:
     def record_fingerprint(self) -> str:
         """Hash of what decides the bytes of one record, whatever else the cache holds."""
         fields = self._counted()
-        for name in (
-            "images",
-            "limit",
-            "shard_samples",
-            "outside",
-            "val_share",
-        ):  # which images there are, and in which shard
+        for name in ("images", "limit", "shard_samples", "outside", "val_share"):  # which images, in which shard
             fields.pop(name, None)
         return hashlib.sha256(json.dumps([FORMAT_VERSION, fields], sort_keys=True).encode()).hexdigest()
 

@@ -30,8 +30,7 @@ VARIABLE = "MASKCACHE_LANG"
 _FLAG = "--lang"
 _LOCALE_VARIABLES = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")  # the first that is set decides, as in gettext
 
-_MARKS_VARIABLE = "MASKCACHE_EMOJI"
-"""1 or 0: with or without emoji, whatever standard output is."""
+_MARKS_VARIABLE = "MASKCACHE_EMOJI"  # 1 or 0: with or without emoji, whatever standard output is
 
 _BARE_TERMINALS = ("dumb", "linux")
 """Values of TERM for terminals without emoji, such as the console of Linux without X."""

@@ -25,18 +25,12 @@ MIDDLE_GRAY = 127.5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """How strongly to augment.
+    """How strongly to augment."""
 
-    Attributes:
-        flip: probability of a horizontal flip.
-        zoom: smallest and largest magnification; the window is placed at random.
-        rotate: largest rotation either way, degrees.
-        brightness, contrast, saturation: largest relative change either way.
-    """
-
-    flip: float = 0.0
-    zoom: tuple[float, float] = (1.0, 1.0)
-    rotate: float = 0.0
+    flip: float = 0.0  # probability of a horizontal flip
+    zoom: tuple[float, float] = (1.0, 1.0)  # smallest and largest magnification; the window is placed at random
+    rotate: float = 0.0  # largest rotation either way, degrees
+    # brightness, contrast, saturation: largest relative change either way.
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
@@ -67,17 +61,14 @@ LEVELS: dict[Level, AugmentConfig] = {
 
 
 class Parameters(NamedTuple):
-    """What to do to each sample of a batch.
+    """What to do to each sample of a batch."""
 
-    Attributes:
-        matrix: `(N, 2, 3)` float32: output -> source position (x, y, 1). Positions are continuous, in pixels; the
-            centre of pixel i is at i + 0.5. Images are sampled bilinearly, planes by nearest neighbour (floor);
-            outside the source an image is black and a plane is `ignore`.
-        colour: `(N, 3, 4)` float32: after sampling, new RGB = colour[:, :3] @ RGB + colour[:, 3], then rounded and
-            clipped to 0..255.
-    """
-
+    # `(N, 2, 3)` float32: output -> source position (x, y, 1). Positions are continuous, in pixels; the centre of pixel
+    # i is at i + 0.5. Images are sampled bilinearly, planes by nearest neighbour (floor); outside the source an image
+    # is black and a plane is `ignore`.
     matrix: F32
+    # `(N, 3, 4)` float32: after sampling, new RGB = colour[:, :3] @ RGB + colour[:, 3], then rounded and clipped to
+    # 0..255.
     colour: F32
 
 

@@ -156,13 +156,9 @@ class LoaderState:
 
 
 class BatchSource(Protocol):
-    """A backend: makes the planned batches, in order.
+    """A backend: makes the planned batches, in order."""
 
-    Attributes:
-        resident: how many samples, the first ones of the split, are in memory: no batch reads them from their shards.
-    """
-
-    resident: int
+    resident: int  # how many samples, the first ones of the split, are in memory: no batch reads them from their shards
 
     def run(self, plans: Iterable[BatchPlan]) -> Generator[Batch]:
         """Make the batches; the caller may stop early and call again."""

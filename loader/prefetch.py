@@ -136,11 +136,9 @@ def prefetch(
         stop.clear()
 
 
-_LINE = 64
-"""Bytes of a line of the processor's caches, with which a buffer begins: see `loader.kernels`."""
+_LINE = 64  # bytes of a line of the processor's caches, with which a buffer begins: see `loader.kernels`
 
-_HUGE_PAGE = 1 << 21
-"""Bytes; a large buffer begins with one and ends with one."""
+_HUGE_PAGE = 1 << 21  # bytes; a large buffer begins with one and ends with one
 
 OFF_LINE = 16
 """Bytes after a line. libjpeg-turbo stores past the processor's caches where rows begin with a multiple of 32 bytes

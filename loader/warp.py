@@ -41,18 +41,13 @@ U32 = npt.NDArray[np.uint32]
 _ZERO = np.float32(0)
 _HALF = np.float32(0.5)
 _ONE = np.float32(1)
-_WHOLE = np.float32(65535)
-"""A share of one, as 16 bits."""
-_GREY = np.float32(1 / 256)
-"""A blended value of one, in grey levels."""
+_WHOLE = np.float32(65535)  # a share of one, as 16 bits
+_GREY = np.float32(1 / 256)  # a blended value of one, in grey levels
 
-_OUTSIDE = 2
-"""Outside the source there is no person (bit 0), and it is to be ignored (bit 1)."""
+_OUTSIDE = 2  # outside the source there is no person (bit 0), and it is to be ignored (bit 1)
 
-_ROWS_AHEAD = 8
-"""Rows ahead of which memory is prefetched: 4 to 16 measured alike, the whole image at once worse."""
-_PIXELS_A_LINE = 16
-"""Steps along a row that miss no cache line, unless the picture shrinks: 64 bytes hold 21 pixels."""
+_ROWS_AHEAD = 8  # rows ahead of which memory is prefetched: 4 to 16 measured alike, the whole image at once worse
+_PIXELS_A_LINE = 16  # steps along a row that miss no cache line, unless the picture shrinks: 64 bytes hold 21 pixels
 
 _LANES = 8
 

@@ -29,8 +29,7 @@ _UNUSED = (
 )
 """Numbers that libjpeg warns of and does not use: its warning, where they are, and what it would not warn of."""
 
-_MOST_WARNINGS = 32
-"""Warnings of one file that are looked into: each takes a few decodings."""
+_MOST_WARNINGS = 32  # warnings of one file that are looked into: each takes a few decodings
 
 
 def decode_jpeg(data: bytes) -> U8:

@@ -30,8 +30,7 @@ _SPELLINGS: tuple[Callable[[str], str], ...] = (
 )
 """What tools and file systems do to names on their way from one machine to another."""
 
-_UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-")
-"""What Label Studio puts before the name of an uploaded file."""
+_UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded file
 
 
 class PhotoFolder:

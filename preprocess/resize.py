@@ -49,8 +49,7 @@ I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 F32 = npt.NDArray[np.float32]
 
-_SMALLEST_SHARE = 1e-3
-"""Share of a source pixel along one axis below which OpenCV leaves it out."""
+_SMALLEST_SHARE = 1e-3  # share of a source pixel along one axis below which OpenCV leaves it out
 
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)

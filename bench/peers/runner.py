@@ -43,8 +43,7 @@ CLOSING_SECONDS = 10.0
 _EXCEPTION = re.compile(r"[\w.]*(Error|Exception|Exit|Interrupt)\b")
 """How the last line of a traceback begins; more may follow it."""
 
-_MODULE = re.compile(r"^(\w+\.)+(?=\w+:)")
-"""Module of an exception's class."""
+_MODULE = re.compile(r"^(\w+\.)+(?=\w+:)")  # module of an exception's class
 
 _LAUNCH = Path(__file__).with_name("launch.py")
 _log = logging.getLogger(__name__)

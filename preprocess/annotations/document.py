@@ -46,8 +46,7 @@ PIECE = 64 << 20
 MOST_NAMED = 8
 """Categories, ids or keys that a message names."""
 
-_BLOCK = 1 << 20
-"""Bytes that are copied at a time."""
+_BLOCK = 1 << 20  # bytes that are copied at a time
 
 _GZIP, _BOM, _PADDING = b"\x1f\x8b", b"\xef\xbb\xbf", b" \t\r\n\0"
 _PYTHONS = re.compile(rb"NaN|Infinity|\\u[dD][89a-fA-F]")

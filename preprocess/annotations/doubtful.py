@@ -36,12 +36,9 @@ The area is that of the polygons, or of an RLE's foreground; masks that differ i
 
 _EXPORT = message("export them in pixels of the images as they are now")
 
-_SPREAD = 1.05
-"""Masks have one scale if the upper quartile of their scales is at most this many times the lower one."""
-_LEAST_SCALE = 1.1
-"""Scales nearer to 1, either way, are none: tools differ by that much in the area of a mask."""
-_FEWEST = 5
-"""Masks from which a scale is concluded."""
+_SPREAD = 1.05  # masks have one scale if the upper quartile of their scales is at most this many times the lower one
+_LEAST_SCALE = 1.1  # scales nearer to 1, either way, are none: tools differ by that much in the area of a mask
+_FEWEST = 5  # masks from which a scale is concluded
 
 
 class DoubtfulMasks(NamedTuple):

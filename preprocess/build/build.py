@@ -35,8 +35,7 @@ from preprocess.resize import RESIZING
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all), from the calling thread."""
 
-_SHOWN_REJECTIONS = 10
-"""How many rejections the error of `strict` names."""
+_SHOWN_REJECTIONS = 10  # how many rejections the error of `strict` names
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -24,8 +24,7 @@ from preprocess.image import (
 )
 from preprocess.raster import CROWD_DROP, CROWD_IGNORE, CROWD_PERSON, POLYGON, RLE, fill_planes
 
-_SLACK = 1.0
-"""How far, in pixels, corners of polygons commonly lie outside of their photo."""
+_SLACK = 1.0  # how far, in pixels, corners of polygons commonly lie outside of their photo
 
 _CROWD_RULE = {"ignore": CROWD_IGNORE, "person": CROWD_PERSON, "drop": CROWD_DROP}
 

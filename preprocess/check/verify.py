@@ -163,8 +163,7 @@ def map_photos(
             pool.shutdown(cancel_futures=True)  # so that an interrupt need not wait for all the rest
 
 
-_Photo = tuple[str, int]
-"""File name and image id."""
+_Photo = tuple[str, int]  # file name and image id
 
 
 class _Split(NamedTuple):

@@ -27,8 +27,7 @@ from preprocess.errors import DownloadError
 CHUNK = 1 << 20
 """Most bytes read at a time."""
 
-_TRANSIENT = (408, 425, 429)
-"""Client errors that are worth another attempt, as are all from 500 on."""
+_TRANSIENT = (408, 425, 429)  # client errors that are worth another attempt, as are all from 500 on
 
 Stage = Literal["fetch", "check", "unpack"]
 RestartReason = Literal["ignored", "refused", "long"]
