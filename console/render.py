@@ -11,12 +11,13 @@ import jinja2
 
 from cache.messages import message
 from cache.spec import things
-from console.language import _, translated
-from console.text import count, duration, figure, files, images, photos, shards, size
+from console.language import _, ngettext, translated
+from console.text import count, duration, figure, files, images, photos, rejected, shards, size
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-_FUNCTIONS = (_, message, translated, things, count, duration, figure, files, images, photos, shards, size, vars)
+_WORDS: tuple[Callable[..., Any], ...] = (_, message, ngettext, translated, things)
+_FUNCTIONS = (*_WORDS, count, duration, figure, files, images, photos, rejected, shards, size, vars)
 
 
 @cache
