@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from bench.hardware import Machine
 from bench.report import BenchReport, Kind, Row
 from console.bench import LESS_IS_BETTER, TITLES, conclusions, grouped, percent, ratio_text, spread_text, value_text
 from console.bench_chart import by_profile, tier_svg
@@ -31,7 +30,6 @@ def html_page(report: BenchReport) -> str:
     with speaking(ENGLISH):
         return template("bench.html.j2", *_FUNCTIONS).render(
             report=report,
-            facts=_facts(report),
             conclusions=conclusions(report),
             suites=grouped(report.rows, "suite"),
             titles=TITLES,
@@ -49,49 +47,14 @@ def share_of_limit(row: Row) -> float | None:
     return row.limit / row.value if row.value else math.inf
 
 
-_FUNCTIONS = (by_profile, figure, grouped, percent, ratio_text, share_of_limit, spread_text, value_text)
+_FUNCTIONS = (by_profile, figure, grouped, percent, ratio_text, share_of_limit, size, spread_text, value_text)
 """What the templates call."""
-
-
-def _facts(report: BenchReport) -> dict[str, str]:
-    """The machine and the setup, each in a line; a line can be empty."""
-    machine, config = report.environment, report.config
-    driver = f"; driver {machine.driver}" if machine.driver else ""
-    gpus = "; ".join(f"{gpu.name}, {size(gpu.memory)}, compute capability {gpu.capability}" for gpu in machine.gpus)
-    templates = {
-        "profile": "profile {}",
-        "network": "{0[name]} {0[width]}",
-        "side": "side {}",
-        "batch_size": "batch {}",
-        "precision": "{}",
-    }
-    setup = (template.format(config[name]) for name, template in templates.items() if config.get(name))
-    return {
-        "Processor": _processor(machine),
-        "Memory": f"{size(machine.memory_total)}, {size(machine.memory_free)} of it free",
-        "GPU": f"{gpus}{driver}" if gpus else "none",
-        "System": machine.system,
-        "Versions": f"Python {machine.python}, {_versions(machine)}",
-        "Setup": ", ".join(setup),
-    }
-
-
-def _processor(machine: Machine) -> str:
-    features = f" ({', '.join(machine.features)})" if machine.features else ""
-    return f"{machine.processor}, {machine.cores} cores{features}"
-
-
-def _versions(machine: Machine) -> str:
-    return ", ".join(f"{name} {number}" for name, number in machine.versions.items())
 
 
 def markdown_tables(report: BenchReport) -> str:
     """A table for each suite and setup, each figure beside its limit; the tiers are left out."""
-    machine = report.environment
     return template("bench.md.j2", *_FUNCTIONS).render(
-        machine=machine,
-        processor=_processor(machine),
-        versions=_versions(machine),
+        machine=report.environment,
         suites=grouped((row for row in report.rows if row.suite != "tiers"), "suite"),
         titles=TITLES,
     )
