@@ -10,7 +10,7 @@ from cache.messages import message
 from cache.spec import things
 from console.language import _, plain, translated
 from console.render import rendered
-from console.text import by_reason, count, size, standard_output
+from console.text import by_reason, size, standard_output
 
 if TYPE_CHECKING:
     from bench.hardware import Machine
@@ -50,22 +50,8 @@ _LITTLE_SPACE = 20_000_000_000  # bytes; the guide's advice for COCO
 
 def show_structure(checks: Sequence[Check]) -> None:
     """Print what `quick` found, of a dataset or of a cache."""
-    cached = checks[0].kind == "index"
-    missing = sum(not check.ok for check in checks)
-    lines = [_("=== QUICK CACHE CHECK ===") if cached else _("=== QUICK COCO STRUCTURE CHECK ==="), ""]
-    lines += [*map(_check_line, checks), ""]
-    if missing:
-        things = count(missing, "{count:,} thing", "{count:,} things")
-        template = message("❌ {things} to mend before preprocessing")
-        if cached:
-            template = message("❌ {things} to mend before training")
-        lines.append(_(template, things=things))
-    elif cached:
-        lines += [_("✅ Cache verified!"), _("   ✅ All its shards are there"), _("   ✅ Ready to train the model")]
-    else:
-        lines += [_("✅ COCO structure verified!"), _("   ✅ All the files needed are there")]
-        lines.append(_("   ✅ Ready to preprocess"))
-    _show(lines)
+    values = {"cached": checks[0].kind == "index", "missing": sum(not check.ok for check in checks)}
+    _show(rendered("structure", lines=list(map(_check_line, checks)), **values))
 
 
 def _check_line(check: Check) -> str:
