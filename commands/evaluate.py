@@ -32,6 +32,8 @@ from console.language import _
 @options.photos
 @option("--split", "Score this split; may be repeated.", "splits", type=Split, multiple=True, default=["val"])
 @option("--out", "Write the results to this folder.  [default: eval-SPLIT in the run's folder]", type=FOLDER)
+@option("--side", "Show the network photos at this side, in pixels.  [default: as measured in training]", type=int)
+@option("--threshold", "Take pixels above this as foreground.  [default: as measured in training]", type=float)
 @options.inference
 @options.as_json
 def evaluate(splits: tuple[str, ...], out: Path | None, as_json: bool, **given: Any) -> None:

@@ -31,7 +31,9 @@ from commands.options import option
     default="all",
 )
 @option("--opset", "Use this operator set of ONNX, 18 to 23.", default=18)
-@option("--side", "Compare and time with square images of this side.  [default: as in training]", type=int)
+@option(
+    "--side", "Use, compare and time with square images of this side.  [default: as measured in training]", type=int
+)
 @option("--threads", "Measure with this many CPU threads; 0 leaves the number to torch.", default=0)
 @option("--latency/--no-latency", "Measure how long an image takes.", default=True)
 @option("--overwrite", "Replace files that are already there.", is_flag=True)

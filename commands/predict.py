@@ -66,7 +66,11 @@ if TYPE_CHECKING:
 @group(
     message("Mask"),
     option("--hard", "Make a mask of 0 and 255 instead of the probability.", is_flag=True),
-    option("--threshold", "Take pixels above this as foreground, for --hard and the coverage.", default=0.5),
+    option(
+        "--threshold",
+        "Take pixels above this as foreground, for --hard and the coverage.  [default: as measured in training]",
+        type=float,
+    ),
     option("--refine", "Draw the mask's edges along the photo's, by a guided filter.", is_flag=True),
     option(
         "--smooth",
@@ -77,7 +81,7 @@ if TYPE_CHECKING:
 @group(
     message("Network"),
     options.checkpoint,
-    option("--side", "Use square images of this side, in pixels.  [default: as in training]", type=int),
+    option("--side", "Use square images of this side, in pixels.  [default: as measured in training]", type=int),
     options.inference,
 )
 @group(message("Quality"), options.thresholds)

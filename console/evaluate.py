@@ -44,7 +44,7 @@ def eval_lines(report: EvalReport) -> list[str]:
         *underlined(_("🔍 EVALUATION OF {checkpoint}", checkpoint=report.checkpoint)),
         _("📊 Configuration:"),
         _("   - Network: {name}, width {width}, {parameters:.1f} M parameters, trained at side {side}", **network),
-        _("   - Images: {split}, {sources}; the network sees side {side}, {fit}", **shown),
+        _("   - Images: {split}, {sources}; the network sees side {side}, {fit}, threshold {threshold:g}", **shown),
         _("   - Device: {device}, {precision}, batch size {batch_size}", **vars(report)),
         _("   - Memory: {plan}", plan=report.memory),
         *bulleted(report.notes),
@@ -76,7 +76,7 @@ def _table(report: EvalReport) -> list[str]:
 
 
 def _name(report: EvalReport, size: SizeReport) -> str:
-    return _("side {side}", side=report.side) if size.size == "cache" else _("own size")
+    return _("side {side}", side=report.cache_side) if size.size == "cache" else _("own size")
 
 
 def _cell(value: float | None, blank: str, target: float | None) -> str:
@@ -102,8 +102,10 @@ def _images_line(report: EvalReport, size: SizeReport) -> str:
 
 def _threshold_line(report: EvalReport, size: SizeReport) -> str:
     return _(
-        "   - {size}: above a probability of {threshold:.2f} instead of 0.50 the IoU of these images is {iou:.4f}",
+        "   - {size}: above a probability of {threshold:.2f} instead of {used:.2f} the IoU of these images is "
+        "{iou:.4f}",
         size=_name(report, size),
+        used=report.threshold,
         **vars(size.best_threshold),
     )
 

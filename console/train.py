@@ -185,6 +185,20 @@ def end_lines(result: FitResult, *, automatic: bool = False) -> list[str]:
         scores = {"iou": best.val.iou, "dice": best.val.dice, "epoch": best.epoch}
         lines.append(_("   📊 Best IoU: {iou:.4f} (epoch {epoch}), Dice: {dice:.4f}", **scores))
         lines.append(_("   💾 Model: {path}", path=result.best_model))
+    if used := result.inference:
+        lines.append(
+            _(
+                "   🔎 Measured on {images:,} validation images, the side and threshold to use marked:",
+                images=used.images,
+            )
+        )
+        for each in used.measured:
+            row = _(
+                "      side {side}: IoU {iou:.4f}, boundary F {boundary_f:.4f}, threshold {threshold:.2f}, "
+                "{ms:.1f} ms an image",
+                **vars(each),
+            )
+            lines.append(row + (_(" ★") if each.side == used.side else ""))
     if result.bad_records:
         lines.append(_("   ⚠️  Bad records skipped: {count:,}, named in the log", count=len(result.bad_records)))
     lines += [_("   🖼️  Picture: {path}", path=path) for path in result.plots]

@@ -88,11 +88,13 @@ def _find_photos(path: Path) -> PhotoScores | None:
         return None
 
 
-def metadata(stride: int, normalised: Mapping[str, Sequence[float]], saved: Checkpoint, digest: str) -> dict[str, str]:
+def metadata(
+    stride: int, normalised: Mapping[str, Sequence[float]], saved: Checkpoint, digest: str, side: int
+) -> dict[str, str]:
     """The metadata of an exported file: names and values, all of them English texts.
 
     `stride` and `normalised` (see `export.network.normalisation`) are of the network in the checkpoint `saved`,
-    `digest` is the SHA-256 of that file.
+    `digest` is the SHA-256 of that file, and `side` the one to use it at, pixels.
     """
     return {
         "name": f"maskcache {saved.config.network}",
@@ -101,10 +103,10 @@ def metadata(stride: int, normalised: Mapping[str, Sequence[float]], saved: Chec
         "output": f"{OUTPUT}: float32 (N, 1, H, W), of the foreground, 0 to 1",
         "normalisation": json.dumps({"inside": True, **normalised}),
         "stride": str(stride),
-        "side": str(saved.spec.side),
+        "side": str(side),
         "fit": saved.spec.fit,
         "category": ", ".join(saved.spec.categories),
-        "threshold": str(THRESHOLD),
+        "threshold": str(saved.use.threshold),
         "network": json.dumps(saved.config.to_dict()["network"]),
         "checkpoint_sha256": digest,
         "cache_fingerprint": saved.fingerprint,

@@ -60,7 +60,7 @@ def export(config: ExportConfig, tell: Tell = lambda _step, _kind: None) -> Expo
     saved = load_checkpoint(config.model)
     predictor = load_predictor(config.model, "cpu", "fp32")
     network = predictor.network
-    side = saved.spec.side if config.side is None else config.side
+    side = saved.use.side if config.side is None else config.side
     if side < (least := LEAST_STRIDES * network.stride):
         raise ExportError(
             "side={side} is less than {least}, the least that exported files take; use --side {least} or more",
@@ -70,7 +70,7 @@ def export(config: ExportConfig, tell: Tell = lambda _step, _kind: None) -> Expo
     check_side(network, side)
     record = read_record(config.model, saved)
     normalised = normalisation(network)
-    values = metadata(network.stride, normalised, saved, file_digest(config.model))
+    values = metadata(network.stride, normalised, saved, file_digest(config.model), side)
     threads = config.threads or torch.get_num_threads()
 
     def reference(image_N3HW: U8) -> F32:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, overload
@@ -30,7 +31,7 @@ class Options(TypedDict, total=False):
     output: Literal["cutout", "mask"]
     refine: bool
     hard: bool
-    threshold: float
+    threshold: float | None
     device: Device | None
 
 
@@ -51,7 +52,7 @@ def remove_background(
     output: Literal["cutout", "mask"] = "cutout",
     refine: bool = False,
     hard: bool = False,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     device: Device | None = None,
 ) -> object:
     """Cut the persons out of one photo or several, as `cli.py predict` does.
@@ -67,7 +68,7 @@ def remove_background(
             transparent pixels are black; `mask`: the mask alone.
         refine: draw the mask's edges along the photo's.
         hard: make a mask of 0 and 255, instead of the probability.
-        threshold: the probability above which a pixel counts as a person, for `hard`.
+        threshold: the probability above which a pixel counts as a person, for `hard`; None: as measured in training.
         device: `cpu` or `cuda`; None takes a GPU if there is one.
 
     Returns:
@@ -81,13 +82,15 @@ def remove_background(
     """
     if output not in ("cutout", "mask"):
         raise UserError("output={output!r} is not known; use 'cutout' or 'mask'", output=output)
-    finish = Finish(kind=output, refine=refine, hard=hard, threshold=threshold)
+    finish = Finish(kind=output, refine=refine, hard=hard, threshold=0.5 if threshold is None else threshold)
     several = isinstance(photo, Sequence) and not isinstance(photo, str | bytes)
     photos: Any = photo if several else [photo]
     named = [(f"photo[{number}]" if several else "photo", each) for number, each in enumerate(photos)]
     if not named:
         raise UserError("the list of photos is empty; give one photo or more")
     predictor = kept_predictor(Path(newest_checkpoint("checkpoint=") if checkpoint is None else checkpoint), device)
+    if threshold is None:
+        finish = dataclasses.replace(finish, threshold=predictor.threshold)
     results, size = list[U8 | Image](), predictor.config.loader.batch_size
     for start in range(0, len(named), size):
         results += _cut_out(named[start : start + size], predictor, finish)

@@ -66,10 +66,11 @@ class PredictConfig:
         video_format: the file format of a video's cutout: VP9 with alpha in a WebM, or ProRes 4444 in a MOV.
         smooth: the weight of a video's earlier frames where nothing moves, from 0 (none) to below 1.
         hard: make a mask of 0 and 255 instead of the probability.
-        threshold: the probability above which a pixel counts as foreground: for `hard`, and for the reported coverage.
+        threshold: the probability above which a pixel counts as foreground: for `hard`, and for the reported coverage;
+            None: as measured in training.
         refine: draw the mask's edges along the photo's, see `predict.mask.refine`.
         overwrite: replace results that are there already, however they were made.
-        side: the side of the square that the network sees, pixels; None: as in training.
+        side: the side of the square that the network sees, pixels; None: as measured in training.
         batch_size: the largest number of photos that are predicted together; 0: as in training.
         device: None takes a GPU if there is one.
         precision: of the convolutions; None: as in training if the device can do it, else fp32.
@@ -86,7 +87,7 @@ class PredictConfig:
     video_format: VideoFormat = "webm"
     smooth: float = 0.8
     hard: bool = False
-    threshold: float = 0.5
+    threshold: float | None = None
     refine: bool = False
     overwrite: bool = False
     side: int | None = None

@@ -168,7 +168,10 @@ def _finish(setup: Setup, read: ReadPhoto, probability_SS: F32, seconds: float) 
         height=height,
         coverage=mask.coverage,
         seconds=read.seconds + seconds + perf_counter() - started,
-        scores={**scores.to_dict(), "certainty": certainty(probability_SS[read.square.box.slices], config.threshold)},
+        scores={
+            **scores.to_dict(),
+            "certainty": certainty(probability_SS[read.square.box.slices], setup.finish.threshold),
+        },
     )
 
 

@@ -58,7 +58,11 @@ def plan_jobs(config: PredictConfig) -> Plan:
     """
     background = None if config.background is None else parse_background(config.background)
     finish = Finish(
-        kind=config.kind, background=background, refine=config.refine, hard=config.hard, threshold=config.threshold
+        kind=config.kind,
+        background=background,
+        refine=config.refine,
+        hard=config.hard,
+        threshold=0.5 if config.threshold is None else config.threshold,
     )
     if config.to_standard_output:
         inputs, passed_over = _find_inputs(config.inputs, Path())

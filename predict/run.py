@@ -51,17 +51,17 @@ def predict(
     """
     predictor = load_predictor(config.checkpoint, config.device, config.precision)
     side = predictor.side if config.side is None else config.side
-    notes = predictor.notes
+    threshold = predictor.threshold if config.threshold is None else config.threshold
+    config = dataclasses.replace(config, threshold=threshold)
+    finish, notes = dataclasses.replace(plan.finish, threshold=threshold), predictor.notes
     check_side(predictor.network, side)
     if side != predictor.side:
-        sides = {"trained": predictor.side, "side": side}
+        sides = {"trained": predictor.spec.side, "side": side}
         notes += (message("the network was trained at side {trained} and sees side {side} here", **sides),)
     batch_size = config.batch_size or predictor.config.loader.batch_size
     options = decisive_options(config, plan.finish.background, side, predictor.precision)
     check_made(config, plan, options)
-    setup = Setup(
-        config=config, finish=plan.finish, predictor=predictor, side=side, batch_size=batch_size, options=options
-    )
+    setup = Setup(config=config, finish=finish, predictor=predictor, side=side, batch_size=batch_size, options=options)
     started = perf_counter()
     with memory_errors(batch_size, side, less=batch_size // 2, others=message("a smaller --side, or another --device")):
         photos = _make_photos(setup, plan, advance)

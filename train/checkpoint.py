@@ -27,7 +27,7 @@ from cache.spec import CacheSpec
 from model.base import SegmentationNetwork
 from model.network import build_network
 from train.config import TrainConfig
-from train.result import EpochResult
+from train.result import EpochResult, Inference
 
 KIND = "maskcache checkpoint"
 VERSION = 1
@@ -69,7 +69,13 @@ class Checkpoint:
     spec: CacheSpec
     results: tuple[EpochResult, ...]  # the epochs that are done
     network: dict[str, Tensor]  # the network's `state_dict`; contiguous (NCHW) on disk
+    inference: Inference | None = None  # measured at the end of training; None in a file from before that
     continuation: Continuation | None = None  # what a resumed run needs; None in a file that is only for use
+
+    @property
+    def use(self) -> Inference:
+        """The side and the threshold to use the network with: as measured, else the cache's side and a half."""
+        return self.inference or Inference(side=self.spec.side)
 
 
 def random_state() -> dict[str, Tensor]:
@@ -104,6 +110,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "results": [dataclasses.asdict(result) for result in checkpoint.results],
         "network": {name: value.detach().cpu().contiguous() for name, value in checkpoint.network.items()},
     }
+    if checkpoint.inference:
+        document["inference"] = dataclasses.asdict(checkpoint.inference)
     if checkpoint.continuation:
         values = vars(checkpoint.continuation)
         document["continuation"] = {**values, "progress": dataclasses.asdict(checkpoint.continuation.progress)}
@@ -180,6 +188,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             spec=_spec(document),
             results=msgspec.convert(document["results"], tuple[EpochResult, ...]),
             network=msgspec.convert(document["network"], dict[str, Tensor]),
+            inference=msgspec.convert(document.get("inference"), Inference | None),
             continuation=continuation and Continuation(**continuation),
         )
     except (KeyError, TypeError, ValueError) as error:  # msgspec's and the configuration's errors are ValueErrors

@@ -18,7 +18,7 @@ from cache.atomic import write_atomically
 from cache.messages import system_reason
 from train.checkpoint import CheckpointError
 from train.config import TrainConfig
-from train.result import EpochResult
+from train.result import EpochResult, Inference
 
 
 class RunFolder:
@@ -66,6 +66,11 @@ class RunFolder:
         lines = [f"{name}: {text}" for name, text in environment.items()]
         text = "\n".join([*lines, "", torch.__config__.show(), _driver()])
         write_atomically(self.root / "logs" / f"system_{timestamp()}.log", text.encode())
+
+    def write_inference(self, inference: Inference) -> None:
+        """Write `inference.json`: the side and the threshold to use the best network with, and the measurements."""
+        text = json.dumps(dataclasses.asdict(inference), indent=1)
+        write_atomically(self.root / "inference.json", text.encode() + b"\n")
 
     def write_metrics(self, results: list[EpochResult]) -> None:
         """Write `metrics.jsonl` and `metrics.csv`, a line for each epoch. They are written anew: no line repeats."""

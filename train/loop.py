@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,14 +21,15 @@ from loader.batch import BadRecord
 from loader.loader import Loader
 from model.loss import LOSSES
 from model.metrics import BoundaryScores, Scores
-from train.checkpoint import Progress
+from train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from train.config import TrainConfig
 from train.forecast import space_notes
+from train.inference import measure_inference
 from train.listeners import Listener, RunLog, open_log, open_trackers
 from train.optimizer import learning_rate, plateau_factor
 from train.plots import choose_samples, plot_confusion, plot_curves, plot_metrics, plot_samples
 from train.predictor import CacheImages, load_predictor
-from train.result import EpochResult, FitResult, best_epoch
+from train.result import EpochResult, FitResult, Inference, best_epoch
 from train.run import Run, open_run
 
 GPU_READ_STEPS = 50
@@ -42,7 +44,7 @@ class DivergedError(UserError):
 
 
 def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> FitResult:
-    """Train, validate and save each epoch, then draw pictures.
+    """Train, validate and save each epoch, measure how the best network is to be used, then draw pictures.
 
     The first Ctrl-C or SIGTERM ends the run after the current step, with a checkpoint from which `resume` continues as
     if nothing had happened: the same batches in the same order and, on a CPU, eagerly, with as many threads, the same
@@ -77,6 +79,8 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
             if stopped_early:
                 log.note(f"stopped early: no better IoU for {run.config.patience} epochs")
             log.note(f"interrupted after step {run.progress.step}" if interrupted else "finished")
+            measuring = run.ranks.first and not interrupted
+            inference = _measure(run, log) if measuring else None
         plots = _draw(run) if run.ranks.first and not interrupted else ()
     return FitResult(
         epochs=tuple(run.results),
@@ -86,6 +90,7 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
         last_model=run.folder.last_model,
         log=log.path,
         plots=plots,
+        inference=inference,
         stopped_early=stopped_early,
         bad_records=run.bad_records,
     )
@@ -279,6 +284,23 @@ def _note_transfers(run: Run, log: RunLog) -> None:
             repeats, megabytes = store.storage.repeats, store.fetched_bytes / 1e6
             trouble = f", {repeats} requests repeated, the last one because {store.storage.trouble}" if repeats else ""
             log.note(f"{loader.config.split}: {store.fetched} shards, {megabytes:.1f} MB fetched so far{trouble}")
+
+
+def _measure(run: Run, log: RunLog) -> Inference | None:
+    """Measure at which side and threshold the best network is used, and write both into its checkpoint.
+
+    None if asked to stop meanwhile: the checkpoint is then as it was.
+    """
+    path = run.folder.best_model
+    predictor = load_predictor(path, run.config.device, run.config.precision)
+    inference = measure_inference(run.val, predictor, lambda: run.stop.agreed)
+    if inference is None:
+        log.note("the side and the threshold were not measured")
+        return None
+    save_checkpoint(path, dataclasses.replace(load_checkpoint(path), inference=inference))
+    run.folder.write_inference(inference)
+    log.note(f"inference: {json.dumps(dataclasses.asdict(inference))}")
+    return inference
 
 
 def _draw(run: Run) -> tuple[Path, ...]:

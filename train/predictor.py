@@ -6,6 +6,7 @@ Tensor suffixes: N images, 3 RGB, 1 logit or plane, S side, H and W pixels.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -26,6 +27,7 @@ from train.config import TrainConfig
 from train.hardware import Hardware, HardwareError, check_hardware, read_hardware
 from train.plots import SamplePrediction
 from train.process import tf32
+from train.result import Inference
 from train.step import autocast
 
 if TYPE_CHECKING:
@@ -41,12 +43,18 @@ class Predictor:
     precision: Precision  # in which it predicts
     config: TrainConfig  # of the run that trained it
     spec: CacheSpec  # of the cache that it was trained on
+    inference: Inference  # the side and the threshold to use it with
     notes: tuple[str, ...] = ()  # a line if the precision is neither training's nor the one asked for
 
     @property
     def side(self) -> int:
-        """The side of the cache that it was trained on, pixels."""
-        return self.spec.side
+        """The side of the square that it is to see, pixels: as measured in training, else that of its cache."""
+        return self.inference.side
+
+    @property
+    def threshold(self) -> float:
+        """The probability above which a pixel counts as foreground."""
+        return self.inference.threshold
 
     @torch.no_grad()
     def __call__(self, image_N3SS: Tensor) -> Tensor:
@@ -72,7 +80,13 @@ def load_predictor(path: Path, wanted: Device | None, precision: Precision | Non
         network.set_memory_format(torch.contiguous_format)
     chosen, notes = _choose_precision(precision, saved.config, device, hardware)
     return Predictor(
-        network=network.eval(), device=device, precision=chosen, config=saved.config, spec=saved.spec, notes=notes
+        network=network.eval(),
+        device=device,
+        precision=chosen,
+        config=saved.config,
+        spec=saved.spec,
+        inference=saved.use,
+        notes=notes,
     )
 
 
@@ -107,7 +121,7 @@ class Predicted:
     image: Tensor  # (3, H, W) uint8 RGB
     person: Tensor  # (1, 1, H, W) uint8 0/1
     ignore: Tensor  # the same
-    predicted: Tensor  # (1, 1, H, W) bool: where the probability is above a half
+    predicted: Tensor  # (1, 1, H, W) bool: where the probability is above the threshold
     probability: Tensor  # (1, 1, H, W) float32
 
     def sample(self) -> SamplePrediction:
@@ -178,7 +192,9 @@ class CacheImages:
     def _split(self, batch: Batch, logits_N1SS: Tensor) -> list[Predicted]:
         bad = {record.sample for record in batch.skipped}
         # By the logits, as in training: the sigmoid of the smallest ones is a half.
-        predicted_N1SS, probability_N1SS = logits_N1SS > 0, logits_N1SS.sigmoid()
+        threshold = self._predictor.threshold
+        predicted_N1SS = logits_N1SS > math.log(threshold / (1 - threshold))
+        probability_N1SS = logits_N1SS.sigmoid()
         return [
             Predicted(
                 number=sample,

@@ -60,6 +60,27 @@ class EpochResult:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class MeasuredSide:
+    """How good the best network is on validation images that are brought to a side; scores are pooled."""
+
+    side: int  # of the square that the network sees, pixels
+    iou: float  # at `threshold`
+    boundary_f: float  # the same
+    threshold: float  # the probability above which a pixel counts as foreground, at which the IoU is largest
+    ms: float  # milliseconds of the network for an image, the median over the batches
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inference:
+    """The side and the threshold at which a network is used, and what they were chosen from."""
+
+    side: int
+    threshold: float = 0.5
+    images: int = 0  # validation images that were measured
+    measured: tuple[MeasuredSide, ...] = ()  # by side
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class FitResult:
     """A run that ended, or that was asked to stop."""
 
@@ -70,6 +91,7 @@ class FitResult:
     last_model: Path
     log: Path
     plots: tuple[Path, ...]
+    inference: Inference | None = None  # how the best network is to be used; None if that was not measured
     stopped_early: bool = False  # the IoU had not risen for `TrainConfig.patience` epochs
     bad_records: tuple[BadRecord, ...] = ()  # distinct ones skipped in this call, train before val, by sample number
 

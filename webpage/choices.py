@@ -49,15 +49,15 @@ def to_upload(file: UploadedFile) -> Upload:
     return Upload(file.file_id, file.name, file.getvalue())
 
 
-def choose_finish() -> Finish:
-    """Let the background be chosen, and how the mask is drawn."""
+def choose_finish(usual: float) -> Finish:
+    """Let the background be chosen, and how the mask is drawn; `usual` is the network's threshold."""
     background = _choose_background()
     with st.expander(_("More"), key="more"):
         along = _("Draws the outline along the edges of the photo.")
         refine = st.toggle(_("Follow the photo's edges"), key="refined", help=along)
         hard = st.toggle(_("Sharp outline"), key="hard", help=_("Each pixel is kept or removed, nothing in between."))
         sure = _("How sure the network has to be to keep a pixel: for the sharp outline and the scores.")
-        threshold = st.slider(_("Threshold"), 0.05, 0.95, 0.5, 0.05, key="threshold", help=sure)
+        threshold = st.slider(_("Threshold"), 0.05, 0.95, min(0.95, max(0.05, usual)), 0.01, key="threshold", help=sure)
     return Finish(background=background, refine=refine, hard=hard, threshold=threshold)
 
 

@@ -44,10 +44,10 @@ def show_page() -> None:
     with left:
         photo = choose_photo(photos)
     with right:
-        finish = choose_finish()
+        finish = choose_finish(trained.threshold)
         offer_downloads(photo, photos, finish)
     with left:
-        scores = show_photo(photo, finish, trained.spec)
+        scores = show_photo(photo, finish, trained)
     show_scores(scores)
 
 

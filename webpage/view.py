@@ -12,9 +12,10 @@ from typing import Any
 
 import streamlit as st
 
-from cache.spec import CacheSpec, things
+from cache.spec import things
 from predict.mask import Finish
 from preprocess.check.quality import QualityScores
+from train.predictor import Predictor
 from webpage.photo import SeenPhoto, show
 from webpage.session import _, choose
 
@@ -33,9 +34,9 @@ def choose_photo(photos: Sequence[SeenPhoto]) -> SeenPhoto:
     return chosen
 
 
-def show_photo(photo: SeenPhoto, finish: Finish, spec: CacheSpec) -> QualityScores:
-    """Show what becomes of a photo, and return its scores; `spec` is of the cache that the network was trained on."""
-    shown = show(photo, finish, spec.side)
+def show_photo(photo: SeenPhoto, finish: Finish, trained: Predictor) -> QualityScores:
+    """Show what becomes of a photo, and return its scores; `trained` is the network."""
+    shown = show(photo, finish, trained.side)
     views = {"after": _("After"), "mask": _("Mask")}
     with st.container(key="view", horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
         size = {"width": photo.width, "height": photo.height}
@@ -46,7 +47,7 @@ def show_photo(photo: SeenPhoto, finish: Finish, spec: CacheSpec) -> QualityScor
     _show_component("compare", {**urls, **names, **size, "label": _("How much of the photo is shown as it was")})
     if not shown.scores.coverage:
         st.warning(
-            _("The network finds no {things} in this photo.", things=things(spec.category)),
+            _("The network finds no {things} in this photo.", things=things(trained.spec.category)),
             icon=":material/search_off:",
         )
     return shown.scores

@@ -131,7 +131,7 @@ class PhotoImages:
                     image=torch.from_numpy(photo.image).permute(2, 0, 1),
                     person=torch.from_numpy(photo.person)[None, None].to(device),
                     ignore=torch.from_numpy(photo.ignore)[None, None].to(device),
-                    predicted=probability_11HW > 0.5,
+                    predicted=probability_11HW > self._predictor.threshold,
                     probability=probability_11HW,
                 )
             )

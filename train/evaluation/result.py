@@ -49,6 +49,8 @@ class EvalConfig:
     coco: Location | None = None
     split: str = "val"  # or `train`
     out: Path | None = None  # folder for the results; None: `eval-<split>` in the run's folder
+    side: int | None = None  # at which the network sees photos, pixels; None: as measured in training
+    threshold: float | None = None  # probability above which a pixel counts as foreground; None: the same
     batch_size: int = 0  # images that are predicted together; 0: as in training
     device: Device | None = None  # None takes a GPU if there is one
     precision: Precision | None = None  # of the convolutions; None: as in training if the device supports it, else fp32
@@ -62,6 +64,10 @@ class EvalConfig:
             raise EvalError("there is nothing to evaluate on; name a --cache, a --coco or both")
         if self.split not in SPLITS:
             raise EvalError("split={split!r} is not known; use {splits}", split=self.split, splits=listed(SPLITS, "or"))
+        if self.threshold is not None and not 0 < self.threshold < 1:
+            raise EvalError(
+                "threshold={threshold} is not between 0 and 1; 0.5 is the usual one", threshold=self.threshold
+            )
         for name, value in (("batch_size", self.batch_size), ("threads", self.threads)):
             if value < 0:
                 raise EvalError(
@@ -200,7 +206,9 @@ class EvalReport:
     split: str
     cache: Path | None
     coco: Location | None
-    side: int  # of the square that the network saw, pixels
+    side: int  # of the square that the network saw, pixels; of photos if there are any
+    cache_side: int | None  # the same of a cache's images
+    threshold: float  # probability above which a pixel counted as foreground
     fit: str  # in which photos lie in it
     category: str | tuple[str, ...]  # whose masks are the truth
     device: str

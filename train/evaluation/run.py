@@ -52,6 +52,8 @@ def evaluate(config: EvalConfig, advance: Advance = lambda _done, _total: None) 
         ValueError: the network cannot take the cache's side.
     """
     predictor = load_predictor(config.checkpoint, config.device, config.precision)
+    threshold = predictor.threshold if config.threshold is None else config.threshold
+    predictor = dataclasses.replace(predictor, inference=dataclasses.replace(predictor.inference, threshold=threshold))
     notes, trained = [*predictor.notes], predictor.config
     free = free_bytes(torch.device(predictor.device))
     batch_size = config.batch_size or trained.loader.batch_size
@@ -84,13 +86,16 @@ def evaluate(config: EvalConfig, advance: Advance = lambda _done, _total: None) 
             views.append(CacheImages(loader, predictor, LOSSES[trained.loss]))
             check_side(predictor.network, spec.side, name=message("the cache's side"))
         if config.coco:
+            usual = predictor.side if spec.side == predictor.spec.side else spec.side
+            spec = dataclasses.replace(spec, side=config.side or usual)
+            check_side(predictor.network, spec.side)
             dataset = open_dataset(config.coco)
             share = config.val_share or (0.0 if "val" in dataset.splits else spec.val_share)
             split = read_split(dataset, config.split, dataclasses.replace(spec, val_share=share))
             photos = PhotoImages(split, spec, predictor, batch_size=batch_size, threads=config.threads)
             views.append(stack.enter_context(photos))
             notes += _other_dataset(loader, split, config) if loader else []
-        if spec.side != (usual := predictor.side):
+        if spec.side not in (predictor.side, usual := predictor.spec.side):
             sides = {"trained": usual, "side": spec.side}
             notes.append(message("the network was trained at side {trained} and sees side {side} here", **sides))
         if spec.fit != (fit := predictor.spec.fit):
@@ -121,11 +126,13 @@ def evaluate(config: EvalConfig, advance: Advance = lambda _done, _total: None) 
             checkpoint_sha256=file_digest(config.checkpoint),
             network=dataclasses.asdict(trained.network),
             parameters=sum(parameter.numel() for parameter in predictor.network.parameters()),
-            trained_side=predictor.side,
+            trained_side=predictor.spec.side,
             split=config.split,
             cache=config.cache,
             coco=config.coco,
             side=spec.side,
+            cache_side=loader.side if loader else None,
+            threshold=threshold,
             fit=spec.fit,
             category=spec.category,
             device=predictor.device,
