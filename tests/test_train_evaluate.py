@@ -224,7 +224,9 @@ def test_of_a_trained_network_it_says_what_training_said(coco, tmp_path, write_c
         learning_rate=3e-3,
     )
     result = fit(config, Listener())
-    report = evaluate(EvalConfig(checkpoint=result.best_model, cache=tmp_path / "cache", coco=root, threads=1))
+    report = evaluate(
+        EvalConfig(checkpoint=result.best_model, cache=tmp_path / "cache", coco=root, threshold=0.5, threads=1)
+    )
     at_side, _ = report.sizes
     assert at_side.scores == result.best.val
     assert at_side.loss == pytest.approx(result.best.val_loss, rel=1e-5)

@@ -73,7 +73,7 @@ def measure_inference(
         for each in tried:
             # As many pixels at a time as in a batch of training, so that the memory holds them.
             size = max(1, loader.config.batch_size * side**2 // each**2)
-            found = [_answer(predictor, part_N3SS, each, times[each]) for part_N3SS in image_N3SS.split(size)]
+            found = [_answer(predictor, part_N3SS, each, times[each]) for part_N3SS in torch.split(image_N3SS, size)]
             probability_N1SS = torch.cat(found)
             thresholds[each].update(probability_N1SS, person_N1SS, ignore_N1SS)
             answers[each].append((100 * probability_N1SS).ceil().to(torch.uint8).cpu())  # above n / 100: more than n
