@@ -37,6 +37,8 @@ PredictKind = Literal["cutout", "mask", "composite"]
 PredictFormat = Literal["png", "jpeg"]
 VideoFormat = Literal["webm", "mov"]
 ExportFormat = Literal["onnx", "program"]
+# What another network takes for the pixels: see `train.evaluation.baseline`.
+BaselineScale = Literal["0..1", "-1..1", "imagenet", "0..255"]
 
 # What is measured: see `bench.config.BenchConfig`. `bench` runs suites in this order.
 Suite = Literal[

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from cache.choices import Split
+from cache.choices import BaselineScale, Fit, Split
 from cache.messages import message
 from commands import options
-from commands.options import FOLDER, option
+from commands.options import FILE, FOLDER, option
 from console.language import _
 
 
@@ -34,6 +34,19 @@ from console.language import _
 @option("--out", "Write the results to this folder.  [default: eval-SPLIT in the run's folder]", type=FOLDER)
 @option("--side", "Show the network photos at this side, in pixels.  [default: as measured in training]", type=int)
 @option("--threshold", "Take pixels above this as foreground.  [default: as measured in training]", type=float)
+@option(
+    "--baseline",
+    "Score the photos with another network, too, from this .onnx or .tflite file; may be repeated.",
+    "baselines",
+    type=FILE,
+    multiple=True,
+)
+@option(
+    "--baseline-scale",
+    "Scale the pixels to this for --baseline.  [default: 0..1, or 0..255 where it takes integers]",
+    type=BaselineScale,
+)
+@option("--baseline-fit", "Lay the photos out like this for --baseline.", type=Fit, default="stretch")
 @options.inference
 @options.as_json
 def evaluate(splits: tuple[str, ...], out: Path | None, as_json: bool, **given: Any) -> None:

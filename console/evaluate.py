@@ -51,6 +51,7 @@ def eval_lines(report: EvalReport) -> list[str]:
         "",
         _("📈 Scores, pooled over all pixels that count:"),
         *_table(report),
+        *_comparison(report),
         "",
         *(_images_line(report, size) for size in sizes),
         *(_threshold_line(report, size) for size in sizes if size.best_threshold.iou - size.scores.iou >= WORTH_SAYING),
@@ -73,6 +74,25 @@ def _table(report: EvalReport) -> list[str]:
         cells = "".join(_cell(value, blank, wanted) for value in values)
         lines.append(f"   {label:<11}{cells}" + (f"  ≥ {wanted:.2f}" if wanted else ""))
     return [line.rstrip() for line in lines]
+
+
+def _comparison(report: EvalReport) -> list[str]:
+    """A row for each network on the photos, if there are others."""
+    if not report.baselines:
+        return []
+    heads = "IoU", _("per photo"), _("Boundary F"), _("per photo"), _("best IoU"), _("threshold"), _("ms")
+    rows = [(report.checkpoint.name, report.foremost), *((each.file.name, each.photos) for each in report.baselines)]
+    wide = max(len(name) for name, _photos in rows)
+    lines = ["", _("🥊 Beside other networks, on the photos at their own size (ms: of the network, per photo):")]
+    lines.append(f"   {'':<{wide}}" + "".join(f"{head:>{12}}" for head in heads))
+    for name, photos in rows:
+        shown, best = photos.to_dict(), photos.best_threshold
+        means = [shown[key] and shown[key]["mean"] for key in ("image_iou", "image_boundary_f")]
+        figures = photos.scores.iou, means[0], photos.boundary.f, means[1], best.iou, best.threshold
+        cells = [f"{'-' if value is None else f'{value:.4f}':>12}" for value in figures]
+        lines.append(f"   {name:<{wide}}{''.join(cells)}{photos.milliseconds or 0:>12.1f}")
+    said = message("   - {file}: {input}, pixels {scale}, {fit}, answers with {answers}")
+    return lines + [_(said, file=each.file, **each.traits) for each in report.baselines]
 
 
 def _name(report: EvalReport, size: SizeReport) -> str:

@@ -266,18 +266,19 @@ class FitBox(NamedTuple):
         return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
 
 
-def fit_box(height: int, width: int, side: int, fit: Fit) -> FitBox:
-    """The box that a photo of `height` x `width` pixels fills in a square of `side`.
+def fit_box(height: int, width: int, side: int, fit: Fit, across: int = 0) -> FitBox:
+    """The box that a photo of `height` x `width` pixels fills in a square of `side`, or in `side` x `across` pixels.
 
-    `letterbox` keeps the aspect (the short side is rounded to the nearest pixel, at least 1) and centres, with the odd
+    `letterbox` keeps the aspect (the free side is rounded to the nearest pixel, at least 1) and centres, with the odd
     pixel below or to the right; `stretch` fills the square.
     """
+    across = across or side
     if fit == "stretch":
-        return FitBox(0, 0, side, side)
-    longest = max(height, width)
-    inner_width = max(1, (2 * width * side + longest) // (2 * longest))  # round half up, in integers
-    inner_height = max(1, (2 * height * side + longest) // (2 * longest))
-    return FitBox((side - inner_width) // 2, (side - inner_height) // 2, inner_width, inner_height)
+        return FitBox(0, 0, across, side)
+    inner, outer = (height, side) if side * width <= across * height else (width, across)  # what limits its size
+    inner_width = max(1, (2 * width * outer + inner) // (2 * inner))  # round half up, in integers
+    inner_height = max(1, (2 * height * outer + inner) // (2 * inner))
+    return FitBox((across - inner_width) // 2, (side - inner_height) // 2, inner_width, inner_height)
 
 
 def place_image(image_HW3: U8, box: FitBox, square_SS3: U8) -> None:

@@ -50,7 +50,7 @@ FLAGS = {
     },
     "eval": {
         "checkpoint", "cache", "coco", "split", "out", "batch-size", "device", "precision", "threads", "json",
-        "val-share", "orientation", "outside",
+        "val-share", "orientation", "outside", "baseline", "baseline-scale", "baseline-fit",
     },
     "predict": {
         "inputs", "checkpoint", "out", "as", "background", "format", "hard", "threshold", "refine", "overwrite", "side",

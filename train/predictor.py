@@ -142,12 +142,14 @@ class CacheImages:
 
     Attributes:
         loss: mean over the images of the latest pass, or None.
+        milliseconds: of the network, not measured.
         rejections: images that the latest pass could not read.
 
     The loader must be in the cache's order, not augmented, with the last batch filled up, on the predictor's device.
     """
 
     size: Literal["cache"] = "cache"
+    milliseconds: float | None = None
 
     def __init__(self, loader: Loader, predictor: Predictor, loss: Loss) -> None:
         self.loss: float | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from statistics import median
 from time import perf_counter
 from typing import NamedTuple, Self
 
@@ -24,6 +25,7 @@ from preprocess.build.plan import Split
 from preprocess.build.record import decode_annotated, native_planes
 from preprocess.errors import ImageError
 from preprocess.image import FitBox, fit_box, place_image, restore_mask
+from train.evaluation.baseline import Baseline
 from train.evaluation.result import EvalError, ImageScore, Size, SizeReport, ThresholdCounts
 from train.predictor import CacheImages, Predicted, Predictor
 from train.process import torch_threads
@@ -32,7 +34,7 @@ U8 = npt.NDArray[np.uint8]
 
 
 class _Photo(NamedTuple):
-    """A photo: `image` (H, W, 3) RGB, `person` and `ignore` (H, W) 0/1, and `square` (S, S, 3), the network's input.
+    """A photo: `image` (H, W, 3) RGB, `person` and `ignore` (H, W) 0/1, and `square`, the network's input in RGB.
 
     The photo is the row `row` of the annotations, and lies at `box` in the square.
     """
@@ -48,24 +50,30 @@ class _Photo(NamedTuple):
 class PhotoImages:
     """The photos of a split at their own size, and their predictions, with the interface of `CacheImages`.
 
-    The network's input is that of a cache with this spec and raw pixels. At most two batches are in memory: with a GPU,
-    one is read by `threads` threads (0: one per processor) while the one before is predicted.
+    The input of our network is that of a cache with this spec and raw pixels. At most two batches are in memory: with a
+    GPU, one is read by `threads` threads (0: one per processor) while the one before is predicted.
     """
 
     size: Size = "photo"
     loss: float | None = None
 
     def __init__(
-        self, split: Split, spec: CacheSpec, predictor: Predictor, *, batch_size: int, threads: int = 0
+        self, split: Split, spec: CacheSpec, predictor: Predictor | Baseline, *, batch_size: int, threads: int = 0
     ) -> None:
         self.rejections: list[Rejection] = []
         self.device = predictor.device
+        self._seconds: list[float] = []  # of the network, for an image of each batch
         self._split, self._spec, self._predictor, self._batch_size = split, spec, predictor, batch_size
         self._pool = ThreadPoolExecutor(threads or processors(), thread_name_prefix="eval-photos")
         self._opencv_threads = cv2.getNumThreads()
 
     def __len__(self) -> int:
         return len(self._split.rows)
+
+    @property
+    def milliseconds(self) -> float | None:
+        """What the network takes for a photo: the median of the batches."""
+        return 1000 * median(self._seconds) if self._seconds else None
 
     def __enter__(self) -> Self:
         cv2.setNumThreads(1)  # the photos are the unit of parallel work
@@ -107,18 +115,27 @@ class PhotoImages:
             return Rejection(split=self._split.name, image_id=image_id, file_name=name, reason=str(error))
         height, width = image.shape[:2]
         person, ignore = native_planes(table, row, spec, (height, width))
-        box = fit_box(height, width, spec.side, spec.fit)
-        square = np.empty((spec.side, spec.side, 3), np.uint8)
+        network = self._predictor
+        (tall, wide), fit = (
+            (network.shape, network.fit) if isinstance(network, Baseline) else ((spec.side, spec.side), spec.fit)
+        )
+        box = fit_box(height, width, tall, fit, wide)
+        square = np.empty((tall, wide, 3), np.uint8)
         place_image(image, box, square)
         return _Photo(row, image, person, ignore, square, box)
 
     def _predict(self, photos: list[_Photo]) -> list[Predicted]:
         if not photos:
             return []
-        device = self._predictor.device
-        squares_NSS3 = torch.from_numpy(np.stack([photo.square for photo in photos]))
-        logits_N1SS = self._predictor(squares_NSS3.to(device).permute(0, 3, 1, 2))
-        probabilities_NSS = logits_N1SS.sigmoid()[:, 0].cpu().numpy()
+        network, device = self._predictor, self._predictor.device
+        squares_NSS3 = np.stack([photo.square for photo in photos])
+        started = perf_counter()
+        if isinstance(network, Baseline):
+            probabilities_NSS = network(squares_NSS3)
+        else:
+            logits_N1SS = network(torch.from_numpy(squares_NSS3).to(device).permute(0, 3, 1, 2))
+            probabilities_NSS = logits_N1SS.sigmoid()[:, 0].cpu().numpy()
+        self._seconds.append((perf_counter() - started) / len(photos))
         predicted = []
         for photo, probability_SS in zip(photos, probabilities_NSS, strict=True):
             height, width = photo.person.shape
@@ -171,6 +188,7 @@ def score_images(view: EvalImages, advance: Callable[[int], object]) -> SizeRepo
         images=tuple(images),
         best_threshold=thresholds.best(),
         loss=view.loss,
+        milliseconds=view.milliseconds,
         rejections=tuple(view.rejections),
         seconds=perf_counter() - started,
     )

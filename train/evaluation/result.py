@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cache.choices import SPLITS, Device, Orientation, Precision
+from cache.choices import SPLITS, BaselineScale, Device, Fit, Orientation, Precision
 from cache.index import Rejection
 from cache.messages import UserError, listed
 from model.metrics import BoundaryScores, Scores
@@ -58,6 +58,9 @@ class EvalConfig:
     orientation: Orientation = "auto"
     outside: bool = False
     val_share: float = 0.0  # of a dataset without `val`; 0 takes that of the cache that was trained on
+    baselines: tuple[Path, ...] = ()  # files of other networks, to score on the same photos
+    baseline_scale: BaselineScale | None = None  # of the pixels that they take; None: see `Baseline`
+    baseline_fit: Fit = "stretch"  # how photos are laid out for them
 
     def __post_init__(self) -> None:
         if self.cache is None and self.coco is None:
@@ -68,6 +71,8 @@ class EvalConfig:
             raise EvalError(
                 "threshold={threshold} is not between 0 and 1; 0.5 is the usual one", threshold=self.threshold
             )
+        if self.baselines and self.coco is None:
+            raise EvalError("--baseline is scored on photos at their own size; name their dataset by --coco")
         for name, value in (("batch_size", self.batch_size), ("threads", self.threads)):
             if value < 0:
                 raise EvalError(
@@ -153,6 +158,7 @@ class SizeReport:
     images: tuple[ImageScore, ...]  # in the split's order
     best_threshold: ThresholdScore  # the probability that would have separated persons from others best
     loss: float | None  # mean over the images, as in training's validation; None at the photos' own size
+    milliseconds: float | None  # that the network took for an image; None at the cache's side
     rejections: tuple[Rejection, ...]  # images that could not be read, and why
     seconds: float
 
@@ -188,10 +194,22 @@ class SizeReport:
             "best_threshold": dataclasses.asdict(self.best_threshold),
             "loss": self.loss,
             "pixels": dict(zip(names, self.counts, strict=True)),
-            "image_iou": {"mean": fmean(ious), "median": median(ious), "worst": min(ious)} if ious else None,
+            "image_iou": _spread(ious),
+            "image_boundary_f": _spread([image.boundary.f for image in self.with_persons]),
+            "milliseconds": self.milliseconds,
             "rejected": [dataclasses.asdict(rejection) for rejection in self.rejections],
             "seconds": self.seconds,
         }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BaselineReport:
+    """The scores of another network on the photos."""
+
+    file: Path
+    sha256: str  # 64 hex digits
+    traits: dict[str, Any]  # what it takes and gives, see `Baseline`
+    photos: SizeReport
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -218,6 +236,7 @@ class EvalReport:
     environment: dict[str, str]  # versions and devices
     notes: tuple[str, ...]  # remarks, a sentence each
     sizes: tuple[SizeReport, ...]  # one or two
+    baselines: tuple[BaselineReport, ...] = ()
     files: tuple[Path, ...] = ()  # those that were written
 
     @property
@@ -235,6 +254,10 @@ class EvalReport:
             "notes": list(self.notes),
             "targets": dict(TARGETS),
             "sizes": {each.size: each.to_dict() for each in self.sizes},
+            "baselines": [
+                {"file": str(each.file), "sha256": each.sha256, **each.traits, **each.photos.to_dict()}
+                for each in self.baselines
+            ],
             "files": [str(path) for path in self.files],
         }
 
@@ -243,6 +266,10 @@ def choose_images(images: Sequence[ImageScore]) -> list[tuple[str, ImageScore]]:
     """Choose from the images with a person, or from all if there are none, as `pick` does, by IoU."""
     shown = [image for image in images if image.person_fraction] or images
     return pick(sorted(shown, key=lambda image: image.scores.iou))
+
+
+def _spread(values: Sequence[float]) -> dict[str, float] | None:
+    return {"mean": fmean(values), "median": median(values), "worst": min(values)} if values else None
 
 
 def _sums(fours: Sequence[Four]) -> Four:

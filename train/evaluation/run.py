@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,8 +24,9 @@ from model.base import check_side
 from model.loss import LOSSES
 from preprocess.build.plan import Split, read_split
 from preprocess.dataset import open_dataset
+from train.evaluation.baseline import Baseline
 from train.evaluation.images import EvalImages, PhotoImages, score_images
-from train.evaluation.result import EvalConfig, EvalError, EvalReport, SizeReport, choose_images
+from train.evaluation.result import BaselineReport, EvalConfig, EvalError, EvalReport, SizeReport, choose_images
 from train.hardware import describe, read_hardware
 from train.memory import MemoryPlan, memory_errors
 from train.plots import plot_confusion, plot_samples
@@ -47,7 +48,7 @@ def evaluate(config: EvalConfig, advance: Advance = lambda _done, _total: None) 
     Raises:
         CheckpointError: see `load_network`.
         CacheError, DatasetError: the cache or the dataset cannot be used.
-        EvalError: no image could be read, or the folder cannot be written.
+        EvalError: no image could be read, a baseline is no network of photos, or the folder cannot be written.
         HardwareError: the device or the precision that was asked for is not available, or its memory is too small.
         ValueError: the network cannot take the cache's side.
     """
@@ -60,6 +61,7 @@ def evaluate(config: EvalConfig, advance: Advance = lambda _done, _total: None) 
 
     with ExitStack() as stack:
         views: list[EvalImages] = []
+        baselines: list[Baseline] = []
         # Of a dataset all photos with an annotation are scored, whichever of them a cache took to train on.
         spec = dataclasses.replace(
             predictor.spec,
@@ -92,8 +94,12 @@ def evaluate(config: EvalConfig, advance: Advance = lambda _done, _total: None) 
             dataset = open_dataset(config.coco)
             share = config.val_share or (0.0 if "val" in dataset.splits else spec.val_share)
             split = read_split(dataset, config.split, dataclasses.replace(spec, val_share=share))
-            photos = PhotoImages(split, spec, predictor, batch_size=batch_size, threads=config.threads)
-            views.append(stack.enter_context(photos))
+            for file in config.baselines:
+                scale, fit = config.baseline_scale, config.baseline_fit
+                baselines.append(Baseline(file, side=spec.side, scale=scale, fit=fit))
+            for network in (predictor, *baselines):
+                photos = PhotoImages(split, spec, network, batch_size=batch_size, threads=config.threads)
+                views.append(stack.enter_context(photos))
             notes += _other_dataset(loader, split, config) if loader else []
         if spec.side not in (predictor.side, usual := predictor.spec.side):
             sides = {"trained": usual, "side": spec.side}
@@ -118,6 +124,7 @@ def evaluate(config: EvalConfig, advance: Advance = lambda _done, _total: None) 
             for view in views:
                 sizes.append(score_images(view, progress))
                 done += len(view)
+        own = len(views) - len(baselines)
         device, pixels = predictor.device, batch_size * spec.side**2
         peak = torch.cuda.max_memory_reserved() if device == "cuda" else 0
         plan = MemoryPlan(device, free, peak, pixels, predictor.precision, measured=True, resident={})
@@ -141,9 +148,13 @@ def evaluate(config: EvalConfig, advance: Advance = lambda _done, _total: None) 
             batch_size=batch_size,
             environment=describe(read_hardware()),
             notes=tuple(notes),
-            sizes=tuple(sizes),
+            sizes=tuple(sizes[:own]),
+            baselines=tuple(
+                BaselineReport(file=each.file, sha256=file_digest(each.file), traits=each.traits, photos=photos)
+                for each, photos in zip(baselines, sizes[own:], strict=True)
+            ),
         )
-        return _write_report(report, views[-1], config.folder)
+        return _write_report(report, views[own - 1], config.folder)
 
 
 def _other_dataset(loader: Loader, split: Split, config: EvalConfig) -> list[str]:
@@ -166,7 +177,7 @@ def _write_report(report: EvalReport, images: EvalImages, folder: Path) -> EvalR
     report = dataclasses.replace(report, files=files)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(table, _csv(report.sizes).encode())
+        write_atomically(table, _csv(report).encode())
         plot_confusion(foremost.counts, confusion, title=f"{report.split}, {_WORDS[foremost.size]}")
         chosen = choose_images(foremost.images)
         plot_samples([(word, images.one(image.number).sample()) for word, image in chosen], samples)
@@ -178,15 +189,16 @@ def _write_report(report: EvalReport, images: EvalImages, folder: Path) -> EvalR
     return report
 
 
-def _csv(sizes: Sequence[SizeReport]) -> str:
+def _csv(report: EvalReport) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     head = ("size", "image_id", "height", "width", "person_fraction", *_MEASURES, "boundary_f", "tp", "fp", "fn", "tn")
-    writer.writerow(head)
-    for size in sizes:
+    writer.writerow((*head, "network"))
+    sizes = [(report.checkpoint, size) for size in report.sizes]
+    for network, size in [*sizes, *((each.file, each.photos) for each in report.baselines)]:
         for image in size.images:
             scores = image.scores
             values = [image.person_fraction, *(getattr(scores, name) for name in _MEASURES), image.boundary.f]
             rounded = [f"{value:.6f}" for value in values]
-            writer.writerow([size.size, image.image_id, image.height, image.width, *rounded, *image.counts])
+            writer.writerow([size.size, image.image_id, image.height, image.width, *rounded, *image.counts, network])
     return text.getvalue()
