@@ -84,7 +84,7 @@ def _comparison(report: EvalReport) -> list[str]:
     rows = [(report.checkpoint.name, report.foremost), *((each.file.name, each.photos) for each in report.baselines)]
     wide = max(len(name) for name, _photos in rows)
     lines = ["", _("🥊 Beside other networks, on the photos at their own size (ms: of the network, per photo):")]
-    lines.append(f"   {'':<{wide}}" + "".join(f"{head:>{12}}" for head in heads))
+    lines.append(f"   {'':<{wide}}" + "".join(f"{head:>12}" for head in heads))
     for name, photos in rows:
         shown, best = photos.to_dict(), photos.best_threshold
         means = [shown[key] and shown[key]["mean"] for key in ("image_iou", "image_boundary_f")]
@@ -110,13 +110,17 @@ def _images_line(report: EvalReport, size: SizeReport) -> str:
     rate = len(size.images) / size.seconds if size.seconds else 0
     values = {"size": _name(report, size), "images": images(len(size.images)), "time": duration(size.seconds)}
     line = _("   - {size}: {images} in {time} ({rate:,.0f}/s)", **values, rate=rate)
-    iou = size.to_dict()["image_iou"]
+    found = size.to_dict()
+    iou = found["image_iou"]
     if iou is None:
         return line + _(", none of them with annotated pixels")
     worst = min(size.with_persons, key=lambda image: image.scores.iou)
-    iou["image_id"] = worst.image_id
     return line + _(
-        "; IoU of single images: mean {mean:.4f}, median {median:.4f}, worst {worst:.4f} (image {image_id})", **iou
+        "; IoU of single images: mean {mean:.4f}, median {median:.4f}, worst {worst:.4f} (image {image_id}); "
+        "boundary F: mean {edge:.4f}",
+        **iou,
+        image_id=worst.image_id,
+        edge=found["image_boundary_f"]["mean"],
     )
 
 
