@@ -100,7 +100,7 @@ class Baseline:
                     value=float(worst),
                 )
             persons.append(cv2.resize(person_HW, self.shape[::-1], interpolation=cv2.INTER_LINEAR))
-        return np.clip(np.stack(persons), 0, 1)
+        return np.asarray(np.clip(np.stack(persons), 0, 1), np.float32)
 
     def _answer(self, image_HW3: npt.NDArray[np.uint8]) -> F32:
         """Give `answer_CHW`, of one or two channels."""

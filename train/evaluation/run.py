@@ -30,7 +30,7 @@ from train.evaluation.result import BaselineReport, EvalConfig, EvalError, EvalR
 from train.hardware import describe, read_hardware
 from train.memory import MemoryPlan, memory_errors
 from train.plots import plot_confusion, plot_samples
-from train.predictor import CacheImages, load_predictor
+from train.predictor import CacheImages, Predictor, load_predictor
 
 Advance = Callable[[int, int], object]
 """A callback for progress: (images done, images in all), over all sizes."""
@@ -97,7 +97,8 @@ def evaluate(config: EvalConfig, advance: Advance = lambda _done, _total: None) 
             for file in config.baselines:
                 scale, fit = config.baseline_scale, config.baseline_fit
                 baselines.append(Baseline(file, side=spec.side, scale=scale, fit=fit))
-            for network in (predictor, *baselines):
+            networks: list[Predictor | Baseline] = [predictor, *baselines]
+            for network in networks:
                 photos = PhotoImages(split, spec, network, batch_size=batch_size, threads=config.threads)
                 views.append(stack.enter_context(photos))
             notes += _other_dataset(loader, split, config) if loader else []
