@@ -54,6 +54,8 @@ class Baseline:
 
     device: Device = "cpu"
 
+    threshold = 0.5  # the probability above which a pixel is foreground; its best one is reported
+
     def __init__(self, file: Path, *, side: int, scale: BaselineScale | None, fit: Fit) -> None:
         self.file, self.fit, self._logits = file, fit, False
         if file.suffix.lower() not in _OPEN:
