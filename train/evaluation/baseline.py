@@ -53,7 +53,6 @@ class Baseline:
     """
 
     device: Device = "cpu"
-
     threshold = 0.5  # the probability above which a pixel is foreground; its best one is reported
 
     def __init__(self, file: Path, *, side: int, scale: BaselineScale | None, fit: Fit) -> None:
