@@ -120,7 +120,7 @@ def test_some_names_turn_their_unit_round():
 def test_every_unit_that_is_measured_has_a_direction():
     sources = [path.read_text() for path in (ROOT / "bench").rglob("*.py")]
     units = {unit for source in sources for unit in re.findall(r'(?:unit=|"unit": )"([^"]+)"', source)}
-    assert units >= {"GB/s", "annotations/s", "s/1000", "MB", "pixels", "times", "%", "min"}
+    assert units >= {"GB/s", "annotations/s", "s/1000", "MB", "times", "%", "min"}
     assert units <= HIGHER_UNITS | LOWER_UNITS
     stored = [found for path in RESULTS.glob("*.json") for found in BenchReport.read(path).rows]
     assert all(better_of(found) for found in stored if found.kind == "measured")

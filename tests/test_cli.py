@@ -50,7 +50,7 @@ FLAGS = {
     },
     "eval": {
         "checkpoint", "cache", "coco", "split", "out", "batch-size", "device", "precision", "threads", "json",
-        "val-share", "orientation", "outside", "baseline", "baseline-scale", "baseline-fit",
+        "val-share", "orientation", "outside", "baseline", "baseline-scale", "baseline-fit", "side", "threshold",
     },
     "predict": {
         "inputs", "checkpoint", "out", "as", "background", "format", "hard", "threshold", "refine", "overwrite", "side",
@@ -368,7 +368,16 @@ def test_evaluating_what_was_trained(made, tmp_path, monkeypatch):
     assert f"Checkpoint: {out / 'checkpoints' / 'best_model.pth'} (the newest run)\n" in newest.stderr
     assert "IoU" in newest.stdout
     assert (out / "eval-val" / "metrics.json").is_file()
-    named = ["eval", "--checkpoint", out / "checkpoints" / "best_model.pth", "--cache", cache, "--json"]
+    named = [
+        "eval",
+        "--checkpoint",
+        out / "checkpoints" / "best_model.pth",
+        "--cache",
+        cache,
+        "--threshold",
+        0.5,
+        "--json",
+    ]
     found = json.loads(run(*named).stdout)
     last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     assert json.dumps(last["val"]["iou"]) in json.dumps(found)

@@ -188,7 +188,9 @@ def test_a_prediction_is_in_its_precision_and_leaves_the_switches_alone():
         return image
 
     for precision in ("fp32", "tf32"):
-        predictor = Predictor(network=network, device="cpu", precision=precision, config=None, spec=None)
+        predictor = Predictor(
+            network=network, device="cpu", precision=precision, config=None, spec=None, inference=None
+        )
         assert predictor(torch.zeros(1)).dtype == torch.float32
     assert seen == [(False, False), (True, True)]
     assert switches() == before

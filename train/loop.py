@@ -78,9 +78,9 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
             stopped_early = len(run.results) < run.config.epochs and not interrupted
             if stopped_early:
                 log.note(f"stopped early: no better IoU for {run.config.patience} epochs")
-            log.note(f"interrupted after step {run.progress.step}" if interrupted else "finished")
             measuring = run.ranks.first and not interrupted
             inference = _measure(run, log) if measuring else None
+            log.note(f"interrupted after step {run.progress.step}" if interrupted else "finished")
         plots = _draw(run) if run.ranks.first and not interrupted else ()
     return FitResult(
         epochs=tuple(run.results),
