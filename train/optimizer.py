@@ -12,6 +12,7 @@ from torch import nn
 
 from cache.choices import OptimizerName, Scheduler
 from model.base import SegmentationNetwork
+from model.encoder_unet import EncoderUNet
 
 WEIGHT_DECAY: dict[OptimizerName, float] = {"adamw": 1e-2, "adam": 1e-6, "sgd": 1e-4}
 """Default weight decay of each optimizer. The guide's 1e-6 is meant for Adam, which adds it to the gradient. AdamW
@@ -27,17 +28,27 @@ PLATEAU_THRESHOLD = 1e-4  # share of the lowest loss by which a loss must be low
 
 
 def build_optimizer(
-    network: nn.Module, *, learning_rate: float, decay: float, name: OptimizerName = "adamw", momentum: float = 0.9
+    network: nn.Module,
+    *,
+    learning_rate: float,
+    decay: float,
+    name: OptimizerName = "adamw",
+    momentum: float = 0.9,
+    encoder_lr: float = 1.0,
 ) -> torch.optim.Optimizer:
     """Give an optimizer in its fused form (one kernel for all weights); `sgd` has Nesterov's momentum.
 
-    Only convolution kernels decay: pulling a BatchNorm's gain or a bias towards zero makes no network simpler.
+    Only convolution kernels decay: pulling a BatchNorm's gain or a bias towards zero makes no network simpler. The
+    groups of an encoder of timm have a `factor` of the learning rate, `encoder_lr`, where that is not 1.
     """
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": decay},
-        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
+    encoder = set(network.encoder.parameters() if isinstance(network, EncoderUNet) and encoder_lr != 1 else ())
+    groups: list[dict[str, Any]] = []
+    for factor, inside in ((1.0, False), (encoder_lr, True)):
+        mine = [each for each in network.parameters() if each.requires_grad and (each in encoder) == inside]
+        if mine:
+            kernels, others = [each for each in mine if each.ndim > 1], [each for each in mine if each.ndim <= 1]
+            groups.append({"params": kernels, "weight_decay": decay, "factor": factor})
+            groups.append({"params": others, "weight_decay": 0.0, "factor": factor})
     if name == "sgd":
         return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, nesterov=momentum > 0, fused=True)
     kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam

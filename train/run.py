@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from time import perf_counter
 
 import torch
 from torch import nn
 
 from cache.index import CacheIndex
-from cache.messages import message
+from cache.messages import joined, message
 from loader.batch import BadRecord
 from loader.loader import Loader, open_loader
 from loader.resident_store import free_bytes
@@ -24,6 +25,7 @@ from train.checkpoint import (
     Progress,
     check_resumable,
     load_checkpoint,
+    load_network,
     random_state,
     restore_random_state,
     save_checkpoint,
@@ -148,13 +150,23 @@ def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
         config = config.shared_out(ranks.rank, ranks.world)
         # Only the first rank's machine needs the run's folder.
         saved = ranks.from_first(lambda: load_checkpoint(folder.last_model)) if resume else None
-        before, on_gpu = saved and saved.config, config.device == "cuda"
+        before, on_gpu, origin = saved and saved.config, config.device == "cuda", saved
+        if config.init_from:
+            path = config.init_from
+            origin = saved or ranks.from_first(lambda: load_network(path)[1])
+            network_config = dataclasses.replace(origin.config.network, dropout=config.network.dropout)
+            config = dataclasses.replace(config, network=network_config)
+        config.check_encoder()
         index = CacheIndex.load(config.loader.cache)
         side, samples = index.spec.side, {name: split.samples for name, split in index.splits.items()}
         if on_gpu and config.device_memory:
             share = torch.cuda.get_per_process_memory_fraction()
             stack.callback(torch.cuda.set_per_process_memory_fraction, share)
             torch.cuda.set_per_process_memory_fraction(min(share, config.device_memory / torch.cuda.mem_get_info()[1]))
+        if before:  # what was open when it began, and is still
+            settled = before.encoder_started(pretrained=False)
+            given = {name: getattr(config, name) for name in ("encoder_lr", "encoder_norm")}
+            config = config.changed(**{name: getattr(settled, name) for name, value in given.items() if value is None})
         if before and (before.loader.world, before.images_per_update) == (ranks.world, config.images_per_update):
             # The batch size that was found when the run began.
             config = config.changed(batch_size=before.loader.batch_size, accumulation=before.accumulation)
@@ -175,20 +187,25 @@ def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
         torch.manual_seed(config.loader.seed)
         network = prepare_network(config)
         check_side(network, side, name=message("the cache's side"))
-        if isinstance(network, EncoderUNet) and not saved:
+        if origin and not saved:
+            network.load_state_dict(origin.network)
+            config, notes = config.encoder_started(pretrained=True), (*notes, _origin_note(config, origin, index))
+        elif isinstance(network, EncoderUNet) and not saved:
             # Only the first rank downloads or reads the weights.
-            started = start_encoder(network, config.encoder_weights) if ranks.first else ""
+            note, pretrained = ranks.from_first(partial(start_encoder, network, config.encoder_weights))
             ranks.share(network.encoder.state_dict().values())
-            notes += (started,)
+            config, notes = config.encoder_started(pretrained=pretrained), (*notes, note)
         backend, tolerance = "inductor" if config.compile else None, boundary_tolerance(side, side)
         synchronized = config.sync_batchnorm and ranks.world > 1
         if synchronized:  # only now: each rank searches for a batch size alone
-            convert: Callable[[nn.Module], object] = nn.SyncBatchNorm.convert_sync_batchnorm
+            convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
             if isinstance(network, EncoderUNet):
                 from timm.layers.norm_act import convert_sync_batchnorm  # knows those with an activation in them
 
                 convert = convert_sync_batchnorm
-            convert(network)
+            for name, part in network.named_children():  # those that are fixed stay as they are
+                if name != "encoder" or config.encoder_norm != "frozen":
+                    setattr(network, name, convert(part))
             if config.compile:
                 notes += (message("training steps run without torch.compile, because of --sync-batchnorm"),)
         average = WeightAverage(network, config.average) if config.average else None
@@ -260,6 +277,27 @@ def try_step(config: TrainConfig, side: int, steps: int = 2) -> float:
         float(step(image_NHW3.permute(0, 3, 1, 2), plane_N1HW, plane_N1HW, 1e-6))  # waits for the device
         times.append(perf_counter())
     return (times[-1] - times[0]) / (steps - 1)  # the first one allocates the optimizer's moments
+
+
+def _origin_note(config: TrainConfig, origin: Checkpoint, index: CacheIndex) -> str:
+    """Where the network comes from, and how its data differed."""
+    spec, other = index.spec, origin.spec
+    differences = [
+        message("{name}: {mine}, not {theirs}", name=name, mine=mine, theirs=theirs)
+        for name, mine, theirs in (
+            ("side", spec.side, other.side),
+            ("category", ", ".join(spec.categories), ", ".join(other.categories)),
+        )
+        if mine != theirs
+    ]
+    if index.fingerprint != origin.fingerprint:
+        differences.append(message("another cache"))
+    return message(
+        "the network {network} starts with the weights of {path} ({differences})",
+        network=config.network,
+        path=config.init_from,
+        differences=joined("; ", differences or [message("trained on the same cache")]),
+    )
 
 
 def _common_fingerprint(train: Loader, ranks: Ranks) -> str:

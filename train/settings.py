@@ -13,8 +13,10 @@ from cache.index import CacheIndex
 from cache.messages import message, system_reason
 from cache.remote.folder import parse_size
 from loader.batch import LoaderConfig
+from train.checkpoint import load_checkpoint
 from train.config import SETTINGS, TrainConfig, TrainConfigError, typed
 from train.profiles import Profile, from_profile
+from train.ranks import Ranks
 
 GUIDE: Mapping[str, str] = {
     "num_epochs": "epochs",
@@ -107,7 +109,20 @@ def configure(profile: Profile, settings: Mapping[str, Any], *, cache: PurePath,
                 cache=cache,
                 found=found,
             )
-    return from_profile(profile, cache=cache, out=out).changed(**settings)
+    config = from_profile(profile, cache=cache, out=out).changed(**settings)
+    given = [name for name in ("name", "width", "encoder") if f"network.{name}" in settings]
+    if config.init_from and given and Ranks.from_env().first:  # the others need not have the file
+        network = load_checkpoint(config.init_from).config.network
+        for name in given:
+            if (mine := getattr(config.network, name)) != (theirs := getattr(network, name)):
+                raise TrainConfigError(
+                    "network.{name}={mine}, and the network of {path} has {theirs}; leave it out, or --init-from",
+                    name=name,
+                    mine=mine,
+                    path=config.init_from,
+                    theirs=theirs,
+                )
+    return config
 
 
 def _read_file(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cache.choices import Precision
 from cache.messages import UserError
 from model.base import SegmentationNetwork
+from model.encoder_unet import EncoderUNet
 from model.loss import LOSSES
 from model.metrics import count_boundary, count_pixels
 from model.network import build_network
@@ -72,9 +73,11 @@ def _compiled(forward: _Forward, backend: str | None) -> nn.Module:
 def _common_statistics(network: nn.Module, world: int) -> list[Tensor]:
     """BatchNorm's running statistics, whose means over all ranks are those of one process that accumulates.
 
-    That one updates them `world` times where each rank does it once; so the ranks' momentum is larger.
+    That one updates them `world` times where each rank does it once; so the ranks' momentum is larger. Those that are
+    fixed are left out.
     """
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    fixed = set(network.fixed_norms() if isinstance(network, EncoderUNet) else ())
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d) and module not in fixed]
     for norm in norms:
         if norm.momentum is not None:
             norm.momentum = 1 - (1 - norm.momentum) ** world
@@ -91,7 +94,8 @@ class TrainStep:
         warm: whether it was called: the first call compiles, or searches for the fastest kernels.
 
     Args:
-        config: has optimizer, loss, precision and device. fp16 scales the loss (Micikevicius et al. 2018).
+        config: has optimizer, loss, precision and device. fp16 scales the loss (Micikevicius et al. 2018). What it
+            leaves open about an encoder is that of one from scratch.
         network: as `prepare_network` gives it.
         compile: backend of `torch.compile`, or None to run eagerly.
         average: is updated with the weights.
@@ -107,12 +111,23 @@ class TrainStep:
         average: WeightAverage | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
-        self.network, self.average, self._ranks, self._clip = network, average, ranks, config.clip
+        self.network, self.average, self._ranks, self._config = network, average, ranks, config
+        factor = 1.0 if config.encoder_lr is None else config.encoder_lr
+        if isinstance(network, EncoderUNet):
+            network.fixed_norm = config.encoder_norm == "frozen"
+            network.encoder.requires_grad_(factor > 0)
+        network.train()
         self.optimizer = build_optimizer(
-            network, learning_rate=config.peak, decay=config.decay, name=config.optimizer, momentum=config.momentum
+            network,
+            learning_rate=config.peak,
+            decay=config.decay,
+            name=config.optimizer,
+            momentum=config.momentum,
+            encoder_lr=factor,
         )
         self.counts_4 = torch.zeros(4, dtype=torch.int64, device=config.device)
-        self._forward = ranks.parallel(_compiled(_Forward(config, network), compile))
+        self._compiled = _compiled(_Forward(config, network), compile)
+        self._forward = ranks.parallel(self._compiled)
         self._scaler = torch.amp.GradScaler(config.device, enabled=config.precision == "fp16")
         self._parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self._statistics = _common_statistics(network, ranks.world)
@@ -141,6 +156,19 @@ class TrainStep:
             self.update(learning_rate)
         return loss.detach()
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Freeze an encoder in its first epochs: backward then ends above it. Or let it learn from now on."""
+        if not isinstance(self.network, EncoderUNet) or self._config.encoder_lr == 0:
+            return
+        parameters, learns = list(self.network.encoder.parameters()), epoch >= self._config.freeze_epochs
+        if all(parameter.requires_grad == learns for parameter in parameters):
+            return
+        self.close()
+        for parameter in parameters:
+            parameter.requires_grad, parameter.grad = learns, None
+        self._forward = self._ranks.parallel(self._compiled)
+        self.warm = False  # a compiled step compiles anew
+
     def forward(
         self, image_N3HW: Tensor, person_N1HW: Tensor, ignore_N1HW: Tensor, *, last: bool = True
     ) -> tuple[Tensor, Tensor]:
@@ -163,14 +191,14 @@ class TrainStep:
     def update(self, learning_rate: float) -> None:
         """The last part: clip the gradients and update the weights."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group.get("factor", 1.0)  # earlier releases saved none
         if self._ranks.world > 1:
             for name, parameter in self.network.named_parameters():
                 if parameter.requires_grad and parameter.grad is None:  # the others then wait for it, or go without
                     raise UserError("{name} has no gradient, which ranks cannot average; train on one GPU", name=name)
             self._ranks.average(self._statistics)
         self._scaler.unscale_(self.optimizer)  # the limit is on the unscaled gradient
-        nn.utils.clip_grad_norm_(self._parameters, self._clip)
+        nn.utils.clip_grad_norm_(self._parameters, self._config.clip)
         self._scaler.step(self.optimizer)
         self._scaler.update()
         if self.average is not None:
