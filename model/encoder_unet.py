@@ -181,9 +181,9 @@ def import_torchvision() -> None:
 
 
 @cache
-def _declare_operators() -> torch.library.Library:
+def _declare_operators() -> Any:
     """Declare operators that importing torchvision asks for. Nothing here calls them, so they do nothing."""
-    library = torch.library.Library("torchvision", "FRAGMENT")  # they live as long as it does
+    library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]  # they live as long as it does
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     return library
@@ -270,13 +270,14 @@ def _packaged(package: str, encoder: str) -> Mapping[str, Tensor]:
         return state
     parts = [[(name.rpartition(".")[2], value.shape) for name, value in each.items()] for each in (given, wanted)]
     renamed = dict(zip(wanted, given.values(), strict=False))
-    answers: list[Tensor] = []
+    agree = False
     if parts[0] == parts[1] and "_conv_stem.weight" in given:
         image_13HW = torch.linspace(-3, 3, 3 * 128 * 128).sin().view(1, 3, 128, 128)
         classifier.load_state_dict(renamed, strict=False)
         with torch.no_grad():
-            answers = [_efficientnet_lite(given, image_13HW), classifier(image_13HW)]
-    if not answers or not torch.allclose(*answers, rtol=1e-3, atol=1e-3):
+            found, expected = classifier(image_13HW), _efficientnet_lite(given, image_13HW)
+        agree = torch.allclose(found, expected, rtol=1e-3, atol=1e-3)
+    if not agree:
         raise EncoderError(
             "the weights of the package {package} are not those of encoder {encoder}: its tensors differ in number, "
             "order or shape, or a network with them gives another answer; use --encoder-weights FILE",
@@ -294,8 +295,11 @@ def _efficientnet_lite(state: Mapping[str, Tensor], image_N3HW: Tensor) -> Tenso
         size, sides = kernel_OIKK.shape[-1], reversed(x_NCHW.shape[2:])
         pads = [max(0, (-(-side // stride) - 1) * stride + size - side) for side in sides]  # TensorFlow's "same"
         x_NCHW = F.pad(x_NCHW, [part for pad in pads for part in (pad // 2, pad - pad // 2)])
-        statistics = [state[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
-        return F.batch_norm(F.conv2d(x_NCHW, kernel_OIKK, None, stride, 0, 1, groups), *statistics, eps=1e-3)
+        mean, variance, weight, bias = (
+            state[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        x_NCHW = F.conv2d(x_NCHW, kernel_OIKK, None, stride, 0, 1, groups)
+        return F.batch_norm(x_NCHW, mean, variance, weight, bias, eps=1e-3)
 
     strides = iter((1, 2, 2, 2, 1, 2, 1))  # of the seven stages, each of which has another number of channels
     x_NCHW = convolve(image_N3HW, "_conv_stem", "_bn0", 2).clamp(0, 6)
