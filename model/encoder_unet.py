@@ -174,7 +174,7 @@ def _pyramid(encoder: str, body: Any) -> dict[int, int]:
 def import_torchvision() -> None:
     """Import torchvision, which timm needs, also where it was built for CUDA, as PyPI's is, and torch for the CPU."""
     try:
-        import torchvision  # noqa: F401
+        import torchvision  # type: ignore[import-untyped]  # noqa: F401
     except RuntimeError as error:
         if torch.version.cuda is None and "torchvision::" in str(error):
             _declare_operators()
