@@ -65,13 +65,13 @@ if TYPE_CHECKING:
 )
 @group(
     message("Mask"),
-    option("--hard", "Make a mask of 0 and 255 instead of the probability.", is_flag=True),
+    option("--soft", "Take the probability as the alpha, and leave the colours as they are.", is_flag=True),
+    option("--hard", "Make a mask of 0 and 255.", is_flag=True),
     option(
         "--threshold",
-        "Take pixels above this as foreground, for --hard and the coverage.  [default: as measured in training]",
+        "Take pixels above this probability as foreground.  [default: as measured in training]",
         type=float,
     ),
-    option("--refine", "Draw the mask's edges along the photo's, by a guided filter.", is_flag=True),
     option(
         "--smooth",
         "Weight earlier frames of a video by this where nothing moves, against flicker; 0 turns this off.",

@@ -29,7 +29,7 @@ class Options(TypedDict, total=False):
     """The keywords of `remove_background`."""
 
     output: Literal["cutout", "mask"]
-    refine: bool
+    soft: bool
     hard: bool
     threshold: float | None
     device: Device | None
@@ -50,7 +50,7 @@ def remove_background(
     checkpoint: Checkpoint = None,
     *,
     output: Literal["cutout", "mask"] = "cutout",
-    refine: bool = False,
+    soft: bool = False,
     hard: bool = False,
     threshold: float | None = None,
     device: Device | None = None,
@@ -66,9 +66,9 @@ def remove_background(
         checkpoint: a `best_model.pth` or `last_model.pth`; None takes the best one of the newest run in `runs`.
         output: `cutout`: RGBA, whose last channel is the mask, 255 where a pixel is wholly a person, and whose
             transparent pixels are black; `mask`: the mask alone.
-        refine: draw the mask's edges along the photo's.
-        hard: make a mask of 0 and 255, instead of the probability.
-        threshold: the probability above which a pixel counts as a person, for `hard`; None: as measured in training.
+        soft: take the network's probability as the mask, and the photo's colours as they are.
+        hard: make a mask of 0 and 255.
+        threshold: the probability at which the mask's edge is; None: as measured in training.
         device: `cpu` or `cuda`; None takes a GPU if there is one.
 
     Returns:
@@ -82,7 +82,7 @@ def remove_background(
     """
     if output not in ("cutout", "mask"):
         raise UserError("output={output!r} is not known; use 'cutout' or 'mask'", output=output)
-    finish = Finish(kind=output, refine=refine, hard=hard, threshold=0.5 if threshold is None else threshold)
+    finish = Finish(kind=output, soft=soft, hard=hard, threshold=0.5 if threshold is None else threshold)
     several = isinstance(photo, Sequence) and not isinstance(photo, str | bytes)
     photos: Any = photo if several else [photo]
     named = [(f"photo[{number}]" if several else "photo", each) for number, each in enumerate(photos)]

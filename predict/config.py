@@ -65,10 +65,10 @@ class PredictConfig:
         format: the file format of photos; only a composite can be a JPEG.
         video_format: the file format of a video's cutout: VP9 with alpha in a WebM, or ProRes 4444 in a MOV.
         smooth: the weight of a video's earlier frames where nothing moves, from 0 (none) to below 1.
-        hard: make a mask of 0 and 255 instead of the probability.
-        threshold: the probability above which a pixel counts as foreground: for `hard`, and for the reported coverage;
-            None: as measured in training.
-        refine: draw the mask's edges along the photo's, see `predict.mask.refine`.
+        soft: take the network's probability as the alpha, and the photo's colours as they are.
+        hard: make a mask of 0 and 255.
+        threshold: the probability at which the edge is, with `soft` for the reported coverage alone; None: as measured
+            in training.
         overwrite: replace results that are there already, however they were made.
         side: the side of the square that the network sees, pixels; None: as measured in training.
         batch_size: the largest number of photos that are predicted together; 0: as in training.
@@ -86,9 +86,9 @@ class PredictConfig:
     format: PredictFormat = "png"
     video_format: VideoFormat = "webm"
     smooth: float = 0.8
+    soft: bool = False
     hard: bool = False
     threshold: float | None = None
-    refine: bool = False
     overwrite: bool = False
     side: int | None = None
     batch_size: int = 0
@@ -112,6 +112,8 @@ class PredictConfig:
                 kind=self.kind,
                 background=self.background,
             )
+        if self.soft and self.hard:
+            raise PredictError("a mask is soft or hard; leave out --soft or --hard")
         if self.format == "jpeg" and self.kind != "composite":
             raise PredictError("a JPEG cannot hold a {kind}; use --format png, or name a --background", kind=self.kind)
         if not 0 <= self.smooth < 1:

@@ -1,9 +1,9 @@
-"""From a photo to its mask: fitted into the network's square, predicted, brought back to the photo's size, refined.
+"""From a photo to its mask: fitted into the network's square, predicted, brought back to the photo's size, made an alpha.
 
 `Finish` is what the command, the page and `maskcache.remove_background` share, wherever photos come from and go to.
 
-`refine` is the guided filter, which moves a mask's edges to the photo's where the network is in doubt: Kaiming He, Jian
-Sun, Xiaoou Tang: "Guided image filtering", ECCV 2010; IEEE TPAMI 35(6), 2013, equations 19 to 21 (a colour guide). In
+`matte` runs the guided filter, which moves a mask's edges to the photo's where the network is in doubt: Kaiming He,
+Jian Sun, Xiaoou Tang: "Guided image filtering", IEEE TPAMI 35(6), 2013, equations 19 to 21 (a colour guide). In
 each window the mask is fitted as a linear function of the photo's colour; a pixel gets the mean of what the windows
 around it say. Windows are cut off at the border of the photo. Where they are large, the functions are found in a
 smaller photo and then used on all pixels: He, Sun: "Fast guided filter", arXiv 1505.00996, 2015.
@@ -27,7 +27,7 @@ import torch
 
 from cache.choices import Fit, PredictKind
 from cache.record import U8
-from predict.background import Background, remove_background
+from predict.background import Background, estimate_foreground, remove_background
 from predict.config import PredictError
 from preprocess.image import FitBox, fit_box, place_image, restore_mask
 from train.predictor import Predictor
@@ -35,13 +35,19 @@ from train.predictor import Predictor
 F32 = npt.NDArray[np.float32]
 Planes = Sequence[F32]
 
-RADIUS = 0.04
-"""Radius of the window as a share of the photo's diagonal: as far as networks are wrong. See docs/predict.md."""
+RADIUS = 0.03
+"""Radius of the window as a share of the photo's diagonal: as far as networks are wrong."""
 
-EPS = 1e-4
+RAMP = 0.6
+"""The filter's values around a half, this many, become those between clear and opaque: soft only along the edge."""
+
+DOUBT = 24
+"""The filter says all where this times p (1 - p) is 1 or more: for probabilities p of 0.05 to 0.95."""
+
+EPS = 1e-5
 """The variance of the colours (0 to 1) above which a window's contrast counts as an edge; a JPEG's noise is below.
 
-Below 1e-5, 32-bit floats could not distinguish a flat window's determinant from 0.
+Below it, 32-bit floats could not distinguish a flat window's determinant from 0.
 """
 
 WINDOW = 12
@@ -49,9 +55,6 @@ WINDOW = 12
 
 STRIP = 256
 """Rows that are made at a time."""
-
-FLAT = 1 / 512
-"""A mask that varies by no more than this has no edge, and stays as it is."""
 
 
 class Square(NamedTuple):
@@ -65,7 +68,7 @@ class Mask(NamedTuple):
     """Where the persons are."""
 
     alpha: U8  # `(H, W)`; 255 is wholly a person
-    person: U8  # `(H, W)` of 0 and 1: where the probability is above the threshold
+    person: U8  # `(H, W)` of 0 and 1: where it is foreground, by the threshold
 
     @property
     def coverage(self) -> float:
@@ -97,7 +100,7 @@ class Finish:
 
     kind: PredictKind = "cutout"
     background: Background | None = None
-    refine: bool = False
+    soft: bool = False
     hard: bool = False
     threshold: float = 0.5
 
@@ -113,14 +116,13 @@ class Finish:
         The network's answer is float32 in 0 to 1; the photo is in its `box`. The result is of the size of `image_HW3`.
         """
         probability_HW = restore_mask(probability_SS, box, *image_HW3.shape[:2])
-        if self.refine:
-            probability_HW = refine(probability_HW, image_HW3)
-        person_HW = (probability_HW > self.threshold).view(np.uint8)
-        opaque_HW = person_HW if self.hard else probability_HW
-        alpha_HW = np.asarray(cv2.convertScaleAbs(opaque_HW, alpha=255), np.uint8)  # to the nearest
-        alone = self.kind == "mask"
-        result = alpha_HW if alone else remove_background(image_HW3, alpha_HW, self.background)
-        return result, Mask(alpha_HW, person_HW)
+        opaque_HW = probability_HW if self.soft else matte(probability_HW, image_HW3, self.threshold)
+        person_HW = (opaque_HW > (self.threshold if self.soft else 0.5)).view(np.uint8)
+        alpha_HW = np.asarray(cv2.convertScaleAbs(person_HW if self.hard else opaque_HW, alpha=255), np.uint8)
+        if self.kind == "mask":
+            return alpha_HW, Mask(alpha_HW, person_HW)
+        colours_HW3 = image_HW3 if self.soft or self.hard else estimate_foreground(image_HW3, alpha_HW)
+        return remove_background(image_HW3, alpha_HW, self.background, colours_HW3), Mask(alpha_HW, person_HW)
 
 
 def certainty(probability_hw: F32, threshold: float) -> float:
@@ -143,35 +145,38 @@ def certainty(probability_hw: F32, threshold: float) -> float:
     return 100 * common / (persons + max(0.0, beside))
 
 
-def refine(probability_HW: F32, image_HW3: U8, *, radius: float = RADIUS) -> F32:
-    """Filter a soft mask with its photo as the guide, by as much as it is in doubt.
+def matte(probability_HW: F32, image_HW3: U8, threshold: float, *, radius: float = RADIUS) -> F32:
+    """The alpha of a photo, 0 to 1: opaque inside, clear outside, soft only along the edge, which is the photo's.
 
-    A share of 4 p (1 - p) of a probability p is replaced by what the filter says: all of it at a half, nothing where
-    the network is sure. So a good mask, which is soft only at its edge, stays good however large the windows are.
+    What is above the threshold is filtered with the photo as the guide, where the network is in doubt, and the middle
+    of the filter's values is stretched. See docs/predict-results.md for how near that is to a true alpha.
 
     Args:
         probability_HW: `(H, W)` float32 in 0 to 1.
         image_HW3: `(H, W, 3)` uint8 RGB.
+        threshold: the probability at which the edge is.
         radius: of the window, as a share of the diagonal; at least one pixel.
     """
-    if probability_HW.max() - probability_HW.min() <= FLAT:
-        return probability_HW.copy()
-    height, width = probability_HW.shape
+    hard_HW = (probability_HW > threshold).astype(np.float32)
+    if hard_HW.min() == hard_HW.max():
+        return hard_HW
+    height, width = hard_HW.shape
     pixels = max(1, round(radius * math.hypot(height, width)))
     shrink = max(1.0, pixels / WINDOW)
     small = max(1, round(width / shrink)), max(1, round(height / shrink))
-    guide_hw3, mask_hw = (cv2.resize(one, small, interpolation=cv2.INTER_AREA) for one in (image_HW3, probability_HW))
+    guide_hw3, mask_hw = (cv2.resize(one, small, interpolation=cv2.INTER_AREA) for one in (image_HW3, hard_HW))
     slope_3, offset_hw = fit_lines(_split(guide_hw3), np.asarray(mask_hw, np.float32), min(pixels, WINDOW), EPS)
     # Of their full width and few rows: the rows between them are made when they are wanted.
     wide = [np.asarray(cv2.resize(plane_hw, (width, small[1])), np.float32) for plane_hw in (*slope_3, offset_hw)]
-    refined_HW = np.empty_like(probability_HW)
     for top in range(0, height, STRIP):
         rows = slice(top, min(top + STRIP, height))
         *slope_3, offset_HW = (_stretch(plane_hW, rows, height) for plane_hW in wide)
         filtered_HW = (_dot(slope_3, _split(image_HW3[rows])) + offset_HW).clip(0, 1)
-        soft_HW = probability_HW[rows]
-        refined_HW[rows] = soft_HW + 4 * soft_HW * (1 - soft_HW) * (filtered_HW - soft_HW)
-    return refined_HW
+        doubt_HW = (DOUBT * probability_HW[rows] * (1 - probability_HW[rows])).clip(0, 1)
+        at_HW = hard_HW[rows] + doubt_HW * (filtered_HW - hard_HW[rows])
+        at_HW = ((at_HW - np.float32(0.5)) / np.float32(RAMP) + np.float32(0.5)).clip(0, 1)
+        hard_HW[rows] = at_HW * at_HW * (3 - 2 * at_HW)  # smooth at both ends
+    return hard_HW
 
 
 def fit_lines(guide_3: Planes, mask_HW: F32, radius: int, eps: float) -> tuple[Planes, F32]:

@@ -2,7 +2,7 @@
 
     thread pool    read, decode, fit                 the next group, a photo at a time
     caller         ask the network                   this group, all at once
-    thread pool    restore, refine, encode, write    the last group, a photo at a time
+    thread pool    restore, matte, encode, write     the last group, a photo at a time
 
 Memory is that of three groups, whatever the number of photos. A group is as many photos as the network takes at once,
 or as many as have `GROUP_PIXELS` together; a larger one is a group by itself.

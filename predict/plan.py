@@ -60,7 +60,7 @@ def plan_jobs(config: PredictConfig) -> Plan:
     finish = Finish(
         kind=config.kind,
         background=background,
-        refine=config.refine,
+        soft=config.soft,
         hard=config.hard,
         threshold=0.5 if config.threshold is None else config.threshold,
     )

@@ -70,8 +70,8 @@ def file_state(path: Path | None) -> FileState | None:
 def decisive_options(config: PredictConfig, background: Background | None, side: int, precision: str) -> Options:
     """The options that decide a photo's result; `side` and `precision` are the network's.
 
-    The others decide the file's suffix (`--format`, `--video-format`), only what is reported (`--threshold` without
-    `--hard`), or no more than rounding (`--batch-size`, `--device`, `--threads`).
+    The others decide the file's suffix (`--format`, `--video-format`), only what is reported (`--threshold` with
+    `--soft`), or no more than rounding (`--batch-size`, `--device`, `--threads`).
     """
     options = {"--model": _content(config.checkpoint), "--as": Option(config.kind)}
     match background:
@@ -82,9 +82,9 @@ def decisive_options(config: PredictConfig, background: Background | None, side:
         case _ if config.background is not None:
             options["--background"] = _content(Path(config.background))
     options["--hard"] = Option("yes" if config.hard else "no")
-    if config.hard:
+    options["--soft"] = Option("yes" if config.soft else "no")
+    if not config.soft:
         options["--threshold"] = Option(str(config.threshold))
-    options["--refine"] = Option("yes" if config.refine else "no")
     return {**options, "--side": Option(str(side)), "--precision": Option(precision)}
 
 

@@ -53,7 +53,7 @@ FLAGS = {
         "val-share", "orientation", "outside", "baseline", "baseline-scale", "baseline-fit", "side", "threshold",
     },
     "predict": {
-        "inputs", "checkpoint", "out", "as", "background", "format", "hard", "threshold", "refine", "overwrite", "side",
+        "inputs", "checkpoint", "out", "as", "background", "format", "hard", "threshold", "soft", "overwrite", "side",
         "batch-size", "device", "precision", "threads", "min-coverage", "min-contrast", "min-edge", "min-resolution",
         "json", "video-format",
         "smooth",

@@ -223,13 +223,13 @@ def test_a_network_is_loaded_once_for_all_threads_and_anew_when_it_changes(check
 
     def remove(number):
         together.wait()
-        return [maskcache.remove_background(photos[number], path, device="cpu", refine=True) for _ in range(3)]
+        return [maskcache.remove_background(photos[number], path, device="cpu", soft=True) for _ in range(3)]
 
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(remove, range(8)))
     assert loads == [path]
     for number, results in enumerate(found):
-        expected = maskcache.remove_background(photos[number], other, device="cpu", refine=True)
+        expected = maskcache.remove_background(photos[number], other, device="cpu", soft=True)
         for result in results:
             np.testing.assert_array_equal(result, expected)
     assert loads == [path, other]
@@ -321,7 +321,7 @@ def test_the_page_s_program_runs(checkpoint, photo, tmp_path, monkeypatch):
     made = np.asarray(Image.open("cutout.png"))
     np.testing.assert_array_equal(made, maskcache.remove_background("photo.jpg", checkpoint))
     masks = [np.asarray(Image.open(f"photos/{number}-mask.png")) for number in range(5)]
-    expected = maskcache.remove_background(sorted(Path("photos").glob("*.jpg")), checkpoint, output="mask", refine=True)
+    expected = maskcache.remove_background(sorted(Path("photos").glob("*.jpg")), checkpoint, output="mask", soft=True)
     assert [mask.shape for mask in masks] == [(40, 50 + number) for number in range(5)]
     for mask, other in zip(masks, expected, strict=True):
         np.testing.assert_array_equal(mask, other)

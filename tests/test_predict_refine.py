@@ -1,13 +1,11 @@
 """The guided filter against its definition."""
 
-import math
-
 import cv2
 import numpy as np
 import pytest
 
-import predict.mask
-from predict.mask import fit_lines, refine
+from predict.background import estimate_foreground
+from predict.mask import fit_lines, matte
 
 
 def by_definition(guide, mask, radius, eps):
@@ -60,53 +58,45 @@ def filtered(guide, mask, radius, eps):
     return sum(slope * colour for slope, colour in zip(slopes, cv2.split(guide), strict=True)) + offset
 
 
-def test_where_the_network_is_in_doubt_it_is_the_filter_and_where_it_is_sure_nothing():
-    image, mask, _ = scene(101, 83)
-    expected = filtered(image.astype(np.float32) / 255, mask, 3, 1e-4).clip(0, 1)
-    doubt = 1 - (2 * mask - 1) ** 2
-    refined = refine(mask, image, radius=3 / math.hypot(101, 83))
-    np.testing.assert_allclose(refined, (1 - doubt) * mask + doubt * expected, atol=1e-4)
-    sure = (mask < 1e-6) | (mask > 1 - 1e-6)
-    assert sure.mean() > 0.5
-    np.testing.assert_allclose(refined[sure], mask[sure], atol=1e-5)
+def test_an_alpha_is_nearer_to_the_truth_than_the_probability():
+    image, soft, disk = scene(200, 240)
+    truth = cv2.GaussianBlur(disk.astype(np.float32), (0, 0), 0.7)
+    alpha = matte(soft, image, 0.5)
+    assert np.abs(alpha - truth).sum() < 0.4 * np.abs(soft - truth).sum()
+    wrong, was = (
+        sum(np.square(np.gradient(one)[k] - np.gradient(truth)[k]).sum() for k in (0, 1)) for one in (alpha, soft)
+    )
+    assert wrong < 0.6 * was
+    far = (soft < 1e-3) | (soft > 1 - 1e-3)
+    assert far.mean() > 0.5
+    assert np.abs(alpha - (soft > 0.5))[far].max() < 0.02
 
 
-@pytest.mark.parametrize("strip", [16, 37, 1000])
-@pytest.mark.parametrize("radius", [3, 30])
-def test_a_smaller_photo_gives_nearly_the_same(radius, strip, monkeypatch):
-    image, mask, disk = scene(203, 166)
-    radius /= math.hypot(203, 166)
-    monkeypatch.setattr(predict.mask, "WINDOW", 1000)
-    whole = refine(mask, image, radius=radius)
-    monkeypatch.setattr(predict.mask, "WINDOW", 8)
-    monkeypatch.setattr(predict.mask, "STRIP", strip)
-    fast = refine(mask, image, radius=radius)
-    assert np.abs(fast - whole).mean() < 0.002
-    assert np.count_nonzero((fast > 0.5) != (whole > 0.5)) <= 0.1 * np.count_nonzero((mask > 0.5) != disk)
+def test_the_threshold_moves_the_edge():
+    _, soft, _ = scene(200, 240)
+    grey = np.full((200, 240, 3), 128, np.uint8)
+    area = [matte(soft, grey, threshold).mean() for threshold in (0.2, 0.5, 0.8)]
+    assert area[0] > 1.02 * area[1] > 1.04 * area[2]
 
 
-def test_edges_move_to_the_photos_and_the_rest_stays():
-    image, mask, disk = scene(200, 240)
-    refined = refine(mask, image, radius=0.02)
-    wrong = [np.count_nonzero((one > 0.5) != disk) for one in (mask, refined)]
-    assert wrong[1] < 0.5 * wrong[0]
-    edge = (np.abs(mask - 0.5) < 0.499).astype(np.uint8)
-    reach = 2 * round(0.02 * math.hypot(200, 240)) + 1
-    far = cv2.dilate(edge, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)) == 0
-    assert far.mean() > 0.2
-    assert np.abs(refined - mask)[far].max() < 1 / 255
-    assert refined.min() >= 0
-    assert refined.max() <= 1
+def test_colours_along_the_edge_are_the_foregrounds():
+    alpha = cv2.GaussianBlur((np.hypot(*np.mgrid[-80:80, -90:90]) < 40).astype(np.float32), (0, 0), 3)
+    front, back = np.array((200, 40, 30)), np.array((20, 60, 220))
+    image = np.rint(alpha[..., None] * front + (1 - alpha[..., None]) * back).astype(np.uint8)
+    colours = estimate_foreground(image, np.rint(255 * alpha).astype(np.uint8))
+    edge = (alpha > 0.1) & (alpha < 0.9)
+    off = [np.abs(one[edge] - front).mean() for one in (colours.astype(float), image.astype(float))]
+    assert off[0] < 0.15 * off[1]
+    assert np.array_equal(colours[alpha > 0.999], image[alpha > 0.999])
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
-def test_a_mask_without_an_edge_is_left_alone(value):
+def test_a_mask_without_an_edge_is_wholly_clear_or_opaque(value):
     image, mask, _ = scene(60, 50)
     mask[:] = value
-    assert np.array_equal(refine(mask, image), mask)
+    assert set(np.unique(matte(mask, image, 0.5))) == {float(value > 0.5)}
 
 
 def test_a_photo_of_one_colour_gives_numbers():
     _, mask, _ = scene(60, 50)
-    refined = refine(mask, np.full((60, 50, 3), 255, np.uint8))
-    assert np.isfinite(refined).all()
+    assert np.isfinite(matte(mask, np.full((60, 50, 3), 255, np.uint8), 0.5)).all()

@@ -216,7 +216,7 @@ def test_masks_are_those_of_photos(model, clip, tmp_path):
             assert np.abs(mask.astype(float) - photo).mean() < 1.5  # H.264
     with av.open(report.videos[0].output) as container:
         assert not container.streams.audio
-    refined = make(model, [clip], tmp_path / "refined", kind="mask", refine=True, hard=True)
+    refined = make(model, [clip], tmp_path / "refined", kind="mask", hard=True)
     assert set(np.unique(frames_of(refined.videos[0].output, pixels="gray")[0] // 64)) == {0, 3}
 
 
@@ -453,7 +453,7 @@ def test_results_of_other_options_are_not_done(model, tmp_path, monkeypatch, kin
     assert "1 skipped" in run()
     said = run("--smooth", "0", code=1)
     assert f"out holds results that were made otherwise: --smooth: 0.8, not 0.0 (out/{name}); use another" in said
-    assert f"--refine: no, not yes (out/{name})" in run("--refine", code=1)
+    assert f"--soft: no, not yes (out/{name})" in run("--soft", code=1)
     os.utime("a.mp4", ns=(0, 7))
     assert f"of another input, or of one that has changed since (out/{name})" in run(code=1)
     assert Path("out", name).read_bytes() == before

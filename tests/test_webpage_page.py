@@ -170,7 +170,7 @@ def test_photos_are_seen_once_and_those_that_are_gone_are_forgotten(run_folder, 
     assert downloads(test) == ["Download PNG", "Download all 2 as ZIP"]
     assert [small["name"] for small in given_to(test, "strip")["pictures"]] == ["one.png", "two.png"]
     test.segmented_control(key="kind").set_value("blur").run()
-    test.toggle(key="refined").set_value(True).run()
+    test.toggle(key="hard").set_value(True).run()
     assert seen == ["one.png", "two.png"]
     assert len(test.session_state["seen"]) == 2
     test = upload(test, ("three.png", person()))

@@ -72,9 +72,9 @@ def seen(path, model):
     ("options", "finish"),
     [
         ([], {}),
-        (["--refine"], {"refine": True}),
+        (["--soft"], {"soft": True}),
         (["--hard", "--threshold", "0.45"], {"hard": True, "threshold": 0.45}),
-        (["--as", "mask", "--refine"], {"kind": "mask", "refine": True}),
+        (["--as", "mask", "--soft"], {"kind": "mask", "soft": True}),
         (["--background", "#ff8000"], {"background": "#ff8000"}),
         (["--background", "blur:3"], {"background": "blur:3"}),
     ],

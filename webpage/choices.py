@@ -53,12 +53,11 @@ def choose_finish(usual: float) -> Finish:
     """Let the background be chosen, and how the mask is drawn; `usual` is the network's threshold."""
     background = _choose_background()
     with st.expander(_("More"), key="more"):
-        along = _("Draws the outline along the edges of the photo.")
-        refine = st.toggle(_("Follow the photo's edges"), key="refined", help=along)
         hard = st.toggle(_("Sharp outline"), key="hard", help=_("Each pixel is kept or removed, nothing in between."))
-        sure = _("How sure the network has to be to keep a pixel: for the sharp outline and the scores.")
-        threshold = st.slider(_("Threshold"), 0.05, 0.95, min(0.95, max(0.05, usual)), 0.01, key="threshold", help=sure)
-    return Finish(background=background, refine=refine, hard=hard, threshold=threshold)
+        sure = _("How sure the network has to be to keep a pixel.")
+        start, key = min(0.95, max(0.05, usual)), f"threshold of {usual}"  # another network begins at its own
+        threshold = st.slider(_("Threshold"), 0.05, 0.95, start, 0.01, key=key, help=sure)
+    return Finish(background=background, hard=hard, threshold=threshold)
 
 
 def _choose_background() -> Background | None:

@@ -2,7 +2,7 @@
 
     reader         decode, fit                  the next group of frames
     caller         ask the network, smooth      this group
-    thread pool    restore, refine, compose     the group before, a frame at a time
+    thread pool    restore, matte, compose      the group before, a frame at a time
     writer         encode, write                the one before that, in order
 
 Memory is that of these groups and of what decoder and encoder hold back, whatever the length. A group is as many frames
