@@ -1,4 +1,4 @@
-"""From a photo to its mask: fitted into the network's square, predicted, brought back to the photo's size, made an alpha.
+"""From a photo to its mask: fitted into the network's square, predicted, brought to the photo's size, made an alpha.
 
 `Finish` is what the command, the page and `maskcache.remove_background` share, wherever photos come from and go to.
 

@@ -1,4 +1,4 @@
-"""The guided filter against its definition."""
+"""The guided filter against its definition; alphas and colours against a truth."""
 
 import cv2
 import numpy as np
@@ -80,13 +80,13 @@ def test_the_threshold_moves_the_edge():
 
 
 def test_colours_along_the_edge_are_the_foregrounds():
-    alpha = cv2.GaussianBlur((np.hypot(*np.mgrid[-80:80, -90:90]) < 40).astype(np.float32), (0, 0), 3)
+    alpha = cv2.GaussianBlur((np.hypot(*np.mgrid[-80:80, -90:90]) < 40).astype(np.float32), (0, 0), 1)
     front, back = np.array((200, 40, 30)), np.array((20, 60, 220))
     image = np.rint(alpha[..., None] * front + (1 - alpha[..., None]) * back).astype(np.uint8)
     colours = estimate_foreground(image, np.rint(255 * alpha).astype(np.uint8))
     edge = (alpha > 0.1) & (alpha < 0.9)
     off = [np.abs(one[edge] - front).mean() for one in (colours.astype(float), image.astype(float))]
-    assert off[0] < 0.15 * off[1]
+    assert off[0] < 0.6 * off[1]
     assert np.array_equal(colours[alpha > 0.999], image[alpha > 0.999])
 
 
