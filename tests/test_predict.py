@@ -202,7 +202,7 @@ def test_probabilities_are_those_of_opencv(model, painted, tmp_path, side):
     folder = photos(tmp_path / "photos", 9)
     Image.fromarray(noise(3, 400)).save(folder / "wide.png")
     Image.fromarray(noise(1, 1)).save(folder / "dot.png")
-    report = make(model, [folder], tmp_path / "out", kind="mask", side=side)
+    report = make(model, [folder], tmp_path / "out", kind="mask", soft=True, side=side)
     for photo in report.photos:
         pixels = np.asarray(Image.open(photo.input))
         expected = expected_probability(pixels, Painted(120.0, 0.03), side or SIDE)
