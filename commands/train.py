@@ -86,7 +86,7 @@ from commands.options import CACHE, DEFAULT_CACHE, DEFAULT_RUN, FILE, FOLDER, gr
     ),
     option(
         "--encoder-lr",
-        "Let the encoder learn at this factor of the learning rate; 0 freezes it.  [default: 0.1 if pretrained]",
+        "Let the encoder learn at this factor of the learning rate; 0 freezes it.  [default: 0.03 if pretrained]",
         type=float,
     ),
     option(

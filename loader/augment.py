@@ -55,7 +55,7 @@ class AugmentConfig:
 LEVELS: dict[Level, AugmentConfig] = {
     "none": AugmentConfig(),
     "light": AugmentConfig(flip=0.5, zoom=(0.9, 1.4), rotate=7.0, brightness=0.15, contrast=0.15, saturation=0.2),
-    "heavy": AugmentConfig(flip=0.5, zoom=(0.6, 2.0), rotate=25.0, brightness=0.3, contrast=0.3, saturation=0.5),
+    "heavy": AugmentConfig(flip=0.5, zoom=(0.8, 2.6), rotate=25.0, brightness=0.3, contrast=0.3, saturation=0.5),
 }
 """The levels by name."""
 

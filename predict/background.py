@@ -146,8 +146,8 @@ def estimate_foreground(image_HW3: U8, alpha_HW: U8) -> U8:
         mean_hw1 = cv2.blur(alpha_hw1, size)[..., None]
         near_hw3 = cv2.blur(front_hw3 * alpha_hw1, size) / (mean_hw1 + 1e-5)
         back_hw3 = cv2.blur(back_hw3 * (1 - alpha_hw1), size) / (1 - mean_hw1 + 1e-5)
-        front_hw3 = near_hw3 + alpha_hw1 * (image_hw3 - alpha_hw1 * near_hw3 - (1 - alpha_hw1) * back_hw3)
-        front_hw3 = front_hw3.clip(0, 255)
+        rest_hw3 = image_hw3 - alpha_hw1 * near_hw3 - (1 - alpha_hw1) * back_hw3
+        front_hw3 = (near_hw3 + alpha_hw1 * rest_hw3).clip(0, 255)
     edge_HW = (alpha_HW > 0) & (alpha_HW < 255)
     near_N3, back_N3 = (cv2.resize(mean, (width, height))[edge_HW] for mean in (near_hw3, back_hw3))
     alpha_N1 = alpha_HW[edge_HW][:, None] / np.float32(255)

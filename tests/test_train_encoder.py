@@ -107,7 +107,7 @@ def test_what_is_open_is_that_of_earlier_releases_unless_the_encoder_is_pretrain
     old = TrainConfig.from_dict(values)
     assert old.differences(old.encoder_started(pretrained=False)) == []
     fresh = old.encoder_started(pretrained=True)
-    assert (fresh.encoder_lr, fresh.encoder_norm) == (0.1, "frozen")
+    assert (fresh.encoder_lr, fresh.encoder_norm) == (0.03, "frozen")
     assert len(old.differences(fresh)) == 2
     assert TrainConfig.from_dict(fresh.to_dict()) == fresh
     given = old.changed(encoder_lr=0.3).encoder_started(pretrained=True)

@@ -49,7 +49,7 @@ class TrainConfig:
     profile: str = "cpu"  # the one that the values come from, for messages
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
     encoder_weights: str = "auto"  # what an encoder of timm starts with, see `model.encoder_unet.start_encoder`
-    # For an encoder of timm; None: a tenth and frozen if it is pretrained, else 1 and trained, as in earlier releases.
+    # For an encoder of timm; None: 0.03 and frozen if it is pretrained, else 1 and trained, as in earlier releases.
     encoder_lr: float | None = None  # factor of the learning rate; 0 freezes the encoder
     encoder_norm: EncoderNorm | None = None  # whether its BatchNorm keeps its statistics
     freeze_epochs: int = 0  # in which the encoder is frozen, at the start
@@ -157,7 +157,7 @@ class TrainConfig:
         """The configuration with what it leaves open about the encoder, if the network has one."""
         if self.network.encoder is None:
             return self
-        usual = {"encoder_lr": 0.1 if pretrained else 1.0, "encoder_norm": "frozen" if pretrained else "trained"}
+        usual = {"encoder_lr": 0.03 if pretrained else 1.0, "encoder_norm": "frozen" if pretrained else "trained"}
         return self.changed(**{name: value for name, value in usual.items() if getattr(self, name) is None})
 
     def shared_out(self, rank: int, world: int) -> TrainConfig:
