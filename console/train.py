@@ -88,6 +88,8 @@ def _configuration_lines(run: Run) -> list[str]:
         batch = _("   - Batch size: {batch_size} x {accumulation} accumulated, epochs: {epochs}", **amounts)
     rates = {**vars(config), "name": config.optimizer, "rate": config.peak, "decay": config.decay}
     optimizer = _("   - Optimizer: {name}, learning rate {rate:g} ({scheduler}), weight decay {decay:g}", **rates)
+    if config.network.encoder:
+        optimizer += _("; encoder: {encoder_lr:g} of the rate, BatchNorm {encoder_norm}", **vars(config))
     if config.average:
         optimizer += _(", average of weights {average:g}", average=config.average)
     counts = {"train": len(run.train.reader), "val": len(run.val.reader), "side": run.train.side}

@@ -40,7 +40,7 @@ def sides(side: int, stride: int) -> list[int]:
 
 
 def choose_side(measured: tuple[MeasuredSide, ...]) -> MeasuredSide:
-    """The largest side of which each step from a smaller one brought at least `GAIN`."""
+    """Go through the sides from the smallest, and take one if it brings `GAIN` over the last that was taken."""
     chosen, *larger = sorted(measured, key=lambda one: one.side)
     for one in larger:
         if one.iou >= chosen.iou + GAIN:
@@ -79,13 +79,9 @@ def measure_inference(
             answers[each].append((100 * probability_N1SS).ceil().to(torch.uint8).cpu())  # above n / 100: more than n
     if not planes:
         return None
-    measured = []
+    measured, tolerance = [], boundary_tolerance(side, side)
     for each in tried:
-        best, counts_4, tolerance = (
-            thresholds[each].best(),
-            torch.zeros(4, dtype=torch.int64),
-            boundary_tolerance(side, side),
-        )
+        best, counts_4 = thresholds[each].best(), torch.zeros(4, dtype=torch.int64)
         for answer_N1SS, (person_N1SS, ignore_N1SS) in zip(answers[each], planes, strict=True):
             predicted_N1SS = answer_N1SS > round(100 * best.threshold)
             counts_4 += count_boundary(predicted_N1SS, person_N1SS, ignore_N1SS, tolerance)
