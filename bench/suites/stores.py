@@ -6,12 +6,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Any, get_args
@@ -43,15 +41,14 @@ MOST_BYTES = 256 << 20
 """Bytes of random records: more than processor caches hold, few enough to be in memory twice."""
 
 SLOW_READS = 16
-"""Records in one call of a reader that reads some hundreds per second."""
+"""Records in one call of zarr-python, which reads some hundreds per second."""
+
+LIBRARY = message("zarr through zarr-python")
 
 STORES: tuple[Store, ...] = get_args(Store)
 
 Read = Callable[[int], tuple[U8, ...]]
 """Gives the bytes of a record, by its number, in pieces."""
-
-LIBRARIES = {"zarr-python": "zarr.core.codec_pipeline.BatchedCodecPipeline", "zarrs": "zarrs.ZarrsCodecPipeline"}
-"""Other readers of our Zarr shards: codec pipelines of zarr-python, its own and one written in Rust."""
 
 
 def store_rows(setup: Setup, material: Material) -> Iterator[Row]:
@@ -74,18 +71,17 @@ def store_rows(setup: Setup, material: Material) -> Iterator[Row]:
     order = np.random.default_rng(1).permutation(samples).tolist()
     with ExitStack() as stack:
         reads: dict[str, Read] = {store: _open(stack, store, folder, layout, records) for store in STORES}
-        libraries = [name for name in LIBRARIES if find_spec(name.partition("-")[0])]
-        others = {message("zarr through {name}", name=name): _open_library(name, folder) for name in libraries}
+        library = _open_library(folder)
         for threads in sorted({1, setup.threads}):
             with thread_pool(threads) as pool:
                 ring = _ring(2 * setup.batch_size * threads, layout.raw_bytes)
                 gather = partial(_gather, pool, threads, ring=ring)
                 works = {name: gather(read, order) for name, read in reads.items()}
-                works |= {name: gather(read, order[:SLOW_READS]) for name, read in others.items()}
+                works[LIBRARY] = gather(library, order[:SLOW_READS])
                 works["memory"] = gather(lambda n: (records[n],), order)
                 found = setup.measure(works)
             reading = partial(row, setup=described, limit=found["memory"], limit_name=message("copying the same bytes"))
-            for name in (*reads, *others):
+            for name in (*reads, LIBRARY):
                 title = message("{name}, reading, {threads}", name=name, threads=thread_count(threads))
                 yield reading(found[name], name=title, ours=name in reads)
     shutil.rmtree(folder)
@@ -133,11 +129,10 @@ def _open(stack: ExitStack, store: Store, folder: Path, layout: RecordLayout, re
     return lambda n: readers[n // SHARD_SAMPLES].fields(n % SHARD_SAMPLES)
 
 
-def _open_library(name: str, folder: Path) -> Read:
-    """Open the Zarr shards with one of `LIBRARIES`, which may limit how many threads it serves at a time."""
-    with zarr.config.set({"codec_pipeline.path": LIBRARIES[name]}):
-        groups = [zarr.open_group(str(path), mode="r") for path in sorted(folder.glob("*.zarr"))]
-        arrays: list[list[Any]] = [[group[array] for array in DIMENSIONS] for group in groups]
+def _open_library(folder: Path) -> Read:
+    """Open the Zarr shards with zarr-python, which may limit how many threads it serves at a time."""
+    groups = [zarr.open_group(str(path), mode="r") for path in sorted(folder.glob("*.zarr"))]
+    arrays: list[list[Any]] = [[group[array] for array in DIMENSIONS] for group in groups]
 
     def read(n: int) -> tuple[U8, ...]:
         return tuple(np.asarray(array[n % SHARD_SAMPLES]).reshape(-1) for array in arrays[n // SHARD_SAMPLES])
@@ -168,13 +163,8 @@ def _gather(pool: ThreadPoolExecutor, threads: int, read: Read, order: list[int]
     return Work(run=each(pool, work, range(threads)), items=len(order))
 
 
-CAT_BYTES = 1 << 30
-"""About what one `cat` reads, some files several times, so that the start of the process does not count."""
-
 BLOCK = 1 << 18
 """Bytes read at a time: no other size is faster."""
-
-CAT = "cat FILES > /dev/null"
 
 
 def verify_rows(setup: Setup, material: Material) -> Iterator[Row]:
@@ -192,7 +182,6 @@ def verify_rows(setup: Setup, material: Material) -> Iterator[Row]:
                 files = [file for info in reader.info.shards for file in shard_files(root / "train" / info.name)]
             works[name] = Work(run=partial(_verify, root, setup.threads), items=size)
             works[f"{name} read"] = Work(run=each(pool, partial(read_through, block=BLOCK), files), items=size)
-            works[f"{name} cat"] = _cat(files, size)
         found = setup.measure(works)
     shutil.rmtree(material.folder / "verified")
     rates = {name: rate.each(lambda value: value / 1e9) for name, rate in found.items()}
@@ -201,18 +190,9 @@ def verify_rows(setup: Setup, material: Material) -> Iterator[Row]:
     reading = message("reading the same files, {threads} threads", threads=setup.threads)
     for name in stores:
         yield row(rates[name], name=name, limit=rates[f"{name} read"], limit_name=reading)
-    for name in stores:
-        against = message("{name}, against cat", name=name)
-        yield row(rates[name], name=against, limit=rates[f"{name} cat"], limit_name=CAT)
 
 
 def _verify(root: Path, threads: int) -> None:
     with CacheReader(root, "train") as reader:
         problems = list(check_split(reader, threads=threads))
     assert not problems, problems
-
-
-def _cat(files: list[Path], size: int) -> Work:
-    times = -(-CAT_BYTES // size)
-    command = ["cat", *[str(file) for file in files] * times]
-    return Work(run=lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True), items=size * times)
