@@ -6,7 +6,6 @@ import contextlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -56,22 +55,20 @@ class CocoMasks:
 class PolygonFills:
     """What `CocoMasks.union` draws, by `cv2.fillPoly`: at whole pixels, so nearly but not exactly the same.
 
-    Polygons are lists of numbers, as in the JSON and as pycocotools takes them, or arrays of points that were `rounded`
-    beforehand. Crowd regions, which OpenCV cannot draw, are made by NumPy.
+    The points are rounded beforehand. Crowd regions, which OpenCV cannot draw, are made by NumPy.
     """
 
-    def __init__(self, split: Split, *, rounded: bool) -> None:
+    def __init__(self, split: Split) -> None:
         table = split.table
-        self._polygons: list[list[Any]] = []
+        self._polygons: list[list[npt.NDArray[np.int32]]] = []
         self._crowds: list[list[I64]] = []
         self._shapes = image_shapes(split)
         for row in split.rows:
-            polygons, crowds = list[Any](), list[I64]()
+            polygons, crowds = list[npt.NDArray[np.int32]](), list[I64]()
             for part in range(*table.part_start[[table.first[row], table.first[row + 1]]]):
                 at, length = int(table.start[part]), int(table.length[part])
                 if table.kind[part] == POLYGON:
-                    numbers = table.xy[at : at + 2 * length].tolist()
-                    polygons.append(_round(numbers) if rounded else numbers)
+                    polygons.append(table.xy[at : at + 2 * length].reshape(-1, 2).round().astype(np.int32))
                 else:
                     crowds.append(table.counts[at : at + length])
             self._polygons.append(polygons)
@@ -82,7 +79,7 @@ class PolygonFills:
         height, width = self._shapes[number]
         mask = np.zeros((height, width), np.uint8)
         for polygon in self._polygons[number]:  # one by one: together, what two of them cover would be left out
-            cv2.fillPoly(mask, [_round(polygon) if isinstance(polygon, list) else polygon], 1)
+            cv2.fillPoly(mask, [polygon], 1)
         for runs in self._crowds[number]:
             inside = np.arange(len(runs), dtype=np.uint8) & 1
             mask |= np.repeat(inside, runs).reshape(width, height).T
@@ -93,11 +90,6 @@ def image_shapes(split: Split) -> list[tuple[int, int]]:
     """Heights and widths of the images of a split."""
     height, width = split.table.height[split.rows], split.table.width[split.rows]
     return list(zip(height.tolist(), width.tolist(), strict=True))
-
-
-def _round(polygon: list[float]) -> npt.NDArray[np.int32]:
-    """Points `(N, 2)` at whole pixels, of numbers x, y, x, y, ..."""
-    return np.asarray(polygon, np.float64).reshape(-1, 2).round().astype(np.int32)
 
 
 class OnTheFly(Dataset[Sample]):

@@ -33,11 +33,10 @@ def test_a_union_is_both_planes_together(dataset):
 
 def test_opencv_draws_nearly_the_same(dataset):
     _, split = dataset
-    masks, fills, rounded = CocoMasks(split), PolygonFills(split, rounded=False), PolygonFills(split, rounded=True)
+    masks, fills = CocoMasks(split), PolygonFills(split)
     differing = pixels = 0
     for number in range(len(split.rows)):
         ours, theirs = fills.union(number), masks.union(number)
-        np.testing.assert_array_equal(ours, rounded.union(number))
         differing += int((ours != theirs).sum())
         pixels += int(theirs.sum())
     assert 0 < differing < 0.1 * pixels

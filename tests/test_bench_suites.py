@@ -177,7 +177,6 @@ def test_rows_say_what_is_not_ours(run):
         *(f"{name}: peak memory" for name in annotations),
         *(f"stores: zarr through {name}" for name in reading),
         "raster: union by pycocotools",
-        "raster: union by cv2.fillPoly",
         "raster: union by cv2.fillPoly alone",
         "preprocess: cv2.imdecode + INTER_AREA",
         "loader: plain DataLoader, on the fly",

@@ -36,14 +36,13 @@ SHARE = 0.5
 _PLANE = message("overwriting the plane")
 _PACKED = message("overwriting the packed plane")
 _BOTH = message("overwriting both planes")
-_ALONE, _ALL_BYTES, _ALL_BITS = message("cv2.fillPoly alone"), message("all bytes"), message("all bits")
+_OPENCV, _ALL_BYTES, _ALL_BITS = message("cv2.fillPoly alone"), message("all bytes"), message("all bits")
 _EACH = {
     "bytes": (message("union as bytes"), _PLANE),
     "bits": (message("union as packed bits"), _PACKED),
     "planes": (message("both planes as bytes"), _BOTH),
     "pycocotools": (message("union by pycocotools"), _PLANE),
-    "cv2.fillPoly": (message("union by cv2.fillPoly"), _PLANE),
-    _ALONE: (message("union by cv2.fillPoly alone"), _PLANE),
+    _OPENCV: (message("union by cv2.fillPoly alone"), _PLANE),
 }
 _ALL = {
     _ALL_BYTES: (message("all unions as bytes"), _PLANE),
@@ -51,7 +50,7 @@ _ALL = {
 }
 """What is measured, photo by photo and in one call: name of the row, and the limit."""
 
-_PEERS = {"pycocotools": ("bytes", "bits", _ALL_BYTES, _ALL_BITS), "cv2.fillPoly": ("bytes",), _ALONE: ("bytes",)}
+_PEERS = {"pycocotools": ("bytes", "bits", _ALL_BYTES, _ALL_BITS), _OPENCV: ("bytes",)}
 """Which of our rates are compared with each of the peers."""
 
 
@@ -95,17 +94,15 @@ def _works(split: Split, categories: Sequence[str]) -> dict[str, Work]:
         annotations = int(first[number]), int(last[number])
         plane_calls.append((*annotations, table.part_start, table.iscrowd, *parts, CROWD_IGNORE, out, other))
 
-    # The peers begin with the JSON's lists; the last one with integer points, where only the drawing is left.
-    masks = CocoMasks(split, categories)
-    fills, alone = PolygonFills(split, rounded=False), PolygonFills(split, rounded=True)
+    # pycocotools begins with the JSON's lists; OpenCV with integer points, where only the drawing is left.
+    masks, fills = CocoMasks(split, categories), PolygonFills(split)
     numbers = [(number,) for number in range(len(rows))]
     works = {
         "bytes": _each(fill_union, byte_calls),
         "bits": _each(fill_union_bits, bit_calls),
         "planes": _each(fill_planes, plane_calls),
         "pycocotools": _each(masks.union, numbers),
-        "cv2.fillPoly": _each(fills.union, numbers),
-        _ALONE: _each(alone.union, numbers),
+        _OPENCV: _each(fills.union, numbers),
         _ALL_BYTES: lambda: _unions(parts, first_part, last_part, height, width, person),
         _ALL_BITS: lambda: _unions_bits(parts, first_part, last_part, height, width, words),
     }
