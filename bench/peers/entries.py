@@ -19,9 +19,6 @@ STREAMED = {
 }
 """Libraries that read files through worker processes: opener, writer, and name of the dataset without its codec."""
 
-AUGMENTED = {"NumPy": "numpy", "cv2.transform": "opencv"}
-"""How OpenCV's augmentation changes colours: the name in rows, and the option of `open_lmdb`."""
-
 
 def entry_groups(threads: int, coco: Location, photos: int) -> dict[str, list[Entry]]:
     """All groups by name, each with its limits and with ours, and each so small that what it reads fits in memory.
@@ -38,7 +35,6 @@ def entry_groups(threads: int, coco: Location, photos: int) -> dict[str, list[En
             ours("resident", "raw", threads),
             ours("dali", "raw", threads),
             *(_ffcv("FFCV raw", "raw", number) for number in each),
-            _ffcv(message("FFCV raw with its own planes"), "raw", threads, planes="own"),
         ],
         message("raw, one by one"): [
             limit("raw", threads),
@@ -46,12 +42,7 @@ def entry_groups(threads: int, coco: Location, photos: int) -> dict[str, list[En
             ours("native", "raw", threads, "light"),
             *_data_loaders(threads, coco, photos),
         ],
-        message("raw, streamed"): [
-            limit("raw", threads),
-            ours("native", "raw", threads),
-            _other(message("DataLoader over our Zarr"), "own:open_zarr", "raw", threads),
-            *_streamed("raw", threads),
-        ],
+        message("raw, streamed"): [limit("raw", threads), ours("native", "raw", threads), *_streamed("raw", threads)],
         message("JPEG, threads"): [
             *(limit("jpeg", number) for number in each),
             limit("raw", threads),  # of what is resident
@@ -93,11 +84,10 @@ def ours(backend: Backend, codec: Codec, threads: int, level: Level = "none") ->
     )
 
 
-def _ffcv(name: str, codec: Codec, threads: int, *, planes: str = "packed", chroma: str = "", **fields: Any) -> Entry:
-    """FFCV with these options, see `bench.peers.libraries.ffcv_beton`."""
-    options = {"planes": planes, **({"chroma": chroma} if chroma else {})}
-    fields |= {"environment": "ffcv", "writer": "ffcv_beton:write_file", "options": options}
-    fields["dataset"] = "-".join(["ffcv", codec, *options.values()])
+def _ffcv(name: str, codec: Codec, threads: int, *, chroma: str = "", **fields: Any) -> Entry:
+    """FFCV; of a JPEG's colours see `bench.peers.libraries.ffcv_beton`."""
+    fields |= {"environment": "ffcv", "writer": "ffcv_beton:write_file", "options": {"chroma": chroma}}
+    fields["dataset"] = f"ffcv-{codec}-{chroma}" if chroma else f"ffcv-{codec}"
     if codec == "jpeg":
         fields |= {"check": "close", "note": message("FFCV decodes with the fast, less exact DCT")}
     return _other(name, "ffcv_beton:open_file", codec, threads, "thread", **fields)
@@ -120,12 +110,15 @@ def _data_loaders(threads: int, coco: Location, photos: int) -> list[Entry]:
     """Torch's DataLoader over our records, without and with augmentation, and over the photos themselves."""
     over_lmdb = _other(message("DataLoader over our LMDB"), "own:open_lmdb", "raw", threads)
     in_process = dataclasses.replace(over_lmdb, name=message("DataLoader over our LMDB, in process"), threads=0)
-    light: dict[str, Any] = {"check": "shape", "compare_to": ours("native", "raw", threads, "light").name}
-    augmented = []
-    for library, colours in AUGMENTED.items():
-        name = message("cv2.warpAffine + {name} in DataLoader", name=library)
-        options = {"level": "light", "colours": colours}
-        augmented.append(_other(name, "own:open_lmdb", "raw", threads, options=options, **light))
+    augmented = _other(
+        message("cv2.warpAffine + cv2.transform in DataLoader"),
+        "own:open_lmdb",
+        "raw",
+        threads,
+        check="shape",
+        compare_to=ours("native", "raw", threads, "light").name,
+        options={"level": "light"},
+    )
     on_the_fly = _other(
         message("DataLoader on the fly"),
         "own:open_photos",
@@ -136,7 +129,7 @@ def _data_loaders(threads: int, coco: Location, photos: int) -> list[Entry]:
         note=message("decodes, draws with pycocotools and resizes each sample anew"),
         options={"coco": str(coco), "photos": photos},
     )
-    return [over_lmdb, in_process, *augmented, on_the_fly]
+    return [over_lmdb, in_process, augmented, on_the_fly]
 
 
 def _other(name: str, opener: str, codec: Codec, threads: int, unit: str = "worker", **fields: Any) -> Entry:

@@ -22,7 +22,7 @@ from bench.config import Setup
 from bench.material import Material, repeat_cache
 from bench.peers.task import ARRAYS, FOLDER, OWN
 from bench.report import BenchError
-from cache.choices import Codec, Store
+from cache.choices import Codec
 from cache.index import CacheIndex
 from cache.messages import UserError, message
 from cache.reader import CacheReader
@@ -30,7 +30,7 @@ from cache.record import RecordLayout
 from cache.spec import CacheSpec
 from preprocess.build.build import build_cache
 
-VERSION = 1
+VERSION = 2
 """Version of what is written; it counts up with each change of a writer in `bench.peers.libraries`."""
 
 SPACE = 10
@@ -81,7 +81,6 @@ class Datasets:
         self.make(FOLDER, self._write_samples)
         self.make("cache-raw", lambda out: repeat_cache(self._small_cache(), out, self.samples))
         self.make("cache-jpeg", lambda out: repeat_cache(self._small_cache("jpeg"), out, self.samples))
-        self.make("cache-zarr", lambda out: repeat_cache(self._small_cache(store="zarr"), out, self.samples))
 
     def make(self, name: str, write: Callable[[Path], object]) -> None:
         """See that there is a folder of that name; `write` fills it where it is not there yet."""
@@ -92,12 +91,11 @@ class Datasets:
             write(part)
             part.rename(path)
 
-    def _small_cache(self, codec: Codec = "raw", store: Store = "lmdb") -> Path:
+    def _small_cache(self, codec: Codec = "raw") -> Path:
         """A cache with each photo once, in the material's folder; it is built when it is first asked for."""
-        out = self._material.folder / f"peers-{codec}-{store}"
+        out = self._material.folder / f"peers-{codec}"
         if not out.exists():
-            spec = CacheSpec(side=self._side, codec=codec, store=store)
-            build_cache(self._material.build_config(out, spec))
+            build_cache(self._material.build_config(out, CacheSpec(side=self._side, codec=codec)))
         return out
 
     def _write_samples(self, out: Path) -> None:

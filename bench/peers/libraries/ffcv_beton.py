@@ -1,11 +1,9 @@
 """FFCV: one file, read by compiled threads, in the environment `ffcv`.
 
 The order is random, and the file stays in the system's page cache, as FFCV's guide advises for what fits in memory.
-Options:
-
-    planes    `packed`: as ours are stored, unpacked by an operation of the user's, which is how FFCV is extended. Or
-              `own`: FFCV's field for arrays, of which only one thread makes a batch.
-    chroma    `full`: the very JPEGs of our caches. `half`: FFCV's encoder, which halves the resolution of colours.
+Planes are packed, as ours are stored, and unpacked by an operation of the user's, which is how FFCV is extended: of its
+own field for arrays only one thread makes a batch. The option `chroma` of JPEGs is `full`, the very JPEGs of our caches,
+or `half`, those of FFCV's encoder, which halves the resolution of colours.
 
 FFCV decodes with the fast, less exact DCT of libjpeg-turbo (`TJFLAG_FASTDCT`) and its usual, smooth upsampling.
 """
@@ -35,30 +33,22 @@ QUALITY = 95
 """Quality of the JPEGs that FFCV's encoder writes, as in our caches."""
 
 NAME = "samples.beton"
-PLANES = ("person", "ignore")
 
 
 def write_file(task: Task, folder: Path) -> None:
     """Write FFCV's file."""
-    if task.options.get("chroma") == "full":
+    if task.options["chroma"] == "full":
         rgb_image.encode_jpeg = lambda pixels, _quality: np.frombuffer(pixels.jpeg, np.uint8)
-    side, byte = task.side, np.dtype(np.uint8)
-    fields = {"image": RGBImageField(write_mode="jpg" if task.codec == "jpeg" else "raw", jpeg_quality=QUALITY)}
-    if task.options["planes"] == "own":
-        fields |= {name: NDArrayField(byte, (side, side)) for name in PLANES}
-    else:
-        fields["planes"] = NDArrayField(byte, (2, side, side // 8))
+    fields = {
+        "image": RGBImageField(write_mode="jpg" if task.codec == "jpeg" else "raw", jpeg_quality=QUALITY),
+        "planes": NDArrayField(np.dtype(np.uint8), (2, task.side, task.side // 8)),
+    }
     writer = DatasetWriter(str(folder / NAME), fields, num_workers=task.writers)
     writer.from_indexed_dataset(Indexed(task), chunksize=min(64, task.samples))
 
 
 def open_file(task: Task, _stack: ExitStack) -> Feed:
     """FFCV's loader of that file."""
-    pipelines = {"image": [SimpleRGBImageDecoder(), ToTensor()]}
-    if task.options["planes"] == "own":
-        pipelines |= {name: [NDArrayDecoder(), ToTensor()] for name in PLANES}
-    else:
-        pipelines["planes"] = [ParallelArrays(), Unpack(), ToTensor()]
     loader = Loader(
         str(task.folder / task.dataset / NAME),
         batch_size=task.batch_size,
@@ -66,10 +56,8 @@ def open_file(task: Task, _stack: ExitStack) -> Feed:
         order=OrderOption.RANDOM,
         os_cache=True,
         drop_last=True,
-        pipelines=pipelines,
+        pipelines={"image": [SimpleRGBImageDecoder(), ToTensor()], "planes": [ParallelArrays(), Unpack(), ToTensor()]},
     )
-    if task.options["planes"] == "own":
-        return lambda: loader
     return lambda: ((image, planes[:, 0], planes[:, 1]) for image, planes in loader)
 
 
@@ -117,7 +105,7 @@ class Indexed:
     """The samples as FFCV's writer takes them: pixels, then planes."""
 
     def __init__(self, task: Task) -> None:
-        self._samples, self._planes = Samples(task.folder, task.samples), task.options["planes"]
+        self._samples = Samples(task.folder, task.samples)
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -126,6 +114,4 @@ class Indexed:
         samples, number = self._samples, int(number)
         pixels = samples.image(number).view(WithJpeg)
         pixels.jpeg = samples.jpeg(number)
-        if self._planes == "own":
-            return (pixels, *samples.planes(number))
         return pixels, np.frombuffer(samples.bits(number), np.uint8).reshape(2, samples.side, samples.side // 8)

@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-import torch
 from torch.utils import dlpack
 
 from bench.ceilings import copy_samples, each, thread_pool
@@ -21,7 +20,6 @@ from bench.peers.child import Batch, Feed
 from bench.peers.libraries.common import BUFFER_SAMPLES, Tensors, empty_batch, tar_files, worker_loader
 from bench.peers.task import Task
 from cache.choices import Level
-from cache.index import CacheIndex
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
 
@@ -105,11 +103,11 @@ def open_photos(task: Task, _stack: ExitStack) -> Feed:
 def open_lmdb(task: Task, stack: ExitStack) -> Feed:
     """A DataLoader over our raw LMDB records, in worker processes or in this one.
 
-    Options: `level` of augmentation; `colours`, as for `warp`.
+    The option `level` is that of augmentation.
     """
     cv2.setNumThreads(1)
     reader = stack.enter_context(CacheReader(task.folder / "cache-raw", "train"))
-    dataset = LmdbSamples(reader, task.options.get("level", "none"), task.options.get("colours", ""))
+    dataset = LmdbSamples(reader, task.options.get("level", "none"))
     loader = worker_loader(dataset, task, shuffle=True, collate_fn=tuple)  # it is a batch already
     return lambda: loader
 
@@ -121,10 +119,10 @@ class LmdbSamples:
     our loaders draw.
     """
 
-    def __init__(self, reader: CacheReader, level: Level, colours: str) -> None:
+    def __init__(self, reader: CacheReader, level: Level) -> None:
         from loader.augment import LEVELS, draw_parameters
 
-        self._reader, self._augmented, self._taken, self._colours = reader, level != "none", 0, colours
+        self._reader, self._augmented, self._taken = reader, level != "none", 0
         numbers, side = np.arange(len(reader)), reader.layout.side
         self._drawn = [draw_parameters(LEVELS[level], side, 0, epoch, numbers) for epoch in range(DRAWN_EPOCHS)]
 
@@ -142,23 +140,20 @@ class LmdbSamples:
             if self._augmented:
                 self._taken += 1
                 drawn = self._drawn[self._taken // len(self) % DRAWN_EPOCHS]
-                warp(*sample, drawn.matrix[number], drawn.colour[number], colours=self._colours, out=out)
+                warp(*sample, drawn.matrix[number], drawn.colour[number], out=out)
             else:
                 for target, source in zip(out, sample, strict=True):
                     target[:] = source
         return image, person, ignore
 
 
-def warp(
-    image: U8, person: U8, ignore: U8, matrix: F32, colour: F32, *, colours: str = "opencv", out: Sequence[U8]
-) -> None:
+def warp(image: U8, person: U8, ignore: U8, matrix: F32, colour: F32, *, out: Sequence[U8]) -> None:
     """Augment a sample by OpenCV: the image bilinear, both planes nearest, then the colours.
 
     Args:
         image: `(S, S, 3)`.
         person, ignore: `(S, S)`.
         matrix, colour: `(2, 3)` and `(3, 4)`, see `loader.augment.Parameters`.
-        colours: `numpy` or `opencv`: whose arithmetic maps them.
         out: the same three, filled.
     """
     size = image.shape[:2]
@@ -166,43 +161,9 @@ def warp(
     centred[:, 2] += centred[:, :2].sum(1) / 2 - 0.5  # OpenCV has the centres of pixels at whole numbers
     inverse = cv2.WARP_INVERSE_MAP
     warped = cv2.warpAffine(image, centred, size, flags=cv2.INTER_LINEAR | inverse)
-    if colours == "numpy":
-        mapped = warped.astype(np.float32) @ colour[:, :3].T + colour[:, 3]
-        out[0][:] = np.clip(np.rint(mapped, out=mapped), 0, 255, out=mapped)
-    else:
-        cv2.transform(warped, colour, dst=out[0])
+    cv2.transform(warped, colour, dst=out[0])
     for plane, target, outside in ((person, out[1], 0), (ignore, out[2], 1)):  # what lies outside is ignored
         cv2.warpAffine(plane, centred, size, dst=target, flags=cv2.INTER_NEAREST | inverse, borderValue=outside)
-
-
-def open_zarr(task: Task, _stack: ExitStack) -> Feed:
-    """A DataLoader over our Zarr shards; its workers must not be forked from a process where Zarr's threads run."""
-    loader = worker_loader(ZarrSamples(task.folder / "cache-zarr"), task, shuffle=True)
-    return lambda: loader
-
-
-class ZarrSamples:
-    """The samples of all Zarr shards of a cache, read by zarr-python; each worker opens the shards for itself."""
-
-    def __init__(self, cache: Path) -> None:
-        shards = CacheIndex.load(cache).splits["train"].shards
-        self._paths = [cache / "train" / shard.name for shard in shards]
-        self._starts = np.cumsum([0, *(shard.rows for shard in shards)])
-        self._arrays: list[list[Any]] = []
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def __getitem__(self, number: int) -> Tensors:
-        if not self._arrays:
-            import zarr
-
-            groups = [zarr.open_group(str(path), mode="r") for path in self._paths]
-            self._arrays = [[group[name] for name in ("image", "person", "ignore")] for group in groups]
-        shard = int(np.searchsorted(self._starts, number, side="right")) - 1
-        image, *packed = (array[number - self._starts[shard]] for array in self._arrays[shard])
-        person, ignore = (np.unpackbits(plane, bitorder="little").reshape(image.shape[:2]) for plane in packed)
-        return torch.from_numpy(image), torch.from_numpy(person), torch.from_numpy(ignore)
 
 
 def open_dali(task: Task, _stack: ExitStack) -> Feed:
