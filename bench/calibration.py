@@ -53,11 +53,6 @@ class Calibration:
     count: Callable[[], Census]  # gives the census of the step
     series: str = ""  # of rows that differ in nothing but the batch size; empty if it is the only one
 
-    @property
-    def images_per_s(self) -> float:
-        """The measured rate."""
-        return self.count().images / self.seconds
-
     @cached_property  # found by bisection, and needed by each estimate
     def efficiency(self) -> float | None:
         """Share of the peak that its convolutions reached; None if memory explains all of the time."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,19 +68,6 @@ class Estimate:
         return images / self.images_per_s / 60, images / self.high / 60, images / self.low / 60
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Check:
-    """A measured row, and what the other rows predict for it; None where no other is of its kind."""
-
-    row: Calibration
-    predicted: Estimate | None
-
-    @property
-    def error(self) -> float | None:
-        """Predicted over measured rate, minus one."""
-        return self.predicted.images_per_s / self.row.images_per_s - 1 if self.predicted else None
-
-
 def estimate_step(census: Census, roof: Roof, family: str, rows: Sequence[Calibration]) -> Estimate:
     """Estimate a step of a network of some family from measured rows, see `efficiency_of`.
 
@@ -104,18 +90,6 @@ def estimate_step(census: Census, roof: Roof, family: str, rows: Sequence[Calibr
         efficiency=known,
         census=census,
     )
-
-
-def leave_one_out(rows: Sequence[Calibration]) -> list[Check]:
-    """Predict each row from those of other series."""
-    checks = []
-    for row in rows:
-        predicted = None
-        with suppress(BenchError):  # it is the only one of its kind
-            others = [other for other in rows if other is not row and not (row.series and other.series == row.series)]
-            predicted = estimate_step(row.count(), row.roof, row.family, others)
-        checks.append(Check(row=row, predicted=predicted))
-    return checks
 
 
 def estimate_profile(profile: Profile, network: NetworkConfig, card: Card, rows: Sequence[Calibration]) -> Estimate:

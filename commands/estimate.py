@@ -37,32 +37,22 @@ from console.language import _
 @options.precision
 @options.compiled
 @option("--images", "Count this many images in an epoch.", default=45174)
-@option("--check", "Predict each measured row from the others, too, and print the errors.", is_flag=True)
 @options.as_json
-def estimate(gpu: str | None, images: int, check: bool, as_json: bool, **given: Any) -> None:
+def estimate(gpu: str | None, images: int, as_json: bool, **given: Any) -> None:
     from bench.calibration import calibrations
-    from bench.estimate import card_of, estimate_profile, leave_one_out, profile_of
-    from console.estimate import check_lines, estimate_dict, estimate_lines
+    from bench.estimate import card_of, estimate_profile, profile_of
+    from console.estimate import estimate_dict, estimate_lines
 
-    known = calibrations()
-    checks = leave_one_out(known) if check else []
     if not (gpu or given["peak"]):
-        if not check:
-            raise click.UsageError(_('Give --gpu "RTX 4090" or another card, or its --peak, --bandwidth and --memory'))
-        click.echo("\n".join(check_lines(checks)))
-        return
+        raise click.UsageError(_('Give --gpu "RTX 4090" or another card, or its --peak, --bandwidth and --memory'))
     card = card_of(gpu, given.pop("peak"), given.pop("bandwidth"), given.pop("memory"), given["precision"])
     changes = {name: value for name, value in options.taken(given, "network_").items() if value is not None}
     profile = profile_of(card, **{name: value for name, value in given.items() if value is not None})
     network = dataclasses.replace(profile.network, **changes)
-    found = estimate_profile(profile, network, card, known)
+    found = estimate_profile(profile, network, card, calibrations())
     if as_json:
-        errors = [{"name": one.row.name, "measured": one.row.images_per_s, "error": one.error} for one in checks]
-        values = estimate_dict(card, network, found, images) | ({"checks": errors} if check else {})
-        click.echo(options.as_json_text(values))
+        click.echo(options.as_json_text(estimate_dict(card, network, found, images)))
         return
     mode = _("compiled") if profile.compile else _("eager")
     shape = _("side {side}, batch {batch_size}, {precision} {mode}", **vars(profile), mode=mode)
     click.echo("\n".join(estimate_lines(card, shape, network, found, images)))
-    if check:
-        click.echo("\n".join(["", *check_lines(checks)]))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from bench.estimate import Check, Estimate
+from bench.estimate import Estimate
 from bench.roofline import Card
 from console.language import translated
 from console.render import rendered
@@ -35,8 +34,3 @@ def estimate_lines(card: Card, shape: str, network: NetworkConfig, estimate: Est
     rows = "; ".join(map(translated, estimate.efficiency.rows))
     values = {"card": card, "shape": shape, "network": str(network), "images": images, "rows": rows}
     return rendered("estimate", found=estimate, **values)
-
-
-def check_lines(checks: Sequence[Check]) -> list[str]:
-    """How well each measured row is predicted by the others."""
-    return rendered("estimate_check", checks=checks)
