@@ -9,15 +9,29 @@ from typing import Any
 
 import jinja2
 
-from cache.messages import message
+from cache.messages import listed, message
 from cache.spec import things
 from console.language import _, ngettext, translated
-from console.text import count, duration, figure, files, images, photos, rejected, shards, size
+from console.text import (
+    bulleted,
+    columns,
+    count,
+    duration,
+    figure,
+    files,
+    images,
+    photos,
+    rejected,
+    shards,
+    size,
+    underlined,
+)
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-_WORDS: tuple[Callable[..., Any], ...] = (_, message, ngettext, translated, things)
-_FUNCTIONS = (*_WORDS, count, duration, figure, files, images, photos, rejected, shards, size, vars)
+_WORDS: tuple[Callable[..., Any], ...] = (_, message, ngettext, translated, listed, things)
+_COUNTS = (count, files, images, photos, rejected, shards)
+_FUNCTIONS = (*_WORDS, *_COUNTS, bulleted, columns, duration, figure, size, underlined, vars)
 
 
 @cache

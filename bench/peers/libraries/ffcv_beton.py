@@ -2,8 +2,8 @@
 
 The order is random, and the file stays in the system's page cache, as FFCV's guide advises for what fits in memory.
 Planes are packed, as ours are stored, and unpacked by an operation of the user's, which is how FFCV is extended: of its
-own field for arrays only one thread makes a batch. The option `chroma` of JPEGs is `full`, the very JPEGs of our caches,
-or `half`, those of FFCV's encoder, which halves the resolution of colours.
+own field for arrays only one thread makes a batch. The option `chroma` of JPEGs is `full`, the very JPEGs of our
+caches, or `half`, those of FFCV's encoder, which halves the resolution of colours.
 
 FFCV decodes with the fast, less exact DCT of libjpeg-turbo (`TJFLAG_FASTDCT`) and its usual, smooth upsampling.
 """
