@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from cache.messages import message
 from cache.spec import things
 from console.language import _, plain, translated
 from console.render import rendered
-from console.text import by_reason, size, standard_output
+from console.text import by_reason, standard_output
 
 if TYPE_CHECKING:
     from bench.hardware import Machine
@@ -22,45 +21,12 @@ SHOWN_FINDINGS = 20
 """How many findings are printed; the others are counted, and `--json` gives them all."""
 
 _STYLES = {"===": "bold", "❌": "red", "✅": "green"}
-_FOUND = {
-    "root": message("✅ Main folder found: {path}"),
-    "layout": message("✅ Layout: {note}"),
-    "annotations": message("✅ Annotations folder found: {path}"),
-    "annotation_file/train": message("✅ Training annotations found: {path} ({size})"),
-    "annotation_file/val": message("✅ Validation annotations found: {path} ({size})"),
-    "images": message("✅ Folder {folder} found with {value:,} images"),
-    "index": message("✅ Cache index found: {path} (format {value})"),
-    "spec": message("✅ Side {value}, {note}"),
-    "samples/train": message("✅ Training samples: {value:,}"),
-    "samples/val": message("✅ Validation samples: {value:,}"),
-    "shards/train": message("✅ Training shards: {note}, {size}"),
-    "shards/val": message("✅ Validation shards: {note}, {size}"),
-}
-_ANNOTATIONS = {
-    ("train", True): message("✅ Training annotations readable: {file}, {images:,} images"),
-    ("val", True): message("✅ Validation annotations readable: {file}, {images:,} images"),
-    ("train", False): message("❌ Training annotations cannot be read"),
-    ("val", False): message("❌ Validation annotations cannot be read"),
-}
-"""What is said of a split's annotations, readable or not."""
-
-_SPLITS = {"train": message("Training"), "val": message("Validation")}
 _LITTLE_SPACE = 20_000_000_000  # bytes; the guide's advice for COCO
 
 
 def show_structure(checks: Sequence[Check]) -> None:
     """Print what `quick` found, of a dataset or of a cache."""
-    values = {"cached": checks[0].kind == "index", "missing": sum(not check.ok for check in checks)}
-    _show(rendered("structure", lines=list(map(_check_line, checks)), **values))
-
-
-def _check_line(check: Check) -> str:
-    if not check.ok:
-        return _marked(check.problem, good=False)
-    value = check.value or 0
-    folder = check.path.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    template = _FOUND.get(check.kind) or _FOUND[f"{check.kind}/{check.split}"]
-    return _(template, path=check.path, folder=folder, value=value, size=size(value), note=check.note)
+    _show(rendered("structure", checks=checks))
 
 
 def show_machine(machine: Machine) -> None:
@@ -71,13 +37,8 @@ def show_machine(machine: Machine) -> None:
 def show_dataset(report: DatasetReport) -> None:
     """Print what `verify` found in a dataset."""
     unusable = Counter(finding.split for finding in report.findings if finding.kind == "annotation")
-    findings = _findings((_where(each), translated(each.reason)) for each in report.findings)
-    values = {"names": _SPLITS, "annotations": _ANNOTATIONS, "marked": _marked}
-    _show(rendered("dataset", report=report, unusable=unusable, findings=findings, **values))
-
-
-def _marked(found: str, *, good: bool) -> str:
-    return _("✅ {found}", found=found) if good else _("❌ {found}", found=found)
+    found = by_reason(((_where(each), translated(each.reason)) for each in report.findings), SHOWN_FINDINGS)
+    _show(rendered("dataset", report=report, unusable=unusable, found=found))
 
 
 def _where(finding: Finding) -> str:
@@ -92,17 +53,8 @@ def _where(finding: Finding) -> str:
 def show_cache(report: CacheReport) -> None:
     """Print what `verify` found in a cache."""
     damaged = {s.split: sum(each.where.startswith(s.split) for each in report.damages) for s in report.splits}
-    findings = _findings((translated(each.where), translated(each.what)) for each in report.damages)
-    _show(rendered("cache", report=report, damaged=damaged, findings=findings))
-
-
-def _findings(found: Iterable[tuple[str, str]]) -> list[str]:
-    """The first findings, and how many more there are."""
-    reasons, more = by_reason(found, SHOWN_FINDINGS)
-    lines = [_marked(line, good=False) for line in reasons]
-    if more:
-        lines.append(_("   and {count:,} more; `verify --json` names them all", count=more))
-    return [*lines, ""] if lines else []
+    found = by_reason(((translated(each.where), translated(each.what)) for each in report.damages), SHOWN_FINDINGS)
+    _show(rendered("cache", report=report, damaged=damaged, found=found))
 
 
 def show_statistics(statistics: Statistics, split: str, category: str | Sequence[str]) -> None:
