@@ -12,17 +12,13 @@ from console.render import rendered
 from console.text import duration, images, size, tell
 from preprocess.download.coco import DownloadReport
 from preprocess.download.fetch import RestartReason, Stage
-from preprocess.download.plan import STAGING, Archive, DownloadConfig, Item, Plan
+from preprocess.download.plan import STAGING, Archive, DownloadConfig, Plan
 from preprocess.synth.dataset import SynthReport
 
 _STAGES: dict[Stage, str] = {
     "fetch": message("Fetching {archive}"),
     "check": message("Checking {archive}"),
     "unpack": message("Unpacking {archive}"),
-}
-_SOURCES = {
-    "staged": message("{archive}, is here, to be unpacked"),
-    "own": message("{archive}, is here, to be checked and unpacked"),
 }
 _RESTARTS = {
     "ignored": message("⚠️  {archive} starts anew: the server cannot go on within a file"),
@@ -39,14 +35,7 @@ class DownloadPrinter:
 
     def on_plan(self, plan: Plan) -> None:
         """Tell what will be fetched, and how much room it takes."""
-        tell(_("From {url} to {folder}:", url=self._config.base_url, folder=self._config.root))
-        for item in plan.items:
-            tell(f"  {_item_line(item)}")
-        sizes = {"need": size(plan.need), "free": size(plan.free)}
-        if self._config.keep_archives:
-            tell(_("  takes about {need} on disk at most, archives kept; {free} are free", **sizes))
-        else:
-            tell(_("  takes about {need} on disk at most; {free} are free", **sizes))
+        tell("\n".join(rendered("download_plan", config=self._config, plan=plan, there=_there)))
 
     def stage(self, stage: Stage, archive: Archive) -> AbstractContextManager[Callable[[int, int], None]]:
         """A bar, or a line now and then."""
@@ -65,21 +54,6 @@ class DownloadPrinter:
     def on_restart(self, archive: Archive, reason: RestartReason, lost: int) -> None:
         """Tell why the bar goes back."""
         tell(_(_RESTARTS[reason], archive=archive.name, lost=size(lost)))
-
-
-def _item_line(item: Item) -> str:
-    archive = item.archive
-    if not item.needed:
-        return f"{archive.folder}: {_there(item.images)}"
-    said = f"{archive.name}, {size(archive.bytes)}"
-    if item.source != "server":
-        said = _(_SOURCES[item.source], archive=said)
-    elif item.to_fetch < archive.bytes:
-        said = _("{archive}, {here} of it are here", archive=said, here=size(archive.bytes - item.to_fetch))
-    if item.images:
-        total = images(archive.images)
-        said = _("{archive}; {here:,} of {images} are here", archive=said, here=item.images, images=total)
-    return f"{archive.folder}: {said}"
 
 
 def _there(number: int) -> str:

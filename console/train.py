@@ -8,10 +8,10 @@ from contextlib import ExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from cache.messages import listed
-from console.language import _, translated
+from console.language import _
 from console.progress import progress_bar
-from console.text import at_most, bulleted, count, duration, figure, size, underlined
+from console.render import rendered
+from console.text import at_most, count, duration, figure, size
 from loader.batch import BadRecord
 from train.forecast import Forecast, forecast, run_bytes
 from train.listeners import Listener
@@ -39,8 +39,7 @@ class TrainPrinter(Listener):
     def on_start(self, run: Run) -> None:
         """Print the configuration as it runs."""
         self._run = run
-        lines = [*underlined(_("🚀 TRAINING U-NET")), *_configuration_lines(run), ""]
-        print("\n".join(lines), flush=True)
+        print("\n".join(rendered("train", run=run)), flush=True)
 
     def on_step(self, done: int, total: int, loss: float, images_per_s: float) -> None:
         """Print a forecast, once; move the bar, where there is a terminal."""
@@ -75,47 +74,6 @@ class TrainPrinter(Listener):
         self._update = None
 
 
-def _configuration_lines(run: Run) -> list[str]:
-    """The configuration, a line for each part of it."""
-    config = run.config
-    size = {**vars(config.network), "parameters": run.parameters / 1e6}
-    network = _("   - Network: {name}, width {width}, {parameters:.1f} M parameters", **size)
-    if config.network.encoder:
-        network = _("   - Network: {name}, encoder {encoder}, width {width}, {parameters:.1f} M parameters", **size)
-    amounts = {**vars(config), "batch_size": config.loader.batch_size}
-    batch = _("   - Batch size: {batch_size}, epochs: {epochs}", **amounts)
-    if config.accumulation > 1:
-        batch = _("   - Batch size: {batch_size} x {accumulation} accumulated, epochs: {epochs}", **amounts)
-    rates = {**vars(config), "name": config.optimizer, "rate": config.peak, "decay": config.decay}
-    optimizer = _("   - Optimizer: {name}, learning rate {rate:g} ({scheduler}), weight decay {decay:g}", **rates)
-    if config.network.encoder:
-        optimizer += _("; encoder: {encoder_lr:g} of the rate, BatchNorm {encoder_norm}", **vars(config))
-    if config.average:
-        optimizer += _(", average of weights {average:g}", average=config.average)
-    counts = {"train": len(run.train.reader), "val": len(run.val.reader), "side": run.train.side}
-    layout = "channels_last" if config.channels_last else "NCHW"
-    device = {**vars(config), "device": config.device, "layout": layout}
-    device["mode"] = _("compiled") if config.compile else _("eager")
-    lines = [
-        _("📊 Configuration:"),
-        _("   - Cache: {cache} ({train:,} train, {val:,} val, side {side})", cache=config.loader.cache, **counts),
-        network,
-        batch,
-        optimizer,
-        _("   - Loss: {loss}, augmentation: {augment}", loss=config.loss, augment=config.loader.augment),
-        _("   - Device: {device}, {precision}, {layout}, {mode} (profile {profile})", **device),
-        _("   - Loader: {loader}", loader=str(run.train.choice)),
-        _("   - Memory: {plan}", plan=str(run.memory)),
-        *bulleted(run.notes),
-    ]
-    if run.progress.step:
-        steps = len(run.train)
-        lines.append(_("   - Going on after step {step:,} ({steps:,} an epoch)", step=run.progress.step, steps=steps))
-    if config.compile:
-        lines.append(_("   - The first steps compile the network: they take a minute or so"))
-    return lines
-
-
 def forecast_line(run: Run, found: Forecast, source: str) -> str:
     """When the run will end, and how much disk it takes; `source` is what the time is estimated from."""
     values = {"time": duration(found.left), "epochs": count(found.epochs, "{count:,} epoch", "{count:,} epochs")}
@@ -133,17 +91,8 @@ def plan_lines(
     seconds: float, epochs: int, rate: float, last: EpochResult | None, disk: Mapping[Path, int], free: float
 ) -> list[str]:
     """Time and disk space (bytes by folder, and free bytes) before a run. The rate is of `last`, or was measured."""
-    source = _("{rate} images/s in a few steps just now, without reading and compiling", rate=figure(rate))
-    if last:
-        source = _("{rate} images/s in epoch {epoch}", rate=figure(rate), epoch=last.epoch)
-    time = {"time": duration(seconds), "epochs": count(epochs, "{count:,} epoch", "{count:,} epochs"), "source": source}
-    parts = listed((_("{size} in {folder}", size=size(need), folder=folder) for folder, need in disk.items()), "and")
-    room = {"parts": translated(parts), "need": size(sum(disk.values())), "free": size(int(free))}
-    lines = ["", _("📏 Estimated training time: {time} for {epochs} ({source})", **time)]
-    lines.append(_("💾 Estimated disk space: {parts}; {free} are free", **room))
-    if sum(disk.values()) > free:
-        lines.append(_("⚠️  {need} are needed and {free} are free: free some space first", **room))
-    return lines
+    values = {"seconds": seconds, "epochs": epochs, "rate": rate, "last": last, "disk": disk, "free": free}
+    return rendered("train_plan", **values)
 
 
 def epoch_line(result: EpochResult) -> str:
@@ -173,36 +122,4 @@ def bad_records_line(found: tuple[BadRecord, ...], total: int) -> str:
 
 def end_lines(result: FitResult, *, automatic: bool = False) -> list[str]:
     """What a run leaves behind; the automatic mode goes on by itself, and has no --resume."""
-    lines = [""]
-    if result.interrupted and automatic:
-        lines.append(_("⏸️  Stopped. Go on with the same command: the very next batch comes first."))
-    elif result.interrupted:
-        lines.append(_("⏸️  Stopped. Go on with the same command and --resume: the very next batch comes first."))
-    elif result.stopped_early:
-        line = _("🎉 Training ended after epoch {epoch}: the IoU does not rise any more.", epoch=len(result.epochs))
-        lines.append(line)
-    else:
-        lines.append(_("🎉 Training done!"))
-    if best := result.best:
-        scores = {"iou": best.val.iou, "dice": best.val.dice, "epoch": best.epoch}
-        lines.append(_("   📊 Best IoU: {iou:.4f} (epoch {epoch}), Dice: {dice:.4f}", **scores))
-        lines.append(_("   💾 Model: {path}", path=result.best_model))
-    if used := result.inference:
-        lines.append(
-            _(
-                "   🔎 Measured on {images:,} validation images, the side and threshold to use marked:",
-                images=used.images,
-            )
-        )
-        for each in used.measured:
-            row = _(
-                "      side {side}: IoU {iou:.4f}, boundary F {boundary_f:.4f}, threshold {threshold:.2f}, "
-                "{ms:.1f} ms an image",
-                **vars(each),
-            )
-            lines.append(row + (_(" ★") if each.side == used.side else ""))
-    if result.bad_records:
-        lines.append(_("   ⚠️  Bad records skipped: {count:,}, named in the log", count=len(result.bad_records)))
-    lines += [_("   🖼️  Picture: {path}", path=path) for path in result.plots]
-    lines.append(_("   📝 Log: {path}", path=result.log))
-    return lines
+    return rendered("train_end", result=result, automatic=automatic)
