@@ -36,7 +36,7 @@ from model.network import NetworkConfig, build_network
 from preprocess.build.build import BuildConfig, build_cache
 from train.checkpoint import Checkpoint, Continuation, Progress, load_checkpoint, random_state, save_checkpoint
 from train.config import TrainConfig
-from train.result import EpochResult
+from train.result import EpochResult, Inference, MeasuredSide
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 64
@@ -406,6 +406,24 @@ def test_the_card_says_what_it_does_not_know(exported, model, tmp_path):
     assert "weights after step 7" in write_card(exported[0], dataclasses.replace(record, saved=saved))
     elsewhere = dataclasses.replace(saved, fingerprint="of other images")
     assert read_record(model, elsewhere).cache is None
+
+
+def test_the_card_lists_the_sides_that_were_measured(exported, model):
+    record = read_record(model, load_checkpoint(model))
+    sides = [MeasuredSide(side=64, iou=0.5, boundary_f=0.25, threshold=0.5, ms=3.14),
+             MeasuredSide(side=96, iou=0.61239, boundary_f=0.4, threshold=0.28, ms=7.0)]  # fmt: skip
+    found = Inference(side=96, threshold=0.28, images=1500, measured=tuple(sides))
+    card = write_card(
+        exported[0], dataclasses.replace(record, saved=dataclasses.replace(record.saved, inference=found))
+    )
+    head = "| side | IoU | boundary F | threshold | ms an image |\n| ---: | ---: | ---: | ---: | ---: |\n"
+    assert f"\n\n{head}| 64 | 0.50 | 0.25 | 0.5 | 3.1 |\n| 96 | 0.6124 | 0.40 | 0.28 | 7.0 |\n" in card
+    assert "measured on 1,500 validation images" in card
+    assert "Under Scores are the sides that were measured; others work" in card
+    bare = dataclasses.replace(record.saved, inference=None)
+    card = write_card(exported[0], dataclasses.replace(record, saved=bare))
+    assert "Other sizes work; how well has not been measured." in card
+    assert head not in card
 
 
 def test_the_card_has_the_scores_of_an_evaluation_of_this_checkpoint(exported, root, model):
