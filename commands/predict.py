@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     message("Network"),
     options.checkpoint,
     option("--side", "Use square images of this side, in pixels.  [default: as measured in training]", type=int),
+    option("--tiles", "Find small persons in large photos: look at this many parts across, too.", default=1),
     options.inference,
 )
 @group(message("Quality"), options.thresholds)

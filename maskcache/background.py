@@ -13,10 +13,11 @@ from PIL.Image import Image, fromarray
 from cache.choices import Device
 from cache.messages import UserError
 from cache.record import U8
-from predict.config import newest_checkpoint
+from predict.config import check_tiles, newest_checkpoint
 from predict.mask import Finish, find_persons, fit_square
 from predict.photo import Photo, decode_photo, load_photo
 from predict.run import kept_predictor
+from predict.tiles import look_again
 from preprocess.errors import ImageError
 from preprocess.image import read_file
 from train.predictor import Predictor
@@ -32,6 +33,7 @@ class Options(TypedDict, total=False):
     soft: bool
     hard: bool
     threshold: float | None
+    tiles: int
     device: Device | None
 
 
@@ -53,6 +55,7 @@ def remove_background(
     soft: bool = False,
     hard: bool = False,
     threshold: float | None = None,
+    tiles: int = 1,
     device: Device | None = None,
 ) -> object:
     """Cut the persons out of one photo or several, as `cli.py predict` does.
@@ -69,6 +72,7 @@ def remove_background(
         soft: take the network's probability as the mask, and the photo's colours as they are.
         hard: make a mask of 0 and 255.
         threshold: the probability at which the mask's edge is; None: as measured in training.
+        tiles: to find small persons in large photos, look at this many parts across the longer side, too.
         device: `cpu` or `cuda`; None takes a GPU if there is one.
 
     Returns:
@@ -82,6 +86,7 @@ def remove_background(
     """
     if output not in ("cutout", "mask"):
         raise UserError("output={output!r} is not known; use 'cutout' or 'mask'", output=output)
+    check_tiles(tiles)
     finish = Finish(kind=output, soft=soft, hard=hard, threshold=0.5 if threshold is None else threshold)
     several = isinstance(photo, Sequence) and not isinstance(photo, str | bytes)
     photos: Any = photo if several else [photo]
@@ -93,17 +98,18 @@ def remove_background(
         finish = dataclasses.replace(finish, threshold=predictor.threshold)
     results, size = list[U8 | Image](), predictor.config.loader.batch_size
     for start in range(0, len(named), size):
-        results += _cut_out(named[start : start + size], predictor, finish)
+        results += _cut_out(named[start : start + size], predictor, finish, tiles)
     return results if several else results[0]
 
 
-def _cut_out(named: list[tuple[str, Any]], predictor: Predictor, finish: Finish) -> Iterator[U8 | Image]:
+def _cut_out(named: list[tuple[str, Any]], predictor: Predictor, finish: Finish, tiles: int) -> Iterator[U8 | Image]:
     """Predict photos in one batch, and give their results."""
     read = [_read(name, photo) for name, photo in named]
     squares = [fit_square(pixels_HW3, predictor.side, predictor.spec.fit) for pixels_HW3, _ in read]
     answers = zip(named, read, squares, find_persons(predictor, squares), strict=True)
     for (_, photo), (pixels_HW3, profile), (_, box), probability_SS in answers:
-        result, _ = finish.draw(probability_SS, box, pixels_HW3)
+        answer = look_again(predictor, pixels_HW3, (probability_SS, box), tiles, predictor.config.loader.batch_size)
+        result, _ = finish.draw(*answer, pixels_HW3)
         given = fromarray(result) if isinstance(photo, Image) else result
         if isinstance(given, Image) and profile and finish.kind == "cutout":
             given.info["icc_profile"] = profile

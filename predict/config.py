@@ -51,6 +51,12 @@ def newest_checkpoint(option: str) -> Path:
     )
 
 
+def check_tiles(tiles: int) -> None:
+    """Raise a `PredictError` for a number that cannot be, or whose answers might not fit into memory."""
+    if not 1 <= tiles <= 16:
+        raise PredictError("tiles={tiles} is not in 1 to 16; 1 is no second look, 2 to 5 are usual", tiles=tiles)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PredictConfig:
     """The settings of one run of `predict`.
@@ -71,7 +77,8 @@ class PredictConfig:
             in training.
         overwrite: replace results that are there already, however they were made.
         side: the side of the square that the network sees, pixels; None: as measured in training.
-        batch_size: the largest number of photos that are predicted together; 0: as in training.
+        tiles: parts across the longer side of a photo that are looked at, too, see `predict.tiles`; 1: none.
+        batch_size: the largest number of photos or parts that are predicted together; 0: as in training.
         device: None takes a GPU if there is one.
         precision: of the convolutions; None: as in training if the device can do it, else fp32.
         threads: CPU threads that read and write; 0 takes one per processor.
@@ -91,6 +98,7 @@ class PredictConfig:
     threshold: float | None = None
     overwrite: bool = False
     side: int | None = None
+    tiles: int = 1
     batch_size: int = 0
     device: Device | None = None
     precision: Precision | None = None
@@ -120,6 +128,7 @@ class PredictConfig:
             raise PredictError(
                 "smooth={smooth} is not in 0 to below 1; 0 smooths nothing, 0.8 is the usual one", smooth=self.smooth
             )
+        check_tiles(self.tiles)
         for name, value in (("batch_size", self.batch_size), ("threads", self.threads)):
             if value < 0:
                 raise PredictError(

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from time import perf_counter
@@ -29,10 +30,11 @@ from cache.atomic import write_atomically
 from cache.machine import processors
 from cache.messages import system_reason
 from predict.config import STANDARD, PhotoResult, PredictConfig, write_error
-from predict.mask import F32, Finish, Square, certainty, find_persons, fit_square
+from predict.mask import Finish, Square, certainty, find_persons, fit_square
 from predict.photo import Photo, count_pixels, decode_photo, encode
 from predict.plan import Job
 from predict.record import FileState, Options, Record, file_state
+from predict.tiles import Answer, look_again
 from preprocess.check.quality import quality_scores
 from preprocess.errors import ImageError
 from preprocess.image import opencv_threads, read_file
@@ -128,13 +130,14 @@ def _groups(jobs: Iterable[Job], batch_size: int, pool: ThreadPoolExecutor) -> I
 def _predict(setup: Setup, reading: _Reading, pool: ThreadPoolExecutor) -> _Writing:
     """Ask the network about a group, and have its results written."""
     found = [future.result() for future in reading]
-    squares = [one.square for one in found if isinstance(one, ReadPhoto)]
+    good = [one for one in found if isinstance(one, ReadPhoto)]
     started = perf_counter()
-    probabilities_NSS = iter(find_persons(setup.predictor, squares))
-    each = (perf_counter() - started) / max(1, len(squares))
+    seen = zip(good, find_persons(setup.predictor, [one.square for one in good]), strict=True)
+    look = partial(look_again, setup.predictor, tiles=setup.config.tiles, batch_size=setup.batch_size)
+    answers = iter([look(one.photo.pixels, (probability_SS, one.square.box)) for one, probability_SS in seen])
+    each = (perf_counter() - started) / max(1, len(good))
     return [
-        pool.submit(_finish, setup, one, next(probabilities_NSS), each) if isinstance(one, ReadPhoto) else one
-        for one in found
+        pool.submit(_finish, setup, one, next(answers), each) if isinstance(one, ReadPhoto) else one for one in found
     ]
 
 
@@ -151,11 +154,11 @@ def _read(setup: Setup, job: Job) -> ReadPhoto | PhotoResult:
     return ReadPhoto(job, photo, state, square, perf_counter() - started)
 
 
-def _finish(setup: Setup, read: ReadPhoto, probability_SS: F32, seconds: float) -> PhotoResult:
+def _finish(setup: Setup, read: ReadPhoto, answer: Answer, seconds: float) -> PhotoResult:
     """Bring the network's answer back to the photo's size, and write the result; `seconds` were the network's."""
     started = perf_counter()
     config, job, (pixels_HW3, profile) = setup.config, read.job, read.photo
-    result, mask = setup.finish.draw(probability_SS, read.square.box, pixels_HW3)
+    result, mask = setup.finish.draw(*answer, pixels_HW3)
     comment = "" if job.output is None else Record(source=read.state, options=setup.options).to_text()
     _write(job.output, encode(result, config.format, None if config.kind == "mask" else profile, comment))
     scores = quality_scores(pixels_HW3, mask.person, side=setup.side)
@@ -168,10 +171,7 @@ def _finish(setup: Setup, read: ReadPhoto, probability_SS: F32, seconds: float) 
         height=height,
         coverage=mask.coverage,
         seconds=read.seconds + seconds + perf_counter() - started,
-        scores={
-            **scores.to_dict(),
-            "certainty": certainty(probability_SS[read.square.box.slices], setup.finish.threshold),
-        },
+        scores={**scores.to_dict(), "certainty": certainty(answer[0][answer[1].slices], setup.finish.threshold)},
     )
 
 

@@ -57,13 +57,8 @@ def plan_jobs(config: PredictConfig) -> Plan:
     background is none; `out` is no folder; there are videos, and nothing that reads them; see `Finish` as well.
     """
     background = None if config.background is None else parse_background(config.background)
-    finish = Finish(
-        kind=config.kind,
-        background=background,
-        soft=config.soft,
-        hard=config.hard,
-        threshold=0.5 if config.threshold is None else config.threshold,
-    )
+    threshold = 0.5 if config.threshold is None else config.threshold
+    finish = Finish(kind=config.kind, background=background, soft=config.soft, hard=config.hard, threshold=threshold)
     if config.to_standard_output:
         inputs, passed_over = _find_inputs(config.inputs, Path())
         if len(inputs) != 1:

@@ -85,6 +85,7 @@ def decisive_options(config: PredictConfig, background: Background | None, side:
     options["--soft"] = Option("yes" if config.soft else "no")
     if not config.soft:
         options["--threshold"] = Option(str(config.threshold))
+    options["--tiles"] = Option(str(config.tiles))
     return {**options, "--side": Option(str(side)), "--precision": Option(precision)}
 
 
@@ -94,8 +95,8 @@ def _content(path: Path) -> Option:
 
 
 def video_options(config: PredictConfig, options: Options) -> Options:
-    """The options that decide a video's result: those of a photo, and one more."""
-    return {**options, "--smooth": Option(str(config.smooth))}
+    """The options that decide a video's result: those of a photo, never with tiles, and one more."""
+    return {**options, "--tiles": Option("1"), "--smooth": Option(str(config.smooth))}
 
 
 def check_made(config: PredictConfig, plan: Plan, options: Options) -> None:
@@ -126,7 +127,7 @@ def _differences(source: Path | None, output: Path, options: Options) -> Iterato
         yield message("without a record of how, as by another program or an older release")
         return
     for flag, new in options.items():
-        old = record.options.get(flag, new)
+        old = record.options.get(flag, Option("1") if flag == "--tiles" else new)  # earlier releases had no tiles
         if old.value != new.value:
             flag = "--checkpoint" if flag == "--model" else flag
             yield message("{flag}: {old}, not {new}", flag=flag, old=str(old), new=str(new))

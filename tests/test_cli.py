@@ -56,7 +56,7 @@ FLAGS = {
         "inputs", "checkpoint", "out", "as", "background", "format", "hard", "threshold", "soft", "overwrite", "side",
         "batch-size", "device", "precision", "threads", "min-coverage", "min-contrast", "min-edge", "min-resolution",
         "json", "video-format",
-        "smooth",
+        "smooth", "tiles",
     },
     "export": {"checkpoint", "out", "format", "opset", "side", "threads", "latency", "overwrite", "json"},
     "estimate": {

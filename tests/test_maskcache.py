@@ -117,6 +117,27 @@ def test_a_photo_loses_its_background_as_by_the_command(checkpoint, photo, tmp_p
     np.testing.assert_array_equal(cutout_HW4, command_HW4)
     pixels_HW3 = cv2.cvtColor(cv2.imread(str(photo)), cv2.COLOR_BGR2RGB)
     np.testing.assert_array_equal(maskcache.remove_background(pixels_HW3, str(checkpoint), device="cpu"), cutout_HW4)
+    with pytest.raises(PredictError, match="tiles=0 is not in 1 to 16"):
+        maskcache.remove_background(photo, checkpoint, tiles=0)
+
+
+def test_parts_of_a_photo_are_looked_at_as_by_the_command(checkpoint, tmp_path):
+    pixels_HW3 = np.random.default_rng(0).integers(0, 256, (150, 230, 3), np.uint8)
+    assert cv2.imwrite(str(tmp_path / "photo.png"), pixels_HW3[..., ::-1])
+    options = {"soft": True, "device": "cpu", "tiles": 2}
+    config = PredictConfig(
+        checkpoint=checkpoint,
+        inputs=(f"{tmp_path}/photo.png",),
+        out=tmp_path / "out",
+        kind="mask",
+        threads=1,
+        **options,
+    )
+    predict(config, plan_jobs(config))
+    made = maskcache.remove_background(pixels_HW3, checkpoint, output="mask", **options)
+    np.testing.assert_array_equal(made, cv2.imread(str(tmp_path / "out" / "photo.png"), cv2.IMREAD_UNCHANGED))
+    without = maskcache.remove_background(pixels_HW3, checkpoint, output="mask", **{**options, "tiles": 1})
+    assert (made != without).mean() > 0.5
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr", "HSV", "I;16"])

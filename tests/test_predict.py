@@ -343,6 +343,8 @@ def test_folders_patterns_and_single_files(model, painted, tmp_path, monkeypatch
         (["a.png", "--out", "o", "--threshold", "50"], "threshold=50.0 is not between 0 and 1"),
         (["a.png", "--out", "o", "--threshold", "50", "--lang", "es"], "threshold=50.0 no está entre 0 y 1"),
         (["a.png", "--out", "o", "--threads", "-1"], "threads=-1 is negative"),
+        (["a.png", "--out", "o", "--tiles", "0"], "tiles=0 is not in 1 to 16"),
+        (["a.png", "--out", "o", "--tiles", "17"], "tiles=17 is not in 1 to 16"),
         (["--out", "o"], "Missing argument"),
     ],
 )
@@ -476,6 +478,7 @@ OPTIONS = {
     "hard": ((*BASE, "--hard"), "--hard: no, not yes"),
     "soft": ((*BASE, "--soft"), "--soft: no, not yes"),
     "side": ((*BASE, "--side", 64), "--side: 96, not 64"),
+    "tiles": ((*BASE, "--tiles", 2), "--tiles: 1, not 2"),
     "precision": ((*BASE, "--precision", "bf16"), "--precision: fp32, not bf16"),
     "model": ((*BASE, "--model", "other.pth"), "--checkpoint: best_model.pth (sha256 #), not other.pth (sha256 #)"),
 }
@@ -576,6 +579,35 @@ def test_the_threshold_of_a_hard_mask_counts(made_before):
     assert "--threshold: 0.5, not 0.7 (out/000.png" in predict_photos(*BASE, "--hard", "--threshold", 0.7, code=1)
 
 
+def test_results_of_releases_that_had_no_tiles_are_those_without(made_before):
+    for path in Path("out").iterdir():
+        with Image.open(path) as image:
+            record = json.loads(image.info["comment"])
+            image.load()
+        del record["options"]["--tiles"]
+        text = PngInfo()
+        text.add_text("comment", json.dumps(record))
+        image.save(path, pnginfo=text)
+    assert "2 skipped" in predict_photos(*BASE)
+    assert "--tiles: 1, not 3 (out/000.png and 1 more)" in predict_photos(*BASE, "--tiles", 3, code=1)
+
+
+def test_small_persons_of_a_large_photo_are_found_with_tiles(model, painted, tmp_path):
+    pixels = np.full((480, 640, 3), 20, np.uint8)
+    pixels[300:304, 500:504] = 250
+    Image.fromarray(pixels).save(tmp_path / "large.png")
+    alphas = []
+    for tiles in (1, 6):
+        (photo,) = make(
+            model, [tmp_path / "large.png"], tmp_path / str(tiles), kind="mask", soft=True, tiles=tiles
+        ).photos
+        alphas.append(np.asarray(Image.open(photo.output)))
+        assert (photo.coverage > 0, photo.scores["certainty"] > 0) == (tiles > 1, tiles > 1)
+    assert alphas[0].max() == 0
+    assert alphas[1][301:303, 501:503].min() > 200
+    assert np.count_nonzero(alphas[1]) < 100
+
+
 def test_standard_input_is_never_taken_for_the_same(model, painted, tmp_path):
     buffer = io.BytesIO()
     Image.fromarray(block()).save(buffer, "PNG")
@@ -587,7 +619,7 @@ def test_standard_input_is_never_taken_for_the_same(model, painted, tmp_path):
 
 def test_every_option_is_recorded_or_known_not_to_decide_a_result():
     """A new option has to be put into one of the two."""
-    recorded = {"checkpoint", "kind", "background", "hard", "threshold", "soft", "side", "precision", "smooth"}
+    recorded = {"checkpoint", "kind", "background", "hard", "threshold", "soft", "side", "tiles", "precision", "smooth"}
     other_files = {"inputs", "out", "format", "video_format"}
     only_how = {"overwrite", "batch_size", "device", "threads", "quality"}
     names = {field.name for field in dataclasses.fields(PredictConfig)}

@@ -90,12 +90,9 @@ class VideoSink:
         try:
             context.open()
         except av.FFmpegError as error:
-            raise VideoError(
-                "{codec} cannot encode its {size} pixels: {reason}",
-                codec=encoding.codec,
-                size=f"{source.width} x {source.height}",
-                reason=reason_of(error),
-            ) from None
+            size = f"{source.width} x {source.height}"
+            values = {"codec": encoding.codec, "size": size, "reason": reason_of(error)}
+            raise VideoError("{codec} cannot encode its {size} pixels: {reason}", **values) from None
 
     def draw(self, pixels: U8, frame: Frame) -> VideoFrame:
         """Convert a picture to a frame for the encoder; may be called in many threads at a time.

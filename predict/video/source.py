@@ -34,14 +34,7 @@ _TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90
 """Rotations by quarter turns, counter-clockwise."""
 
 _BT709, _SMPTE170M = 1, 6
-_MATRICES = {
-    1: Colorspace.ITU709,
-    4: Colorspace.FCC,
-    5: Colorspace.ITU601,
-    6: Colorspace.ITU601,
-    7: Colorspace.SMPTE240M,
-    9: Colorspace.BT2020,
-}
+_MATRICES = {number: Colorspace(5 if number == 6 else number) for number in (1, 4, 5, 6, 7, 9)}  # 5 and 6: BT.601
 _HIGH_DEFINITION = 720
 """Lines from which on players take an untagged video for BT.709; one with fewer lines is taken for BT.601."""
 
