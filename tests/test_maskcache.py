@@ -162,7 +162,7 @@ def test_a_pil_image_of_any_mode_is_taken_as_its_file_and_given_back_as_one(chec
     np.testing.assert_array_equal(np.asarray(made)[opaque][:, :3], np.asarray(expected)[opaque])
     if mode not in ("YCbCr", "HSV"):  # which no file has
         image.save(tmp_path / "saved.tif")
-        from_file = maskcache.remove_background(tmp_path / "saved.tif", checkpoint, device="cpu")
+        from_file = maskcache.remove_background(tmp_path / "saved.tif", checkpoint, device="cpu", soft=True)
         np.testing.assert_array_equal(np.asarray(made), from_file)
 
 
@@ -173,18 +173,22 @@ def test_a_pil_image_is_turned_as_its_file_and_keeps_its_profile(checkpoint, pho
     path = tmp_path / "turned.png"
     Image.open(photo).save(path, exif=exif, icc_profile=b"profile")
     image = Image.open(path)
-    made, mask = (maskcache.remove_background(image, checkpoint, output=kind) for kind in ("cutout", "mask"))
+    sharp = {"hard": True, "threshold": 0.25}  # or colours along the edge would be estimated
+    made, mask = (maskcache.remove_background(image, checkpoint, output=kind, **sharp) for kind in ("cutout", "mask"))
     upright = ImageOps.exif_transpose(image)
     assert made.size == mask.size == upright.size == ((130, 90) if orientation < 5 else (90, 130))
     assert (made.mode, mask.mode) == ("RGBA", "L")
     opaque = np.asarray(mask) > 0
+    assert 0.1 < opaque.mean() < 1
     np.testing.assert_array_equal(np.asarray(made)[opaque][:, :3], np.asarray(upright)[opaque])
-    np.testing.assert_array_equal(np.asarray(made), maskcache.remove_background(path, checkpoint))
+    np.testing.assert_array_equal(np.asarray(made), maskcache.remove_background(path, checkpoint, **sharp))
     made.save(tmp_path / "made.png")
     assert Image.open(tmp_path / "made.png").info["icc_profile"] == b"profile"
     mask.save(tmp_path / "mask.png")
     assert "icc_profile" not in Image.open(tmp_path / "mask.png").info
-    np.testing.assert_array_equal(np.asarray(maskcache.remove_background(upright, checkpoint)), np.asarray(made))
+    np.testing.assert_array_equal(
+        np.asarray(maskcache.remove_background(upright, checkpoint, **sharp)), np.asarray(made)
+    )
 
 
 def test_arrays_are_grey_rgb_or_rgba_whatever_their_strides(checkpoint):
@@ -342,7 +346,7 @@ def test_the_page_s_program_runs(checkpoint, photo, tmp_path, monkeypatch):
     made = np.asarray(Image.open("cutout.png"))
     np.testing.assert_array_equal(made, maskcache.remove_background("photo.jpg", checkpoint))
     masks = [np.asarray(Image.open(f"photos/{number}-mask.png")) for number in range(5)]
-    expected = maskcache.remove_background(sorted(Path("photos").glob("*.jpg")), checkpoint, output="mask", soft=True)
+    expected = maskcache.remove_background(sorted(Path("photos").glob("*.jpg")), checkpoint, output="mask", hard=True)
     assert [mask.shape for mask in masks] == [(40, 50 + number) for number in range(5)]
     for mask, other in zip(masks, expected, strict=True):
         np.testing.assert_array_equal(mask, other)

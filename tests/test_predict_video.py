@@ -276,7 +276,8 @@ def test_odd_sizes_get_one_more_pixel_where_the_codec_wants_it(model, tmp_path, 
         made, _ = frames_of(video.output)
         assert made.shape == (4, *size, 3), values
         assert (video.height, video.width) == (height, width)
-    masks, _ = frames_of(make(model, [clip], tmp_path / "out", kind="mask").videos[0].output, pixels="gray")
+    report = make(model, [clip], tmp_path / "out", kind="mask", soft=True)
+    masks, _ = frames_of(report.videos[0].output, pixels="gray")
     assert distance(masks[3][:height, :width], through_square(truth(3, height, width))) < 3
     np.testing.assert_array_equal(masks[3][height - 1], masks[3][-1])
 
@@ -434,6 +435,38 @@ def test_a_moving_person_leaves_no_trail(model, clip, tmp_path):
         for smooth in (0.0, 0.8)
     ]
     assert np.abs(masks[0].astype(float) - masks[1]).mean() < 1
+
+
+class Wavering(Painted):
+    """Has another opinion of each frame: by up to some pixels of the edge, as networks have."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(0)
+
+    def forward(self, image_N3HW):
+        cells_N1hw = torch.randn(len(image_N3HW), 1, 12, 12, generator=self.generator)
+        logits_N1HW = super().forward(image_N3HW)
+        return logits_N1HW + 8 * torch.nn.functional.interpolate(cells_N1hw, logits_N1HW.shape[2:], mode="bicubic")
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_smoothing_lowers_the_flicker_of_the_mask(model, tmp_path, monkeypatch, soft):
+    load = train.predictor.load_network
+    monkeypatch.setattr(
+        train.predictor, "load_network", lambda path, device: (Wavering(), load(path, device=device)[1])
+    )
+    still = cv2.GaussianBlur(picture(8, 120, 168), (0, 0), 4)
+    clip = write_clip(tmp_path / "still.mkv", [still] * 16, codec="ffv1", pixels="bgr0")
+    flicker, area = [], []
+    for smooth in (0.0, 0.8):
+        report = make(model, [clip], tmp_path / str(smooth), kind="mask", soft=soft, smooth=smooth)
+        masks = frames_of(report.videos[0].output, pixels="gray")[0][6:].astype(float)
+        flicker.append(np.abs(np.diff(masks, axis=0)).sum() / masks.sum())
+        area.append(masks.mean())
+    assert flicker[0] > 0.01
+    assert flicker[1] < 0.6 * flicker[0]
+    assert area[1] == pytest.approx(area[0], rel=0.1)
 
 
 @pytest.mark.parametrize(("kind", "name"), [("cutout", "a.webm"), ("mask", "a.mp4"), ("mov", "a.mov")])

@@ -22,6 +22,7 @@ from model.base import SegmentationNetwork
 from model.network import NetworkConfig, build_network
 from train.checkpoint import Checkpoint, load_checkpoint, load_network, save_checkpoint
 from train.config import TrainConfig
+from train.result import Inference
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,15 +39,18 @@ class Painted(SegmentationNetwork):
         raise AssertionError("not needed")
 
     def forward(self, image_N3HW):
-        return image_N3HW[:, 1:2].float() - 127.5
+        return (image_N3HW[:, 1:2].float() - 127.5) / 8
 
 
-def write_model(path):
+def write_model(path, inference=None):
     path.parent.mkdir(parents=True)
     config = TrainConfig(loader=LoaderConfig(cache=path, batch_size=4), out=path, network=NetworkConfig(width=8))
     weights = build_network(config.network).state_dict()
     save_checkpoint(
-        path, Checkpoint(config=config, fingerprint="", spec=CacheSpec(side=96), results=(), network=weights)
+        path,
+        Checkpoint(
+            config=config, fingerprint="", spec=CacheSpec(side=96), results=(), network=weights, inference=inference
+        ),
     )
 
 
@@ -185,8 +189,13 @@ def test_more_photos_than_memory_is_kept_for_are_left_out(run_folder, monkeypatc
     assert downloads(test)[1] == "Download all 2 as ZIP"
 
 
+def slope():
+    """A photo that becomes brighter to the right, so that each column has another probability."""
+    return png(np.tile(np.linspace(80, 175, 200).astype(np.uint8)[:, None], (120, 1, 3)))
+
+
 def test_each_background_and_each_way_of_drawing_changes_what_is_shown(run_folder):
-    test = upload(page(), ("one.png", person()))
+    test = upload(page(), ("one.png", slope()))
     looks = [given_to(test, "compare")["after"]]
 
     def look():
@@ -208,6 +217,32 @@ def test_each_background_and_each_way_of_drawing_changes_what_is_shown(run_folde
     test.toggle(key="hard").set_value(True).run()
     look()
     assert len(set(looks)) == len(looks)
+
+
+def test_the_threshold_moves_the_cutouts_edge_and_each_network_begins_at_its_own(run_folder):
+    def move(value):
+        test.slider[0].set_value(value).run()
+        assert not test.exception
+        return kept(), given_to(test, "compare")["after"]
+
+    def kept():
+        (caption,) = (caption for caption in texts(test.caption) if "% kept" in caption)
+        return int(caption.partition("pixels, ")[2].partition(" %")[0])
+
+    test = upload(page(), ("slope.png", slope()))
+    assert not test.toggle(key="hard").value
+    assert [label.label for label in test.slider] == ["Threshold"]
+    assert test.slider[0].value == 0.5
+    # The probability is 0.1 at 110 of the levels 80 to 175 (a third of the way) and 0.9 at 145.
+    moved = [move(value) for value in (0.1, 0.5, 0.9)]
+    assert [share for share, _after in moved] == pytest.approx([68, 50, 32], abs=3)
+    assert len({after for _share, after in moved}) == 3
+    write_model(run_folder / "second" / "checkpoints" / "best_model.pth", Inference(side=96, threshold=0.3))
+    test.run()
+    test.selectbox(key="checkpoint").set_value("runs/second/checkpoints/best_model.pth").run()
+    assert test.slider[0].value == 0.3
+    assert kept() == pytest.approx(57, abs=3)
+    assert [share for share, _after in map(move, (0.1, 0.9))] == pytest.approx([68, 32], abs=3)
 
 
 @pytest.mark.parametrize(("category", "named"), [("person", "persons"), (("dog", "cat"), "cat, dog")])
