@@ -25,7 +25,7 @@ BLUR = 2.0
 
 MOST_BLUR = 50.0
 
-SMALL = 640
+SMALL = 320
 """Longest side, in pixels, of the photo in which the means of foreground and background are taken."""
 
 WINDOWS = (0.05, 0.01)

@@ -35,8 +35,9 @@ from train.predictor import Predictor
 F32 = npt.NDArray[np.float32]
 Planes = Sequence[F32]
 
-RADIUS = 0.03
-"""Radius of the window as a share of the photo's diagonal: as far as networks are wrong."""
+RADIUS, THICKNESS = 0.03, 2
+"""The window's radius is this share of the photo's diagonal, as far as networks are wrong; at most this many times the
+persons' area by the length of their outline, or small ones would vanish."""
 
 RAMP = 0.6
 """The filter's values around a half, this many, become those between clear and opaque: soft only along the edge."""
@@ -45,10 +46,7 @@ DOUBT = 24
 """The filter says all where this times p (1 - p) is 1 or more: for probabilities p of 0.05 to 0.95."""
 
 EPS = 1e-5
-"""The variance of the colours (0 to 1) above which a window's contrast counts as an edge; a JPEG's noise is below.
-
-Below it, 32-bit floats could not distinguish a flat window's determinant from 0.
-"""
+"""The variance of the colours (0 to 1) above which a contrast is an edge; less would drown in the floats' rounding."""
 
 WINDOW = 12
 """The largest radius in pixels: with a larger window, the filter works on a smaller photo."""
@@ -145,7 +143,7 @@ def certainty(probability_hw: F32, threshold: float) -> float:
     return 100 * common / (persons + max(0.0, beside))
 
 
-def matte(probability_HW: F32, image_HW3: U8, threshold: float, *, radius: float = RADIUS) -> F32:
+def matte(probability_HW: F32, image_HW3: U8, threshold: float) -> F32:
     """The alpha of a photo, 0 to 1: opaque inside, clear outside, soft only along the edge, which is the photo's.
 
     What is above the threshold is filtered with the photo as the guide, where the network is in doubt, and the middle
@@ -155,13 +153,14 @@ def matte(probability_HW: F32, image_HW3: U8, threshold: float, *, radius: float
         probability_HW: `(H, W)` float32 in 0 to 1.
         image_HW3: `(H, W, 3)` uint8 RGB.
         threshold: the probability at which the edge is.
-        radius: of the window, as a share of the diagonal; at least one pixel.
     """
     hard_HW = (probability_HW > threshold).astype(np.float32)
     if hard_HW.min() == hard_HW.max():
         return hard_HW
     height, width = hard_HW.shape
-    pixels = max(1, round(radius * math.hypot(height, width)))
+    outline = sum(np.count_nonzero(np.diff(hard_HW, axis=axis)) for axis in (0, 1))
+    thickness = np.count_nonzero(hard_HW) / outline
+    pixels = max(1, round(min(RADIUS * math.hypot(height, width), THICKNESS * thickness)))
     shrink = max(1.0, pixels / WINDOW)
     small = max(1, round(width / shrink)), max(1, round(height / shrink))
     guide_hw3, mask_hw = (cv2.resize(one, small, interpolation=cv2.INTER_AREA) for one in (image_HW3, hard_HW))

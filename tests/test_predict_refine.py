@@ -100,3 +100,14 @@ def test_a_mask_without_an_edge_is_wholly_clear_or_opaque(value):
 def test_a_photo_of_one_colour_gives_numbers():
     _, mask, _ = scene(60, 50)
     assert np.isfinite(matte(mask, np.full((60, 50, 3), 255, np.uint8), 0.5)).all()
+
+
+def test_small_persons_stay():
+    truth = np.zeros((480, 640), np.uint8)
+    for x in range(60, 640, 130):  # 6 pixels wide; without a limit the window would be 49 pixels wide
+        cv2.rectangle(truth, (x, 200), (x + 5, 219), 1, -1)
+    texture = cv2.GaussianBlur(np.random.default_rng(0).normal(0, 120, (480, 640, 3)), (0, 0), 2)
+    image = np.where(truth[..., None], (150, 110, 90), (110, 130, 150)) + texture
+    probability = cv2.GaussianBlur(truth.astype(np.float32), (0, 0), 2)
+    person = matte(probability, image.clip(0, 255).astype(np.uint8), 0.3) > 0.5
+    assert (person & (truth > 0)).sum() > 0.9 * (person | (truth > 0)).sum()
