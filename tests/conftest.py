@@ -12,27 +12,22 @@ import time
 import urllib.request
 import uuid
 from contextlib import ExitStack, contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
 import numpy as np
 import psutil
 import pytest
-import torch
+
+from model.encoder_unet import import_torchvision
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # Whatever the locale and the terminal of whoever runs the tests: commands speak English, with emoji.
 os.environ |= {"MASKCACHE_LANG": "en", "MASKCACHE_EMOJI": "1"}
 
-# PyPI's torchvision is built for CUDA: beside a torch for the CPU its operators are missing, and whatever imports it
-# (timm; torchmetrics, if it is there) fails. Nothing here calls them, so it is enough to declare those it asks for.
-if torch.version.cuda is None and find_spec("torchvision"):
-    _OPERATORS = torch.library.Library("torchvision", "FRAGMENT")
-    for _name in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, _name):
-            _OPERATORS.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+with suppress(ImportError):
+    import_torchvision()  # else tests that import timm or torchmetrics fail beside a torch for the CPU
 
 
 def _dataset(name: str) -> Path:

