@@ -231,7 +231,7 @@ def _download(encoder: str) -> tuple[Mapping[str, Tensor], str]:
     import timm
 
     with torch.random.fork_rng():  # whoever trains draws the same numbers, with weights or without
-        donor = timm.create_model(encoder.removeprefix(PREFIX), pretrained=True, features_only=True)
+        donor: Any = timm.create_model(encoder.removeprefix(PREFIX), pretrained=True, features_only=True)
     source = donor.pretrained_cfg
     return donor.state_dict(), f"{source['architecture']}.{source['tag']}" if source.get("tag") else encoder
 

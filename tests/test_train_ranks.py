@@ -15,7 +15,7 @@ import torch
 from cache.spec import CacheSpec
 from loader import LoaderConfig, open_loader
 from model.metrics import Scores, count_pixels
-from model.network import NetworkConfig
+from model.network import NetworkConfig, build_network
 from preprocess.build.build import BuildConfig, build_cache
 from preprocess.synth.dataset import SynthConfig, make_dataset
 from train.checkpoint import load_checkpoint, load_network
@@ -206,6 +206,34 @@ def test_two_ranks_learn_what_one_process_learns_from_both_batches(config, two):
         assert mine.train_loss == pytest.approx(theirs.train_loss, rel=1e-4)
         assert mine.train_accuracy == pytest.approx(theirs.train_accuracy, abs=2e-3)
         assert sum(mine.val_counts) == sum(theirs.val_counts)
+
+
+@pytest.mark.usefixtures("timm")
+def test_two_ranks_with_an_encoder_that_is_frozen_at_first_learn_what_one_process_learns(config, tmp_path, start_child):
+    """The second epoch's gradients are those of all parameters, the first one's of the decoder; its norms are fixed."""
+    network = NetworkConfig(name="unet", width=8, encoder="timm:test_resnet")
+    settings = {"freeze_epochs": 1, "encoder_lr": 0.5, "encoder_norm": "frozen", "encoder_weights": "none"}
+    config = config.changed(network=network, **settings)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone = fit(config.changed(out=tmp_path / "one", accumulation=4), Listener())
+    torch.set_num_threads(before)
+    two = config.changed(out=tmp_path / "two", accumulation=2)
+    assert run_ranks(start_child, two, tmp_path) == [[0, False, 2], [1, False, 2]]
+    one, other = load_checkpoint(alone.last_model), load_checkpoint(tmp_path / "two" / "checkpoints" / "last_model.pth")
+    torch.manual_seed(config.loader.seed)
+    begun = build_network(network).state_dict()
+    moved = set()
+    for name, value in one.network.items():
+        if "tracked" not in name:
+            running = "running" in name
+            rtol, atol = (5e-2, 2e-2) if running else (2e-2, 2e-4)
+            torch.testing.assert_close(value, other.network[name], rtol=rtol, atol=atol, msg=name)
+            if name.startswith("encoder."):
+                fixed = torch.equal(value, begun[name]) and torch.equal(other.network[name], begun[name])
+                assert fixed or not running, name
+                moved |= {name} if not fixed else set()
+    assert {"encoder.conv1.0.weight", "encoder.layer4.0.conv1.weight"} <= moved
 
 
 def test_ranks_end_where_one_lacks_a_gradient(start_child, config, tmp_path):

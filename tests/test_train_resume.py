@@ -306,3 +306,80 @@ def test_a_failure_in_between_loses_nothing_before_it(config, whole, recorded, t
     result, after = recorded.fit(config, resume=True)
     assert after == whole[1][STEPS + 2 :]
     assert_same_end(whole[0], result)
+
+
+@pytest.mark.usefixtures("timm", "default_signals")
+@pytest.mark.parametrize("norm", ["frozen", "trained"])
+@pytest.mark.parametrize("steps", [2, STEPS, STEPS + 1])
+def test_an_encoder_that_is_frozen_at_first_goes_on_where_it_was(config, recorded, tmp_path, pretrained, norm, steps):
+    """Stopped amid the epoch in which the encoder is frozen, at its end, and when it has begun to learn."""
+    settings = {"encoder_weights": str(pretrained), "freeze_epochs": 1, "encoder_lr": 0.3, "encoder_norm": norm}
+    config = config.changed(
+        network=NetworkConfig(name="unet", width=8, dropout=0.3, encoder="timm:test_resnet"),
+        epochs=2, checkpoint_minutes=60, average=0.5, **settings,
+    )  # fmt: skip
+    undisturbed, seen = recorded.fit(config.changed(out=tmp_path / "whole"))
+    stopped, before = recorded.fit(config.changed(out=tmp_path / "run"), Stopper(steps, signal.SIGINT))
+    assert stopped.interrupted
+    given = torch.load(pretrained)["layer4.0.conv1.weight"]
+    first, last = (
+        load_checkpoint(one.last_model).network["encoder.layer4.0.conv1.weight"] for one in (stopped, undisturbed)
+    )
+    assert torch.equal(first, given) == (steps <= STEPS)
+    assert not torch.equal(last, given)
+    pretrained.rename(tmp_path / "gone.pth")  # a run that goes on has its weights
+    try:
+        result, after = recorded.fit(config.changed(out=tmp_path / "run"), resume=True)
+    finally:
+        (tmp_path / "gone.pth").rename(pretrained)
+    assert before + after == seen
+    assert_same_end(undisturbed, result)
+
+
+@pytest.fixture(scope="module")
+def pretrained(timm, tmp_path_factory):
+    torch.manual_seed(5)
+    path = tmp_path_factory.mktemp("weights") / "resnet.pth"
+    torch.save(timm.create_model("test_resnet", pretrained=False).state_dict(), path)
+    return path
+
+
+@pytest.mark.usefixtures("timm", "default_signals")
+def test_a_run_of_an_earlier_release_goes_on_with_an_encoder_that_learns_like_the_rest(
+    config, recorded, tmp_path, pretrained
+):
+    """Its checkpoint has none of these settings, and its optimizer no factors: a pretrained encoder had no own ones."""
+    config = config.changed(
+        network=NetworkConfig(name="unet", width=8, encoder="timm:test_resnet"), encoder_weights=str(pretrained),
+        epochs=2, checkpoint_minutes=60,
+    )  # fmt: skip
+    as_before = config.changed(out=tmp_path / "whole", encoder_lr=1.0, encoder_norm="trained")
+    undisturbed, seen = recorded.fit(as_before)
+    stopped, before = recorded.fit(as_before.changed(out=tmp_path / "run"), Stopper(2, signal.SIGINT))
+    document = torch.load(stopped.last_model, weights_only=True)
+    for name in ("encoder_lr", "encoder_norm", "freeze_epochs", "init_from"):
+        del document["config"][name]
+    for group in document["continuation"]["step"]["optimizer"]["param_groups"]:
+        del group["factor"]
+    torch.save(document, stopped.last_model)
+    result, after = recorded.fit(config.changed(out=tmp_path / "run"), resume=True)
+    assert before + after == seen
+    assert_same_end(undisturbed, result)
+    settled = load_checkpoint(result.last_model).config
+    assert (settled.encoder_lr, settled.encoder_norm) == (1.0, "trained")
+    written = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (written["encoder_lr"], written["encoder_norm"]) == (1.0, "trained")
+
+
+@pytest.mark.usefixtures("default_signals")
+def test_a_run_that_began_with_another_network_goes_on_with_its_own(config, whole, recorded, tmp_path):
+    """The file it began with may be another one by then, or gone."""
+    origin = tmp_path / "origin.pth"
+    shutil.copy(whole[0].best_model, origin)
+    config = config.changed(init_from=origin, seed=4, epochs=2, checkpoint_minutes=60)
+    undisturbed, seen = recorded.fit(config.changed(out=tmp_path / "whole"))
+    _, before = recorded.fit(config.changed(out=tmp_path / "run"), Stopper(2, signal.SIGINT))
+    origin.unlink()
+    result, after = recorded.fit(config.changed(out=tmp_path / "run"), resume=True)
+    assert before + after == seen
+    assert_same_end(undisturbed, result)
