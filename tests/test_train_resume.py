@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import signal
 import sys
@@ -19,11 +20,13 @@ from loader.batch import LoaderConfig
 from model.network import NetworkConfig
 from preprocess.build.build import BuildConfig, build_cache
 from preprocess.synth.dataset import SynthConfig, make_dataset
-from train.checkpoint import load_checkpoint, save_checkpoint
-from train.config import TrainConfig
+from train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from train.config import TrainConfig, TrainConfigError
 from train.listeners import Listener
 from train.loop import fit
 from train.process import stop_requests
+from train.profiles import profile
+from train.settings import configure
 
 STEPS, EPOCHS, BATCH = 4, 3, 4
 ROOT = Path(__file__).resolve().parents[1]
@@ -383,3 +386,69 @@ def test_a_run_that_began_with_another_network_goes_on_with_its_own(config, whol
     result, after = recorded.fit(config.changed(out=tmp_path / "run"), resume=True)
     assert before + after == seen
     assert_same_end(undisturbed, result)
+
+
+class Begun(Listener):
+    """Keeps the remarks of a run, which ends as it begins, and its weights at that point."""
+
+    def on_start(self, run):
+        self.notes = list(map(str, run.notes))
+        self.network = {name: value.clone() for name, value in run.step.network.state_dict().items()}
+        self.config = run.config
+        raise StopIteration
+
+
+def test_a_run_begins_with_the_network_of_another_one_and_says_what_differed(config, whole, tmp_path):
+    origin = whole[0].best_model
+    dataset = tmp_path / "coco"
+    make_dataset(dataset, SynthConfig(images=6, val_fraction=0.34, long_side=(96, 128), seed=2))
+    build_cache(BuildConfig(coco=dataset, out=tmp_path / "larger", spec=CacheSpec(side=96, images="all")))
+    for file in (dataset / "annotations").iterdir():
+        document = json.loads(file.read_text())
+        document["categories"][0]["name"] = "dog"
+        file.write_text(json.dumps(document))
+    spec = CacheSpec(side=64, images="all", category="dog")
+    build_cache(BuildConfig(coco=dataset, out=tmp_path / "dogs", spec=spec))
+
+    def begun(cache, **settings):
+        listener = Begun()
+        with pytest.raises(StopIteration):
+            fit(config.changed(cache=cache, out=tmp_path / "run", **settings), listener)
+        return listener
+
+    wanted = load_checkpoint(origin).network
+    for cache, words in (
+        (config.loader.cache, "trained on the same cache"),
+        (tmp_path / "larger", "side: 96, not 64; another cache"),
+        (tmp_path / "dogs", "category: dog, not person; another cache"),
+    ):
+        found = begun(cache, init_from=origin, **{"network.width": 32, "network.dropout": 0.1})
+        assert f"the network resunet 8 starts with the weights of {origin} ({words})" in found.notes
+        assert all(torch.equal(value, wanted[name]) for name, value in found.network.items())
+        assert (found.config.network.width, found.config.network.dropout) == (8, 0.1)
+        assert found.config.encoder_lr is None, "it has no encoder"
+    shutil.copy(config.loader.cache / "index.json", tmp_path / "other.pth")
+    for path, words in (
+        ("nowhere.pth", "does not exist"),
+        ("other.pth", "is no checkpoint of a training run: it is text"),
+    ):
+        with pytest.raises(CheckpointError, match=words):
+            fit(config.changed(out=tmp_path / "run", init_from=tmp_path / path), Listener())
+
+
+def test_a_network_that_the_origin_has_not_is_refused_before_anything_else(config, whole, tmp_path):
+    origin, cache = whole[0].best_model, config.loader.cache
+
+    def configured(**settings):
+        return configure(profile("cpu"), {"init_from": origin, **settings}, cache=cache, out=tmp_path)
+
+    assert configured(**{"network.width": 8, "network.name": "resunet"}).init_from == origin
+    words = rf"network.width=16, and the network of {re.escape(str(origin))} has 8; leave it out, or --init-from"
+    with pytest.raises(TrainConfigError, match=words):
+        configured(**{"network.width": 16})
+    with pytest.raises(TrainConfigError, match=r"network.name=unet, and the network of .* has resunet"):
+        configured(**{"network.name": "unet"})
+    configured(**{"network.width": 16, "init_from": tmp_path / "gone.pth"})  # a run that goes on need not have it
+    encoder = {"network.name": "unet", "network.encoder": "timm:test_resnet"}
+    with pytest.raises(TrainConfigError, match=r"network.name=unet"):
+        configured(**encoder)

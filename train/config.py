@@ -96,7 +96,7 @@ class TrainConfig:
                 raise TrainConfigError("{name}={value} is not a positive number; try 1e-3", name=name, value=value)
         if self.encoder_lr is not None and not 0 <= self.encoder_lr < float("inf"):
             raise TrainConfigError(
-                "encoder_lr={value} is no factor of the learning rate; 0.1 is usual, 0 freezes the encoder",
+                "encoder_lr={value} is no factor of the learning rate; 0.03 is usual, 0 freezes the encoder",
                 value=self.encoder_lr,
             )
         if self.init_from and self.encoder_weights != "auto":
