@@ -292,11 +292,12 @@ def _origin_note(config: TrainConfig, origin: Checkpoint, index: CacheIndex) -> 
     ]
     if index.fingerprint != origin.fingerprint:
         differences.append(message("another cache"))
+    differences = differences or [message("trained on the same cache")]
     return message(
         "the network {network} starts with the weights of {path} ({differences})",
         network=config.network,
         path=config.init_from,
-        differences=joined("; ", differences or [message("trained on the same cache")]),
+        differences=joined("; ", differences),
     )
 
 
