@@ -90,8 +90,7 @@ class VideoSink:
         try:
             context.open()
         except av.FFmpegError as error:
-            size = f"{source.width} x {source.height}"
-            values = {"codec": encoding.codec, "size": size, "reason": reason_of(error)}
+            values = {"codec": encoding.codec, "size": f"{source.width} x {source.height}", "reason": reason_of(error)}
             raise VideoError("{codec} cannot encode its {size} pixels: {reason}", **values) from None
 
     def draw(self, pixels: U8, frame: Frame) -> VideoFrame:
