@@ -100,6 +100,27 @@ def _polygon(rng, height, width):
     return [(rng.uniform(-0.1, 1.1, (6, 2)) * [width, height]).round(2).reshape(-1).tolist()]
 
 
+@pytest.fixture
+def coco(write_coco, tmp_path):
+    """Return a COCO folder of 1 photo to train with and 11 to validate with."""
+    return write_coco(tmp_path / "coco", counts=(1, 11))
+
+
+@pytest.fixture(scope="session")
+def draw_cache():
+    """A function that draws people and builds a cache of side 64 of them: `draw_cache(root, images=24, val=4)`."""
+    from cache.spec import CacheSpec
+    from preprocess.build.build import BuildConfig, build_cache
+    from preprocess.synth.dataset import SynthConfig, make_dataset
+
+    def draw(root, images=24, val=4):
+        make_dataset(root / "coco", SynthConfig(images=images, val_fraction=val / images, long_side=(96, 128)))
+        build_cache(BuildConfig(coco=root / "coco", out=root / "cache", spec=CacheSpec(side=64, images="all")))
+        return root / "cache"
+
+    return draw
+
+
 @pytest.fixture(scope="session")
 def timm():
     """Return the package timm, or skip the test."""

@@ -23,11 +23,6 @@ GREEN = np.array([0.0, 1.0, 0.0], np.float32)
 
 
 @pytest.fixture
-def coco(write_coco, tmp_path):
-    return write_coco(tmp_path / "coco", counts=(1, 11))
-
-
-@pytest.fixture
 def checkpoint(tmp_path):
     return save(tmp_path / "run" / "checkpoints" / "best_model.pth")
 

@@ -9,10 +9,7 @@ import torch
 from safetensors import safe_open
 
 import train.loop
-from cache.spec import CacheSpec
 from model.network import NetworkConfig, build_network
-from preprocess.build.build import BuildConfig, build_cache
-from preprocess.synth.dataset import SynthConfig, make_dataset
 from train.checkpoint import load_checkpoint, load_network
 from train.config import TrainConfig
 from train.hardware import HardwareError
@@ -40,11 +37,8 @@ def _one_thread():
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    make_dataset(root / "coco", SynthConfig(images=24, val_fraction=4 / 24, long_side=(96, 128)))
-    build_cache(BuildConfig(coco=root / "coco", out=root / "cache", spec=CacheSpec(side=64, images="all")))
-    return root / "cache"
+def cache(tmp_path_factory, draw_cache):
+    return draw_cache(tmp_path_factory.mktemp("data"))
 
 
 def config_of(cache, out, **changes):

@@ -103,11 +103,6 @@ def _one_thread():
 
 
 @pytest.fixture
-def coco(write_coco, tmp_path):
-    return write_coco(tmp_path / "coco", counts=(1, 11))
-
-
-@pytest.fixture
 def checkpoint(tmp_path):
     return save(tmp_path / "run" / "checkpoints" / "best_model.pth")
 

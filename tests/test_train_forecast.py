@@ -11,12 +11,9 @@ import train.forecast
 import train.listeners
 import train.loop
 import train.run
-from cache.spec import CacheSpec
 from console.train import TrainPrinter, plan_lines
 from model.metrics import Scores
 from model.network import NetworkConfig, build_network
-from preprocess.build.build import BuildConfig, build_cache
-from preprocess.synth.dataset import SynthConfig, make_dataset
 from train.checkpoint import Progress
 from train.config import TrainConfig
 from train.forecast import SMALL_FILES, VAL_SHARE, forecast, measure_rate, run_bytes
@@ -145,11 +142,8 @@ def test_a_resumed_run_is_forecast_from_its_own_steps():
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    make_dataset(root / "coco", SynthConfig(images=40, val_fraction=0.2, long_side=(96, 128)))
-    build_cache(BuildConfig(coco=root / "coco", out=root / "cache", spec=CacheSpec(side=64, images="all")))
-    return root / "cache"
+def cache(tmp_path_factory, draw_cache):
+    return draw_cache(tmp_path_factory.mktemp("data"), images=40, val=8)
 
 
 def config_of(cache, out, **changes):

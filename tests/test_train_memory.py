@@ -13,12 +13,9 @@ from bench.census import take_census
 from bench.estimate import CONTEXT, FRAGMENTS
 from bench.roofline import CARDS
 from cache.machine import out_of_memory
-from cache.spec import CacheSpec
 from console.train import TrainPrinter
 from loader.resident_store import free_bytes, row_bytes
 from model.network import NetworkConfig
-from preprocess.build.build import BuildConfig, build_cache
-from preprocess.synth.dataset import SynthConfig, make_dataset
 from train.checkpoint import CheckpointError
 from train.config import TrainConfig
 from train.hardware import HardwareError
@@ -72,11 +69,8 @@ class Silent(Listener):
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    make_dataset(root / "coco", SynthConfig(images=24, val_fraction=8 / 24, long_side=(96, 128)))
-    build_cache(BuildConfig(coco=root / "coco", out=root / "cache", spec=CacheSpec(side=64, images="all")))
-    return root / "cache"
+def cache(tmp_path_factory, draw_cache):
+    return draw_cache(tmp_path_factory.mktemp("data"), val=8)
 
 
 def config_of(cache=Path("cache"), out=Path("out"), **changes):

@@ -5,11 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from cache.spec import CacheSpec
 from loader.batch import LoaderConfig
 from model.network import NetworkConfig
-from preprocess.build.build import BuildConfig, build_cache
-from preprocess.synth.dataset import SynthConfig, make_dataset
 from train.config import TrainConfig, TrainConfigError
 from train.listeners import Listener
 from train.loop import fit
@@ -48,12 +45,10 @@ class Kept:
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
+def config(tmp_path_factory, draw_cache):
     root = tmp_path_factory.mktemp("data")
-    make_dataset(root / "coco", SynthConfig(images=24, val_fraction=4 / 24, long_side=(96, 128)))
-    build_cache(BuildConfig(coco=root / "coco", out=root / "cache", spec=CacheSpec(side=64, images="all")))
     return TrainConfig(
-        loader=LoaderConfig(cache=root / "cache", batch_size=4, backend="native", threads=1),
+        loader=LoaderConfig(cache=draw_cache(root), batch_size=4, backend="native", threads=1),
         out=root / "run",
         network=NetworkConfig(width=8),
         epochs=2,
