@@ -61,7 +61,7 @@ FLAGS = {
     "export": {"checkpoint", "out", "format", "opset", "side", "threads", "latency", "overwrite", "json"},
     "estimate": {
         "gpu", "peak", "bandwidth", "memory", "network", "width", "side", "batch-size", "precision", "compile",
-        "images", "check", "json",
+        "images", "json",
     },
     "bench": {
         "coco", "category", "cache", "suite", "profile", "network", "width", "side", "batch-size", "precision",
