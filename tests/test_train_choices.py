@@ -245,6 +245,8 @@ def test_what_a_run_leaves_for_others_to_read(cache, tmp_path):
     network = build_network(NetworkConfig(**json.loads(metadata["network"])))
     network.load_state_dict(tensors)
     assert metadata["side"] == "64"
+    used = json.loads((tmp_path / "inference.json").read_text())
+    assert (metadata["use_side"], metadata["threshold"]) == (str(used["side"]), str(used["threshold"]))
     expected, _ = load_network(result.best_model)
     image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     with torch.no_grad():

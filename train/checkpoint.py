@@ -133,7 +133,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def save_weights(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint's weights as safetensors; network, side, fit and category are metadata.
+    """Write a checkpoint's weights as safetensors; network, side, fit, category and how to use it are metadata.
 
     Raises:
         CheckpointError: the disk is full, or `path` cannot be written.
@@ -145,6 +145,8 @@ def save_weights(path: Path, checkpoint: Checkpoint) -> None:
     spec = checkpoint.spec
     metadata = {"kind": KIND, "network": network, "side": str(spec.side), "fit": spec.fit}
     metadata["category"] = ", ".join(spec.categories)
+    if use := checkpoint.inference:
+        metadata |= {"use_side": str(use.side), "threshold": str(use.threshold)}
     try:
         write_atomically(path, save(tensors, metadata))
     except OSError as error:

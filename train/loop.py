@@ -21,7 +21,7 @@ from loader.batch import BadRecord
 from loader.loader import Loader
 from model.loss import LOSSES
 from model.metrics import BoundaryScores, Scores
-from train.checkpoint import Progress, load_checkpoint, save_checkpoint
+from train.checkpoint import Progress, load_checkpoint, save_checkpoint, save_weights
 from train.config import TrainConfig
 from train.forecast import space_notes
 from train.inference import measure_inference
@@ -298,7 +298,9 @@ def _measure(run: Run, log: RunLog) -> Inference | None:
     if inference is None:
         log.note("the side and the threshold were not measured")
         return None
-    save_checkpoint(path, dataclasses.replace(load_checkpoint(path), inference=inference))
+    best = dataclasses.replace(load_checkpoint(path), inference=inference)
+    save_checkpoint(path, best)
+    save_weights(run.folder.best_weights, best)
     run.folder.write_inference(inference)
     log.note(f"inference: {json.dumps(dataclasses.asdict(inference))}")
     return inference
