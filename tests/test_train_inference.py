@@ -42,6 +42,7 @@ def test_what_is_measured_is_stored_and_is_what_torchmetrics_says(run):
     assert (root / "run" / "inference.json").exists()
     assert saved.inference.images == 6
     assert [one.side for one in saved.inference.measured] == [64, 96, 128]
+    assert saved.inference.threshold == saved.inference.measured[0].threshold, "of the images as they are"
     predictor = load_predictor(result.best_model, "cpu", None)
     assert (predictor.side, predictor.threshold) == (saved.inference.side, saved.inference.threshold)
     for one in saved.inference.measured:

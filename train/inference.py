@@ -1,7 +1,9 @@
 """At which side and threshold a trained network is used: measured on the validation images when training ends.
 
 A larger side shows a network small persons as large as those that it knows. The cache holds images of one side; they
-are enlarged, and the answer is brought back to the side of the true planes.
+are enlarged, and the answer is brought back to the side of the true planes. Which side is best can be told so, but not at
+which threshold: of what is enlarged, and hence blurred, a network is too sure. The best threshold of the images as they
+are is that of photos at the larger side as well (docs/training-results.md).
 
 Tensor suffixes: N images, 3 RGB, 1 the person probability or plane, S the cache's side, s the side that is measured.
 """
@@ -88,9 +90,9 @@ def measure_inference(
         boundary_f, ms = BoundaryScores.from_counts(*counts_4.tolist()).f, 1000 * median(times[each])
         values = {"iou": best.iou, "boundary_f": boundary_f, "threshold": best.threshold, "ms": ms}
         measured.append(MeasuredSide(side=each, **values))
-    chosen = choose_side(tuple(measured))
+    chosen, plain = choose_side(tuple(measured)), next(one for one in measured if one.side == side)
     images = sum(len(person_N1SS) for person_N1SS, _ in planes)
-    return Inference(side=chosen.side, threshold=chosen.threshold, images=images, measured=tuple(measured))
+    return Inference(side=chosen.side, threshold=plain.threshold, images=images, measured=tuple(measured))
 
 
 def _answer(predictor: Predictor, image_N3SS: Tensor, side: int, times: list[float]) -> Tensor:
