@@ -11,7 +11,7 @@ from typing import Any, get_args
 import click
 
 from cache.choices import SPLITS, Device, ImageRule, NetworkName, Orientation, Precision
-from console.language import _, translated
+from console.language import _
 
 DEFAULT_COCO = Path("COCO")
 DEFAULT_CACHE = Path("data/cache")
@@ -106,16 +106,14 @@ class GroupedCommand(click.Command):
 
 
 def _newest_checkpoint(context: click.Context, _option: click.Parameter, named: Path | None) -> Path | None:
-    """The checkpoint that was named, or else the best network of the newest run."""
+    """The checkpoint that was named, or else the best network of the newest run, or else the sample."""
     if named or context.resilient_parsing:
         return named
-    from predict.config import PredictError, newest_checkpoint
+    from predict.config import SAMPLE, newest_checkpoint
 
-    try:
-        newest = newest_checkpoint("--checkpoint")
-    except PredictError as error:
-        raise click.UsageError(translated(error), context) from None
-    click.echo(_("Checkpoint: {path} (the newest run)", path=newest), err=True)
+    newest = newest_checkpoint()
+    what = _("the sample network; train one of your own for better masks") if newest == SAMPLE else _("the newest run")
+    click.echo(_("Checkpoint: {path} ({what})", path=newest, what=what), err=True)
     return newest
 
 
@@ -175,7 +173,7 @@ compiled = option("--compile/--no-compile", "Use torch.compile.  [default: the p
 threads = option("--threads", "Use this many CPU threads; 0 uses one per processor.", aliases=["--workers"], default=0)
 checkpoint = option(
     "--checkpoint",
-    "Use this best_model.pth or last_model.pth.  [default: best_model.pth of the newest run]",
+    "Use this best_model.pth or last_model.pth.  [default: best_model.pth of the newest run, or the sample network]",
     aliases=["--model"],
     type=click.Path(path_type=Path),
     callback=_newest_checkpoint,

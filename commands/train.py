@@ -49,12 +49,7 @@ from commands.options import CACHE, DEFAULT_CACHE, DEFAULT_RUN, FILE, FOLDER, gr
 @group(
     message("Network"),
     options.network,
-    option(
-        "--encoder",
-        "Give --network unet this pretrained encoder of timm, which needs the extra [timm].",
-        "network_encoder",
-        metavar="timm:NAME",
-    ),
+    option("--encoder", "Give --network unet this pretrained encoder of timm.", "network_encoder", metavar="timm:NAME"),
     option(
         "--encoder-weights",
         "Download the encoder's weights (auto continues if that fails), start from scratch, take those that an "

@@ -66,7 +66,8 @@ def remove_background(
         photo: a file's path; a PIL image of any mode; uint8 pixels, `(H, W, 3)` RGB, `(H, W, 4)` RGBA or `(H, W)` grey;
             or a sequence of one of these. Files and PIL images are turned as their EXIF says, and what is transparent
             is laid on white.
-        checkpoint: a `best_model.pth` or `last_model.pth`; None takes the best one of the newest run in `runs`.
+        checkpoint: a `best_model.pth` or `last_model.pth`; None takes the best one of the newest run in `runs`,
+            or the sample network where there is no run.
         output: `cutout`: RGBA, whose last channel is the mask, 255 where a pixel is wholly a person, and whose
             transparent pixels are black; `mask`: the mask alone.
         soft: take the network's probability as the mask, and the photo's colours as they are.
@@ -93,7 +94,7 @@ def remove_background(
     named = [(f"photo[{number}]" if several else "photo", each) for number, each in enumerate(photos)]
     if not named:
         raise UserError("the list of photos is empty; give one photo or more")
-    predictor = kept_predictor(Path(newest_checkpoint("checkpoint=") if checkpoint is None else checkpoint), device)
+    predictor = kept_predictor(Path(newest_checkpoint() if checkpoint is None else checkpoint), device)
     if threshold is None:
         finish = dataclasses.replace(finish, threshold=predictor.threshold)
     results, size = list[U8 | Image](), predictor.config.loader.batch_size

@@ -20,6 +20,9 @@ STANDARD = "-"
 CHECKPOINTS = "runs/*/checkpoints/best_model.pth"
 """Where `train` writes the best networks of its runs, below the working folder."""
 
+SAMPLE = Path(__file__).with_name("sample.pth")
+"""A small network to begin with; `sample.md` says what it was trained on and what it is good for."""
+
 
 class PredictError(UserError):
     """What was asked for cannot be done, or a result cannot be written; the message names value, limit and remedy."""
@@ -40,15 +43,9 @@ def find_checkpoints(folder: Path, *patterns: str) -> list[Path]:
     return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
-def newest_checkpoint(option: str) -> Path:
-    """The best network of the newest run. `PredictError`, which names the option for another, if there is no run."""
-    for newest in find_checkpoints(Path(), CHECKPOINTS):
-        return newest
-    raise PredictError(
-        "There is no {pattern} here; train a network with `cli.py train`, or name one with {option}",
-        pattern=CHECKPOINTS,
-        option=option,
-    )
+def newest_checkpoint() -> Path:
+    """The best network of the newest run below the working folder; where there is no run, `SAMPLE`."""
+    return next(iter(find_checkpoints(Path(), CHECKPOINTS)), SAMPLE)
 
 
 def check_tiles(tiles: int) -> None:

@@ -356,7 +356,8 @@ def test_evaluating_what_was_trained(made, tmp_path, monkeypatch):
     root, _ = made
     cache = root / "cache"
     monkeypatch.chdir(tmp_path)
-    assert "There is no runs/*/checkpoints/best_model.pth here" in run("eval", "--cache", cache, code=2).stderr
+    assert "sample.pth (the sample network; " in run("eval", "--cache", cache).stderr
+    assert json.loads(Path("eval-val/metrics.json").read_text())
     older = Path("runs/older/checkpoints/best_model.pth")
     older.parent.mkdir(parents=True)
     older.write_bytes(b"")

@@ -283,7 +283,6 @@ def test_a_language_ends_with_its_command(tmp_path):
         (["train", "--epochs", "x"], "Error: Valor no válido para '--epochs': 'x' no es un valor de tipo integer."),
         (["preprocess", "--fit", "crop"], "Valor no válido para '--fit': 'crop' no es uno de 'letterbox', 'stretch'."),
         (["predict"], "Falta el argumento 'INPUT...'."),
-        (["eval"], "Aquí no hay ningún runs/*/checkpoints/best_model.pth; entrena una red con `cli.py train`"),
         (["export", "--checkpoint", "x"], "Falta la opción '--out'."),
         (["quick", "--cocco", "x"], "No existe la opción '--cocco'. ¿Querías decir '--coco'?"),
         (["quik"], "No existe el comando 'quik'. ¿Querías decir 'quick'?"),

@@ -116,11 +116,15 @@ def test_commands(run):
 def test_texts_name_the_command_that_there_is(run):
     assert "maskcache preprocess --coco COCO" in said(run("maskcache", "--help"))
     assert "make it with: maskcache preprocess --coco DIR" in said(run("maskcache", "train", "--cache", "none"), 1)
-    assert "entrena una red con `maskcache train`" in said(
-        run("maskcache", "--lang", "es", "predict", "COCO", "--out", "o"), 2
+    assert "créala con: maskcache preprocess --coco CARPETA" in said(
+        run("maskcache", "--lang", "es", "train", "--cache", "none"), 1
     )
     code = "import runpy, sys; sys.argv = ['x']; runpy.run_module('webpage.page', run_name='__main__')"
     assert said(run("python", "-c", code), 1).splitlines()[-1] == "error: the page wants a server; maskcache-page"
+
+
+def test_the_sample_network_is_installed(run):
+    assert "(the sample network; " in said(run("maskcache", "predict", "COCO", "--out", "o", "--json"))
 
 
 def test_estimates_have_their_rows_of_processors(run):

@@ -121,13 +121,10 @@ def given_to(test, key):
     return json.loads(element.proto.json)
 
 
-def test_without_a_network_the_page_says_how_to_make_one():
-    test = page()
-    assert texts(test.subheader) == ["There is no network yet"]
-    assert any("python cli.py synth data/people" in text for text in texts(test.code))
-    assert any("cli.py train" in code for code in texts(test.code))
-    assert "MASKCACHE_MODEL=best_model.pth streamlit run app.py" in texts(test.code)
-    assert not test.file_uploader
+def test_without_a_run_the_page_begins_with_the_sample_and_says_so():
+    test = upload(page(), ("anna.png", person()))
+    assert any("sample network" in caption for caption in texts(test.caption))
+    assert downloads(test) == ["Download PNG"]
 
 
 def test_a_photo_is_shown_with_its_mask_and_scores(run_folder):
@@ -262,7 +259,7 @@ def test_a_bad_checkpoint_is_told_and_another_one_can_be_chosen(run_folder):
     test = page()
     assert texts(test.error) == ["This network cannot be used; choose another one in the settings above."]
     assert any("is no checkpoint of a training run" in caption.replace("\\", "") for caption in texts(test.caption))
-    assert test.selectbox(key="checkpoint").options == ["runs/second", "runs/first"], "the newest first"
+    assert test.selectbox(key="checkpoint").options == ["runs/second", "runs/first", "Sample network"]
     test.selectbox(key="checkpoint").set_value("runs/first/checkpoints/best_model.pth").run()
     assert not test.error
     assert downloads(upload(test, ("one.png", person()))) == ["Download PNG"]
@@ -282,7 +279,7 @@ def test_a_network_that_was_trained_anew_is_loaded_and_sees_all_photos_anew(run_
 def test_the_variable_names_the_first_network(run_folder, tmp_path, monkeypatch):
     write_model(tmp_path / "elsewhere" / "mine.pth")
     monkeypatch.setenv("MASKCACHE_MODEL", "elsewhere/mine.pth")
-    assert page().selectbox(key="checkpoint").options == ["elsewhere/mine.pth", "runs/first"]
+    assert page().selectbox(key="checkpoint").options == ["elsewhere/mine.pth", "runs/first", "Sample network"]
     monkeypatch.setenv("MASKCACHE_MODEL", "missing.pth")
     test = page()
     assert len(test.error) == 1

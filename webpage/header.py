@@ -9,6 +9,7 @@ from pathlib import Path
 import streamlit as st
 
 from console.quality import LABELS
+from predict.config import SAMPLE
 from preprocess.check.quality import NAMES, QualityScores, QualityThresholds
 from webpage.network import known_checkpoints
 from webpage.session import KEY, LANGUAGE_NAMES, _, browsers, choose
@@ -18,8 +19,8 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
 _THRESHOLDS = QualityThresholds()
 
 
-def show_header(folder: Path) -> Path | None:
-    """Show the head of the page, and return the checkpoint chosen among the runs of a folder; None if there is none."""
+def show_header(folder: Path) -> Path:
+    """Show the head of the page, and return the checkpoint chosen among the runs of a folder and the sample."""
     st.set_page_config(page_title="maskcache", page_icon="✂️", layout="wide")
     found = known_checkpoints(folder)
     with st.container(
@@ -36,20 +37,21 @@ def show_header(folder: Path) -> Path | None:
     return path
 
 
-def _choose_checkpoint(found: list[Path]) -> Path | None:
+def _choose_checkpoint(found: list[Path]) -> Path:
     # Whoever comes over the network is not to try what files there are.
     local = st.get_option("server.address") in _LOCAL
+    names = {str(SAMPLE): _("Sample network")}
     typed = _("The best_model.pth of a run, the newest first. The path of another one can be typed.")
     chosen = st.selectbox(
         _("Network"),
         [str(path) for path in found],
         key="checkpoint",
-        format_func=lambda path: path.removesuffix("/checkpoints/best_model.pth"),
+        format_func=lambda path: names.get(path, path.removesuffix("/checkpoints/best_model.pth")),
         accept_new_options=local,
         placeholder=_("Path of a best_model.pth"),
         help=typed if local else None,
     )
-    return Path(chosen) if chosen else None
+    return Path(chosen or found[0])
 
 
 def show_style() -> None:

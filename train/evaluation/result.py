@@ -81,11 +81,9 @@ class EvalConfig:
 
     @property
     def folder(self) -> Path:
-        """Where results are written."""
-        if self.out:
-            return self.out
+        """Where results are written; without `out` those of a checkpoint outside a run in the working folder."""
         beside = self.checkpoint.parent
-        return (beside.parent if beside.name == "checkpoints" else beside) / f"eval-{self.split}"
+        return self.out or (beside.parent if beside.name == "checkpoints" else Path()) / f"eval-{self.split}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
