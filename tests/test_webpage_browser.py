@@ -111,6 +111,8 @@ def visit(browser, url):
 
 
 def upload(page, *paths):
+    # While the server runs the script, widgets are made anew, and files that are given to an old one are lost.
+    page.locator("[data-test-script-state=notRunning]").wait_for()
     page.locator(".st-key-photos input[type=file]").set_input_files([*map(str, paths)])
     expect(page.locator(".st-key-download button")).to_be_visible(timeout=30_000)
 
