@@ -72,7 +72,9 @@ def test_old_checkpoints_are_used_at_the_caches_side_above_a_half(run, tmp_path)
     assert predictor.inference == Inference(side=64, threshold=0.5)
 
 
-@pytest.mark.parametrize(("ious", "side"), [((0.5, 0.504, 0.506), 256), ((0.5, 0.6, 0.6), 192), ((0.6, 0.5, 0.1), 128)])
+@pytest.mark.parametrize(
+    ("ious", "side"), [((0.5, 0.5008, 0.5012), 256), ((0.5, 0.6, 0.6), 192), ((0.6, 0.5, 0.1), 128)]
+)
 def test_a_larger_side_has_to_pay(ious, side):
     pairs = zip((128, 192, 256), ious, strict=True)
     measured = [MeasuredSide(side=each, iou=iou, boundary_f=0.5, threshold=0.5, ms=1.0) for each, iou in pairs]

@@ -31,8 +31,8 @@ SCALES = (1, 4 / 3, 5 / 3, 2)
 MOST_IMAGES, MOST_PIXELS = 500, 1 << 26
 """Validation images that are measured, spread evenly; fewer where these have more pixels."""
 
-GAIN = 0.005
-"""IoU that a larger side must bring: its time grows with its square."""
+GAIN = 0.001
+"""IoU that a larger side must bring here. Photos gain by their details: 0.02 where enlarged images gain 0.002."""
 
 
 def sides(side: int, stride: int) -> list[int]:
