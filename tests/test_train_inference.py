@@ -41,7 +41,7 @@ def test_what_is_measured_is_stored_and_is_what_torchmetrics_says(run):
     assert saved.inference == result.inference
     assert (root / "run" / "inference.json").exists()
     assert saved.inference.images == 6
-    assert [one.side for one in saved.inference.measured] == [64, 96, 128]
+    assert [one.side for one in saved.inference.measured] == [64, 96, 128, 192]
     assert saved.inference.threshold == saved.inference.measured[0].threshold, "of the images as they are"
     predictor = load_predictor(result.best_model, "cpu", None)
     assert (predictor.side, predictor.threshold) == (saved.inference.side, saved.inference.threshold)
@@ -82,6 +82,6 @@ def test_a_larger_side_has_to_pay(ious, side):
 
 
 def test_sides_are_multiples_once_each():
-    assert sides(192, 32) == [192, 256, 320, 384]
-    assert sides(64, 16) == [64, 96, 128]
-    assert sides(32, 32) == [32, 64]
+    assert sides(192, 32) == [192, 256, 320, 384, 448, 576]
+    assert sides(64, 16) == [64, 96, 128, 192]
+    assert sides(32, 32) == [32, 64, 96]

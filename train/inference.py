@@ -25,7 +25,7 @@ from train.evaluation.result import ThresholdCounts
 from train.predictor import Predictor
 from train.result import Inference, MeasuredSide
 
-SCALES = (1, 4 / 3, 5 / 3, 2)
+SCALES = (1, 4 / 3, 5 / 3, 2, 9 / 4, 3)
 """Sides that are measured, relative to the cache's."""
 
 MOST_IMAGES, MOST_PIXELS = 500, 1 << 26
