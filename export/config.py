@@ -35,9 +35,8 @@ class ExportConfig:
     out: Path  # folder of `model.onnx`, `model.pt2` and `README.md`
     format: FormatChoice = "all"  # `program` is one of `torch.export`
     opset: int = OPSETS.start  # of ONNX
-    side: int | None = (
-        None  # at which files are compared with the checkpoint and timed, pixels; None: as measured in training
-    )
+    # At which files are compared with the checkpoint and timed, pixels; None: as measured in training.
+    side: int | None = None
     threads: int = 0  # of each while it is timed; 0: as torch takes them
     latency: bool = True  # whether to time them
     overwrite: bool = False  # whether to replace files that are there

@@ -44,6 +44,9 @@ class Option(NamedTuple):
 Options = dict[str, Option]
 """Options by their flag, of which the checkpoint's keeps its first spelling, `--model`, on disk."""
 
+_EARLIER: Options = {"--tiles": Option("1"), "--soft": Option("yes")}
+"""What options stand for that a record lacks: releases without them looked once, and took the probability as alpha."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
@@ -127,7 +130,7 @@ def _differences(source: Path | None, output: Path, options: Options) -> Iterato
         yield message("without a record of how, as by another program or an older release")
         return
     for flag, new in options.items():
-        old = record.options.get(flag, Option("1") if flag == "--tiles" else new)  # earlier releases had no tiles
+        old = record.options.get(flag, _EARLIER.get(flag, new))
         if old.value != new.value:
             flag = "--checkpoint" if flag == "--model" else flag
             yield message("{flag}: {old}, not {new}", flag=flag, old=str(old), new=str(new))

@@ -416,7 +416,7 @@ def test_the_card_lists_the_sides_that_were_measured(exported, model):
     card = write_card(
         exported[0], dataclasses.replace(record, saved=dataclasses.replace(record.saved, inference=found))
     )
-    head = "| side | IoU | boundary F | threshold | ms an image |\n| ---: | ---: | ---: | ---: | ---: |\n"
+    head = "| side | IoU | boundary F | threshold | ms per image |\n| ---: | ---: | ---: | ---: | ---: |\n"
     assert f"\n\n{head}| 64 | 0.50 | 0.25 | 0.5 | 3.1 |\n| 96 | 0.6124 | 0.40 | 0.28 | 7.0 |\n" in card
     assert "measured on 1,500 validation images" in card
     assert "Under Scores are the sides that were measured; others work" in card

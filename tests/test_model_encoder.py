@@ -323,6 +323,19 @@ def test_a_wrong_package_is_refused_and_changes_nothing(timm, tmp_path, monkeypa
     refused("with_lite", "lacks 240 of the 240 tensors", "efficientnet_lite0")  # which pads in another way
 
 
+def break_import(monkeypatch, package):
+    """Let the import of a package fail as torchvision's does beside another torch."""
+
+    class Broken:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name == package:
+                raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.delitem(sys.modules, package)
+    monkeypatch.setattr(sys, "meta_path", [Broken, *sys.meta_path])
+
+
 def test_a_torchvision_that_works_is_left_alone_and_another_gets_what_it_asks_for(monkeypatch):
     """Beside a torch for the CPU, PyPI's torchvision wants operators that only its build for CUDA brings."""
     declared = []
@@ -331,14 +344,7 @@ def test_a_torchvision_that_works_is_left_alone_and_another_gets_what_it_asks_fo
     import_torchvision()
     assert declared == []
 
-    class Broken:
-        @staticmethod
-        def find_spec(name, path=None, target=None):
-            if name == "torchvision":
-                raise RuntimeError("operator torchvision::nms does not exist")
-
-    monkeypatch.delitem(sys.modules, "torchvision")
-    monkeypatch.setattr(sys, "meta_path", [Broken, *sys.meta_path])
+    break_import(monkeypatch, "torchvision")
     for cuda, times in (("13.0", 0), (None, 1)):
         monkeypatch.setattr(torch.version, "cuda", cuda)
         import_torchvision()
@@ -380,14 +386,7 @@ def test_without_timm_it_says_what_to_install(monkeypatch):
 
 
 def test_beside_another_torchvision_it_says_what_to_do(monkeypatch):
-    class Broken:
-        @staticmethod
-        def find_spec(name, path=None, target=None):
-            if name == "timm":
-                raise RuntimeError("operator torchvision::nms does not exist")
-
-    monkeypatch.delitem(sys.modules, "timm")
-    monkeypatch.setattr(sys, "meta_path", [Broken, *sys.meta_path])
+    break_import(monkeypatch, "timm")
     with pytest.raises(EncoderError, match=r"built for another torch than .*: install both from one place"):
         network_of()
 

@@ -579,17 +579,22 @@ def test_the_threshold_of_a_hard_mask_counts(made_before):
     assert "--threshold: 0.5, not 0.7 (out/000.png" in predict_photos(*BASE, "--hard", "--threshold", 0.7, code=1)
 
 
-def test_results_of_releases_that_had_no_tiles_are_those_without(made_before):
+@pytest.mark.parametrize(
+    ("flag", "same", "other", "values"),
+    [("--tiles", (), ("--tiles", 3), "1, not 3"), ("--soft", ("--soft",), (), "yes, not no")],
+)
+def test_results_of_releases_without_an_option_are_what_they_made(made_before, flag, same, other, values):
+    predict_photos(*BASE, *same, "--overwrite")
     for path in Path("out").iterdir():
         with Image.open(path) as image:
             record = json.loads(image.info["comment"])
             image.load()
-        del record["options"]["--tiles"]
+        del record["options"][flag]
         text = PngInfo()
         text.add_text("comment", json.dumps(record))
         image.save(path, pnginfo=text)
-    assert "2 skipped" in predict_photos(*BASE)
-    assert "--tiles: 1, not 3 (out/000.png and 1 more)" in predict_photos(*BASE, "--tiles", 3, code=1)
+    assert "2 skipped" in predict_photos(*BASE, *same)
+    assert f"{flag}: {values} (out/000.png and 1 more)" in predict_photos(*BASE, *other, code=1)
 
 
 def test_small_persons_of_a_large_photo_are_found_with_tiles(model, painted, tmp_path):

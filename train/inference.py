@@ -1,9 +1,9 @@
 """At which side and threshold a trained network is used: measured on the validation images when training ends.
 
 A larger side shows a network small persons as large as those that it knows. The cache holds images of one side; they
-are enlarged, and the answer is brought back to the side of the true planes. Which side is best can be told so, but not
-at which threshold: of what is enlarged, and hence blurred, a network is too sure. The best threshold of the images as
-they are is that of photos at the larger side as well (docs/training-results.md).
+are enlarged, and the answer is brought back to the side of the true planes. That shows which side is best, but not
+which threshold: a network is too sure of persons in blurred images. So the threshold is measured on the images as they
+are; on photos at the larger side nearly the same one is best (docs/training-results.md).
 
 Tensor suffixes: N images, 3 RGB, 1 the person probability or plane, S the cache's side, s the side that is measured.
 """
