@@ -20,6 +20,7 @@ from bench.suites.model import model_rows
 from bench.suites.preprocess import preprocess_rows
 from bench.suites.raster import raster_rows
 from bench.suites.stages import stage_rows
+from bench.suites.start import start_rows
 from bench.suites.stores import store_rows, verify_rows
 from bench.workloads import free_memory
 from cache.choices import Suite
@@ -36,6 +37,7 @@ _ROWS: dict[Suite, Callable[[Setup, Material], Iterator[Row]]] = {
     "stages": stage_rows,
     "model": model_rows,
     "epoch": epoch_rows,
+    "start": start_rows,
 }
 
 

@@ -8,10 +8,11 @@ import gc
 import os
 import subprocess
 import sys
-from collections.abc import Generator, Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -155,19 +156,31 @@ class PeakMemory:
         return {message("of the process, not of files"): self._most}
 
 
-def run_program(program: str, *arguments: Path | int) -> list[float]:
-    """Run a Python program in a process of its own, and give the numbers in the last line that it prints.
+@contextmanager
+def start_program(
+    program: str, *arguments: Path | str | int, variables: Mapping[str, str] | None = None, **options: Any
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a Python program in a process of its own, whose standard output is a pipe; it is killed with the block.
 
-    It finds modules as this process does, and ends with this process, even if that is killed.
+    It finds modules as this process does, and ends with this process, even if that is killed. `variables` are added to
+    its environment; `options` are those of `subprocess.Popen`.
     """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(variables or {})}
     ours, theirs = os.pipe()
     with os.fdopen(theirs, "wb"), os.fdopen(ours, "rb") as standard_input:
-        done = subprocess.run(
-            [sys.executable, "-c", _END_WITH_PARENT + program, *map(str, arguments)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            stdin=standard_input,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-    return [float(number) for number in done.stdout.splitlines()[-1].split()]
+        command = [sys.executable, "-c", _END_WITH_PARENT + program, *map(str, arguments)]
+        options |= {"env": environment, "stdin": standard_input, "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, **options) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+
+def run_program(program: str, *arguments: Path | int) -> list[float]:
+    """Run a Python program, see `start_program`, and give the numbers in the last line that it prints."""
+    with start_program(program, *arguments) as process:
+        output, _ = process.communicate()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, program)
+    return [float(number) for number in output.splitlines()[-1].split()]

@@ -44,5 +44,5 @@ BaselineScale = Literal["0..1", "-1..1", "imagenet", "0..255"]
 
 # What is measured: see `bench.config.BenchConfig`. `bench` runs suites in this order.
 Suite = Literal[
-    "machine", "raster", "annotations", "preprocess", "stores", "verify", "loader", "stages", "model", "epoch"
+    "machine", "raster", "annotations", "preprocess", "stores", "verify", "loader", "stages", "model", "epoch", "start"
 ]

@@ -35,6 +35,7 @@ TITLES = {
     "stages": message("STAGES: all of the way, each part alone"),
     "model": message("MODEL: the network alone, on random data"),
     "epoch": message("EPOCH: loader and network together"),
+    "start": message("START: the first result of each command"),
     "tiers": message("TIERS: minutes per epoch of 45,174 images"),
 }
 _COMPARISONS = (

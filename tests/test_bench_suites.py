@@ -35,6 +35,7 @@ from bench.report import BenchError, BenchReport, Row, write_json
 from bench.run import run_suites
 from bench.suites import model
 from bench.suites.model import count_flops
+from bench.suites.start import COMMANDS
 from bench.workloads import loader_config, pull
 from cache.index import CacheIndex
 from cache.reader import CacheReader
@@ -71,6 +72,7 @@ UNITS = {
     "stages": {"images/s"},
     "model": {"images/s", "%", "times"},
     "epoch": {"images/s", "%", "s", "MB", "min"},
+    "start": {"s"},
     "tiers": {"min"},
 }
 
@@ -109,6 +111,8 @@ def small_limits():
         patch.setattr("bench.suites.preprocess.QUICK_MEMORY_IMAGES", (5, 10))
         patch.setattr("bench.suites.loader.ON_THE_FLY_SAMPLES", 4)
         patch.setattr("bench.suites.loader.QUICK_STARTS", 1)  # each is a process that loads torch
+        patch.setattr("bench.suites.start.COMMANDS", {name: COMMANDS[name] for name in ("--help", "preprocess")})
+        patch.setattr("bench.suites.start.COMPILING", ["--help"])
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # so small a network only waits for its threads
         yield

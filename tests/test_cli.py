@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from bench.suites.start import FIRST_EPOCH
 from cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -318,7 +319,7 @@ def test_training_end_to_end(made, tmp_path):
     out = tmp_path / "run"
     train = ["train", "--cache", root / "cache", "--out", out, "--profile", "cpu", "--width", 8, "--no-compile"]
     first = run(*train, "--epochs", 1, "--batch-size", 8)
-    assert "📈 Epoch 1/1: Train - Loss: " in first.stdout
+    assert f"📈 {FIRST_EPOCH}1: Train - Loss: " in first.stdout
     assert "data wait" in first.stdout
     assert (out / "checkpoints" / "best_model.pth").exists()
     assert (out / "plots" / "training_curves.png").exists()
