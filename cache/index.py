@@ -13,6 +13,7 @@ import dataclasses
 import io
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -25,6 +26,7 @@ from cache import files
 from cache.atomic import write_atomically
 from cache.errors import REBUILD, RESUME, CacheCorruptError, CacheMissingError, CacheVersionError
 from cache.messages import UserError
+from cache.record import RecordLayout
 from cache.spec import FORMAT_VERSION, CacheSpec
 
 INDEX_NAME = "index.json"
@@ -50,6 +52,7 @@ SAMPLE_DTYPE = np.dtype(
 """One row a sample. A sample's number is its row here."""
 
 _HEADER_BYTES = 4096  # more than the header of the table takes
+_MOST = 2**31 - 1
 
 SampleTable = npt.NDArray[np.void]
 
@@ -93,6 +96,7 @@ class SplitInfo:
     table_checksum: Digest
     shards: tuple[ShardInfo, ...]
     source: SourceInfo
+    rejected_checksum: str = ""  # XXH3-128 over `rejected.jsonl`; empty in a cache of an earlier release
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,12 +151,41 @@ class CacheIndex:
             raise _changed(path, RESUME)
         try:
             index = msgspec.convert(document["index"], cls)
-            for split in index.splits.values():
-                for shard in split.shards:
-                    _check_shard_name(shard.name)
+            for name, split in index.splits.items():
+                _check_split(name, split, index.spec)
         except ValueError as error:  # msgspec's errors are such
             raise _no_index(path, error) from None
         return index
+
+
+def _check_split(name: str, info: SplitInfo, spec: CacheSpec) -> None:
+    """Raise a `UserError` for what cannot be, whatever the checksum says: it can be computed anew after an edit."""
+    least = RecordLayout.of(spec).raw_bytes if spec.codec == "raw" else 1
+    rows = sum(shard.rows for shard in info.shards)
+    limits = []
+    for number, shard in enumerate(info.shards):
+        _check_shard_name(shard.name)
+        field = f"shards[{number}]"
+        limits.append((f"{field}.rows", shard.rows, 0, _MOST))
+        limits.append((f"{field}.bytes", shard.bytes, shard.rows * least, 2**63 - 1))
+        if not shard.name.endswith(f".{spec.store}"):
+            raise UserError(
+                "{field}.name={name!r} is no shard in {store}", field=field, name=shard.name, store=spec.store
+            )
+    limits += [("samples", info.samples, 1, _MOST), ("samples", info.samples, rows, rows)]
+    limits.append(("rejected", info.rejected, 0, _MOST))
+    for field, value, low, high in limits:
+        if not low <= value <= high:
+            raise UserError(
+                "{split}: {field}={value} is not within {low}..{high}",
+                split=name,
+                field=field,
+                value=value,
+                low=low,
+                high=high,
+            )
+    if len({shard.name for shard in info.shards}) < len(info.shards):
+        raise UserError("{split}: a shard is named twice", split=name)
 
 
 _SHARD_NAME = re.compile(r"[0-9]{5,9}\.(lmdb|zarr)")
@@ -194,7 +227,7 @@ def encode_table(table: SampleTable) -> tuple[bytes, str]:
     return data, xxhash.xxh3_128_hexdigest(data)
 
 
-def load_table(root: PurePath, split: str, info: SplitInfo) -> SampleTable:
+def load_table(root: PurePath, split: str, info: SplitInfo, side: int) -> SampleTable:
     """Read `<root>/<split>/samples.npy`; raise `CacheCorruptError` if it is missing or not what the index says."""
     path = root / split / SAMPLES_NAME
     try:
@@ -203,21 +236,77 @@ def load_table(root: PurePath, split: str, info: SplitInfo) -> SampleTable:
         raise CacheCorruptError(
             "{path} is missing though the index names it; {rebuild}", path=path, rebuild=REBUILD
         ) from None
-    return decode_table(data, path, info)
+    return decode_table(data, path, info, side)
 
 
-def decode_table(data: bytes, path: PurePath, info: SplitInfo) -> SampleTable:
+def decode_table(data: bytes, path: PurePath, info: SplitInfo, side: int) -> SampleTable:
     """Undo `encode_table`, without a copy: the table is read only.
 
-    Raises `CacheCorruptError` if the bytes, which were read at `path`, are not what the index says.
+    Raises `CacheCorruptError` if the bytes, which were read at `path`, are not what the index says, or hold a value
+    that cannot be in a cache of this side.
     """
     if xxhash.xxh3_128_hexdigest(data) != info.table_checksum:
         raise _changed(path, REBUILD)
     header = io.BytesIO(data[:_HEADER_BYTES])
-    np.lib.format.read_magic(header)
-    (samples,), _, dtype = np.lib.format.read_array_header_1_0(header)
-    table: SampleTable = np.frombuffer(data, dtype, samples, header.tell())
+    try:
+        np.lib.format.read_magic(header)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(header)
+    except Exception as error:  # NumPy parses it as Python, and may raise anything
+        raise CacheCorruptError(
+            "{path} is not a sample table ({error}); {rebuild}", path=path, error=error, rebuild=REBUILD
+        ) from None
+    size = header.tell() + info.samples * SAMPLE_DTYPE.itemsize
+    if (shape, dtype, len(data)) != ((info.samples,), SAMPLE_DTYPE, size):
+        values = {"shape": shape, "dtype": dtype, "bytes": len(data), "samples": info.samples, "size": size}
+        raise CacheCorruptError(
+            "{path} has {bytes:,} bytes with a table of shape {shape} and type {dtype}, not {size:,} bytes with "
+            "{samples:,} samples; {rebuild}",
+            path=path,
+            rebuild=REBUILD,
+            **values,
+        )
+    table: SampleTable = np.frombuffer(data, dtype, info.samples, header.tell())
+    check_samples(table, [shard.rows for shard in info.shards], side, path)
     return table
+
+
+def check_samples(table: SampleTable, rows: Sequence[int], side: int, path: PurePath) -> None:
+    """Look for values that cannot be in the sample table of shards with so many rows, in a cache of this side (pixels).
+
+    Samples are in the order of shards and rows. Raises `CacheCorruptError`: it names the first wrong value of `path`.
+    """
+    shard, starts = np.repeat(np.arange(len(rows)), rows), np.cumsum([0, *rows[:-1]])
+    row = np.arange(len(shard)) - starts[shard]
+    limits = {"shard": (shard, shard), "row": (row, row), "height": (1, _MOST), "width": (1, _MOST)}
+    for axis, length in (("x", "width"), ("y", "height")):
+        limits |= {f"box_{axis}": (0, side - 1), f"box_{length}": (1, side - table[f"box_{axis}"])}
+    limits |= {"persons": (0, _MOST), "person_fraction": (0, 1)}
+    for field, between in limits.items():
+        values, low, high = np.broadcast_arrays(table[field], *between)
+        wrong = ~((low <= values) & (values <= high))  # also where a value is no number
+        if wrong.any():
+            at = int(wrong.argmax())
+            raise CacheCorruptError(
+                "{path}: {field}={value} of sample {sample} is not within {low}..{high}; {rebuild}",
+                path=path,
+                field=field,
+                value=values[at],
+                sample=at,
+                low=low[at],
+                high=high[at],
+                rebuild=REBUILD,
+            )
+
+
+def check_rejected(root: PurePath, split: str, info: SplitInfo) -> None:
+    """Raise `CacheCorruptError` if `<root>/<split>/rejected.jsonl` is missing or not what was written."""
+    path = root / split / REJECTED_NAME
+    try:
+        data = files.read(path)
+    except FileNotFoundError:
+        raise CacheCorruptError("{path} is missing; {rebuild}", path=path, rebuild=REBUILD) from None
+    if info.rejected_checksum and xxhash.xxh3_128_hexdigest(data) != info.rejected_checksum:
+        raise _changed(path, REBUILD)
 
 
 class ImageSource(NamedTuple):
@@ -284,7 +373,11 @@ class ShardManifest:
         try:
             manifest = msgspec.json.decode(body, type=cls)
             _check_shard_name(manifest.shard.name)
-        except ValueError as error:  # msgspec's errors are such
+            if len(manifest.table(0)) != manifest.shard.rows:
+                raise UserError(
+                    "it has {found} samples, not {rows}", found=len(manifest.samples), rows=manifest.shard.rows
+                )
+        except (ValueError, TypeError, OverflowError) as error:  # msgspec's errors are such, others NumPy's
             raise CacheCorruptError(
                 "{path} is no manifest of this release ({error}); {rebuild}", path=path, error=error, rebuild=REBUILD
             ) from None

@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection
 
+import numpy as np
+
 from cache.errors import CacheError
-from cache.index import ShardInfo, ShardManifest, manifest_path
+from cache.index import COLUMNS, ShardInfo, ShardManifest, check_samples, manifest_path
 from cache.machine import processors
 from cache.messages import message
 from cache.process import end_with_parent
@@ -50,18 +52,31 @@ def check_split(
     processor, but no more than `MOST_THREADS`.
     """
     shards = reader.info.shards
+
+    def check(number: int) -> Damage | None:
+        info = shards[number]
+        if damage := check_shard(reader, info):
+            return damage  # to open it could crash
+        try:
+            opened = reader.open_shard(number)
+            for row in range(info.rows):
+                opened.fields(row)
+        except CacheError as error:
+            return Damage(where=f"{reader.split}/{info.name}", what=str(error), split=reader.split, shard=info.name)
+        return None
+
     pool = ThreadPoolExecutor(threads or min(processors(), MOST_THREADS), thread_name_prefix="integrity")
     try:
-        for number, damage in enumerate(pool.map(partial(check_shard, reader), shards)):
+        for number, damage in enumerate(pool.map(check, range(len(shards)))):
             samples = (reader.samples["shard"] == number).nonzero()[0].tolist()
             if damage:
                 yield damage
                 if (reader.directory / damage.shard).exists():
                     yield from _check_records_apart(reader, samples)
-            if damage := check_manifest(reader, shards[number]):
+            if damage := check_manifest(reader, number):
                 yield damage
             if progress:
-                progress(len(samples))
+                progress(shards[number].rows)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -84,16 +99,22 @@ def check_shard(reader: CacheReader, info: ShardInfo) -> Damage | None:
     return None
 
 
-def check_manifest(reader: CacheReader, info: ShardInfo) -> Damage | None:
-    """Compare the manifest of a shard with its own checksum, and with the index."""
+def check_manifest(reader: CacheReader, number: int) -> Damage | None:
+    """Compare the manifest of a shard, by its number, with its own checksum, the index and the sample table."""
+    info = reader.info.shards[number]
     path = manifest_path(reader.directory, info.name)
     damage = partial(Damage, where=f"{reader.split}/{path.name}", split=reader.split, shard=info.name)
     try:
         manifest = ShardManifest.load(path)
+        if manifest.shard != info:
+            return damage(what=message("it is not the manifest of the {name} in the index", name=info.name))
+        table = manifest.table(0)
+        check_samples(table, [info.rows], reader.layout.side, path)
     except (CacheError, OSError) as error:
         return damage(what=str(error))
-    if manifest.shard != info:
-        return damage(what=message("it is not the manifest of the {name} in the index", name=info.name))
+    rows = reader.samples[reader.samples["shard"] == number]
+    if len(rows) and not np.array_equal(rows[list(COLUMNS)], table[list(COLUMNS)]):
+        return damage(what=message("its samples are not those of the sample table"))
     return None
 
 

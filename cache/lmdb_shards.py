@@ -86,6 +86,11 @@ class LmdbReader:
                 ) from error
             raise open_error(path, error) from error
 
+    @property
+    def rows(self) -> int:
+        """Number of records."""
+        return int(self._env.stat()["entries"])
+
     def record(self, row: int) -> U8:
         """The bytes of a record, without a copy. See `ShardReader`."""
         try:

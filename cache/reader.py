@@ -42,11 +42,18 @@ class CacheReader:
         stop: ends fetching, and waiting for it, with `StoppedError` as long as it is set.
 
     Fetched shards are kept in `folder`; `in_place` reads records of Zarr shards in object storage where they are.
+    `samples` takes the place of the stored sample table, which is not read then.
     Raises `CacheError` if the cache is missing, of another version or corrupt, or has no such split.
     """
 
     def __init__(
-        self, root: PurePath | str, split: str, folder: FolderConfig | None = None, *, in_place: bool = False
+        self,
+        root: PurePath | str,
+        split: str,
+        folder: FolderConfig | None = None,
+        *,
+        in_place: bool = False,
+        samples: SampleTable | None = None,
     ) -> None:
         self.root, self.split, self.in_place = place(root), split, in_place
         self._folder = folder or FolderConfig()
@@ -67,7 +74,9 @@ class CacheReader:
             )
         self.fetches = remote and not in_place
         self._set_up()
-        self.samples: SampleTable = self.store.table() if self.store else load_table(self.root, split, self.info)
+        if samples is None:
+            samples = self.store.table() if self.store else load_table(self.root, split, self.info, self.layout.side)
+        self.samples: SampleTable = samples
 
     def _set_up(self) -> None:
         """Make what belongs to this process, for a cache in object storage again in a forked child."""
@@ -162,7 +171,7 @@ class CacheReader:
             if found != info.bytes:  # LMDB would read past the end of a cut file
                 values = {"path": path, "found": found, "bytes": info.bytes, "rebuild": REBUILD}
                 raise CacheCorruptError("{path} has {found:,} bytes, not {bytes:,}; {rebuild}", **values)
-            opened = open_reader(self.index.spec.store, path, self.layout)
+            opened = open_reader(self.index.spec.store, path, self.layout, info.rows)
             shard = self._shards.setdefault(number, opened)
             if shard is not opened:  # another thread was faster
                 opened.close()

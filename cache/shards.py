@@ -15,7 +15,7 @@ import xxhash
 
 from cache.atomic import sync_directory
 from cache.choices import Store
-from cache.errors import CacheError
+from cache.errors import REBUILD, CacheCorruptError, CacheError
 from cache.index import ShardInfo
 from cache.record import U8, Fields, RecordLayout
 from cache.storage import remove, shard_files
@@ -40,6 +40,10 @@ class ShardWriter(Protocol):
 class ShardReader(Protocol):
     """Reads records of one finished shard. Threads may share it."""
 
+    @property
+    def rows(self) -> int:
+        """Number of records."""
+
     def record(self, row: int) -> U8:
         """The bytes of a record, read only: a view, valid until `close`, or a copy where they lie apart."""
 
@@ -61,15 +65,22 @@ def open_writer(store: Store, path: Path, layout: RecordLayout, capacity: int) -
     return ZarrWriter(path, layout)
 
 
-def open_reader(store: Store, path: Path, layout: RecordLayout) -> ShardReader:
-    """A reader of a finished shard. Raises `CacheCorruptError` if it is missing, or is not one."""
+def open_reader(store: Store, path: Path, layout: RecordLayout, rows: int) -> ShardReader:
+    """A reader of a finished shard. Raises `CacheCorruptError` if it is missing, or not one of so many records."""
+    reader: ShardReader
     if store == "lmdb":
         from cache.lmdb_shards import LmdbReader
 
-        return LmdbReader(path, layout)
-    from cache.zarr_shards import ZarrReader
+        reader = LmdbReader(path, layout)
+    else:
+        from cache.zarr_shards import ZarrReader
 
-    return ZarrReader(path, layout)
+        reader = ZarrReader(path, layout)
+    if (found := reader.rows) != rows:
+        reader.close()
+        values = {"path": path, "found": found, "rows": rows, "rebuild": REBUILD}
+        raise CacheCorruptError("{path} has {found:,} records, not {rows:,}; {rebuild}", **values)
+    return reader
 
 
 def shard_name(number: int, store: Store) -> str:

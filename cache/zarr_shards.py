@@ -92,6 +92,11 @@ class ZarrReader:
         except (OSError, ValueError) as error:
             raise open_error(path, error) from error
 
+    @property
+    def rows(self) -> int:
+        """Number of records, all of whose parts are there."""
+        return min(len(array) for array in self._arrays)
+
     def fields(self, row: int) -> Fields:
         """The parts of a record, without a copy. See `ShardReader`."""
         try:

@@ -17,7 +17,7 @@ class Shards(FetchedShards):
     """Takes the shard when the test says so; counts the locks that nobody has released."""
 
     def __init__(self):
-        info = SimpleNamespace(shards=(SimpleNamespace(name="0.lmdb"),))
+        info = SimpleNamespace(shards=(SimpleNamespace(name="0.lmdb", rows=1),))
         super().__init__(None, None, info, "lmdb", None, threading.Event())
         self.begun, self.answers, self.locks = [], [], 0
 

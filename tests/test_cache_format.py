@@ -96,7 +96,7 @@ def index():
         samples=3,
         rejected=1,
         table_checksum="0" * 32,
-        shards=(ShardInfo(name="00000.lmdb", rows=3, bytes=10, checksum="a" * 32),),
+        shards=(ShardInfo(name="00000.lmdb", rows=3, bytes=39_936, checksum="a" * 32),),
         source=SourceInfo(annotations="x", images="y"),
     )
     return CacheIndex(spec=CacheSpec(side=64), fingerprint="f", tools={"numpy": "2"}, splits={"train": split})

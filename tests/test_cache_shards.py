@@ -51,6 +51,7 @@ def make_cache(root, store, codec, shards=(5, 3)):
     """A finished cache with one split, written through the public pieces."""
     layout, records = make_records(codec, sum(shards))
     table = np.zeros(len(records), SAMPLE_DTYPE)
+    table["height"] = table["width"] = table["box_height"] = table["box_width"] = SIDE
     infos, at = [], 0
     (root / "train").mkdir(parents=True)
     for number, rows in enumerate(shards):
@@ -81,7 +82,7 @@ def test_what_was_written_is_read(store, codec, count, tmp_path):
     layout, records = make_records(codec, count)
     write(tmp_path, store, layout, records)
     assert [path.name for path in tmp_path.iterdir()] == [f"00000.{store}"], "no temporary file stays"
-    reader = open_reader(store, tmp_path / f"00000.{store}", layout)
+    reader = open_reader(store, tmp_path / f"00000.{store}", layout, count)
     for row in np.random.default_rng(0).permutation(count):
         np.testing.assert_array_equal(reader.record(int(row)), records[row])
     with pytest.raises(CacheCorruptError):
@@ -166,7 +167,7 @@ def test_a_zarr_shard_that_is_not_ours_is_corrupt(name, change, tmp_path):
     (file,) = (tmp_path / "00000.zarr" / name).glob("c*")
     file.write_bytes(change(file.read_bytes()))
     with pytest.raises(CacheCorruptError, match="cannot open the shard"):
-        open_reader("zarr", tmp_path / "00000.zarr", layout)
+        open_reader("zarr", tmp_path / "00000.zarr", layout, 3)
 
 
 def read_with_zarr(path):
@@ -234,7 +235,7 @@ def test_a_writer_is_done_with_a_record_when_it_returns(store, codec, tmp_path):
             buffer[: record.size] = record
             writer.append(buffer[: record.size])
             buffer[:] = 0
-    reader = open_reader(store, tmp_path / f"00000.{store}", layout)
+    reader = open_reader(store, tmp_path / f"00000.{store}", layout, len(records))
     for row, record in enumerate(records):
         np.testing.assert_array_equal(reader.record(row), record)
     reader.close()

@@ -56,6 +56,7 @@ def make_cache(root, store="lmdb", codec="raw", *, edit=lambda number, jpeg: jpe
     """
     rng, layout = np.random.default_rng(7), RecordLayout(SIDE, codec)
     table, shards = np.zeros(SAMPLES, SAMPLE_DTYPE), []
+    table["height"] = table["width"] = table["box_height"] = table["box_width"] = SIDE
     (root / "train").mkdir(parents=True)
     for shard, numbers in enumerate(np.array_split(np.arange(SAMPLES), 2)):
         with write_shard(root / "train", shard, store, layout, len(numbers)) as writer:

@@ -122,9 +122,9 @@ def _open(stack: ExitStack, store: Store, folder: Path, layout: RecordLayout, re
     """Write the records to shards, and open these."""
     readers = []
     for number, at in enumerate(range(0, len(records), SHARD_SAMPLES)):
-        path = folder / shard_name(number, store)
-        _write_shard(store, path, layout, records[at : at + SHARD_SAMPLES])
-        readers.append(open_reader(store, path, layout))
+        path, part = folder / shard_name(number, store), records[at : at + SHARD_SAMPLES]
+        _write_shard(store, path, layout, part)
+        readers.append(open_reader(store, path, layout, len(part)))
         stack.callback(readers[-1].close)
     return lambda n: readers[n // SHARD_SAMPLES].fields(n % SHARD_SAMPLES)
 

@@ -68,14 +68,14 @@ class FetchedShards:
         path, temporary = self.folder.path / name, self.folder.temporary(name)
         with self.folder.disk_errors_explained(), lock_file(self.folder.lock_of(name), self._stop) as own:
             with suppress(FileNotFoundError, CacheCorruptError):
-                table = decode_table(path.read_bytes(), path, self._info)
+                table = decode_table(path.read_bytes(), path, self._info, self._layout.side)
                 mark_used(own)
                 return table
             try:
                 data = self.storage.read(SAMPLES_NAME)
             except FileNotFoundError:
                 raise _missing(source) from None
-            table = decode_table(data, source, self._info)
+            table = decode_table(data, source, self._info, self._layout.side)
             self.folder.reserve(name, len(data), own, 0)
             temporary.write_bytes(data)
             temporary.rename(path)
@@ -162,7 +162,7 @@ class FetchedShards:
     def _open(self, info: ShardInfo) -> tuple[ShardReader, FileIO]:
         path, lock = self._take(info)
         try:
-            return open_reader(self._kind, path, self._layout), lock
+            return open_reader(self._kind, path, self._layout, info.rows), lock
         except BaseException:
             self._release(lock)
             raise

@@ -20,6 +20,7 @@ from cache.index import (
     CacheIndex,
     SourceInfo,
     SplitInfo,
+    check_rejected,
     encode_index,
     encode_json,
     encode_table,
@@ -41,9 +42,9 @@ def commit(out: PurePath, spec: CacheSpec, plans: list[SplitPlan], before: Cache
     Raises `DatasetError`: a split has no sample. `StorageError`: object storage cannot be written.
     """
     infos = dict(before.splits) if before else {}
-    tables: dict[str, bytes] = {}
+    written: dict[str, dict[str, bytes]] = {}
     for plan in plans:
-        infos[plan.split.name], tables[plan.split.name] = _split_info(plan)
+        infos[plan.split.name], written[plan.split.name] = _split_info(plan)
     sources = json.dumps({name: dataclasses.asdict(infos[name].source) for name in sorted(infos)})
     tools = {name: version(name) for name in TOOLS}
     index = CacheIndex(spec=spec, fingerprint=spec.fingerprint(sources), tools=tools, splits=infos)
@@ -51,10 +52,8 @@ def commit(out: PurePath, spec: CacheSpec, plans: list[SplitPlan], before: Cache
     # shard finished and ends here again.
     files.remove(out / INDEX_NAME)
     for plan in plans:
-        directory = out / plan.split.name
-        files.write(directory / SAMPLES_NAME, tables[plan.split.name])
-        lines = b"".join(encode_json(rejection) + b"\n" for rejection in plan.rejections)
-        files.write(directory / REJECTED_NAME, lines)
+        for name, data in written[plan.split.name].items():
+            files.write(out / plan.split.name / name, data)
     files.write(out / INDEX_NAME, encode_index(index))
     for plan in plans:
         directory = out / plan.split.name
@@ -65,8 +64,8 @@ def commit(out: PurePath, spec: CacheSpec, plans: list[SplitPlan], before: Cache
     return index
 
 
-def _split_info(plan: SplitPlan) -> tuple[SplitInfo, bytes]:
-    """The index entry of a split, and its sample table as the bytes of a file."""
+def _split_info(plan: SplitPlan) -> tuple[SplitInfo, dict[str, bytes]]:
+    """The index entry of a split, and its sample table and rejections as the bytes of files, by their names."""
     assert not plan.jobs
     manifests, split = plan.manifests, plan.split
     table = np.concatenate([manifest.table(shard) for shard, manifest in enumerate(manifests)])
@@ -81,21 +80,24 @@ def _split_info(plan: SplitPlan) -> tuple[SplitInfo, bytes]:
     for manifest in manifests:
         digest.update(msgspec.json.encode(manifest.sources))
     data, table_checksum = encode_table(table)
+    lines = b"".join(encode_json(rejection) + b"\n" for rejection in plan.rejections)
     info = SplitInfo(
         samples=len(table),
         rejected=len(rejections),
         table_checksum=table_checksum,
         shards=tuple(manifest.shard for manifest in manifests),
         source=SourceInfo(annotations=split.annotations.name, images=digest.hexdigest()),
+        rejected_checksum=xxhash.xxh3_128_hexdigest(lines),
     )
-    return info, data
+    return info, {SAMPLES_NAME: data, REJECTED_NAME: lines}
 
 
 def tables_sound(out: PurePath, index: CacheIndex) -> bool:
-    """Whether the sample tables are what the index says."""
+    """Whether the sample tables and the rejections are what the index says."""
     try:
         for name, info in index.splits.items():
-            load_table(out, name, info)
+            load_table(out, name, info, index.spec.side)
+            check_rejected(out, name, info)
     except CacheCorruptError:
         return False
     return True

@@ -146,7 +146,7 @@ def check_cache(cache: Path) -> list[Check]:
 def _check_split(cache: Path, index: CacheIndex, split: str) -> list[Check]:
     info, folder = index.splits[split], cache / split
     try:
-        samples = _check("samples", folder, split, len(load_table(cache, split, info)))
+        samples = _check("samples", folder, split, len(load_table(cache, split, info, index.spec.side)))
     except CacheError as error:
         samples = _check("samples", folder, split, problem=str(error))
     wrong, there = [], shards_there(folder)

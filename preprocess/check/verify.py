@@ -17,7 +17,16 @@ import numpy as np
 
 from cache.choices import SPLITS
 from cache.errors import CacheError
-from cache.index import INDEX_NAME, CacheIndex
+from cache.index import (
+    INDEX_NAME,
+    REJECTED_NAME,
+    SAMPLE_DTYPE,
+    SAMPLES_NAME,
+    CacheIndex,
+    SampleTable,
+    check_rejected,
+    load_table,
+)
 from cache.integrity import Damage, check_split
 from cache.machine import processors
 from cache.messages import message
@@ -304,8 +313,18 @@ def verify_cache(cache: Path, progress: Progress | None = None, *, coco: Locatio
     for split, info in index.splits.items():
         values = {"samples": info.samples, "rejected": info.rejected, "shards": len(info.shards)}
         records.append(SplitRecords(split=split, **values, bytes=sum(shard.bytes for shard in info.shards)))
+        samples: SampleTable | None = None
         try:
-            with CacheReader(cache, split) as reader:
+            load_table(cache, split, info, index.spec.side)
+        except CacheError as error:
+            damages.append(Damage(where=f"{split}/{SAMPLES_NAME}", what=str(error)))
+            samples = np.zeros(0, SAMPLE_DTYPE)  # a damaged table hides no damaged shard
+        try:
+            check_rejected(cache, split, info)
+        except CacheError as error:
+            damages.append(Damage(where=f"{split}/{REJECTED_NAME}", what=str(error)))
+        try:
+            with CacheReader(cache, split, samples=samples) as reader:
                 damages += check_split(reader, advance)
         except CacheError as error:
             damages.append(Damage(where=split, what=str(error)))
