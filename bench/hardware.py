@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import os
 import platform
@@ -67,8 +68,12 @@ class Machine:
 
 
 def describe_machine(path: Path | None = None) -> Machine:
-    """Describe this machine, and the disk that `path` is on or would be created on. Loads torch and DALI if there."""
-    (total, free), gpus = memory(), _gpus()
+    """Describe this machine, and the disk that `path` is on or would be created on.
+
+    Loads torch and DALI, for two seconds, where a GPU's driver is.
+    """
+    (total, free), has_driver = memory(), _has_driver()
+    gpus = _gpus() if has_driver else ()
     versions = {name: _version(packages) for name, packages in DISTRIBUTIONS.items()}
     return Machine(
         processor=_processor(),
@@ -81,7 +86,7 @@ def describe_machine(path: Path | None = None) -> Machine:
         versions={name: found for name, found in versions.items() if found},
         gpus=gpus,
         driver=_driver() if gpus else None,
-        dali_devices=_dali_devices(),
+        dali_devices=_dali_devices() if has_driver else 0 if versions.get("dali") else None,
         compiler=shutil.which(os.environ.get("CXX", "g++")),
         disk=_disk(path) if path else None,
     )
@@ -112,6 +117,14 @@ def _version(packages: tuple[str, ...]) -> str | None:
         with suppress(PackageNotFoundError):
             return version(package)
     return None
+
+
+def _has_driver() -> bool:
+    """Whether there is the library of NVIDIA's driver, or the device of AMD's, which torch calls CUDA as well."""
+    try:
+        return bool(ctypes.CDLL("libcuda.so.1"))
+    except OSError:
+        return Path("/dev/kfd").exists()
 
 
 def _gpus() -> tuple[Gpu, ...]:

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -84,7 +85,9 @@ def test_compiler(monkeypatch, tmp_path):
         monkeypatch.setenv("CXX", "special++")
 
 
-def test_nothing_that_is_absent_makes_it_fail(monkeypatch, tmp_path):
+@pytest.mark.parametrize("driver", [True, False])
+def test_nothing_that_is_absent_makes_it_fail(monkeypatch, tmp_path, driver):
+    monkeypatch.setattr(hardware, "_has_driver", lambda: driver)
     real_import = builtins.__import__
     gone = {"torch", "llvmlite", "nvidia"}
 
@@ -104,6 +107,7 @@ def test_nothing_that_is_absent_makes_it_fail(monkeypatch, tmp_path):
 
 
 def test_gpus_as_torch_and_the_driver_tell_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(hardware, "_has_driver", lambda: True)
     card = SimpleNamespace(name="Some Card", total_memory=24 << 30, major=8, minor=9)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -117,6 +121,13 @@ def test_gpus_as_torch_and_the_driver_tell_them(monkeypatch, tmp_path):
     assert machine.driver == "555.42.02"
     tool.write_text("#!/bin/sh\nexit 9\n")
     assert describe_machine().driver is None
+
+
+def test_without_a_driver_neither_torch_nor_dali_is_loaded():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a driver")
+    code = "import sys; from bench.hardware import *; describe_machine(); print({'torch', 'nvidia'} & {*sys.modules})"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
 
 
 @pytest.mark.gpu
