@@ -57,7 +57,6 @@ from console.language import _
     option("--json", "Write the report or the comparison to this file, too.", "json_file", type=FILE),
     option("--markdown", "Write the tables to this file, too.", "markdown_file", type=FILE),
     option("--html", "Write a page with charts to this file, too.", "html_file", type=FILE),
-    option("--plot", "Draw minutes per epoch by hardware into this .png or .svg.", "plot_file", type=FILE),
     option(
         "--compare", "Only compare two reports that --json wrote.", nargs=2, type=FILE, metavar=message("BEFORE AFTER")
     ),
@@ -74,7 +73,6 @@ def bench(
     json_file: Path | None,
     markdown_file: Path | None,
     html_file: Path | None,
-    plot_file: Path | None,
     **given: Any,
 ) -> None:
     if compare:
@@ -86,12 +84,9 @@ def bench(
     from bench.report import write_json
     from bench.run import run_suites
     from console.bench import BenchPrinter, show_report
-    from console.bench_chart import check_picture, draw_tiers
     from console.html import html_page, markdown_tables
     from train.profiles import profile as find_profile
 
-    if plot_file:
-        check_picture(plot_file)
     changes = {name: value for name, value in options.taken(given, "network_").items() if value is not None}
     values = {name: value for name, value in given.items() if value not in (None, ())}
     if changes:
@@ -109,8 +104,6 @@ def bench(
     if html_file:
         html_file.write_text(html_page(report), encoding="utf-8")
         click.echo(_("📝 Page: {path}", path=html_file))
-    if plot_file:
-        click.echo(_("🖼️  Picture: {path}", path=draw_tiers(report.rows, plot_file)))
     if any(row.kind == "failed" for row in report.rows):
         sys.exit(1)
 

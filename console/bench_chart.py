@@ -1,4 +1,4 @@
-"""Minutes per epoch by hardware as a chart: a file of its own, or a part of the page of `console.html`."""
+"""Minutes per epoch by hardware as a chart, for the page of `console.html`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import io
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.config import GUIDE_IMAGES
-from bench.report import BenchError, Row
-from cache.messages import listed
+from bench.report import Row
 from console.bench import value_text
 from console.language import ENGLISH, speaking
 from train.plots import BLUE, GRID, INK, ORANGE, new_figure
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SUFFIXES = (".png", ".svg")
 ROW_INCHES = 0.3
 LABEL_COLUMNS = 70
 _THEME = {BLUE: "var(--measured)", ORANGE: "var(--guide)", INK: "currentColor", GRID: "var(--line)"}
@@ -36,53 +33,23 @@ def by_profile(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return found
 
 
-def check_picture(path: Path) -> None:
-    """Raise a `BenchError` if `draw_tiers` cannot write such a file."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise BenchError(
-            "{path} is no picture that can be drawn; use a name that ends with {suffixes}",
-            path=path,
-            suffixes=listed(SUFFIXES, "or"),
-        )
-
-
-def draw_tiers(rows: Sequence[Row], path: Path) -> Path:
-    """Draw the rows of the suite `tiers` as PNG or SVG, by the suffix, and give its path; folders are made.
-
-    Raises `BenchError`: there is no such row, or the suffix is another.
-    """
-    check_picture(path)
-    picture = _drawn(rows, path.suffix.lower().removeprefix("."))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(picture)
-    return path
-
-
 def tier_svg(rows: Sequence[Row]) -> str:
-    """Draw the same as the `<svg>` of a page, in the page's colours; for errors see `draw_tiers`."""
-    text = _drawn(rows, "svg", transparent=True).decode()
-    text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    for colour, variable in _THEME.items():
-        text = text.replace(colour, variable)
-    return text.replace("<svg ", '<svg role="img" aria-label="Minutes per epoch by hardware" ', 1)
-
-
-def _drawn(rows: Sequence[Row], kind: str, **options: Any) -> bytes:
+    """Draw the rows of the suite `tiers`, of which there is one at least, as the `<svg>` of a page, in its colours."""
     import matplotlib
 
-    groups = by_profile(rows)
-    if not groups:
-        raise BenchError("this report has no minutes per epoch to draw; measure the suite epoch, too: --suite epoch")
-    if kind == "svg":
-        options["metadata"] = {"Date": None}  # the same rows give the same bytes
-    picture = io.BytesIO()
+    picture = io.StringIO()
     with (
         speaking(ENGLISH),  # as all pictures
         # Text stays text, which can be searched and read aloud.
         matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "tiers", "text.parse_math": False}),
     ):
-        _figure(groups).savefig(picture, format=kind, **options)
-    return picture.getvalue()
+        # Without a date, so that the same rows give the same bytes.
+        _figure(by_profile(rows)).savefig(picture, format="svg", transparent=True, metadata={"Date": None})
+    text = picture.getvalue()
+    text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    for colour, variable in _THEME.items():
+        text = text.replace(colour, variable)
+    return text.replace("<svg ", '<svg role="img" aria-label="Minutes per epoch by hardware" ', 1)
 
 
 def _figure(groups: Mapping[str, Sequence[Row]]) -> Figure:

@@ -9,7 +9,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -17,10 +16,10 @@ from hypothesis import strategies as st
 
 from bench.estimate import GUIDE, guide_rows
 from bench.hardware import Gpu, Machine
-from bench.report import BenchError, BenchReport, Row
+from bench.report import BenchReport, Row
 from cli import main
 from console.bench import conclusions, value_text
-from console.bench_chart import by_profile, draw_tiers, tier_svg
+from console.bench_chart import by_profile, tier_svg
 from console.html import html_page, percent, share_of_limit
 from console.text import figure
 
@@ -220,12 +219,11 @@ def test_the_reports_that_come_with_the_project(path, tmp_path):
     drawn = [tag for tag, attributes in page.tags if tag == "figure"]
     assert len(drawn) == bool(tiers)
     if tiers:
-        check_svg(report.rows, tmp_path)
+        check_svg(report.rows)
 
 
-def check_svg(rows, folder):
-    path = draw_tiers(rows, folder / "new" / "tiers.svg")
-    root = ElementTree.fromstring(path.read_text())
+def check_svg(rows):
+    root = ElementTree.fromstring(tier_svg(rows))
     names = [each.get("id", "") for each in root.iter()]
     said = ["".join(each.itertext()) for each in root.iter("{http://www.w3.org/2000/svg}text")]
     for kind in ("measured", "estimated"):
@@ -240,31 +238,19 @@ def check_svg(rows, folder):
     return root
 
 
-def test_the_chart_as_svg(tmp_path):
+def test_the_chart():
     rows = made()
-    root = check_svg(rows, tmp_path)
+    root = check_svg(rows)
     styles = {each.get("id"): each[0].get("style", "") for each in root.iter() if "bar-" in each.get("id", "")}
     for name, style in styles.items():
         assert ("fill: none" in style) == name.endswith("estimated")
     assert any(NASTY.split()[0] in "".join(each.itertext()) for each in root.iter())
-    assert draw_tiers(rows, tmp_path / "again.svg").read_bytes() == (tmp_path / "new" / "tiers.svg").read_bytes()
     text = tier_svg(rows)
+    assert text == tier_svg(rows)
     Page(text)
     assert "var(--measured)" in text
     assert "#0072b2" not in text
     assert "<metadata" not in text
-
-
-@pytest.mark.parametrize("count", [1, 40])
-def test_the_chart_as_png(tmp_path, count):
-    import cv2
-
-    rows = [estimated(f"gpu{number % 8}", 2.0 + number, f"unet {number}", p10=None) for number in range(count)]
-    picture = cv2.imread(str(draw_tiers(rows, tmp_path / "new" / "tiers.png")))
-    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
-    assert picture.shape[0] > 20 * count
-    inked = np.flatnonzero((picture != 255).any(axis=(1, 2)))
-    assert inked[-1] - inked[0] > 0.7 * picture.shape[0]
 
 
 @pytest.mark.parametrize(("highest", "log"), [(29.0, False), (31.0, True)])
@@ -280,14 +266,6 @@ def test_rows_of_a_profile_stand_together():
     assert [row.kind for row in groups["rtx4090"]] == ["guide", "estimated"]
 
 
-def test_what_cannot_be_drawn_says_why(tmp_path):
-    with pytest.raises(BenchError, match=r"no minutes per epoch to draw; measure the suite epoch, too: --suite epoch"):
-        draw_tiers([measured(1.0)], tmp_path / "tiers.png")
-    with pytest.raises(BenchError, match=r"tiers.jpg is no picture .* ends with .png or .svg"):
-        draw_tiers(made(), tmp_path / "tiers.jpg")
-    assert list(tmp_path.iterdir()) == []
-
-
 def bench(monkeypatch, rows, *arguments, code=0):
     def run_suites(config, listener, keep):
         report = report_of(rows)
@@ -301,20 +279,8 @@ def bench(monkeypatch, rows, *arguments, code=0):
 
 
 def test_the_command_writes_them(tmp_path, monkeypatch):
-    page, plot = tmp_path / "a" / "report.html", tmp_path / "b" / "tiers.svg"
+    page = tmp_path / "a" / "report.html"
     rows = [row for row in made() if row.name != NASTY]
-    said = bench(monkeypatch, rows, "--html", page, "--plot", plot).stdout
-    assert said.endswith(f"📝 Page: {page}\n🖼️  Picture: {plot}\n")
+    said = bench(monkeypatch, rows, "--html", page).stdout
+    assert said.endswith(f"📝 Page: {page}\n")
     assert page.read_text(encoding="utf-8") == html_page(report_of(rows))
-    assert plot.read_text(encoding="utf-8").startswith("<?xml")
-
-
-def test_the_command_says_why_it_draws_nothing(tmp_path, monkeypatch):
-    page, plot = tmp_path / "report.html", tmp_path / "tiers.png"
-    failed = bench(monkeypatch, [measured(1.0)], "--html", page, "--plot", plot, code=1)
-    assert failed.stderr.startswith("error: this report has no minutes per epoch to draw")
-    assert failed.stderr.count("\n") == 1
-    assert page.is_file()
-    early = bench(monkeypatch, made(), "--plot", tmp_path / "tiers.pdf", code=1)
-    assert "use a name that ends with .png or .svg" in early.stderr
-    assert early.stdout == ""
