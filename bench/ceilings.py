@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -20,15 +20,24 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from bench.timing import Work
+from bench.timing import Work, measure_together
 from cache.choices import Precision
 from cache.messages import message
+from cache.record import RecordLayout
+from loader.kernels import copy_images
+from loader.prefetch import host_buffer
 from preprocess.image import decode_rgb, fit_box, opencv_threads
 from train.process import tf32
 from train.step import DTYPES
 
 U8 = npt.NDArray[np.uint8]
 T = TypeVar("T")
+
+PAGE = 4096
+"""Bytes of a row that STREAM's copy moves at a time: a page, which holds whole cache lines."""
+
+TRIAL_SECONDS, TRIAL_ROUNDS = 0.3, 3
+"""How long each way of copying is tried, and in how many runs."""
 
 GEMM_SIZE = {"cpu": 2048, "cuda": 8192}
 """Rows and columns of the matrices, large enough to bring a device near its peak."""
@@ -65,24 +74,69 @@ def copy_memory(pool: ThreadPoolExecutor, threads: int, size: int) -> Work:
     return Work(run=each(pool, lambda part: np.copyto(target[part], source[part]), parts), items=size)
 
 
-def copy_samples(pool: ThreadPoolExecutor, threads: int, side: int, samples: int, ring: int) -> Work:
-    """Write the bytes of unaugmented batches: copy the pixels of samples in random order, fill their two planes.
+def copying_name(found: str) -> str:
+    """What `copy_samples` found to be the fastest, in words."""
+    kind, threads = found.split()
+    how = message("stores past the caches") if kind == "streamed" else message("plain copying")
+    return message("the fastest here: {how}, {threads}", how=how, threads=thread_count(int(threads)))
 
-    There are `samples` distinct samples in memory, and the reused buffers hold `ring` of them, as in a loader. Each of
-    the pool's threads takes its share; an item is a sample.
+
+def copy_samples(stack: ExitStack, threads: int, side: int, samples: int, ring: int) -> tuple[Work, str]:
+    """Move the bytes of unaugmented batches: copy raw records in random order, and overwrite what unpacked planes add.
+
+    That is a loader's traffic without its work: there are `samples` distinct records in memory, and the reused buffers
+    hold `ring` samples of `5 S*S` bytes. An item is a sample. It is done in the fastest of these ways, which are tried
+    first: plainly, so that a cache may keep the buffers; or by the kernel that prefetches and stores past the caches,
+    which writes to memory but reads nothing that it overwrites; each in one thread, in `threads`, and in twice as many
+    unless `threads` is 1. Its name is returned, too: `streamed` or `plain`, and the threads. They end with the stack.
     """
-    pixels = 3 * side * side
-    source = np.random.default_rng(0).integers(0, 256, (samples, pixels), np.uint8)
+    pool = stack.enter_context(thread_pool(2 * threads))
+    stored, ring = RecordLayout(side, "raw").raw_bytes, max(ring, 2 * threads)
+    source = np.random.default_rng(0).integers(0, 256, (samples, stored), np.uint8)
     order = np.random.default_rng(1).permutation(samples)
-    target = np.zeros((ring, 5 * side * side), np.uint8)
+    ones = np.ones(5 * side * side - stored, np.uint8)  # small: it is read from a cache
+    copied, added = (host_buffer(ring, size).numpy() for size in (stored, ones.size))
+    addresses, address_of_ones = _addresses(source)[order], np.repeat(_addresses(ones[None]), ring, axis=0)
 
-    def work(thread: int) -> None:
-        for number in range(thread, samples, threads):
-            row = target[number % ring]
-            np.copyto(row[:pixels], source[order[number]])
-            row[pixels:].fill(1)
+    def stream(rows: slice, numbers: slice) -> None:
+        chunk = addresses[numbers]
+        copy_images(chunk, copied[rows][: len(chunk)])
+        copy_images(address_of_ones[: len(chunk)], added[rows][: len(chunk)])
 
-    return Work(run=each(pool, work, range(threads)), items=samples)
+    def plain(rows: slice, numbers: slice) -> None:
+        for row, added_row, number in zip(copied[rows], added[rows], order[numbers], strict=False):
+            np.copyto(row, source[number])
+            added_row.fill(1)
+
+    def work(move: Callable[[slice, slice], None], workers: int, worker: int) -> None:
+        share = ring // workers
+        for first in range(worker * share, samples, workers * share):
+            move(slice(worker * share, (worker + 1) * share), slice(first, first + share))
+
+    works = {
+        f"{name} {workers}": Work(run=each(pool, partial(work, move, workers), range(workers)), items=samples)
+        for name, move in (("streamed", stream), ("plain", plain))
+        for workers in ({1, threads, 2 * threads} if threads > 1 else {1})
+    }
+    found = measure_together(works, seconds=TRIAL_SECONDS, rounds=TRIAL_ROUNDS)
+    best = max(works, key=lambda name: max(found[name].values))
+    return works[best], best
+
+
+def _addresses(rows: U8) -> npt.NDArray[np.int64]:
+    """The addresses of contiguous rows as `copy_images` takes them, `(N, 3)`; only the first column counts."""
+    return np.repeat(rows.ctypes.data + rows.shape[1] * np.arange(len(rows))[:, None], 3, axis=1)
+
+
+def dram_copy(pool: ThreadPoolExecutor, threads: int, size: int) -> Work:
+    """STREAM's copy of `size` bytes, page by page; an item is a byte, and as STREAM does it, reads and writes count.
+
+    No others happen, as the kernel stores past the caches and so does not read what it overwrites.
+    """
+    source, target = (host_buffer(size // 4096, 4096).numpy() for _ in range(2))
+    source[:], addresses = 1, _addresses(source)
+    parts = [slice(*cut) for cut in pairwise(np.linspace(0, len(source), threads + 1).astype(int).tolist())]
+    return Work(run=each(pool, lambda part: copy_images(addresses[part], target[part]), parts), items=2 * size)
 
 
 def decode(pool: ThreadPoolExecutor, images: Sequence[bytes]) -> Work:

@@ -40,8 +40,8 @@ from console.language import _
     ),
     option("--quick", "Use fewer photos and less time: rough figures in two minutes.", is_flag=True),
     options.threads,
-    option("--peers", "Measure other libraries' loaders on the same samples, too, in 15 minutes.", is_flag=True),
-    option("--peers-folder", "Keep what --peers needs in this folder, 20 GB.", type=FOLDER, default=Path("data/peers")),
+    option("--peers", "Measure other libraries' loaders on the same samples, too, in half an hour.", is_flag=True),
+    option("--peers-folder", "Keep what --peers needs in this folder, 30 GB.", type=FOLDER, default=Path("data/peers")),
 )
 @group(
     message("Network"),

@@ -26,7 +26,7 @@ from bench.peers import prepare as environment_module
 from bench.peers import runner as runner_module
 from bench.peers.child import ContentError, Epoch, Pump, Window, check_epoch, descendants, memory_bytes, resolve, usage
 from bench.peers.entries import entry_groups, limit, ours
-from bench.peers.libraries.own import warp
+from bench.peers.libraries.augmentation import warp
 from bench.peers.prepare import Datasets, PeerError, find_python
 from bench.peers.runner import Result, Runner, Score, Worker
 from bench.peers.suite import peer_rows, peer_suite
@@ -325,9 +325,9 @@ def test_rows_are_rates_beside_their_limits_ratios_by_the_round_and_what_was_use
     other = Entry(name="other", **common)
     close = Entry(name="close", note="a remark", check="close", **common)
     scores = {
-        copying.name: scored(copying, (4000, 2000, 1000)),
+        copying.name: scored(copying, (4000, 2000, 1000), found={"copying": "streamed 4"}),
         native.name: scored(native, (3000, 1500, 750)),
-        "other": scored(other, (1000, 750, 250), missing=3, extra=1),
+        "other": scored(other, (1000, 750, 250), missing=3, extra=1, found={"spdl": "0.8", "Python": "3.13"}),
         "close": scored(close, (100, 100, 100), mean=0.5, largest=9),
     }
     results = [
@@ -353,7 +353,8 @@ def test_rows_are_rates_beside_their_limits_ratios_by_the_round_and_what_was_use
     assert (memory.value, memory.unit) == (pytest.approx(100.001), "MB")
     assert "lost is left out: it is gone" in rows[0].note
     assert "copying the same bytes, 2 threads is left out: ill" in rows[0].note
-    assert found["other"].note == "an epoch lacks 3 records and has 1 twice"
+    assert rows[0].note.endswith("the fastest here: stores past the caches, 4 threads")
+    assert found["other"].note == "spdl 0.8, Python 3.13; an epoch lacks 3 records and has 1 twice"
     assert found["close"].note == "a remark; pixels differ by 0.50 grey levels on average, 9 at most"
 
 
@@ -402,6 +403,30 @@ def test_a_command_that_fails_says_its_first_error_and_one_that_lasts_is_ended()
         environment_module._run([sys.executable, "-c", "import time; time.sleep(60)"], 0.1)
 
 
+def test_an_environment_of_another_python_needs_one_on_the_path(monkeypatch, tmp_path):
+    monkeypatch.setattr(environment_module, "_run", lambda command, seconds: ran.append(command[0]))
+    ran = []
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(PeerError, match=r"needs one of python3\.14t, python3\.13t on the PATH"):
+        find_python(tmp_path, "free-threaded")
+    python = tmp_path / "bin" / "python3.13t"
+    python.write_text("#!/bin/sh\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(environment_module.shutil, "rmtree", lambda folder, **_: folder.mkdir())
+    made = find_python(tmp_path, "free-threaded")
+    assert ran == [str(python), str(made)], "a venv, and pip once, as nothing is installed alone"
+
+
+def test_versions_of_an_entry_are_those_that_its_environment_installs():
+    for group in entry_groups(2).values():
+        for entry in group:
+            files = FOLDER.glob(f"requirements/{entry.environment}*.txt")
+            pinned = {line.partition("==")[0] for path in files for line in path.read_text().splitlines()}
+            assert entry.environment == OWN or entry.packages, entry
+            assert set(entry.packages) <= pinned, entry
+
+
 def test_all_requirements_are_pinned():
     for path in (FOLDER / "requirements").iterdir():
         lines = path.read_text().splitlines()
@@ -419,11 +444,11 @@ def library_functions():
                 yield f"{path.stem}:{node.name}"
 
 
-def test_entries_name_functions_and_environments_that_are_there_and_groups_hold_what_they_are_compared_with(tmp_path):
+def test_entries_name_functions_and_environments_that_are_there_and_groups_hold_what_they_are_compared_with():
     environments = {OWN} | {path.stem.removesuffix("-alone") for path in (FOLDER / "requirements").iterdir()}
     for threads in (1, 2, 16):
         functions = set()
-        for group in entry_groups(threads, tmp_path, 600).values():
+        for group in entry_groups(threads).values():
             names = {entry.name for entry in group}
             assert len(names) == len(group)
             for entry in group:
@@ -436,7 +461,7 @@ def test_entries_name_functions_and_environments_that_are_there_and_groups_hold_
 
 def test_what_runs_in_other_environments_imports_nothing_of_ours_but_what_runs_there():
     foreign = [FOLDER / f"{name}.py" for name in ("launch", "child", "task")]
-    foreign += [FOLDER / "libraries" / f"{name}.py" for name in ("ffcv_beton", "streams", "common")]
+    foreign += [path for path in (FOLDER / "libraries").glob("*.py") if path.stem != "own"]
     allowed = {".".join(["bench.peers", *path.relative_to(FOLDER).with_suffix("").parts]) for path in foreign}
     ours_ = {"cache", "loader", "preprocess", "model", "train", "console", "cli", "bench", "predict"}
     for path in foreign:
@@ -465,14 +490,14 @@ def test_datasets_are_made_once_of_the_photos_in_turn(datasets, setup, material,
         again.prepare()
 
 
-def own_entries(material):
-    found = {entry.name: entry for group in entry_groups(2, material.coco, PHOTOS).values() for entry in group}
+def own_entries():
+    found = {entry.name: entry for group in entry_groups(2).values() for entry in group}
     return [entry for entry in found.values() if entry.environment == OWN]
 
 
-def test_every_entry_of_our_own_delivers_the_samples(datasets, material, tmp_path):
+def test_every_entry_of_our_own_delivers_the_samples(datasets):
     taken = 0
-    for entry in own_entries(material):
+    for entry in own_entries():
         if "dali" in entry.name.lower() and not (find_spec("nvidia") and find_spec("nvidia.dali")):
             continue
         task = task_for(datasets, entry)

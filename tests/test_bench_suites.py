@@ -9,6 +9,7 @@ import re
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from bench import estimate
+from bench import ceilings, estimate
 from bench.baseline import CocoMasks, OnTheFly
 from bench.ceilings import (
     clear_planes,
@@ -25,6 +26,7 @@ from bench.ceilings import (
     copy_samples,
     copy_tensor,
     decode,
+    dram_copy,
     multiply_matrices,
     read_disk,
     thread_pool,
@@ -36,6 +38,7 @@ from bench.run import run_suites
 from bench.suites import model
 from bench.suites.model import count_flops
 from bench.suites.start import COMMANDS
+from bench.timing import Rates
 from bench.workloads import loader_config, pull
 from cache.index import CacheIndex
 from cache.reader import CacheReader
@@ -43,6 +46,7 @@ from cache.spec import CacheSpec
 from cli import main
 from loader.batch import LoaderConfig
 from loader.loader import open_loader
+from loader.prefetch import host_buffer
 from model.network import NETWORKS, NetworkConfig
 from preprocess.build.build import BuildConfig, build_cache
 from preprocess.build.plan import read_split
@@ -105,6 +109,7 @@ def small_limits():
         patch.setattr("bench.ceilings.GEMM_SIZE", {"cpu": 64})
         patch.setattr("bench.suites.machine.DISK_BYTES", 1 << 20)
         patch.setattr("bench.suites.machine.COPY_BYTES", 1 << 20)
+        patch.setattr("bench.suites.machine.STREAM_BYTES", 1 << 20)
         patch.setattr("bench.suites.stages.READ_BYTES", 1 << 20)
         patch.setattr("bench.suites.stages.COPIED_BYTES", 1 << 20)
         patch.setattr("bench.suites.annotations.QUICK_SCALE", 0.005)
@@ -432,11 +437,45 @@ def test_flops_are_those_of_the_convolutions():
         assert 2.8 * forward < count_flops(config, 64, backward=True) < 3 * forward
 
 
+def test_every_way_of_copying_moves_whole_samples(monkeypatch):
+    side, samples, ring, buffers, tried = 32, 7, 4, [], []
+
+    def buffer(*shape):
+        buffers.append(host_buffer(*shape))
+        return buffers[-1]
+
+    def measure(works, **_):
+        source = np.random.default_rng(0).integers(0, 256, (samples, 13 * side * side // 4), np.uint8)
+        known = {row.tobytes() for row in source}
+        for name, work in works.items():
+            for made in buffers:
+                made.zero_()
+            work.run()
+            copied, added = (made.numpy() for made in buffers)
+            assert {row.tobytes() for row in copied} <= known, name
+            assert added.all(), name
+            assert copied.shape[1] + added.shape[1] == 5 * side * side, name
+            tried.append(name)
+        return {name: Rates((float(name == "plain 2"),)) for name in works}
+
+    monkeypatch.setattr(ceilings, "host_buffer", buffer)
+    monkeypatch.setattr(ceilings, "measure_together", measure)
+    with ExitStack() as stack:
+        work, found = copy_samples(stack, 2, side, samples, ring)
+        assert (work.items, found) == (samples, "plain 2"), "the fastest"
+        assert sorted(tried) == [f"{kind} {threads}" for kind in ("plain", "streamed") for threads in (1, 2, 4)]
+        assert ceilings.copying_name(found) == "the fastest here: plain copying, 2 threads"
+        buffers.clear()
+        dram_copy(stack.enter_context(thread_pool(2)), 2, 5 * 4096).run()
+        assert buffers[1].numpy().all()
+        assert buffers[1].numpy().size == 5 * 4096
+
+
 def test_limits_do_what_they_count(tmp_path):
     with ThreadPoolExecutor(2) as pool:
         for work, items in (
             (copy_memory(pool, 2, size=1000), 1000),
-            (copy_samples(pool, 2, side=32, samples=7, ring=3), 7),
+            (dram_copy(pool, 2, size=8192), 2 * 8192),
             (clear_planes([(4, 8), (2, 2)], 2), 2),
             (multiply_matrices("fp32", "cpu", size=16), 2 * 16**3),
             (copy_tensor("cpu", "cpu", 77), 77),

@@ -18,6 +18,7 @@ import dataclasses
 import json
 import os
 import pkgutil
+import platform
 import resource
 import select
 import signal
@@ -28,6 +29,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -74,6 +76,7 @@ class Epoch:
     extra: int = 0  # samples that came once too often, where planes are unchanged
     mean: float = 0.0  # grey levels by which the compared images differ from the samples
     largest: int = 0  # the largest such difference
+    found: dict[str, str] = dataclasses.field(default_factory=dict)  # versions, and what the opener found out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +102,9 @@ def main() -> None:
     with ExitStack() as stack:
         feed = resolve(task.opener)(task, stack)
         epoch = check_epoch(feed, task)
+        epoch.found = {name: version(name) for name in task.packages} | task.found
+        if not getattr(sys, "_is_gil_enabled", lambda: True)():
+            epoch.found["Python"] = f"{platform.python_version()} (free-threaded)"
         print(json.dumps(vars(epoch)), file=out)
         pump = Pump(feed, LEAD_BATCHES if epoch.samples else 1)
         for line in sys.stdin:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-from bench.peers.task import Entry
+from bench.peers.task import OWN, Entry
 from cache.choices import Backend, Codec, Level
 from cache.messages import Message, message
-from preprocess.dataset import Location
+from loader.augment import LEVELS
 
 WORDS: dict[Codec, str] = {"raw": "raw", "jpeg": "JPEG"}
 
@@ -19,15 +21,23 @@ STREAMED = {
 }
 """Libraries that read files through worker processes: opener, writer, and name of the dataset without its codec."""
 
+ARRAY: dict[str, Any] = {"writer": "arrays:write_records", "dataset": "records"}
+UNITS = ("worker", "thread")
+MONAI: dict[str, Any] = {"environment": "monai", "threads": 1}
+GRAIN: dict[str, Any] = {"writer": "arrays:write_array_record", "dataset": "array-record", "environment": "grain"}
 
-def entry_groups(threads: int, coco: Location, photos: int) -> dict[str, list[Entry]]:
+PACKAGES = {OWN: (), "free-threaded": ("numpy",), "streams": ("webdataset", "litdata", "mosaicml-streaming")}
+"""Packages whose versions are told of the entries of an environment; of others, the one that it is named after."""
+
+
+def entry_groups(threads: int) -> dict[str, list[Entry]]:
     """All groups by name, each with its limits and with ours, and each so small that what it reads fits in memory.
 
-    Entries run with one thread, and with so many threads or worker processes. Those that read photos take so many of
-    the dataset `coco`.
+    Entries run with one thread, and with so many threads or worker processes, but as each library's guide advises.
     """
     each = sorted({1, threads})
     half = message("FFCV JPEG with half the colours")
+    raw = partial(_other, codec="raw", threads=threads)
     return {
         message("raw, threads"): [
             *(limit("raw", number) for number in each),
@@ -35,14 +45,27 @@ def entry_groups(threads: int, coco: Location, photos: int) -> dict[str, list[En
             ours("resident", "raw", threads),
             ours("dali", "raw", threads),
             *(_ffcv("FFCV raw", "raw", number) for number in each),
+            *(_other(message("NumPy alone"), "arrays:open_numpy", "raw", number, **ARRAY) for number in each),
+            raw(message("NumPy, free-threaded Python"), "arrays:open_numpy", environment="free-threaded", **ARRAY),
+            raw("SPDL raw", "arrays:open_spdl", environment="spdl", **ARRAY),
         ],
         message("raw, one by one"): [
+            *(limit("raw", number) for number in each),
+            *(ours("native", "raw", number) for number in each),
+            raw("DataLoader", "augmentation:open_loader", unit="worker", **ARRAY),
+            *(raw(f"MONAI {by}Dataset", "streams:open_monai", options={"by": by}, **MONAI) for by in ("Cache", "LMDB")),
+        ],
+        message("raw, streamed"): [
             limit("raw", threads),
             ours("native", "raw", threads),
-            ours("native", "raw", threads, "light"),
-            *_data_loaders(threads, coco, photos),
+            *_streamed("raw", threads),
+            *(raw("Grain raw", "arrays:open_grain", unit=unit, options={"by": unit}, **GRAIN) for unit in UNITS),
         ],
-        message("raw, streamed"): [limit("raw", threads), ours("native", "raw", threads), *_streamed("raw", threads)],
+        message("raw, augmented"): [
+            limit("raw", threads),
+            ours("native", "raw", threads, "light"),
+            *_augmented(threads),
+        ],
         message("JPEG, threads"): [
             *(limit("jpeg", number) for number in each),
             limit("raw", threads),  # of what is resident
@@ -53,6 +76,7 @@ def entry_groups(threads: int, coco: Location, photos: int) -> dict[str, list[En
             ours("dali", "jpeg", threads),
             *(_ffcv("FFCV JPEG", "jpeg", number, chroma="full") for number in each),
             *(_ffcv(half, "jpeg", number, chroma="half", limit="") for number in each),  # these are not the same JPEGs
+            _other("SPDL JPEG", "arrays:open_spdl", "jpeg", threads, environment="spdl", check="close"),
         ],
         message("JPEG, streamed"): [
             limit("jpeg", threads),
@@ -90,52 +114,35 @@ def _ffcv(name: str, codec: Codec, threads: int, *, chroma: str = "", **fields: 
     fields["dataset"] = f"ffcv-{codec}-{chroma}" if chroma else f"ffcv-{codec}"
     if codec == "jpeg":
         fields |= {"check": "close", "note": message("FFCV decodes with the fast, less exact DCT")}
-    return _other(name, "ffcv_beton:open_file", codec, threads, "thread", **fields)
+    return _other(name, "ffcv_beton:open_file", codec, threads, **fields)
 
 
-def _streamed(codec: Codec, threads: int) -> list[Entry]:
+def _streamed(codec: Codec, threads: int) -> Iterator[Entry]:
     """All that read files from end to end."""
-    found = []
     for name, (opener, writer, dataset) in STREAMED.items():
         files = {"environment": "streams", "writer": writer, "dataset": f"{dataset}-{codec}"}
-        found.append(_other(f"{name} {WORDS[codec]}", opener, codec, threads, **files))
-    alone = message("DALI alone {codec}", codec=WORDS[codec])
-    files = {"writer": "common:write_tars", "dataset": f"tars-{codec}"}
-    check = "same" if codec == "raw" else "close"
-    note = message("DALI alone reads WebDataset's tar files, on the CPU")
-    return [*found, _other(alone, "own:open_dali", codec, threads, "thread", check=check, note=note, **files)]
+        yield _other(f"{name} {WORDS[codec]}", opener, codec, threads, "worker", **files)
 
 
-def _data_loaders(threads: int, coco: Location, photos: int) -> list[Entry]:
-    """Torch's DataLoader over our records, without and with augmentation, and over the photos themselves."""
-    over_lmdb = _other(message("DataLoader over our LMDB"), "own:open_lmdb", "raw", threads)
-    in_process = dataclasses.replace(over_lmdb, name=message("DataLoader over our LMDB, in process"), threads=0)
-    augmented = _other(
-        message("cv2.warpAffine + cv2.transform in DataLoader"),
-        "own:open_lmdb",
-        "raw",
-        threads,
-        check="shape",
-        compare_to=ours("native", "raw", threads, "light").name,
-        options={"level": "light"},
-    )
-    on_the_fly = _other(
-        message("DataLoader on the fly"),
-        "own:open_photos",
-        "raw",
-        threads,
-        check="close",
-        limit="",
-        note=message("decodes, draws with pycocotools and resizes each sample anew"),
-        options={"coco": str(coco), "photos": photos},
-    )
-    return [over_lmdb, in_process, augmented, on_the_fly]
+def _augmented(threads: int) -> Iterator[Entry]:
+    """Augmentation `light` by other libraries, of raw records."""
+    loader, mine = "augmentation:open_loader", ours("native", "raw", threads, "light").name
+    for name, opener, environment, by, unit in (
+        (message("cv2.warpAffine + cv2.transform in DataLoader"), loader, OWN, "opencv", "worker"),
+        (message("cv2.warpAffine + cv2.transform in SPDL"), "arrays:open_spdl", "spdl", "opencv", "thread"),
+        ("AlbumentationsX", loader, "albumentationsx", "albumentations", "worker"),
+        ("Kornia", "augmentation:open_kornia", "kornia", "", "thread"),
+    ):
+        options = {"by": by, "augment": dataclasses.asdict(LEVELS["light"])}
+        fields = {"environment": environment, "check": "shape", "options": options, **ARRAY}
+        yield _other(name, opener, "raw", threads, unit, compare_to=mine, **fields)
 
 
-def _other(name: str, opener: str, codec: Codec, threads: int, unit: str = "worker", **fields: Any) -> Entry:
+def _other(name: str, opener: str, codec: Codec, threads: int, unit: str = "thread", **fields: Any) -> Entry:
     """Another library, with the limit of our native loader of the same codec and compared with that."""
-    mine = ours("native", codec, threads)
-    fields = {"limit": mine.limit, "compare_to": mine.name, **fields}
+    mine, environment = ours("native", codec, threads), fields.get("environment", OWN)
+    packages = PACKAGES.get(environment, (environment,))
+    fields = {"limit": mine.limit, "compare_to": mine.name, "packages": packages, **fields}
     return Entry(name=_titled(name, threads, unit), opener=opener, codec=codec, threads=threads, **fields)
 
 

@@ -1,7 +1,8 @@
 """What entries need, made once and kept: samples, our caches of them, libraries' datasets, and virtual environments.
 
 Each other library runs in an environment of its own, so that none sees another's packages. For it
-`requirements/NAME.txt` is installed with what it depends on, then `requirements/NAME-alone.txt` without.
+`requirements/NAME.txt` is installed with what it depends on, then `requirements/NAME-alone.txt`, if there is one,
+without.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from cache.messages import UserError, message
 from cache.reader import CacheReader
 from cache.record import RecordLayout
 from cache.spec import CacheSpec
+from loader.augment import LEVELS, draw_parameters
 from preprocess.build.build import build_cache
 
-VERSION = 2
+VERSION = 3
 """Version of what is written; it counts up with each change of a writer in `bench.peers.libraries`."""
 
-SPACE = 10
+SPACE = 12
 """Times the size of a raw cache that all datasets take together."""
 
 VENV_SECONDS, PIP_SECONDS = 120.0, 1800.0
@@ -41,6 +43,9 @@ VENV_SECONDS, PIP_SECONDS = 120.0, 1800.0
 
 SYSTEM = {"ffcv": ("opencv4", "libturbojpeg")}
 """Packages of the system that are needed to build an environment, as `pkg-config` knows them."""
+
+INTERPRETERS = {"free-threaded": ("python3.14t", "python3.13t")}
+"""Interpreters of environments that need another one than ours; the first that is on the PATH is taken."""
 
 _REQUIREMENTS = Path(__file__).parent / "requirements"
 _log = logging.getLogger(__name__)
@@ -112,6 +117,7 @@ class Datasets:
                 "jpeg_start": np.cumsum([0, *(image.size for image in jpegs)]),
             }
             assert tuple(arrays) == ARRAYS
+            arrays |= draw_parameters(LEVELS["light"], side, 0, 0, np.arange(self.samples))._asdict()
             for name, array in arrays.items():
                 np.save(out / f"{name}.npy", array)
 
@@ -124,7 +130,7 @@ def find_python(root: Path, name: str) -> Path:
     if name == OWN:
         return Path(sys.executable)
     folder = root.resolve() / name
-    files = [_REQUIREMENTS / f"{name}.txt", _REQUIREMENTS / f"{name}-alone.txt"]
+    files = [path for end in ("", "-alone") if (path := _REQUIREMENTS / f"{name}{end}.txt").exists()]
     wanted = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     mark, python = folder / "installed.txt", folder / "bin" / "python"
     if mark.exists() and mark.read_text() == wanted:
@@ -135,13 +141,19 @@ def find_python(root: Path, name: str) -> Path:
                 "building it needs {package}: apt-get install libopencv-dev libturbojpeg0-dev pkg-config",
                 package=package,
             )
+    names = INTERPRETERS.get(name, (sys.executable,))
+    interpreter = next(filter(None, map(shutil.which, names)), None)
+    if not interpreter:
+        raise PeerError(
+            "it needs one of {names} on the PATH, a Python that was built with --disable-gil", names=", ".join(names)
+        )
     _log.info(message("setting up {name} with pip, in {folder}; this takes some minutes", name=name, folder=folder))
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _run([sys.executable, "-m", "venv", str(folder)], VENV_SECONDS)
+    _run([interpreter, "-m", "venv", str(folder)], VENV_SECONDS)
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    _run([*pip, "--requirement", str(files[0])], PIP_SECONDS)
-    _run([*pip, "--no-deps", "--no-build-isolation", "--requirement", str(files[1])], PIP_SECONDS)
+    for file, options in zip(files, ([], ["--no-deps", "--no-build-isolation"]), strict=False):
+        _run([*pip, *options, "--requirement", str(file)], PIP_SECONDS)
     mark.write_text(wanted)
     return python
 

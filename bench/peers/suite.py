@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from bench.ceilings import copying_name
 from bench.config import Setup
 from bench.material import Material
 from bench.peers.entries import entry_groups
@@ -42,7 +43,7 @@ def peer_suite(setup: Setup, material: Material) -> Iterator[Row]:
         datasets = Datasets(root / "datasets", setup, material, samples)
         datasets.prepare()
         runner = Runner(setup, datasets, root / "environments")
-        groups = entry_groups(setup.threads, material.coco, len(material.split.rows))
+        groups = entry_groups(setup.threads)
         for entries in groups.values():
             runner.prepare(entries)
         results = [runner.run(name, entries) for name, entries in groups.items()]
@@ -107,6 +108,11 @@ def peer_rows(results: Sequence[Result], described: str) -> Iterator[Row]:
 
 def _remarks(score: Score) -> Iterator[str]:
     epoch, megabytes = score.epoch, sum(window.disk for window in score.windows) / MEGABYTE
+    found = dict(epoch.found)
+    if copying := found.pop("copying", ""):
+        yield copying_name(copying)
+    if found:
+        yield ", ".join(" ".join(pair) for pair in found.items())
     if score.entry.note:
         yield score.entry.note
     if epoch.missing or epoch.extra:

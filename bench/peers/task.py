@@ -7,9 +7,10 @@ The samples are plain arrays; datasets are written from them, and batches are co
     person.npy, ignore.npy  (P, S*S/8) bits, as in a record
     jpeg.npy            all JPEGs, one after the other
     jpeg_start.npy      (P + 1,)       where each begins
+    matrix.npy, colour.npy  (N, 2, 3) and (N, 3, 4)   `loader.augment.Parameters`, level light
 
-P photos, side S, all uint8 but the last (int64). Record n of a dataset holds photo n % P. This file runs in any
-environment: it imports the standard library and NumPy only.
+P photos, side S, N records, all uint8 but `jpeg_start` (int64) and what is drawn (float32). Record n of a dataset holds
+photo n % P. This file runs in any environment: it imports the standard library and NumPy only.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Entry:
     threads: int  # or worker processes
     codec: Literal["raw", "jpeg"] = "raw"  # of the stored pixels
     environment: str = OWN  # whose Python runs it: this, or a name in `bench/peers/requirements`
+    packages: tuple[str, ...] = ()  # whose versions the report gives
     # What a batch must be: the `same` bytes as the samples, `close` (JPEG, or resized by other code), or only of the
     # right `shape` (augmented, or random).
     check: Literal["same", "close", "shape"] = "same"
@@ -61,6 +63,7 @@ class Task(Entry):
     batch_size: int
     samples: int  # records in each dataset
     writers: int  # processes that write a dataset
+    found: dict[str, str] = dataclasses.field(default_factory=dict)  # what the opener finds out, for `Epoch.found`
 
     @property
     def folder(self) -> Path:
@@ -111,6 +114,6 @@ class Samples:
         return [zlib.crc32(self.bits(number)) for number in range(self.photos)]
 
 
-def unpack(bits: bytes, side: int) -> U8:
-    """Packed planes as `(2, S, S)` of 0 and 1."""
-    return np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little").reshape(2, side, side)
+def unpack(bits: bytes | U8, side: int) -> U8:
+    """Packed planes, one after the other, as `(N, S, S)` of 0 and 1: two of each sample."""
+    return np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little").reshape(-1, side, side)

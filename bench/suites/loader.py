@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 from bench.baseline import CocoMasks, OnTheFly, plain_loader
-from bench.ceilings import copy_samples, decode, thread_pool
+from bench.ceilings import copy_samples, copying_name, decode, thread_pool
 from bench.config import Setup
 from bench.material import Material
 from bench.peers.suite import peer_suite
@@ -56,8 +55,7 @@ def loader_rows(setup: Setup, material: Material) -> Iterator[Row]:
         for name, (backend, level) in zip(names, variants, strict=True):
             config = loader_config(setup, material.cache, backend, level)
             works[name] = pull(stack.enter_context(open_loader(config)))
-        pool = stack.enter_context(thread_pool(setup.threads))
-        works["limit"], limit_name = loading_limit(pool, setup, material.cache)
+        works["limit"], limit_name = loading_limit(stack, setup, material.cache)
         found = setup.measure(works)
     described = joined(", ", [setup.shape, setup.parallel, material.cache_name])
     workers = message("{workers} workers", workers=setup.threads)
@@ -100,16 +98,17 @@ def _plain(setup: Setup, material: Material) -> Work:
     return Work(run=run, items=samples)
 
 
-def loading_limit(pool: ThreadPoolExecutor, setup: Setup, cache: Path) -> tuple[Work, str]:
-    """The limit of a loader of this cache, and its name."""
+def loading_limit(stack: ExitStack, setup: Setup, cache: Path) -> tuple[Work, str]:
+    """The limit of a loader of this cache, and its name; its threads end with the stack."""
     with CacheReader(cache, "train") as reader:
         if reader.layout.codec == "jpeg":
             step = -(-len(reader) // DECODED_SAMPLES)
             jpegs = [reader.layout.split(reader.record(n)).image.tobytes() for n in range(0, len(reader), step)]
-            return decode(pool, jpegs), message("decoding the same JPEGs")
+            return decode(stack.enter_context(thread_pool(setup.threads)), jpegs), message("decoding the same JPEGs")
         samples = max(1, min(len(reader), MOST_COPIED // reader.layout.image_bytes))
     ring = setup.batch_size * (LoaderConfig(cache=cache).prefetch + 1)
-    return copy_samples(pool, setup.threads, setup.side, samples, ring), message("copying the same bytes")
+    work, found = copy_samples(stack, setup.threads, setup.side, samples, ring)
+    return work, joined(": ", [message("copying the same bytes"), copying_name(found)])
 
 
 _PROGRAM = """

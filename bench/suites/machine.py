@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from bench.ceilings import copy_memory, multiply_matrices, product_name, read_disk, thread_count, thread_pool
+from bench.ceilings import copy_memory, dram_copy, multiply_matrices, product_name, read_disk, thread_count, thread_pool
 from bench.config import Setup
 from bench.material import Material
 from bench.report import Row
 from bench.timing import Rates, Work
 from cache.choices import Precision
+from cache.machine import memory
 from cache.messages import message
 
 COPY_BYTES = 256 << 20
-"""Bytes copied in one call: more than processor caches hold, so that each byte comes from memory."""
+"""Bytes copied in one call; estimates for other machines compare these rows. A large cache may keep a part of them."""
+
+STREAM_BYTES, STREAM_SHARE = 17 << 26, 8
+"""Bytes of each of STREAM's arrays, which are to be four times the last cache: those of servers have 260 MiB and more;
+and at most that part of free memory."""
 
 DISK_BYTES = 64 << 20
 """Bytes read in one call."""
@@ -23,13 +28,19 @@ DISK_BYTES = 64 << 20
 def machine_rows(setup: Setup, material: Material) -> Iterator[Row]:
     """Rates of copying memory by threads, of reading the disk, and of the matrix product by precision."""
     row = partial(Row.measured, suite="machine", ours=False)
+    stream = min(STREAM_BYTES, memory()[1] // STREAM_SHARE)
     for threads in sorted({1, setup.threads}):
-        with thread_pool(threads) as pool:
-            rates = _billions(setup, copy_memory(pool, threads, COPY_BYTES))
         name = message("memory copy, {threads}", threads=thread_count(threads))
         size = message("{size} MiB of random bytes", size=COPY_BYTES >> 20)
         note = message("bytes copied; each is read once and written once")
+        with thread_pool(threads) as pool:
+            rates = _billions(setup, copy_memory(pool, threads, COPY_BYTES))
+            stream_rates = _billions(setup, dram_copy(pool, threads, stream))
         yield row(rates, name=name, setup=size, unit="GB/s", note=note)
+        name = message("memory, STREAM's copy, {threads}", threads=thread_count(threads))
+        size = message("two arrays of {size} MiB", size=stream >> 20)
+        note = message("bytes read and bytes written, as STREAM counts them; stores past the caches")
+        yield row(stream_rates, name=name, setup=size, unit="GB/s", note=note)
     disk = read_disk(material.folder, DISK_BYTES)
     if disk:
         size = message("{size} MiB, temporary folder", size=DISK_BYTES >> 20)

@@ -61,7 +61,7 @@ def stage_rows(setup: Setup, material: Material) -> Iterator[Row]:
     """
     with ExitStack() as stack:
         pool = stack.enter_context(thread_pool(setup.threads))
-        stages = {**_reading(setup, material, pool), **_loading(setup, material, pool, stack), **_computing(setup)}
+        stages = {**_reading(setup, material, pool), **_loading(setup, material, stack), **_computing(setup)}
         works = {name: stage.work for name, stage in stages.items()}
         works |= {str(id(stage.limit)): stage.limit for stage in stages.values()}
         found = setup.measure(works, share=0.5)
@@ -86,9 +86,9 @@ def _reading(setup: Setup, material: Material, pool: ThreadPoolExecutor) -> dict
     return {READ: Stage(work=records, limit=disk, items=size, limit_name=message("a file from end to end"), note=note)}
 
 
-def _loading(setup: Setup, material: Material, pool: ThreadPoolExecutor, stack: ExitStack) -> dict[str, Stage]:
+def _loading(setup: Setup, material: Material, stack: ExitStack) -> dict[str, Stage]:
     """The stages from memory to batches, by the native loader; what they open is closed with the stack."""
-    limits = {codec: loading_limit(pool, setup, material.cache_of(codec)) for codec in ("jpeg", "raw")}
+    limits = {codec: loading_limit(stack, setup, material.cache_of(codec)) for codec in ("jpeg", "raw")}
     stages: list[tuple[str, Codec, Level]] = [
         (DECODE, "jpeg", "none"),
         (COPY, "raw", "none"),

@@ -1,18 +1,16 @@
-"""What several libraries need: samples as tensors, torch's DataLoader, tar files. Needs torch and simplejpeg only."""
+"""What several libraries need: samples as tensors, torch's DataLoader, tar files. It imports torch."""
 
 from __future__ import annotations
 
 import io
-import math
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import simplejpeg
 import torch
-from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data import DataLoader
 
 from bench.peers.task import Samples, Task, unpack
 
@@ -34,6 +32,8 @@ def decode(task: Task, item: Mapping[str, bytes]) -> Tensors:
         item: `image`, raw pixels or a JPEG; `bits`, both planes, packed as in `bench.peers.task`.
     """
     if task.codec == "jpeg":
+        import simplejpeg
+
         pixels = simplejpeg.decode_jpeg(item["image"], "RGB")
     else:  # a copy, as torch wants to write to it
         pixels = np.frombuffer(bytearray(item["image"]), np.uint8).reshape(task.side, task.side, 3)
@@ -42,11 +42,11 @@ def decode(task: Task, item: Mapping[str, bytes]) -> Tensors:
 
 
 def worker_options(task: Task) -> dict[str, Any]:
-    """Options of a DataLoader whose worker processes stay; without threads, it works in this process."""
+    """Options of a DataLoader whose worker processes stay."""
     return {
         "batch_size": task.batch_size,
         "num_workers": task.threads,
-        "persistent_workers": task.threads > 0,
+        "persistent_workers": True,
         "drop_last": True,
         "worker_init_fn": _use_one_thread,
     }
@@ -54,21 +54,11 @@ def worker_options(task: Task) -> dict[str, Any]:
 
 def worker_loader(dataset: Any, task: Task, **options: Any) -> DataLoader[Tensors]:
     """Torch's DataLoader, for libraries that have none of their own; `options` replace those of `worker_options`."""
-    if not task.threads:
-        _use_one_thread(0)
     return DataLoader(dataset, **worker_options(task) | options)
 
 
 def _use_one_thread(_worker: int) -> None:
     torch.set_num_threads(1)  # the workers are the parallelism
-
-
-def empty_batch(*shape: int) -> torch.Tensor:
-    """A tensor of bytes to be filled: in a worker in shared memory, as torch's own collation does it; saves a copy."""
-    if get_worker_info() is None:
-        return torch.empty(shape, dtype=torch.uint8)
-    storage = torch.UntypedStorage._new_shared(math.prod(shape))  # type: ignore[no-untyped-call]
-    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
 
 
 def write_tars(task: Task, folder: Path) -> None:

@@ -1,6 +1,7 @@
-"""Libraries that read files of their own through worker processes: WebDataset, LitData and MosaicML Streaming.
+"""Libraries with datasets of their own, which give torch's tensors.
 
-They share the environment `streams`. All read from local disk, shuffle, and decode and batch in the workers.
+WebDataset, LitData and MosaicML Streaming share the environment `streams`. They read files from local disk through
+worker processes, shuffle, and decode and batch in the workers. MONAI keeps decoded samples, in memory or in LMDB.
 """
 
 from __future__ import annotations
@@ -99,6 +100,24 @@ def open_mosaic(task: Task, _stack: ExitStack) -> Feed:
 
     dataset = Decoded(local=str(task.folder / task.dataset), shuffle=True, batch_size=task.batch_size)
     loader = streaming.StreamingDataLoader(dataset, **worker_options(task))
+    return lambda: loader
+
+
+def open_monai(task: Task, _stack: ExitStack) -> Feed:
+    """MONAI's dataset in memory, or in LMDB, which it fills if it is not there, as the option `by` says; and a thread.
+
+    As nothing is left to do for a sample but to be taken, MONAI's guide to fast training advises against processes.
+    """
+    from monai import data, transforms  # type: ignore[import-not-found]
+
+    numbers = list(range(task.samples))
+    decoded = transforms.Lambda(lambda number: decode(task, _item(task, number)))  # of a plain function nothing is kept
+    if task.options["by"] == "LMDB":
+        size = {"map_size": 8 * task.samples * task.side**2 + (1 << 28)}
+        dataset = data.LMDBDataset(numbers, decoded, task.folder / "monai", progress=False, lmdb_kwargs=size)
+    else:
+        dataset = data.CacheDataset(numbers, decoded, progress=False, copy_cache=False)
+    loader = data.ThreadDataLoader(dataset, num_workers=0, batch_size=task.batch_size, shuffle=True, drop_last=True)
     return lambda: loader
 
 
