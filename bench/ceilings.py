@@ -96,12 +96,11 @@ def copy_samples(stack: ExitStack, threads: int, side: int, samples: int, ring: 
     order = np.random.default_rng(1).permutation(samples)
     ones = np.ones(5 * side * side - stored, np.uint8)  # small: it is read from a cache
     copied, added = (host_buffer(ring, size).numpy() for size in (stored, ones.size))
-    addresses, address_of_ones = _addresses(source)[order], np.repeat(_addresses(ones[None]), ring, axis=0)
 
     def stream(rows: slice, numbers: slice) -> None:
-        chunk = addresses[numbers]
-        copy_images(chunk, copied[rows][: len(chunk)])
-        copy_images(address_of_ones[: len(chunk)], added[rows][: len(chunk)])
+        chunk = order[numbers]
+        _stream_rows(source, chunk, copied[rows])
+        _stream_rows(ones[None], 0 * chunk, added[rows])
 
     def plain(rows: slice, numbers: slice) -> None:
         for row, added_row, number in zip(copied[rows], added[rows], order[numbers], strict=False):
@@ -123,20 +122,22 @@ def copy_samples(stack: ExitStack, threads: int, side: int, samples: int, ring: 
     return works[best], best
 
 
-def _addresses(rows: U8) -> npt.NDArray[np.int64]:
-    """The addresses of contiguous rows as `copy_images` takes them, `(N, 3)`; only the first column counts."""
-    return np.repeat(rows.ctypes.data + rows.shape[1] * np.arange(len(rows))[:, None], 3, axis=1)
+def _stream_rows(source: U8, numbers: npt.NDArray[np.int64], target: U8) -> None:
+    """Copy these rows of the source, past the caches, to the first rows of the target; both are contiguous."""
+    addresses = np.repeat(source.ctypes.data + source.shape[1] * numbers[:, None], 3, axis=1)  # only the first counts
+    copy_images(addresses, target[: len(numbers)])
 
 
 def dram_copy(pool: ThreadPoolExecutor, threads: int, size: int) -> Work:
-    """STREAM's copy of `size` bytes, page by page; an item is a byte, and as STREAM does it, reads and writes count.
+    """STREAM's copy of `size` bytes, whole MiB; an item is a byte, and as STREAM does it, reads and writes count.
 
     No others happen, as the kernel stores past the caches and so does not read what it overwrites.
     """
-    source, target = (host_buffer(size // 4096, 4096).numpy() for _ in range(2))
-    source[:], addresses = 1, _addresses(source)
+    source, target = (host_buffer(size >> 20, 1 << 20).numpy() for _ in range(2))
+    source[:] = 1
     parts = [slice(*cut) for cut in pairwise(np.linspace(0, len(source), threads + 1).astype(int).tolist())]
-    return Work(run=each(pool, lambda part: copy_images(addresses[part], target[part]), parts), items=2 * size)
+    run = each(pool, lambda part: _stream_rows(source, np.arange(part.start, part.stop), target[part]), parts)
+    return Work(run=run, items=2 * source.size)
 
 
 def decode(pool: ThreadPoolExecutor, images: Sequence[bytes]) -> Work:

@@ -466,16 +466,16 @@ def test_every_way_of_copying_moves_whole_samples(monkeypatch):
         assert sorted(tried) == [f"{kind} {threads}" for kind in ("plain", "streamed") for threads in (1, 2, 4)]
         assert ceilings.copying_name(found) == "the fastest here: plain copying, 2 threads"
         buffers.clear()
-        dram_copy(stack.enter_context(thread_pool(2)), 2, 5 * 4096).run()
+        dram_copy(stack.enter_context(thread_pool(2)), 2, 3 << 20).run()
         assert buffers[1].numpy().all()
-        assert buffers[1].numpy().size == 5 * 4096
+        assert buffers[1].numpy().size == 3 << 20
 
 
 def test_limits_do_what_they_count(tmp_path):
     with ThreadPoolExecutor(2) as pool:
         for work, items in (
             (copy_memory(pool, 2, size=1000), 1000),
-            (dram_copy(pool, 2, size=8192), 2 * 8192),
+            (dram_copy(pool, 2, size=1 << 20), 2 << 20),
             (clear_planes([(4, 8), (2, 2)], 2), 2),
             (multiply_matrices("fp32", "cpu", size=16), 2 * 16**3),
             (copy_tensor("cpu", "cpu", 77), 77),
