@@ -36,9 +36,6 @@ T = TypeVar("T")
 PAGE = 4096
 """Bytes of a row that STREAM's copy moves at a time: a page, which holds whole cache lines."""
 
-TRIAL_SECONDS, TRIAL_ROUNDS = 0.3, 3
-"""How long each way of copying is tried, and in how many runs."""
-
 GEMM_SIZE = {"cpu": 2048, "cuda": 8192}
 """Rows and columns of the matrices, large enough to bring a device near its peak."""
 
@@ -117,7 +114,7 @@ def copy_samples(stack: ExitStack, threads: int, side: int, samples: int, ring: 
         for name, move in (("streamed", stream), ("plain", plain))
         for workers in ({1, threads, 2 * threads} if threads > 1 else {1})
     }
-    found = measure_together(works, seconds=TRIAL_SECONDS, rounds=TRIAL_ROUNDS)
+    found = measure_together(works, seconds=0.3, rounds=3)
     best = max(works, key=lambda name: max(found[name].values))
     return works[best], best
 

@@ -22,7 +22,6 @@ STREAMED = {
 """Libraries that read files through worker processes: opener, writer, and name of the dataset without its codec."""
 
 ARRAY: dict[str, Any] = {"writer": "arrays:write_records", "dataset": "records"}
-UNITS = ("worker", "thread")
 MONAI: dict[str, Any] = {"environment": "monai", "threads": 1}
 GRAIN: dict[str, Any] = {"writer": "arrays:write_array_record", "dataset": "array-record", "environment": "grain"}
 
@@ -56,16 +55,11 @@ def entry_groups(threads: int) -> dict[str, list[Entry]]:
             *(raw(f"MONAI {by}Dataset", "streams:open_monai", options={"by": by}, **MONAI) for by in ("Cache", "LMDB")),
         ],
         message("raw, streamed"): [
-            limit("raw", threads),
-            ours("native", "raw", threads),
             *_streamed("raw", threads),
-            *(raw("Grain raw", "arrays:open_grain", unit=unit, options={"by": unit}, **GRAIN) for unit in UNITS),
+            raw("Grain raw", "arrays:open_grain", unit="worker", options={"by": "worker"}, **GRAIN),
+            raw("Grain raw", "arrays:open_grain", options={"by": "thread"}, **GRAIN),
         ],
-        message("raw, augmented"): [
-            limit("raw", threads),
-            ours("native", "raw", threads, "light"),
-            *_augmented(threads),
-        ],
+        message("raw, augmented"): list(_augmented(threads)),
         message("JPEG, threads"): [
             *(limit("jpeg", number) for number in each),
             limit("raw", threads),  # of what is resident
@@ -78,11 +72,7 @@ def entry_groups(threads: int) -> dict[str, list[Entry]]:
             *(_ffcv(half, "jpeg", number, chroma="half", limit="") for number in each),  # these are not the same JPEGs
             _other("SPDL JPEG", "arrays:open_spdl", "jpeg", threads, environment="spdl", check="close"),
         ],
-        message("JPEG, streamed"): [
-            limit("jpeg", threads),
-            ours("native", "jpeg", threads),
-            *_streamed("jpeg", threads),
-        ],
+        message("JPEG, streamed"): list(_streamed("jpeg", threads)),
     }
 
 
@@ -118,15 +108,17 @@ def _ffcv(name: str, codec: Codec, threads: int, *, chroma: str = "", **fields: 
 
 
 def _streamed(codec: Codec, threads: int) -> Iterator[Entry]:
-    """All that read files from end to end."""
+    """All that read files from end to end, after ours."""
+    yield from (limit(codec, threads), ours("native", codec, threads))
     for name, (opener, writer, dataset) in STREAMED.items():
         files = {"environment": "streams", "writer": writer, "dataset": f"{dataset}-{codec}"}
         yield _other(f"{name} {WORDS[codec]}", opener, codec, threads, "worker", **files)
 
 
 def _augmented(threads: int) -> Iterator[Entry]:
-    """Augmentation `light` by other libraries, of raw records."""
-    loader, mine = "augmentation:open_loader", ours("native", "raw", threads, "light").name
+    """Augmentation `light` of raw records, by us and by other libraries."""
+    loader, mine = "augmentation:open_loader", ours("native", "raw", threads, "light")
+    yield from (limit("raw", threads), mine)
     for name, opener, environment, by, unit in (
         (message("cv2.warpAffine + cv2.transform in DataLoader"), loader, OWN, "opencv", "worker"),
         (message("cv2.warpAffine + cv2.transform in SPDL"), "arrays:open_spdl", "spdl", "opencv", "thread"),
@@ -135,7 +127,7 @@ def _augmented(threads: int) -> Iterator[Entry]:
     ):
         options = {"by": by, "augment": dataclasses.asdict(LEVELS["light"])}
         fields = {"environment": environment, "check": "shape", "options": options, **ARRAY}
-        yield _other(name, opener, "raw", threads, unit, compare_to=mine, **fields)
+        yield _other(name, opener, "raw", threads, unit, compare_to=mine.name, **fields)
 
 
 def _other(name: str, opener: str, codec: Codec, threads: int, unit: str = "thread", **fields: Any) -> Entry:

@@ -17,9 +17,8 @@ from cache.messages import message
 COPY_BYTES = 256 << 20
 """Bytes copied in one call; estimates for other machines compare these rows. A large cache may keep a part of them."""
 
-STREAM_BYTES, STREAM_SHARE = 17 << 26, 8
-"""Bytes of each of STREAM's arrays, which are to be four times the last cache: those of servers have 260 MiB and more;
-and at most that part of free memory."""
+STREAM_BYTES = 17 << 26
+"""Bytes of each of STREAM's arrays, which are to be four times the last cache; that of large servers is 260 MiB."""
 
 DISK_BYTES = 64 << 20
 """Bytes read in one call."""
@@ -28,7 +27,7 @@ DISK_BYTES = 64 << 20
 def machine_rows(setup: Setup, material: Material) -> Iterator[Row]:
     """Rates of copying memory by threads, of reading the disk, and of the matrix product by precision."""
     row = partial(Row.measured, suite="machine", ours=False)
-    stream = min(STREAM_BYTES, memory()[1] // STREAM_SHARE)
+    stream = min(STREAM_BYTES, memory()[1] // 8)
     for threads in sorted({1, setup.threads}):
         name = message("memory copy, {threads}", threads=thread_count(threads))
         size = message("{size} MiB of random bytes", size=COPY_BYTES >> 20)

@@ -57,8 +57,7 @@ class Records:
 
 def shuffled(task: Task, epoch: int) -> list[list[int]]:
     """The numbers of the records of each batch of an epoch, in random order."""
-    order: list[int] = np.random.default_rng(epoch).permutation(task.samples).tolist()
-    size = task.batch_size
+    order, size = np.random.default_rng(epoch).permutation(task.samples).tolist(), task.batch_size
     return [order[first : first + size] for first in range(0, task.samples - size + 1, size)]
 
 
@@ -125,7 +124,7 @@ def open_grain(task: Task, stack: ExitStack) -> Feed:
     """Grain's pipeline: by worker processes, as its guide advises, or by threads that read: as the option `by` says."""
     import grain  # type: ignore[import-not-found]
 
-    side, pixels, per_epoch = task.side, 3 * task.side**2, task.samples // task.batch_size
+    side, pixels = task.side, 3 * task.side**2
 
     def decode(record: bytes) -> tuple[Any, ...]:  # workers have no module of ours
         planes = np.unpackbits(np.frombuffer(record, np.uint8, offset=pixels), bitorder="little")
@@ -139,4 +138,4 @@ def open_grain(task: Task, stack: ExitStack) -> Feed:
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=task.threads))
     batches = iter(dataset)
     stack.callback(batches.close)
-    return lambda: islice(batches, per_epoch)
+    return lambda: islice(batches, task.samples // task.batch_size)
