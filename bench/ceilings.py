@@ -22,7 +22,7 @@ import torch
 
 from bench.timing import Work, measure_together
 from cache.choices import Precision
-from cache.messages import message
+from cache.messages import joined, message
 from cache.record import RecordLayout
 from loader.kernels import copy_images
 from loader.prefetch import host_buffer
@@ -75,7 +75,7 @@ def copying_name(found: str) -> str:
     """What `copy_samples` found to be the fastest, in words."""
     kind, threads = found.split()
     how = message("stores past the caches") if kind == "streamed" else message("plain copying")
-    return message("the fastest here: {how}, {threads}", how=how, threads=thread_count(int(threads)))
+    return joined(", ", [how, thread_count(int(threads))])
 
 
 def copy_samples(stack: ExitStack, threads: int, side: int, samples: int, ring: int) -> tuple[Work, str]:

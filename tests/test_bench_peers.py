@@ -353,7 +353,7 @@ def test_rows_are_rates_beside_their_limits_ratios_by_the_round_and_what_was_use
     assert (memory.value, memory.unit) == (pytest.approx(100.001), "MB")
     assert "lost is left out: it is gone" in rows[0].note
     assert "copying the same bytes, 2 threads is left out: ill" in rows[0].note
-    assert rows[0].note.endswith("the fastest here: stores past the caches, 4 threads")
+    assert rows[0].note.endswith("; stores past the caches, 4 threads")
     assert found["other"].note == "spdl 0.8, Python 3.13; an epoch lacks 3 records and has 1 twice"
     assert found["close"].note == "a remark; pixels differ by 0.50 grey levels on average, 9 at most"
 
