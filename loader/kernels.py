@@ -25,7 +25,7 @@ BLANK = 0
 _LANES = 64
 """Bytes that are moved at a time: a line of the processor's caches. As sides are multiples of 32, rows are of it."""
 
-_AHEAD = 4096
+AHEAD = 4096
 """Bytes. Every page of a memory map lies elsewhere, and processors do not look past its end by themselves: so each line
 asks for the one a page later. Alone that saves a tenth of the time of copying."""
 
@@ -75,7 +75,7 @@ def _copy_lines(_context: Any, out: Any, _address: Any) -> Any:
         source = builder.inttoptr(arguments[1], byte.as_pointer())
         with cgutils.for_range(builder, builder.udiv(array.nitems, word(_LANES))) as loop:
             offset = builder.mul(loop.index, word(_LANES))
-            prefetch_line(builder, builder.add(arguments[1], builder.add(offset, word(_AHEAD))))
+            prefetch_line(builder, builder.add(arguments[1], builder.add(offset, word(AHEAD))))
             vector = builder.load(builder.bitcast(builder.gep(source, [offset]), line), align=1)
             _store_past_caches(builder, vector, builder.bitcast(builder.gep(array.data, [offset]), line))
         return context.get_dummy_value()

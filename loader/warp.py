@@ -1,25 +1,25 @@
 """The augmenting kernel: an image through an affine map and a colour map, its planes beside it, in one go.
 
-A row of the output at a time, so that what lies between the steps stays in the nearest cache:
+1. *Spread.* The rows of a record that are needed become a canvas: a pixel is a 32-bit word of red, green, blue and both
+   planes, and all around are words that are black and ignored. This reads memory in order, which processors foresee;
+   what follows reads few pixels of many rows, but of the canvas, which stays in the second-level cache (1.2 MB at 512).
+2. *Locate.* For each pixel of a row of the output: the upper left one of the four pixels of the canvas around its
+   position, the shares of these four, and which of them the position falls into, for the planes. Positions are in
+   single precision. Those far outside are moved to the edge of the canvas: so pixels at the border need no branch.
+3. *Blend.* Eight pixels at once: two neighbours are one load of 64 bits. A byte of each is multiplied by its share, and
+   the products added, by one instruction. Planes go the same way, with a share for the one pixel that they are taken
+   from. The same instruction mixes the colours, in fixed point.
 
-1. *Locate.* For each pixel, the byte of the upper left one of the four source pixels around its position, the shares of
-   these four, and the source pixel that the position falls into, for the planes. Positions are in single precision.
-   The share of a source pixel along an axis is 1 - its distance, at least 0. Said so, pixels at the border need no
-   branch: the four are moved into the image, and those that are then too far away get no share.
-2. *Blend.* Eight pixels at once, in 16-bit integers: an upper and a lower pair of source pixels are six bytes each, and
-   are loaded as eight. Values and shares are multiplied as fractions of 65536, of which the upper half is kept: each of
-   the four products loses less than 1/256 of a grey level. Then red, green and blue part, and are mixed in floats.
-3. *Pick.* Both planes of a sample are first joined, a byte a pixel, with one more byte for all that is outside.
+What takes time is arithmetic and moving bytes within registers, 20 instructions a pixel; waiting for memory overlaps
+with it as long as rows are spread between those that are blended, not all before.
 
-A warped row reads few pixels from each of many source rows, which the processor does not foresee: so each row asks for
-the memory of a later one. That saves more than a quarter of the time when the record is not in the cache.
-
-The integers make the result a little darker than the exact one, by less than 1/25 of a grey level before the colours.
-They and the absence of ``fastmath`` make it the same on every machine.
+A blended value is off by less than 1/25 of a grey level before the colours, which add less than 1/40 for the gains of
+`loader.augment`. Integers and the absence of ``fastmath`` make the result the same on every machine.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,46 +32,39 @@ from numba.extending import intrinsic
 from cache.kernel import kernel
 from cache.record import U8
 from loader.augment import F32
-from loader.kernels import BLANK, load_bits, prefetch_line
+from loader.kernels import AHEAD, BLANK, prefetch_line
 from loader.order import I64
 
 I32 = npt.NDArray[np.int32]
 U32 = npt.NDArray[np.uint32]
 
-_ZERO = np.float32(0)
 _HALF = np.float32(0.5)
-_ONE = np.float32(1)
-_WHOLE = np.float32(65535)  # a share of one, as 16 bits
-_GREY = np.float32(1 / 256)  # a blended value of one, in grey levels
+_WHOLE = 32767  # a share of one: the largest signed number of 16 bits
 
-_OUTSIDE = 2  # outside the source there is no person (bit 0), and it is to be ignored (bit 1)
-
-_ROWS_AHEAD = 8  # rows ahead of which memory is prefetched: 4 to 16 measured alike, the whole image at once worse
-_PIXELS_A_LINE = 16  # steps along a row that miss no cache line, unless the picture shrinks: 64 bytes hold 21 pixels
+_PERSON, _IGNORE = 1 << 24, 2 << 24  # in a word of the canvas
+_PAD = 8  # words between two rows of the canvas, and before the first one
 
 _LANES = 8
+_WORDS = ir.VectorType(ir.IntType(32), _LANES)
+_HALVES = ir.VectorType(ir.IntType(16), 2 * _LANES)
+_BYTES = ir.VectorType(ir.IntType(8), 4 * _LANES)
 
 
 class Taps(NamedTuple):
-    """The source of the pixels of one output row, `(S,)` each."""
+    """The source of the pixels of one output row, `(S,)` each. Of shares, the left one is the low half."""
 
-    offset: I32  # of the upper left source pixel, in bytes
-    down: U32  # the shares of the upper row (low half) and of the lower row
-    along: U32  # the shares of the left column (low half) and of the right column
-    nearest: U32  # the pixel of the planes; S * S outside
+    pixel: I32  # the upper left one of four, a word of the canvas
+    upper: I32  # the shares of the upper two
+    lower: I32
+    upper_plane: I32  # the shares of the upper two in the planes: 0, or 256 for the one that is taken
+    lower_plane: I32
 
 
 @njit(inline="always")
-def _clamp(value: np.float32, most: np.float32) -> np.float32:
-    # Comparisons with NaN are false: so NaN, too, becomes a place in the image.
-    value = value if value > _ZERO else _ZERO
+def _clamp(value: np.float32, least: np.float32, most: np.float32) -> np.float32:
+    # Comparisons with NaN are false: so NaN, too, becomes a place in the canvas.
+    value = value if value > least else least
     return value if value < most else most
-
-
-@njit(inline="always")
-def _share(distance: np.float32) -> np.int32:
-    share = _ONE - abs(distance)
-    return np.int32((share if share > _ZERO else _ZERO) * _WHOLE + _HALF)
 
 
 @kernel
@@ -80,44 +73,28 @@ def _locate(across: F32, matrix: F32, row: int, taps: Taps) -> None:
     y = np.float32(row) + _HALF
     across_x, down_x, shift_x = across[0], matrix[0, 1] * y, matrix[0, 2]
     across_y, down_y, shift_y = across[1], matrix[1, 1] * y, matrix[1, 2]
-    side = np.int32(across_x.size)
-    outside = np.int32(side * side)
-    end, last = np.float32(side), np.float32(side - 2)
+    pitch = np.int32(across_x.size + _PAD)
+    least, most = -_HALF, np.float32(across_x.size) + _HALF
+    whole, left = np.int32(_WHOLE), np.int32(256)
+    # Numba widens sums of int32 to int64, which takes twice the instructions: hence the conversions.
     for column in range(across_x.size):
-        u = across_x[column] + down_x + shift_x
-        v = across_y[column] + down_y + shift_y
-        inside = (u >= _ZERO) & (u < end) & (v >= _ZERO) & (v < end)
-        pixel = np.int32(np.int32(v) * side + np.int32(u))
-        taps.nearest[column] = pixel if inside else outside
-        u -= _HALF
-        v -= _HALF
-        left = _clamp(np.floor(u), last)
-        top = _clamp(np.floor(v), last)
-        taps.offset[column] = 3 * (np.int32(top) * side + np.int32(left))
-        taps.along[column] = _share(u - left) | _share(u - left - _ONE) << 16
-        taps.down[column] = _share(v - top) | _share(v - top - _ONE) << 16
-
-
-@intrinsic
-def _prefetch(_context: Any, _address: Any) -> Any:
-    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        prefetch_line(builder, arguments[0])
-        return context.get_dummy_value()
-
-    return types.void(types.int64), generate
-
-
-@kernel
-def _fetch(address: int, across: F32, matrix: F32, row: int) -> None:
-    """Ask for what a row will read."""
-    y = np.float32(row) + _HALF
-    side = across.shape[1]
-    last = np.float32(side - 1)
-    for column in range(0, side, _PIXELS_A_LINE):
-        left = np.int64(_clamp(across[0, column] + matrix[0, 1] * y + matrix[0, 2], last))
-        top = np.int64(_clamp(across[1, column] + matrix[1, 1] * y + matrix[1, 2], last))
-        # The typing context is passed by the compiler, not by the caller.
-        _prefetch(address + 3 * (top * side + left))  # type: ignore[call-arg]
+        u = _clamp(across_x[column] + down_x + shift_x, least, most)
+        v = _clamp(across_y[column] + down_y + shift_y, least, most)
+        # The edge between left and right pixel, and that between upper and lower one: also their place in the canvas,
+        # which begins a pixel before the image.
+        right, below = np.int32(u + _HALF), np.int32(v + _HALF)
+        edge_x, edge_y = np.float32(right), np.float32(below)
+        taps.pixel[column] = np.int32(below * pitch + right)
+        along, down = (u + _HALF - edge_x) * np.float32(_WHOLE), v + _HALF - edge_y
+        corner = np.int32(along * down)
+        rest = np.int32(np.int32(along) - corner)
+        lower = np.int32(down * np.float32(_WHOLE))
+        taps.lower[column] = np.int32(np.int32(corner << 16) + np.int32(lower - corner))
+        taps.upper[column] = np.int32(np.int32(rest << 16) + np.int32(np.int32(whole - lower) - rest))
+        plane = np.int32(left << 16) if u >= edge_x else left
+        lower_plane = plane if v >= edge_y else np.int32(0)
+        taps.lower_plane[column] = lower_plane
+        taps.upper_plane[column] = np.int32(plane - lower_plane)
 
 
 def _fill(kind: Any, value: Any) -> Any:
@@ -131,163 +108,227 @@ def _shuffle(builder: Any, one: Any, two: Any, lanes: list[int]) -> Any:
 
 
 def _splat(builder: Any, number: Any) -> Any:
-    one = builder.insert_element(
-        ir.Constant(ir.VectorType(number.type, _LANES), ir.Undefined), number, ir.IntType(32)(0)
-    )
+    one = builder.insert_element(ir.Constant(_WORDS, ir.Undefined), number, ir.IntType(32)(0))
     return _shuffle(builder, one, one, [0] * _LANES)
 
 
-def _multiply_high(builder: Any, one: Any, two: Any) -> Any:
-    """The upper halves of the products of 16-bit numbers: one instruction on most machines, which compilers know."""
-    wide = ir.VectorType(ir.IntType(32), one.type.count)
-    product = builder.mul(builder.zext(one, wide), builder.zext(two, wide))
-    return builder.trunc(builder.lshr(product, _fill(wide, 16)), one.type)
+def _avx2(context: Any, builder: Any, name: str, kind: Any, arguments: list[Any]) -> Any:
+    """What an instruction of AVX2 gives, or None where the processor has none.
 
-
-def _blend_two(builder: Any, pairs: list[Any], shares: list[Any], half: int, pixels: tuple[int, int]) -> Any:
-    """Two pixels as 2 x 8 numbers of 16 bits, in 1/256 grey levels: red, green, blue, and five that mean nothing.
-
-    Args:
-        pairs: upper and lower, <32 x i8>: those of four pixels, of which lanes `half` and `half + 2` are meant.
-        shares: down and along, <16 x i16>: those of eight pixels, of which `pixels` are meant.
+    Compilers know these instructions, but find something longer for what is written out here.
     """
-    shape = ir.VectorType(ir.IntType(16), 16)
-    bytes_of = [8 * lane + k for lane in (half, half + 2) for k in range(8)]
-    # A zero before each byte: times 256.
-    raised = [lane for byte in bytes_of for lane in (0, 32 + byte)]
-    above, below = (builder.bitcast(_shuffle(builder, _fill(x.type, 0), x, raised), shape) for x in pairs)
-    down, along = shares
-
-    def spread(share: Any, order: list[int]) -> Any:
-        return _shuffle(builder, share, share, [2 * pixel + which for pixel in pixels for which in order])
-
-    column = builder.add(
-        _multiply_high(builder, above, spread(down, [0] * 8)), _multiply_high(builder, below, spread(down, [1] * 8))
-    )
-    # Three channels of the left pixel, three of the right one; the last two lanes are not used.
-    row = _multiply_high(builder, column, spread(along, [0, 0, 0, 1, 1, 1, 1, 1]))
-    right = _shuffle(builder, row, row, [8 * pixel + min(k + 3, 7) for pixel in (0, 1) for k in range(8)])
-    return builder.add(row, right)
+    if "+avx2" not in context.codegen().magic_tuple()[2]:
+        return None
+    name = f"llvm.x86.avx2.{name}"
+    shape = ir.FunctionType(kind, [argument.type for argument in arguments])
+    return builder.call(builder.module.globals.get(name) or ir.Function(builder.module, shape, name), arguments)
 
 
-def _mix(builder: Any, channels: list[Any], colour: list[Any]) -> Any:
-    """Eight pixels through a colour map, as <8 x i32> of red, green, blue and zero bytes."""
-    word = channels[0].type
-    lanes = ir.VectorType(ir.FloatType(), _LANES)
-    values = [builder.sitofp(channel, lanes) for channel in channels]
-    pixels = _fill(word, 0)
-    for channel in range(3):
-        gains = [_splat(builder, number) for number in colour[4 * channel : 4 * channel + 4]]
-        products = [builder.fmul(value, gain) for value, gain in zip(values, gains[:3], strict=True)]
-        total = builder.fadd(builder.fadd(builder.fadd(products[0], products[1]), products[2]), gains[3])
-        level = builder.fptosi(total, word)
-        for beyond, limit in ((">", 0), ("<", 255)):
-            level = builder.select(builder.icmp_signed(beyond, level, _fill(word, limit)), level, _fill(word, limit))
-        pixels = builder.or_(pixels, builder.shl(level, _fill(word, 8 * channel)))
-    return pixels
+def _dot(context: Any, builder: Any, one: Any, two: Any) -> Any:
+    """Signed 16-bit halves of eight words multiplied, and the two products of each word added."""
+    halves = [builder.bitcast(vector, _HALVES) for vector in (one, two)]
+    made = _avx2(context, builder, "pmadd.wd", _WORDS, halves)
+    if made is None:
+        parts = [[_shuffle(builder, each, each, list(range(k, 16, 2))) for each in halves] for k in (0, 1)]
+        made = builder.add(*(builder.mul(*(builder.sext(each, _WORDS) for each in part)) for part in parts))
+    return made
+
+
+def _narrow(context: Any, builder: Any, name: str, kind: Any, limits: tuple[int, int], pair: list[Any]) -> Any:
+    """Two vectors as one of half as wide numbers, clipped: of each 128 bits those of the first, then of the second."""
+    made = _avx2(context, builder, name, kind, pair)
+    if made is None:
+        parts = []
+        for part in pair:
+            for beyond, limit in zip("><", limits, strict=True):
+                bound = _fill(part.type, limit)
+                part = builder.select(builder.icmp_signed(beyond, part, bound), part, bound)
+            parts.append(builder.trunc(part, ir.VectorType(kind.element, part.type.count)))
+        half = kind.count // 4
+        starts = (0, 2 * half, half, 3 * half)
+        made = _shuffle(builder, *parts, [start + k for start in starts for k in range(half)])
+    return made
 
 
 @intrinsic
-def _blend_8(_context: Any, _address: Any, _pitch: Any, _taps: Any, _column: Any, _colour: Any, out: Any) -> Any:
-    """Write the pixels column..column+7 of a row, three bytes each, to out[3 * column :].
+def _blend_8(
+    _context: Any, _canvas: Any, _pitch: Any, _taps: Any, _column: Any, _colour: Any, _out: Any, _planes: Any
+) -> Any:
+    """Write eight pixels of a row, from a column on: 24 bytes of colours to an address, 8 of planes to another.
 
-    The upper pair is loaded with two bytes behind it, the lower pair with two bytes before it: so neither leaves the
-    image. Pixels stand in an order (0 1 4 5, 2 3 6 7) in which shuffles stay within halves of 128 bits, as AVX2 wants.
+    Eight more bytes are written behind the colours: one store takes less time than two. Pixels stand in an order
+    (0 1 4 5, 2 3 6 7) in which shuffles stay within halves of 128 bits, as AVX2 wants.
     """
-    word, byte = ir.IntType(64), ir.IntType(8)
-    four_words, bytes_32 = ir.VectorType(word, 4), ir.VectorType(byte, 32)
-    lanes = ir.VectorType(ir.IntType(32), _LANES)
-    signature = types.void(types.int64, types.int64, _taps, types.int64, _colour, out)
+    word = ir.IntType(64)
+    four_words = ir.VectorType(word, 4)
+    signature = types.void(types.int64, types.int64, _taps, types.int64, _colour, types.int64, types.int64)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address, pitch, taps, column, colour, image = arguments
+        canvas, pitch, taps, column, colour, out, planes = arguments
         arrays = cgutils.unpack_tuple(builder, taps)  # type: ignore[no-untyped-call]
 
         def start_of(kind: Any, array: Any) -> Any:
             return context.make_array(kind)(context, builder, array).data
 
-        offset, down, along = (start_of(signature.args[2].types[k], arrays[k]) for k in range(3))
+        def load(pointer: Any, index: Any, kind: Any) -> Any:
+            return builder.load(builder.bitcast(builder.gep(pointer, [index]), kind.as_pointer()), align=4)
 
-        def load(pointer: Any, index: Any, kind: Any, align: int) -> Any:
-            return builder.load(builder.bitcast(builder.gep(pointer, [index]), kind.as_pointer()), align=align)
-
-        shares = [load(data, column, ir.VectorType(ir.IntType(16), 16), 4) for data in (down, along)]
-        offsets = [
-            builder.sext(load(offset, builder.add(column, word(lane)), ir.IntType(32), 4), word)
-            for lane in range(_LANES)
+        pixel, *starts = (start_of(signature.args[2].types[k], array) for k, array in enumerate(arrays))
+        shares = [load(start, column, _WORDS) for start in starts]
+        pixels = [
+            builder.sext(load(pixel, builder.add(column, word(lane)), ir.IntType(32)), word) for lane in range(_LANES)
         ]
-        top = builder.inttoptr(address, byte.as_pointer())
-        bottom = builder.gep(top, [builder.sub(pitch, word(2))])
-        twos = []
-        for pixels in ((0, 1, 4, 5), (2, 3, 6, 7)):
-            upper = lower = ir.Constant(four_words, ir.Undefined)
-            for lane, pixel in enumerate(pixels):
-                upper = builder.insert_element(upper, load(top, offsets[pixel], word, 1), ir.IntType(32)(lane))
-                lower = builder.insert_element(lower, load(bottom, offsets[pixel], word, 1), ir.IntType(32)(lane))
-            lower = builder.lshr(lower, _fill(four_words, 16))
-            pairs = [builder.bitcast(upper, bytes_32), builder.bitcast(lower, bytes_32)]
-            for half in (0, 1):
-                two = _blend_two(builder, pairs, shares, half, (pixels[half], pixels[half + 2]))
-                twos.append(builder.bitcast(two, lanes))
-        # Each of the four now holds red and green of one pixel, its blue, two words of no meaning, and so for another.
-        first, second = (_shuffle(builder, twos[k], twos[k + 1], [0, 8, 1, 9, 4, 12, 5, 13]) for k in (0, 2))
-        red_green = _shuffle(builder, first, second, [0, 1, 8, 9, 4, 5, 12, 13])
-        blue = _shuffle(builder, first, second, [2, 3, 10, 11, 6, 7, 14, 15])
-        low = _fill(lanes, 0xFFFF)
-        channels = [builder.and_(red_green, low), builder.lshr(red_green, _fill(lanes, 16)), builder.and_(blue, low)]
-        gains = cgutils.unpack_tuple(builder, colour)  # type: ignore[no-untyped-call]
-        four = builder.bitcast(_mix(builder, channels, gains), bytes_32)
-        three = _shuffle(builder, four, four, [4 * pixel + k for pixel in range(_LANES) for k in range(3)])
-        target = builder.gep(start_of(signature.args[5], image), [builder.mul(column, word(3))])
-        builder.store(three, builder.bitcast(target, three.type.as_pointer()), align=1)
+        top = builder.inttoptr(canvas, ir.IntType(32).as_pointer())
+        rows = top, builder.gep(top, [pitch])
+        eight = _fill(_WORDS, 8)
+        blended = []  # two of red and green, two of blue and planes: a word for a pixel's channel, in 1/32767
+        for channels in ((0, 1), (2, 3)):
+            # Of two pixels and their right neighbours the two channels, each as 16 bits: left and right together.
+            order = [lane for k in (0, 8) for c in channels for lane in (k + c, 32, k + c + 4, 32)]
+            order += [lane if lane == 32 else lane + 16 for lane in order]
+            for four, low in (((0, 1, 4, 5), 0), ((2, 3, 6, 7), 2)):
+                spread = [lane + k for lane in (low, low + 1) for k in (0, 8)]
+                spread += [lane + 4 for lane in spread]
+                sums = []
+                for start, share, plane in zip(rows, shares[:2], shares[2:], strict=True):
+                    quads = ir.Constant(four_words, ir.Undefined)
+                    for lane, number in enumerate(four):
+                        quads = builder.insert_element(quads, load(start, pixels[number], word), ir.IntType(32)(lane))
+                    values = _shuffle(builder, builder.bitcast(quads, _BYTES), _fill(_BYTES, 0), order)
+                    weights = _shuffle(builder, share, plane if channels[0] else share, spread)
+                    sums.append(_dot(context, builder, values, weights))
+                blended.append(builder.lshr(builder.add(*sums), eight))
+        # Now in 1/128, as 16 bits each: red and green of a pixel in a word, blue and planes (as they are) in another.
+        signed = -32768, 32767
+        red_green, blue_planes = (
+            builder.bitcast(_narrow(context, builder, "packssdw", _HALVES, signed, blended[k : k + 2]), _WORDS)
+            for k in (0, 2)
+        )
+        numbers = [_splat(builder, each) for each in cgutils.unpack_tuple(builder, colour)]  # type: ignore[no-untyped-call]
+        levels = []
+        for k in (0, 3, 6):
+            total = builder.add(numbers[k + 2], _dot(context, builder, red_green, numbers[k]))
+            total = builder.add(total, _dot(context, builder, blue_planes, numbers[k + 1]))
+            levels.append(builder.ashr(total, numbers[9]))
+        levels.append(builder.lshr(blue_planes, _fill(_WORDS, 16)))
+        halves = [_narrow(context, builder, "packssdw", _HALVES, signed, levels[k : k + 2]) for k in (0, 2)]
+        made = _narrow(context, builder, "packuswb", _BYTES, (0, 255), halves)
+        of_pixel = [16 * half + k for half in (0, 1) for k in range(4)]
+        of_planes = [12 + k for k in of_pixel]
+        order = [4 * channel + k for k in of_pixel for channel in range(3)]
+        builder.store(
+            _shuffle(builder, made, made, order + of_planes), builder.inttoptr(out, _BYTES.as_pointer()), align=1
+        )
+        picked = _shuffle(builder, made, made, of_planes)
+        builder.store(picked, builder.inttoptr(planes, picked.type.as_pointer()), align=1)
         return context.get_dummy_value()
 
     return signature, generate
 
 
 @kernel
-def _blend(address: int, taps: Taps, colour: tuple[np.float32, ...], out: U8) -> None:
-    """Blend and colour a row, `(3 S,)`."""
-    side = taps.offset.size
+def _blend(canvas: int, taps: Taps, colour: tuple[np.int32, ...], out: int, end: int, spare: int, planes: int) -> None:
+    """Blend and colour a row, and pick its planes: person + 2 * ignore.
+
+    Args:
+        canvas: its address.
+        out: the address of `(3 S,)` bytes.
+        end: where the image ends; its last eight pixels go to `spare` instead, an address of 32 bytes.
+        planes: the address of `(S,)` bytes.
+    """
+    side = taps.pixel.size
     for column in range(0, side, _LANES):
+        target = out + 3 * column
+        target = target if target + 3 * _LANES < end else spare
         # The typing context is passed by the compiler, not by the caller.
-        _blend_8(address, 3 * side, taps, column, colour, out)  # type: ignore[call-arg]
+        _blend_8(canvas, side + _PAD, taps, column, colour, target, planes + column)  # type: ignore[call-arg]
 
 
 @intrinsic
-def _join_64(_context: Any, _person: Any, _ignore: Any, _pixel: Any, joined: Any) -> Any:
-    """Write 64 pixels of packed planes, from a pixel on, as person + 2 * ignore to joined[pixel:]."""
+def _spread_8(_context: Any, _image: Any, _person: Any, _ignore: Any, _pixel: Any, _out: Any) -> Any:
+    """Write eight pixels of a record, from a pixel on (a multiple of 8), as words of a canvas to an address."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pixel = arguments[2]
-        person, ignore = (load_bits(builder, address, pixel) for address in arguments[:2])
-        both = builder.or_(person, builder.shl(ignore, _fill(ignore.type, 1)))
-        data = context.make_array(signature.args[3])(context, builder, arguments[3]).data
-        builder.store(both, builder.bitcast(builder.gep(data, [pixel]), both.type.as_pointer()), align=1)
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        image, *planes, pixel, out = arguments
+        word, byte = ir.IntType(64), ir.IntType(8)
+        start = builder.add(image, builder.mul(pixel, word(3)))
+        prefetch_line(builder, builder.add(start, word(AHEAD)))
+        rgb = builder.load(builder.inttoptr(start, ir.VectorType(byte, 24).as_pointer()), align=1)
+        order = [3 * k + min(channel, 2) for k in range(_LANES) for channel in range(4)]
+        words = builder.and_(builder.bitcast(_shuffle(builder, rgb, rgb, order), _WORDS), _fill(_WORDS, 0xFFFFFF))
+        for plane, bit in zip(planes, (_PERSON, _IGNORE), strict=True):
+            packed = builder.load(builder.inttoptr(builder.add(plane, builder.lshr(pixel, word(3))), byte.as_pointer()))
+            chosen = builder.bitcast(packed, ir.VectorType(ir.IntType(1), _LANES))
+            words = builder.or_(words, builder.select(chosen, _fill(_WORDS, bit), _fill(_WORDS, 0)))
+        builder.store(words, builder.inttoptr(out, _WORDS.as_pointer()), align=4)
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64, types.int64, joined), generate
+    return types.void(*[types.int64] * 5), generate
 
 
 @kernel
-def _join(person_address: int, ignore_address: int, joined: U8) -> None:
-    for pixel in range(0, joined.size - 1, 64):
-        _join_64(person_address, ignore_address, pixel, joined)  # type: ignore[call-arg]
-    joined[joined.size - 1] = _OUTSIDE
+def _spread(image: int, person: int, ignore: int, side: int, row: int, canvas: int) -> None:
+    """Write a row of a record to a canvas; all are addresses."""
+    pixel, out = row * side, canvas + 4 * (_PAD + (row + 1) * (side + _PAD))
+    for column in range(0, side, _LANES):
+        _spread_8(image, person, ignore, pixel + column, out + 4 * column)  # type: ignore[call-arg]
 
 
 @kernel
-def _pick(joined: U8, nearest: U32, picked: U8) -> None:
-    for column in range(nearest.size):
-        picked[column] = joined[nearest[column]]
+def _reach(matrix: F32, side: int) -> tuple[float, float, float]:
+    """What rows of the source a row of the output needs: of all the first, and for row y the last, a + b * y.
+
+    It is too many by a row or two, as positions are rounded; all rows where numbers are so large, or not numbers, that
+    rounding could be worth a row.
+    """
+    across, down = np.float64(matrix[1, 0]) * side, np.float64(matrix[1, 1])
+    shift = np.float64(matrix[1, 2])
+    if not abs(across) + abs(down) * side + abs(shift) < 2**20:
+        return 0.0, np.float64(side), 0.0
+    first = shift + min(across, 0.0) + min(down * side, 0.0) - 2
+    return max(first, 0.0), shift + max(across, 0.0) + max(down, 0.0) + 3, down
 
 
 @kernel
 def _part(picked: U8, person: U8, ignore: U8) -> None:
-    # Not within `_pick`: apart, these are a few instructions for 32 pixels.
+    # Apart from all else, these are a few instructions for 32 pixels.
     for column in range(picked.size):
         person[column] = picked[column] & np.uint8(1)
         ignore[column] = picked[column] >> np.uint8(1)
+
+
+@njit(inline="always")
+def _pair(low: float, high: float) -> np.int32:
+    low, high = min(np.rint(low), 32767.0), min(np.rint(high), 32767.0)
+    return np.int32((int(high) << 16) | (int(low) & 0xFFFF))
+
+
+@kernel
+def _fixed_point(colour: F32) -> tuple[np.int32, ...]:
+    """A colour map for values in 1/128: of each channel the gains of red and green, of blue, and the shift; the bits
+    by which a result is too large. Gains are 16 bits, and no sum exceeds 31 bits."""
+    most = 1.0
+    for channel in range(3):
+        gains = abs(colour[channel, 0]) + abs(colour[channel, 1]) + abs(colour[channel, 2])
+        most = max(most, 256.0 * gains + abs(colour[channel, 3]) + 1)
+    bits = min(max(23 - math.frexp(most)[1], -7), 14)
+    scale = 2.0**bits
+    values = colour[:, :3] * (scale * 32768 / _WHOLE)
+    red, green, blue = values[0], values[1], values[2]
+    # Halves, of a grey level and of what is lost of values and of gains: these are cut, which makes it rounding.
+    shift = (colour[:, 3] + 0.5) * (128 * scale) + 0.5 * (values[:, 0] + values[:, 1] + values[:, 2])
+    return (
+        _pair(red[0], red[1]), _pair(red[2], 0.0), np.int32(shift[0]),
+        _pair(green[0], green[1]), _pair(green[2], 0.0), np.int32(shift[1]),
+        _pair(blue[0], blue[1]), _pair(blue[2], 0.0), np.int32(shift[2]),
+        np.int32(bits + 7),
+    )  # fmt: skip
+
+
+@kernel
+def new_canvas(side: int) -> U32:
+    """What `warp_sample` needs for pictures of a side, any number of them in turn."""
+    return np.full(_PAD + (side + 3) * (side + _PAD), _IGNORE, np.uint32)
 
 
 @kernel
@@ -301,45 +342,48 @@ def warp_sample(
     image: U8,
     person: U8,
     ignore: U8,
+    canvas: U32,
 ) -> None:
     """Sample one image and its planes through an affine map, and its colours through another.
 
-    Its scratch is a byte a pixel and some rows. Any matrix is safe: positions that are not finite are outside.
+    Any matrix is safe: positions that are not finite are outside.
 
     Args:
         image_address: of `(S, S, 3)` RGB pixels; nothing around them is read.
-        side: S, in pixels, a multiple of 8, at most 26,754 (byte offsets are int32).
+        side: S, in pixels, a multiple of 8, at most 26,754 (canvases are counted in int32).
         matrix: `(2, 3)` output -> source, see `loader.augment.Parameters`.
-        colour: `(3, 4)` colour map, see there; finite.
+        colour: `(3, 4)` colour map, see there; 256 * gains + shift of a channel below 2**30.
         image: `(S*S*3,)`, wholly written; black outside the source.
         person, ignore: `(S*S,)`, wholly written with 0 and 1; outside the source 0 and 1.
+        canvas: `new_canvas(side)`; what is outside the image stays as it is.
     """
-    joined = np.empty(side * side + 1, np.uint8)
-    _join(person_address, ignore_address, joined)
     taps = Taps(
-        np.empty(side, np.int32), np.empty(side, np.uint32), np.empty(side, np.uint32), np.empty(side, np.uint32)
+        np.empty(side, np.int32),
+        np.empty(side, np.int32),
+        np.empty(side, np.int32),
+        np.empty(side, np.int32),
+        np.empty(side, np.int32),
     )
-    picked = np.empty(side, np.uint8)
     across = np.empty((2, side), np.float32)
     for column in range(side):
         x = np.float32(column) + _HALF
         across[0, column] = matrix[0, 0] * x
         across[1, column] = matrix[1, 0] * x
-    # Blended values are in 1/256; they are cut to whole grey levels, which half of one before makes rounding.
-    gains = (
-        colour[0, 0] * _GREY, colour[0, 1] * _GREY, colour[0, 2] * _GREY, colour[0, 3] + _HALF,
-        colour[1, 0] * _GREY, colour[1, 1] * _GREY, colour[1, 2] * _GREY, colour[1, 3] + _HALF,
-        colour[2, 0] * _GREY, colour[2, 1] * _GREY, colour[2, 2] * _GREY, colour[2, 3] + _HALF,
-    )  # fmt: skip
-    for row in range(_ROWS_AHEAD):
-        _fetch(image_address, across, matrix, row)
+    gains = _fixed_point(colour)
+    start = canvas.ctypes.data + 4 * (_PAD - 1)  # the pixel before the image's first one, a row above
+    out, end = image.ctypes.data, image.ctypes.data + image.size
+    picked, spare = np.empty(side, np.uint8), np.empty(4 * _LANES, np.uint8)
+    first, reach, slope = _reach(matrix, side)
+    spread = int(min(first, side))
     for row in range(side):
-        _fetch(image_address, across, matrix, row + _ROWS_AHEAD)
+        # Spread no sooner than needed: so waiting for memory and arithmetic overlap.
+        while spread < min(reach + slope * row, side):
+            _spread(image_address, person_address, ignore_address, side, spread, canvas.ctypes.data)
+            spread += 1
         _locate(across, matrix, row, taps)
-        begin, end = row * side, (row + 1) * side
-        _blend(image_address, taps, gains, image[3 * begin : 3 * end])
-        _pick(joined, taps.nearest, picked)
-        _part(picked, person[begin:end], ignore[begin:end])
+        _blend(start, taps, gains, out + 3 * side * row, end, spare.ctypes.data, picked.ctypes.data)
+        _part(picked, person[side * row : side * (row + 1)], ignore[side * row : side * (row + 1)])
+    image[-3 * _LANES :] = spare[: 3 * _LANES]
 
 
 @kernel
@@ -348,6 +392,7 @@ def warp_records(places: I64, side: int, matrix: F32, colour: F32, image: U8, pe
 
     `places` are as in `loader.kernels`; a `BLANK` image gives a black one without a person, all of it ignored.
     """
+    canvas = new_canvas(side)
     for row in range(len(places)):
         if places[row, 0] == BLANK:
             image[row] = 0
@@ -355,5 +400,5 @@ def warp_records(places: I64, side: int, matrix: F32, colour: F32, image: U8, pe
             ignore[row] = 1
         else:
             pixels, packed_person, packed_ignore = places[row, 0], places[row, 1], places[row, 2]
-            outputs = image[row], person[row], ignore[row]
+            outputs = image[row], person[row], ignore[row], canvas
             warp_sample(pixels, packed_person, packed_ignore, side, matrix[row], colour[row], *outputs)

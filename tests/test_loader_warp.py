@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import math
 import mmap
+import platform
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loader.augment import LEVELS, draw_parameters
-from loader.warp import warp_sample
+from loader.warp import new_canvas, warp_sample
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -55,10 +57,12 @@ def warp(sample: Sample, matrix: F32, colour: F32 = PLAIN) -> Sample:
     person, ignore = (np.packbits(plane, bitorder="little") for plane in sample[1:])
     source = image.ctypes.data, person.ctypes.data, ignore.ctypes.data
     made = []
+    canvas = new_canvas(side)
     for filler in (0x55, 0xAA):
+        canvas[8:].reshape(side + 3, side + 8)[1 : side + 1, :side] = filler  # what is left of another sample
         buffers = [np.full(size + 128, filler, np.uint8) for size in (3 * side**2, side**2, side**2)]
         inner = [buffer[64:-64] for buffer in buffers]
-        warp_sample(*source, side, matrix, colour, *inner)
+        warp_sample(*source, side, matrix, colour, *inner, canvas)
         for buffer in buffers:
             assert (buffer[[*range(64), *range(-64, 0)]] == filler).all(), "nothing around is written"
         made.append(inner)
@@ -192,7 +196,7 @@ def _warp_at_the_edge_of_memory() -> None:
     out = [np.empty(size * side * side, np.uint8) for size in (3, 1, 1)]
     for scale in (1.0, -1.0, 0.5, 2.0):
         matrix = about_centre(side, [[scale, 0.1], [0.1, scale]])
-        warp_sample(address, planes, planes, side, matrix, PLAIN, *out)
+        warp_sample(address, planes, planes, side, matrix, PLAIN, *out, new_canvas(side))
 
 
 @pytest.mark.skipif(mmap.PAGESIZE != 4096 or not hasattr(mmap, "MAP_PRIVATE"), reason="needs mprotect and 4 KiB pages")
@@ -224,6 +228,26 @@ def test_threads_do_not_disturb_each_other() -> None:
         for number, made in enumerate(pool.map(make, list(range(24)) * 4)):
             for ours, theirs in zip(made, alone[number % 24], strict=True):
                 np.testing.assert_array_equal(ours, theirs)
+
+
+def _digest() -> str:
+    """Of what the kernel makes of some samples."""
+    made = hashlib.sha256()
+    for level in ("light", "heavy"):
+        for matrix, colour in zip(*draw_parameters(LEVELS[level], 64, 5, 0, np.arange(8)), strict=True):
+            for array in warp(noise(64), matrix, colour):
+                made.update(array.tobytes())
+    return made.hexdigest()
+
+
+def test_processors_without_avx2_make_the_same(start_child: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    if platform.machine() != "x86_64":
+        pytest.skip("the instructions are those of x86")
+    monkeypatch.setenv("NUMBA_CPU_NAME", "x86-64")
+    monkeypatch.setenv("NUMBA_CPU_FEATURES", "")
+    child = start_child([sys.executable, "-c", f"from {__name__} import _digest; print(_digest())"])
+    output, errors = child.communicate()
+    assert output.strip() == _digest(), errors
 
 
 # Fuzz
