@@ -146,7 +146,7 @@ def _narrow(context: Any, builder: Any, name: str, kind: Any, limits: tuple[int,
             parts.append(builder.trunc(part, ir.VectorType(kind.element, part.type.count)))
         half = kind.count // 4
         starts = (0, 2 * half, half, 3 * half)
-        made = _shuffle(builder, *parts, [start + k for start in starts for k in range(half)])
+        made = _shuffle(builder, parts[0], parts[1], [start + k for start in starts for k in range(half)])
     return made
 
 
