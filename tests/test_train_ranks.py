@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from itertools import permutations
@@ -27,6 +28,26 @@ from train.ranks import RankError, RankLostError, Ranks, ReportedElsewhereError
 from train.step import _common_statistics
 
 ROOT = Path(__file__).resolve().parents[1]
+
+SERVER = """
+import json, os, runpy, sys
+import torch._dynamo, train.inference, train.loop
+
+train.loop._draw, train.inference.SCALES = lambda *_: (), (1,)  # both take longer than the runs
+while order := sys.stdin.readline():
+    arguments, variables = json.loads(order)
+    ranks = []
+    for rank in "01":
+        ranks.append(os.fork())
+        if not ranks[-1]:
+            os.environ |= {"RANK": rank, "LOCAL_RANK": rank, **variables}
+            os.dup2(os.open(f"{arguments[0]}-{rank}", os.O_WRONLY | os.O_CREAT), 2)
+            sys.argv = arguments
+            runpy.run_path(arguments[0])
+            sys.exit()
+    print([os.waitpid(rank, 0)[1] for rank in ranks], flush=True)
+"""
+"""Runs programs on two ranks, in forked processes: to start Python and load torch takes longer than each of them."""
 
 PROGRAM = """
 import hashlib, json, os, signal, sys
@@ -52,7 +73,6 @@ def validated(run):
     return validate(run)
 
 torch.set_num_threads(1)
-train.loop._draw = lambda *_: ()  # pictures take longer than the run
 train.loop.validate = validated
 if sys.argv[3] == "die":
     train.loop.validate = lambda *_: os._exit(0)  # as if killed: the first epoch is trained, and not yet validated
@@ -122,13 +142,6 @@ class OneEpoch(Listener):
         raise StopIteration
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _no_pictures():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("train.loop._draw", lambda *_: ())
-        yield
-
-
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
@@ -151,20 +164,24 @@ def environment(folder, **more):
     return {name: str(value) for name, value in {**variables, "GLOO_SOCKET_IFNAME": "lo", **more}.items()}
 
 
-def run_ranks(start, config, folder, *, stop_at=0, how="new", program=PROGRAM):
-    """Two ranks with the variables that torchrun sets, started by the test itself, which is faster; what each says."""
+@pytest.fixture(scope="module")
+def server(start_module_child, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    command = [sys.executable, "-c", SERVER]
+    return start_module_child(command, env=environment(folder), stdin=subprocess.PIPE, seconds=3000)
+
+
+def run_ranks(server, config, folder, *, stop_at=0, how="new", program=PROGRAM):
+    """Two ranks with the variables that torchrun sets; what each says."""
     (folder / "program.py").write_text(program)
     (folder / "config.json").write_text(json.dumps(config.to_dict()))
-    arguments = [folder / "program.py", folder / "config.json", stop_at, how]
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    meeting = {"WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    ranks = [
-        start([sys.executable, *arguments], env=environment(folder, RANK=rank, LOCAL_RANK=rank, **meeting))
-        for rank in range(2)
-    ]
-    errors = [rank.communicate()[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(errors)[-5000:]
+    arguments = [str(folder / "program.py"), str(folder / "config.json"), str(stop_at), how]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    print(json.dumps([arguments, meeting]), file=server.stdin, flush=True)
+    ended = server.stdout.readline() or server.communicate()
+    assert ended == "[0, 0]\n", "\n".join(path.read_text()[-5000:] for path in folder.glob("program.py-*"))
     if how == "die":
         return []
     said = [json.loads((folder / f"said-{rank}").read_text()) for rank in range(2)]
@@ -175,14 +192,14 @@ def run_ranks(start, config, folder, *, stop_at=0, how="new", program=PROGRAM):
 
 
 @pytest.fixture(scope="module")
-def two(config, tmp_path_factory, start_module_child):
+def two(config, tmp_path_factory, server):
     """A run of two ranks that were stopped in the first epoch, by a signal to one of them, and went on."""
     folder = tmp_path_factory.mktemp("two")
     config = config.changed(out=folder / "run", accumulation=2)
-    assert run_ranks(start_module_child, config, folder, stop_at=1) == [[0, True, 0], [1, True, 0]], "one stops all"
+    assert run_ranks(server, config, folder, stop_at=1) == [[0, True, 0], [1, True, 0]], "one stops all"
     reached = load_checkpoint(config.out / "checkpoints" / "last_model.pth").continuation.progress.step
     assert reached == 2, "not between two updates"
-    assert run_ranks(start_module_child, config, folder, how="resume") == [[0, False, 2], [1, False, 2]]
+    assert run_ranks(server, config, folder, how="resume") == [[0, False, 2], [1, False, 2]]
     return config
 
 
@@ -209,7 +226,7 @@ def test_two_ranks_learn_what_one_process_learns_from_both_batches(config, two):
 
 
 @pytest.mark.usefixtures("timm")
-def test_two_ranks_with_an_encoder_that_is_frozen_at_first_learn_what_one_process_learns(config, tmp_path, start_child):
+def test_two_ranks_with_an_encoder_that_is_frozen_at_first_learn_what_one_process_learns(config, tmp_path, server):
     """The second epoch's gradients are those of all parameters, the first one's of the decoder; its norms are fixed."""
     network = NetworkConfig(name="unet", width=8, encoder="timm:test_resnet")
     settings = {"freeze_epochs": 1, "encoder_lr": 0.5, "encoder_norm": "frozen", "encoder_weights": "none"}
@@ -219,7 +236,7 @@ def test_two_ranks_with_an_encoder_that_is_frozen_at_first_learn_what_one_proces
     alone = fit(config.changed(out=tmp_path / "one", accumulation=4), Listener())
     torch.set_num_threads(before)
     two = config.changed(out=tmp_path / "two", accumulation=2)
-    assert run_ranks(start_child, two, tmp_path) == [[0, False, 2], [1, False, 2]]
+    assert run_ranks(server, two, tmp_path) == [[0, False, 2], [1, False, 2]]
     one, other = load_checkpoint(alone.last_model), load_checkpoint(tmp_path / "two" / "checkpoints" / "last_model.pth")
     torch.manual_seed(config.loader.seed)
     begun = build_network(network).state_dict()
@@ -236,20 +253,18 @@ def test_two_ranks_with_an_encoder_that_is_frozen_at_first_learn_what_one_proces
     assert {"encoder.conv1.0.weight", "encoder.layer4.0.conv1.weight"} <= moved
 
 
-def test_ranks_end_where_one_lacks_a_gradient(start_child, config, tmp_path):
-    said = run_ranks(start_child, config, tmp_path, program=LACKING)
+def test_ranks_end_where_one_lacks_a_gradient(server, config, tmp_path):
+    said = run_ranks(server, config, tmp_path, program=LACKING)
     reason = "rank 1 of 2: extra has no gradient, which ranks cannot average; train on one GPU"
     assert [text for text, _ in said] == 2 * [reason]
     assert sorted(elsewhere for _, elsewhere in said) == [False, True]
 
 
 @pytest.mark.slow
-def test_a_compiled_step_is_split_so_that_gradients_travel_early_and_gives_the_same_weights(
-    start_child, config, tmp_path
-):
-    """Torch's first bucket holds 1 MB, the next ones 25 MB; this network has 4 MB of gradients."""
-    config = config.changed(precision="bf16", **{"network.width": 16})  # autocast is split, too
-    one, other = run_ranks(start_child, config, tmp_path, program=COMPILED)
+def test_a_compiled_step_is_split_so_that_gradients_travel_early_and_gives_the_same_weights(server, config, tmp_path):
+    """Torch's first bucket holds 1 MB, the next ones 25 MB; this network has 8 MB of gradients."""
+    config = config.changed(precision="bf16", **{"network.name": "unet", "network.width": 16})  # autocast is split, too
+    one, other = run_ranks(server, config, tmp_path, program=COMPILED)
     assert one == other
     assert one[0] == 2
     assert one[1] == pytest.approx(0, abs=1e-6)
@@ -280,15 +295,15 @@ def test_the_mean_of_the_ranks_statistics_is_that_of_one_process_with_as_many_ba
 
 
 @pytest.mark.slow
-def test_ranks_that_end_with_the_last_batch_of_an_epoch_validate_it_once(start_child, config, two, tmp_path):
+def test_ranks_that_end_with_the_last_batch_of_an_epoch_validate_it_once(server, config, two, tmp_path):
     """Killed after the first rank's checkpoint of that batch."""
     config = two.changed(out=tmp_path / "run", world=1, rank=0)
     last = config.out / "checkpoints" / "last_model.pth"
-    assert run_ranks(start_child, config, tmp_path, how="die") == []
+    assert run_ranks(server, config, tmp_path, how="die") == []
     saved = load_checkpoint(last)
     assert (saved.results, saved.continuation.progress.step) == ((), 4)
     assert saved.continuation.loader == {"epoch": 1, "consumed": 0}
-    assert run_ranks(start_child, config, tmp_path, how="resume") == [[0, False, 2], [1, False, 2]]
+    assert run_ranks(server, config, tmp_path, how="resume") == [[0, False, 2], [1, False, 2]]
     ended, other = load_checkpoint(last), load_checkpoint(two.out / "checkpoints" / "last_model.pth")
     assert ended.continuation.progress.step == 8
     assert ended.continuation.loader == {"epoch": 2, "consumed": 0}
