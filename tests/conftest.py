@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -19,6 +19,8 @@ import numpy as np
 import psutil
 import pytest
 
+import train.inference
+import train.loop
 from model.encoder_unet import import_torchvision
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,15 +41,40 @@ def _dataset(name: str) -> Path:
     return root / name
 
 
-@pytest.fixture(autouse=True)
-def _no_pictures_of_runs(request, monkeypatch):
-    """Runs of a test draw no pictures at their end, which takes longer than training, unless marked `plots`.
+WHOLE = {"train.loop._draw": train.loop._draw, "train.inference.SCALES": train.inference.SCALES}
+"""How runs end for their users."""
 
-    Those of fixtures that are shared by tests do, and those of other processes.
+
+def _ends(ends):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ends.items():
+            patch.setattr(name, value)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _short_ends_of_runs():
+    """Runs of tests draw no pictures at their end, and measure one larger side alone: both take longer than training.
+
+    Those of other processes do both.
     """
-    loop = sys.modules.get("train.loop")
-    if loop and not request.node.get_closest_marker("plots"):
-        monkeypatch.setattr(loop, "_draw", lambda _run: ())
+    yield from _ends({"train.loop._draw": lambda _run: (), "train.inference.SCALES": train.inference.SCALES[:2]})
+
+
+@pytest.fixture(scope="session")
+def whole_runs(_short_ends_of_runs):
+    """A function that gives a context in which runs end as for their users."""
+    return contextmanager(lambda: _ends(WHOLE))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _only_garbage_of_this_file():
+    """Let garbage be looked for among what a file's own tests make.
+
+    The modules that all files import are millions of objects, over which each search would take a second.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

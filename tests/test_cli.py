@@ -313,12 +313,12 @@ def test_a_usage_error_has_its_own_exit_code():
     assert "Invalid value for '--fit'" in run("preprocess", "--fit", "crop", code=2).stderr
 
 
-@pytest.mark.plots
-def test_training_end_to_end(made, tmp_path):
+def test_training_end_to_end(made, tmp_path, whole_runs):
     root, _ = made
     out = tmp_path / "run"
     train = ["train", "--cache", root / "cache", "--out", out, "--profile", "cpu", "--width", 8, "--no-compile"]
-    first = run(*train, "--epochs", 1, "--batch-size", 8)
+    with whole_runs():
+        first = run(*train, "--epochs", 1, "--batch-size", 8)
     assert f"📈 {FIRST_EPOCH}1: Train - Loss: " in first.stdout
     assert "data wait" in first.stdout
     assert (out / "checkpoints" / "best_model.pth").exists()

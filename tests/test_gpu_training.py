@@ -247,8 +247,9 @@ def run(photos, device):
 
 
 @pytest.fixture(scope="module")
-def trained(run):
-    return fit(run, Listener())
+def trained(run, whole_runs):
+    with whole_runs():
+        return fit(run, Listener())
 
 
 @gpu
@@ -271,8 +272,7 @@ class Stopper(Listener):
 
 @gpu
 @pytest.mark.usefixtures("default_signals")
-def test_a_deterministic_run_that_was_stopped_ends_with_the_same_bits(run, trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("train.loop._draw", lambda *_: ())
+def test_a_deterministic_run_that_was_stopped_ends_with_the_same_bits(run, trained, tmp_path):
     config = dataclasses.replace(run, out=tmp_path)
     stopped = fit(config, Stopper())
     assert stopped.interrupted

@@ -82,14 +82,14 @@ class Pictured:
 
 
 @pytest.fixture(scope="module")
-def dogs(tmp_path_factory):
+def dogs(tmp_path_factory, whole_runs):
     """A dataset, a cache of its dogs, and a network of one epoch; and what was printed and drawn for it."""
     root = tmp_path_factory.mktemp("dogs")
     draw_animals(root / "coco", "train2017", 6, seed=0)
     draw_animals(root / "coco", "val2017", 5, seed=1)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, whole_runs():
         pictured = Pictured(patch)
         build = ("preprocess", "--coco", root / "coco", "--out", root / "cache", "--side", SIDE, "--threads", 1)
         said = [run(*build, "--category", "dog", "--crowd", "drop")]

@@ -230,7 +230,6 @@ def test_of_a_trained_network_it_says_what_training_said(coco, tmp_path, write_c
 
 
 def test_photos_are_laid_out_as_those_of_training_were(coco, tmp_path, monkeypatch):
-    monkeypatch.setattr("train.loop._draw", lambda *_: ())
     for name in ("plot_confusion", "plot_samples"):
         monkeypatch.setattr(f"train.evaluation.run.{name}", lambda *_, **__: None)
     spec = CacheSpec(side=SIDE, fit="stretch")

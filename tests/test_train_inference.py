@@ -21,13 +21,14 @@ from train.result import Inference, MeasuredSide
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, whole_runs):
     root = tmp_path_factory.mktemp("data")
     make_dataset(root / "coco", SynthConfig(images=25, val_fraction=0.24, long_side=(96, 128)))
     build_cache(BuildConfig(coco=root / "coco", out=root / "cache", spec=CacheSpec(side=64, images="all")))
     values = {"network": NetworkConfig(width=8), "epochs": 2, "batch_size": 4, "loader": "native", "threads": 1}
     values |= {"side": 64, "learning_rate": 3e-3, "cache": root / "cache", "out": root / "run"}
-    return root, fit(TrainConfig.from_dict(values), Listener())
+    with whole_runs():
+        return root, fit(TrainConfig.from_dict(values), Listener())
 
 
 def loader_of(root):
@@ -81,7 +82,8 @@ def test_a_larger_side_has_to_pay(ious, side):
     assert choose_side(tuple(measured)).side == side
 
 
-def test_sides_are_multiples_once_each():
-    assert sides(192, 32) == [192, 256, 320, 384, 448, 576]
-    assert sides(64, 16) == [64, 96, 128, 192]
-    assert sides(32, 32) == [32, 64, 96]
+def test_sides_are_multiples_once_each(whole_runs):
+    with whole_runs():
+        assert sides(192, 32) == [192, 256, 320, 384, 448, 576]
+        assert sides(64, 16) == [64, 96, 128, 192]
+        assert sides(32, 32) == [32, 64, 96]

@@ -61,11 +61,12 @@ def config_of(cache: Path, out: Path, **changes) -> TrainConfig:
 
 
 @pytest.fixture(scope="module")
-def finished(cache, tmp_path_factory):
+def finished(cache, tmp_path_factory, whole_runs):
     out = tmp_path_factory.mktemp("run")
     recorder = Recorder()
     before = torch.get_num_threads()
-    result = fit(config_of(cache, out), recorder)
+    with whole_runs():
+        result = fit(config_of(cache, out), recorder)
     assert torch.get_num_threads() == before
     return out, recorder, result
 
@@ -148,7 +149,7 @@ def test_data_wait_is_the_time_blocked_in_the_loader(cache, tmp_path, monkeypatc
 
         def __iter__(self):
             for batch in self._loader:
-                time.sleep(0.3)
+                time.sleep(0.1)
                 yield batch
 
         def __enter__(self):
@@ -160,8 +161,8 @@ def test_data_wait_is_the_time_blocked_in_the_loader(cache, tmp_path, monkeypatc
     monkeypatch.setattr(train.run, "open_loader", lambda config: Slow(open_loader(config)))
     result = fit(config_of(cache, tmp_path, epochs=1), Recorder())
     waited = result.epochs[0].wait_share * result.epochs[0].train_seconds
-    assert 3 * 0.3 <= waited < result.epochs[0].train_seconds, "the first one belongs to the warm-up"
-    assert result.epochs[0].warmup_seconds >= 0.3
+    assert 3 * 0.1 <= waited < result.epochs[0].train_seconds, "the first one belongs to the warm-up"
+    assert result.epochs[0].warmup_seconds >= 0.1
 
 
 def test_a_side_other_than_the_profiles_is_said_not_refused(cache, tmp_path):

@@ -36,14 +36,6 @@ class Watcher(Listener):
         raise AssertionError(found)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _no_pictures():
-    """Drawing takes longer than the runs, and has nothing to do with where the cache lies."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("train.loop._draw", lambda *_: ())
-        yield
-
-
 @pytest.fixture(scope="module")
 def local(tmp_path_factory, write_coco):
     """A run on a local cache, in the windowed order."""
