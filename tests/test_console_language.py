@@ -55,9 +55,27 @@ def placeholders(text):
     return sorted({name for _words, name, _spec, _conversion in Formatter().parse(text) if name})
 
 
+@pytest.fixture(scope="module")
+def messages():
+    """The entries of all messages of the source."""
+    return list(extract())
+
+
+@pytest.fixture(scope="module")
+def calls():
+    """All calls of the source that have a template: the file, and the call as Python's own parser gives it."""
+    marks = {"_", "message", "ngettext", *error_names(source_files())}
+    return [
+        (path, node)
+        for path in source_files()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in marks
+    ]
+
+
 @pytest.mark.parametrize("name", OTHERS)
-def test_every_message_of_the_source_is_translated(name):
-    wanted = {entry.id for entry in extract() if entry.id}
+def test_every_message_of_the_source_is_translated(messages, name):
+    wanted = {entry.id for entry in messages if entry.id}
     entries = [entry for entry in read(name) if entry.id]
     assert {entry.id for entry in entries} == wanted, "run `make messages`"
     for entry in entries:
@@ -177,34 +195,21 @@ def test_the_list_of_all_settings_is_the_same_in_both_languages():
     assert spanish.partition(" Todos son: ")[2].strip() == listed
 
 
-def test_no_message_is_lost_in_an_f_string():
+def test_no_message_is_lost_in_an_f_string(messages, calls):
     """Babel does not look into those, nor into deep nests of calls; Python's own parser does."""
-    marks = {"_", "message", *error_names(source_files())}
-    found = {
-        node.args[0].value
-        for path in source_files()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call)
-        and getattr(node.func, "id", "") in marks
-        and node.args
-        and isinstance(node.args[0], ast.Constant)
-    }
-    known = {each for entry in extract() for each in ([entry.id] if isinstance(entry.id, str) else entry.id)}
+    found = {node.args[0].value for _path, node in calls if node.args and isinstance(node.args[0], ast.Constant)}
+    known = {each for entry in messages for each in ([entry.id] if isinstance(entry.id, str) else entry.id)}
     assert len(found) > 900
     assert found - {""} <= known
 
 
-def test_errors_are_raised_with_templates():
+def test_errors_are_raised_with_templates(calls):
     """An f-string has lost its template, and would be English in every language."""
-    errors = error_names(source_files())
-    assert {"CacheError", "DatasetError", "TrainConfigError"} <= errors
+    assert {"CacheError", "DatasetError", "TrainConfigError"} <= {node.func.id for _path, node in calls}
     plain = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
-        for path in source_files()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call)
-        and (getattr(node.func, "id", "") in errors | {"_", "message", "ngettext"})
-        and any(isinstance(argument, ast.JoinedStr | ast.BinOp) for argument in node.args)
+        for path, node in calls
+        if any(isinstance(argument, ast.JoinedStr | ast.BinOp) for argument in node.args)
     ]
     assert not plain
 
@@ -477,14 +482,14 @@ def test_where_emoji_are_shown(environ, encoding, terminal, shown):
     assert shows_marks(stream, environ) is shown
 
 
-def test_plain_text_has_no_emoji():
+def test_plain_text_has_no_emoji(messages):
     assert plain("✅ Cache is sound") == "[ok] Cache is sound"
     assert plain("❌ {problem}") == "[x] {problem}"
     assert plain("⚠️  {photos} left out:") == "[!] {photos} left out:"
     assert plain("🖼️  Picture: {path}") == "Picture: {path}"
     assert plain("   📊 Best IoU | ⏱️ {time}, 3 × 4 ≥ 2, pixels² ★") == "   Best IoU | {time}, 3 × 4 ≥ 2, pixels² *"
     emoji = re.compile("[\u231a-\u23ff\u2600-\u27bf\u2b00-\u2bff\ufe0f\U0001f000-\U0001faff]")
-    for entry in extract():
+    for entry in messages:
         for each in (entry.id,) if isinstance(entry.id, str) else entry.id:
             assert not emoji.search(plain(each)), each
 
