@@ -233,7 +233,7 @@ def test_a_run_of_one_short_epoch_says_nothing(cache, tmp_path, capsys):
     "changes", [{}, {"optimizer": "adam", "average": 0.9}, {"optimizer": "sgd"}, {"optimizer": "sgd", "momentum": 0.0}]
 )
 def test_the_disk_space_is_that_of_real_checkpoints(cache, tmp_path, changes):
-    config = config_of(cache, tmp_path, epochs=1, network=NetworkConfig(width=16), **changes)
+    config = config_of(cache, tmp_path, epochs=1, batch_size=8, network=NetworkConfig(width=16), **changes)
     result = fit(config, Listener())
     network = build_network(config.network)
     estimate = run_bytes(config, network) - SMALL_FILES
@@ -246,12 +246,13 @@ def test_the_disk_space_is_that_of_real_checkpoints(cache, tmp_path, changes):
 
 def test_a_disk_without_the_space_is_named_with_both_sizes(cache, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train.forecast, "free_bytes", lambda folder: 2e6)
-    result = fit(config_of(cache, tmp_path / "run", epochs=1), TrainPrinter())
+    config = config_of(cache, tmp_path, epochs=1, batch_size=8)
+    result = fit(config.changed(out=tmp_path / "run"), TrainPrinter())
     line = r"run has room for 2 MB, and the run needs about \d+ MB; free some space, or choose another --out"
     assert re.search(f"Note: .*{line}", capsys.readouterr().out)
     assert re.search(f"WARNING .*{line}", result.log.read_text())
     monkeypatch.setattr(train.forecast, "free_bytes", lambda folder: 2e12)
-    fit(config_of(cache, tmp_path / "other", epochs=1), TrainPrinter())
+    fit(config.changed(out=tmp_path / "other"), TrainPrinter())
     assert "has room for" not in capsys.readouterr().out
 
 
