@@ -154,12 +154,16 @@ def test_a_full_disk_is_a_clear_error_and_what_is_finished_stays(tmp_path, store
         assert list(check_split(reader)) == []
 
 
+@pytest.fixture(scope="module")
+def many(tmp_path_factory, write_coco):
+    """A dataset of a dozen shards, so that a build takes long enough to be stopped."""
+    return write_coco(tmp_path_factory.mktemp("many") / "coco", counts=(1500, 5))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_build_begins_no_more_shards_says_how_to_resume_and_is_resumed(
-    tmp_path, write_coco, number, start_child
-):
-    coco, out = write_coco(tmp_path / "coco", counts=(1500, 5)), tmp_path / "cache"
-    command = [sys.executable, "cli.py", "preprocess", "--coco", coco, "--out", out, "--side", "384", "--workers", "1"]
+def test_a_stopped_build_begins_no_more_shards_says_how_to_resume_and_is_resumed(tmp_path, many, number, start_child):
+    out = tmp_path / "cache"
+    command = [sys.executable, "cli.py", "preprocess", "--coco", many, "--out", out, "--side", "384", "--workers", "1"]
     process = start_child(command)
     wait_for_shards(out, 2, process)
     process.send_signal(signal.SIGSTOP)  # so that what it does until it is asked is known
@@ -173,17 +177,17 @@ def test_a_stopped_build_begins_no_more_shards_says_how_to_resume_and_is_resumed
     assert "Finished shards are kept: the same command continues." in errors
     assert "Traceback" not in errors
     assert not list(tmp_path.rglob("*.tmp"))
-    report = build_cache(BuildConfig(coco=coco, out=out, spec=CacheSpec(side=384, limit=0), auto_codec=True))
+    report = build_cache(BuildConfig(coco=many, out=out, spec=CacheSpec(side=384, limit=0), auto_codec=True))
     assert report.resumed >= 128
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 130)])
 def test_a_build_that_was_started_with_ctrl_c_ignored_is_stopped_by_sigterm_alone(
-    tmp_path, write_coco, number, code, start_child
+    tmp_path, many, number, code, start_child
 ):
-    coco, out = write_coco(tmp_path / "coco", counts=(800, 5)), tmp_path / "cache"
-    command = [sys.executable, "cli.py", "preprocess", "--coco", coco, "--out", out, "--side", "256", "--workers", "1"]
-    process = start_child(["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command])
+    out = tmp_path / "cache"
+    command = [sys.executable, "cli.py", "preprocess", "--coco", many, "--out", out, "--side", "256", "--limit", "600"]
+    process = start_child(["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command, "--workers", "1"])
     wait_for_shards(out, 1, process)
     process.send_signal(number)
     _, errors = process.communicate()

@@ -290,11 +290,11 @@ def test_a_step_is_compiled_more_often_than_torch_lets_by_itself():
     network = network_of(name="unet")
     step, evaluate = step_of(network, compile="eager"), EvalStep(CONFIG, network, compile="eager")
     with torch._dynamo.config.patch(recompile_limit=1):  # eight by default, which takes longer
-        for size in (2, 1, 3):
+        for size in (2, 1):
             (batch,) = batches_of(1, size)
             assert step(*batch, RATE).isfinite()
             evaluate(*batch, size)
-    assert evaluate.images == 6
+    assert evaluate.images == 3
     torch._dynamo.reset()
 
 
