@@ -113,6 +113,8 @@ def small_limits():
         patch.setattr("bench.suites.stages.READ_BYTES", 1 << 20)
         patch.setattr("bench.suites.stages.COPIED_BYTES", 1 << 20)
         patch.setattr("bench.suites.annotations.QUICK_SCALE", 0.005)
+        patch.setattr("bench.suites.annotations.MOST_ROUNDS", 1)  # each is three processes
+        patch.setattr("bench.suites.preprocess.MOST_ROUNDS", 1)
         patch.setattr("bench.suites.preprocess.QUICK_MEMORY_IMAGES", (5, 10))
         patch.setattr("bench.suites.loader.ON_THE_FLY_SAMPLES", 4)
         patch.setattr("bench.suites.loader.QUICK_STARTS", 1)  # each is a process that loads torch
