@@ -189,7 +189,7 @@ def test_asked_to_stop(config, whole, recorded, tmp_path, steps, number):
 
 @pytest.mark.slow
 def test_going_on_from_checkpoints_around_the_end_of_an_epoch(config, whole, recorded, tmp_path, monkeypatch):
-    """A run killed after a checkpoint, of which it writes one after each step and each epoch; those at their ends."""
+    """A run killed after a checkpoint, of which it writes one after each step and each epoch; those at two ends."""
     config = config.changed(out=tmp_path / "run")
     kept, save = [], train.run.save_checkpoint
 
@@ -206,11 +206,10 @@ def test_going_on_from_checkpoints_around_the_end_of_an_epoch(config, whole, rec
         checkpoint = load_checkpoint(out / "checkpoints" / "last_model.pth")
         step = checkpoint.continuation.progress.step
         assert checkpoint.continuation.loader == {"epoch": step // STEPS, "consumed": step % STEPS * BATCH}
-        if step % STEPS > 1:
+        if step not in (STEPS, STEPS + 1, STEPS * EPOCHS):
             continue
         validations = []
         with monkeypatch.context() as patch:
-            patch.setattr(train.loop, "_draw", lambda run: ())
             patch.setattr(train.loop, "validate", counted(train.loop.validate, validations))
             result, after = recorded.fit(config.changed(out=out), resume=True)
         assert after == whole[1][step:]
