@@ -1,6 +1,7 @@
 """The loader and its batches in loops of other people: DataLoader, torchdata, Lightning, Accelerate, a notebook."""
 
 import copy
+import gc
 import io
 import itertools
 import json
@@ -169,11 +170,13 @@ class TestLoader:
                 for a, b in zip(found.values() if collate is Batch.dict else found, tensors, strict=True):
                     np.testing.assert_array_equal(a, b)
 
-    def test_forked_workers_are_refused(self, config, expected):
+    def test_forked_workers_are_refused(self, config, expected, monkeypatch):
+        monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)  # for each that failed
         with open_loader(config) as loader:
             around = DataLoader(loader, batch_size=None, num_workers=2, multiprocessing_context="fork")
             with pytest.raises(RuntimeError, match=r"in a DataLoader use num_workers=0, or a maskcache\.MaskDataset"):
                 next(iter(around))
+            gc.collect()  # it waits for its workers as it goes
             assert_same([copied(batch) for batch in loader], expected[:STEPS])
 
     @pytest.mark.parametrize(
@@ -287,8 +290,10 @@ class TestMaskDataset:
             with pytest.raises(TypeError, match="integer"):
                 dataset[index]
 
-    @pytest.mark.parametrize(("kind", "context"), [*itertools.product(KINDS, [None, "fork"]), (KINDS[1], "spawn")])
-    @pytest.mark.parametrize("used", [False, True])
+    @pytest.mark.parametrize(
+        ("kind", "context", "used"),
+        [*itertools.product(KINDS, [None, "fork"], [False, True]), (KINDS[1], "spawn", True)],
+    )
     def test_workers_and_samplers_get_each_sample(self, caches, kind, context, used):
         dataset, oracle = MaskDataset(caches[kind]), as_cv2_reads(caches[kind])
         if used:
