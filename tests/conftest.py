@@ -13,6 +13,7 @@ import urllib.request
 import uuid
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from pkgutil import resolve_name
 
 import cv2
 import numpy as np
@@ -20,7 +21,6 @@ import psutil
 import pytest
 
 import train.inference
-import train.loop
 from model.encoder_unet import import_torchvision
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,8 +41,16 @@ def _dataset(name: str) -> Path:
     return root / name
 
 
-WHOLE = {"train.loop._draw": train.loop._draw, "train.inference.SCALES": train.inference.SCALES}
-"""How runs end for their users."""
+SHORT = {
+    "train.loop._draw": lambda _run: (),
+    "train.inference.SCALES": train.inference.SCALES[:2],
+    "train.evaluation.run.plot_confusion": lambda *_, **__: None,
+    "train.evaluation.run.plot_samples": lambda *_: None,
+}
+"""How runs and evaluations of tests end: without pictures, after measuring one larger side. Each takes longer than all
+before it. Those of other processes end as for their users."""
+
+WHOLE = {name: resolve_name(name) for name in SHORT}
 
 
 def _ends(ends):
@@ -53,17 +61,13 @@ def _ends(ends):
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _short_ends_of_runs():
-    """Runs of tests draw no pictures at their end, and measure one larger side alone: both take longer than training.
-
-    Those of other processes do both.
-    """
-    yield from _ends({"train.loop._draw": lambda _run: (), "train.inference.SCALES": train.inference.SCALES[:2]})
+def _short_ends():
+    yield from _ends(SHORT)
 
 
 @pytest.fixture(scope="session")
-def whole_runs(_short_ends_of_runs):
-    """A function that gives a context in which runs end as for their users."""
+def whole_runs(_short_ends):
+    """A function that gives a context in which runs and evaluations end as for their users."""
     return contextmanager(lambda: _ends(WHOLE))
 
 
@@ -71,7 +75,7 @@ def whole_runs(_short_ends_of_runs):
 def _only_garbage_of_this_file():
     """Let garbage be looked for among what a file's own tests make.
 
-    The modules that all files import are millions of objects, over which each search would take a second.
+    The modules that all files import are a million objects, over which each search would take a second.
     """
     gc.collect()
     gc.freeze()

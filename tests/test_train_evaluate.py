@@ -229,9 +229,7 @@ def test_of_a_trained_network_it_says_what_training_said(coco, tmp_path, write_c
     assert {path.parent for path in report.files} == {tmp_path / "run" / "eval-val"}
 
 
-def test_photos_are_laid_out_as_those_of_training_were(coco, tmp_path, monkeypatch):
-    for name in ("plot_confusion", "plot_samples"):
-        monkeypatch.setattr(f"train.evaluation.run.{name}", lambda *_, **__: None)
+def test_photos_are_laid_out_as_those_of_training_were(coco, tmp_path):
     spec = CacheSpec(side=SIDE, fit="stretch")
     build_cache(BuildConfig(coco=coco, out=tmp_path / "cache", spec=spec, workers=2))
     config = TrainConfig(
@@ -248,10 +246,11 @@ def test_photos_are_laid_out_as_those_of_training_were(coco, tmp_path, monkeypat
     assert beside.notes == ()
 
 
-def test_what_is_written_and_said(coco, checkpoint, tmp_path, monkeypatch):
+def test_what_is_written_and_said(coco, checkpoint, tmp_path, monkeypatch, whole_runs):
     cache = make_cache(coco, tmp_path / "cache")
     use(monkeypatch, Painted(slope=0.05))
-    report = evaluate(EvalConfig(checkpoint=checkpoint, cache=cache, coco=coco, out=tmp_path / "out"))
+    with whole_runs():
+        report = evaluate(EvalConfig(checkpoint=checkpoint, cache=cache, coco=coco, out=tmp_path / "out"))
     names = ["metrics.json", "per_image.csv", "confusion_matrix.png", "sample_predictions.png"]
     assert [path.name for path in report.files] == names
     metrics, table, *pictures = report.files
