@@ -74,12 +74,20 @@ def test_old_checkpoints_are_used_at_the_caches_side_above_a_half(run, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("ious", "side"), [((0.5, 0.5008, 0.5012), 256), ((0.5, 0.6, 0.6), 192), ((0.6, 0.5, 0.1), 128)]
+    ("ious", "photos", "side"),
+    [
+        ((0.5, 0.5008, 0.502), 100, 256),
+        ((0.5, 0.6, 0.6), 100, 192),
+        ((0.5, 0.6, 0.6), 640, 256),
+        ((0.6, 0.596, 0.592), 640, 192),  # small losses do not add up
+        ((0.6, 0.596, 0.597), 200, 192),
+        ((0.6, 0.5, 0.1), 640, 128),
+    ],
 )
-def test_a_larger_side_has_to_pay(ious, side):
+def test_a_larger_side_has_to_pay_beyond_the_photos_own_size(ious, photos, side):
     pairs = zip((128, 192, 256), ious, strict=True)
     measured = [MeasuredSide(side=each, iou=iou, boundary_f=0.5, threshold=0.5, ms=1.0) for each, iou in pairs]
-    assert choose_side(tuple(measured)).side == side
+    assert choose_side(tuple(measured), photos).side == side
 
 
 def test_sides_are_multiples_once_each(whole_runs):

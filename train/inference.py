@@ -31,8 +31,9 @@ SCALES = (1, 4 / 3, 5 / 3, 2, 9 / 4, 3)
 MOST_IMAGES, MOST_PIXELS = 400, 1 << 24
 """Validation images that are measured, spread evenly; fewer where these have more pixels: a CPU then takes minutes."""
 
-GAIN = 0.001
-"""IoU that a larger side must bring here. Photos gain by their details: 0.02 where enlarged images gain 0.002."""
+GAIN, LOSS = 0.001, 0.005
+"""IoU that a larger side must bring here, or, up to the photos' own size, may cost: photos gain by their details, 0.02
+where enlarged images gain or lose 0.003."""
 
 
 def sides(side: int, stride: int) -> list[int]:
@@ -41,12 +42,17 @@ def sides(side: int, stride: int) -> list[int]:
     return sorted({side, *(max(unit, round(scale * side / unit) * unit) for scale in SCALES[1:])})
 
 
-def choose_side(measured: tuple[MeasuredSide, ...]) -> MeasuredSide:
-    """Go through the sides from the smallest, and take one if it brings `GAIN` over the last that was taken."""
+def choose_side(measured: tuple[MeasuredSide, ...], photos: float) -> MeasuredSide:
+    """Go through the sides from the smallest, and take one by `GAIN` or `LOSS` against the best before it.
+
+    `photos` are the pixels of the photos' longer side.
+    """
     chosen, *larger = sorted(measured, key=lambda one: one.side)
+    best = chosen.iou
     for one in larger:
-        if one.iou >= chosen.iou + GAIN:
+        if one.iou >= best + (GAIN if one.side > photos else -LOSS):
             chosen = one
+        best = max(best, one.iou)
     return chosen
 
 
@@ -90,7 +96,9 @@ def measure_inference(
         boundary_f, ms = BoundaryScores.from_counts(*counts_4.tolist()).f, 1000 * median(times[each])
         values = {"iou": best.iou, "boundary_f": boundary_f, "threshold": best.threshold, "ms": ms}
         measured.append(MeasuredSide(side=each, **values))
-    chosen, plain = choose_side(tuple(measured)), next(one for one in measured if one.side == side)
+    native = loader.reader.samples[["height", "width"]].tolist()
+    chosen = choose_side(tuple(measured), median(max(size) for size in native))
+    plain = next(one for one in measured if one.side == side)
     images = sum(len(person_N1SS) for person_N1SS, _ in planes)
     return Inference(side=chosen.side, threshold=plain.threshold, images=images, measured=tuple(measured))
 
