@@ -54,6 +54,8 @@ SAMPLE_DTYPE = np.dtype(
 _HEADER_BYTES = 4096  # more than the header of the table takes
 _MOST = 2**31 - 1
 
+_ROW_BYTES = SAMPLE_DTYPE.itemsize
+
 SampleTable = npt.NDArray[np.void]
 
 COLUMNS = tuple(name for name in SAMPLE_DTYPE.names or () if name not in ("shard", "row"))
@@ -161,31 +163,20 @@ class CacheIndex:
 def _check_split(name: str, info: SplitInfo, spec: CacheSpec) -> None:
     """Raise a `UserError` for what cannot be, whatever the checksum says: it can be computed anew after an edit."""
     least = RecordLayout.of(spec).raw_bytes if spec.codec == "raw" else 1
-    rows = sum(shard.rows for shard in info.shards)
-    limits = []
+    limits: dict[str, tuple[int, int, int]] = {}
     for number, shard in enumerate(info.shards):
         _check_shard_name(shard.name)
-        field = f"shards[{number}]"
-        limits.append((f"{field}.rows", shard.rows, 0, _MOST))
-        limits.append((f"{field}.bytes", shard.bytes, shard.rows * least, 2**63 - 1))
-        if not shard.name.endswith(f".{spec.store}"):
-            raise UserError(
-                "{field}.name={name!r} is no shard in {store}", field=field, name=shard.name, store=spec.store
-            )
-    limits += [("samples", info.samples, 1, _MOST), ("samples", info.samples, rows, rows)]
-    limits.append(("rejected", info.rejected, 0, _MOST))
-    for field, value, low, high in limits:
+        limits[f"shards[{number}].rows"] = shard.rows, 0, _MOST
+        limits[f"shards[{number}].bytes"] = shard.bytes, shard.rows * least, 2**63 - 1
+    rows = sum(shard.rows for shard in info.shards)
+    limits |= {"samples": (info.samples, max(rows, 1), min(rows, _MOST)), "rejected": (info.rejected, 0, _MOST)}
+    for field, (value, low, high) in limits.items():
         if not low <= value <= high:
-            raise UserError(
-                "{split}: {field}={value} is not within {low}..{high}",
-                split=name,
-                field=field,
-                value=value,
-                low=low,
-                high=high,
-            )
-    if len({shard.name for shard in info.shards}) < len(info.shards):
-        raise UserError("{split}: a shard is named twice", split=name)
+            values = {"split": name, "field": field, "value": value, "low": low, "high": high}
+            raise UserError("{split}: {field}={value} is not within {low}..{high}", **values)
+    names = {shard.name for shard in info.shards if shard.name.endswith(f".{spec.store}")}
+    if len(names) < len(info.shards):
+        raise UserError("{split}: its shards are not all in {store}, each named once", split=name, store=spec.store)
 
 
 _SHARD_NAME = re.compile(r"[0-9]{5,9}\.(lmdb|zarr)")
@@ -230,13 +221,14 @@ def encode_table(table: SampleTable) -> tuple[bytes, str]:
 def load_table(root: PurePath, split: str, info: SplitInfo, side: int) -> SampleTable:
     """Read `<root>/<split>/samples.npy`; raise `CacheCorruptError` if it is missing or not what the index says."""
     path = root / split / SAMPLES_NAME
+    return decode_table(_read(path), path, info, side)
+
+
+def _read(path: PurePath) -> bytes:
     try:
-        data = files.read(path)
+        return files.read(path)
     except FileNotFoundError:
-        raise CacheCorruptError(
-            "{path} is missing though the index names it; {rebuild}", path=path, rebuild=REBUILD
-        ) from None
-    return decode_table(data, path, info, side)
+        raise CacheCorruptError("{path} is missing; {rebuild}", path=path, rebuild=REBUILD) from None
 
 
 def decode_table(data: bytes, path: PurePath, info: SplitInfo, side: int) -> SampleTable:
@@ -251,20 +243,16 @@ def decode_table(data: bytes, path: PurePath, info: SplitInfo, side: int) -> Sam
     try:
         np.lib.format.read_magic(header)
         shape, _, dtype = np.lib.format.read_array_header_1_0(header)
+        found, wanted = (
+            (shape, dtype, len(data) - header.tell()),
+            ((info.samples,), SAMPLE_DTYPE, info.samples * _ROW_BYTES),
+        )
+        if found != wanted:
+            raise UserError("shape, type and bytes are {found}, not {wanted}", found=str(found), wanted=str(wanted))
     except Exception as error:  # NumPy parses it as Python, and may raise anything
         raise CacheCorruptError(
-            "{path} is not a sample table ({error}); {rebuild}", path=path, error=error, rebuild=REBUILD
+            "{path} is not the sample table in the index: {error}; {rebuild}", path=path, error=error, rebuild=REBUILD
         ) from None
-    size = header.tell() + info.samples * SAMPLE_DTYPE.itemsize
-    if (shape, dtype, len(data)) != ((info.samples,), SAMPLE_DTYPE, size):
-        values = {"shape": shape, "dtype": dtype, "bytes": len(data), "samples": info.samples, "size": size}
-        raise CacheCorruptError(
-            "{path} has {bytes:,} bytes with a table of shape {shape} and type {dtype}, not {size:,} bytes with "
-            "{samples:,} samples; {rebuild}",
-            path=path,
-            rebuild=REBUILD,
-            **values,
-        )
     table: SampleTable = np.frombuffer(data, dtype, info.samples, header.tell())
     check_samples(table, [shard.rows for shard in info.shards], side, path)
     return table
@@ -301,10 +289,7 @@ def check_samples(table: SampleTable, rows: Sequence[int], side: int, path: Pure
 def check_rejected(root: PurePath, split: str, info: SplitInfo) -> None:
     """Raise `CacheCorruptError` if `<root>/<split>/rejected.jsonl` is missing or not what was written."""
     path = root / split / REJECTED_NAME
-    try:
-        data = files.read(path)
-    except FileNotFoundError:
-        raise CacheCorruptError("{path} is missing; {rebuild}", path=path, rebuild=REBUILD) from None
+    data = _read(path)
     if info.rejected_checksum and xxhash.xxh3_128_hexdigest(data) != info.rejected_checksum:
         raise _changed(path, REBUILD)
 
@@ -355,11 +340,7 @@ class ShardManifest:
     @classmethod
     def load(cls, path: PurePath) -> ShardManifest:
         """Read a manifest; raise `CacheCorruptError` if it is missing, or not what was written."""
-        try:
-            data = files.read(path)
-        except FileNotFoundError:
-            raise CacheCorruptError("{path} is missing; {rebuild}", path=path, rebuild=REBUILD) from None
-        return cls.decode(data, path)
+        return cls.decode(_read(path), path)
 
     @classmethod
     def decode(cls, data: bytes, path: PurePath) -> ShardManifest:

@@ -10,7 +10,7 @@ import click
 from cache.messages import message
 from commands import options
 from commands.options import option
-from console.language import _
+from console.language import _, translated
 
 
 @click.command(
@@ -41,7 +41,7 @@ from console.language import _
 def estimate(gpu: str | None, images: int, as_json: bool, **given: Any) -> None:
     from bench.calibration import calibrations
     from bench.estimate import card_of, estimate_profile, profile_of
-    from console.estimate import estimate_dict, estimate_lines
+    from console.render import rendered
 
     if not (gpu or given["peak"]):
         raise click.UsageError(_('Give --gpu "RTX 4090" or another card, or its --peak, --bandwidth and --memory'))
@@ -51,8 +51,24 @@ def estimate(gpu: str | None, images: int, as_json: bool, **given: Any) -> None:
     network = dataclasses.replace(profile.network, **changes)
     found = estimate_profile(profile, network, card, calibrations())
     if as_json:
-        click.echo(options.as_json_text(estimate_dict(card, network, found, images)))
+        middle, best, worst = found.minutes(images)
+        document = {
+            "kind": "estimated",
+            "gpu": card.name,
+            "network": str(network),
+            "images": images,
+            "minutes": {"estimate": middle, "best": best, "worst": worst},
+            "images_per_s": {"estimate": found.images_per_s, "low": found.low, "high": found.high},
+            "memory_gb": {"needed": found.memory, "card": card.memory, "fits": found.memory <= card.memory},
+            "memory_bound": found.memory_bound,
+            "utilisation": found.utilisation,
+            "efficiency": {"low": found.efficiency.low, "high": found.efficiency.high},
+            "calibration": list(found.efficiency.rows),
+        }
+        click.echo(options.as_json_text(document))
         return
     mode = _("compiled") if profile.compile else _("eager")
     shape = _("side {side}, batch {batch_size}, {precision} {mode}", **vars(profile), mode=mode)
-    click.echo("\n".join(estimate_lines(card, shape, network, found, images)))
+    rows = "; ".join(map(translated, found.efficiency.rows))
+    values = {"card": card, "shape": shape, "network": str(network), "images": images, "rows": rows}
+    click.echo("\n".join(rendered("estimate", found=found, **values)))

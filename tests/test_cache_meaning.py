@@ -159,12 +159,7 @@ def test_a_table_that_is_another_than_the_index_says(sound, copy, kind):
         signed = Signed(copy(cache))
         signed.tables["train"] = change(signed.tables["train"])
         signed.save()
-        assert_refused(
-            signed.cache,
-            "samples.npy",
-            signed.tables["train"].dtype,
-            f"{signed.index['splits']['train']['samples']} samples",
-        )
+        assert_refused(signed.cache, "samples.npy", f"({len(signed.tables['train'])},)", "not ((8,)")
     whole = (cache / "train" / "samples.npy").read_bytes()
     count = len(Signed(cache).tables["train"])
     shape = f"({count},), }}".encode()
@@ -184,7 +179,7 @@ def test_a_table_that_is_another_than_the_index_says(sound, copy, kind):
 @pytest.mark.parametrize(
     ("where", "value", "words"),
     [
-        (("samples",), HUGE, ["train: samples=1000000000000", "..2147483647"]),
+        (("samples",), HUGE, ["train: samples=1000000000000", "8..8"]),
         (("samples",), 3, ["samples=3", "8..8"]),
         (("samples",), -1, ["samples=-1"]),
         (("rejected",), -1, ["rejected=-1", "0.."]),

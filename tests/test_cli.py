@@ -502,7 +502,6 @@ SPEAKERS = {
     "train/evaluation": "eval",
     "train/predictor": "predict eval",
     "train": "train",
-    "console/estimate": "estimate",
     "console/predict": "predict",
     "console/quality": "predict analyze",
     "console/bench": "bench",
@@ -511,7 +510,7 @@ SPEAKERS = {
 }
 """Which commands say what a file says, by the beginning of its path; all others name commands with their options."""
 
-OTHER_PROGRAMS = {"--index-url", "--nproc-per-node"}  # pip's and torchrun's
+OTHER_PROGRAMS = {"--index-url", "--nproc-per-node", "--disable-gil"}  # pip's, torchrun's, those of Python's build
 
 
 def test_every_option_that_a_message_names_is_one_of_the_command_that_says_it():

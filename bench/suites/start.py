@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -24,8 +24,7 @@ ROUNDS, FRESH_ROUNDS = 5, 2
 """Runs of each command, and of those that compile with nothing compiled; one of each when quick."""
 
 PYTHON, TORCH = message("starting Python"), message("importing torch")
-_IMPORTS = {PYTHON: "", TORCH: "import torch"}
-
+_PROGRAMS = {PYTHON: "", TORCH: "import torch"}
 _MAIN = "import sys; from cli import main; sys.argv[0] = 'cli.py'; main()"
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -53,22 +52,19 @@ def start_rows(setup: Setup, material: Material) -> Iterator[Row]:
     shutil.copy(next((folder / "coco" / "val2017").iterdir()), folder / "photo.png")
     _seconds(folder, "preprocess")
     (folder / "out").rename(folder / "cache")
-    runs: dict[str, list[float]] = {name: [] for name in (*_IMPORTS, *COMMANDS)}
-    for _ in range(1 + (1 if setup.config.quick else ROUNDS)):
-        for name, values in runs.items():
-            values.append(_seconds(folder, name))
-    found = {name: Rates(tuple(values[1:])) for name, values in runs.items()}  # the first may have had to compile
+    rounds, fresh_rounds = (1, 1) if setup.config.quick else (ROUNDS, FRESH_ROUNDS)
+    names = *_PROGRAMS, *COMMANDS
+    runs = [[_seconds(folder, name) for name in names] for _ in range(1 + rounds)]
+    found = dict(zip(names, map(Rates, zip(*runs[1:], strict=True)), strict=True))  # the first may have had to compile
+    note = message("train: until the first epoch, of {images} small images, is scored", images=IMAGES)
     row = partial(Row.measured, suite="start", unit="s")
-    note = message("until the first epoch, of {images} small images, is scored", images=IMAGES)
-    notes = {name: note if name == "train" else "" for name in COMMANDS}
     for name, (limit, _) in COMMANDS.items():
-        limited = partial(row, limit=found[limit], limit_name=limit, note=notes[name])
+        limited = partial(row, limit=found[limit], limit_name=limit, note=note if name == "train" else "")
         yield limited(found[name], name=f"cli.py {name}", setup=message("all is compiled"))
     for name in COMPILING:
-        rounds = range(1 if setup.config.quick else FRESH_ROUNDS)
-        fresh = Rates(tuple(_seconds(folder, name, folder / f"{name}{number}") for number in rounds))
+        fresh = [_seconds(folder, name, folder / f"{name}{number}") for number in range(fresh_rounds)]
         title = message("{command}, fresh", command=f"cli.py {name}")
-        yield row(fresh, name=title, setup=message("nothing is compiled"), note=notes[name])
+        yield row(Rates(tuple(fresh)), name=title, setup=message("nothing is compiled"))
 
 
 def _seconds(folder: Path, name: str, compiled: Path | None = None) -> float:
@@ -77,24 +73,15 @@ def _seconds(folder: Path, name: str, compiled: Path | None = None) -> float:
     Raises `BenchError`: the command fails.
     """
     shutil.rmtree(folder / "out", ignore_errors=True)
-    variables: Mapping[str, str] = {"MASKCACHE_LANG": "en"}
+    variables = {"MASKCACHE_LANG": "en"}
     if compiled:
-        variables = {
-            **variables,
-            "NUMBA_CACHE_DIR": f"{compiled}/numba",
-            "TORCHINDUCTOR_CACHE_DIR": f"{compiled}/torch",
-        }
-    if name in _IMPORTS:
-        program, arguments = _IMPORTS[name], []
-    else:
-        program, arguments = _MAIN, [name, *COMMANDS[name][1].split()]
-    lines, start = [], perf_counter()
+        variables |= {"NUMBA_CACHE_DIR": f"{compiled}/numba", "TORCHINDUCTOR_CACHE_DIR": f"{compiled}/torch"}
+    arguments = [name, *COMMANDS[name][1].split()] if name in COMMANDS else []
+    line, start, program = "", perf_counter(), _PROGRAMS.get(name, _MAIN)
     with start_program(program, *arguments, cwd=folder, variables=variables, stderr=subprocess.STDOUT) as process:
-        assert process.stdout
-        for line in process.stdout:
-            lines.append(line.strip())
+        for line in process.stdout or ():
             if name == "train" and FIRST_EPOCH in line:
                 return perf_counter() - start
         if process.wait() or name == "train":
-            raise BenchError("cli.py {command} fails: {line}", command=name, line=lines[-1] if lines else "")
+            raise BenchError("cli.py {command} fails: {line}", command=name, line=line.strip())
     return perf_counter() - start

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -310,24 +311,24 @@ def verify_cache(cache: Path, progress: Progress | None = None, *, coco: Locatio
             progress(done, total)
 
     damages, records = list[Damage](), list[SplitRecords]()
+
+    @contextmanager
+    def noted(where: str) -> Iterator[None]:
+        try:
+            yield
+        except CacheError as error:
+            damages.append(Damage(where=where, what=str(error)))
+
     for split, info in index.splits.items():
         values = {"samples": info.samples, "rejected": info.rejected, "shards": len(info.shards)}
         records.append(SplitRecords(split=split, **values, bytes=sum(shard.bytes for shard in info.shards)))
-        samples: SampleTable | None = None
-        try:
-            load_table(cache, split, info, index.spec.side)
-        except CacheError as error:
-            damages.append(Damage(where=f"{split}/{SAMPLES_NAME}", what=str(error)))
-            samples = np.zeros(0, SAMPLE_DTYPE)  # a damaged table hides no damaged shard
-        try:
+        samples: SampleTable = np.zeros(0, SAMPLE_DTYPE)  # a damaged table hides no damaged shard
+        with noted(f"{split}/{SAMPLES_NAME}"):
+            samples = load_table(cache, split, info, index.spec.side)
+        with noted(f"{split}/{REJECTED_NAME}"):
             check_rejected(cache, split, info)
-        except CacheError as error:
-            damages.append(Damage(where=f"{split}/{REJECTED_NAME}", what=str(error)))
-        try:
-            with CacheReader(cache, split, samples=samples) as reader:
-                damages += check_split(reader, advance)
-        except CacheError as error:
-            damages.append(Damage(where=split, what=str(error)))
+        with noted(split), CacheReader(cache, split, samples=samples) as reader:
+            damages += check_split(reader, advance)
     stale: tuple[str, ...] | None = None
     if coco is not None:
         try:
