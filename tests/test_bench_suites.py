@@ -171,7 +171,7 @@ def test_each_suite_has_a_limit(run):
     assert limits["preprocess"] == {"cv2.imdecode + INTER_AREA", "decoding alone"}
     assert limits["stores"] == {"copying the same bytes", "writing the same bytes to a file"}
     assert limits["verify"] == {"reading the same files, 2 threads"}
-    assert limits["loader"] == {"copying the same bytes"}
+    assert {name.partition(":")[0] for name in limits["loader"]} == {"copying the same bytes"}
     assert limits["model"] == {f"matrix product, {name}" for name in ("fp32", run[0].config["precision"])}
     assert limits["epoch"] <= {"loader alone", "training step alone"}
     assert limits["epoch"]
@@ -258,7 +258,7 @@ def test_a_given_cache_is_used_as_it_is(coco, small_limits, tmp_path, monkeypatc
     assert report.config["side"] == 96
     assert "8 samples" in report.find("loader", "native, augmentation none").setup
     limit = {"raw": "copying the same bytes", "jpeg": "decoding the same JPEGs"}[codec]
-    assert report.find("loader", "native, augmentation none").limit_name == limit
+    assert report.find("loader", "native, augmentation none").limit_name.partition(":")[0] == limit
     assert sorted(path for path in tmp_path.rglob("*")) == before
     with pytest.raises(BenchError, match=r"side=64 is not that of .*cache, 96"):
         Setup.of(BenchConfig(cache=tmp_path / "cache", **TINY))

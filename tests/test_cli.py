@@ -67,7 +67,7 @@ FLAGS = {
     "bench": {
         "coco", "category", "cache", "suite", "profile", "network", "width", "side", "batch-size", "precision",
         "compile",
-        "threads", "images", "seconds", "quick", "json", "markdown", "html", "plot", "peers", "peers-folder",
+        "threads", "images", "seconds", "quick", "json", "markdown", "html", "peers", "peers-folder",
         "compare", "max-regression",
     },
 }  # fmt: skip

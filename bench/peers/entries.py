@@ -46,17 +46,17 @@ def entry_groups(threads: int) -> dict[str, list[Entry]]:
             *(_ffcv("FFCV raw", "raw", number) for number in each),
             *(_other(message("NumPy alone"), "arrays:open_numpy", "raw", number, **ARRAY) for number in each),
             raw(message("NumPy, free-threaded Python"), "arrays:open_numpy", environment="free-threaded", **ARRAY),
-            raw("SPDL raw", "arrays:open_spdl", environment="spdl", **ARRAY),
+            raw("SPDL raw", "augmentation:open_spdl", environment="spdl", **ARRAY),
         ],
         message("raw, one by one"): [
             *(limit("raw", number) for number in each),
             *(ours("native", "raw", number) for number in each),
-            raw("DataLoader", "augmentation:open_loader", unit="worker", **ARRAY),
+            raw("DataLoader", "augmentation:open_loader", per="worker", **ARRAY),
             *(raw(f"MONAI {by}Dataset", "streams:open_monai", options={"by": by}, **MONAI) for by in ("Cache", "LMDB")),
         ],
         message("raw, streamed"): [
             *_streamed("raw", threads),
-            raw("Grain raw", "arrays:open_grain", unit="worker", options={"by": "worker"}, **GRAIN),
+            raw("Grain raw", "arrays:open_grain", per="worker", options={"by": "worker"}, **GRAIN),
             raw("Grain raw", "arrays:open_grain", options={"by": "thread"}, **GRAIN),
         ],
         message("raw, augmented"): list(_augmented(threads)),
@@ -70,7 +70,7 @@ def entry_groups(threads: int) -> dict[str, list[Entry]]:
             ours("dali", "jpeg", threads),
             *(_ffcv("FFCV JPEG", "jpeg", number, chroma="full") for number in each),
             *(_ffcv(half, "jpeg", number, chroma="half", limit="") for number in each),  # these are not the same JPEGs
-            _other("SPDL JPEG", "arrays:open_spdl", "jpeg", threads, environment="spdl", check="close"),
+            _other("SPDL JPEG", "augmentation:open_spdl", "jpeg", threads, environment="spdl", check="close"),
         ],
         message("JPEG, streamed"): list(_streamed("jpeg", threads)),
     }
@@ -121,7 +121,7 @@ def _augmented(threads: int) -> Iterator[Entry]:
     yield from (limit("raw", threads), mine)
     for name, opener, environment, by, unit in (
         (message("cv2.warpAffine + cv2.transform in DataLoader"), loader, OWN, "opencv", "worker"),
-        (message("cv2.warpAffine + cv2.transform in SPDL"), "arrays:open_spdl", "spdl", "opencv", "thread"),
+        (message("cv2.warpAffine + cv2.transform in SPDL"), "augmentation:open_spdl", "spdl", "opencv", "thread"),
         ("AlbumentationsX", loader, "albumentationsx", "albumentations", "worker"),
         ("Kornia", "augmentation:open_kornia", "kornia", "", "thread"),
     ):
@@ -130,15 +130,15 @@ def _augmented(threads: int) -> Iterator[Entry]:
         yield _other(name, opener, "raw", threads, unit, compare_to=mine.name, **fields)
 
 
-def _other(name: str, opener: str, codec: Codec, threads: int, unit: str = "thread", **fields: Any) -> Entry:
+def _other(name: str, opener: str, codec: Codec, threads: int, per: str = "thread", **fields: Any) -> Entry:
     """Another library, with the limit of our native loader of the same codec and compared with that."""
     mine, environment = ours("native", codec, threads), fields.get("environment", OWN)
     packages = PACKAGES.get(environment, (environment,))
     fields = {"limit": mine.limit, "compare_to": mine.name, "packages": packages, **fields}
-    return Entry(name=_titled(name, threads, unit), opener=opener, codec=codec, threads=threads, **fields)
+    return Entry(name=_titled(name, threads, per), opener=opener, codec=codec, threads=threads, **fields)
 
 
-def _titled(name: str, threads: int, unit: str = "thread") -> str:
+def _titled(name: str, threads: int, per: str = "thread") -> str:
     """A name with its threads or workers: `native raw, 2 threads`."""
     templates = {
         ("thread", True): message("{name}, {threads} thread"),
@@ -146,4 +146,4 @@ def _titled(name: str, threads: int, unit: str = "thread") -> str:
         ("worker", True): message("{name}, {threads} worker"),
         ("worker", False): message("{name}, {threads} workers"),
     }
-    return Message(templates[unit, threads == 1], name=name, threads=threads)
+    return Message(templates[per, threads == 1], name=name, threads=threads)

@@ -1,16 +1,15 @@
-"""Libraries that give NumPy's arrays: NumPy alone, SPDL, and Grain.
+"""Libraries that give NumPy's arrays: NumPy alone, and Grain.
 
 NumPy reads records of one array that is mapped into memory, in a loop or in threads: the least that one can write
-oneself. SPDL's threads call the same function. Grain has a file of its own, ArrayRecord.
+oneself. Grain has a file of its own, ArrayRecord.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -78,35 +77,6 @@ def open_numpy(task: Task, stack: ExitStack) -> Feed:
         yield from (future.result() for future in pending)
 
     return epoch
-
-
-def open_spdl(task: Task, _stack: ExitStack) -> Feed:
-    """SPDL's pipeline, whose threads make a batch each: of raw records, augmented or not, or of the samples' JPEGs."""
-    from spdl.pipeline import PipelineBuilder  # type: ignore[import-not-found]
-
-    if "by" in task.options:
-        from bench.peers.libraries.augmentation import Augmented
-
-        load: Callable[[Sequence[int]], Batch] = Augmented(task).batch
-    else:
-        load = partial(_jpeg_batch, task, Samples(task.folder, 0)) if task.codec == "jpeg" else Records(task).batch
-    epochs = count()
-
-    def epoch() -> Iterator[Batch]:
-        pipeline = PipelineBuilder().add_source(shuffled(task, next(epochs))).pipe(load, concurrency=task.threads)
-        built = pipeline.add_sink().build(num_threads=task.threads)
-        with built.auto_stop():
-            yield from built
-
-    return epoch
-
-
-def _jpeg_batch(task: Task, samples: Samples, numbers: Sequence[int]) -> Batch:
-    import spdl.io  # type: ignore[import-not-found]
-
-    buffer = spdl.io.load_image_batch([samples.jpeg(number) for number in numbers], width=None, height=None)
-    planes = unpack(b"".join(samples.bits(number) for number in numbers), task.side)
-    return spdl.io.to_numpy(buffer), planes[0::2], planes[1::2]
 
 
 def write_array_record(task: Task, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Raw records through other libraries' augmentation: OpenCV, AlbumentationsX and Kornia.
+"""SPDL, and raw records through other libraries' augmentation: OpenCV, AlbumentationsX and Kornia.
 
 OpenCV applies the very parameters that our loaders draw. The others draw their own of the same ranges, which are in the
 option `augment` (the fields of `loader.augment.AugmentConfig`): a flip, one affine map, and colours. As their guides
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 from bench.peers.child import Batch, Feed
 from bench.peers.libraries.arrays import Records, shuffled
-from bench.peers.task import FOLDER, U8, Task
+from bench.peers.task import FOLDER, U8, Samples, Task, unpack
 
 F32 = npt.NDArray[np.float32]
 
@@ -57,6 +58,33 @@ def open_loader(task: Task, _stack: ExitStack) -> Feed:
 
     loader = worker_loader(Augmented(task), task, shuffle=True)
     return lambda: loader
+
+
+def open_spdl(task: Task, _stack: ExitStack) -> Feed:
+    """SPDL's pipeline, whose threads make a batch each: of raw records, augmented or not, or of the samples' JPEGs."""
+    from spdl.pipeline import PipelineBuilder  # type: ignore[import-not-found]
+
+    if "by" in task.options:
+        load: Callable[[Sequence[int]], Batch] = Augmented(task).batch
+    else:
+        load = partial(_jpeg_batch, task, Samples(task.folder, 0)) if task.codec == "jpeg" else Records(task).batch
+    epochs = count()
+
+    def epoch() -> Iterator[Batch]:
+        pipeline = PipelineBuilder().add_source(shuffled(task, next(epochs))).pipe(load, concurrency=task.threads)
+        built = pipeline.add_sink().build(num_threads=task.threads)
+        with built.auto_stop():
+            yield from built
+
+    return epoch
+
+
+def _jpeg_batch(task: Task, samples: Samples, numbers: Sequence[int]) -> Batch:
+    import spdl.io  # type: ignore[import-not-found]
+
+    buffer = spdl.io.load_image_batch([samples.jpeg(number) for number in numbers], width=None, height=None)
+    planes = unpack(b"".join(samples.bits(number) for number in numbers), task.side)
+    return spdl.io.to_numpy(buffer), planes[0::2], planes[1::2]
 
 
 def opencv(task: Task) -> Transform:
