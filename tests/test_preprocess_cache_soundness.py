@@ -63,7 +63,7 @@ def test_a_dataset_that_has_changed_since(copy):
 def test_an_index_or_table_that_cannot_be_read(copy):
     (copy / "cache" / "val" / "samples.npy").write_bytes(b"no table")
     (damage,) = verify_cache(copy / "cache").damages
-    assert damage.where == "val"
+    assert damage.where == "val/samples.npy"
     (copy / "cache" / "index.json").unlink()
     report = verify_cache(copy / "cache")
     assert report.spec is None
