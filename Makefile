@@ -37,7 +37,7 @@ kernels:
 		$(BIN)/python cli.py train --cache $$folder/cache --out $$folder/run --profile cpu --loader resident \
 			--network unet --width 8 --epochs 1 || { cat $$folder/log >&3; exit 1; }
 
-# Under five minutes on two cores after the set-up. Each step is a command of the README. Nothing is augmented, as people
+# About five minutes on two cores after the set-up. Each step is a command of the README. Nothing is augmented, as people
 # that are drawn anew teach more than the same ones turned, and photos are stretched, which wastes no pixels on padding.
 demo: setup
 	rm -rf $(DEMO)
