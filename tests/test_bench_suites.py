@@ -118,6 +118,7 @@ def small_limits():
         patch.setattr("bench.suites.preprocess.QUICK_MEMORY_IMAGES", (5, 10))
         patch.setattr("bench.suites.loader.ON_THE_FLY_SAMPLES", 4)
         patch.setattr("bench.suites.loader.QUICK_STARTS", 1)  # each is a process that loads torch
+        patch.setattr("bench.suites.loader.SETTLE", 0)
         patch.setattr("bench.suites.start.COMMANDS", {name: COMMANDS[name] for name in ("--help", "preprocess")})
         patch.setattr("bench.suites.start.COMPILING", ["--help"])
         threads = torch.get_num_threads()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from time import sleep
 
 from bench.baseline import CocoMasks, OnTheFly, plain_loader
 from bench.ceilings import copy_samples, copying_name, decode, thread_pool
@@ -36,8 +38,8 @@ PLAIN = message("plain DataLoader, on the fly")
 WARM_EPOCHS, EPOCHS, QUICK_EPOCHS = 2, 20, 4
 """Epochs after which a process's memory is read: first when all buffers exist, then to see whether it grows."""
 
-STARTS, QUICK_STARTS = 3, 2
-"""Processes whose first batch is timed."""
+STARTS, QUICK_STARTS, SETTLE = 3, 2, 0.5
+"""Processes whose first batch is timed; seconds until DALI or a DataLoader has made the batches it has begun."""
 
 
 def loader_rows(setup: Setup, material: Material) -> Iterator[Row]:
@@ -52,10 +54,12 @@ def loader_rows(setup: Setup, material: Material) -> Iterator[Row]:
     with ExitStack() as stack:
         works = {PLAIN: _plain(setup, material)}  # first: its workers are forked before there are threads of ours
         stack.callback(works.clear)  # ends the workers
+        works["limit"], limit_name = loading_limit(stack, setup, material.cache)
+        for name in (PLAIN, "limit"):  # what they follow goes on with the batches that it has begun
+            works[name] = dataclasses.replace(works[name], prepare=partial(sleep, SETTLE))
         for name, (backend, level) in zip(names, variants, strict=True):
             config = loader_config(setup, material.cache, backend, level)
             works[name] = pull(stack.enter_context(open_loader(config)))
-        works["limit"], limit_name = loading_limit(stack, setup, material.cache)
         found = setup.measure(works)
     described = joined(", ", [setup.shape, setup.parallel, material.cache_name])
     workers = message("{workers} workers", workers=setup.threads)
