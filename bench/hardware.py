@@ -68,10 +68,7 @@ class Machine:
 
 
 def describe_machine(path: Path | None = None) -> Machine:
-    """Describe this machine, and the disk that `path` is on or would be created on.
-
-    Loads torch and DALI, for two seconds, where a GPU's driver is.
-    """
+    """Describe this machine and the disk of `path`. Torch and DALI are loaded only if there is a GPU's driver."""
     (total, free), has_driver = memory(), _has_driver()
     gpus = _gpus() if has_driver else ()
     versions = {name: _version(packages) for name, packages in DISTRIBUTIONS.items()}
@@ -86,7 +83,7 @@ def describe_machine(path: Path | None = None) -> Machine:
         versions={name: found for name, found in versions.items() if found},
         gpus=gpus,
         driver=_driver() if gpus else None,
-        dali_devices=_dali_devices() if has_driver else 0 if versions.get("dali") else None,
+        dali_devices=0 if versions.get("dali") and not has_driver else _dali_devices(),
         compiler=shutil.which(os.environ.get("CXX", "g++")),
         disk=_disk(path) if path else None,
     )

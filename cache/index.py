@@ -54,8 +54,6 @@ SAMPLE_DTYPE = np.dtype(
 _HEADER_BYTES = 4096  # more than the header of the table takes
 _MOST = 2**31 - 1
 
-_ROW_BYTES = SAMPLE_DTYPE.itemsize
-
 SampleTable = npt.NDArray[np.void]
 
 COLUMNS = tuple(name for name in SAMPLE_DTYPE.names or () if name not in ("shard", "row"))
@@ -245,7 +243,7 @@ def decode_table(data: bytes, path: PurePath, info: SplitInfo, side: int) -> Sam
         shape, _, dtype = np.lib.format.read_array_header_1_0(header)
         found, wanted = (
             (shape, dtype, len(data) - header.tell()),
-            ((info.samples,), SAMPLE_DTYPE, info.samples * _ROW_BYTES),
+            ((info.samples,), SAMPLE_DTYPE, info.samples * SAMPLE_DTYPE.itemsize),
         )
         if found != wanted:
             raise UserError("shape, type and bytes are {found}, not {wanted}", found=str(found), wanted=str(wanted))

@@ -6,6 +6,7 @@ import dataclasses
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from multiprocessing.connection import Connection
 
@@ -18,7 +19,7 @@ from cache.messages import message
 from cache.process import end_with_parent
 from cache.reader import CacheReader
 from cache.record import checksum
-from cache.shards import describe
+from cache.shards import describe, open_reader
 
 MOST_THREADS = 8
 """Shards read at a time if nobody says otherwise: one thread hashes some 10 GB/s, so more would wait for the disk."""
@@ -45,8 +46,8 @@ def check_split(
 ) -> Iterator[Damage]:
     """Compare every shard of a split, and what is known of it, with the index; yield what differs, in their order.
 
-    A shard whose checksum agrees has the bytes with which it was finished, all of them: its records need no second
-    look. Where it differs, each record is compared with its own checksum, so that the bad ones are named.
+    A shard whose checksum agrees has the bytes with which it was finished, all of them: only number and sizes of its
+    records are checked. Where it differs, each record is compared with its own checksum: so the bad ones are named.
 
     `progress` is called with the number of samples just checked. `threads` shards are read at a time; 0 takes one per
     processor, but no more than `MOST_THREADS`.
@@ -58,9 +59,10 @@ def check_split(
         if damage := check_shard(reader, info):
             return damage  # to open it could crash
         try:
-            opened = reader.open_shard(number)
-            for row in range(info.rows):
-                opened.fields(row)
+            path = reader.directory / info.name
+            with closing(open_reader(reader.index.spec.store, path, reader.layout, info.rows)) as opened:
+                for row in range(info.rows):
+                    opened.fields(row)
         except CacheError as error:
             return Damage(where=f"{reader.split}/{info.name}", what=str(error), split=reader.split, shard=info.name)
         return None

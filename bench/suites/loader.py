@@ -38,8 +38,11 @@ PLAIN = message("plain DataLoader, on the fly")
 WARM_EPOCHS, EPOCHS, QUICK_EPOCHS = 2, 20, 4
 """Epochs after which a process's memory is read: first when all buffers exist, then to see whether it grows."""
 
-STARTS, QUICK_STARTS, SETTLE = 3, 2, 0.5
-"""Processes whose first batch is timed; seconds until DALI or a DataLoader has made the batches it has begun."""
+STARTS, QUICK_STARTS = 3, 2
+"""Processes whose first batch is timed."""
+
+SETTLE = 0.5
+"""Seconds until DALI or a DataLoader has made the batches it has begun."""
 
 
 def loader_rows(setup: Setup, material: Material) -> Iterator[Row]:
