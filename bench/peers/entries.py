@@ -15,17 +15,17 @@ from loader.augment import LEVELS
 WORDS: dict[Codec, str] = {"raw": "raw", "jpeg": "JPEG"}
 
 STREAMED = {
-    "WebDataset": ("streams:open_webdataset", "common:write_tars", "tars"),
-    "LitData": ("streams:open_litdata", "streams:write_litdata", "litdata"),
-    "MosaicML Streaming": ("streams:open_mosaic", "streams:write_mosaic", "mds"),
+    "WebDataset": ("streams:open_webdataset", "common:write_tars", "tars", "webdataset"),
+    "LitData": ("streams:open_litdata", "streams:write_litdata", "litdata", "litdata"),
+    "MosaicML Streaming": ("streams:open_mosaic", "streams:write_mosaic", "mds", "mosaicml-streaming"),
 }
-"""Libraries that read files through worker processes: opener, writer, and name of the dataset without its codec."""
+"""Libraries that read files through worker processes: opener, writer, name of the dataset less its codec, package."""
 
 ARRAY: dict[str, Any] = {"writer": "arrays:write_records", "dataset": "records"}
 MONAI: dict[str, Any] = {"environment": "monai", "threads": 1}
 GRAIN: dict[str, Any] = {"writer": "arrays:write_array_record", "dataset": "array-record", "environment": "grain"}
 
-PACKAGES = {OWN: (), "free-threaded": ("numpy",), "streams": ("webdataset", "litdata", "mosaicml-streaming")}
+PACKAGES = {OWN: (), "free-threaded": ("numpy",)}
 """Packages whose versions are told of the entries of an environment; of others, the one that it is named after."""
 
 
@@ -110,8 +110,8 @@ def _ffcv(name: str, codec: Codec, threads: int, *, chroma: str = "", **fields: 
 def _streamed(codec: Codec, threads: int) -> Iterator[Entry]:
     """All that read files from end to end, after ours."""
     yield from (limit(codec, threads), ours("native", codec, threads))
-    for name, (opener, writer, dataset) in STREAMED.items():
-        files = {"environment": "streams", "writer": writer, "dataset": f"{dataset}-{codec}"}
+    for name, (opener, writer, dataset, package) in STREAMED.items():
+        files = {"environment": "streams", "writer": writer, "dataset": f"{dataset}-{codec}", "packages": (package,)}
         yield _other(f"{name} {WORDS[codec]}", opener, codec, threads, "worker", **files)
 
 

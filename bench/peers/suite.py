@@ -88,6 +88,7 @@ def peer_rows(results: Sequence[Result], described: str) -> Iterator[Row]:
                 setup = message("{described}: ours against others", described=described)
                 name = times_name(mine.entry.name, name)
                 yield row(mine.rates.over(score.rates), name=name, setup=setup, unit="times")
+    notes = [MEMORY_NOTE]
     setup = message("{described}: CPU of all processes", described=described)
     for name, (score, _) in first.items():
         seconds = Rates(tuple(1000 * window.cpu / window.samples for window in score.windows))
@@ -102,8 +103,9 @@ def peer_rows(results: Sequence[Result], described: str) -> Iterator[Row]:
                 unit="MB",
                 runs=len(score.windows),
                 ours=score.entry.ours,
-                note=MEMORY_NOTE,
+                note=joined("; ", notes),
             )
+            notes = []
 
 
 def _remarks(score: Score) -> Iterator[str]:
