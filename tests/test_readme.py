@@ -1,5 +1,6 @@
 """What the README shows must be so."""
 
+import configparser
 import re
 from pathlib import Path
 
@@ -59,3 +60,13 @@ def test_the_tables_of_a_page_are_those_of_its_results(name):
     page = (ROOT / "docs" / name).read_text()
     (results,) = re.findall(r"--json (\S+)", page)
     assert page.endswith(markdown_tables(BenchReport.read(ROOT / results)))
+
+
+def test_each_package_that_is_asked_for_has_its_licence_listed():
+    asked = configparser.ConfigParser()
+    asked.read(ROOT / "setup.cfg")
+    lines = [asked["options"]["install_requires"], *asked["options.extras_require"].values()]
+    names = set(re.findall(r"^([A-Za-z][\w.-]*)", "\n".join(lines), re.MULTILINE))
+    assert len(names) > 40
+    listed = set(re.findall(r"[\w.-]+", (ROOT / "docs/licenses.md").read_text()))
+    assert names <= listed, names - listed
