@@ -20,6 +20,7 @@ from torch import nn
 
 from bench import ceilings, estimate
 from bench.baseline import CocoMasks, OnTheFly
+from bench.calibration import calibrations
 from bench.ceilings import (
     clear_planes,
     copy_memory,
@@ -135,6 +136,8 @@ def run(coco, small_limits, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(folder))
         patch.setattr(estimate, "NETWORKS", estimate.NETWORKS[:1])  # each takes seconds
+        of_each_kind = {row.roof.kind: row for row in calibrations()}  # so does each row
+        patch.setattr("bench.run.calibrations", lambda: list(of_each_kind.values()))
         report = run_suites(BenchConfig(coco=coco, **TINY), heard)
         left = list(folder.glob("maskcache-bench-*"))
     after = own_threads(), cv2.getNumThreads()
