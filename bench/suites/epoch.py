@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from functools import partial
@@ -112,17 +111,12 @@ class EpochPlan:
     whole: bool  # whether each run is a true epoch, from its first batch to its last
     steps: int  # in a run
     rounds: int
-    wanted: float | None = None  # seconds per measurement for windows of `STEPS` steps; None if they have these
 
     def describe(self, batch_size: int) -> str:
         """The plan in words."""
         if self.whole:
             return message("a true epoch of {steps:,} images", steps=self.steps * batch_size)
-        windows = message("windows, {steps} steps", steps=self.steps * self.rounds)
-        if self.wanted is None:
-            return windows
-        enough = message("--seconds {wanted:g} for {steps}", wanted=self.wanted, steps=STEPS)
-        return joined(": ", [windows, enough])
+        return message("windows, {steps} steps", steps=self.steps * self.rounds)
 
 
 def plan_epoch(*, images: int, samples: int, batch_size: int, rate: float, seconds: float, rounds: int) -> EpochPlan:
@@ -137,12 +131,7 @@ def plan_epoch(*, images: int, samples: int, batch_size: int, rate: float, secon
     affordable = int(rate * most / batch_size)
     total = max(min(STEPS, affordable), int(rate * USUALLY * seconds / batch_size))
     each = max(1, -(-total // rounds) if total >= STEPS else total // rounds)
-    wanted = None
-    if each * rounds < STEPS:
-        wanted = -(-STEPS // rounds) * rounds * batch_size / rate / AT_MOST
-        unit = 10.0 ** (math.floor(math.log10(wanted)) - 1)
-        wanted = round(math.ceil(wanted / unit) * unit, 10)  # two digits, rounded up
-    return EpochPlan(whole=False, steps=each, rounds=rounds, wanted=wanted)
+    return EpochPlan(whole=False, steps=each, rounds=rounds)
 
 
 class Training:
