@@ -22,6 +22,9 @@ from cache.messages import message, said
 
 ROOT = Path("/")  # where `proc` and `sys` are
 
+PARENT = os.getppid()
+"""The process that has started this one; once it ends, `os.getppid` gives another one. Known before it takes long."""
+
 _LACKS = re.compile(
     "out of memory|ALLOC(ATION)?_FAILED|ALLOCATOR_FAILURE"  # CUDA, torch, NCCL; cuBLAS and cuDNN; nvJPEG
     "|[Uu]nable to find (an engine|a valid cuDNN algorithm)"  # torch, where cuDNN gets no workspace

@@ -409,6 +409,28 @@ def test_ranks_whose_torchrun_is_killed_save_and_end(launched):
     assert log.read_text().splitlines()[-1].endswith(f"after step {load_checkpoint(last).continuation.progress.step}")
 
 
+def test_a_torchrun_that_is_killed_before_its_rank_has_loaded_anything_is_missed(start_child):
+    """Not only from when the run is open on: by then it would look as if it had always been without."""
+    rank = """
+import os, time
+import cli
+print("there", flush=True)
+before = os.getppid()
+while os.getppid() == before:
+    time.sleep(0.01)
+from threading import Event
+from train.process import StopRequest
+print(StopRequest(Event()).agree())
+"""
+    launcher = "import os, subprocess, sys; subprocess.Popen([sys.executable, '-c', sys.argv[1]]).wait()"
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "TORCHELASTIC_RUN_ID": "one"}
+    torchrun = start_child([sys.executable, "-c", launcher, rank], env=variables)
+    assert torchrun.stdout.readline() == "there\n"
+    torchrun.kill()
+    said, errors = torchrun.communicate()  # to the end of the rank, which writes to its pipes
+    assert said == "True\n", errors
+
+
 class FakeStore:
     """What `_told` asks torchrun's store for, by its documentation."""
 

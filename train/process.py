@@ -13,6 +13,7 @@ from types import FrameType
 import torch
 
 from cache.choices import Precision
+from cache.machine import PARENT
 from train.config import TrainConfig
 from train.ranks import ALONE, Ranks
 
@@ -34,7 +35,7 @@ class StopRequest:
     def __init__(self, asked: threading.Event, ranks: Ranks = ALONE, device: str = "cpu") -> None:
         self._asked, self._ranks, self._device = asked, ranks, device
         self._agreed = False
-        self._launcher = os.getppid() if LAUNCHER_VARIABLE in os.environ else None
+        self._launcher = PARENT if LAUNCHER_VARIABLE in os.environ else None
 
     @property
     def agreed(self) -> bool:
