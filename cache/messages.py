@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,13 @@ def said(error: BaseException) -> str:
         reason, number = system_reason(error), error.errno
         if "temporary directory" in reason:  # of `tempfile`
             return message("{reason}; set TMPDIR to a folder that can be written", reason=reason)
-        if error.filename is None:
-            return message("[Errno {number}] {reason}", number=number, reason=reason)
-        return message("[Errno {number}] {reason}: {path!r}", number=number, reason=reason, path=str(error.filename))
+        text = message("[Errno {number}] {reason}", number=number, reason=reason)
+        if error.filename is not None:
+            text = message(
+                "[Errno {number}] {reason}: {path!r}", number=number, reason=reason, path=str(error.filename)
+            )
+        full = number in (errno.ENOSPC, errno.EDQUOT)
+        return message("{error}; free some space and run it again", error=text) if full else text
     text = str(error)
     return text if isinstance(text, Message) else Message(text)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import threading
 from collections.abc import Callable, Container, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any, Self
 
@@ -17,8 +18,8 @@ from cache.process import LeftToParent
 from cache.record import U8, Fields, RecordLayout
 from cache.remote.folder import FolderConfig, ShardFolder
 from cache.remote.shards import FetchedShards
-from cache.shards import ShardReader, open_reader
-from cache.storage import Storage, StorageUrl, place
+from cache.shards import ShardReader, describe, open_reader
+from cache.storage import Storage, StorageUrl, place, shard_files
 
 FILES_PER_SHARD = 3
 """Files of a shard that stay open: three with Zarr, one with LMDB."""
@@ -82,6 +83,7 @@ class CacheReader:
         """Make what belongs to this process, for a cache in object storage again in a forked child."""
         self.stop = threading.Event()
         self._shards: dict[int, ShardReader] = {}
+        self._states: dict[int, dict[int, tuple[int, int]]] = {}
         self._watchers: list[Callable[[int], None]] = []
         self._store: FetchedShards | None = None
         self._connecting = threading.Lock()
@@ -171,11 +173,29 @@ class CacheReader:
             if found != info.bytes:  # LMDB would read past the end of a cut file
                 values = {"path": path, "found": found, "bytes": info.bytes, "rebuild": REBUILD}
                 raise CacheCorruptError("{path} has {found:,} bytes, not {bytes:,}; {rebuild}", **values)
+            self._states.setdefault(number, _state(path))
             opened = open_reader(self.index.spec.store, path, self.layout, info.rows)
             shard = self._shards.setdefault(number, opened)
             if shard is not opened:  # another thread was faster
                 opened.close()
         return shard
+
+    def check_unchanged(self) -> None:
+        """Raise `CacheCorruptError` if an open shard was overwritten, whose records were compared before that.
+
+        A shard that was removed, or has made way for another file, is read on as it was.
+        """
+        for number, before in self._states.items():
+            info, path = self.info.shards[number], self.directory / self.info.shards[number].name
+            now = _state(path)
+            changed = any(now.get(inode, state) != state for inode, state in before.items())
+            if changed and describe(path, info.rows).checksum != info.checksum:
+                raise CacheCorruptError(
+                    "{path} was overwritten while it was being read; bring the cache back, or {rebuild}, then "
+                    "go on with --resume from the last checkpoint, which is from before",
+                    path=path,
+                    rebuild=REBUILD,
+                )
 
     def close(self) -> None:
         """Close the shards; views that were given out become invalid."""
@@ -184,6 +204,7 @@ class CacheReader:
         for shard in self._shards.values():
             shard.close()
         self._shards.clear()
+        self._states.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -192,7 +213,7 @@ class CacheReader:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_shards", "_watchers", "_store", "_connecting", "stop")
+        own = ("_shards", "_states", "_watchers", "_store", "_connecting", "stop")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -202,6 +223,13 @@ class CacheReader:
 
 # A forked child connects anew: neither threads nor locks of its parent go on there.
 _remote_readers = LeftToParent(CacheReader._set_up)
+
+
+def _state(path: Path) -> dict[int, tuple[int, int]]:
+    """Size and time of the last change of each file of a shard, by its inode; nothing if it was just removed."""
+    with suppress(OSError):
+        return {(found := file.stat()).st_ino: (found.st_size, found.st_mtime_ns) for file in shard_files(path)}
+    return {}
 
 
 def _allow_open_files(count: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import re
@@ -106,7 +107,7 @@ class FriendlyGroup(click.Group):
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""
         try:
-            with kernel_notes(), _interrupted_by_sigterm():
+            with kernel_notes(), _interrupted_by_sigterm(), _bus_errors_explained():
                 return super().invoke(context)
         except KeyboardInterrupt:
             kept = _KEPT.get(context.invoked_subcommand)
@@ -158,3 +159,23 @@ def _interrupted_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def _bus_errors_explained() -> Iterator[None]:
+    """Say why the process ends when a page of a mapped file cannot be read: the system then sends SIGBUS.
+
+    Python would call a handler of its own after the instruction, which the system repeats for ever.
+    """
+    text = _(
+        "error: a file was cut or overwritten while it was being read, or its disk or server fails; run `verify "
+        "--cache`, then the same command again (`train` with --resume)"
+    )
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _signal: (os.write(2, f"\n{text}\n".encode()), os._exit(1)))
+    set_handler = ctypes.CDLL(None).signal
+    set_handler.restype, set_handler.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
+    before = set_handler(signal.SIGBUS, ctypes.cast(handler, ctypes.c_void_p))
+    try:
+        yield
+    finally:
+        set_handler(signal.SIGBUS, before)

@@ -214,7 +214,10 @@ class Loader(IterableDataset[Batch]):
             for step, batch in enumerate(batches):
                 if done:
                     done(step)
-                self._move_to(LoaderState(start.epoch, start.consumed + (step + 1) * self.global_batch))
+                consumed = start.consumed + (step + 1) * self.global_batch
+                if consumed >= len(self) * self.global_batch:
+                    self.reader.check_unchanged()
+                self._move_to(LoaderState(start.epoch, consumed))
                 self._bad.update((record.sample, record) for record in batch.skipped)
                 yield batch
 

@@ -188,6 +188,8 @@ class ResidentSource:
         self._filler = RecordFiller(config, reader, self._records, self._store)
         self._rows = np.full(samples, ABSENT, np.int64)
         self._rows[: self.resident] = self._filler.fill_first(self.resident, threads)
+        if self.resident == samples:
+            reader.close()  # whatever becomes of the shards
         self._sample = None if method == "kernels" else TorchSampler(self._store, compiled=method == "compiled")
         if self._sample is not None and not config.augmentation.identity:
             self._sample.warm_up(config.batch_size)

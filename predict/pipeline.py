@@ -17,7 +17,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -185,6 +184,4 @@ def _write(output: Path | None, data: bytes) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(output, data)
     except OSError as error:
-        with suppress(OSError):
-            output.with_name(f".{output.name}.tmp").unlink()
         raise write_error(output, system_reason(error)) from error

@@ -539,3 +539,35 @@ def test_every_option_that_a_message_names_is_one_of_the_command_that_says_it():
     assert not wrong
     assert {("train", "--resume"), ("preprocess", "--force"), ("predict", "--overwrite")} <= checked
     assert len(checked) > 60
+
+
+def test_a_mapped_file_that_is_cut_is_told_from_any_thread(tmp_path, start_child):
+    """The system ends a process that reads beyond the end of a file, unless that handles SIGBUS."""
+    code = """
+import mmap, os, sys, threading
+import click
+from commands.group import FriendlyGroup
+
+group = FriendlyGroup()
+
+@group.command()
+@click.argument("how")
+def read(how):
+    with open(sys.argv[1], "r+b") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        os.truncate(file.fileno(), 0)
+    thread = threading.Thread(target=lambda: mapped[5000])
+    if how == "main":
+        thread.run()
+    thread.start()
+    thread.join()
+
+group(["read", sys.argv[2]])
+"""
+    for how in ("thread", "main"):
+        (tmp_path / "file").write_bytes(bytes(10_000))
+        child = start_child([sys.executable, "-c", code, tmp_path / "file", how])
+        _, errors = child.communicate()
+        assert child.returncode == 1
+        assert errors.strip().startswith("error: a file was cut or overwritten while it was being read, or its disk")
+        assert "run `verify --cache`" in errors

@@ -200,6 +200,53 @@ def test_each_rank_counts_its_own(damaged):
     assert counted == [[9, 20], [3]]
 
 
+def overwrite(cache, data):
+    """Write other bytes into the files of a cache's shards, as `cp` and `rsync --inplace` do; give those before."""
+    before = {}
+    for path in (path for path in (cache / "train").rglob("*") if path.suffix == ".lmdb" or path.name.startswith("c.")):
+        before[path] = path.read_bytes()
+        path.write_bytes(data(path, before[path]))
+    return before
+
+
+@kinds
+@backends
+def test_a_shard_that_is_overwritten_while_it_is_read_is_told_before_the_epoch_ends(sound, tmp_path, kind, backend):
+    """Its records were compared in the first epoch; in the second one nothing else would tell."""
+    cache = shutil.copytree(sound[kind], tmp_path / "cache")
+    with open_loader(config(cache)) as loader:
+        assert len(take(loader)) == len(loader)
+        before = overwrite(cache, lambda _, data: data[: len(data) // 2] + flip_a_bit(data[len(data) // 2 :]))
+        batches = iter(loader)
+        take(batches, len(loader) - 1)
+        with pytest.raises(CacheCorruptError, match=r"was overwritten while it was being read; .* --resume"):
+            next(batches)
+        overwrite(cache, lambda path, _: before[path])
+        loader.set_epoch(2)
+        assert len(take(loader)) == len(loader), "the same bytes, though they are newer"
+
+
+@kinds
+@pytest.mark.parametrize("how", ["removed", "moved", "replaced", "touched"])
+def test_a_cache_that_makes_way_for_another_is_read_on_as_it_was(sound, tmp_path, kind, how):
+    cache = shutil.copytree(sound[kind], tmp_path / "cache")
+    with open_loader(config(sound[kind])) as loader:
+        expected = take(loader) + take(loader)
+    with open_loader(config(cache)) as loader:
+        found = take(loader)
+        if how == "removed":
+            shutil.rmtree(cache)
+        elif how == "touched":
+            overwrite(cache, lambda _, data: data)
+        else:
+            cache.rename(tmp_path / "moved")
+        if how == "replaced":
+            shutil.copytree(sound[kind], cache)
+            overwrite(cache, lambda _, data: flip_a_bit(data))
+        found += take(loader)
+    assert_same_but(found, expected, ())
+
+
 @kinds
 @backends
 def test_each_record_is_hashed_once(damaged, kind, backend, monkeypatch):

@@ -212,7 +212,7 @@ def test_a_foreign_folder_is_left_alone(coco, tmp_path):
 def test_two_builds_at_once(coco, tmp_path):
     out = tmp_path / "cache"
     out.mkdir()
-    with lock_folder(out), pytest.raises(CacheError, match=f"being built by process {os.getpid()}; wait"):
+    with lock_folder(out), pytest.raises(CacheError, match=f"being written by process {os.getpid()}; wait"):
         build_cache(config(coco, out))
     assert build_cache(config(coco, out)).written == WRITTEN
 

@@ -190,7 +190,7 @@ def test_one_build_at_a_time(coco, bucket, cluster, monkeypatch):
             failures.append(str(failure.value))
 
     build(coco, out, second, cluster=cluster)
-    assert f"{out} is being built by process {psutil.Process().pid} on {socket.gethostname()}, since " in failures[0]
+    assert f"{out} is being written by process {psutil.Process().pid} on {socket.gethostname()}, since " in failures[0]
     lock(out, host="elsewhere")
     with pytest.raises(CacheError, match=r"by process \d+ on elsewhere, since today; .* if it was killed, remove s3:"):
         build(coco, out)

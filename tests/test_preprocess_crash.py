@@ -1,7 +1,9 @@
 """Builds that are killed, interrupted, run twice at once or run out of disk: what is left, and that it is of use."""
 
+import errno
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from click.testing import CliRunner
 
 from cache.errors import CacheError
 from cache.integrity import check_split
 from cache.reader import CacheReader
 from cache.shards import ShardDraft
 from cache.spec import CacheSpec
+from cli import main
 from preprocess.build.build import BuildConfig, build_cache
 
 
@@ -154,6 +158,33 @@ def test_a_full_disk_is_a_clear_error_and_what_is_finished_stays(tmp_path, store
         assert list(check_split(reader)) == []
 
 
+@pytest.mark.parametrize("name", ["index.json", "train/samples.npy", "train/rejected.jsonl", "val/00000.json"])
+def test_a_disk_that_is_full_at_the_end_is_told_and_the_same_command_goes_on(tmp_path, write_coco, monkeypatch, name):
+    """What a killed process left of the same files is in nobody's way either."""
+    coco, out, sync = write_coco(tmp_path / "coco"), tmp_path / "cache", os.fsync
+
+    def preprocess(out):
+        return CliRunner().invoke(main, ["preprocess", "--coco", str(coco), "--out", str(out), "--side", "64"]).output
+
+    def full(handle):
+        if Path(f"/proc/self/fd/{handle}").readlink().name == f".{Path(name).name}.tmp":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        said = preprocess(out)
+    path = re.escape(str(out / name)) if name != "val/00000.json" else ".*00000.json"
+    assert re.search(rf"error: .*No space left on device: '{path}'; free some space and run it again\n", said)
+    assert not (out / "index.json").exists()
+    assert not list(out.rglob("*.tmp"))
+    temporary = out / Path(name).with_name(f".{Path(name).name}.tmp")
+    temporary.write_bytes(b"half")
+    for each in (out, tmp_path / "whole"):
+        assert "images in" in preprocess(each)
+    assert files(out) == files(tmp_path / "whole")
+
+
 @pytest.fixture(scope="module")
 def many(tmp_path_factory, write_coco):
     """A dataset of a dozen shards, so that a build takes long enough to be stopped."""
@@ -229,7 +260,7 @@ def test_two_builds_at_once(tmp_path, write_coco, run_build):
     coco, out = write_coco(tmp_path / "coco", counts=(300, 5)), tmp_path / "cache"
     process = run_build(coco, out)
     wait_for_shards(out, 1, process)
-    with pytest.raises(CacheError, match=f"is being built by process {process.pid}; wait for it, or stop it"):
+    with pytest.raises(CacheError, match=f"is being written by process {process.pid}; wait for it, or stop it"):
         build(coco, out)
     process.communicate()
     assert process.returncode == 0

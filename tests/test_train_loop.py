@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import threading
 import time
@@ -202,6 +203,31 @@ def test_what_else_cannot_be_started(cache, tmp_path, finished):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot create"):
         fit(config_of(cache, tmp_path / "file" / "run"), Recorder())
+
+
+class Intruder(Listener):
+    """Begins a second run in the folder of the first one, and goes on with the first one while it runs."""
+
+    def __init__(self, config):
+        self.config, self.said = config, []
+
+    def on_epoch(self, result):
+        for resume in (False, True):
+            with pytest.raises(CacheError) as caught:
+                fit(self.config, Listener(), resume=resume)
+            self.said.append(str(caught.value))
+
+
+def test_one_run_at_a_time_in_a_folder(cache, tmp_path):
+    config = config_of(cache, tmp_path / "run", epochs=1)
+    intruder = Intruder(config)
+    fit(config, intruder)
+    line = f"{config.out} is being written by process {os.getpid()}; wait for it, or stop it, or choose another --out"
+    assert intruder.said == [line, line]
+    assert len(list((config.out / "logs").glob("training_*"))) == 1
+    assert not (config.out / "train.lock").exists()
+    (config.out / "train.lock").write_text("4242")  # of a process that was killed
+    assert len(fit(config.changed(epochs=2), Listener(), resume=True).epochs) == 2
 
 
 def test_divergence_names_step_rate_and_images(cache, tmp_path):

@@ -8,6 +8,7 @@ import io
 import json
 import subprocess
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 
 from cache.atomic import write_atomically
 from cache.messages import system_reason
+from cache.remote.folder import only_writer
 from train.checkpoint import CheckpointError
 from train.config import TrainConfig
 from train.result import EpochResult, Inference
@@ -38,16 +40,12 @@ class RunFolder:
         self.last_model = root / "checkpoints" / "last_model.pth"
         self.plots = root / "plots"
 
-    def prepare(self, *, resume: bool) -> None:
-        """Make the folders.
+    def locked(self) -> AbstractContextManager[None]:
+        """Be the only process that trains into the folder within the block; see `only_writer`."""
+        return only_writer(self.root / "train.lock")
 
-        Raises:
-            CheckpointError: it holds a run that is not to be resumed, or the folders cannot be made.
-        """
-        if self.last_model.exists() and not resume:
-            raise CheckpointError(
-                "{root} already holds a run; go on with --resume, or choose another --out", root=self.root
-            )
+    def prepare(self) -> None:
+        """Make the folders. Raises `CheckpointError`: they cannot be made."""
         try:
             for name in ("checkpoints", "logs", "plots"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)

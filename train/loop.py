@@ -21,7 +21,7 @@ from loader.batch import BadRecord
 from loader.loader import Loader
 from model.loss import LOSSES
 from model.metrics import BoundaryScores, Scores
-from train.checkpoint import Progress, load_checkpoint, save_checkpoint, save_weights
+from train.checkpoint import CheckpointError, Progress, load_checkpoint, save_checkpoint, save_weights
 from train.config import TrainConfig
 from train.forecast import space_notes
 from train.inference import measure_inference
@@ -56,7 +56,7 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
     Everything is written below `config.out`; `resume` continues from the `last_model.pth` there.
 
     Raises:
-        CacheError: see `loader.open_loader`.
+        CacheError: see `loader.open_loader`; or another process trains into `config.out`.
         CheckpointError: `config.out` holds a run and `resume` is not set; or none, or another one, and it is set; or
             saving failed.
         HardwareError: see `train.profiles.adapt`; or the memory cannot hold a step.
@@ -64,9 +64,9 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
         ValueError: the network cannot take the cache's side.
         DivergedError: the loss is no longer a number; the last checkpoint is from before that.
     """
-    with open_run(config, resume=resume) as run:
-        _begin(run, resume=resume)
-        with open_log(run.folder, first=run.ranks.first) as log, ExitStack() as stack:
+    with open_run(config, resume=resume) as run, ExitStack() as stack:
+        _begin(run, stack, resume=resume)
+        with open_log(run.folder, first=run.ranks.first) as log:
             trackers = open_trackers(run) if run.ranks.first else []
             for tracker in trackers:
                 stack.callback(tracker.close)
@@ -96,10 +96,16 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
     )
 
 
-def _begin(run: Run, *, resume: bool) -> None:
-    """Make the run's folder, and seed the ranks."""
+def _begin(run: Run, stack: ExitStack, *, resume: bool) -> None:
+    """Make the run's folder, locked until the stack is closed, and seed the ranks."""
     if run.ranks.first:
-        run.folder.prepare(resume=resume)
+        run.folder.prepare()
+        if not resume:
+            stack.enter_context(run.folder.locked())
+            if run.folder.last_model.exists():
+                raise CheckpointError(
+                    "{root} already holds a run; go on with --resume, or choose another --out", root=run.folder.root
+                )
         run.folder.write_config(run.config)
         run.folder.write_environment(run.environment)
         run.notes += space_notes(run)

@@ -103,6 +103,7 @@ class Run:
         """Write the checkpoint from which the run can be resumed, with this progress. Only the first rank writes."""
         if not self.ranks.first:
             return
+        self.train.reader.check_unchanged()
         state = self.step.state_dict()
         weights = state.pop("network")
         rest = Continuation(progress=progress, step=state, loader=self.train.state_dict(), random=random_state())
@@ -150,6 +151,8 @@ def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
         config = config.shared_out(ranks.rank, ranks.world)
         # Only the first rank's machine needs the run's folder.
         saved = ranks.from_first(lambda: load_checkpoint(folder.last_model)) if resume else None
+        if saved and ranks.first:
+            stack.enter_context(folder.locked())
         before, on_gpu, origin = saved and saved.config, config.device == "cuda", saved
         if config.init_from:
             path = config.init_from

@@ -14,6 +14,7 @@ files are closed: so a child closes them at once.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import fcntl
 import os
 import re
@@ -77,7 +78,36 @@ def try_lock(file: FileIO | int, *, shared: bool = False) -> bool:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):  # of a network's disk that knows no locks
+            raise
     return True
+
+
+@contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Hold a lock within the block, as the only process that writes in its folder.
+
+    The kernel releases it when its holder dies. Raises `CacheError`: another process holds it, or it cannot be written.
+    """
+    try:
+        file = try_lock_file(path)
+    except OSError as error:
+        values = {"parent": path.parent, "strerror": system_reason(error)}
+        raise CacheError("cannot write in {parent}: {strerror}; choose another --out", **values) from None
+    if file is None:
+        raise CacheError(
+            "{parent} is being written by process {holder}; wait for it, or stop it, or choose another --out",
+            parent=path.parent,
+            holder=path.read_text() or "unknown",
+        )
+    with file:
+        file.truncate(0)
+        file.write(str(os.getpid()).encode())
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import socket
 import time
 import uuid
@@ -20,7 +19,7 @@ from cache.errors import CacheError, StorageError
 from cache.index import INDEX_NAME
 from cache.messages import message, system_reason
 from cache.record import RecordLayout
-from cache.remote.folder import try_lock_file
+from cache.remote.folder import only_writer
 from cache.spec import CacheSpec
 from cache.storage import StorageUrl
 
@@ -46,29 +45,7 @@ def lock_folder(out: PurePath) -> AbstractContextManager[None]:
     object storage, which cannot be written.
     """
     lock = out / LOCK_NAME
-    return _lock_object(lock) if isinstance(lock, StorageUrl) else _lock_file(Path(lock))
-
-
-@contextmanager
-def _lock_file(path: Path) -> Iterator[None]:
-    """The kernel releases the lock when its holder dies."""
-    try:
-        file = try_lock_file(path)
-    except OSError as error:
-        values = {"parent": path.parent, "strerror": system_reason(error)}
-        raise CacheError("cannot write in {parent}: {strerror}; choose another --out", **values) from None
-    if file is None:
-        holder = lock_holder(path.parent) or "unknown"
-        raise CacheError(
-            "{parent} is being built by process {holder}; wait for it, or stop it", parent=path.parent, holder=holder
-        )
-    with file:
-        file.truncate(0)
-        file.write(str(os.getpid()).encode())
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    return _lock_object(lock) if isinstance(lock, StorageUrl) else only_writer(Path(lock))
 
 
 class _Holder(msgspec.Struct, frozen=True):
@@ -103,7 +80,7 @@ def _lock_object(path: StorageUrl) -> Iterator[None]:
                 values = {"process": other.process, "host": other.host, "locked": other.locked}
                 holder = message("process {process} on {host}, since {locked}", **values)
             raise CacheError(
-                "{parent} is being built by {holder}; wait for it, or stop it; if it was killed, remove {path}",
+                "{parent} is being written by {holder}; wait for it, or stop it; if it was killed, remove {path}",
                 parent=path.parent,
                 holder=holder,
                 path=path,
@@ -151,7 +128,7 @@ def check_owner(out: PurePath) -> None:
     A build removes from these folders whatever is not part of the cache. Behind a link, that could be anything. Raises
     `CacheError`: it is such a folder.
     """
-    foreign = set(files.names(out)) - {LOCK_NAME, INDEX_NAME, *SPLITS}
+    foreign = set(files.names(out)) - {LOCK_NAME, INDEX_NAME, f".{INDEX_NAME}.tmp", *SPLITS}
     if foreign:
         raise CacheError(
             "{out} holds other things ({name}); give --out a folder of its own", out=out, name=min(foreign)
