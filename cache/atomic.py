@@ -6,6 +6,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+Buffer = bytes | memoryview
+
 
 def sync_directory(path: Path) -> None:
     """Make renames within a directory survive a power cut."""
@@ -16,7 +18,7 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: Buffer) -> None:
     """Write under a temporary name, sync, rename over `path`, sync the directory. Any `OSError` names the file."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:

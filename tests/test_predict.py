@@ -747,11 +747,10 @@ def test_killed_halfway_it_leaves_whole_results_only(model, tmp_path, start_chil
 
 
 def test_a_full_disk_is_an_error_that_leaves_nothing_by_half(model, painted, tmp_path, monkeypatch):
-    def full(path, data):
-        path.with_name(f".{path.name}.tmp").write_bytes(data[:10])
+    def full(_handle):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(predict.pipeline, "write_atomically", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(PredictError, match="No space left on device; free some space"):
         make(model, [photos(tmp_path / "photos", 9)], tmp_path / "out", batch_size=2)
     assert list((tmp_path / "out").iterdir()) == []

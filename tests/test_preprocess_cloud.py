@@ -18,6 +18,7 @@ from cache.reader import CacheReader
 from cache.spec import CacheSpec
 from cache.storage import StorageUrl, place
 from cli import main
+from preprocess.build import folder
 from preprocess.build.build import BuildConfig, build_cache
 from preprocess.cluster import engine
 from preprocess.cluster.client import ClusterAddress
@@ -165,7 +166,7 @@ def test_ctrl_c_keeps_finished_shards(coco, bucket, cluster):
 
 def lock(out, **fields):
     this = psutil.Process()
-    holder = {"host": socket.gethostname(), "process": this.pid, "started": this.create_time(), "locked": "today"}
+    holder = {"host": socket.gethostname(), "process": this.pid, "started": folder._started(this), "locked": "today"}
     files.write(out / "build.lock", json.dumps(holder | fields).encode())
 
 
@@ -194,6 +195,19 @@ def test_one_build_at_a_time(coco, bucket, cluster, monkeypatch):
     lock(out, host="elsewhere")
     with pytest.raises(CacheError, match=r"by process \d+ on elsewhere, since today; .* if it was killed, remove s3:"):
         build(coco, out)
+
+
+def test_a_holder_of_a_lock_lives_on_when_the_clock_is_set(monkeypatch):
+    """Linux keeps the time since the machine began, from which it derives when that was, and each process since."""
+    this = psutil.Process()
+    mine = folder._Holder(socket.gethostname(), this.pid, folder._started(this), "today")
+    booted = psutil._pslinux.boot_time()
+    for moved in (-86400, 5, 86400 * 365):
+        monkeypatch.setattr(psutil._pslinux, "boot_time", lambda moved=moved: booted + moved)
+        assert psutil.Process().create_time() == pytest.approx(this.create_time() + moved, abs=2)
+        assert not folder._is_dead(mine)
+    for process, started in ((2**22 + 1, mine.started), (mine.process, mine.started - 60)):
+        assert folder._is_dead(folder._Holder(mine.host, process, started, "today"))
 
 
 def test_places_that_cannot_be_used_are_told(coco, object_store, bucket, monkeypatch):

@@ -1,4 +1,6 @@
 import dataclasses
+import errno
+import os
 import zipfile
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from train.checkpoint import (
     load_network,
     random_state,
     save_checkpoint,
+    save_weights,
 )
 from train.config import TrainConfig
 from train.result import EpochResult
@@ -101,21 +104,20 @@ def test_checkpoints_of_earlier_releases_are_of_persons(tmp_path, left_out, fit)
     assert load_network(tmp_path / "old.pth")[1].spec == CacheSpec(side=64, fit=fit)
 
 
-class FullDisk:
-    """Stands in for `torch.save`: writes the start of a file, then fails as torch does on a full disk."""
-
-    def __call__(self, document, file):
-        file.write(b"PK\x03\x04 half of it")
-        raise RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file")
-
-
-def test_an_interrupted_write_leaves_the_older_checkpoint_whole(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_older_checkpoint_whole(tmp_path, monkeypatch):
     path = tmp_path / "last.pth"
     save_checkpoint(path, checkpoint_of(0))
     before = path.read_bytes()
-    monkeypatch.setattr(torch, "save", FullDisk())
-    with pytest.raises(CheckpointError, match=r"cannot write .*last\.pth.*still whole; free some space"):
+
+    def full(_handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    said = r"cannot write .*last\.pth: No space left on device; an earlier file there is still whole; free some"
+    with pytest.raises(CheckpointError, match=said):
         save_checkpoint(path, checkpoint_of(1))
+    with pytest.raises(CheckpointError, match=said):
+        save_weights(path, checkpoint_of(1))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 

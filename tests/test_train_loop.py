@@ -20,7 +20,7 @@ from preprocess.synth.dataset import SynthConfig, make_dataset
 from train.checkpoint import CheckpointError, load_checkpoint, load_network
 from train.config import TrainConfig
 from train.hardware import HardwareError
-from train.listeners import Listener
+from train.listeners import Listener, RunLog
 from train.loop import DivergedError, fit
 
 EPOCHS, BATCH = 3, 4
@@ -203,6 +203,13 @@ def test_what_else_cannot_be_started(cache, tmp_path, finished):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot create"):
         fit(config_of(cache, tmp_path / "file" / "run"), Recorder())
+
+
+def test_a_log_on_a_full_disk_ends_no_run(capfd):
+    log = RunLog(Path("/dev/full"))
+    log.note("a line")
+    log.close()
+    assert capfd.readouterr() == ("", "")
 
 
 class Intruder(Listener):

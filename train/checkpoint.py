@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
+import io
 import json
-import os
 import re
 import warnings
 import zipfile
@@ -20,7 +20,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from cache.atomic import sync_directory, write_atomically
+from cache.atomic import Buffer, write_atomically
 from cache.choices import Fit
 from cache.messages import UserError, joined, message, system_reason
 from cache.spec import CacheSpec
@@ -94,7 +94,7 @@ def restore_random_state(states: Mapping[str, Tensor]) -> None:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write under a temporary name, sync, rename: `path` is always a whole checkpoint, the old or the new one.
+    """Write a checkpoint; `path` is always a whole one, the old or the new one.
 
     Raises:
         CheckpointError: the disk is full, or `path` cannot be written.
@@ -115,21 +115,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     if checkpoint.continuation:
         values = vars(checkpoint.continuation)
         document["continuation"] = {**values, "progress": dataclasses.asdict(checkpoint.continuation.progress)}
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(document, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_directory(path.parent)
-    except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
-        temporary.unlink(missing_ok=True)
-        raise CheckpointError(
-            "cannot write {path}: {error}; an earlier checkpoint there is still whole; free some space and resume",
-            path=path,
-            error=error,
-        ) from error
+    archive = io.BytesIO()  # given a file, torch would tell of a full disk by a RuntimeError that hides the reason
+    torch.save(document, archive)
+    _write(path, archive.getbuffer())
 
 
 def save_weights(path: Path, checkpoint: Checkpoint) -> None:
@@ -147,11 +135,17 @@ def save_weights(path: Path, checkpoint: Checkpoint) -> None:
     metadata["category"] = ", ".join(spec.categories)
     if use := checkpoint.inference:
         metadata |= {"use_side": str(use.side), "threshold": str(use.threshold)}
+    _write(path, save(tensors, metadata))
+
+
+def _write(path: Path, data: Buffer) -> None:
     try:
-        write_atomically(path, save(tensors, metadata))
+        write_atomically(path, data)
     except OSError as error:
         raise CheckpointError(
-            "cannot write {path}: {reason}; free some space and resume", path=path, reason=system_reason(error)
+            "cannot write {path}: {reason}; an earlier file there is still whole; free some space and resume",
+            path=path,
+            reason=system_reason(error),
         ) from error
 
 

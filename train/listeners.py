@@ -9,7 +9,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,6 +55,7 @@ class RunLog(Listener):
         self.path = path
         self._logger = logging.Logger("train")  # a logger of its own: the program's logging is not touched
         self._handler = logging.FileHandler(path, encoding="utf-8")
+        self._handler.handleError = lambda record: None  # type: ignore[method-assign]  # checkpoints tell it
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._logger.addHandler(self._handler)
 
@@ -117,7 +118,8 @@ class RunLog(Listener):
 
     def close(self) -> None:
         """Close the file."""
-        self._handler.close()
+        with suppress(OSError):
+            self._handler.close()
 
 
 @contextmanager

@@ -53,7 +53,7 @@ class _Holder(msgspec.Struct, frozen=True):
 
     host: str
     process: int
-    started: float
+    started: float  # see `_started`
     locked: str
     word: str = ""
 
@@ -68,7 +68,7 @@ def _lock_object(path: StorageUrl) -> Iterator[None]:
     """
     this = psutil.Process()
     now = time.strftime("%Y-%m-%d %H:%M:%S")
-    mine = msgspec.json.encode(_Holder(socket.gethostname(), this.pid, this.create_time(), now, uuid.uuid4().hex))
+    mine = msgspec.json.encode(_Holder(socket.gethostname(), this.pid, _started(this), now, uuid.uuid4().hex))
     if not _take(path, mine):
         other = _read_holder(path)
         if other and _is_dead(other):
@@ -108,10 +108,15 @@ def _is_dead(holder: _Holder) -> bool:
     if holder.host != socket.gethostname():
         return False
     try:
-        started: float = psutil.Process(holder.process).create_time()
+        started = _started(psutil.Process(holder.process))
     except psutil.NoSuchProcess:
         return True
     return abs(started - holder.started) > 1  # then another process has its number now
+
+
+def _started(process: psutil.Process) -> float:
+    """When a process began, in seconds after the machine did: the difference of two times that change with the clock."""
+    return float(process.create_time() - psutil.boot_time())
 
 
 def lock_holder(out: PurePath) -> str:
