@@ -136,8 +136,9 @@ class CacheIndex:
             ) from None
         try:
             document = json.loads(text)
-            version = document["format_version"]
-        except (ValueError, KeyError, TypeError) as error:
+            version, body = document["format_version"], document.get("index")
+            checksum = _digest(body)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise _no_index(path, error) from None
         if version != FORMAT_VERSION:
             raise CacheVersionError(
@@ -147,10 +148,10 @@ class CacheIndex:
                 version=version,
                 known=FORMAT_VERSION,
             )
-        if document.get("checksum") != _digest(document.get("index")):
+        if document.get("checksum") != checksum:
             raise _changed(path, RESUME)
         try:
-            index = msgspec.convert(document["index"], cls)
+            index = msgspec.convert(body, cls)
             for name, split in index.splits.items():
                 _check_split(name, split, index.spec)
         except ValueError as error:  # msgspec's errors are such
@@ -356,7 +357,7 @@ class ShardManifest:
                 raise UserError(
                     "it has {found} samples, not {rows}", found=len(manifest.samples), rows=manifest.shard.rows
                 )
-        except (ValueError, TypeError, OverflowError) as error:  # msgspec's errors are such, others NumPy's
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:  # msgspec's are such, others NumPy's
             raise CacheCorruptError(
                 "{path} is no manifest of this release ({error}); {rebuild}", path=path, error=error, rebuild=REBUILD
             ) from None

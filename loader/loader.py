@@ -254,7 +254,7 @@ class Loader(IterableDataset[Batch]):
                 **dataclasses.asdict(restored),
                 global_batch=self.global_batch,
             )
-        if restored.consumed >= len(self.reader) + self.global_batch:
+        if restored.epoch < 0 or not 0 <= restored.consumed < len(self.reader) + self.global_batch:
             raise UserError(
                 "the saved position, {consumed} samples into epoch {epoch}, is beyond the {samples} samples of "
                 "{split!r}; resume with the cache and the split that it was saved with",

@@ -174,9 +174,15 @@ def _check_name(name: str) -> None:
 
 
 def _file_sizes(folder: PurePath) -> dict[str, int]:
-    """Bytes of each file in a folder of this machine; nothing if it cannot be listed, as reading a photo then tells."""
+    """Bytes of each file in a folder of this machine; nothing if it cannot be listed, as reading a photo then tells.
+
+    What `%00` in a name stands for is in the name of no folder: that is a `ValueError`.
+    """
     sizes = {}
-    with suppress(OSError), os.scandir(folder) as entries:  # over a network far cheaper than asking for each file
+    with (
+        suppress(OSError, ValueError),
+        os.scandir(folder) as entries,
+    ):  # over a network far cheaper than asking for each file
         for entry in entries:
             with suppress(OSError):  # a link that leads nowhere, or in a circle
                 found = entry.stat()

@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from xxhash import xxh3_128_hexdigest
 
 from cache.errors import CacheCorruptError, CacheError, CacheMissingError, CacheVersionError
-from cache.index import CacheIndex, ShardInfo, SourceInfo, SplitInfo
+from cache.index import CacheIndex, ShardInfo, ShardManifest, SourceInfo, SplitInfo
 from cache.record import RecordLayout, checksum
 from cache.spec import FORMAT_VERSION, CacheSpec
 
@@ -119,6 +120,25 @@ def test_unknown_format_version_is_refused(index, tmp_path):
     path.write_text(path.read_text().replace(f'"format_version": {FORMAT_VERSION}', '"format_version": 99'))
     with pytest.raises(CacheVersionError, match=f"format 99; this release reads format {FORMAT_VERSION}; rebuild"):
         CacheIndex.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 10**5, json.dumps({"format_version": 2, "checksum": xxh3_128_hexdigest(b"null")})]
+)
+def test_an_index_without_an_end_or_a_content_is_refused(tmp_path, text):
+    (tmp_path / "index.json").write_text(text)
+    with pytest.raises(CacheCorruptError, match=r"index\.json is not a cache index"):
+        CacheIndex.load(tmp_path)
+
+
+def test_a_manifest_of_lists_without_end_is_refused(tmp_path):
+    body = (
+        b'{"shard": {"name": "00000.lmdb", "rows": 1, "bytes": 1, "checksum": "%s"}, "sources": [], "rejections": [], '
+    )
+    body = body % (b"0" * 32) + b'"samples": [' + b"[" * 10**4 + b"]" * 10**4 + b"]}"
+    data = xxh3_128_hexdigest(body).encode() + b"\n" + body + b"\n"
+    with pytest.raises(CacheCorruptError, match=r"00000\.json is no manifest of this release"):
+        ShardManifest.decode(data, tmp_path / "00000.json")
 
 
 def test_any_change_of_the_index_is_found(index, tmp_path):

@@ -153,6 +153,9 @@ def test_the_end_of_a_longer_epoch_is_the_end(caches, backend):
         for consumed in (20, 24):
             loader.load_state_dict({"epoch": 6, "consumed": consumed})
             assert loader.state_dict() == {"epoch": 7, "consumed": 0}
+        for state in ({"epoch": 6, "consumed": -4}, {"epoch": -1, "consumed": 0}):
+            with pytest.raises(ValueError, match="is beyond the 22 samples of 'train'"):
+                loader.load_state_dict(state)
         with pytest.raises(ValueError, match="28 samples into epoch 6, is beyond the 22 samples of 'train'"):
             loader.load_state_dict({"epoch": 6, "consumed": 28})
 

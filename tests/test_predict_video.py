@@ -29,6 +29,7 @@ from train.config import TrainConfig
 
 av = pytest.importorskip("av", reason="no av; pip install -e '.[video]'")
 
+from predict.video import source  # noqa: E402
 from predict.video.pipeline import Smoother  # noqa: E402  # wants nothing of av, but its package does
 
 SIDE, HEIGHT, WIDTH = 96, 60, 84
@@ -300,6 +301,56 @@ def test_a_recording_may_begin_late(model, tmp_path):
     assert frames_of(clip)[1][0] == 20
     (video,) = make(model, [clip], tmp_path / "out", kind="mask").videos
     assert frames_of(video.output)[1] == pytest.approx([k / 25 for k in range(12)])
+
+
+def tags(data):
+    """The tags of an FLV: the kind of each, and its bytes."""
+    at = 13
+    while at < len(data):
+        end = at + 11 + int.from_bytes(data[at + 1 : at + 4])
+        yield data[at], data[at:end]
+        at = end + 4
+
+
+def test_sound_that_a_file_does_not_announce_may_come_late(model, tmp_path):
+    """PyAV then fails at the end of the file."""
+    clip = write_clip(tmp_path / "whole.flv", (picture(k % 20, 32, 32) for k in range(420)), codec="flv1", sound="aac")
+    data, late, pictures = clip.read_bytes(), tmp_path / "late.flv", 0
+    with late.open("wb") as file:
+        file.write(data[:4] + b"\x01" + data[5:13])
+        for kind, tag in tags(data):
+            pictures += kind == 9
+            if kind == 9 or (kind == 8 and pictures > 400):
+                file.write(tag + len(tag).to_bytes(4))
+    with av.open(str(late)) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+        with pytest.raises(IndexError):
+            list(container.demux())
+    (video,) = make(model, [late], tmp_path / "out", kind="mask").videos
+    assert (video.status, video.frames) == ("done", 420)
+
+
+def test_frames_of_any_size_cost_no_memory(model, tmp_path, monkeypatch):
+    clip = write_clip(tmp_path / "wide.mp4", map(picture, range(2)), sample_aspect_ratio=Fraction(4))
+    monkeypatch.setattr(source, "MOST_PIXELS", 3 * HEIGHT * WIDTH)
+    (video,) = make(model, [clip], tmp_path / "out").videos
+    assert video.reason == "its frames have 336 x 60 pixels, more than the limit of 15,120"
+
+
+@pytest.mark.parametrize("error", [av.error.PatchWelcomeError(1, "Not yet implemented"), ValueError("no such format")])
+def test_pixels_that_cannot_be_converted_are_told(model, clip, tmp_path, monkeypatch, error):
+    convert, seen = source.Colours.to_rgb, []
+
+    def to_rgb(*arguments):
+        seen.append(arguments)
+        if len(seen) == 3:
+            raise error
+        return convert(*arguments)
+
+    monkeypatch.setattr(source.Colours, "to_rgb", to_rgb)
+    (video,) = make(model, [clip], tmp_path / "out").videos
+    assert re.fullmatch(r"it is damaged after 0\.1 s: (Not yet implemented|no such format)", video.reason)
+    assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.fixture(scope="module")

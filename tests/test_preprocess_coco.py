@@ -233,12 +233,27 @@ def test_four_numbers_are_a_box_as_in_pycocotools(load):
         ("", "is empty: it has 0 bytes"),
         (b'{"images": [], "\xff": 3}', "not valid JSON from byte 16 of 22 bytes on"),
         ('{"other": ' + 10**5 * "[" + 10**5 * "]" + "}", "not a COCO annotation file: it holds lists within lists"),
+        (b'{"images": {"\xb1": {}}, "annotations": []}', "not a COCO annotation file: 'utf-8' codec can't decode"),
         ('{"annotations": [{"id": 9223372036854775808}]}', "not a COCO annotation file: it has no images"),
     ],
 )
 def test_a_broken_file_gets_one_clear_line(load, text, message):
     with pytest.raises(DatasetError, match=message):
         load(text)
+
+
+@pytest.mark.parametrize("place", ["id", "name"])
+def test_lists_that_some_readers_find_too_deep_and_some_do_not(load, place):
+    """Each part of a file is read from another depth of Python's stack."""
+    said = set()
+    for depth in range(sys.getrecursionlimit() - 100, sys.getrecursionlimit() + 1, 3):
+        text = json.dumps(document([{"segmentation": [[1, 1, 9, 1, 9, 9]], place: "@"}]))
+        try:
+            said.add(len(load(text.replace('"@"', depth * "[" + depth * "]")).annotation_id))
+        except DatasetError as error:
+            said.add(str(error).rpartition(": ")[2])
+    assert said <= {1, "it holds lists within lists without end"}
+    assert len(said) == 2
 
 
 def test_an_image_that_is_there_twice_is_one_unless_the_two_differ(load):

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
+from preprocess.annotations import doubtful
 from preprocess.annotations.doubtful import KINDS, check_masks, doubtful_masks
 from preprocess.annotations.table import load_persons
 from preprocess.errors import DatasetError
@@ -118,6 +119,15 @@ def test_large_masks_have_pixels_wherever_they_are_hidden(read):
     masks.append((9, 11, [[0.1, 5, 0, 12, 0, 20, 10, 20, 10, 12, 0, 12]], None))
     assert kinds(doubtful_masks(read(masks))) == {"outside": [4], "empty": [2]}
     assert [bool(pixels(*mask[:3])) for mask in masks] == [True, True, False, True, False]
+
+
+def test_an_image_of_any_size_costs_no_memory(read, monkeypatch):
+    """As JSON may say: its photo, which is smaller, is rejected later."""
+    monkeypatch.setattr(doubtful, "MOST_PIXELS", 100)
+    lines = [
+        (height, width, [[1, 1, 9, 1, 1, 1]], None) for height, width in ((10, 10), (10, 11), (2**31 - 1, 2**31 - 1))
+    ]
+    assert kinds(doubtful_masks(read(lines))) == {"empty": [0]}
 
 
 def square(x, y, side):

@@ -103,6 +103,7 @@ def dataset(tmp_path):
         ("{real}/images/a.jpg", "../images/a.jpg"),
         ("..a.jpg", "..a.jpg"),
         ("a b\\c.jpg", "a b\\c.jpg"),
+        ("cam%00/a.jpg", "cam%00/a.jpg"),
     ],
 )
 def test_a_photo_is_known_by_the_file_that_its_name_leads_to(tmp_path, name, path):

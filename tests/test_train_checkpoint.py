@@ -3,6 +3,7 @@ import errno
 import os
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
@@ -12,7 +13,7 @@ from PIL import Image
 
 from cache.spec import CacheSpec
 from cli import main
-from loader.batch import LoaderConfig
+from loader.batch import LoaderConfig, LoaderState
 from model.metrics import Scores
 from model.network import NetworkConfig, build_network
 from train.checkpoint import (
@@ -29,7 +30,11 @@ from train.checkpoint import (
     save_weights,
 )
 from train.config import TrainConfig
+from train.folder import RunFolder
+from train.ranks import ALONE
 from train.result import EpochResult
+from train.run import Run
+from train.step import TrainStep
 
 CONFIG = TrainConfig(
     loader=LoaderConfig(cache=Path("cache")), out=Path("run"), network=NetworkConfig(width=8), epochs=5
@@ -165,6 +170,11 @@ class Evil:
         (lambda path: changed(path, "network", "weights"), "lacks what a checkpoint has"),
         (lambda path: changed(path, "spec", {"side": "wide"}), "lacks what a checkpoint has"),
         (lambda path: changed(path, "config", {}), "lacks what a checkpoint has"),
+        (lambda path: changed(path, "config", 3), "lacks what a checkpoint has"),
+        (lambda path: changed(path, "config", wide()), "does not fit the network"),
+        (lambda path: changed(path, "inference", {"side": 10**9}), "lacks what a checkpoint has .side=1000000000 or"),
+        (lambda path: changed(path, "inference", {"side": 64, "threshold": 7.0}), "threshold=7.0 is no measurement"),
+        (lambda path: changed(path, "version", torch.zeros(2)), "checkpoint version tensor"),
         (lambda path: changed(path, "version", 99), "version 99; this release reads version 1"),
         (lambda path: changed(path, "results", "none"), "lacks what a checkpoint has"),
         (lambda path: changed(path, "spec", {"fit": "squeeze"}), "lacks what a checkpoint has"),
@@ -221,6 +231,44 @@ def changed(path: Path, key: str, value: object) -> None:
     save_checkpoint(path, checkpoint_of())
     document = torch.load(path, weights_only=True)
     torch.save({**document, key: value}, path)
+
+
+def wide() -> dict[str, object]:
+    """A configuration with a network that needs more memory than there is anywhere."""
+    return CONFIG.changed(**{"network.width": 2**20}).to_dict()
+
+
+class Anywhere:
+    """A loader without a cache."""
+
+    def load_state_dict(self, state):
+        LoaderState(**state)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("loader", 5), ("loader", {"epoch": "1"}),
+        ("random", {"cpu": torch.zeros(3, dtype=torch.uint8)}), ("random", {}),
+        ("step", {"counts": torch.zeros(3)}), ("step", {"optimizer": 3}), ("step", None),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_with_another_state_than_that_of_its_run_is_refused(tmp_path, part, value):
+    saved = checkpoint_of()
+    step = TrainStep(CONFIG, build_network(CONFIG.network))
+    state = step.state_dict()
+    state.pop("network")
+    value = {**state, **value} if part == "step" and value else value
+    continuation = dataclasses.replace(saved.continuation, **{"step": state, part: value})
+
+    path = RunFolder(tmp_path).last_model
+    path.parent.mkdir()
+    run = SimpleNamespace(
+        folder=RunFolder(tmp_path), config=CONFIG, base=saved, step=step, train=Anywhere(), ranks=ALONE
+    )
+    save_checkpoint(path, dataclasses.replace(saved, continuation=continuation))
+    with pytest.raises(CheckpointError, match=r"last_model\.pth lacks what a checkpoint has"):
+        Run.resume(run, load_checkpoint(path))
 
 
 def test_resuming_refuses_another_run_and_names_what_differs():

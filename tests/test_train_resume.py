@@ -217,6 +217,17 @@ def test_going_on_from_checkpoints_around_the_end_of_an_epoch(config, whole, rec
         assert_same_end(whole[0], result)
 
 
+def test_killed_between_the_last_checkpoint_and_the_metrics(config, whole, recorded, tmp_path):
+    out = shutil.copytree(config.out, tmp_path / "run")
+    complete = (out / "metrics.csv").read_text(), (out / "metrics.jsonl").read_text()
+    for name in ("metrics.csv", "metrics.jsonl"):
+        (out / name).write_text("".join((out / name).read_text().splitlines(keepends=True)[:-1]))
+    result, after = recorded.fit(config.changed(out=out), resume=True)
+    assert after == []
+    assert ((out / "metrics.csv").read_text(), (out / "metrics.jsonl").read_text()) == complete
+    assert_same_end(whole[0], result)
+
+
 def counted(function, calls):
     def call(*arguments):
         calls.append(arguments)

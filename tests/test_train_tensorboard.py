@@ -21,10 +21,13 @@ def _numbered_from_0(monkeypatch):
 
 
 @contextmanager
-def started_at(step, root):
-    """A listener of a run in the folder `root`, of which `step` steps are done."""
+def started_at(step, root, epochs=None):
+    """A listener of a run in the folder `root`, of which `step` steps are done, and all epochs or so many."""
     with closing(TensorBoard(root / "tensorboard")) as board:
-        run = SimpleNamespace(train=range(STEPS), progress=SimpleNamespace(step=step))
+        results = [
+            epoch_of(number + 1, boundary_f=0.5) for number in range(step // STEPS if epochs is None else epochs)
+        ]
+        run = SimpleNamespace(train=range(STEPS), progress=SimpleNamespace(step=step), results=results)
         board.on_start(run)
 
         def on_step(loss):
@@ -91,12 +94,18 @@ def test_a_run_that_goes_on_repeats_nothing(tmp_path):
 
 def test_a_run_that_was_stopped_while_it_validated(tmp_path):
     run(tmp_path, 0, [1], more_steps=STEPS)
-    with started_at(2 * STEPS, tmp_path) as (board, on_step):
+    with started_at(2 * STEPS, tmp_path, epochs=1) as (board, on_step):
         board.on_epoch(epoch_of(2))
         on_step(7.0)
         board.on_epoch(epoch_of(3))
     assert [step for step, _ in read(tmp_path / "tensorboard" / "epochs")["val/iou"]] == [1, 2, 3]
     assert read(tmp_path / "tensorboard" / "steps")["loss/train"][-1] == (7, 7.0)
+
+
+def test_a_run_that_was_killed_before_it_had_drawn_its_last_epoch(tmp_path):
+    run(tmp_path, 0, [1], more_steps=STEPS)
+    run(tmp_path, 2 * STEPS, [])
+    assert [step for step, _ in read(tmp_path / "tensorboard" / "epochs")["val/iou"]] == [1, 2]
 
 
 def test_without_a_boundary_score_there_is_no_curve_of_it(tmp_path):

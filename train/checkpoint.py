@@ -166,18 +166,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise _no_checkpoint(path, what) from None
     if not isinstance(document, dict) or document.get("kind") != KIND:
         raise _no_checkpoint(path, message("it was saved by another program, or holds the bare weights of a network"))
-    if document.get("version") != VERSION:
+    if not isinstance(version := document.get("version"), int) or version != VERSION:
         raise CheckpointError(
             "{path} has checkpoint version {found}; this release reads version {version}; use the release that wrote "
             "it",
             path=path,
-            found=document.get("version"),
+            found=version,
             version=VERSION,
         )
     try:
-        continuation = document.get("continuation")
-        if continuation:
-            continuation["progress"] = msgspec.convert(continuation["progress"], Progress)
         return Checkpoint(
             config=TrainConfig.from_dict(document["config"]),
             fingerprint=msgspec.convert(document["fingerprint"], str),
@@ -185,12 +182,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
             results=msgspec.convert(document["results"], tuple[EpochResult, ...]),
             network=msgspec.convert(document["network"], dict[str, Tensor]),
             inference=msgspec.convert(document.get("inference"), Inference | None),
-            continuation=continuation and Continuation(**continuation),
+            continuation=msgspec.convert(document.get("continuation"), Continuation | None),
         )
-    except (KeyError, TypeError, ValueError) as error:  # msgspec's and the configuration's errors are ValueErrors
-        raise CheckpointError(
-            "{path} lacks what a checkpoint has ({error}); it was changed or is damaged", path=path, error=error
-        ) from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # msgspec's and the configuration's are such
+        raise unlike(path, error) from None
+
+
+def unlike(path: Path, error: Exception) -> CheckpointError:
+    """A checkpoint has not the values that it should have, as an error shows."""
+    return CheckpointError(
+        "{path} lacks what a checkpoint has ({error}); it was changed or is damaged", path=path, error=error
+    )
 
 
 def _spec(document: dict[str, Any]) -> CacheSpec:
@@ -292,8 +294,10 @@ def load_network(path: Path, *, device: str = "cpu") -> tuple[SegmentationNetwor
         CheckpointError: see `load_checkpoint`; or the weights do not fit the network that the configuration names.
     """
     saved = load_checkpoint(path)
-    network = build_network(saved.config.network)
     try:
+        with torch.device("meta"):  # without memory, before one is made of whatever size the file names
+            build_network(saved.config.network).load_state_dict(saved.network, assign=True)
+        network = build_network(saved.config.network)
         network.load_state_dict(saved.network)
     except RuntimeError as error:
         raise CheckpointError(

@@ -152,8 +152,10 @@ class TensorBoard(Listener):
         from torch.utils.tensorboard import SummaryWriter
 
         self._run = run
-        for name, done in (("epochs", run.progress.step // len(run.train)), ("steps", run.progress.step)):
-            self._writers[name] = SummaryWriter(str(self._folder / name), purge_step=done + 1)
+        for name, first in (("epochs", max(1, len(run.results))), ("steps", run.progress.step + 1)):
+            self._writers[name] = SummaryWriter(str(self._folder / name), purge_step=first)
+        if run.results:  # again, because a kill may have come between the checkpoint and this
+            self.on_epoch(run.results[-1])
 
     def on_step(self, done: int, total: int, loss: float, images_per_s: float) -> None:
         """See `Listener`."""

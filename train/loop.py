@@ -108,6 +108,8 @@ def _begin(run: Run, stack: ExitStack, *, resume: bool) -> None:
                 )
         run.folder.write_config(run.config)
         run.folder.write_environment(run.environment)
+        if run.results:  # a run may have been killed before it had written its last ones
+            run.folder.write_metrics(run.results)
         run.notes += space_notes(run)
     run.ranks.wait()
     if not run.ranks.first:  # each rank draws another dropout

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
+from cache.messages import UserError
+from cache.spec import MAX_SIDE
 from loader.batch import BadRecord
 from model.metrics import Scores
 
@@ -78,6 +80,11 @@ class Inference:
     threshold: float = 0.5
     images: int = 0  # validation images that were measured
     measured: tuple[MeasuredSide, ...] = ()  # by side
+
+    def __post_init__(self) -> None:
+        if not (0 < self.side <= 3 * MAX_SIDE and 0 <= self.threshold <= 1):
+            values = {"side": self.side, "threshold": self.threshold, "most": 3 * MAX_SIDE}
+            raise UserError("side={side} or threshold={threshold} is no measurement: 1..{most} and 0..1", **values)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from operator import attrgetter
 from pathlib import PurePath
@@ -134,7 +134,8 @@ def read_file_names(path: PurePath) -> list[str]:
 
     Raises `DatasetError`: as `read_document`, but for the categories.
     """
-    images, faults, _ = read_images(_read_frame(_open(path), path)["images"])
+    with reading(path):
+        images, faults, _ = read_images(_read_frame(_open(path), path)["images"])
     return [image.file_name for number, image in enumerate(images) if number not in faults]
 
 
@@ -148,7 +149,21 @@ def check_ends(path: PurePath) -> None:
         inner = _without_padding(data)
         head, end = bytes(inner[:4]), bytes(inner[-1:])
         if not head.startswith(b"{") or end != b"}" or b"\0" in head:
-            _read_frame(data, path)
+            with reading(path):
+                _read_frame(data, path)
+
+
+@contextmanager
+def reading(path: PurePath) -> Iterator[None]:
+    """In the block, lists that are too deep and bytes that are no text, which any part may hold, are a file's error."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise _not_coco(path, str(error)) from None
+    except RecursionError:
+        raise DatasetError(
+            "{path} is not a COCO annotation file: it holds lists within lists without end", path=path
+        ) from None
 
 
 def _choose(
@@ -311,10 +326,6 @@ def _read_frame(data: mmap.mmap | bytes, path: PurePath) -> dict[str, msgspec.Ra
             blank_non_finite(np.frombuffer(copied, np.uint8))
             content = memoryview(copied)
             parts = msgspec.json.decode(content, type=_PARTS)
-    except RecursionError:
-        raise DatasetError(
-            "{path} is not a COCO annotation file: it holds lists within lists without end", path=path
-        ) from None
     except msgspec.ValidationError:
         raise _not_coco(path, message("it is {value}", value=said(content))) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.messages import message
-from preprocess.annotations.document import Images, Piece, column, no_space, read_document
+from preprocess.annotations.document import Images, Piece, column, no_space, read_document, reading
 from preprocess.annotations.shapes import read_shapes
 from preprocess.raster import POLYGON
 
@@ -126,13 +126,14 @@ def load_persons(path: PurePath, categories: Sequence[str] | str = "person") -> 
     Annotations of other categories are not checked. Raises `DatasetError`: the file is missing, is no JSON (with the
     byte), is no COCO file, or lacks a category; or there is not enough space on that disk.
     """
-    images, pieces = read_document(path, categories)
-    problems = [Problem(-1, None, reason) for reason in images.problems]
     lost_keypoints: Counter[int] = Counter()
-    try:
-        columns = {**vars(_by_image(_read_piece(images, piece, problems, lost_keypoints) for piece in pieces))}
-    except OSError as error:
-        raise no_space(path, error) from None
+    with reading(path):
+        images, pieces = read_document(path, categories)
+        problems = [Problem(-1, None, reason) for reason in images.problems]
+        try:
+            columns = {**vars(_by_image(_read_piece(images, piece, problems, lost_keypoints) for piece in pieces))}
+        except OSError as error:
+            raise no_space(path, error) from None
     return PersonTable(
         image_id=images.id,
         file_name=images.file_name,
