@@ -15,9 +15,12 @@ from PIL import ExifTags, Image, PngImagePlugin
 from cache.choices import PredictFormat
 from cache.record import U8
 from preprocess.errors import ImageError
-from preprocess.image import load_rgb, open_image, turn_upright
+from preprocess.image import check_bytes, check_file, check_scans, load_rgb, open_image, turn_upright
 
 JPEG_QUALITY = 95
+
+LONGEST_SIDE: dict[PredictFormat, int] = {"png": 1_000_000, "jpeg": 65_500}
+"""Pixels along a side that the encoders write at most."""
 
 COMMENT = "comment"
 """Pillow's name of a JPEG's comment; that of the text in a PNG is the same here."""
@@ -46,17 +49,23 @@ class Photo(NamedTuple):
 
 def count_pixels(path: Path | None) -> int:
     """A photo's height times width, from its file's head; 0 on standard input, and of what reading it rejects."""
-    with suppress(ImageError, OSError), path.open("rb") if path else io.BytesIO() as file:
-        image = _open(file)
-        return image.width * image.height
+    with suppress(ImageError, OSError):
+        if path:
+            check_file(path)
+            with path.open("rb") as file:
+                image = _open(file)
+            return image.width * image.height
     return 0
 
 
 def decode_photo(data: bytes) -> Photo:
     """Decode the bytes of an image file, see `load_photo`.
 
-    Raises `ImageError` if it is no image of a known format, damaged, or larger than Pillow's limit.
+    Raises `ImageError` if it is no image of a known format, damaged, or larger than Pillow's limit or `MOST_BYTES`, or
+    if it has too many scans.
     """
+    check_bytes(len(data))
+    check_scans(data)
     return load_photo(_open(io.BytesIO(data)))
 
 
@@ -90,6 +99,19 @@ def _open(file: BinaryIO) -> Image.Image:
             limit=limit,
         )
     return image
+
+
+def check_sides(pixels: U8, file_format: PredictFormat) -> None:
+    """Raises `ImageError` if no file of that format can have as many pixels along a side."""
+    (height, width), limit = pixels.shape[:2], LONGEST_SIDE[file_format]
+    if max(height, width) > limit:
+        raise ImageError(
+            "it has {width} x {height} pixels, and a {format} at most {limit:,} along a side; shrink it first",
+            width=width,
+            height=height,
+            format=file_format.upper(),
+            limit=limit,
+        )
 
 
 def encode(pixels: U8, file_format: PredictFormat, profile: bytes | None, comment: str = "") -> bytes:

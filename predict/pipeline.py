@@ -30,13 +30,13 @@ from cache.machine import processors
 from cache.messages import system_reason
 from predict.config import STANDARD, PhotoResult, PredictConfig, write_error
 from predict.mask import Finish, Square, certainty, find_persons, fit_square
-from predict.photo import Photo, count_pixels, decode_photo, encode
+from predict.photo import Photo, check_sides, count_pixels, decode_photo, encode
 from predict.plan import Job
 from predict.record import FileState, Options, Record, file_state
 from predict.tiles import Answer, look_again
 from preprocess.check.quality import quality_scores
 from preprocess.errors import ImageError
-from preprocess.image import opencv_threads, read_file
+from preprocess.image import MOST_BYTES, opencv_threads, read_file
 from train.predictor import Predictor
 from train.process import torch_threads
 
@@ -145,7 +145,9 @@ def _read(setup: Setup, job: Job) -> ReadPhoto | PhotoResult:
     started = perf_counter()
     state = file_state(job.source)  # before it is read: what is changed meanwhile is then known to be another
     try:
-        photo = decode_photo(sys.stdin.buffer.read() if job.source is None else read_file(job.source))
+        source = job.source
+        photo = decode_photo(sys.stdin.buffer.read(MOST_BYTES + 1) if source is None else read_file(source))
+        check_sides(photo.pixels, setup.config.format)
     except ImageError as error:
         seconds = perf_counter() - started
         return PhotoResult(input=job.name, output=None, status="rejected", reason=str(error), seconds=seconds)

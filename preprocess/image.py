@@ -22,8 +22,14 @@ from cache.choices import Fit
 from cache.messages import Message, install, listed, message, system_reason
 from cache.record import U8, pack_plane
 from preprocess.errors import ImageError
-from preprocess.jpeg import JPEG_START, decode_jpeg, without_gap
+from preprocess.jpeg import JPEG_START, count_scans, decode_jpeg, without_gap
 from preprocess.resize import shrink_image, shrink_plane
+
+MOST_BYTES = 1 << 30
+"""Larger files are not read: at Pillow's limit of pixels, RGBA of 16 bits has 716 MB."""
+
+MOST_SCANS = 200
+"""Scans of a JPEG that are decoded: encoders write some ten, and each costs 0.05 s at Pillow's limit of pixels."""
 
 _NO_MEMORY = message("there is not enough free memory to decode it")
 
@@ -71,12 +77,12 @@ def read_rgb(path: PurePath) -> U8:
 def read_file(path: PurePath) -> bytes:
     """Read the bytes of an image file.
 
-    Raises `ImageError`: it is missing, not a file, unreadable or empty. `StorageError`: it is in object storage, which
-    cannot be read. That says nothing about the image.
+    Raises `ImageError`: it is missing, not a file, unreadable, empty or too large. `StorageError`: it is in object
+    storage, which cannot be read. That says nothing about the image.
     """
     try:
-        if isinstance(path, Path) and not stat.S_ISREG(path.stat().st_mode):  # to open a pipe is to wait for its writer
-            raise ImageError("it is a folder, a pipe or a device, not an image file")
+        if isinstance(path, Path):
+            check_file(path)
         data = files.read(path)
     except FileNotFoundError:
         if isinstance(path, Path) and path.is_symlink():
@@ -89,6 +95,28 @@ def read_file(path: PurePath) -> bytes:
     if not data:
         raise ImageError("the image file is empty")
     return data
+
+
+def check_file(path: Path) -> None:
+    """Raises `ImageError` if it is no file, and opening it may wait for a writer; or as `check_bytes`."""
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise ImageError("it is a folder, a pipe or a device, not an image file")
+    check_bytes(state.st_size)
+
+
+def check_bytes(size: int) -> None:
+    """Raises `ImageError` if an image file is larger than any that is read."""
+    if size > MOST_BYTES:
+        raise ImageError(
+            "the image file has more than {limit:,} bytes; is it a photo? save it smaller", limit=MOST_BYTES
+        )
+
+
+def check_scans(data: bytes) -> None:
+    """Raises `ImageError` if decoding a JPEG would take minutes: a small file may have thousands of empty scans."""
+    if data.startswith(JPEG_START) and (scans := count_scans(data, MOST_SCANS)) > MOST_SCANS:
+        raise ImageError("the JPEG has {scans} scans, more than {limit}; save it anew", scans=scans, limit=MOST_SCANS)
 
 
 def read_head(data: bytes) -> ImageHead:
@@ -167,6 +195,7 @@ def decode_rgb(data: bytes) -> U8:
     A JPEG is decoded strictly, see `decode_jpeg`; all else as `load_rgb` does. Raises `ImageError`: it is cut short or
     no image, or the decoder fails otherwise.
     """
+    check_scans(data)
     if data.startswith(JPEG_START):
         try:
             return decode_jpeg(data)

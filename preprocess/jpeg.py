@@ -115,6 +115,14 @@ def _without(data: bytes, warning: str) -> tuple[bytes, int] | None:
     return None
 
 
+def count_scans(data: bytes, most: int) -> int:
+    """The scans of a JPEG; where there may be more than `most`, without what is behind its end, as a phone's video."""
+    scans = data.count(b"\xff\xda")
+    if scans > most:
+        scans = data.count(b"\xff\xda", 0, next((marker for *_, marker in _markers(data, 0xD9)), len(data)))
+    return scans
+
+
 def _markers(data: bytes, code: int) -> Iterator[tuple[int, bool, int]]:
     """For each marker of a code, where the head before it ends, whether that is of a scan, and where it starts."""
     position, last = 0, 0

@@ -419,6 +419,15 @@ def test_bad_files_are_told_and_left_out(model, painted, tmp_path):
     assert {path.name for path in (tmp_path / "b").iterdir()} == {path.name for path in (tmp_path / "a").iterdir()}
 
 
+def test_a_panorama_that_no_jpeg_holds_costs_no_other_photo(model, painted, tmp_path):
+    folder = photos(tmp_path / "photos", 2)
+    Image.fromarray(noise(2, 65_501)).save(folder / "wide.png")
+    arguments = [folder, "--model", model, "--format", "jpeg", "--background", "red", "--out", tmp_path / "out"]
+    said = run(*arguments, code=1).stdout
+    assert "wide.png: it has 65501 x 2 pixels, and a JPEG at most 65,500 along a side; shrink it first" in said
+    assert "2 done, 1 rejected" in said
+
+
 def test_files_of_a_folder_that_are_passed_over_are_counted(model, painted, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     photos(Path("photos"), 2)

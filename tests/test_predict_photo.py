@@ -2,9 +2,11 @@
 
 import contextlib
 import io
+import os
 import random
 import struct
 import sys
+import threading
 
 import cv2
 import numpy as np
@@ -13,9 +15,18 @@ from PIL import Image, ImageOps, features
 
 from predict.background import Blur, Colour, Picture, compose, parse_background
 from predict.config import PredictError
-from predict.photo import count_pixels, decode_photo
+from predict.photo import LONGEST_SIDE, check_sides, count_pixels, decode_photo, encode
 from preprocess.errors import ImageError
-from preprocess.image import decode_rgb, image_formats, quiet_pillow, read_head, read_rgb, turn_upright
+from preprocess.image import (
+    MOST_BYTES,
+    MOST_SCANS,
+    decode_rgb,
+    image_formats,
+    quiet_pillow,
+    read_head,
+    read_rgb,
+    turn_upright,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -177,6 +188,57 @@ def test_bombs_are_not_lit(side, reason, tmp_path):
         decode_photo(bytes(data))
     assert f"Pillow's limit of {Image.MAX_IMAGE_PIXELS:,}" in str(caught.value)
     assert count_pixels(tmp_path / "bomb.bmp") == 0  # or it would be a group by itself
+
+
+def with_scans(count, side=64):
+    """A JPEG that says its last scan as often as that; the picture is the same, and each costs as much to decode."""
+    data = encoded(Image.new("L", (side, side), 128), "JPEG", progressive=True)
+    tables = data.rindex(b"\xff\xc4")
+    return data[:-2] + data[tables:-2] * (count - data.count(b"\xff\xda")) + data[-2:]
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused():
+    """One of 9450 x 9450 pixels with 3000 scans has 260 kB, and took more than a minute."""
+    assert decode_photo(with_scans(MOST_SCANS)).pixels.shape == (64, 64, 3)
+    for decode in (decode_photo, decode_rgb):
+        with pytest.raises(ImageError, match=f"the JPEG has {MOST_SCANS + 1} scans, more than 200; save it anew"):
+            decode(with_scans(MOST_SCANS + 1))
+
+
+def test_scans_are_not_looked_for_in_what_is_behind_a_photo():
+    """Telephones write a video there, in whose bytes everything occurs."""
+    data = encoded(Image.fromarray(scene()), "JPEG")
+    np.testing.assert_array_equal(decode_photo(data + b"\xff\xda" * 999).pixels, decode_photo(data).pixels)
+
+
+def test_a_file_too_large_is_not_read(tmp_path):
+    for start in (b"\xff\xd8\0", b"RIFF\0\0\0\0WEBPVP8 ", b"hello"):
+        with (tmp_path / "huge.jpg").open("wb") as file:
+            file.write(start)
+            file.truncate(20 * MOST_BYTES)
+        assert count_pixels(tmp_path / "huge.jpg") == 0
+        with pytest.raises(ImageError, match="has more than 1,073,741,824 bytes; is it a photo"):
+            read_rgb(tmp_path / "huge.jpg")
+
+
+def test_nobody_waits_for_the_writer_of_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    found = []
+    waiting = threading.Thread(target=lambda: found.append(count_pixels(tmp_path / "pipe.jpg")), daemon=True)
+    waiting.start()
+    waiting.join(30)
+    assert found == [0]
+
+
+@pytest.mark.parametrize("file_format", LONGEST_SIDE)
+def test_a_side_is_as_long_as_its_file_can_have(file_format):
+    whole, over = (np.zeros((1, LONGEST_SIDE[file_format] + more, 3), np.uint8) for more in (0, 1))
+    assert Image.open(io.BytesIO(encode(whole, file_format, None))).size == whole.shape[1::-1]
+    check_sides(whole, file_format)
+    with pytest.raises((AttributeError, OSError)):  # the encoders' own
+        encode(over, file_format, None)
+    with pytest.raises(ImageError, match=rf"it has \d+ x 1 pixels, and a {file_format.upper()} at most [\d,]+ along"):
+        check_sides(over, file_format)
 
 
 def test_a_heic_photo_is_read_where_its_package_is():
