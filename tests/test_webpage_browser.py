@@ -24,6 +24,7 @@ from model.network import NetworkConfig, build_network
 from preprocess.synth.dataset import SynthConfig, make_dataset
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.config import TrainConfig
+from webpage.server import MOST_FILES
 
 pytestmark = pytest.mark.slow
 
@@ -89,8 +90,14 @@ def browser():
         chromium.close()
 
 
+@pytest.fixture(params=[False])
+def refusals(request):
+    """Whether the server may refuse uploads, which browsers name as errors."""
+    return request.param
+
+
 @pytest.fixture
-def visit(browser, url):
+def visit(browser, url, refusals):
     """Open the page as some device; it may ask nobody but its own server, and must have no errors."""
     strangers, errors, contexts = [], [], []
 
@@ -106,8 +113,45 @@ def visit(browser, url):
     yield open_page
     for context in contexts:
         context.close()
+    errors = [error for error in errors if not (refusals and "413" in error)]
     assert [each for each in strangers if not each.startswith((url, url.replace("http", "ws"), "data:", "blob:"))] == []
     assert errors == []
+
+
+def first_line(url, *lines, body=b""):
+    """The first line of what the server answers to a request."""
+    with socket.create_connection(("localhost", int(url.rpartition(":")[2])), 30) as connection:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+        return connection.recv(4096).partition(b"\r\n")[0].decode()
+
+
+def test_other_websites_reach_neither_the_page_nor_its_stream(url):
+    own = url.removeprefix("http://")
+    upgrade = [
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        f"Sec-WebSocket-Key: {22 * 'A'}==",
+    ]
+    for host, origin, sound in [
+        (own, url, True), (own, "http://localhost:3000", False), ("evil.example", "http://evil.example", False),
+    ]:  # fmt: skip
+        names = [f"Host: {host}", f"Origin: {origin}"]
+        stream = first_line(url, "GET /_stcore/stream HTTP/1.1", *names, *upgrade)
+        assert stream.split()[1] == ("101" if sound else "403"), (host, origin)
+        health = first_line(url, "GET /_stcore/health HTTP/1.1", *names)
+        assert health.split()[1] == ("200" if sound else "403"), (host, origin)
+
+
+def test_nobody_else_uploads_and_no_file_of_the_machine_is_served(url):
+    put = [
+        "PUT /_stcore/upload_file/none/any HTTP/1.1",
+        "Host: localhost",
+        "Content-Type: multipart/form-data; boundary=b",
+    ]
+    assert first_line(url, *put, "Content-Length: 9").split()[1] == "403", "without the page's cookie"
+    for path in ("/../app.py", "/static/%2e%2e/%2e%2e/app.py", "/media/../app.py", "//etc/passwd"):
+        assert first_line(url, f"GET {path} HTTP/1.1", "Host: localhost").split()[1] in ("400", "404"), path
 
 
 def upload(page, *paths):
@@ -203,6 +247,23 @@ def test_two_photos_and_one_that_is_none(visit, folder, cutouts):
     assert name == "maskcache.zip"
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         assert {name: pixels(archive.read(name)) for name in archive.namelist()} == cutouts
+
+
+@pytest.mark.parametrize("refusals", [True], indirect=True)
+def test_of_many_photos_twenty_are_taken_and_that_is_told(visit, folder):
+    page = visit(DESKTOP)
+    expect(page.locator(".st-key-photos [data-testid=stFileUploaderDropzoneInstructions]")).to_be_visible()
+    text = page.locator(".st-key-photos [data-testid=stFileUploaderDropzoneInstructions] span").first
+    said = text.evaluate("span => getComputedStyle(span, '::after').content")
+    assert said == '"or drop them here, up to 20 of 50 MB each"'
+    photo = photos(folder)[0].read_bytes()
+    page.locator("[data-test-script-state=notRunning]").wait_for()
+    many = [{"name": f"{number}.jpg", "mimeType": "image/jpeg", "buffer": photo} for number in range(30)]
+    page.locator(".st-key-photos input[type=file]").set_input_files(many)
+    expect(page.get_by_text("These are more than 20 photos: the first 20 are taken.")).to_be_visible(timeout=30_000)
+    expect(page.locator(".strip label")).to_have_count(20, timeout=30_000)
+    assert page.locator("[data-testid=stFileChipIconError]").count() == 30 - MOST_FILES
+    assert narrow_enough(page)
 
 
 def test_a_phone_shows_all_of_it_and_takes_a_photo(visit, folder):

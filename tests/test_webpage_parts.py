@@ -134,6 +134,26 @@ def test_names_of_results():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("photo", "name"),
+    [
+        ("../../etc/passwd", "passwd.png"),
+        ("..\\..\\evil.jpg", ".._.._evil.png"),
+        ("a\0b\r\nc\u202egpj.exe", "a_b__c_gpj.png"),
+        ('<img src=x onerror="alert(1)">.jpg', "_img src=x onerror=_alert(1)__.png"),
+        (300 * "é" + ".jpg", 100 * "é" + ".png"),
+        ("写真.jpg", "写真.png"),
+        ("/", "photo.png"),
+    ],
+)
+def test_a_name_is_a_file_name_on_every_system(photo, name):
+    assert result_names([photo]) == [name]
+
+
+def test_names_differ_where_capitals_do_not_count():
+    assert result_names(["A.jpg", "a.jpg"]) == ["A.png", "a (2).png"]
+
+
 def test_pictures_are_shrunk_for_the_screen_and_never_grown():
     wide = np.zeros((10, 3 * LONGEST, 3), np.uint8)
     assert shrink(wide).shape == (3, LONGEST, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -20,7 +21,7 @@ from webpage.photo import SeenPhoto, Upload, make_png
 from webpage.session import _, choose, read_picture, show_unreadable
 
 MOST_PHOTOS = 20
-"""Photos that the page takes at a time: each keeps its file and some 5 MB in memory."""
+"""Photos that the page takes at a time, see `webpage.server`."""
 
 TYPES = sorted(suffix.removeprefix(".") for suffix in SUFFIXES)
 
@@ -100,16 +101,20 @@ def offer_downloads(photo: SeenPhoto, photos: Sequence[SeenPhoto], finish: Finis
 
 
 def result_names(photos: Sequence[str]) -> list[str]:
-    """Name the results as their photos are called, with a number where two would be called the same."""
-    names: list[str] = []
+    """Name the results as their photos are called, with a number where some system takes two for the same.
+
+    What a system has another use for in names, or does not show, is replaced, and no name is too long for one.
+    """
+    names: dict[str, str] = {}
     for photo in photos:
-        stem = PurePath(photo).stem or "photo"
+        shown = "".join(each if each.isprintable() else "_" for each in PurePath(photo).stem)
+        stem = re.sub(r'[\\/:*?"<>|]', "_", shown).encode("utf-8", "replace")[:200].decode("utf-8", "ignore") or "photo"
         name, number = f"{stem}.png", 1
-        while name in names:
+        while name.casefold() in names:
             number += 1
             name = f"{stem} ({number}).png"
-        names.append(name)
-    return names
+        names[name.casefold()] = name
+    return [*names.values()]
 
 
 def make_zip(results: Mapping[str, SeenPhoto], finish: Finish) -> bytes:

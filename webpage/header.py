@@ -11,6 +11,7 @@ import streamlit as st
 from console.quality import LABELS
 from predict.config import SAMPLE
 from preprocess.check.quality import NAMES, QualityScores, QualityThresholds
+from webpage.choices import MOST_PHOTOS
 from webpage.network import known_checkpoints
 from webpage.session import KEY, LANGUAGE_NAMES, _, browsers, choose
 
@@ -62,7 +63,9 @@ def show_style() -> None:
     camera = ".st-key-camera [data-testid=stCameraInputWebcamComponent] p"
     words = {
         f".st-key-photos {button}": _("Choose photos"),
-        f".st-key-photos {limit}": _("or drop them here, up to {megabytes} MB each", megabytes=megabytes),
+        f".st-key-photos {limit}": _(
+            "or drop them here, up to {most} of {megabytes} MB each", most=MOST_PHOTOS, megabytes=megabytes
+        ),
         camera: _("Allow the camera in the browser. From another device that works over https alone."),
         ".st-key-camera div:has(> video) ~ button": _("Take the photo"),
         ".st-key-camera div:has(> img) ~ button": _("Take another one"),

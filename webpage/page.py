@@ -55,7 +55,7 @@ def main() -> None:
     """The command `maskcache-page`: start the server of the page. Its options are those of `streamlit run`."""
     from streamlit.web.cli import main as serve
 
-    serve(["run", __file__, *sys.argv[1:]])
+    serve(["run", str(Path(__file__).with_name("server.py")), *sys.argv[1:]])
 
 
 if __name__ == "__main__":

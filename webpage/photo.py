@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+from threading import Lock
 from typing import NamedTuple
 
 import cv2
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from predict.mask import Finish, find_persons, fit_square
-from predict.photo import decode_photo, encode
+from predict.photo import check_sides, decode_photo, encode
 from preprocess.check.quality import QualityScores, quality_scores
 from preprocess.image import FitBox, encode_jpeg
 from train.predictor import Predictor
@@ -31,6 +32,9 @@ THUMBNAIL = 192
 """Longest side of the small picture by which a photo is chosen."""
 
 QUALITY = 85
+
+WHOLE = Lock()
+"""Of all browsers' photos one is in memory at its own size: it may take gigabytes."""
 
 _SQUARES = 48
 """Squares of the chequerboard along the longest side."""
@@ -70,9 +74,10 @@ def see(upload: Upload, predictor: Predictor) -> SeenPhoto:
     """Decode a photo, and ask the network about it.
 
     Raises:
-        ImageError: see `predict.photo.decode_photo`.
+        ImageError: see `predict.photo.decode_photo`; or the result would be too long for a PNG.
     """
     pixels_HW3 = decode_photo(upload.data).pixels
+    check_sides(pixels_HW3, "png")
     square = fit_square(pixels_HW3, predictor.side, predictor.spec.fit)
     (probability_SS,) = find_persons(predictor, [square])
     height, width = pixels_HW3.shape[:2]
@@ -101,8 +106,9 @@ def show(photo: SeenPhoto, finish: Finish, side: int) -> Shown:
 
 def make_png(photo: SeenPhoto, finish: Finish) -> bytes:
     """Make the result at the photo's own size: a PNG, RGBA if the background is to be transparent."""
-    pixels_HW3, profile = decode_photo(photo.upload.data)
-    return encode(finish.draw(photo.probability, photo.box, pixels_HW3)[0], "png", profile)
+    with WHOLE:
+        pixels_HW3, profile = decode_photo(photo.upload.data)
+        return encode(finish.draw(photo.probability, photo.box, pixels_HW3)[0], "png", profile)
 
 
 def shrink(image: U8, longest: int = LONGEST) -> U8:

@@ -14,10 +14,13 @@ from predict.background import Picture
 from predict.photo import decode_photo
 from preprocess.errors import ImageError
 from train.predictor import Predictor
-from webpage.photo import SeenPhoto, Upload, see
+from webpage.photo import WHOLE, SeenPhoto, Upload, see, shrink
 
 KEY = "language"
 """Where the session's state has it."""
+
+LONGEST_PICTURE = 4096
+"""Longest side of a picture for the background, of which each browser keeps one: 50 MB."""
 
 LANGUAGE_NAMES = {ENGLISH: "English", "es": "Español"}
 
@@ -70,7 +73,8 @@ def see_photos(uploads: Sequence[Upload], predictor: Predictor) -> list[SeenPhot
         text = _("{name}: {number} of {total}", name=upload.name, number=number + 1, total=len(waiting))
         bar.progress(number / len(waiting), literal(text))
         try:
-            seen[upload.key] = see(upload, predictor)
+            with WHOLE:
+                seen[upload.key] = see(upload, predictor)
         except ImageError as error:
             seen[upload.key] = error
     bar.empty()
@@ -100,5 +104,7 @@ def read_picture(upload: Upload) -> Picture:
     """
     state = st.session_state
     if state.get("picture key") != upload.key:
-        state["picture pixels"], state["picture key"] = decode_photo(upload.data).pixels, upload.key
+        with WHOLE:
+            state["picture pixels"] = shrink(decode_photo(upload.data).pixels, LONGEST_PICTURE)
+        state["picture key"] = upload.key
     return Picture(state["picture pixels"])
