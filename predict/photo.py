@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 from cache.choices import PredictFormat
 from cache.record import U8
 from preprocess.errors import ImageError
-from preprocess.image import check_bytes, check_file, check_scans, load_rgb, open_image, turn_upright
+from preprocess.image import check_file, check_scans, load_rgb, open_image, turn_upright
 
 JPEG_QUALITY = 95
 
@@ -61,10 +61,8 @@ def count_pixels(path: Path | None) -> int:
 def decode_photo(data: bytes) -> Photo:
     """Decode the bytes of an image file, see `load_photo`.
 
-    Raises `ImageError` if it is no image of a known format, damaged, or larger than Pillow's limit or `MOST_BYTES`, or
-    if it has too many scans.
+    Raises `ImageError` if it is no image of a known format, damaged, or larger than the limits.
     """
-    check_bytes(len(data))
     check_scans(data)
     return load_photo(_open(io.BytesIO(data)))
 
@@ -103,15 +101,10 @@ def _open(file: BinaryIO) -> Image.Image:
 
 def check_sides(pixels: U8, file_format: PredictFormat) -> None:
     """Raises `ImageError` if no file of that format can have as many pixels along a side."""
-    (height, width), limit = pixels.shape[:2], LONGEST_SIDE[file_format]
-    if max(height, width) > limit:
-        raise ImageError(
-            "it has {width} x {height} pixels, and a {format} at most {limit:,} along a side; shrink it first",
-            width=width,
-            height=height,
-            format=file_format.upper(),
-            limit=limit,
-        )
+    longest, limit = max(pixels.shape[:2]), LONGEST_SIDE[file_format]
+    if longest > limit:
+        values = {"longest": longest, "format": file_format.upper(), "limit": limit}
+        raise ImageError("a side has {longest:,} pixels, and that of a {format} at most {limit:,}; shrink it", **values)
 
 
 def encode(pixels: U8, file_format: PredictFormat, profile: bytes | None, comment: str = "") -> bytes:

@@ -145,8 +145,7 @@ def _read(setup: Setup, job: Job) -> ReadPhoto | PhotoResult:
     started = perf_counter()
     state = file_state(job.source)  # before it is read: what is changed meanwhile is then known to be another
     try:
-        source = job.source
-        photo = decode_photo(sys.stdin.buffer.read(MOST_BYTES + 1) if source is None else read_file(source))
+        photo = decode_photo(sys.stdin.buffer.read(MOST_BYTES) if job.source is None else read_file(job.source))
         check_sides(photo.pixels, setup.config.format)
     except ImageError as error:
         seconds = perf_counter() - started

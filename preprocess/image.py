@@ -98,19 +98,12 @@ def read_file(path: PurePath) -> bytes:
 
 
 def check_file(path: Path) -> None:
-    """Raises `ImageError` if it is no file, and opening it may wait for a writer; or as `check_bytes`."""
+    """Raises `ImageError` if it is no file, whose opening may wait for a writer, or one that is too large."""
     state = path.stat()
     if not stat.S_ISREG(state.st_mode):
         raise ImageError("it is a folder, a pipe or a device, not an image file")
-    check_bytes(state.st_size)
-
-
-def check_bytes(size: int) -> None:
-    """Raises `ImageError` if an image file is larger than any that is read."""
-    if size > MOST_BYTES:
-        raise ImageError(
-            "the image file has more than {limit:,} bytes; is it a photo? save it smaller", limit=MOST_BYTES
-        )
+    if state.st_size > MOST_BYTES:
+        raise ImageError("the image file has more than {limit:,} bytes; save it smaller", limit=MOST_BYTES)
 
 
 def check_scans(data: bytes) -> None:

@@ -424,7 +424,7 @@ def test_a_panorama_that_no_jpeg_holds_costs_no_other_photo(model, painted, tmp_
     Image.fromarray(noise(2, 65_501)).save(folder / "wide.png")
     arguments = [folder, "--model", model, "--format", "jpeg", "--background", "red", "--out", tmp_path / "out"]
     said = run(*arguments, code=1).stdout
-    assert "wide.png: it has 65501 x 2 pixels, and a JPEG at most 65,500 along a side; shrink it first" in said
+    assert "wide.png: a side has 65,501 pixels, and that of a JPEG at most 65,500; shrink it" in said
     assert "2 done, 1 rejected" in said
 
 

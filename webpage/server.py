@@ -1,7 +1,6 @@
 """The server of the page, and what it refuses: what other websites ask of it, and more than memory is kept for.
 
-A website that is open in the same browser might ask this machine, by its address or by a name of its own that leads
-here. Memory is that of the photos that are kept, and of one that is decoded: `docs/predict.md` has figures.
+A website in the same browser might ask this machine, by an address or by a name of its own that leads here.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,18 +26,10 @@ from streamlit.starlette import App
 from cache.messages import message
 from webpage.choices import MOST_PHOTOS
 
-MOST_FILES = MOST_PHOTOS + 4
-"""Files of one browser: a background, the camera's photo, and two that take the place of others."""
-
-MOST_BYTES = 2 << 30
-"""What the photos of all browsers may take together, each with what is kept of it beside its file:"""
-SHOWN_BYTES = 8 << 20
-
-MOST_UPLOADS = 16
-"""Uploads at a time, of which a browser makes six."""
-
-UPLOAD_SECONDS, GONE_SECONDS = 300, 100
-"""How long an upload may take, and how long photos are kept when their browser is gone, for it may come back."""
+MOST_FILES = MOST_PHOTOS + 4  # of one browser: a background, the camera's photo, two that take the place of others
+MOST_BYTES, SHOWN_BYTES = 2 << 30, 8 << 20  # of all photos together; what each takes beside its file
+UPLOAD_SECONDS = 300
+GONE_SECONDS = 100  # how long the photos of a browser that is gone are kept, for it may come back
 
 
 class Guard:
@@ -51,18 +41,15 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See `Guard`."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-        elif reason := _not_own(Headers(scope=scope)):
+        session = scope["path"].split("/")[-2] if scope.get("method") == "PUT" else ""
+        if scope["type"] != "lifespan" and (reason := _not_own(Headers(scope=scope))):
             answer = PlainTextResponse(reason, 403) if scope["type"] == "http" else WebSocketClose(1008, reason)
             await answer(scope, receive, send)
-        elif scope["type"] == "websocket":
+        elif not session:
             await self._app(scope, receive, send)
-            gone = [session for session in kept_files() if not get_instance().is_active_session(session)]
-            asyncio.get_running_loop().call_later(GONE_SECONDS, close, gone)
-        elif scope["method"] != "PUT":
-            await self._app(scope, receive, send)
-        elif reason := self._too_much(session := scope["path"].split("/")[-2]):
+            if scope["type"] == "websocket":
+                asyncio.get_running_loop().call_later(GONE_SECONDS, _close, _gone(_files()))
+        elif reason := self._too_much(session):
             await PlainTextResponse(reason, 413)(scope, receive, send)
         else:
             self._uploads.append(session)
@@ -76,43 +63,39 @@ class Guard:
                 self._uploads.remove(session)
 
     def _too_much(self, session: str) -> str | None:
-        files = kept_files()
-        if len(files.get(session, ())) + self._uploads.count(session) >= MOST_FILES:
+        if len(_files().get(session, ())) + self._uploads.count(session) >= MOST_FILES:
             return message("{most} photos are here already; remove some", most=MOST_PHOTOS)
-        coming = len(self._uploads) * st.get_option("server.maxUploadSize") << 20
-        kept = sum(len(file.data) + SHOWN_BYTES for each in files.values() for file in each.values())
-        if kept + coming > MOST_BYTES or len(self._uploads) >= MOST_UPLOADS:
-            return message("the page has no room for more photos now; try again in two minutes")
-        return None
+        kept = sum(len(file.data) + SHOWN_BYTES for files in _files().values() for file in files.values())
+        if kept + (len(self._uploads) * st.get_option("server.maxUploadSize") << 20) <= MOST_BYTES:
+            return None
+        return message("the page has no room for more photos now; try again in two minutes")
 
 
 def _not_own(headers: Headers) -> str | None:
-    """Why a request is not one of this page, or by a name that may be anybody's."""
     host, origin = headers.get("host", ""), headers.get("origin")
     if origin and origin.partition("://")[2] != host:
         return message("{origin} is not this page, and may ask nothing of it", origin=origin)
     with suppress(ValueError):
         name = urlsplit(f"//{host}").hostname or ""
         if name not in ("localhost", socket.gethostname().lower(), *st.get_option("server.allowedHosts")):
-            ipaddress.ip_address(name)
+            ipaddress.ip_address(name)  # nobody else can give one of these to this machine
         return None
-    return message(
-        "the page is not called {host}; ask for it by its address, or start it with --server.allowedHosts NAME",
-        host=host,
-    )
+    remedy = message("ask for it by its address, or start it with --server.allowedHosts NAME")
+    return message("the page is not called {host}; {remedy}", host=host, remedy=remedy)
 
 
-def kept_files() -> dict[str, dict[str, Any]]:
-    """The files that browsers sent, by session and key."""
+def _files() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = get_instance().uploaded_file_mgr.file_storage  # type: ignore[attr-defined]
     return found
 
 
-def close(sessions: Iterable[str]) -> None:
-    """Forget all about sessions whose browsers have not come back."""
-    for session in sessions:
-        if not get_instance().is_active_session(session):
-            get_instance().close_session(session)
+def _gone(sessions: Any) -> list[str]:
+    return [session for session in sessions if not get_instance().is_active_session(session)]
+
+
+def _close(sessions: list[str]) -> None:
+    for session in _gone(sessions):
+        get_instance().close_session(session)
 
 
 PAGE: dict[str, Any] = {"script_path": Path(__file__).with_name("page.py"), "middleware": [Middleware(Guard)]}
