@@ -15,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 import predict.run
 import train.predictor
+import webpage.choices
 import webpage.session
 from cache.spec import CacheSpec
 from loader.batch import LoaderConfig
@@ -177,6 +178,16 @@ def test_photos_are_seen_once_and_those_that_are_gone_are_forgotten(run_folder, 
     test = upload(test, ("three.png", person()))
     assert seen == ["one.png", "two.png", "three.png"]
     assert len(test.session_state["seen"]) == 1
+
+
+def test_files_are_not_copied_in_each_run_of_the_page(run_folder, monkeypatch):
+    given = []
+    to_upload = webpage.choices.to_upload
+    monkeypatch.setattr(webpage.choices, "to_upload", lambda file: given.append(to_upload(file)) or given[-1])
+    test = upload(page(), ("one.png", person()))
+    test.segmented_control(key="kind").set_value("blur").run()
+    assert len(given) == 2
+    assert given[0].data is given[1].data
 
 
 def test_more_photos_than_memory_is_kept_for_are_left_out(run_folder, monkeypatch):

@@ -23,6 +23,9 @@ from webpage.session import _, choose, read_picture, show_unreadable
 MOST_PHOTOS = 20
 """Photos that the page takes at a time, see `webpage.server`."""
 
+# Streamlit would copy all files of a widget in every run of the page, and leave the copies to the collector of garbage.
+UploadedFile.__deepcopy__ = lambda file, _memo: file  # type: ignore[attr-defined]
+
 TYPES = sorted(suffix.removeprefix(".") for suffix in SUFFIXES)
 
 
