@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import torch
 from cache.atomic import sync_directory, sync_tree
 from cache.messages import listed, message, system_reason
 from cache.process import deferred_interrupt
+from cache.remote.folder import only_writer
 from export.config import CARD, FILES, ExportConfig, ExportError, reason_of
 from export.network import INPUT, OUTPUT
 
@@ -104,18 +104,21 @@ def older_files(config: ExportConfig) -> tuple[str, ...]:
 def work_folder(out: Path) -> Iterator[Path]:
     """Make a folder within `out` to write into; it is removed with what is still in it, and an empty new `out` with it.
 
-    Raises `ExportError`: it cannot be made, or written to.
+    Raises `ExportError`: it cannot be made, or written to. `CacheError`: another process does so.
     """
-    new = not out.exists()
+    folder, new = out / ".export", not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".export-", dir=out))
     except OSError as error:
         raise ExportError(
             "cannot write to {out}: {reason}; choose another --out", out=out, reason=system_reason(error)
         ) from None
     try:
-        yield folder
+        with only_writer(out / ".export.lock"), ExitStack() as stack:
+            shutil.rmtree(folder, ignore_errors=True)  # of an export that was killed
+            folder.mkdir()
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            yield folder
     except OSError as error:
         raise ExportError(
             "cannot write to {out}: {reason}; free some space or choose another --out",
@@ -123,7 +126,6 @@ def work_folder(out: Path) -> Iterator[Path]:
             reason=system_reason(error),
         ) from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
         if new:
             with suppress(OSError):  # where it is not empty, it is done
                 out.rmdir()

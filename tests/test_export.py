@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 import export.check
 import export.run
+from cache.errors import CacheError
 from cache.index import CacheIndex
 from cache.spec import CacheSpec
 from cli import main
@@ -292,6 +293,23 @@ def test_what_goes_wrong_leaves_nothing_by_half(model, quick, tmp_path, monkeypa
     with pytest.raises(error, match=message):
         export.run.export(ExportConfig(model=model, out=tmp_path / "out", format="program", latency=False))
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_killed_export_left_is_removed_and_two_at_a_time_are_refused(model, quick, tmp_path, monkeypatch):
+    config = ExportConfig(model=model, out=tmp_path / "out", format="program", latency=False)
+    killed, write = config.out / ".export", write_program
+    killed.mkdir(parents=True)
+    (killed / "model.onnx").write_bytes(b"half")
+    (config.out / ".export.lock").write_text("4242")
+
+    def second(program, path, values):
+        with pytest.raises(CacheError, match=f"is being written by process {os.getpid()}; wait for it, or stop it"):
+            export.run.export(config)
+        write(program, path, values)
+
+    monkeypatch.setattr(export.run, "write_program", second)
+    export.run.export(config)
+    assert sorted(tree(config.out)) == ["README.md", "model.pt2"]
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def _is_dead(holder: _Holder) -> bool:
 
 
 def _started(process: psutil.Process) -> float:
-    """When a process began, in seconds after the machine did: the difference of two times that change with the clock."""
+    """When a process began, in seconds after the machine did: unlike these times, it does not change with the clock."""
     return float(process.create_time() - psutil.boot_time())
 
 
