@@ -6,11 +6,9 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-Buffer = bytes | memoryview
-
 
 def sync_directory(path: Path) -> None:
-    """Make renames within a directory survive a power cut."""
+    """Make renames within a directory, or what a file holds, survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -18,7 +16,7 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
-def write_atomically(path: Path, data: Buffer) -> None:
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """Write under a temporary name, sync, rename over `path`, sync the directory. Any `OSError` names the file."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -37,10 +35,5 @@ def write_atomically(path: Path, data: Buffer) -> None:
 def sync_tree(path: Path) -> None:
     """Sync every file below a folder, and its folders."""
     for folder, _, names in os.walk(path):
-        for name in names:
-            handle = os.open(Path(folder) / name, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-        sync_directory(Path(folder))
+        for name in (*names, "."):
+            sync_directory(Path(folder) / name)

@@ -181,10 +181,7 @@ class CacheReader:
         return shard
 
     def check_unchanged(self) -> None:
-        """Raise `CacheCorruptError` if an open shard was overwritten, whose records were compared before that.
-
-        A shard that was removed, or has made way for another file, is read on as it was.
-        """
+        """Raise `CacheCorruptError` if an open shard was overwritten; one that made way for another is read on."""
         for number, before in self._states.items():
             info, path = self.info.shards[number], self.directory / self.info.shards[number].name
             now = _state(path)

@@ -109,11 +109,6 @@ def work_folder(out: Path) -> Iterator[Path]:
     folder, new = out / ".export", not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ExportError(
-            "cannot write to {out}: {reason}; choose another --out", out=out, reason=system_reason(error)
-        ) from None
-    try:
         with only_writer(out / ".export.lock"), ExitStack() as stack:
             shutil.rmtree(folder, ignore_errors=True)  # of an export that was killed
             folder.mkdir()

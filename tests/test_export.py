@@ -322,7 +322,10 @@ def test_what_a_killed_export_left_is_removed_and_two_at_a_time_are_refused(mode
         (["--side", 0], "side=0 is less than 32"),
         (["--model", "none.pth"], "none.pth does not exist; train first"),
         (["--model", "words.txt"], "words.txt is no checkpoint of a training run: it is text"),
-        (["--out", "words.txt/out"], "cannot write to words.txt/out: Not a directory; choose another --out"),
+        (
+            ["--out", "words.txt/out"],
+            "cannot write to words.txt/out: Not a directory; free some space or choose another --out",
+        ),
         (["--out", "mine"], "mine has README.md already; put new ones in their place with --overwrite"),
     ],
 )

@@ -1,12 +1,15 @@
 import json
+import resource
 import shutil
+import subprocess
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
-from preprocess.build.build import BuildConfig, build_cache
+from preprocess.build.build import BuildConfig, build_cache, repair_cache
 from preprocess.check.verify import verify_cache
 from preprocess.synth.dataset import SynthConfig, make_dataset
 
@@ -69,3 +72,49 @@ def test_an_index_or_table_that_cannot_be_read(copy):
     assert report.spec is None
     assert not report.sound
     assert report.damages[0].where == "index.json"
+
+
+@pytest.fixture(scope="module", params=["lmdb", "zarr"])
+def small_shards(request, made):
+    """Caches of which both splits together have more shards than a process may have files open here."""
+    spec = CacheSpec(side=32, images="all", shard_samples=1, store=request.param)
+    build_cache(BuildConfig(coco=made / "COCO", out=made / request.param, spec=spec))
+    return made / request.param
+
+
+COPIES = {
+    "cp": "cp -r {source} {copy}",
+    "cp of links": "mkdir {copy}-0 && ln -s {source}/* {copy}-0 && cp -rL {copy}-0 {copy}",
+    "rsync": "rsync -a {source}/ {copy}",
+    "tar": "mkdir {copy} && tar -cf - -C {source} . | tar -xf - -C {copy}",
+    "tar without times": "mkdir {copy} && tar -cf - -C {source} . | tar -xmf - -C {copy}",
+}
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_a_copy_verifies_and_one_that_was_broken_off_is_repaired(small_shards, made, tmp_path, how):
+    if not shutil.which(COPIES[how].split()[0]):
+        pytest.skip("no rsync")
+    copy = tmp_path / "copy"
+    subprocess.run(COPIES[how].format(source=small_shards, copy=copy), shell=True, check=True)
+    assert verify_cache(copy, coco=made / "COCO").sound
+    shutil.rmtree(copy / "val")
+    lost = max((copy / "train").iterdir())
+    shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+    repair_cache(copy, made / "COCO", verify_cache(copy).damages)
+    assert verify_cache(copy, coco=made / "COCO").sound
+    assert {path.relative_to(copy) for path in copy.rglob("*")} == {
+        path.relative_to(small_shards) for path in small_shards.rglob("*")
+    }
+
+
+def test_verify_leaves_no_shard_open(small_shards, monkeypatch):
+    monkeypatch.setattr("cache.integrity.processors", lambda: 1)
+    handles, (limit, most) = Path("/proc/self/fd"), resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = len(list(handles.iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(int(each.name) for each in handles.iterdir()) + 8, most))
+    try:
+        assert verify_cache(small_shards).sound
+        assert len(list(handles.iterdir())) == opened
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))

@@ -166,7 +166,12 @@ def test_ctrl_c_keeps_finished_shards(coco, bucket, cluster):
 
 def lock(out, **fields):
     this = psutil.Process()
-    holder = {"host": socket.gethostname(), "process": this.pid, "started": folder._started(this), "locked": "today"}
+    holder = {
+        "host": socket.gethostname(),
+        "process": this.pid,
+        "started": this.create_time() - psutil.boot_time(),
+        "locked": "today",
+    }
     files.write(out / "build.lock", json.dumps(holder | fields).encode())
 
 
@@ -200,7 +205,7 @@ def test_one_build_at_a_time(coco, bucket, cluster, monkeypatch):
 def test_a_holder_of_a_lock_lives_on_when_the_clock_is_set(monkeypatch):
     """Linux keeps the time since the machine began, from which it derives when that was, and each process since."""
     this = psutil.Process()
-    mine = folder._Holder(socket.gethostname(), this.pid, folder._started(this), "today")
+    mine = folder._Holder(socket.gethostname(), this.pid, this.create_time() - psutil.boot_time(), "today")
     booted = psutil._pslinux.boot_time()
     for moved in (-86400, 5, 86400 * 365):
         monkeypatch.setattr(psutil._pslinux, "boot_time", lambda moved=moved: booted + moved)

@@ -20,7 +20,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from cache.atomic import Buffer, write_atomically
+from cache.atomic import write_atomically
 from cache.choices import Fit
 from cache.messages import UserError, joined, message, system_reason
 from cache.spec import CacheSpec
@@ -138,7 +138,7 @@ def save_weights(path: Path, checkpoint: Checkpoint) -> None:
     _write(path, save(tensors, metadata))
 
 
-def _write(path: Path, data: Buffer) -> None:
+def _write(path: Path, data: bytes | memoryview) -> None:
     try:
         write_atomically(path, data)
     except OSError as error:

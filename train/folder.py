@@ -8,10 +8,9 @@ import io
 import json
 import subprocess
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,8 +18,7 @@ from cache.atomic import write_atomically
 from cache.messages import system_reason
 from cache.remote.folder import only_writer
 from train.checkpoint import CheckpointError
-from train.config import TrainConfig
-from train.result import EpochResult, Inference
+from train.result import EpochResult
 
 
 class RunFolder:
@@ -54,51 +52,35 @@ class RunFolder:
                 "cannot create {root}: {reason}; choose another --out", root=self.root, reason=system_reason(error)
             ) from None
 
-    def write_config(self, config: TrainConfig) -> None:
-        """Write `config.json`."""
-        write_atomically(self.root / "config.json", json.dumps(config.resolved(), indent=1).encode() + b"\n")
+    def write_json(self, name: str, value: object) -> None:
+        """Write a file of JSON: `config.json`, or `inference.json`, how the best network is to be used."""
+        write_atomically(self.root / name, json.dumps(value, indent=1).encode() + b"\n")
 
     def write_environment(self, environment: Mapping[str, str]) -> None:
         """Write `environment.json`, and `logs/system_<time>.log` with torch's build and the driver's report as well."""
-        write_atomically(self.root / "environment.json", json.dumps(dict(environment), indent=1).encode() + b"\n")
+        self.write_json("environment.json", dict(environment))
         lines = [f"{name}: {text}" for name, text in environment.items()]
-        text = "\n".join([*lines, "", torch.__config__.show(), _driver()])
+        driver = "no nvidia-smi"
+        with suppress(OSError, subprocess.TimeoutExpired):
+            driver = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=20, check=False).stdout
+        text = "\n".join([*lines, "", torch.__config__.show(), driver])
         write_atomically(self.root / "logs" / f"system_{timestamp()}.log", text.encode())
-
-    def write_inference(self, inference: Inference) -> None:
-        """Write `inference.json`: the side and the threshold to use the best network with, and the measurements."""
-        text = json.dumps(dataclasses.asdict(inference), indent=1)
-        write_atomically(self.root / "inference.json", text.encode() + b"\n")
 
     def write_metrics(self, results: list[EpochResult]) -> None:
         """Write `metrics.jsonl` and `metrics.csv`, a line for each epoch. They are written anew: no line repeats."""
         rows = [{**dataclasses.asdict(result), "seconds": result.seconds} for result in results]
         lines = [json.dumps(row) for row in rows]
         write_atomically(self.root / "metrics.jsonl", "".join(f"{line}\n" for line in lines).encode())
-        flat = [_flat_row(row) for row in rows]
+        for row in rows:  # as scalars: `val.iou` becomes `val_iou`, the counts one column each
+            scores, counts = row.pop("val"), zip(("tp", "fp", "fn", "tn"), row.pop("val_counts"), strict=True)
+            row |= {f"val_{name}": value for name, value in [*scores.items(), *counts]}
         table = io.StringIO()
-        writer = csv.DictWriter(table, list(flat[0]), lineterminator="\n")
+        writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(flat)
+        writer.writerows(rows)
         write_atomically(self.root / "metrics.csv", table.getvalue().encode())
-
-
-def _driver() -> str:
-    """The report of the GPUs' driver, where there is one."""
-    try:
-        return subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=20, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return "no nvidia-smi"
 
 
 def timestamp() -> str:
     """The time now, as names of log files have it."""
     return f"{datetime.now():%Y%m%d_%H%M%S_%f}"
-
-
-def _flat_row(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of scalars: `val.iou` becomes `val_iou`, the counts one column each."""
-    flat = dict(row)
-    scores, counts = flat.pop("val"), flat.pop("val_counts")
-    named = zip(("tp", "fp", "fn", "tn"), counts, strict=True)
-    return {**flat, **{f"val_{name}": value for name, value in [*scores.items(), *named]}}

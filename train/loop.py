@@ -106,7 +106,7 @@ def _begin(run: Run, stack: ExitStack, *, resume: bool) -> None:
                 raise CheckpointError(
                     "{root} already holds a run; go on with --resume, or choose another --out", root=run.folder.root
                 )
-        run.folder.write_config(run.config)
+        run.folder.write_json("config.json", run.config.resolved())
         run.folder.write_environment(run.environment)
         if run.results:  # a run may have been killed before it had written its last ones
             run.folder.write_metrics(run.results)
@@ -309,7 +309,7 @@ def _measure(run: Run, log: RunLog) -> Inference | None:
     best = dataclasses.replace(load_checkpoint(path), inference=inference)
     save_checkpoint(path, best)
     save_weights(run.folder.best_weights, best)
-    run.folder.write_inference(inference)
+    run.folder.write_json("inference.json", dataclasses.asdict(inference))
     log.note(f"inference: {json.dumps(dataclasses.asdict(inference))}")
     return inference
 

@@ -152,18 +152,12 @@ class ShardFolder:
 
     def __init__(self, config: FolderConfig, stop: threading.Event) -> None:
         self.path, self._stop = config.path, stop
-        try:
+        with self.disk_errors_explained():
             self.path.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self.path).free
             self.limit = config.size or int(FREE_SHARE * free) + sum(size for _, size, _ in self._entries())
             with lock_file(self.path / "room", stop):
                 self._remove_others("", 0)  # it may have been allowed more before
-        except OSError as error:
-            raise CacheError(
-                "cannot use {path} for fetched shards: {reason}; choose another --cache-dir",
-                path=self.path,
-                reason=system_reason(error),
-            ) from None
 
     def lock_of(self, name: str) -> Path:
         """The lock file of a name."""

@@ -53,7 +53,7 @@ class _Holder(msgspec.Struct, frozen=True):
 
     host: str
     process: int
-    started: float  # see `_started`
+    started: float  # seconds after the machine: both times change with the clock, and not their difference
     locked: str
     word: str = ""
 
@@ -68,7 +68,8 @@ def _lock_object(path: StorageUrl) -> Iterator[None]:
     """
     this = psutil.Process()
     now = time.strftime("%Y-%m-%d %H:%M:%S")
-    mine = msgspec.json.encode(_Holder(socket.gethostname(), this.pid, _started(this), now, uuid.uuid4().hex))
+    started = this.create_time() - psutil.boot_time()
+    mine = msgspec.json.encode(_Holder(socket.gethostname(), this.pid, started, now, uuid.uuid4().hex))
     if not _take(path, mine):
         other = _read_holder(path)
         if other and _is_dead(other):
@@ -108,15 +109,10 @@ def _is_dead(holder: _Holder) -> bool:
     if holder.host != socket.gethostname():
         return False
     try:
-        started = _started(psutil.Process(holder.process))
+        started = psutil.Process(holder.process).create_time() - psutil.boot_time()
     except psutil.NoSuchProcess:
         return True
-    return abs(started - holder.started) > 1  # then another process has its number now
-
-
-def _started(process: psutil.Process) -> float:
-    """When a process began, in seconds after the machine did: unlike these times, it does not change with the clock."""
-    return float(process.create_time() - psutil.boot_time())
+    return bool(abs(started - holder.started) > 1)  # then another process has its number now
 
 
 def lock_holder(out: PurePath) -> str:
