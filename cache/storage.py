@@ -74,7 +74,7 @@ class Retries:
     not say how often it retried, and serves one protocol.
     """
 
-    attempts: int = 8  # the first one included
+    attempts: int = 12  # the first one included: together they outlast a minute
     pause: float = 0.5  # seconds before the second attempt; doubled each time, with jitter
     longest: float = 20.0  # seconds that no pause exceeds
     seconds: float = 180.0  # after the first attempt, beyond which no other one begins

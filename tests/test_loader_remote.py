@@ -225,7 +225,7 @@ def test_a_server_that_stays_away_ends_it_though_bad_records_are_skipped(root, t
     """A shard that cannot be had is no bad record."""
     with open_loader(config(root / "lmdb", tmp_path, backend=backend, on_bad_record="skip", ahead=0)) as loader:
         object_store.behave(failing=True)
-        with pytest.raises(StorageError, match=r"s3://.*/train/.* cannot be read: .* \(8 attempts in \d+ s\)"):
+        with pytest.raises(StorageError, match=r"s3://.*/train/.* cannot be read: .* \(12 attempts in \d+ s\)"):
             use_up(loader)
     assert not in_use(tmp_path)
 
