@@ -187,6 +187,23 @@ def test_asked_to_stop(config, whole, recorded, tmp_path, steps, number):
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
 
 
+@pytest.mark.usefixtures("default_signals")
+def test_stopped_while_it_measures_how_the_best_network_is_used(config, whole, recorded, tmp_path, monkeypatch):
+    config = config.changed(out=shutil.copytree(config.out, tmp_path / "run"))
+    (config.out / "inference.json").unlink()
+    measure = train.loop.measure_inference
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            train.loop, "measure_inference", lambda *asked: signal.raise_signal(signal.SIGTERM) or measure(*asked)
+        )
+        stopped, _ = recorded.fit(config, resume=True)
+    assert (stopped.interrupted, stopped.inference, stopped.plots) == (True, None, ())
+    result, _ = recorded.fit(config, resume=True)
+    assert not result.interrupted
+    assert [one.iou for one in result.inference.measured] == [one.iou for one in whole[0].inference.measured]
+    assert (config.out / "inference.json").exists()
+
+
 @pytest.mark.slow
 def test_going_on_from_checkpoints_around_the_end_of_an_epoch(config, whole, recorded, tmp_path, monkeypatch):
     """A run killed after a checkpoint, of which it writes one after each step and each epoch; those at two ends."""

@@ -80,6 +80,7 @@ def fit(config: TrainConfig, listener: Listener, *, resume: bool = False) -> Fit
                 log.note(f"stopped early: no better IoU for {run.config.patience} epochs")
             measuring = run.ranks.first and not interrupted
             inference = _measure(run, log) if measuring else None
+            interrupted |= measuring and inference is None and run.stop.agreed
             log.note(f"interrupted after step {run.progress.step}" if interrupted else "finished")
         plots = _draw(run) if run.ranks.first and not interrupted else ()
     return FitResult(

@@ -93,7 +93,8 @@ class FitResult:
 
     epochs: tuple[EpochResult, ...]  # all so far, including those before a resume
     best: EpochResult | None  # the one with the highest validation IoU, or None before the end of the first epoch
-    interrupted: bool  # it was asked to stop; `fit(..., resume=True)` continues with the very next batch
+    # It was asked to stop, in training or while it was measured; `fit(..., resume=True)` continues with the next batch.
+    interrupted: bool
     best_model: Path  # exists if `best` does
     last_model: Path
     log: Path
