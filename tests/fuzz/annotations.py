@@ -155,14 +155,13 @@ def _compare_pixels(found: Shapes, first: np.ndarray) -> None:
         parts = list(_parts(found, first[number], first[number + 1]))
         if any(kind == POLYGON and max(map(abs, part), default=0) > 1e4 for kind, part in parts) or not parts:
             continue  # pycocotools walks along each edge
-        codes = [
-            coco_mask.frPyObjects([part] if kind == POLYGON else {"size": sides, "counts": part}, *sides)
-            for kind, part in parts
-        ]  # fmt: skip
-        flat = [*chain(*(code if isinstance(code, list) else [code] for code in codes))]
+        # The first decides whether all are boxes, of four numbers; a fifth one is left out.
+        polygons = [part + [0.0] * (len(part) == 4) for kind, part in parts if kind == POLYGON]
+        codes = [coco_mask.frPyObjects({"size": sides, "counts": part}, *sides) for kind, part in parts if kind == RLE]
+        codes += coco_mask.frPyObjects(polygons, *sides) if polygons else []
         mine = np.empty((HEIGHT, WIDTH), np.uint8)
         fill_union(*found[1:6], int(first[number]), int(first[number + 1]), mine)
-        assert np.array_equal(mine, coco_mask.decode(coco_mask.merge(flat)))
+        assert np.array_equal(mine, coco_mask.decode(coco_mask.merge(codes)))
 
 
 # --- kernels on text -------------------------------------------------------------------------------------------------
