@@ -26,7 +26,7 @@ from train.checkpoint import Checkpoint, save_checkpoint
 from train.config import TrainConfig
 from train.predictor import load_predictor
 from webpage.choices import make_zip, result_names
-from webpage.network import known_checkpoints
+from webpage.header import known_checkpoints
 from webpage.photo import LONGEST, Chequerboard, Upload, make_png, see, show, shrink
 
 

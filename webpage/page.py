@@ -20,8 +20,7 @@ else:
     settle()
 
 from webpage.choices import choose_finish, offer_downloads, take_photos
-from webpage.header import show_header, show_scores
-from webpage.network import open_network
+from webpage.header import open_network, show_header, show_scores
 from webpage.session import see_photos
 from webpage.view import choose_photo, show_photo
 

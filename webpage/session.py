@@ -19,9 +19,6 @@ from webpage.photo import WHOLE, SeenPhoto, Upload, see, shrink
 KEY = "language"
 """Where the session's state has it."""
 
-LONGEST_PICTURE = 4096
-"""Longest side of a picture for the background, of which each browser keeps one: 50 MB."""
-
 LANGUAGE_NAMES = {ENGLISH: "English", "es": "Español"}
 
 
@@ -105,6 +102,6 @@ def read_picture(upload: Upload) -> Picture:
     state = st.session_state
     if state.get("picture key") != upload.key:
         with WHOLE:
-            state["picture pixels"] = shrink(decode_photo(upload.data).pixels, LONGEST_PICTURE)
+            state["picture pixels"] = shrink(decode_photo(upload.data).pixels, 4096)  # 50 MB at most
         state["picture key"] = upload.key
     return Picture(state["picture pixels"])
