@@ -19,7 +19,6 @@ from preprocess.image import FitBox, fit_box, read_rgb
 from preprocess.raster import POLYGON
 
 U8 = npt.NDArray[np.uint8]
-I64 = npt.NDArray[np.int64]
 Sample = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -44,45 +43,28 @@ class CocoMasks:
             ignore &= 1 - person
         return person, ignore
 
-    def union(self, number: int) -> U8:
-        """All annotations of an image in one plane, `(H, W)` uint8 of 0 and 1."""
-        mask = np.zeros(self._shapes[number], np.uint8)
-        for annotation in self._annotations[number]:
-            mask |= self._coco.annToMask(annotation)
-        return mask
-
 
 class PolygonFills:
-    """What `CocoMasks.union` draws, by `cv2.fillPoly`: at whole pixels, so nearly but not exactly the same.
+    """An image's polygons by `cv2.fillPoly`: at whole pixels, so nearly but not exactly what pycocotools draws.
 
-    The points are rounded beforehand. Crowd regions, which OpenCV cannot draw, are made by NumPy.
+    The points are rounded beforehand. Run-length codes, which OpenCV cannot draw, are left out.
     """
 
     def __init__(self, split: Split) -> None:
         table = split.table
         self._polygons: list[list[npt.NDArray[np.int32]]] = []
-        self._crowds: list[list[I64]] = []
         self._shapes = image_shapes(split)
         for row in split.rows:
-            polygons, crowds = list[npt.NDArray[np.int32]](), list[I64]()
-            for part in range(*table.part_start[[table.first[row], table.first[row + 1]]]):
-                at, length = int(table.start[part]), int(table.length[part])
-                if table.kind[part] == POLYGON:
-                    polygons.append(table.xy[at : at + 2 * length].reshape(-1, 2).round().astype(np.int32))
-                else:
-                    crowds.append(table.counts[at : at + length])
-            self._polygons.append(polygons)
-            self._crowds.append(crowds)
+            parts = range(*table.part_start[table.first[[row, row + 1]]])
+            spans = [(table.start[part], 2 * table.length[part]) for part in parts if table.kind[part] == POLYGON]
+            points = [table.xy[at : at + count].reshape(-1, 2) for at, count in spans]
+            self._polygons.append([each.round().astype(np.int32) for each in points])
 
-    def union(self, number: int) -> U8:
-        """All annotations of an image in one plane, `(H, W)` uint8 of 0 and 1."""
-        height, width = self._shapes[number]
-        mask = np.zeros((height, width), np.uint8)
+    def draw(self, number: int) -> U8:
+        """All polygons of an image in one plane, `(H, W)` uint8 of 0 and 1."""
+        mask = np.zeros(self._shapes[number], np.uint8)
         for polygon in self._polygons[number]:  # one by one: together, what two of them cover would be left out
             cv2.fillPoly(mask, [polygon], 1)
-        for runs in self._crowds[number]:
-            inside = np.arange(len(runs), dtype=np.uint8) & 1
-            mask |= np.repeat(inside, runs).reshape(width, height).T
         return mask
 
 

@@ -158,13 +158,13 @@ def decode_and_resize(pool: ThreadPoolExecutor, images: Sequence[bytes], side: i
     return Work(run=each(pool, work, images), items=len(images))
 
 
-def clear_planes(shapes: Sequence[tuple[int, int]], planes: int) -> Work:
-    """Overwrite planes of these (height, width) with zeros, in one thread and one reused buffer; an item is a shape."""
-    buffer = np.empty(max(height * width for height, width in shapes), np.uint8)
+def clear_planes(shapes: Sequence[tuple[int, int]]) -> Work:
+    """Overwrite two planes of each (height, width) with zeros, in one thread and reused buffers; an item is a shape."""
+    buffers = np.empty((2, max(height * width for height, width in shapes)), np.uint8)
 
     def run() -> None:
         for height, width in shapes:
-            for _ in range(planes):
+            for buffer in buffers:
                 buffer[: height * width].fill(0)
 
     return Work(run=run, items=len(shapes))

@@ -39,7 +39,11 @@ TITLES = {
     "tiers": message("TIERS: minutes per epoch of 45,174 images"),
 }
 _COMPARISONS = (
-    ("raster", times_name("bytes", "pycocotools"), message("Masks are drawn {times} times as fast as by pycocotools.")),
+    (
+        "raster",
+        times_name("planes", "pycocotools"),
+        message("Masks are drawn {times} times as fast as by pycocotools."),
+    ),
     (
         "loader",
         times_plain(variant_name("native", "none")),

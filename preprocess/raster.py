@@ -30,8 +30,8 @@ Others are safe but meaningless: NaN is drawn as the lower limit, larger values 
 non-negative and sum to height x width; others are safe too: a negative run counts as 0, what lies behind the last
 pixel is left out, what is missing is background.
 
-Every kernel releases the GIL, allocates its own scratch (at most two bits per pixel, three in ``fill_planes``) and may
-run in any number of threads on different outputs. No ``fastmath``, and no fused multiply-add: either would move
+Every kernel releases the GIL, allocates its own scratch (at most three bits per pixel) and may run in any number of
+threads on different outputs. No ``fastmath``, and no fused multiply-add: either would move
 crossings.
 """
 
@@ -415,43 +415,6 @@ def _spread(plane: U64, box: Box, out: U8) -> None:
         for column in range(width):
             out[row, column] = (plane[row, column >> 6] >> np.uint64(column & 63)) & _ONE
     out[bottom:] = 0
-
-
-@kernel
-def fill_union_bits(
-    kind: U8, start: I64, length: I64, xy: F64, counts: I64, first: int, last: int, width: int, out: U64
-) -> None:
-    """Draw the union of parts first..last-1 as packed bits.
-
-    Args:
-        kind, start, length, xy, counts: the parts, see the head of this file.
-        first, last: the first part drawn, and the part after the last; an empty range gives an empty plane.
-        width: image width W in pixels; bits beyond it are 0.
-        out: (H, ceil(W / 64)) uint64, wholly written. Column c is bit c % 64 of word c // 64: on a little-endian
-            machine, ``out.view(np.uint8)`` begins each row as ``numpy.packbits(mask, axis=1, bitorder="little")``.
-
-    Raises:
-        ValueError: out has another number of words than the width needs.
-    """
-    if out.shape[1] != (width + 63) // 64:
-        raise ValueError("out needs ceil(width / 64) words a row")
-    out[:] = _ZERO
-    _unite(kind, start, length, xy, counts, first, last, width, out)
-
-
-@kernel
-def fill_union(kind: U8, start: I64, length: I64, xy: F64, counts: I64, first: int, last: int, out: U8) -> None:
-    """Draw the union of parts first..last-1 as bytes.
-
-    Args:
-        kind, start, length, xy, counts: the parts, see the head of this file.
-        first, last: the first part drawn, and the part after the last; an empty range gives an empty plane.
-        out: (H, W) uint8, C-contiguous, wholly written with 0 and 1.
-    """
-    height, width = out.shape
-    plane = np.zeros((height, (width + 63) // 64), np.uint64)
-    box = _unite(kind, start, length, xy, counts, first, last, width, plane)
-    _spread(plane, box, out)
 
 
 @kernel

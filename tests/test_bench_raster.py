@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from bench.baseline import CocoMasks, PolygonFills
@@ -20,24 +19,17 @@ def dataset(write_coco, tmp_path_factory):
     return root, read_split(root, "train", CacheSpec(side=64))
 
 
-def test_a_union_is_both_planes_together(dataset):
-    split = dataset[1]
-    masks = CocoMasks(split)
-    crowds = 0
-    for number in range(len(split.rows)):
-        person, ignore = masks.draw(number)
-        np.testing.assert_array_equal(masks.union(number), person | ignore)
-        crowds += int(ignore.any())
-    assert crowds
-
-
 def test_opencv_draws_nearly_the_same(dataset):
     _, split = dataset
     masks, fills = CocoMasks(split), PolygonFills(split)
-    differing = pixels = 0
-    for number in range(len(split.rows)):
-        ours, theirs = fills.union(number), masks.union(number)
-        differing += int((ours != theirs).sum())
-        pixels += int(theirs.sum())
+    differing = pixels = left_out = 0
+    for number, row in enumerate(split.rows):
+        parts = slice(*split.table.part_start[split.table.first[[row, row + 1]]])
+        ours, (person, ignore) = fills.draw(number), masks.draw(number)
+        if RLE in split.table.kind[parts]:
+            left_out += int(ours.sum() < 0.9 * (person | ignore).sum())
+            continue
+        differing += int((ours != (person | ignore)).sum())
+        pixels += int(person.sum())
     assert 0 < differing < 0.1 * pixels
-    assert RLE in split.table.kind
+    assert left_out

@@ -172,7 +172,7 @@ def test_tiers_are_promised_measured_and_estimated(run):
 
 def test_each_suite_has_a_limit(run):
     limits = {suite: {row.limit_name for row in run[0].rows if row.suite == suite} - {""} for suite in SUITES}
-    assert limits["raster"] == {f"overwriting {what}" for what in ("the plane", "the packed plane", "both planes")}
+    assert limits["raster"] == {"overwriting both planes"}
     assert limits["annotations"] == {"copying the file from the page cache", "the file, and the table"}
     assert limits["preprocess"] == {"cv2.imdecode + INTER_AREA", "decoding alone"}
     assert limits["stores"] == {"copying the same bytes", "writing the same bytes to a file"}
@@ -193,8 +193,8 @@ def test_rows_say_what_is_not_ours(run):
         *annotations,
         *(f"{name}: peak memory" for name in annotations),
         *(f"stores: zarr through {name}" for name in reading),
-        "raster: union by pycocotools",
-        "raster: union by cv2.fillPoly alone",
+        "raster: both planes by pycocotools",
+        "raster: one plane by cv2.fillPoly",
         "preprocess: cv2.imdecode + INTER_AREA",
         "loader: plain DataLoader, on the fly",
     }

@@ -19,20 +19,17 @@ from pycocotools import mask as coco_mask
 from bench.baseline import CocoMasks
 from cache.spec import CacheSpec
 from preprocess.build.plan import Split, read_split
-from preprocess.raster import CROWD_IGNORE, POLYGON, fill_planes, fill_union, fill_union_bits
+from preprocess.raster import CROWD_IGNORE, POLYGON, fill_planes
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
 
 F64 = npt.NDArray[np.float64]
 U8 = npt.NDArray[np.uint8]
-I64 = npt.NDArray[np.int64]
 Random = np.random.Generator
-Parts = tuple[U8, I64, I64, F64, I64]
-"""Kind, start, length, xy and counts, see the head of `preprocess.raster`."""
 
 
-def compare_photos(split: Split, draw: Callable[..., tuple[U8, U8]] | None = None) -> tuple[int, int]:
-    """Draw each photo of a split by all kernels; give the pixels that differ from pycocotools', and all pixels."""
+def compare_photos(split: Split, draw: Callable[..., object] = fill_planes) -> tuple[int, int]:
+    """Draw both planes of each photo of a split; give the pixels that differ from pycocotools', and all pixels."""
     table, masks = split.table, CocoMasks(split)
     parts = (table.kind, table.start, table.length, table.xy, table.counts)
     differing = compared = 0
@@ -40,20 +37,15 @@ def compare_photos(split: Split, draw: Callable[..., tuple[U8, U8]] | None = Non
         shape = int(table.height[row]), int(table.width[row])
         first, last = int(table.first[row]), int(table.first[row + 1])
         person, ignore = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
-        fill_planes(first, last, table.part_start, table.iscrowd, *parts, CROWD_IGNORE, person, ignore)
-        ours = (
-            *(draw or draw_unions)(parts, int(table.part_start[first]), int(table.part_start[last]), *shape),
-            person,
-            ignore,
-        )
-        theirs = (masks.union(number), masks.union(number), *masks.draw(number))
-        differing += sum(int((mine != other).sum()) for mine, other in zip(ours, theirs, strict=True))
-        compared += 4 * person.size
+        draw(first, last, table.part_start, table.iscrowd, *parts, CROWD_IGNORE, person, ignore)
+        for mine, other in zip((person, ignore), masks.draw(number), strict=True):
+            differing += int((mine != other).sum())
+            compared += mine.size
     return differing, compared
 
 
-def count_differences(number: int, seed: int = 0, draw: Callable[..., tuple[U8, U8]] | None = None) -> tuple[int, int]:
-    """Draw random polygons by both kernels; give the pixels that differ from pycocotools', and all pixels."""
+def count_differences(number: int, seed: int = 0, draw: Callable[..., object] = fill_planes) -> tuple[int, int]:
+    """Draw random polygons as persons and as a crowd; give the pixels unlike pycocotools', and all pixels."""
     differing = compared = 0
     for height, width, polygons in fuzz_drawings(number, seed):
         flat = [polygon.ravel().tolist() for polygon in polygons]
@@ -61,19 +53,12 @@ def count_differences(number: int, seed: int = 0, draw: Callable[..., tuple[U8, 
         length = np.array([len(polygon) for polygon in polygons], np.int64)
         kind, start = np.full(len(length), POLYGON, np.uint8), 2 * (np.cumsum(length) - length)
         parts = (kind, start, length, np.concatenate(polygons).ravel(), np.empty(0, np.int64))
-        for ours in (draw or draw_unions)(parts, 0, len(polygons), height, width):
-            differing += int((ours != reference).sum())
-            compared += ours.size
+        for crowd in (0, 1):
+            planes, begins = np.empty((2, height, width), np.uint8), np.array([0, len(polygons)])
+            draw(0, 1, begins, np.array([crowd], np.uint8), *parts, CROWD_IGNORE, *planes)
+            differing += int((planes[crowd] != reference).sum())
+            compared += reference.size
     return differing, compared
-
-
-def draw_unions(parts: Parts, first: int, last: int, height: int, width: int) -> tuple[U8, U8]:
-    """The union of parts first..last-1, `(H, W)` uint8 of 0 and 1, drawn as bytes and as packed bits by our kernels."""
-    union = np.empty((height, width), np.uint8)
-    fill_union(*parts, first, last, union)
-    bits = np.empty((height, -(-width // 64)), np.uint64)
-    fill_union_bits(*parts, first, last, width, bits)
-    return union, np.unpackbits(bits.view(np.uint8), axis=1, count=width, bitorder="little")
 
 
 SIDES = (1, 2, 63, 64, 65, 128)
@@ -160,19 +145,18 @@ def _polygon(random: Random, height: int, width: int) -> F64:
 
 
 def draw_wrongly(*arguments):
-    """Our unions, each with one wrong pixel."""
-    planes = draw_unions(*arguments)
-    for plane in planes:
+    """Our planes, each with one wrong pixel."""
+    fill_planes(*arguments)
+    for plane in arguments[-2:]:
         plane[-1, -1] ^= 1
-    return planes
 
 
 def test_photos_are_compared_pixel_by_pixel(write_coco, tmp_path):
     write_coco(tmp_path)
     split = read_split(tmp_path, "train", CacheSpec(side=64))
     pixels = int((split.table.height * split.table.width)[split.rows].sum())
-    assert compare_photos(split) == (0, 4 * pixels)
-    assert compare_photos(split, draw_wrongly) == (2 * len(split.rows), 4 * pixels)
+    assert compare_photos(split) == (0, 2 * pixels)
+    assert compare_photos(split, draw_wrongly) == (2 * len(split.rows), 2 * pixels)
 
 
 def test_drawings_are_the_same_every_time_and_of_many_kinds():

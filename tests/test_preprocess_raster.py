@@ -31,8 +31,6 @@ from preprocess.raster import (
     box_polygon,
     decode_rle_string,
     fill_planes,
-    fill_union,
-    fill_union_bits,
 )
 
 Mask = npt.NDArray[np.uint8]
@@ -93,14 +91,20 @@ def guarded(shape: tuple[int, int], dtype: type, draw: Callable[[Any], object]) 
 
 
 def draw_parts(parts: Parts, height: int, width: int) -> Mask:
-    """Draw the union of all parts as bytes and as bits, which must agree."""
+    """Draw the union of all parts, as the persons and as a crowd, which must agree."""
     last = len(parts.kind)
-    mask: Mask = guarded((height, width), np.uint8, lambda out: fill_union(*parts, 0, last, out))
-    words = (width + 63) // 64
-    bits = guarded((height, words), np.uint64, lambda out: fill_union_bits(*parts, 0, last, width, out))
-    packed = np.packbits(np.pad(mask, ((0, 0), (0, 64 * words - width))), axis=1, bitorder="little")
-    np.testing.assert_array_equal(bits.view(np.uint8), packed)
+    mask: Mask = guarded((height, width), np.uint8, lambda out: fill_union(parts, 0, last, out))
+    crowd = guarded((height, width), np.uint8, lambda out: fill_union(parts, 0, last, out, crowd=True))
+    np.testing.assert_array_equal(crowd, mask)
     return mask
+
+
+def fill_union(parts: Parts, first: int, last: int, out: Mask, *, crowd: bool = False) -> None:
+    """Draw the union of parts first..last-1 as the person of an image, or as its crowd; the other plane is empty."""
+    begins, iscrowd, other = np.array([first, last]), np.array([crowd], np.uint8), np.full_like(out, 7)
+    planes = (other, out) if crowd else (out, other)
+    fill_planes(0, 1, begins, iscrowd, *parts, CROWD_IGNORE, *planes)
+    assert not other.any()
 
 
 def draw(segmentations: Sequence[Segmentation], height: int, width: int) -> Mask:
@@ -159,18 +163,15 @@ def test_runs_go_down_the_columns() -> None:
 def test_nothing_to_draw_still_writes_every_pixel() -> None:
     parts, _ = parts_of([[[0, 0, 5, 0, 5, 5]]])
     mask = np.full((9, 70), 7, np.uint8)
-    fill_union(*parts, 1, 1, mask)
+    fill_union(parts, 1, 1, mask)
     assert not mask.any()
-    bits = np.full((9, 2), 7, np.uint64)
-    fill_union_bits(*parts, 0, 0, 70, bits)
-    assert not bits.any()
 
 
 def test_only_the_parts_asked_for_are_drawn() -> None:
     squares = [[[x, 1, x + 3, 1, x + 3, 4, x, 4]] for x in (0, 5, 10, 15)]
     parts, _ = parts_of(squares)
     mask = np.empty((6, 20), np.uint8)
-    fill_union(*parts, 1, 3, mask)
+    fill_union(parts, 1, 3, mask)
     np.testing.assert_array_equal(mask, expected(squares[1:3], 6, 20))
 
 
@@ -356,12 +357,6 @@ def test_runs_of_a_wrong_sum_are_cut_or_completed(counts: list[int], as_if: list
     np.testing.assert_array_equal(mask, expected([{"size": [3, 4], "counts": as_if}], 3, 4))
 
 
-def test_the_bits_need_their_words() -> None:
-    parts, _ = parts_of([[[0, 0, 5, 0, 5, 5]]])
-    with pytest.raises(ValueError, match="64"):
-        fill_union_bits(*parts, 0, 1, 129, np.empty((9, 2), np.uint64))
-
-
 # Compressed strings
 
 
@@ -466,14 +461,14 @@ def test_two_threads_at_once_draw_the_same() -> None:
     parts, _ = parts_of(shapes)
     alone = np.empty((40, 300, 400), np.uint8)
     for i in range(40):
-        fill_union(*parts, 0, i + 1, alone[i])
+        fill_union(parts, 0, i + 1, alone[i])
     barrier = Barrier(2)
 
     def draw_all(order: Sequence[int]) -> Mask:
         together = np.empty_like(alone)
         barrier.wait()
         for i in order:
-            fill_union(*parts, 0, i + 1, together[i])
+            fill_union(parts, 0, i + 1, together[i])
         return together
 
     with ThreadPoolExecutor(2) as pool:
