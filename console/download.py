@@ -11,7 +11,7 @@ from console.progress import progress_bar
 from console.render import rendered
 from console.text import duration, images, size, tell
 from preprocess.download.coco import DownloadReport
-from preprocess.download.fetch import RestartReason, Stage
+from preprocess.download.fetch import ATTEMPTS, Stage
 from preprocess.download.plan import STAGING, Archive, DownloadConfig, Plan
 from preprocess.synth.dataset import SynthReport
 
@@ -19,11 +19,6 @@ _STAGES: dict[Stage, str] = {
     "fetch": message("Fetching {archive}"),
     "check": message("Checking {archive}"),
     "unpack": message("Unpacking {archive}"),
-}
-_RESTARTS = {
-    "ignored": message("⚠️  {archive} starts anew: the server cannot go on within a file"),
-    "refused": message("⚠️  {archive} starts anew: the server refuses to go on at {lost}"),
-    "long": message("⚠️  {archive} starts anew: what is here, {lost}, is longer than COCO's"),
 }
 
 
@@ -41,19 +36,18 @@ class DownloadPrinter:
         """A bar, or a line now and then."""
         return progress_bar(_(_STAGES[stage], archive=archive.name), "bytes")
 
-    def on_retry(
-        self, archive: Archive, reason: str, *, position: int, failures: int, attempts: int, delay: float
-    ) -> None:
+    def on_retry(self, archive: Archive, reason: str, *, position: int, failures: int, delay: float) -> None:
         """Tell why the bar stands still."""
         values = {"archive": archive.name, "position": size(position), "reason": reason, "delay": duration(delay)}
         line = _("⚠️  {archive} at {position}: {reason}; going on in {delay}", **values)
         if failures:
-            line += _(" ({failures} of {attempts} without progress)", failures=failures, attempts=attempts)
+            line += _(" ({failures} of {attempts} without progress)", failures=failures, attempts=ATTEMPTS)
         tell(line)
 
-    def on_restart(self, archive: Archive, reason: RestartReason, lost: int) -> None:
+    def on_restart(self, archive: Archive, reason: str, lost: int) -> None:
         """Tell why the bar goes back."""
-        tell(_(_RESTARTS[reason], archive=archive.name, lost=size(lost)))
+        values = {"archive": archive.name, "lost": size(lost), "reason": reason}
+        tell(_("⚠️  {archive} starts anew after {lost}: {reason}", **values))
 
 
 def _there(number: int) -> str:

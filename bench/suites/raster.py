@@ -22,10 +22,7 @@ from preprocess.build.plan import Split
 from preprocess.raster import CROWD_IGNORE, fill_planes
 
 OURS, LIMIT = message("both planes as bytes"), message("overwriting both planes")
-PEERS = {
-    "pycocotools": message("both planes by pycocotools"),
-    "cv2.fillPoly": message("one plane by cv2.fillPoly"),
-}
+PEERS = {"pycocotools": message("both planes by pycocotools"), "cv2.fillPoly": message("one plane by cv2.fillPoly")}
 """Names of the rows."""
 
 

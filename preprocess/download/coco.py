@@ -99,7 +99,7 @@ def _complete(config: DownloadConfig, item: Item, listener: Listener) -> Outcome
     if item.needed:
         if item.source == "server":
             part = staged.with_name(f"{staged.name}.part")
-            fetched = fetch(archive, config.url(archive), part, config.retries, listener)
+            fetched = fetch(archive, config.url(archive), part, listener)
             _check(archive, part, listener)
             part.replace(staged)  # a file of this name is complete
         elif item.source == "own":

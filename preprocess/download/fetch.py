@@ -14,14 +14,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from http.client import HTTPException, HTTPMessage, HTTPResponse
+from http.client import HTTPException, HTTPResponse
 from io import FileIO
 from pathlib import Path
-from typing import IO, Literal, Protocol
-from urllib.parse import urlsplit
+from typing import Literal, Protocol
 
 from cache.messages import message, system_reason
-from preprocess.download.plan import Archive, Plan, Retries
+from preprocess.download.plan import Archive, Plan
 from preprocess.errors import DownloadError
 
 CHUNK = 1 << 20
@@ -29,9 +28,16 @@ CHUNK = 1 << 20
 
 _TRANSIENT = (408, 425, 429)  # client errors that are worth another attempt, as are all from 500 on
 
+TIMEOUT = 30.0
+"""Seconds without a byte that count as a stall."""
+
+ATTEMPTS = 8
+"""How many in a row may end without progress, and how often a file may be started anew."""
+
+DELAY, LONGEST_DELAY = 1.0, 60.0
+"""Seconds before the second attempt, doubled each time, with jitter; and the most of them."""
+
 Stage = Literal["fetch", "check", "unpack"]
-RestartReason = Literal["ignored", "refused", "long"]
-"""The server ignores ranges, refuses this one, or the part is longer than the file."""
 
 
 class Listener(Protocol):
@@ -43,15 +49,13 @@ class Listener(Protocol):
     def stage(self, stage: Stage, archive: Archive) -> AbstractContextManager[Callable[[int, int], None]]:
         """A stage of an archive; the function that this yields is called with (bytes done, bytes in all)."""
 
-    def on_retry(
-        self, archive: Archive, reason: str, *, position: int, failures: int, attempts: int, delay: float
-    ) -> None:
+    def on_retry(self, archive: Archive, reason: str, *, position: int, failures: int, delay: float) -> None:
         """An attempt failed and another follows in `delay` seconds.
 
-        `position` bytes are there. `failures` attempts in a row, of at most `attempts`, made no progress.
+        `position` bytes are there. `failures` attempts in a row, of at most `ATTEMPTS`, made no progress.
         """
 
-    def on_restart(self, archive: Archive, reason: RestartReason, lost: int) -> None:
+    def on_restart(self, archive: Archive, reason: str, lost: int) -> None:
         """An archive is fetched from its first byte again, and `lost` bytes are dropped."""
 
 
@@ -62,12 +66,8 @@ class NetworkError(Exception):
 class RestartError(Exception):
     """The bytes that are there are of no use."""
 
-    def __init__(self, reason: RestartReason) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
-
-def fetch(archive: Archive, url: str, path: Path, retries: Retries, listener: Listener) -> int:
+def fetch(archive: Archive, url: str, path: Path, listener: Listener) -> int:
     """Fetch the missing bytes of `path` and append them.
 
     Bytes are written as soon as they arrive, so that a killed process loses none. The archive's size is that of the
@@ -83,8 +83,8 @@ def fetch(archive: Archive, url: str, path: Path, retries: Retries, listener: Li
             before = received
             try:
                 if file.tell() > size:
-                    raise RestartError("long")
-                for count in _receive(file, url, size, retries.timeout):
+                    raise RestartError(message("what is here is longer than COCO's"))
+                for count in _receive(file, url, size):
                     received += count
                     update(file.tell(), size)
                 reason = message("the connection was closed early")
@@ -92,24 +92,22 @@ def fetch(archive: Archive, url: str, path: Path, retries: Retries, listener: Li
                 reason = str(error)
             except RestartError as error:
                 restarts += 1
-                if restarts > retries.attempts:
+                if restarts > ATTEMPTS:
                     what = message("had to be started anew {restarts} times", restarts=restarts)
                     raise _failed(url, what, file.tell(), size) from None
-                listener.on_restart(archive, error.reason, file.tell())
+                listener.on_restart(archive, str(error), file.tell())
                 file.truncate(0)
                 file.seek(0)
                 continue
             if file.tell() == size:
                 break
             failures = 0 if received > before else failures + 1
-            if failures >= retries.attempts:
+            if failures >= ATTEMPTS:
                 values = {"failures": failures, "reason": reason}
                 what = message("{failures} attempts in a row without a byte, the last one: {reason}", **values)
                 raise _failed(url, what, file.tell(), size)
-            delay = min(retries.longest_delay, retries.delay * 2 ** max(0, failures - 1)) * random.uniform(0.5, 1.0)
-            listener.on_retry(
-                archive, reason, position=file.tell(), failures=failures, attempts=retries.attempts, delay=delay
-            )
+            delay = min(LONGEST_DELAY, DELAY * 2 ** max(0, failures - 1)) * random.uniform(0.5, 1.0)
+            listener.on_retry(archive, reason, position=file.tell(), failures=failures, delay=delay)
             time.sleep(delay)
     return received
 
@@ -122,7 +120,7 @@ def _failed(url: str, what: str, have: int, size: int) -> DownloadError:
     )
 
 
-def _receive(file: FileIO, url: str, size: int, timeout: float) -> Iterator[int]:
+def _receive(file: FileIO, url: str, size: int) -> Iterator[int]:
     """Request the rest of a file and append it; yields the number of bytes of each piece.
 
     Raises:
@@ -135,7 +133,7 @@ def _receive(file: FileIO, url: str, size: int, timeout: float) -> Iterator[int]
     if position:
         request.add_header("Range", f"bytes={position}-")
     try:
-        with urllib.request.build_opener(_Redirects()).open(request, timeout=timeout) as response:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             _check_answer(url, response, size, position)
             while position < size and (data := response.read1(CHUNK)):
                 position += len(data)
@@ -158,7 +156,7 @@ def _receive(file: FileIO, url: str, size: int, timeout: float) -> Iterator[int]
                 "{url}: {reason}; try http://, or another --base-url", url=url, reason=reason.verify_message
             ) from None
         if isinstance(reason, TimeoutError):
-            raise NetworkError(message("no byte for {timeout:g} s", timeout=timeout)) from None
+            raise NetworkError(message("no byte for {timeout:g} s", timeout=TIMEOUT)) from None
         words = system_reason(reason) if isinstance(reason, OSError) else str(reason)
         raise NetworkError(words or type(reason).__name__) from None
 
@@ -182,25 +180,12 @@ def _writing(path: Path | str) -> Iterator[None]:
         ) from None
 
 
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to HTTP and HTTPS only."""
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> urllib.request.Request | None:
-        if urlsplit(newurl).scheme not in ("http", "https"):
-            raise DownloadError(
-                "{url} leads to {target}, which is not http or https; try another --base-url",
-                url=req.full_url,
-                target=newurl,
-            )
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
 def _refusal(url: str, error: urllib.error.HTTPError, size: int) -> Exception:
     if error.code == 416:
         total = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
-        return _other_size(url, int(total[1]), size) if total and int(total[1]) != size else RestartError("refused")
+        if total and int(total[1]) != size:
+            return _other_size(url, int(total[1]), size)
+        return RestartError(message("the server refuses to go on from there"))
     said = f"{error.code} {error.reason}".strip()
     if error.code >= 500 or error.code in _TRANSIENT:
         return NetworkError(message("the server says {said}", said=said))
@@ -216,7 +201,7 @@ def _check_answer(url: str, response: HTTPResponse, size: int, position: int) ->
         if length.isdecimal() and int(length) != size:
             raise _other_size(url, int(length), size)
         if position:
-            raise RestartError("ignored")
+            raise RestartError(message("the server cannot go on within a file"))
         return
     said = response.headers.get("Content-Range", "")
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", said)

@@ -72,16 +72,6 @@ ARCHIVES = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Retries:
-    """Timeouts and numbers of attempts."""
-
-    timeout: float = 30.0  # seconds without a byte that count as a stall
-    attempts: int = 8  # how many in a row may end without progress, and how often a file may be started anew
-    delay: float = 1.0  # seconds before the second attempt; doubled each time, with jitter
-    longest_delay: float = 60.0  # upper limit of the delay, seconds
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class DownloadConfig:
     """What to download into the folder `root`."""
 
@@ -89,7 +79,6 @@ class DownloadConfig:
     splits: tuple[str, ...] = SPLITS
     keep_archives: bool = False  # move archives to `root` once they are unpacked instead of deleting them
     base_url: str = BASE_URL  # address of the server, or of a mirror with the same layout
-    retries: Retries = Retries()
     archives: tuple[Archive, ...] = ARCHIVES
 
     def __post_init__(self) -> None:
