@@ -357,13 +357,11 @@ def open_loader(config: LoaderConfig) -> Loader:
 def _open_source(backend: Chosen, config: LoaderConfig, reader: CacheReader) -> BatchSource:
     least = config.batch_size * config.world if config.drop_last else 1
     if len(reader) < least:
+        values = {"cache": config.cache, "samples": len(reader), "split": config.split, "least": least}
         raise CacheError(
             "{cache} has {samples} samples in {split!r}, fewer than one batch of {least}; use a smaller batch size, or "
             "another split",
-            cache=config.cache,
-            samples=len(reader),
-            split=config.split,
-            least=least,
+            **values,
         )
     if backend != "native":
         _check_device(config.device, backend)

@@ -126,14 +126,11 @@ class RecordMap:
         reader = self._reader
         image_id, where = int(reader.samples["image_id"][sample]), f"{reader.root}/{reader.split}"
         if self._stops:
+            values = {"sample": sample, "image_id": image_id, "where": where, "error": error, "root": reader.root}
             raise CacheCorruptError(
                 "sample {sample} (image {image_id}) of {where} cannot be read: {error}; run `verify --cache "
                 "{root}`, which finds all bad records, or train without them: `--on-bad-record skip`",
-                sample=sample,
-                image_id=image_id,
-                where=where,
-                error=error,
-                root=reader.root,
+                **values,
             ) from error
         self._places[sample] = BLANK
         self._bad[sample] = BadRecord(split=reader.split, sample=sample, image_id=image_id, reason=str(error))

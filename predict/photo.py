@@ -90,11 +90,9 @@ def _open(file: BinaryIO) -> Image.Image:
     file.seek(0)
     image, limit = open_image(file), Image.MAX_IMAGE_PIXELS
     if limit and image.width * image.height > limit:
+        values = {"width": image.width, "height": image.height, "limit": limit}
         raise ImageError(
-            "it has {width} x {height} pixels, more than Pillow's limit of {limit:,}; shrink it first",
-            width=image.width,
-            height=image.height,
-            limit=limit,
+            "it has {width} x {height} pixels, more than Pillow's limit of {limit:,}; shrink it first", **values
         )
     return image
 

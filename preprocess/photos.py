@@ -162,27 +162,21 @@ def _check_name(name: str) -> None:
     except UnicodeEncodeError:
         raise ImageError("its file name is not valid Unicode") from None
     if len(data) > LONGEST_PATH or max(map(len, data.split(b"/"))) > LONGEST_NAME:
+        values = {"size": len(data), "longest_name": LONGEST_NAME, "longest_path": LONGEST_PATH}
         raise ImageError(
             "its file name has {size:,} bytes; at most {longest_name} between slashes and "
             "{longest_path:,} in all are possible",
-            size=len(data),
-            longest_name=LONGEST_NAME,
-            longest_path=LONGEST_PATH,
+            **values,
         )
     if "\0" in name or name.rpartition("/")[2] in ("", ".", ".."):
         raise ImageError("its file name, {name!r}, is not that of a file", name=name)
 
 
 def _file_sizes(folder: PurePath) -> dict[str, int]:
-    """Bytes of each file in a folder of this machine; nothing if it cannot be listed, as reading a photo then tells.
-
-    What `%00` in a name stands for is in the name of no folder: that is a `ValueError`.
-    """
+    """Bytes of each file in a folder of this machine; nothing if it cannot be listed, as reading a photo then tells."""
     sizes = {}
-    with (
-        suppress(OSError, ValueError),
-        os.scandir(folder) as entries,
-    ):  # over a network far cheaper than asking for each file
+    # A ValueError: `%00` in its name. Over a network, this is far cheaper than asking for each file.
+    with suppress(OSError, ValueError), os.scandir(folder) as entries:
         for entry in entries:
             with suppress(OSError):  # a link that leads nowhere, or in a circle
                 found = entry.stat()

@@ -33,7 +33,7 @@ TEMPORARY = (".last_model.pth.tmp", ".best_model.pth.tmp", ".best_model.safetens
              ".metrics.jsonl.tmp", ".inference.json.tmp", ".config.json.tmp")  # fmt: skip
 """Files amid whose writing a run is killed."""
 
-BOUNDS = {"memory": 8192.0, "threads": 0.0, "open_files": 0.0, "log": 400.0, "files": 0.0, "temporary": 0.0}
+BOUNDS = {"memory": 8192.0, "threads": 0.01, "open_files": 0.01, "log": 400.0, "files": 0.01, "temporary": 0.01}
 """What may come with each epoch after the first third of them: bytes of memory and of the log, else a number."""
 
 TIMES = {"train_seconds", "val_seconds", "images_per_s", "wait_share", "warmup_seconds", "seconds"}

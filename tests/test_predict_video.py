@@ -334,7 +334,7 @@ def test_frames_of_any_size_cost_no_memory(model, tmp_path, monkeypatch):
     clip = write_clip(tmp_path / "wide.mp4", map(picture, range(2)), sample_aspect_ratio=Fraction(4))
     monkeypatch.setattr(source, "MOST_PIXELS", 3 * HEIGHT * WIDTH)
     (video,) = make(model, [clip], tmp_path / "out").videos
-    assert video.reason == "its frames have 336 x 60 pixels, more than the limit of 15,120"
+    assert video.reason == "its frames have 20,160 pixels, more than 15,120"
 
 
 @pytest.mark.parametrize("error", [av.error.PatchWelcomeError(1, "Not yet implemented"), ValueError("no such format")])

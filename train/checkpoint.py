@@ -12,7 +12,8 @@ import json
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from cache.atomic import write_atomically
 from cache.choices import Fit
+from cache.machine import out_of_memory
 from cache.messages import UserError, joined, message, system_reason
 from cache.spec import CacheSpec
 from model.base import SegmentationNetwork
@@ -167,14 +169,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not isinstance(document, dict) or document.get("kind") != KIND:
         raise _no_checkpoint(path, message("it was saved by another program, or holds the bare weights of a network"))
     if not isinstance(version := document.get("version"), int) or version != VERSION:
+        values = {"path": path, "found": version, "version": VERSION}
         raise CheckpointError(
             "{path} has checkpoint version {found}; this release reads version {version}; use the release that wrote "
             "it",
-            path=path,
-            found=version,
-            version=VERSION,
+            **values,
         )
-    try:
+    with values_of(path):
         return Checkpoint(
             config=TrainConfig.from_dict(document["config"]),
             fingerprint=msgspec.convert(document["fingerprint"], str),
@@ -184,15 +185,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
             inference=msgspec.convert(document.get("inference"), Inference | None),
             continuation=msgspec.convert(document.get("continuation"), Continuation | None),
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # msgspec's and the configuration's are such
-        raise unlike(path, error) from None
 
 
-def unlike(path: Path, error: Exception) -> CheckpointError:
-    """A checkpoint has not the values that it should have, as an error shows."""
-    return CheckpointError(
-        "{path} lacks what a checkpoint has ({error}); it was changed or is damaged", path=path, error=error
-    )
+@contextmanager
+def values_of(path: Path) -> Iterator[None]:
+    """Raise a `CheckpointError` in the block if values are not those of a checkpoint, whoever notices it and how."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise
+        raise CheckpointError(
+            "{path} lacks what a checkpoint has ({error}); it was changed or is damaged", path=path, error=error
+        ) from None
 
 
 def _spec(document: dict[str, Any]) -> CacheSpec:
@@ -300,10 +305,9 @@ def load_network(path: Path, *, device: str = "cpu") -> tuple[SegmentationNetwor
         network = build_network(saved.config.network)
         network.load_state_dict(saved.network)
     except RuntimeError as error:
+        values = {"path": path, "network": saved.config.network, "reason": str(error).splitlines()[0]}
         raise CheckpointError(
             "{path} does not fit the network {network} that it names ({reason}); use the release that wrote it",
-            path=path,
-            network=saved.config.network,
-            reason=str(error).splitlines()[0],
+            **values,
         ) from None
     return network.to(device).eval(), saved

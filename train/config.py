@@ -145,12 +145,11 @@ class TrainConfig:
         """Raise a `TrainConfigError` if there are settings for an encoder, and the network has none."""
         for name in () if self.network.encoder else ("encoder_lr", "encoder_norm", "freeze_epochs"):
             if (value := getattr(self, name)) != getattr(TrainConfig, name):
+                values = {"name": name, "value": value, "network": self.network}
                 raise TrainConfigError(
                     "{name}={value} is for networks on an encoder, and {network} is none; add --encoder timm:NAME, or "
                     "leave it out",
-                    name=name,
-                    value=value,
-                    network=self.network,
+                    **values,
                 )
 
     def encoder_started(self, *, pretrained: bool) -> TrainConfig:
@@ -169,13 +168,11 @@ class TrainConfig:
         loader = dataclasses.replace(self.loader, rank=rank, world=world)
         if self.global_batch % world:
             low = self.global_batch // world * world or world
+            values = {"global_batch": self.global_batch, "world": world, "low": low, "high": low + world}
             raise TrainConfigError(
                 "global_batch={global_batch} cannot be shared out evenly among {world} ranks; use {low} or {high}, or "
                 "another number of ranks",
-                global_batch=self.global_batch,
-                world=world,
-                low=low,
-                high=low + world,
+                **values,
             )
         if self.global_batch:
             loader = dataclasses.replace(loader, batch_size=self.global_batch // world)

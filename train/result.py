@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
-from cache.messages import UserError
+import msgspec
+
 from cache.spec import MAX_SIDE
 from loader.batch import BadRecord
 from model.metrics import Scores
@@ -76,15 +78,10 @@ class MeasuredSide:
 class Inference:
     """The side and the threshold at which a network is used, and what they were chosen from."""
 
-    side: int
-    threshold: float = 0.5
+    side: Annotated[int, msgspec.Meta(ge=1, le=3 * MAX_SIDE)]
+    threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
     images: int = 0  # validation images that were measured
     measured: tuple[MeasuredSide, ...] = ()  # by side
-
-    def __post_init__(self) -> None:
-        if not (0 < self.side <= 3 * MAX_SIDE and 0 <= self.threshold <= 1):
-            values = {"side": self.side, "threshold": self.threshold, "most": 3 * MAX_SIDE}
-            raise UserError("side={side} or threshold={threshold} is no measurement: 1..{most} and 0..1", **values)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

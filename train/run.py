@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from cache.index import CacheIndex
-from cache.machine import out_of_memory
-from cache.messages import UserError, joined, message
+from cache.messages import joined, message
 from loader.batch import BadRecord
 from loader.loader import Loader, open_loader
 from loader.resident_store import free_bytes
@@ -31,7 +30,7 @@ from train.checkpoint import (
     restore_random_state,
     save_checkpoint,
     save_weights,
-    unlike,
+    values_of,
 )
 from train.config import TrainConfig, TrainConfigError
 from train.folder import RunFolder
@@ -91,15 +90,11 @@ class Run:
             CheckpointError: the checkpoint is of another run.
         """
         continuation = check_resumable(self.folder.last_model, saved, self.config, self.base.fingerprint)
-        try:
+        with values_of(self.folder.last_model):
             self.step.load_state_dict({**continuation.step, "network": saved.network})
             self.train.load_state_dict(continuation.loader)
             if self.ranks.first:
                 restore_random_state(continuation.random)
-        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            if isinstance(error, UserError) or out_of_memory(error):
-                raise
-            raise unlike(self.folder.last_model, error) from None
         self.results, self.progress = list(saved.results), continuation.progress
         self.begun = self.progress
         if self.config.epochs > (before := saved.config.epochs):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator
-from contextlib import suppress
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -32,8 +31,7 @@ SoundPacket: TypeAlias = "Packet[Stream]"
 SHORT = Fraction(1, 10)
 """Seconds that may be missing at the end, or two frames if these last longer, because headers round."""
 
-MOST_PIXELS = 1 << 27
-"""Pixels of the largest frame, four of 8K: a header's shape of its pixels may ask for any number."""
+MOST_PIXELS = 1 << 27  # of a frame, four of 8K: a header's shape of its pixels may ask for any number
 
 _TURNS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 """Rotations by quarter turns, counter-clockwise."""
@@ -81,9 +79,9 @@ class VideoError(UserError):
     """A video cannot be read to its end, or cannot be written as wanted; the message is the reason alone."""
 
 
-def reason_of(error: av.FFmpegError) -> str:
-    """FFmpeg's description of an error, without its numbers."""
-    return (error.strerror or type(error).__name__).strip().rstrip(".")
+def reason_of(error: av.FFmpegError | ValueError) -> str:
+    """FFmpeg's or PyAV's description of an error, without its numbers."""
+    return str(getattr(error, "strerror", "") or error or type(error).__name__).strip().rstrip(".")
 
 
 class Frame(NamedTuple):
@@ -143,9 +141,8 @@ class VideoSource:
         square = Fraction(1)  # width of a pixel by its height
         aspect = self._stream.sample_aspect_ratio or square
         self._size = round(first.width * max(square, aspect)), round(first.height * max(square, 1 / aspect))
-        if math.prod(self._size) > MOST_PIXELS:
-            values = {**dict(zip(("width", "height"), self._size, strict=True)), "limit": MOST_PIXELS}
-            raise VideoError("its frames have {width} x {height} pixels, more than the limit of {limit:,}", **values)
+        if (pixels := math.prod(self._size)) > MOST_PIXELS:
+            raise VideoError("its frames have {pixels:,} pixels, more than {limit:,}", pixels=pixels, limit=MOST_PIXELS)
         self._quarters = round(first.rotation / 90) % 4
         self.width, self.height = reversed(self._size) if self._quarters % 2 else self._size
         seconds = Fraction(self._container.duration or 0, av.time_base)
@@ -175,23 +172,16 @@ class VideoSource:
             try:
                 pixels_HW3 = self.colours.to_rgb(item, *self._size)
             except (av.FFmpegError, ValueError) as error:  # of sizes and kinds of pixels that change on the way
-                reason = reason_of(error) if isinstance(error, av.FFmpegError) else str(error)
-                raise VideoError(
-                    "it is damaged after {time:.1f} s: {reason}", time=float(item.time or 0), reason=reason
-                ) from None
+                values = {"time": float(item.time or 0), "reason": reason_of(error)}
+                raise VideoError("it is damaged after {time:.1f} s: {reason}", **values) from None
             if self._quarters:
                 pixels_HW3 = np.asarray(cv2.rotate(pixels_HW3, _TURNS[self._quarters]), np.uint8)
             yield Frame(pixels_HW3, last, item.duration)
 
-    def _packets(self) -> Iterator[Packet[Stream]]:
-        """All packets. Where a stream has come up meanwhile, PyAV fails at its end, after the ends of all others."""
-        with suppress(IndexError):
-            yield from self._container.demux()
-
     def _decode(self) -> Generator[VideoFrame | SoundPacket, None, None]:
         extent, frames = _Extent(self._container, self._stream), 0
         try:
-            for packet in self._packets():
+            for packet in self._container.demux():
                 extent.see(packet)
                 if packet.stream in self.sound and packet.size:
                     yield packet
@@ -212,6 +202,8 @@ class VideoSource:
             raise VideoError(
                 "it is damaged after {time:.1f} s: {reason}", time=float(frames / self.rate), reason=reason_of(error)
             ) from None
+        except IndexError:  # PyAV's at the end of a stream that has come up meanwhile, after the ends of all others
+            pass
         missing = extent.missing(frames, self.rate)
         if missing > max(SHORT, 2 / self.rate):
             raise VideoError(

@@ -161,9 +161,7 @@ def reading(path: PurePath) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise _not_coco(path, str(error)) from None
     except RecursionError:
-        raise DatasetError(
-            "{path} is not a COCO annotation file: it holds lists within lists without end", path=path
-        ) from None
+        raise _not_coco(path, message("it holds lists within lists without end")) from None
 
 
 def _choose(

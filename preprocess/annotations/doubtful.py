@@ -34,9 +34,6 @@ KINDS = {
 """What is doubtful of a mask, which has the first kind that applies. What lies inside is measured by the bounding box.
 The area is that of the polygons, or of an RLE's foreground; masks that differ in it can be used all the same."""
 
-MOST_PIXELS = 1 << 28
-"""Pixels of the largest image in which a mask is drawn to see whether it has one: more than Pillow decodes."""
-
 _EXPORT = message("export them in pixels of the images as they are now")
 
 _SPREAD = 1.05  # masks have one scale if the upper quartile of their scales is at most this many times the lower one
@@ -136,7 +133,7 @@ def _measure(table: PersonTable) -> _Masks:
     polygon = table.kind[table.part_start[row]] == POLYGON
     # What is thicker than a pixel, on average, and within its image has one; others are drawn to see.
     filled = (drawn > 2 * (high - low).max(1)) & ((low >= 0) & (high <= size)).all(1) | (~polygon & (drawn > 0))
-    filled |= size.prod(1, dtype=np.float64) > MOST_PIXELS
+    filled |= size.prod(1, dtype=np.float64) > 1 << 28  # more pixels than Pillow decodes: the photo is rejected
     for number in np.flatnonzero(~filled & polygon):
         person, ignore = np.empty((2, size[number, 1], size[number, 0]), np.uint8)
         first = row[number]
