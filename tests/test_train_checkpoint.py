@@ -147,6 +147,7 @@ class Evil:
     [
         (lambda path: None, "does not exist"),
         (lambda path: path.mkdir(), "it is a folder; use the best_model"),
+        (os.mkfifo, "it is a pipe; use the best_model"),
         (lambda path: path.write_bytes(b""), "it is empty; use the best_model"),
         (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "it is text; use"),
         (lambda path: path.write_text("señal " * 999), "it is text; use"),

@@ -229,6 +229,8 @@ def _foreign(path: Path) -> str:
     """The kind of a file that is certainly no checkpoint; empty if it may be one."""
     if path.is_dir():
         return message("it is a folder")
+    if path.is_fifo():  # to open it is to wait for its writer
+        return message("it is a pipe")
     try:
         with path.open("rb") as file:
             head = file.read(512)
