@@ -63,12 +63,11 @@ class Guard:
                 self._uploads.remove(session)
 
     def _too_much(self, session: str) -> str | None:
-        if len(_files().get(session, ())) + self._uploads.count(session) >= MOST_FILES:
-            return message("{most} photos are here already; remove some", most=MOST_PHOTOS)
         kept = sum(len(file.data) + SHOWN_BYTES for files in _files().values() for file in files.values())
-        if kept + (len(self._uploads) * st.get_option("server.maxUploadSize") << 20) <= MOST_BYTES:
+        kept += len(self._uploads) * st.get_option("server.maxUploadSize") << 20
+        if len(_files().get(session, ())) + self._uploads.count(session) < MOST_FILES and kept <= MOST_BYTES:
             return None
-        return message("the page has no room for more photos now; try again in two minutes")
+        return message("there is no room for more photos; remove some, or try again in two minutes")
 
 
 def _not_own(headers: Headers) -> str | None:
