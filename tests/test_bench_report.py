@@ -166,7 +166,7 @@ def test_what_is_printed_tells_measured_from_promised():
 
 def test_the_bottleneck_is_named():
     assert "The loader is the bottleneck" in conclusions(report_of(epoch(10.0, 40.0, 9.0)))[0]
-    times = Row(suite="raster", name="bytes: times pycocotools", setup="", value=92.0, unit="times")
+    times = Row(suite="raster", name="planes: times pycocotools", setup="", value=92.0, unit="times")
     assert conclusions(report_of([times])) == ["Masks are drawn 92.0 times as fast as by pycocotools."]
     assert conclusions(report_of([])) == []
 

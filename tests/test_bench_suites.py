@@ -218,7 +218,7 @@ def test_rows_agree_with_each_other(run):
     assert hidden.runs == together.runs
     assert hidden.p10 / 2 < 100 * together.ratio < 2 * hidden.p90
     assert report.find("epoch", "peak memory").value > 50, "MB: torch alone takes more"
-    assert re.search(r"; windows, \d+ steps: --seconds [\d.]+ for 200$", together.note)
+    assert re.search(r"; windows, \d+ steps$", together.note)
     assert minutes.note.startswith("1,000 images, extrapolated")
     assert report.find("tiers", "cpu").value == pytest.approx(45_174 / together.value / 60)
 
@@ -484,7 +484,7 @@ def test_limits_do_what_they_count(tmp_path):
         for work, items in (
             (copy_memory(pool, 2, size=1000), 1000),
             (dram_copy(pool, 2, size=1 << 20), 2 << 20),
-            (clear_planes([(4, 8), (2, 2)], 2), 2),
+            (clear_planes([(4, 8), (2, 2)]), 2),
             (multiply_matrices("fp32", "cpu", size=16), 2 * 16**3),
             (copy_tensor("cpu", "cpu", 77), 77),
             (read_disk(tmp_path, 5000), 5000),
