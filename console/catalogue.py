@@ -1,8 +1,8 @@
 """`python -m console.catalogue`: update the catalogues of all languages from the source, and compile them.
 
 Babel finds the messages: the first argument of `_`, `message`, `ngettext`, `count` and of errors that are raised with a
-template. `FOREIGN` lists those of other packages. Messages that have no translation yet are printed, and the exit
-status is then 1.
+template. The file `FOREIGN` lists those of other packages. Messages that have no translation yet are printed, and the
+exit status is then 1.
 """
 
 from __future__ import annotations
@@ -25,41 +25,8 @@ _OTHERS = [language for language in LANGUAGES if language != ENGLISH]
 _POSITIONS = {"ngettext": (1, 2), "count": (2, 3), "option": (2,)}
 """Functions whose message is not their first argument: the positions of singular and plural, or of the help."""
 
-FOREIGN = (
-    # click: its help
-    *("Usage:", "Options", "Commands", "Positional arguments", "Show this message and exit."),
-    *("Show the version and exit.", "default: {default}", "required", "(dynamic)", "env var: {var}"),
-    # click: words for a value, in its help and ours
-    *("OPTIONS", "COMMAND", "ARGS", "NAME", "TEXT", "PATH", "FILE", "DIRECTORY"),
-    *("INTEGER", "INTEGER RANGE", "FLOAT", "FLOAT RANGE"),
-    # click: its errors
-    *("Error: {message}", "Try '{command} {option}' for help.", "Aborted!"),
-    *("Invalid value: {message}", "Invalid value for {param_hint}: {message}"),
-    *("Missing option", "Missing argument", "Missing parameter", "Missing command.", "Choose from:\n\t{choices}"),
-    *("No such option {name!r}.", "No such command {name!r}.", "Option {name!r} does not take a value."),
-    ("Did you mean {possibility}?", "(Did you mean one of: {possibilities}?)"),
-    ("Got unexpected extra argument ({args})", "Got unexpected extra arguments ({args})"),
-    ("Option {name!r} requires an argument.", "Option {name!r} requires {nargs} arguments."),
-    ("{value!r} is not {choice}.", "{value!r} is not one of {choices}."),
-    *("{value!r} is not a valid {number_type}.", "{value} is not in the range {range}."),
-    *("{name} {filename!r} does not exist.", "{name} {filename!r} is not readable."),
-    *("{name} {filename!r} is a file.", "{name} {filename!r} is a directory."),
-    # the system
-    *("Permission denied", "Operation not permitted", "Device or resource busy", "No such file or directory"),
-    *("File exists", "Is a directory", "Not a directory", "File name too long", "Input/output error"),
-    *("No space left on device", "Read-only file system", "Connection refused", "Connection reset by peer"),
-    *("Connection timed out", "No route to host", "Network is unreachable", "Name or service not known"),
-    "Temporary failure in name resolution",
-    # msgspec, Pillow, botocore
-    *("Input data was truncated", "image file is truncated", "Truncated File Read"),
-    "broken data stream when reading image file",
-    "unrecognized data stream contents when reading image file",
-    "Unable to locate credentials",
-)
-"""What other packages and the system say within our messages, with plurals as pairs.
-
-A text that is not here, or that comes with its values filled in, stays English.
-"""
+FOREIGN = LOCALE / "foreign.pot"
+"""What other packages and the system say within our messages."""
 
 
 def source_files() -> list[Path]:
@@ -80,8 +47,10 @@ def extract() -> Catalog:
     for path, method in methods.items():
         for _line, text, _comments, _context in extract_from_file(method, path, keywords=keywords):
             catalogue.add(text, locations=[(path.relative_to(ROOT).as_posix(), 0)])
-    for text in FOREIGN:
-        catalogue.add(text, locations=[("console/catalogue.py", 0)])
+    with FOREIGN.open("rb") as file:
+        for entry in read_po(file):
+            if entry.id:
+                catalogue.add(entry.id, locations=[(FOREIGN.relative_to(ROOT).as_posix(), 0)])
     return catalogue
 
 
