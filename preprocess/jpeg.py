@@ -17,7 +17,7 @@ JPEG_START = b"\xff\xd8"
 
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 _MARKER = re.compile(rb"\xff+[^\0\xff\xd0-\xd7]")  # those of restarts are within a scan
-_SCAN = 0xDA
+_SCAN, _SCANS, _PROGRESSIVE = 0xDA, re.compile(rb"\xff\xda"), re.compile(rb"\xff[\xc2\xca]")
 _ALONE = (0x01, 0xD8, 0xD9)  # markers without a segment
 
 _UNUSED = (
@@ -116,11 +116,16 @@ def _without(data: bytes, warning: str) -> tuple[bytes, int] | None:
 
 
 def count_scans(data: bytes, most: int) -> int:
-    """The scans of a JPEG; where there may be more than `most`, without what is behind its end, as a phone's video."""
-    scans = data.count(b"\xff\xda")
-    if scans > most:
-        scans = data.count(b"\xff\xda", 0, next((marker for *_, marker in _markers(data, 0xD9)), len(data)))
-    return scans
+    """The scans of a progressive JPEG, of which each may be next to nothing; 1 of others.
+
+    Of more than `most` those are left out that are behind its end: telephones write a video there.
+    """
+    start, end = next((marker for *_, marker in _markers(data, _SCAN)), 0), len(data)
+    if not _PROGRESSIVE.search(data, 0, start):
+        return 1
+    if len(_SCANS.findall(data, start)) > most:
+        end = next((marker for *_, marker in _markers(data, 0xD9)), end)
+    return len(_SCANS.findall(data, start, end))
 
 
 def _markers(data: bytes, code: int) -> Iterator[tuple[int, bool, int]]:

@@ -207,8 +207,9 @@ def test_a_jpeg_of_thousands_of_scans_is_refused():
 
 def test_scans_are_not_looked_for_in_what_is_behind_a_photo():
     """Telephones write a video there, in whose bytes everything occurs."""
-    data = encoded(Image.fromarray(scene()), "JPEG")
-    np.testing.assert_array_equal(decode_photo(data + b"\xff\xda" * 999).pixels, decode_photo(data).pixels)
+    for progressive in (False, True):
+        data = encoded(Image.fromarray(scene()), "JPEG", progressive=progressive)
+        np.testing.assert_array_equal(decode_photo(data + b"\xff\xda" * 999).pixels, decode_photo(data).pixels)
 
 
 def test_a_file_too_large_is_not_read(tmp_path):
