@@ -261,12 +261,11 @@ def search_batch_size(
         found = found.changed(batch_size=batch_size, accumulation=-(-images // batch_size))
     if found == config:
         return config, ()
+    values = {"batch_size": config.loader.batch_size, "found": found.loader.batch_size}
     note = message(
         "a step of {batch_size} images does not fit into the GPU's memory: batch_size={found} with "
         "accumulation={accumulation}",
-        batch_size=config.loader.batch_size,
-        found=found.loader.batch_size,
-        accumulation=found.accumulation,
+        **values | {"accumulation": found.accumulation},
     )
     return found, (note,)
 
@@ -298,12 +297,8 @@ def _origin_note(config: TrainConfig, origin: Checkpoint, index: CacheIndex) -> 
     if index.fingerprint != origin.fingerprint:
         differences.append(message("another cache"))
     differences = differences or [message("trained on the same cache")]
-    return message(
-        "the network {network} starts with the weights of {path} ({differences})",
-        network=config.network,
-        path=config.init_from,
-        differences=joined("; ", differences),
-    )
+    values = {"network": config.network, "path": config.init_from, "differences": joined("; ", differences)}
+    return message("the network {network} starts with the weights of {path} ({differences})", **values)
 
 
 def _common_fingerprint(train: Loader, ranks: Ranks) -> str:

@@ -196,12 +196,11 @@ def _no_category(
         ids = sorted(used_ids())[:MOST_NAMED]
         if not ids:
             return DatasetError("{path} has no categories, and no annotations of any; export it again", path=path)
+        values = {"path": path, "ids": listed(ids, "and"), "first": ids[0]}
         return DatasetError(
             "{path} has no categories; its annotations have the category ids {ids}: choose by id, as with "
             "--category {first}",
-            path=path,
-            ids=listed(ids, "and"),
-            first=ids[0],
+            **values,
         )
     count = Counter(each.name for each in known)
     names = [
@@ -288,11 +287,10 @@ def _copy(blocks: Iterable[bytes | memoryview], path: PurePath) -> mmap.mmap | b
 
 def no_space(path: PurePath, error: OSError) -> DatasetError:
     """The error of a file of which a copy cannot be written."""
+    values = {"path": path, "folder": gettempdir(), "reason": system_reason(error)}
     return DatasetError(
         "{path} is copied to {folder} to be read, which cannot be written: {reason}; name another folder in TMPDIR",
-        path=path,
-        folder=gettempdir(),
-        reason=system_reason(error),
+        **values,
     )
 
 
