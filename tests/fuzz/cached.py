@@ -103,9 +103,14 @@ def _compare(reader: CacheReader, records: list[bytes]) -> None:
         assert reader.record(row).tobytes() == records[row]
 
 
-@lru_cache
 def sound(number: int) -> Sound:
-    return Sound(*KINDS[number % len(KINDS)])
+    """The cache of a kind, by any number."""
+    return _sound(number % len(KINDS))
+
+
+@lru_cache
+def _sound(number: int) -> Sound:
+    return Sound(*KINDS[number])
 
 
 # --- index, table, manifests -----------------------------------------------------------------------------------------
