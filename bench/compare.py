@@ -84,10 +84,7 @@ class Pair:
         if after.value != before.value:
             worse = 100 * _over(after.value - before.value, before.value) * (1 if better == "lower" else -1)
         return cls(
-            suite=before.suite,
-            name=before.name,
-            setup=before.setup,
-            unit=before.unit,
+            **{name: getattr(before, name) for name in ("suite", "name", "setup", "unit")},
             ours=before.ours and after.ours,
             better=better,
             before=before.value,

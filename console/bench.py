@@ -121,18 +121,13 @@ def conclusions(report: BenchReport) -> list[str]:
     minutes, wait = report.find("epoch", MINUTES), report.find("epoch", WAIT)
     lines = _bottleneck(report)
     if minutes and wait:
+        network, how = report.config["network"], _("; extrapolated") if "extrapolated" in minutes.note else ""
+        values = {"network": network["name"], "width": network["width"], "time": duration(60 * minutes.value)}
         template = message(
             "An epoch of {images:,} images takes about {time} here ({network} {width}, side {side}, "
-            "batch {batch_size}), {wait:.1f}% of it waiting for data."
+            "batch {batch_size}{how}), {wait:.1f}% of it waiting for data."
         )
-        if "extrapolated" in minutes.note:
-            template = message(
-                "An epoch of {images:,} images takes about {time} here ({network} {width}, side {side}, "
-                "batch {batch_size}; extrapolated), {wait:.1f}% of it waiting for data."
-            )
-        network = report.config["network"]
-        values = {"network": network["name"], "width": network["width"], "time": duration(60 * minutes.value)}
-        lines.append(_(template, **{**report.config, **values, "wait": wait.value}))
+        lines.append(_(template, **{**report.config, **values, "how": how, "wait": wait.value}))
     for suite, name, sentence in _COMPARISONS:
         row = report.find(suite, name)
         if row and not minutes:

@@ -22,10 +22,7 @@ MOST_NAMED = 5
 """Rows that the last line names."""
 
 _STYLES = {"faster": "green", "slower": "red", "same": ""}
-_SPEED_WORDS = {"faster": message("faster"), "slower": message("slower"), "same": message("same")}
 _WORDS = {"faster": message("better"), "slower": message("worse"), "same": message("same")}
-"""Verdicts on rows that are no speeds."""
-_NO_SPEED = ("MB", "pixels", "%", "times")  # something may be faster, and yet fewer times as fast as another
 
 
 def show_comparison(comparison: Comparison) -> None:
@@ -107,7 +104,7 @@ def _table(pairs: Sequence[Pair], *, header: bool) -> Table:
         header=header,
     )
     for pair in pairs:
-        word = _((_WORDS if pair.unit in _NO_SPEED else _SPEED_WORDS)[pair.verdict])
+        word = _(_WORDS[pair.verdict])
         mark = _("{verdict} ❌", verdict=word) if pair.regression else word
         values = figure(pair.before), figure(pair.after), _(pair.unit), _ratio(pair)
         table.add_row(translated(pair.name), *values, mark, style=_STYLES[pair.verdict])

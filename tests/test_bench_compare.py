@@ -389,7 +389,7 @@ def test_the_last_lines_count_and_name_the_worst(compared):
     assert all(len(line) <= 100 for line in text.splitlines() if "📊" not in line)
     lines = {line.split("  ")[0].strip(): " ".join(line.split()) for line in text.splitlines()}
     assert lines["rate 0"] == "rate 0 100 100 images/s 1.00 (0.92–1.08) same"
-    assert lines["rate 3"] == "rate 3 100 70.0 images/s 0.70 (0.65–0.76) slower ❌"
+    assert lines["rate 3"] == "rate 3 100 70.0 images/s 0.70 (0.65–0.76) worse ❌"
     assert lines["differing"] == "differing 0 2.00 pixels ∞ worse ❌"
     assert lines["memory"] == "memory 100 50.0 MB 0.50 (0.46–0.54) better"
 

@@ -70,7 +70,7 @@ UNITS = {
     "machine": {"GB/s", "GFLOP/s"},
     "raster": {"images/s", "times"},
     "annotations": {"annotations/s", "times", "MB"},
-    "preprocess": {"images/s", "times", "MB"},
+    "preprocess": {"images/s", "MB"},
     "stores": {"samples/s"},
     "verify": {"GB/s"},
     "loader": {"samples/s", "times", "s", "MB"},

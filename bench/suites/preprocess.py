@@ -63,19 +63,12 @@ def preprocess_rows(setup: Setup, material: Material) -> Iterator[Row]:
         found = setup.measure(works, rounds=min(setup.rounds, MOST_ROUNDS))
     repeated = message("{photos} as {images}", photos=material.photos_name, images=images)
     described = joined(", ", [repeated, message("side {side}", side=setup.side), setup.parallel])
-    row = partial(Row.measured, suite="preprocess", setup=described)
+    row = partial(Row.measured, suite="preprocess", setup=described, unit="images/s")
     resize = "cv2.imdecode + INTER_AREA"
-    resizing = partial(row, unit="images/s", limit=found["floor"], limit_name=resize)
-    decoding = partial(row, unit="images/s", limit=found["decode"], limit_name=message("decoding alone"))
     note = message("whole builds: reading the JSON, drawing, packing, hashing, writing, syncing")
     for name in specs:
-        yield resizing(found[name], name=name, note=note)
-    for name in specs:
-        ratio = message("{name}: wall time, times {resize}", name=name, resize=resize)
-        yield row(found["floor"].over(found[name]), name=ratio, unit="times")
-    for name in specs:
-        yield decoding(found[name], name=message("{name}, against decoding", name=name))
-    yield decoding(found["floor"], name=resize, ours=False)
+        yield row(found[name], name=name, limit=found["floor"], limit_name=resize, note=note)
+    yield row(found["floor"], name=resize, limit=found["decode"], limit_name=message("decoding alone"), ours=False)
     yield from _memory_rows(setup, material)
 
 

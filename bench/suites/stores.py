@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import torch
 import zarr
 
 from bench.ceilings import each, read_through, thread_count, thread_pool
@@ -32,6 +31,7 @@ from cache.shards import open_reader, open_writer, shard_name
 from cache.spec import CacheSpec
 from cache.storage import shard_files
 from cache.zarr_shards import DIMENSIONS
+from loader.prefetch import host_buffer
 from preprocess.build.build import build_cache
 
 SHARD_SAMPLES = 128
@@ -74,7 +74,7 @@ def store_rows(setup: Setup, material: Material) -> Iterator[Row]:
         library = _open_library(folder)
         for threads in sorted({1, setup.threads}):
             with thread_pool(threads) as pool:
-                ring = _ring(2 * setup.batch_size * threads, layout.raw_bytes)
+                ring = host_buffer(2 * setup.batch_size * threads, layout.raw_bytes).numpy()
                 gather = partial(_gather, pool, threads, ring=ring)
                 works = {name: gather(read, order) for name, read in reads.items()}
                 works[LIBRARY] = gather(library, order[:SLOW_READS])
@@ -138,16 +138,6 @@ def _open_library(folder: Path) -> Read:
         return tuple(np.asarray(array[n % SHARD_SAMPLES]).reshape(-1) for array in arrays[n // SHARD_SAMPLES])
 
     return read
-
-
-def _ring(rows: int, size: int) -> U8:
-    """Buffers in torch's memory, as a loader's are.
-
-    NumPy's begins 16 bytes into a page. Copying to there from the beginning of a page, where mapped files begin, takes
-    five times as long on some processors of AMD (https://lunnova.dev/articles/ryzen-slow-short-rep-mov/).
-    """
-    ring: U8 = torch.zeros((rows, size), dtype=torch.uint8).numpy()
-    return ring
 
 
 def _gather(pool: ThreadPoolExecutor, threads: int, read: Read, order: list[int], ring: U8) -> Work:
