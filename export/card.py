@@ -17,6 +17,7 @@ from cache.spec import things
 from export.check import CHECKPOINT, TOLERANCE, ExportReport
 from export.config import FILES
 from export.record import THRESHOLD, TrainingRecord
+from train.plots import SCORES
 from train.result import TARGETS
 
 LICENCE = "apache-2.0"
@@ -24,14 +25,7 @@ LICENCE = "apache-2.0"
 
 TAGS = ("background-removal", "u-net", "maskcache")
 
-_SCORES = {
-    "iou": "IoU",
-    "dice": "Dice",
-    "accuracy": "pixel accuracy",
-    "precision": "precision",
-    "recall": "recall",
-    "boundary_f": "boundary F (within 0.8 % of the diagonal)",
-}
+_SCORES = {**{name: label for name, label, _ in SCORES}, "boundary_f": "boundary F (within 0.8 % of the diagonal)"}
 
 
 def write_card(report: ExportReport, record: TrainingRecord) -> str:

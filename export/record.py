@@ -22,23 +22,15 @@ THRESHOLD = 0.5
 """Probability above which a pixel was counted as foreground in training's scores."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PhotoScores:
-    """Scores by `eval` at the photos' own size."""
-
-    images: int  # that were scored
-    values: dict[str, float]  # IoU, Dice, accuracy, precision, recall and `boundary_f`, by name
-    # The probability above which a pixel should have counted as foreground, and the IoU that this gives.
-    best_threshold: tuple[float, float] | None
-
-
 @dataclasses.dataclass(frozen=True)
 class TrainingRecord:
     """Training and evaluation of a checkpoint."""
 
     saved: Checkpoint
     cache: CacheIndex | None  # of the cache that it was trained on, if it still lies where the run had it
-    photos: PhotoScores | None  # of an evaluation of this very checkpoint in the run's folder
+    # Of an evaluation of this very checkpoint in the run's folder, at the photos' own size: how many `images`, the
+    # scores by name, with `boundary_f`, and in `best` the best threshold and the IoU that it gives, or None.
+    photos: dict[str, Any] | None
 
     @property
     def scored(self) -> EpochResult | None:
@@ -72,18 +64,17 @@ def _find_cache(saved: Checkpoint) -> CacheIndex | None:
     return index if index.fingerprint == saved.fingerprint else None  # it may have been made anew, from other images
 
 
-def _find_photos(path: Path) -> PhotoScores | None:
+def _find_photos(path: Path) -> dict[str, Any] | None:
     report = EvalConfig(checkpoint=path, coco=Path()).folder / "metrics.json"
     try:
         found: dict[str, Any] = json.loads(report.read_text())
         scores = found["sizes"]["photo"]
         if found["checkpoint_sha256"] != file_digest(path):  # the first releases did not write it
             return None
-        names = ("iou", "dice", "accuracy", "precision", "recall")
-        values = {name: float(scores[name]) for name in names} | {"boundary_f": float(scores["boundary"]["f"])}
+        values = {name: float(scores[name]) for name in ("iou", "dice", "accuracy", "precision", "recall")}
         best = scores.get("best_threshold")  # the first releases did not look for it
-        threshold = (float(best["threshold"]), float(best["iou"])) if best else None
-        return PhotoScores(images=int(scores["images"]), values=values, best_threshold=threshold)
+        best = best and (float(best["threshold"]), float(best["iou"]))
+        return {**values, "boundary_f": float(scores["boundary"]["f"]), "images": int(scores["images"]), "best": best}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

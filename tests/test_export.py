@@ -453,7 +453,7 @@ def test_the_card_has_the_scores_of_an_evaluation_of_this_checkpoint(exported, r
     assert result.exit_code == 0, result.output
     written = json.loads((root / "run" / "eval-val" / "metrics.json").read_text())["sizes"]["photo"]
     record = read_record(model, load_checkpoint(model))
-    assert record.photos.values["iou"] == written["iou"]
+    assert record.photos["iou"] == written["iou"]
     card = write_card(exported[0], record)
     values = re.search(r"^\| boundary F .*\| (.*) \| (.*) \|  \|$", card, re.MULTILINE).groups()
     assert tuple(map(float, values)) == (0.3125, round(written["boundary"]["f"], 4))

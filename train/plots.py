@@ -28,7 +28,7 @@ INK, GRID = "#333333", "#dddddd"
 
 HIT, MISSED, INVENTED = GREEN, ORANGE, SKY  # foreground pixels over a photo
 
-_SCORES = (
+SCORES = (
     ("iou", "IoU", BLUE),
     ("dice", "Dice", GREEN),
     ("accuracy", "pixel accuracy", PURPLE),
@@ -80,7 +80,7 @@ def plot_curves(results: Sequence[EpochResult], path: Path, *, loss: str = "") -
     left.set_title(f"Loss ({loss})" if loss else "Loss", color=INK, fontsize=11)
     left.set_ylim(bottom=0)
 
-    for name, label, colour in _SCORES[:3]:
+    for name, label, colour in SCORES[:3]:
         _draw_curve(right, epochs, [getattr(result.val, name) for result in results], label, colour)
     train_accuracy = [result.train_accuracy for result in results]
     right.plot(epochs, train_accuracy, color=PURPLE, linewidth=1, linestyle=":", label="pixel accuracy, train")
@@ -107,7 +107,7 @@ def plot_metrics(results: Sequence[EpochResult], path: Path) -> Path:
     best = max(results, key=lambda result: result.val.iou)
     series = [
         (f"{label} {getattr(best.val, name):.4f}", [getattr(result.val, name) for result in results], colour, name)
-        for name, label, colour in _SCORES
+        for name, label, colour in SCORES
     ]
     # An epoch of an older release has none; NaN leaves a gap.
     boundary = [float("nan") if result.boundary_f is None else result.boundary_f for result in results]
