@@ -8,30 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from rich.cells import cell_len
 
 from cache.messages import listed, message
 from cache.spec import things
 from console.language import _, ngettext, translated
-from console.text import (
-    bulleted,
-    columns,
-    count,
-    duration,
-    figure,
-    files,
-    images,
-    photos,
-    rejected,
-    shards,
-    size,
-    underlined,
-)
+from console.text import bulleted, count, duration, figure, files, images, photos, rejected, shards, size, underlined
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 _WORDS: tuple[Callable[..., Any], ...] = (_, message, ngettext, translated, listed, things)
 _COUNTS = (count, files, images, photos, rejected, shards)
-_FUNCTIONS = (*_WORDS, *_COUNTS, bulleted, columns, duration, figure, size, underlined, vars)
+_FUNCTIONS = (*_WORDS, *_COUNTS, bulleted, cell_len, duration, figure, size, underlined, vars)
 
 
 @cache

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
-from unicodedata import east_asian_width
+
+from rich.cells import cell_len
+from rich.filesize import decimal
 
 from console.language import _, ngettext, translated
 
@@ -21,12 +23,7 @@ WIDTH = 100
 
 def size(count: int) -> str:
     """Bytes in decimal units: `1.4 GB`."""
-    value = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
+    return decimal(count)
 
 
 def duration(seconds: float) -> str:
@@ -103,14 +100,9 @@ def bulleted(notes: Iterable[str]) -> list[str]:
     return [_("   - Note: {note}", note=translated(note)) for note in notes]
 
 
-def columns(text: str) -> int:
-    """How many columns a text takes on a terminal, where emoji and Chinese letters are two wide."""
-    return sum(2 if east_asian_width(sign) in "WF" else 1 for sign in text)
-
-
 def underlined(title: str) -> list[str]:
     """A title, a line of `=` as long as it is on a terminal, and an empty line."""
-    return [title, "=" * columns(title), ""]
+    return [title, "=" * cell_len(title), ""]
 
 
 def tell(line: str) -> None:
