@@ -22,11 +22,6 @@ DICE_SMOOTHING = 1.0
 # best.
 FOCAL_GAMMA = 2.0
 
-# The share of a person's pixel in the balance of the two classes. Lin et al. took 0.25, for boxes of which one in
-# thousands holds an object. It moves the best threshold of the probability from a half to 1 - alpha, but the metrics
-# and `predict` use a half; and here about one pixel in five is a person. So both classes have the same weight.
-FOCAL_ALPHA = 0.5
-
 Term = Callable[[Tensor, Tensor, Tensor], Tensor]
 """A scalar of the three tensors that `valid_pixels` gives, pooled over the valid pixels of a batch.
 
@@ -75,32 +70,25 @@ def soft_dice(logits_N1HW: Tensor, person_N1HW: Tensor, weight_N1HW: Tensor) -> 
     return 1 - (2 * overlap + DICE_SMOOTHING) / (total + DICE_SMOOTHING)
 
 
-def focal(
-    logits_N1HW: Tensor,
-    person_N1HW: Tensor,
-    weight_N1HW: Tensor,
-    *,
-    gamma: float = FOCAL_GAMMA,
-    alpha: float = FOCAL_ALPHA,
-) -> Tensor:
+def focal(logits_N1HW: Tensor, person_N1HW: Tensor, weight_N1HW: Tensor, *, gamma: float = FOCAL_GAMMA) -> Tensor:
     """Give the mean focal loss (Lin et al. 2017, "Focal loss for dense object detection").
 
-    That is `-share * (1 - p) ** gamma * log(p)`, p being the probability given to the true class. Lin et al. divide by
-    the number of objects; here it is divided by the number of pixels, as the cross-entropy is.
+    That is `-0.5 * (1 - p) ** gamma * log(p)`, p being the probability given to the true class. Lin et al. give a
+    person's pixel 0.25, for boxes of which one in thousands holds an object, which moves the best threshold of the
+    probability from a half; here about one pixel in five is a person, and the metrics and `predict` use a half. They
+    divide by the number of objects; here it is divided by the number of pixels, as the cross-entropy is.
 
     Args:
         logits_N1HW: 0 where `weight_N1HW` is.
         person_N1HW: 0 or 1, nothing between.
         weight_N1HW: 1 where a pixel counts, else 0.
         gamma: power of the error; 0 leaves the cross-entropy.
-        alpha: the share where a person is; where not, it is `1 - alpha`.
     """
     right_N1HW = logits_N1HW * (2 * person_N1HW - 1)  # the logit of p
-    share_N1HW = weight_N1HW * (alpha * person_N1HW + (1 - alpha) * (weight_N1HW - person_N1HW))
     # log(1 - p) = -softplus(right) and log(p) = -softplus(-right) hold for logits of any size; and the exponential of
     # the first has a gradient even at p = 1, where that of a power below 1 has none.
     error_N1HW = (-gamma * F.softplus(right_N1HW)).exp()
-    focal_sum = (share_N1HW * error_N1HW * F.softplus(-right_N1HW)).sum()
+    focal_sum = (0.5 * weight_N1HW * error_N1HW * F.softplus(-right_N1HW)).sum()
     return focal_sum / weight_N1HW.sum().clamp(min=1.0)
 
 

@@ -80,24 +80,22 @@ def test_equals_its_definition(name):
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
-@pytest.mark.parametrize("alpha", [0.25, 0.5])
-def test_focal_term_equals_the_papers_formula(gamma, alpha):
-    """Formula (5) of the paper, and gamma 0 is the cross-entropy; two logits lie beyond what its plain form can do."""
+def test_focal_term_equals_the_papers_formula(gamma):
+    """Formula (5), alpha 0.5, and gamma 0 is the cross-entropy; two logits lie beyond what its plain form can do."""
     logits_N1HW, person_N1HW, ignore_N1HW = (plane.double() for plane in batch())
     weight_N1HW = 1 - ignore_N1HW
     pixels = (logits_N1HW * weight_N1HW, person_N1HW * weight_N1HW, weight_N1HW)
     positive = person_N1HW == 1
     p_t = torch.where(positive, logits_N1HW.sigmoid(), 1 - logits_N1HW.sigmoid())
-    alpha_t = torch.where(positive, torch.tensor(alpha).double(), torch.tensor(1 - alpha).double())
-    expected = (-alpha_t * (1 - p_t) ** gamma * p_t.log())[weight_N1HW == 1].mean()
-    torch.testing.assert_close(focal(*pixels, gamma=gamma, alpha=alpha), expected)
-    torch.testing.assert_close(2 * focal(*pixels, gamma=0, alpha=0.5), cross_entropy(*pixels))
+    expected = (-0.5 * (1 - p_t) ** gamma * p_t.log())[weight_N1HW == 1].mean()
+    torch.testing.assert_close(focal(*pixels, gamma=gamma), expected)
+    torch.testing.assert_close(2 * focal(*pixels, gamma=0), cross_entropy(*pixels))
     logits_11HW = torch.tensor([[[[900.0, -900.0]]]]).double().requires_grad_()
     ones_11HW = torch.ones_like(logits_11HW)
-    loss = focal(logits_11HW, ones_11HW, ones_11HW, gamma=gamma, alpha=alpha)
-    assert loss.item() == pytest.approx(alpha * 900 / 2)
+    loss = focal(logits_11HW, ones_11HW, ones_11HW, gamma=gamma)
+    assert loss.item() == pytest.approx(0.5 * 900 / 2)
     (gradient,) = torch.autograd.grad(loss, logits_11HW)
-    torch.testing.assert_close(gradient, torch.tensor([[[[0.0, -alpha / 2]]]]).double())
+    torch.testing.assert_close(gradient, torch.tensor([[[[0.0, -0.25]]]]).double())
 
 
 @pytest.mark.parametrize("term", TERMS)
@@ -127,15 +125,14 @@ def test_gradient_equals_finite_differences(name):
     assert slope == pytest.approx((ahead - behind) / (2 * step), rel=1e-4)
 
 
-@pytest.mark.parametrize(("alpha", "share"), [(0.5, 50), (0.25, 75)])
-def test_alpha_decides_where_a_focal_prediction_tips_over(alpha, share):
-    """Of pixels that look alike, some are persons; a logit of 0 is best for them all when `share` percent are."""
+def test_a_focal_prediction_tips_over_at_a_half():
+    """Of pixels that look alike, some are persons; a logit of 0 is best for them all when half of them are."""
     ones_11HW = torch.ones((1, 1, 1, 100), dtype=torch.float64)
-    for persons in (share - 10, share, share + 10):
+    for persons in (40, 50, 60):
         person_11HW = (torch.arange(100) < persons).double().view(1, 1, 1, 100)
         logit = torch.zeros((), dtype=torch.float64, requires_grad=True)
-        (slope,) = torch.autograd.grad(focal(logit * ones_11HW, person_11HW, ones_11HW, alpha=alpha), logit)
-        assert slope.sign() * (abs(slope) > 1e-9) == np.sign(share - persons)
+        (slope,) = torch.autograd.grad(focal(logit * ones_11HW, person_11HW, ones_11HW), logit)
+        assert slope.sign() * (abs(slope) > 1e-9) == np.sign(50 - persons)
 
 
 @pytest.mark.parametrize("name", NAMES)
