@@ -91,9 +91,7 @@ def draw_sample(image_HW3: U8, person_HW: U8, ignore_HW: U8, size: int) -> U8:
 
 def _label(strip: U8, text: str) -> None:
     """Write into a strip of the sheet, in place; what does not fit is cut off."""
-    strip_copy = np.ascontiguousarray(strip)
-    cv2.putText(strip_copy, text, (2, LABEL_HEIGHT - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (70, 70, 70), 1, cv2.LINE_AA)
-    strip[:] = strip_copy
+    cv2.putText(strip, text, (2, LABEL_HEIGHT - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (70, 70, 70), 1, cv2.LINE_AA)
 
 
 def augmentation_gallery(config: LoaderConfig) -> U8:

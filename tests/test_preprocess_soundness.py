@@ -124,9 +124,10 @@ def test_an_annotation_id_used_twice(coco, train):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_truncated_jpeg(coco, train, workers):
+def test_a_truncated_jpeg(coco, train, workers, monkeypatch):
+    monkeypatch.setattr("preprocess.check.verify.processors", lambda: workers)
     os.truncate(train.file, train.file.stat().st_size // 2)
-    finding = only_finding(coco, workers=workers)
+    finding = only_finding(coco)
     assert (finding.kind, finding.image_id, finding.file) == ("image", train.image["id"], train.image["file_name"])
     assert verify_dataset(coco).splits[0].checked == verify_dataset(coco).splits[0].selected - 1
 
@@ -188,6 +189,7 @@ def test_an_interrupt_does_not_wait_for_the_rest(coco_mini, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(verify, "read_file", slow_read)
+    monkeypatch.setattr(verify, "processors", lambda: 2)
     with pytest.raises(KeyboardInterrupt):
-        verify_dataset(coco_mini, CacheSpec(images="all"), progress=interrupt, workers=2)
+        verify_dataset(coco_mini, CacheSpec(images="all"), progress=interrupt)
     assert len(decoded) < 20, "of 80 in the split"

@@ -149,11 +149,7 @@ def test_a_cache_has_the_scores_of_its_photos(codec, store, coco_mini, tmp_path)
 
 @pytest.mark.parametrize(
     ("values", "said"),
-    [
-        ({"limit": -1}, "limit=-1 is negative; 0 stands for all"),
-        ({"workers": -2}, "workers=-2 is negative"),
-        ({"side": 0}, "side=0 is not a number of pixels"),
-    ],
+    [({"limit": -1}, "limit=-1 is negative; 0 stands for all"), ({"side": 0}, "side=0 is not a number of pixels")],
 )
 def test_errors_name_value_and_remedy(values, said):
     with pytest.raises(QualityError, match=said):

@@ -36,7 +36,6 @@ class SurveyConfig:
     thresholds: QualityThresholds = dataclasses.field(default_factory=QualityThresholds)
     side: int = 384  # side of the square that a network is to see, pixels; a cache has its own
     limit: int = 2000  # photos of each split, evenly over it; 0 takes all
-    workers: int = 0  # threads; 0 takes one per processor
     orientation: Orientation = "auto"  # see `CacheSpec`; for a dataset only
 
     def __post_init__(self) -> None:
@@ -44,11 +43,8 @@ class SurveyConfig:
             raise QualityError(
                 "side={side} is not a number of pixels; use that of your cache, such as 384", side=self.side
             )
-        for name in ("limit", "workers"):
-            if getattr(self, name) < 0:
-                raise QualityError(
-                    "{name}={value} is negative; 0 stands for all there are", name=name, value=getattr(self, name)
-                )
+        if self.limit < 0:
+            raise QualityError("limit={limit} is negative; 0 stands for all there are", limit=self.limit)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -168,7 +164,7 @@ def _survey(
     if 0 < config.limit < len(images):
         chosen = [images[number * len(images) // config.limit] for number in range(config.limit)]
     names, scores, rejections = list[str](), list[list[float]](), list[Rejection]()
-    results = map_photos(score, [row for row, _, _ in chosen], config.workers)
+    results = map_photos(score, [row for row, _, _ in chosen])
     for done, ((_, image_id, name), (_, result)) in enumerate(zip(chosen, results, strict=True), 1):
         if progress:
             progress(done, len(chosen))

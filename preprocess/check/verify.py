@@ -95,13 +95,12 @@ class DatasetReport:
 
 
 def verify_dataset(
-    location: Location, spec: CacheSpec | None = None, progress: Progress | None = None, *, workers: int = 0
+    location: Location, spec: CacheSpec | None = None, progress: Progress | None = None
 ) -> DatasetReport:
     """Check the annotation files, and decode every image that a spec selects. Faults are findings, never raised.
 
     Other images may be missing, so may a split `val`, and annotations of other categories are not checked. Without a
-    `spec` it is the default one. `workers` are the threads that decode; 0 takes one per processor. `progress` counts
-    images.
+    `spec` it is the default one. `progress` counts images.
     """
     spec = spec or CacheSpec()
     try:
@@ -130,7 +129,7 @@ def verify_dataset(
         if part.content.missing:
             findings.append(Finding(kind="file", split=split, file=where.photos.name, reason=missing_folder(where)))
         else:
-            for row, found in map_photos(partial(_check_photo, part.content, spec, shared), part.rows, workers):
+            for row, found in map_photos(partial(_check_photo, part.content, spec, shared), part.rows):
                 done += 1
                 if progress:
                     progress(done, total)
@@ -148,13 +147,8 @@ def verify_dataset(
     )
 
 
-def map_photos(
-    look: Callable[[int], Result], rows: Sequence[int], threads: int
-) -> Iterator[tuple[int, Result | ImageError]]:
-    """Call `look` on rows in a thread pool; yield each row, in order, with the result or the `ImageError` raised.
-
-    `threads` are their number; 0 takes one per processor.
-    """
+def map_photos(look: Callable[[int], Result], rows: Sequence[int]) -> Iterator[tuple[int, Result | ImageError]]:
+    """Call `look` on rows, a thread per processor; yield each row, in order, with the result or the `ImageError`."""
 
     def guarded(row: int) -> Result | ImageError:
         try:
@@ -165,7 +159,7 @@ def map_photos(
     with (
         opencv_threads(1),  # the photos are the parallel work
         quiet_pillow(),
-        ThreadPoolExecutor(threads or processors(), thread_name_prefix="photos") as pool,
+        ThreadPoolExecutor(processors(), thread_name_prefix="photos") as pool,
     ):
         try:
             yield from zip(rows, pool.map(guarded, rows), strict=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -166,10 +165,7 @@ def make_plan(config: DownloadConfig) -> Plan:
 
 def folder_size(folder: Path) -> int:
     """Bytes of the files in a folder; 0 if it is not there."""
-    if not folder.is_dir():
-        return 0
-    with os.scandir(folder) as entries:
-        return sum(entry.stat().st_size for entry in entries if entry.is_file())
+    return sum(map(_size, folder.glob("*")))
 
 
 def _look(config: DownloadConfig, archive: Archive, checks: list[Check]) -> Item:

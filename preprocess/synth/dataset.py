@@ -98,11 +98,12 @@ def make_dataset(
             folders = [root / split for split in splits]
             results = pool.map(_write_image, folders, range(len(splits)), itertools.repeat(config))
             for done, (split, result) in enumerate(zip(splits, results, strict=True), 1):
-                record, annotations, fraction, file_size = result
+                record, annotations, file_size = result
                 content[split]["images"].append(record)
                 content[split]["annotations"] += annotations
-                fractions, size = fractions + fraction, size + file_size
-                empty += not annotations
+                covered = sum(annotation["area"] for annotation in annotations if not annotation["iscrowd"])
+                fractions += covered / (record["height"] * record["width"])
+                size, empty = size + file_size, empty + (not annotations)
                 if progress is not None:
                     progress(done, len(splits))
         finally:
@@ -154,18 +155,14 @@ def _claim(root: Path, config: SynthConfig) -> None:
         folder.mkdir()
 
 
-def _write_image(
-    folder: Path, index: int, config: SynthConfig
-) -> tuple[dict[str, Any], list[dict[str, Any]], float, int]:
-    """Render and write one image; returns its record, annotations, share of person pixels and file size."""
+def _write_image(folder: Path, index: int, config: SynthConfig) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
+    """Render and write one image; returns its record, annotations and file size."""
     scene = render(index, config)
     name = f"{index + 1:012d}.jpg"
     bgr = cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR)
     data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
     (folder / name).write_bytes(data)
-    record, annotations = _describe(scene, index + 1, name)
-    covered = sum(annotation["area"] for annotation in annotations if not annotation["iscrowd"])
-    return record, annotations, covered / (record["height"] * record["width"]), len(data)
+    return *_describe(scene, index + 1, name), len(data)
 
 
 def render(index: int, config: SynthConfig) -> Scene:

@@ -127,12 +127,7 @@ def _project(points: Floats) -> Floats:
 
 def turn(axis: int, degrees: float) -> Floats:
     """Rotation matrix (3, 3) about axis 0 (x, to the viewer's right), 1 (y, up) or 2 (z, towards the viewer)."""
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    if axis == 0:
-        return np.array(((1, 0, 0), (0, cos, -sin), (0, sin, cos)), np.float32)
-    if axis == 1:
-        return np.array(((cos, 0, sin), (0, 1, 0), (-sin, 0, cos)), np.float32)
-    return np.array(((cos, -sin, 0), (sin, cos, 0), (0, 0, 1)), np.float32)
+    return np.asarray(cv2.Rodrigues(math.radians(degrees) * np.eye(3)[axis])[0], np.float32)
 
 
 def vector(x: float, y: float, z: float) -> Floats:
