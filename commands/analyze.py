@@ -55,7 +55,7 @@ def analyze(
     from cache.index import CacheIndex
     from cache.reader import CacheReader
     from cache.spec import CacheSpec
-    from console.inspect import show_cache_statistics, show_statistics
+    from console.inspect import show
     from console.pictures import draw_histograms
     from console.progress import progress_bar
     from console.quality import survey_lines
@@ -95,11 +95,11 @@ def analyze(
         click.echo(options.as_json_text({**found, **({"quality": scores} if quality else {}), "picture": picture}))
         return
     for split, statistics in found.get("coco", {}).items():
-        show_statistics(statistics, split, spec.category)
+        show("statistics", s=statistics, split=split, category=spec.category)
     if "coco" in found:
         click.echo(_("layout of the dataset: {layout}", layout=dataset.layout) + "\n")
     for statistics in found.get("cache", {}).values():
-        show_cache_statistics(statistics)
+        show("cache_statistics", s=statistics)
     for survey in (*surveys["coco"], *surveys["cache"]):
         click.echo("\n".join(survey_lines(survey)))
     click.echo(_("🖼️  Picture: {path}", path=picture))

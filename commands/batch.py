@@ -45,7 +45,8 @@ MOST_COLUMNS = 6
 @options.as_json
 def batch(cache: Path, coco: Location | None, picture: Path, gallery: bool, as_json: bool, **given: Any) -> None:
     from cache.spec import CacheSpec
-    from console.batch import batch_lines, draw_batch, draw_dataset_batch, draw_gallery
+    from console.batch import draw_batch, draw_dataset_batch, draw_gallery
+    from console.render import rendered
 
     of_dataset = {name: given.pop(name) for name in ("category", "val_share", "orientation", "outside")}
     if gallery:
@@ -61,4 +62,4 @@ def batch(cache: Path, coco: Location | None, picture: Path, gallery: bool, as_j
         summary = draw_dataset_batch(coco, picture, spec, **given)
     else:
         summary = draw_batch(cache, picture, **given)
-    options.show(summary, batch_lines, as_json=as_json)
+    options.show(summary, lambda found: rendered("batch", summary=found), as_json=as_json)

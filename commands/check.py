@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @options.coco_or_cache
 @options.val_share
 def quick(coco: Location | None, cache: Path | None, as_json: bool, val_share: float) -> None:
-    from console.inspect import show_structure
+    from console.inspect import show
     from preprocess.check.structure import check_cache, check_structure
 
     found = {}
@@ -40,7 +40,7 @@ def quick(coco: Location | None, cache: Path | None, as_json: bool, val_share: f
         click.echo(options.as_json_text({"ok": ok, **found}))
     else:
         for checks in found.values():
-            show_structure(checks)
+            show("structure", checks=checks)
     if not ok:
         sys.exit(1)
 
@@ -63,7 +63,7 @@ def verify(
     from bench.hardware import describe_machine
     from cache.spec import CacheSpec
     from console.build import repair_lines
-    from console.inspect import show_cache, show_dataset, show_machine
+    from console.inspect import show, show_cache, show_dataset
     from console.progress import progress_bar
     from preprocess.build.build import repair_cache
     from preprocess.check.verify import verify_cache, verify_dataset
@@ -92,7 +92,7 @@ def verify(
     if as_json:
         click.echo(options.as_json_text({"ok": ok, **found}))
     else:
-        show_machine(found["machine"])
+        show("machine", machine=found["machine"])
         if "coco" in found:
             show_dataset(found["coco"])
         if "repaired" in found:

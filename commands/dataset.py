@@ -48,10 +48,10 @@ def download(base_url: str | None, as_json: bool, **given: Any) -> None:
 @option("--images", "Draw this many images, train and val together.", default=400)
 @option("--seed", "Seed the drawing; the same seed gives the same pictures, bit for bit.", default=0)
 def synth(directory: Path, images: int, seed: int) -> None:
-    from console.download import synth_lines
     from console.progress import progress_bar
+    from console.render import rendered
     from preprocess.synth.dataset import SynthConfig, make_dataset
 
     with progress_bar(_("Drawing")) as update:
         report = make_dataset(directory, SynthConfig(images=images, seed=seed), update)
-    click.echo("\n".join(synth_lines(report)))
+    click.echo("\n".join(rendered("synth", report=report)))

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from cache.spec import CacheSpec
 from console.language import _
-from console.render import rendered
 from loader.augment import LEVELS
 from loader.batch import LoaderConfig
 from loader.loader import open_loader
@@ -81,8 +80,3 @@ def draw_dataset_batch(coco: Location, picture: Path, spec: CacheSpec, *, split:
         build_cache(BuildConfig(coco=coco, out=cache, spec=spec, splits=(split,)))
         summary = draw_batch(cache, picture, split=split, **options)
     return dataclasses.replace(summary, source=str(coco))
-
-
-def batch_lines(summary: BatchSummary) -> list[str]:
-    """A batch in words."""
-    return rendered("batch", summary=summary)

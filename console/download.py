@@ -1,4 +1,4 @@
-"""What `download` and `synth` print."""
+"""What `download` prints."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from console.text import duration, images, size, tell
 from preprocess.download.coco import DownloadReport
 from preprocess.download.fetch import ATTEMPTS, Stage
 from preprocess.download.plan import STAGING, Archive, DownloadConfig, Plan
-from preprocess.synth.dataset import SynthReport
 
 _STAGES: dict[Stage, str] = {
     "fetch": message("Fetching {archive}"),
@@ -57,8 +56,3 @@ def _there(number: int) -> str:
 def download_lines(report: DownloadReport) -> list[str]:
     """The summary of a download."""
     return rendered("download", report=report, staging=STAGING, program=PROGRAM, there=_there)
-
-
-def synth_lines(report: SynthReport) -> list[str]:
-    """The summary of a synthetic dataset."""
-    return rendered("synth", report=report)

@@ -8,15 +8,7 @@ from bench.hardware import describe_machine
 from cache.integrity import Damage
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
-from console.inspect import (
-    SHOWN_FINDINGS,
-    show_cache,
-    show_cache_statistics,
-    show_dataset,
-    show_machine,
-    show_statistics,
-    show_structure,
-)
+from console.inspect import SHOWN_FINDINGS, show, show_cache, show_dataset
 from console.pictures import draw_histograms
 from preprocess.build.build import BuildConfig, build_cache
 from preprocess.check.statistics import Distributions, Statistics, Summary, analyze_cache, cache_distributions
@@ -43,8 +35,9 @@ def made(tmp_path_factory):
 
 def test_structure_reads_as_in_the_guide(capsys):
     folder = "COCO/annotations"
-    show_structure(
-        [
+    show(
+        "structure",
+        checks=[
             Check(kind="root", path="COCO", ok=True),
             Check(kind="layout", path="COCO", ok=True, note="COCO 2017: train"),
             Check(kind="annotations", path=folder, ok=True),
@@ -56,7 +49,7 @@ def test_structure_reads_as_in_the_guide(capsys):
                 value=277_100_000,
             ),
             Check(kind="images", split="train", path="COCO/train2017", ok=True, value=64115),
-        ]
+        ],
     )
     assert capsys.readouterr().out.splitlines() == [
         "=== QUICK COCO STRUCTURE CHECK ===",
@@ -90,7 +83,7 @@ def test_statistics_read_as_in_the_guide(capsys):
         height=Summary(minimum=51, median=480, mean=484, maximum=640),
         doubts=("masks without a pixel: 3 of 9",),
     )
-    show_statistics(statistics, "train", "person")
+    show("statistics", s=statistics, split="train", category="person")
     lines = capsys.readouterr().out.splitlines()
     start = lines.index("📈 General statistics:")
     assert lines[start + 1 : start + 7] == [
@@ -109,7 +102,7 @@ def test_statistics_read_as_in_the_guide(capsys):
 def test_without_a_terminal_there_are_no_colours_no_wrapping_and_no_markup(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     path = str(tmp_path / "[bold]a folder" / ("long" * 60))
-    show_structure([Check(kind="root", path=path, ok=False, problem=f"{path} is not a folder :smile:")])
+    show("structure", checks=[Check(kind="root", path=path, ok=False, problem=f"{path} is not a folder :smile:")])
     out = capsys.readouterr().out
     assert f"❌ {path} is not a folder :smile:" in out.splitlines()
     assert "\x1b" not in out
@@ -118,13 +111,13 @@ def test_without_a_terminal_there_are_no_colours_no_wrapping_and_no_markup(capsy
 def test_on_a_terminal_faults_are_red(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    show_structure([Check(kind="root", path="x", ok=False, problem="x is no folder")])
+    show("structure", checks=[Check(kind="root", path="x", ok=False, problem="x is no folder")])
     assert "\x1b[31m❌ x is no folder" in capsys.readouterr().out
 
 
 def test_all_of_a_sound_dataset_and_its_cache(made, capsys):
-    show_structure(check_structure(made / "COCO"))
-    show_structure(check_cache(made / "cache"))
+    show("structure", checks=check_structure(made / "COCO"))
+    show("structure", checks=check_cache(made / "cache"))
     show_dataset(verify_dataset(made / "COCO"))
     show_cache(verify_cache(made / "cache", coco=made / "COCO"))
     out = capsys.readouterr().out
@@ -133,7 +126,7 @@ def test_all_of_a_sound_dataset_and_its_cache(made, capsys):
     assert "✅ train: 6 records in 1 shard (" in out
     assert "✅ It agrees with the dataset" in out
     with CacheReader(made / "cache", "train") as reader:
-        show_cache_statistics(analyze_cache(reader))
+        show("cache_statistics", s=analyze_cache(reader))
     assert "   - Samples: 6 of side 32; 0 images rejected" in capsys.readouterr().out.splitlines()
 
 
@@ -193,7 +186,7 @@ def test_a_damaged_and_stale_cache(capsys):
 
 def test_the_machine(capsys, tmp_path):
     machine = describe_machine(tmp_path)
-    show_machine(machine)
+    show("machine", machine=machine)
     out = capsys.readouterr().out
     assert f"torch {machine.versions['torch']}" in out
     assert f"Disk of {tmp_path}: " in out

@@ -19,7 +19,6 @@ from cache.index import Rejection
 from cache.messages import UserError, listed
 from model.metrics import BoundaryScores, Scores
 from preprocess.dataset import Location
-from train.plots import pick
 from train.result import TARGETS
 
 Size = Literal["cache", "photo"]
@@ -258,12 +257,6 @@ class EvalReport:
             ],
             "files": [str(path) for path in self.files],
         }
-
-
-def choose_images(images: Sequence[ImageScore]) -> list[tuple[str, ImageScore]]:
-    """Choose from the images with a person, or from all if there are none, as `pick` does, by IoU."""
-    shown = [image for image in images if image.person_fraction] or images
-    return pick(sorted(shown, key=lambda image: image.scores.iou))
 
 
 def _spread(values: Sequence[float]) -> dict[str, float] | None:

@@ -26,10 +26,10 @@ from preprocess.build.plan import Split, read_split
 from preprocess.dataset import open_dataset
 from train.evaluation.baseline import Baseline
 from train.evaluation.images import EvalImages, PhotoImages, score_images
-from train.evaluation.result import BaselineReport, EvalConfig, EvalError, EvalReport, SizeReport, choose_images
+from train.evaluation.result import BaselineReport, EvalConfig, EvalError, EvalReport, SizeReport
 from train.hardware import describe, read_hardware
 from train.memory import MemoryPlan, memory_errors
-from train.plots import plot_confusion, plot_samples
+from train.plots import pick, plot_confusion, plot_samples
 from train.predictor import CacheImages, Predictor, load_predictor
 
 Advance = Callable[[int, int], object]
@@ -180,7 +180,7 @@ def _write_report(report: EvalReport, images: EvalImages, folder: Path) -> EvalR
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(table, _csv(report).encode())
         plot_confusion(foremost.counts, confusion, title=f"{report.split}, {_WORDS[foremost.size]}")
-        chosen = choose_images(foremost.images)
+        chosen = pick(sorted(foremost.with_persons or foremost.images, key=lambda image: image.scores.iou))
         plot_samples([(word, images.one(image.number).sample()) for word, image in chosen], samples)
         write_atomically(metrics, json.dumps(report.to_dict(), indent=1).encode() + b"\n")
     except OSError as error:
