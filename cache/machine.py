@@ -21,9 +21,7 @@ import psutil
 from cache.messages import message, said
 
 ROOT = Path("/")  # where `proc` and `sys` are
-
-PARENT = os.getppid()
-"""The process that has started this one; once it ends, `os.getppid` gives another one. Known before it takes long."""
+PARENT = os.getppid()  # which has started this process, known early: when it ends, `os.getppid` gives another
 
 _LACKS = re.compile(
     "out of memory|ALLOC(ATION)?_FAILED|ALLOCATOR_FAILURE"  # CUDA, torch, NCCL; cuBLAS and cuDNN; nvJPEG

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from torchmetrics.classification import BinaryAccuracy, BinaryF1Score, BinaryJac
 
 import train.loop
 from cache.errors import CacheError
+from cache.remote.folder import only_writer
 from cache.spec import CacheSpec
 from loader import LoaderConfig, open_loader
 from model.network import NetworkConfig
@@ -235,6 +237,15 @@ def test_one_run_at_a_time_in_a_folder(cache, tmp_path):
     assert not (config.out / "train.lock").exists()
     (config.out / "train.lock").write_text("4242")  # of a process that was killed
     assert len(fit(config.changed(epochs=2), Listener(), resume=True).epochs) == 2
+
+
+def test_a_disk_without_locks_is_no_obstacle(tmp_path, monkeypatch):
+    def without(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("cache.remote.folder.fcntl.flock", without)
+    with only_writer(tmp_path / "train.lock"), only_writer(tmp_path / "train.lock"):
+        pass
 
 
 def test_divergence_names_step_rate_and_images(cache, tmp_path):

@@ -78,9 +78,6 @@ def try_lock(file: FileIO | int, *, shared: bool = False) -> bool:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):  # of a network's disk that knows no locks
-            raise
     return True
 
 
@@ -93,6 +90,9 @@ def only_writer(path: Path) -> Iterator[None]:
     try:
         file = try_lock_file(path)
     except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):  # of a network's disk that knows no locks
+            yield
+            return
         values = {"parent": path.parent, "strerror": system_reason(error)}
         raise CacheError("cannot write in {parent}: {strerror}; choose another --out", **values) from None
     if file is None:
