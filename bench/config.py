@@ -13,7 +13,7 @@ from bench.report import BenchError
 from bench.timing import Rates, Work, measure_together
 from cache.choices import Precision, Suite
 from cache.index import CacheIndex
-from cache.messages import message
+from cache.messages import check_numbers, message
 from model.network import NetworkConfig
 from preprocess.dataset import Location
 from train.config import TrainConfig
@@ -60,12 +60,7 @@ class BenchConfig:
         for suite in self.suites:
             if suite not in SUITES:
                 raise BenchError("suite {unknown!r} is not known; use some of {suites}", unknown=suite, suites=known)
-        for name, least in (("images", 1), ("threads", 0), ("photos", 1), ("megabytes", 1), ("batch_size", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise BenchError(
-                    "{name}={value} is below {least}; use {least} or more", name=name, value=value, least=least
-                )
+        check_numbers(self, {"images": 1, "threads": 0, "photos": 1, "megabytes": 1, "batch_size": 1}, BenchError)
         if self.seconds is not None and not 0 < self.seconds < float("inf"):
             raise BenchError("seconds={seconds} is not a positive number; try 2", seconds=self.seconds)
 

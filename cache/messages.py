@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +97,20 @@ class UserError(ValueError):
 
     def __init__(self, template: str = "", /, **values: Any) -> None:
         super().__init__(message(template, **values) if values else template)
+
+
+MOST = {"threads": 4096, "prefetch": 4096, "epochs": 1_000_000}
+"""Values above which a setting takes all memory, or ends after any date; of others, 64 bits are the limit."""
+
+
+def check_numbers(settings: object, least: Mapping[str, int], kind: type[UserError] = UserError) -> None:
+    """Raise an error of a kind if one of these attributes is below its least value, or above `MOST`."""
+    for name, low in least.items():
+        value, most = getattr(settings, name), MOST.get(name, 2**63 - 1)
+        text = ""
+        if value is not None and value < low:
+            text = message("{name}={value} is below {least}; use {least} or more", name=name, value=value, least=low)
+        elif value is not None and value > most:
+            text = message("{name}={value} is above {most}; use {most} or less", name=name, value=value, most=most)
+        if text:
+            raise kind(text)

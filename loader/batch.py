@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.choices import Backend, Level, OnBadRecord, Order
-from cache.messages import UserError
+from cache.messages import UserError, check_numbers
 from cache.remote.folder import FolderConfig
 from loader.augment import LEVELS, AugmentConfig
 from loader.order import BatchPlan
@@ -125,12 +125,8 @@ class LoaderConfig:
     world: int = 1
 
     def __post_init__(self) -> None:
-        limits = {"batch_size": 1, "threads": 0, "prefetch": 1, "world": 1, "seed": 0, "resident_bytes": 0}
-        for name, least in (limits | {"window": 1, "ahead": 0}).items():
-            if (value := getattr(self, name)) < least:
-                raise UserError(
-                    "{name}={value} is below {least}; use {least} or more", name=name, value=value, least=least
-                )
+        least = {"batch_size": 1, "threads": 0, "prefetch": 1, "world": 1, "seed": 0, "resident_bytes": 0}
+        check_numbers(self, least | {"window": 1, "ahead": 0})
         if not 0 <= self.rank < self.world:
             raise UserError("rank={rank} is not within 0..{world}", rank=self.rank, world=self.world - 1)
         choices = {"backend": Backend, "augment": Level, "order": Order, "on_bad_record": OnBadRecord}

@@ -62,6 +62,10 @@ def test_what_is_left_open_is_the_optimizers_own():
         ({"on_bad_record": "ignore"}, "stop, skip"),
         ({"checkpoint_minutes": -1}, "checkpoint_minutes=-1"),
         ({"device_memory": -1}, "device_memory=-1 is below 0"),
+        ({"epochs": 10**20}, "epochs=100000000000000000000 is above 1000000; use 1000000 or less"),
+        ({"threads": 10**20}, "is above 4096"),
+        ({"prefetch": 10**20}, "is above 4096"),
+        ({"seed": 2**64}, f"seed=18446744073709551616 is above {2**63 - 1}"),
     ],
 )
 def test_bad_values_are_named_with_their_limit(change, said):

@@ -12,7 +12,7 @@ from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 import msgspec
 
 from cache.choices import Device, EncoderNorm, LossName, OptimizerName, Precision, Scheduler
-from cache.messages import UserError, message
+from cache.messages import UserError, check_numbers, message
 from cache.remote.folder import FolderConfig
 from cache.storage import place
 from loader.batch import LoaderConfig
@@ -86,11 +86,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, kind in _CHOICES.items():
             typed(name, getattr(self, name), kind)
-        for name, least in _LEAST.items():
-            if (value := getattr(self, name)) < least:
-                raise TrainConfigError(
-                    "{name}={value} is below {least}; use {least} or more", name=name, value=value, least=least
-                )
+        check_numbers(self, _LEAST, TrainConfigError)
         for name, value in (("learning_rate", self.peak), ("clip", self.clip)):
             if not 0 < value < float("inf"):
                 raise TrainConfigError("{name}={value} is not a positive number; try 1e-3", name=name, value=value)
