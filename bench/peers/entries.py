@@ -122,11 +122,14 @@ def _augmented(threads: int) -> Iterator[Entry]:
     for name, opener, environment, by, unit in (
         (message("cv2.warpAffine + cv2.transform in DataLoader"), loader, OWN, "opencv", "worker"),
         (message("cv2.warpAffine + cv2.transform in SPDL"), "augmentation:open_spdl", "spdl", "opencv", "thread"),
+        ("torchvision v2", loader, OWN, "torchvision", "worker"),
         ("AlbumentationsX", loader, "albumentationsx", "albumentations", "worker"),
         ("Kornia", "augmentation:open_kornia", "kornia", "", "thread"),
     ):
         options = {"by": by, "augment": dataclasses.asdict(LEVELS["light"])}
         fields = {"environment": environment, "check": "shape", "options": options, **ARRAY}
+        if by == "torchvision":
+            fields["packages"] = (by,)
         yield _other(name, opener, "raw", threads, unit, compare_to=mine.name, **fields)
 
 

@@ -31,7 +31,7 @@ from preprocess.annotations.shapes import Shapes, read_shapes
 from preprocess.annotations.table import PersonTable, load_persons
 from preprocess.check.statistics import analyze, distributions
 from preprocess.dataset import named_files, read_content
-from preprocess.raster import POLYGON, RLE, fill_union
+from preprocess.raster import CROWD_IGNORE, POLYGON, RLE, fill_planes
 from tests.fuzz import Target
 from tests.fuzz.mutation import mutate_json
 
@@ -159,8 +159,9 @@ def _compare_pixels(found: Shapes, first: np.ndarray) -> None:
         polygons = [part + [0.0] * (len(part) == 4) for kind, part in parts if kind == POLYGON]
         codes = [coco_mask.frPyObjects({"size": sides, "counts": part}, *sides) for kind, part in parts if kind == RLE]
         codes += coco_mask.frPyObjects(polygons, *sides) if polygons else []
-        mine = np.empty((HEIGHT, WIDTH), np.uint8)
-        fill_union(*found[1:6], int(first[number]), int(first[number + 1]), mine)
+        mine, ignore = np.empty((2, HEIGHT, WIDTH), np.uint8)
+        owned, no_crowd = np.array([first[number], first[number + 1]], np.int64), np.zeros(1, np.uint8)
+        fill_planes(0, 1, owned, no_crowd, *found[1:6], CROWD_IGNORE, mine, ignore)
         assert np.array_equal(mine, coco_mask.decode(coco_mask.merge(codes)))
 
 

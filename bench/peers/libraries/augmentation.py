@@ -1,9 +1,9 @@
-"""SPDL, and raw records through other libraries' augmentation: OpenCV, AlbumentationsX and Kornia.
+"""SPDL, and raw records through other libraries' augmentation: OpenCV, torchvision, AlbumentationsX and Kornia.
 
 OpenCV applies the very parameters that our loaders draw. The others draw their own of the same ranges, which are in the
 option `augment` (the fields of `loader.augment.AugmentConfig`): a flip, one affine map, and colours. As their guides
-advise, AlbumentationsX works sample by sample in the workers of a DataLoader, and Kornia on whole batches. What lies
-outside the image is ignored. Libraries are imported in the functions that need them.
+advise, torchvision and AlbumentationsX augment samples in the workers of a DataLoader, and Kornia whole batches.
+What lies outside the image is ignored. Libraries are imported in the functions that need them.
 """
 
 from __future__ import annotations
@@ -140,6 +140,31 @@ def albumentations(task: Task) -> Transform:
     def transform(_: int, image: U8, planes: U8) -> tuple[U8, U8]:
         done = pipeline(image=image, mask=np.ascontiguousarray(planes.transpose(1, 2, 0)))
         return done["image"], done["mask"].transpose(2, 0, 1)
+
+    return transform
+
+
+def torchvision(task: Task) -> Transform:
+    """Torchvision's transforms, version 2, on bytes."""
+    import torch
+
+    from model.encoder_unet import import_torchvision
+
+    import_torchvision()
+    from torchvision.transforms import v2  # type: ignore[import-untyped]
+    from torchvision.tv_tensors import Image, Mask  # type: ignore[import-untyped]
+
+    options = task.options["augment"]
+    affine = v2.RandomAffine(
+        options["rotate"], (SHIFT, SHIFT), options["zoom"], interpolation=v2.InterpolationMode.BILINEAR
+    )
+    pipeline = v2.Compose([v2.RandomHorizontalFlip(options["flip"]), affine, v2.ColorJitter(**_ranges(options))])
+
+    def transform(_: int, image: U8, planes: U8) -> tuple[Any, Any]:
+        # What is outside becomes 0, so the second plane is what is not ignored.
+        mask = Mask(torch.from_numpy(np.stack([planes[0], 1 - planes[1]])))
+        done, mask = pipeline(Image(torch.from_numpy(image).permute(2, 0, 1)), mask)
+        return done.permute(1, 2, 0), torch.stack([mask[0], 1 - mask[1]])
 
     return transform
 
