@@ -10,11 +10,11 @@ from console.language import PROGRAM, _
 from console.progress import progress_bar
 from console.render import rendered
 from console.text import duration, images, size, tell
+from preprocess.download import fetch
 from preprocess.download.coco import DownloadReport
-from preprocess.download.fetch import ATTEMPTS, Stage
 from preprocess.download.plan import STAGING, Archive, DownloadConfig, Plan
 
-_STAGES: dict[Stage, str] = {
+_STAGES: dict[fetch.Stage, str] = {
     "fetch": message("Fetching {archive}"),
     "check": message("Checking {archive}"),
     "unpack": message("Unpacking {archive}"),
@@ -31,7 +31,7 @@ class DownloadPrinter:
         """Tell what will be fetched, and how much room it takes."""
         tell("\n".join(rendered("download_plan", config=self._config, plan=plan, there=_there)))
 
-    def stage(self, stage: Stage, archive: Archive) -> AbstractContextManager[Callable[[int, int], None]]:
+    def stage(self, stage: fetch.Stage, archive: Archive) -> AbstractContextManager[Callable[[int, int], None]]:
         """A bar, or a line now and then."""
         return progress_bar(_(_STAGES[stage], archive=archive.name), "bytes")
 
@@ -40,7 +40,7 @@ class DownloadPrinter:
         values = {"archive": archive.name, "position": size(position), "reason": reason, "delay": duration(delay)}
         line = _("⚠️  {archive} at {position}: {reason}; going on in {delay}", **values)
         if failures:
-            line += _(" ({failures} of {attempts} without progress)", failures=failures, attempts=ATTEMPTS)
+            line += _(" ({failures} of {attempts} without progress)", failures=failures, attempts=fetch.ATTEMPTS)
         tell(line)
 
     def on_restart(self, archive: Archive, reason: str, lost: int) -> None:

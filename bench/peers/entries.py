@@ -122,7 +122,7 @@ def _augmented(threads: int) -> Iterator[Entry]:
     for name, opener, environment, by, unit in (
         (message("cv2.warpAffine + cv2.transform in DataLoader"), loader, OWN, "opencv", "worker"),
         (message("cv2.warpAffine + cv2.transform in SPDL"), "augmentation:open_spdl", "spdl", "opencv", "thread"),
-        ("torchvision v2", loader, OWN, "torchvision", "worker"),
+        ("torchvision v2", "own:open_torchvision", OWN, "torchvision", "worker"),
         ("AlbumentationsX", loader, "albumentationsx", "albumentations", "worker"),
         ("Kornia", "augmentation:open_kornia", "kornia", "", "thread"),
     ):

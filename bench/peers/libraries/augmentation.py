@@ -147,10 +147,6 @@ def albumentations(task: Task) -> Transform:
 def torchvision(task: Task) -> Transform:
     """Torchvision's transforms, version 2, on bytes."""
     import torch
-
-    from model.encoder_unet import import_torchvision
-
-    import_torchvision()
     from torchvision.transforms import v2  # type: ignore[import-untyped]
     from torchvision.tv_tensors import Image, Mask  # type: ignore[import-untyped]
 

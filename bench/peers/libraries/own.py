@@ -67,3 +67,12 @@ def open_ours(task: Task, stack: ExitStack) -> Feed:
     )
     loader = stack.enter_context(open_loader(config))
     return lambda: ((batch.image, batch.person, batch.ignore) for batch in loader)
+
+
+def open_torchvision(task: Task, stack: ExitStack) -> Feed:
+    """Torchvision's transforms in a DataLoader's workers; it may have been built for another torch than is here."""
+    from bench.peers.libraries.augmentation import open_loader
+    from model.encoder_unet import import_torchvision
+
+    import_torchvision()
+    return open_loader(task, stack)
