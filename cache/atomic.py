@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def sync_directory(path: Path) -> None:
-    """Make renames within a directory, or what a file holds, survive a power cut."""
+def sync_path(path: Path) -> None:
+    """Make what a file holds, or the renames within a directory, survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -29,11 +29,11 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
         with suppress(OSError):  # the part that was written takes what little room there is
             temporary.unlink()
         raise type(error)(error.errno, error.strerror, str(path)) from error
-    sync_directory(path.parent)
+    sync_path(path.parent)
 
 
 def sync_tree(path: Path) -> None:
     """Sync every file below a folder, and its folders."""
     for folder, _, names in os.walk(path):
         for name in (*names, "."):
-            sync_directory(Path(folder) / name)
+            sync_path(Path(folder) / name)

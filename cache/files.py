@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from cache.atomic import sync_directory, write_atomically
+from cache.atomic import sync_path, write_atomically
 from cache.errors import StorageError
 from cache.storage import Storage, StorageUrl, shard_files
 from cache.storage import remove as remove_local
@@ -133,7 +133,7 @@ def move(source: PurePath, to: PurePath) -> None:
     else:
         remove(to)
         Path(source).rename(to)
-        sync_directory(Path(to).parent)
+        sync_path(Path(to).parent)
 
 
 def remove(path: PurePath) -> None:

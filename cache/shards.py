@@ -13,7 +13,7 @@ from typing import Protocol
 
 import xxhash
 
-from cache.atomic import sync_directory
+from cache.atomic import sync_path
 from cache.choices import Store
 from cache.errors import REBUILD, CacheCorruptError, CacheError
 from cache.index import ShardInfo
@@ -111,7 +111,7 @@ class ShardDraft:
         info = dataclasses.replace(describe(self._temporary, self._rows), name=self._path.name)
         remove(self._path)
         self._temporary.rename(self._path)
-        sync_directory(self._path.parent)
+        sync_path(self._path.parent)
         return info
 
     def discard(self) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cache.atomic import sync_directory, sync_tree
+from cache.atomic import sync_path, sync_tree
 from cache.messages import listed, message, system_reason
 from cache.process import deferred_interrupt
 from cache.remote.folder import only_writer
@@ -133,4 +133,4 @@ def commit(folder: Path, out: Path, names: Sequence[str]) -> None:
         (out / CARD).unlink(missing_ok=True)
         for name in names:
             (folder / name).replace(out / name)
-        sync_directory(out)
+        sync_path(out)

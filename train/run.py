@@ -261,11 +261,12 @@ def search_batch_size(
         found = found.changed(batch_size=batch_size, accumulation=-(-images // batch_size))
     if found == config:
         return config, ()
-    values = {"batch_size": config.loader.batch_size, "found": found.loader.batch_size}
     note = message(
         "a step of {batch_size} images does not fit into the GPU's memory: batch_size={found} with "
         "accumulation={accumulation}",
-        **values | {"accumulation": found.accumulation},
+        batch_size=config.loader.batch_size,
+        found=found.loader.batch_size,
+        accumulation=found.accumulation,
     )
     return found, (note,)
 

@@ -18,7 +18,7 @@ from av import AudioStream, VideoFrame, VideoStream
 from av.container import OutputContainer
 from av.video.reformatter import ColorRange
 
-from cache.atomic import sync_directory
+from cache.atomic import sync_path
 from cache.choices import PredictKind, VideoFormat
 from cache.messages import system_reason
 from cache.record import U8
@@ -160,7 +160,7 @@ def open_sink(
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-        sync_directory(path.parent)
+        sync_path(path.parent)
     except BaseException as error:
         with suppress(OSError):  # where it cannot be written it can often not be removed either, and is not there
             temporary.unlink()
