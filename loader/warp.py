@@ -4,11 +4,11 @@
    planes, and all around are words that are black and ignored. This reads memory in order, which processors foresee;
    what follows reads few pixels of many rows, but of the canvas, which stays in the second-level cache (1.2 MB at 512).
 2. *Locate.* For each pixel of a row of the output: the upper left one of the four pixels of the canvas around its
-   position, the shares of these four, and which of them the position falls into, for the planes. Positions are in
-   single precision. Those far outside are moved to the edge of the canvas: so pixels at the border need no branch.
+   position. Positions are whole numbers of 1/32768 of a pixel. Those outside are moved to the edge of the canvas: so
+   pixels at the border need no branch.
 3. *Blend.* Eight pixels at once: two neighbours are one load of 64 bits. A byte of each is multiplied by its share, and
-   the products added, by one instruction. Planes go the same way, with a share for the one pixel that they are taken
-   from. The same instruction mixes the colours, in fixed point.
+   the products added, by one instruction. Planes go the same way, with a share for the one pixel that the position
+   falls into. The same instruction mixes the colours, in fixed point.
 
 What takes time is arithmetic and moving bytes within registers, 20 instructions a pixel; waiting for memory overlaps
 with it as long as rows are spread between those that are blended, not all before.
@@ -38,8 +38,8 @@ from loader.order import I64
 I32 = npt.NDArray[np.int32]
 U32 = npt.NDArray[np.uint32]
 
-_HALF = np.float32(0.5)
-_WHOLE = 32767  # a share of one: the largest signed number of 16 bits
+_BITS = 15  # of a position, those behind the point; a share of one is 32767, the largest signed number of 16 bits
+_WHOLE = (1 << _BITS) - 1
 
 _PERSON, _IGNORE = 1 << 24, 2 << 24  # in a word of the canvas
 _PAD = 8  # words between two rows of the canvas, and before the first one
@@ -51,50 +51,49 @@ _BYTES = ir.VectorType(ir.IntType(8), 4 * _LANES)
 
 
 class Taps(NamedTuple):
-    """The source of the pixels of one output row, `(S,)` each. Of shares, the left one is the low half."""
+    """The source of the pixels of one output row. Arrays are addresses, as counting who holds them takes time.
 
-    pixel: I32  # the upper left one of four, a word of the canvas
-    upper: I32  # the shares of the upper two
-    lower: I32
-    upper_plane: I32  # the shares of the upper two in the planes: 0, or 256 for the one that is taken
-    lower_plane: I32
+    Positions count from the centre of the image's first pixel.
+    """
+
+    canvas: int  # the first pixel of the image
+    side: int
+    pixel: int  # `(S,)` int32, from `_locate`
+    across: int  # `(2, S)` int32: what the column adds to x and y
+    x: np.int32
+    y: np.int32
 
 
 @njit(inline="always")
-def _clamp(value: np.float32, least: np.float32, most: np.float32) -> np.float32:
+def _clamp(value: Any, least: Any, most: Any) -> Any:
     # Comparisons with NaN are false: so NaN, too, becomes a place in the canvas.
     value = value if value > least else least
     return value if value < most else most
 
 
+@njit(inline="always")
+def _fixed(position: float) -> np.int32:
+    return np.int32(_clamp(np.rint(position * 2.0**_BITS), -(2.0**30), 2.0**30))
+
+
 @kernel
-def _locate(across: F32, matrix: F32, row: int, taps: Taps) -> None:
-    """Find the taps of a row; across, `(2, S)`, is what the column adds to the position along x and y."""
-    y = np.float32(row) + _HALF
-    across_x, down_x, shift_x = across[0], matrix[0, 1] * y, matrix[0, 2]
-    across_y, down_y, shift_y = across[1], matrix[1, 1] * y, matrix[1, 2]
-    pitch = np.int32(across_x.size + _PAD)
-    least, most = -_HALF, np.float32(across_x.size) + _HALF
-    whole, left = np.int32(_WHOLE), np.int32(256)
+def _sweep(matrix: F32, x: float, y: float, across: I32) -> None:
+    """Write what columns add to the position (x, y)."""
+    for column in range(across.shape[1]):
+        across[0, column] = _fixed(x + matrix[0, 0] * (column + 0.5))
+        across[1, column] = _fixed(y + matrix[1, 0] * (column + 0.5))
+
+
+@kernel
+def _locate(across: I32, x: np.int32, y: np.int32, pixel: I32) -> None:
+    """Write the upper left one of four pixels, a word of the canvas from the image's first pixel on; see `Taps`."""
+    side = pixel.size
+    least, most, pitch = np.int32(-2), np.int32(side), np.int32(side + _PAD)
     # Numba widens sums of int32 to int64, which takes twice the instructions: hence the conversions.
-    for column in range(across_x.size):
-        u = _clamp(across_x[column] + down_x + shift_x, least, most)
-        v = _clamp(across_y[column] + down_y + shift_y, least, most)
-        # The edge between left and right pixel, and that between upper and lower one: also their place in the canvas,
-        # which begins a pixel before the image.
-        right, below = np.int32(u + _HALF), np.int32(v + _HALF)
-        edge_x, edge_y = np.float32(right), np.float32(below)
-        taps.pixel[column] = np.int32(below * pitch + right)
-        along, down = (u + _HALF - edge_x) * np.float32(_WHOLE), v + _HALF - edge_y
-        corner = np.int32(along * down)
-        rest = np.int32(np.int32(along) - corner)
-        lower = np.int32(down * np.float32(_WHOLE))
-        taps.lower[column] = np.int32(np.int32(corner << 16) + np.int32(lower - corner))
-        taps.upper[column] = np.int32(np.int32(rest << 16) + np.int32(np.int32(whole - lower) - rest))
-        plane = np.int32(left << 16) if u >= edge_x else left
-        lower_plane = plane if v >= edge_y else np.int32(0)
-        taps.lower_plane[column] = lower_plane
-        taps.upper_plane[column] = np.int32(plane - lower_plane)
+    for column in range(side):
+        left = _clamp(np.int32(np.int32(across[0, column] + x) >> _BITS), least, most)
+        top = _clamp(np.int32(np.int32(across[1, column] + y) >> _BITS), least, most)
+        pixel[column] = np.int32(np.int32(top * pitch) + left)
 
 
 def _fill(kind: Any, value: Any) -> Any:
@@ -134,6 +133,17 @@ def _dot(context: Any, builder: Any, one: Any, two: Any) -> Any:
     return made
 
 
+def _product(context: Any, builder: Any, one: Any, two: Any) -> Any:
+    """Shares of 15 bits times shares, rounded."""
+    made = _avx2(context, builder, "pmul.hr.sw", _HALVES, [one, two])
+    if made is None:
+        wide = ir.VectorType(ir.IntType(32), _HALVES.count)
+        product = builder.mul(*(builder.zext(each, wide) for each in (one, two)))
+        half = _fill(wide, 1 << (_BITS - 1))
+        made = builder.trunc(builder.lshr(builder.add(product, half), _fill(wide, _BITS)), _HALVES)
+    return made
+
+
 def _narrow(context: Any, builder: Any, name: str, kind: Any, limits: tuple[int, int], pair: list[Any]) -> Any:
     """Two vectors as one of half as wide numbers, clipped: of each 128 bits those of the first, then of the second."""
     made = _avx2(context, builder, name, kind, pair)
@@ -151,35 +161,46 @@ def _narrow(context: Any, builder: Any, name: str, kind: Any, limits: tuple[int,
 
 
 @intrinsic
-def _blend_8(
-    _context: Any, _canvas: Any, _pitch: Any, _taps: Any, _column: Any, _colour: Any, _out: Any, _planes: Any
-) -> Any:
-    """Write eight pixels of a row, from a column on: 24 bytes of colours to an address, 8 of planes to another.
+def _blend_8(_context: Any, _taps: Any, _column: Any, _colour: Any, _out: Any, _person: Any, _ignore: Any) -> Any:
+    """Write eight pixels of a row, from a column on: 24 bytes of colours to an address, 8 of each plane to others.
 
     Eight more bytes are written behind the colours: one store takes less time than two. Pixels stand in an order
     (0 1 4 5, 2 3 6 7) in which shuffles stay within halves of 128 bits, as AVX2 wants.
     """
-    word = ir.IntType(64)
+    word, pixel_word = ir.IntType(64), ir.IntType(32)
     four_words = ir.VectorType(word, 4)
-    signature = types.void(types.int64, types.int64, _taps, types.int64, _colour, types.int64, types.int64)
+    signature = types.void(_taps, types.int64, _colour, *[types.int64] * 3)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        canvas, pitch, taps, column, colour, out, planes = arguments
-        arrays = cgutils.unpack_tuple(builder, taps)  # type: ignore[no-untyped-call]
-
-        def start_of(kind: Any, array: Any) -> Any:
-            return context.make_array(kind)(context, builder, array).data
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        taps, column, colour, out, *planes = arguments
+        canvas, side, pixel, across, x, y = cgutils.unpack_tuple(builder, taps)  # type: ignore[no-untyped-call]
+        top, pixel, across = (builder.inttoptr(address, pixel_word.as_pointer()) for address in (canvas, pixel, across))
 
         def load(pointer: Any, index: Any, kind: Any) -> Any:
             return builder.load(builder.bitcast(builder.gep(pointer, [index]), kind.as_pointer()), align=4)
 
-        pixel, *starts = (start_of(signature.args[2].types[k], array) for k, array in enumerate(arrays))
-        shares = [load(start, column, _WORDS) for start in starts]
-        pixels = [
-            builder.sext(load(pixel, builder.add(column, word(lane)), ir.IntType(32)), word) for lane in range(_LANES)
+        def fractions(index: Any, number: Any) -> Any:
+            """Of eight positions, each twice."""
+            positions = builder.add(load(across, index, _WORDS), _splat(builder, number))
+            halves = builder.bitcast(positions, _HALVES)
+            twice = _shuffle(builder, halves, halves, [lane & ~1 for lane in range(2 * _LANES)])
+            return builder.and_(twice, _fill(_HALVES, _WHOLE))
+
+        # Of each pixel two shares along the row, left and right: a part of either is for the lower two, what is left is
+        # for the upper two. In the planes, half of one for the share that is at least that.
+        along, down = fractions(column, x), fractions(builder.add(column, side), y)
+        both = builder.xor(along, ir.Constant(_HALVES, [_WHOLE, 0] * _LANES))
+        lower = _product(context, builder, both, down)
+        nearer = builder.and_(both, _fill(_HALVES, 1 << (_BITS - 1)))
+        lower_plane = builder.and_(nearer, down)
+        shares = [
+            [builder.bitcast(share, _WORDS) for share in pair]
+            for pair in ((builder.sub(both, lower), builder.xor(nearer, lower_plane)), (lower, lower_plane))
         ]
-        top = builder.inttoptr(canvas, ir.IntType(32).as_pointer())
-        rows = top, builder.gep(top, [pitch])
+        pixels = [
+            builder.sext(load(pixel, builder.add(column, word(lane)), pixel_word), word) for lane in range(_LANES)
+        ]
+        rows = top, builder.gep(top, [builder.add(side, word(_PAD))])
         eight = _fill(_WORDS, 8)
         blended = []  # two of red and green, two of blue and planes: a word for a pixel's channel, in 1/32767
         for channels in ((0, 1), (2, 3)):
@@ -190,7 +211,7 @@ def _blend_8(
                 spread = [lane + k for lane in (low, low + 1) for k in (0, 8)]
                 spread += [lane + 4 for lane in spread]
                 sums = []
-                for start, share, plane in zip(rows, shares[:2], shares[2:], strict=True):
+                for start, (share, plane) in zip(rows, shares, strict=True):
                     quads = ir.Constant(four_words, ir.Undefined)
                     for lane, number in enumerate(four):
                         quads = builder.insert_element(quads, load(start, pixels[number], word), ir.IntType(32)(lane))
@@ -198,7 +219,7 @@ def _blend_8(
                     weights = _shuffle(builder, share, plane if channels[0] else share, spread)
                     sums.append(_dot(context, builder, values, weights))
                 blended.append(builder.lshr(builder.add(*sums), eight))
-        # Now in 1/128, as 16 bits each: red and green of a pixel in a word, blue and planes (as they are) in another.
+        # Now in 1/128, as 16 bits each: red and green of a pixel in a word, blue and planes (in 1/64) in another.
         signed = -32768, 32767
         red_green, blue_planes = (
             builder.bitcast(_narrow(context, builder, "packssdw", _HALVES, signed, blended[k : k + 2]), _WORDS)
@@ -210,38 +231,37 @@ def _blend_8(
             total = builder.add(numbers[k + 2], _dot(context, builder, red_green, numbers[k]))
             total = builder.add(total, _dot(context, builder, blue_planes, numbers[k + 1]))
             levels.append(builder.ashr(total, numbers[9]))
-        levels.append(builder.lshr(blue_planes, _fill(_WORDS, 16)))
+        levels.append(builder.lshr(blue_planes, _fill(_WORDS, 22)))
         halves = [_narrow(context, builder, "packssdw", _HALVES, signed, levels[k : k + 2]) for k in (0, 2)]
         made = _narrow(context, builder, "packuswb", _BYTES, (0, 255), halves)
         of_pixel = [16 * half + k for half in (0, 1) for k in range(4)]
-        of_planes = [12 + k for k in of_pixel]
-        order = [4 * channel + k for k in of_pixel for channel in range(3)]
-        builder.store(
-            _shuffle(builder, made, made, order + of_planes), builder.inttoptr(out, _BYTES.as_pointer()), align=1
-        )
-        picked = _shuffle(builder, made, made, of_planes)
-        builder.store(picked, builder.inttoptr(planes, picked.type.as_pointer()), align=1)
+        order = [4 * channel + k for k in of_pixel for channel in range(3)] + [12 + k for k in of_pixel]
+        made = _shuffle(builder, made, made, order)
+        builder.store(made, builder.inttoptr(out, _BYTES.as_pointer()), align=1)
+        both_planes = _shuffle(builder, made, made, list(range(24, 32)))
+        one = _fill(both_planes.type, 1)
+        for address, plane in zip(planes, (both_planes, builder.lshr(both_planes, one)), strict=True):
+            plane = builder.and_(plane, one)
+            builder.store(plane, builder.inttoptr(address, plane.type.as_pointer()), align=1)
         return context.get_dummy_value()
 
     return signature, generate
 
 
 @kernel
-def _blend(canvas: int, taps: Taps, colour: tuple[np.int32, ...], out: int, end: int, spare: int, planes: int) -> None:
-    """Blend and colour a row, and pick its planes: person + 2 * ignore.
+def _blend(taps: Taps, colour: tuple[np.int32, ...], out: int, end: int, spare: int, person: int, ignore: int) -> None:
+    """Blend and colour a row.
 
     Args:
-        canvas: its address.
         out: the address of `(3 S,)` bytes.
         end: where the image ends; its last eight pixels go to `spare` instead, an address of 32 bytes.
-        planes: the address of `(S,)` bytes.
+        person, ignore: the addresses of `(S,)` bytes.
     """
-    side = taps.pixel.size
-    for column in range(0, side, _LANES):
+    for column in range(0, taps.side, _LANES):
         target = out + 3 * column
         target = target if target + 3 * _LANES < end else spare
         # The typing context is passed by the compiler, not by the caller.
-        _blend_8(canvas, side + _PAD, taps, column, colour, target, planes + column)  # type: ignore[call-arg]
+        _blend_8(taps, column, colour, target, person + column, ignore + column)  # type: ignore[call-arg]
 
 
 @intrinsic
@@ -268,33 +288,25 @@ def _spread_8(_context: Any, _image: Any, _person: Any, _ignore: Any, _pixel: An
 
 @kernel
 def _spread(image: int, person: int, ignore: int, side: int, row: int, canvas: int) -> None:
-    """Write a row of a record to a canvas; all are addresses."""
-    pixel, out = row * side, canvas + 4 * (_PAD + (row + 1) * (side + _PAD))
+    """Write a row of a record to a canvas; all are addresses, the canvas's that of its first pixel of the image."""
+    pixel, out = row * side, canvas + 4 * row * (side + _PAD)
     for column in range(0, side, _LANES):
         _spread_8(image, person, ignore, pixel + column, out + 4 * column)  # type: ignore[call-arg]
 
 
 @kernel
-def _reach(matrix: F32, side: int) -> tuple[float, float, float]:
+def _reach(matrix: F32, side: int) -> tuple[float, float, float, bool]:
     """What rows of the source a row of the output needs: of all the first, and for row y the last, a + b * y.
 
-    It is too many by a row or two, as positions are rounded; all rows where numbers are so large, or not numbers, that
-    rounding could be worth a row.
+    It is too many by a row or two, as positions are rounded. And whether the map is so large, or not of numbers, that
+    parts of a position, `Taps.across` and `Taps.x`, could exceed 31 bits: then all rows are needed.
     """
     across, down = np.float64(matrix[1, 0]) * side, np.float64(matrix[1, 1])
     shift = np.float64(matrix[1, 2])
-    if not abs(across) + abs(down) * side + abs(shift) < 2**20:
-        return 0.0, np.float64(side), 0.0
+    if not np.abs(matrix[:, :2]).sum() * side + np.abs(matrix[:, 2]).sum() < 2**15:
+        return 0.0, np.float64(side), 0.0, True
     first = shift + min(across, 0.0) + min(down * side, 0.0) - 2
-    return max(first, 0.0), shift + max(across, 0.0) + max(down, 0.0) + 3, down
-
-
-@kernel
-def _part(picked: U8, person: U8, ignore: U8) -> None:
-    # Apart from all else, these are a few instructions for 32 pixels.
-    for column in range(picked.size):
-        person[column] = picked[column] & np.uint8(1)
-        ignore[column] = picked[column] >> np.uint8(1)
+    return max(first, 0.0), shift + max(across, 0.0) + max(down, 0.0) + 3, down, False
 
 
 @njit(inline="always")
@@ -328,7 +340,7 @@ def _fixed_point(colour: F32) -> tuple[np.int32, ...]:
 @kernel
 def new_canvas(side: int) -> U32:
     """What `warp_sample` needs for pictures of a side, any number of them in turn."""
-    return np.full(_PAD + (side + 3) * (side + _PAD), _IGNORE, np.uint32)
+    return np.full(_PAD + (side + 4) * (side + _PAD), _IGNORE, np.uint32)
 
 
 @kernel
@@ -357,32 +369,31 @@ def warp_sample(
         person, ignore: `(S*S,)`, wholly written with 0 and 1; outside the source 0 and 1.
         canvas: `new_canvas(side)`; what is outside the image stays as it is.
     """
-    taps = Taps(
-        np.empty(side, np.int32),
-        np.empty(side, np.int32),
-        np.empty(side, np.int32),
-        np.empty(side, np.int32),
-        np.empty(side, np.int32),
-    )
-    across = np.empty((2, side), np.float32)
-    for column in range(side):
-        x = np.float32(column) + _HALF
-        across[0, column] = matrix[0, 0] * x
-        across[1, column] = matrix[1, 0] * x
+    across, pixel = np.empty((2, side), np.int32), np.empty(side, np.int32)
     gains = _fixed_point(colour)
-    start = canvas.ctypes.data + 4 * (_PAD - 1)  # the pixel before the image's first one, a row above
+    start = canvas.ctypes.data + 4 * (_PAD + 2 * (side + _PAD))  # the first pixel of the image
     out, end = image.ctypes.data, image.ctypes.data + image.size
-    picked, spare = np.empty(side, np.uint8), np.empty(4 * _LANES, np.uint8)
-    first, reach, slope = _reach(matrix, side)
+    spare = np.empty(4 * _LANES, np.uint8)
+    first, reach, slope, far = _reach(matrix, side)
+    if not far:
+        _sweep(matrix, 0.0, 0.0, across)
     spread = int(min(first, side))
     for row in range(side):
         # Spread no sooner than needed: so waiting for memory and arithmetic overlap.
         while spread < min(reach + slope * row, side):
-            _spread(image_address, person_address, ignore_address, side, spread, canvas.ctypes.data)
+            _spread(image_address, person_address, ignore_address, side, spread, start)
             spread += 1
-        _locate(across, matrix, row, taps)
-        _blend(start, taps, gains, out + 3 * side * row, end, spare.ctypes.data, picked.ctypes.data)
-        _part(picked, person[side * row : side * (row + 1)], ignore[side * row : side * (row + 1)])
+        x = matrix[0, 1] * (row + 0.5) + matrix[0, 2] - 0.5
+        y = matrix[1, 1] * (row + 0.5) + matrix[1, 2] - 0.5
+        if far:
+            _sweep(matrix, x, y, across)
+            x = y = 0.0
+        taps = Taps(start, side, pixel.ctypes.data, across.ctypes.data, _fixed(x), _fixed(y))
+        _locate(across, taps.x, taps.y, pixel)
+        begin = side * row
+        _blend(
+            taps, gains, out + 3 * begin, end, spare.ctypes.data, person.ctypes.data + begin, ignore.ctypes.data + begin
+        )
     image[-3 * _LANES :] = spare[: 3 * _LANES]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import itertools
 import math
 import mmap
 import platform
@@ -29,7 +30,7 @@ PLAIN = np.eye(3, 4, dtype=np.float32)
 STILL = np.eye(2, 3, dtype=np.float32)
 
 SLACK = 0.04
-"""Grey levels that 16-bit shares may cost, before the colours."""
+"""Grey levels that positions and shares of 15 bits may cost, before the colours."""
 
 fuzz = settings(derandomize=True, database=None, deadline=None, max_examples=300)
 
@@ -59,7 +60,7 @@ def warp(sample: Sample, matrix: F32, colour: F32 = PLAIN) -> Sample:
     made = []
     canvas = new_canvas(side)
     for filler in (0x55, 0xAA):
-        canvas[8:].reshape(side + 3, side + 8)[1 : side + 1, :side] = filler  # what is left of another sample
+        canvas[8:].reshape(side + 4, side + 8)[2 : side + 2, :side] = filler  # what is left of another sample
         buffers = [np.full(size + 128, filler, np.uint8) for size in (3 * side**2, side**2, side**2)]
         inner = [buffer[64:-64] for buffer in buffers]
         warp_sample(*source, side, matrix, colour, *inner, canvas)
@@ -71,10 +72,10 @@ def warp(sample: Sample, matrix: F32, colour: F32 = PLAIN) -> Sample:
     return Sample(made[0][0].reshape(side, side, 3), *(plane.reshape(side, side) for plane in made[0][1:]))
 
 
-def positions(side: int, matrix: F32) -> F32:
-    """Source x and y of each output pixel, (2, S, S), in the single precision that decides the nearest pixel."""
-    y, x = np.mgrid[:side, :side].astype(np.float32) + np.float32(0.5)
-    return np.stack([row[0] * x + row[1] * y + row[2] for row in matrix.astype(np.float32)])
+def positions(side: int, matrix: F32) -> F64:
+    """Source x and y of each output pixel, (2, S, S)."""
+    y, x = np.mgrid[:side, :side] + 0.5
+    return np.stack([row[0] * x + row[1] * y + row[2] for row in matrix.astype(np.float64)])
 
 
 def pixels_at(source: npt.NDArray[np.generic], x: F64, y: F64, outside: int) -> F64:
@@ -85,24 +86,33 @@ def pixels_at(source: npt.NDArray[np.generic], x: F64, y: F64, outside: int) -> 
     return found
 
 
-def expected(sample: Sample, matrix: F32, colour: F32) -> tuple[F64, F64, F64]:
-    """The image before rounding and clipping, and the planes."""
-    u, v = positions(len(sample.image), matrix).astype(np.float64)
-    person = pixels_at(sample.person, np.floor(u), np.floor(v), 0)
-    ignore = pixels_at(sample.ignore, np.floor(u), np.floor(v), 1)
+def expected(sample: Sample, matrix: F32, colour: F32) -> F64:
+    """The image before rounding and clipping."""
+    u, v = positions(len(sample.image), matrix)
     left, top = np.floor(u - 0.5), np.floor(v - 0.5)
     total = np.zeros(sample.image.shape)
     for x, along in ((left, left + 1.5 - u), (left + 1, u - 0.5 - left)):
         for y, down in ((top, top + 1.5 - v), (top + 1, v - 0.5 - top)):
             total += (along * down)[..., None] * pixels_at(sample.image, x, y, 0)
-    return total @ colour[:, :3].T.astype(np.float64) + colour[:, 3], person, ignore
+    return total @ colour[:, :3].T.astype(np.float64) + colour[:, 3]
+
+
+def assert_planes(sample: Sample, matrix: F32, made: Sample) -> None:
+    """Both planes are of the pixel that the position falls into; of either where it falls onto an edge."""
+    side = len(sample.image)
+    u, v = positions(side, matrix)
+    slack = 2.0**-14  # positions are sums of two numbers that are rounded to 15 bits behind the point
+    right = np.zeros((side, side), bool)
+    for x, y in itertools.product((u - slack, u, u + slack), (v - slack, v, v + slack)):
+        planes = [pixels_at(sample[k], np.floor(x), np.floor(y), k - 1) for k in (1, 2)]
+        right |= (made.person == planes[0]) & (made.ignore == planes[1])
+    assert right.all()
 
 
 def assert_warp(sample: Sample, matrix: F32, colour: F32 = PLAIN) -> None:
     made = warp(sample, matrix, colour)
-    image, person, ignore = expected(sample, matrix, colour)
-    np.testing.assert_array_equal(made.person, person)
-    np.testing.assert_array_equal(made.ignore, ignore)
+    assert_planes(sample, matrix, made)
+    image = expected(sample, matrix, colour)
     slack = SLACK * np.abs(colour[:, :3]).sum(1)
     off = np.abs(made.image - np.clip(image, 0, 255)) - slack
     assert off.max() <= 0.5, np.unravel_index(off.argmax(), off.shape)
@@ -281,11 +291,7 @@ def test_fuzzed_maps(data: st.DataObject, side: int, seed: int) -> None:
 @fuzz
 @given(st.lists(st.floats(-(2.0**126), 2.0**126, width=32), min_size=6, max_size=6))
 def test_fuzzed_matrices_of_any_size(entries: list[float]) -> None:
-    """Planes are exact for whatever matrix; so the image reads where it should."""
+    """Planes are right for whatever matrix; so the image reads where it should."""
     matrix = np.array(entries, np.float32).reshape(2, 3)
     sample = noise(8)
-    with np.errstate(all="ignore"):
-        _, person, ignore = expected(sample, matrix, PLAIN)
-    made = warp(sample, matrix)
-    np.testing.assert_array_equal(made.person, person)
-    np.testing.assert_array_equal(made.ignore, ignore)
+    assert_planes(sample, matrix, warp(sample, matrix))
