@@ -146,7 +146,8 @@ class OneEpoch(Listener):
 def config(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     make_dataset(root / "coco", SynthConfig(images=21, val_fraction=5 / 21, long_side=(64, 80)))
-    build_cache(BuildConfig(coco=root / "coco", out=root / "cache", spec=CacheSpec(side=32, images="all")))
+    build_cache(BuildConfig(coco=root / "coco", out=root / "cache", spec=CacheSpec(side=64, images="all")))
+    # So small a rate, and a side that leaves more than a pixel in the deepest layer, as BatchNorm makes much of rounding.
     return TrainConfig(
         loader=LoaderConfig(cache=root / "cache", batch_size=2, threads=1, backend="native"),
         out=root / "one",
@@ -155,6 +156,7 @@ def config(tmp_path_factory):
         average=0.9,
         checkpoint_minutes=0,
         optimizer="sgd",
+        learning_rate=1e-3,
         warmup=0.25,
     )
 
@@ -208,15 +210,19 @@ def test_two_ranks_learn_what_one_process_learns_from_both_batches(config, two):
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     alone = fit(config.changed(accumulation=4), Listener())
+    still = fit(config.changed(accumulation=4, learning_rate=1e-12, out=config.out.parent / "still"), Listener())
     torch.set_num_threads(before)
-    one, other = load_checkpoint(alone.last_model), load_checkpoint(two.out / "checkpoints" / "last_model.pth")
+    one, start = load_checkpoint(alone.last_model), load_checkpoint(still.last_model)
+    other = load_checkpoint(two.out / "checkpoints" / "last_model.pth")
     assert (one.continuation.progress.step, other.continuation.progress.step) == (16, 8)
+    # Sums in another order change 2 % of what was learned. Of two batches, one process gives the later one a little more
+    # weight in BatchNorm's statistics.
+    names = [name for name in one.network if "running" not in name and "tracked" not in name]
+    first, mine, theirs = (torch.cat([run.network[name].flatten() for name in names]) for run in (start, one, other))
+    assert (mine - theirs).norm() < 0.05 * (mine - first).norm()
     for name, value in one.network.items():
-        # Sums in another order; and of two batches, one process gives the later one a little more weight in BatchNorm's
-        # statistics. A rank has counted half of the batches.
-        if "tracked" not in name:
-            rtol, atol = (5e-2, 2e-2) if "running" in name else (2e-2, 2e-4)
-            torch.testing.assert_close(value, other.network[name], rtol=rtol, atol=atol, msg=name)
+        if "running" in name:
+            torch.testing.assert_close(value, other.network[name], rtol=5e-2, atol=2e-2, msg=name)
     for mine, theirs in zip(one.results, other.results, strict=True):
         assert mine.learning_rate == theirs.learning_rate  # the schedule counts updates
         assert mine.val.iou == pytest.approx(theirs.val.iou, abs=1e-2)
