@@ -10,7 +10,7 @@
    the products added, by one instruction. Planes go the same way, with a share for the one pixel that the position
    falls into. The same instruction mixes the colours, in fixed point.
 
-What takes time is arithmetic and moving bytes within registers, 20 instructions a pixel; waiting for memory overlaps
+What takes time is arithmetic and moving bytes within registers, 17 instructions a pixel; waiting for memory overlaps
 with it as long as rows are spread between those that are blended, not all before.
 
 A blended value is off by less than 1/25 of a grey level before the colours, which add less than 1/40 for the gains of

@@ -74,7 +74,7 @@ def root(local, object_store):
 def _hasty(object_store, monkeypatch):
     """A server that behaves well at first, and no long pauses if it does not."""
     object_store.behave()
-    monkeypatch.setattr(storage, "Retries", lambda: Retries(pause=0.01))
+    monkeypatch.setattr(storage, "Retries", lambda: Retries(pause=0.01, longest=0.1))
 
 
 @pytest.fixture(params=["lmdb", "zarr"])

@@ -51,7 +51,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _hasty(object_store, monkeypatch):
     object_store.behave()
-    monkeypatch.setattr(storage, "Retries", lambda: Retries(pause=0.01))
+    monkeypatch.setattr(storage, "Retries", lambda: Retries(pause=0.01, longest=0.1))
 
 
 @pytest.fixture(params=BACKENDS)

@@ -111,14 +111,13 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(cache, tmp_path, change
 
 
 def test_with_an_average_it_is_that_which_is_validated_and_saved(cache, tmp_path):
-    plain = fit(config_of(cache, tmp_path / "plain"), Silent())
-    averaged = fit(config_of(cache, tmp_path / "averaged", average=0.9), Silent())
+    plain = fit(config_of(cache, tmp_path / "plain", epochs=1), Silent())
+    averaged = fit(config_of(cache, tmp_path / "averaged", epochs=1, average=0.9), Silent())
     one, other = weights(plain), weights(averaged)
     assert all(torch.equal(one[name], other[name]) for name in one), "the average changes nothing in learning"
     assert [epoch.train_loss for epoch in plain.epochs] == [epoch.train_loss for epoch in averaged.epochs]
     assert plain.epochs[-1].val_loss != averaged.epochs[-1].val_loss
-    best = weights(averaged, "best_model")
-    assert averaged.best.epoch == len(averaged.epochs)
+    best = weights(averaged, "best_model")  # of the only epoch
     kept = load_checkpoint(averaged.last_model).continuation.step["average"]["network"]
     assert all(torch.equal(best[name], kept[name]) for name in best)
 

@@ -61,7 +61,7 @@ def local(tmp_path_factory, write_coco):
 @pytest.fixture
 def remote(local, bucket, tmp_path, monkeypatch):
     """As `local`, from a URL; it has run for nothing yet."""
-    monkeypatch.setattr(storage, "Retries", lambda: Retries(pause=0.05))
+    monkeypatch.setattr(storage, "Retries", lambda: Retries(pause=0.05, longest=0.2))
     url = StorageUrl(bucket) / "cache"
     files.upload(local.loader.cache, url)
     return local.changed(cache=url, out=tmp_path / "run", order="auto", cache_dir=tmp_path / "shards")

@@ -203,14 +203,7 @@ def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
         backend, tolerance = "inductor" if config.compile else None, boundary_tolerance(side, side)
         synchronized = config.sync_batchnorm and ranks.world > 1
         if synchronized:  # only now: each rank searches for a batch size alone
-            convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
-            if isinstance(network, EncoderUNet):
-                from timm.layers.norm_act import convert_sync_batchnorm  # knows those with an activation in them
-
-                convert = convert_sync_batchnorm
-            for name, part in network.named_children():  # those that are fixed stay as they are
-                if name != "encoder" or config.encoder_norm != "frozen":
-                    setattr(network, name, convert(part))
+            _synchronize(network, config)
             if config.compile:
                 notes += (message("training steps run without torch.compile, because of --sync-batchnorm"),)
         average = WeightAverage(network, config.average) if config.average else None
@@ -240,6 +233,18 @@ def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
             note = message("the cache's side of {side} is used, not the {usual} of profile {profile}", **sides)
             run.notes += (note,)
         yield run
+
+
+def _synchronize(network: nn.Module, config: TrainConfig) -> None:
+    """Have BatchNorm normalize over the images of all ranks, but not in an encoder whose statistics are fixed."""
+    convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
+    if isinstance(network, EncoderUNet):
+        from timm.layers.norm_act import convert_sync_batchnorm  # knows those with an activation in them
+
+        convert = convert_sync_batchnorm
+    for name, part in network.named_children():
+        if name != "encoder" or config.encoder_norm != "frozen":
+            setattr(network, name, convert(part))
 
 
 def search_batch_size(
