@@ -147,7 +147,7 @@ def config(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     make_dataset(root / "coco", SynthConfig(images=21, val_fraction=5 / 21, long_side=(64, 80)))
     build_cache(BuildConfig(coco=root / "coco", out=root / "cache", spec=CacheSpec(side=64, images="all")))
-    # So small a rate, and a side that leaves more than a pixel in the deepest layer, as BatchNorm makes much of rounding.
+    # Of a single pixel in the deepest layer, or at a larger rate, BatchNorm makes much of rounding.
     return TrainConfig(
         loader=LoaderConfig(cache=root / "cache", batch_size=2, threads=1, backend="native"),
         out=root / "one",
@@ -215,8 +215,8 @@ def test_two_ranks_learn_what_one_process_learns_from_both_batches(config, two):
     one, start = load_checkpoint(alone.last_model), load_checkpoint(still.last_model)
     other = load_checkpoint(two.out / "checkpoints" / "last_model.pth")
     assert (one.continuation.progress.step, other.continuation.progress.step) == (16, 8)
-    # Sums in another order change 2 % of what was learned. Of two batches, one process gives the later one a little more
-    # weight in BatchNorm's statistics.
+    # Sums in another order change up to 2 % of what was learned. Of two batches, one process gives the later one a
+    # little more weight in BatchNorm's statistics.
     names = [name for name in one.network if "running" not in name and "tracked" not in name]
     first, mine, theirs = (torch.cat([run.network[name].flatten() for name in names]) for run in (start, one, other))
     assert (mine - theirs).norm() < 0.05 * (mine - first).norm()
