@@ -182,17 +182,19 @@ class CacheReader:
 
     def check_unchanged(self) -> None:
         """Raise `CacheCorruptError` if an open shard was overwritten; one that made way for another is read on."""
-        for number, before in self._states.items():
+        for number, before in self._states.copy().items():  # other threads may open shards meanwhile
             info, path = self.info.shards[number], self.directory / self.info.shards[number].name
-            now = _state(path)
-            changed = any(now.get(inode, state) != state for inode, state in before.items())
-            if changed and describe(path, info.rows).checksum != info.checksum:
+            now = {inode: state for inode, state in _state(path).items() if inode in before}
+            if now.items() <= before.items():
+                continue
+            if describe(path, info.rows).checksum != info.checksum:
                 raise CacheCorruptError(
                     "{path} was overwritten while it was being read; bring the cache back, or {rebuild}, then "
                     "go on with --resume from the last checkpoint, which is from before",
                     path=path,
                     rebuild=REBUILD,
                 )
+            before |= now  # the same bytes, written again
 
     def close(self) -> None:
         """Close the shards; views that were given out become invalid."""

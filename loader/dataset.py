@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from pathlib import PurePath
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -19,18 +20,24 @@ from loader.prefetch import OFF_LINE, Buffers
 from loader.records import RecordMap
 
 
+CHECK_SECONDS = 5.0
+"""How often a dataset looks whether shards were overwritten since it compared their records with the index."""
+
+
 class MaskDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """A split of a cache as a map-style dataset: `dataset[i]` is (image, person, ignore) of a sample.
 
     image is `(3, S, S)` uint8 RGB, a view of `(S, S, 3)`; person and ignore are `(1, S, S)` uint8 0/1. There is no
     augmentation. It may be pickled, and forked: each process opens the shards for itself, when it first needs them.
 
-    Raises `CacheError` as `CacheReader`, `CacheCorruptError` for a bad record, and `IndexError` beyond the samples.
+    Raises `CacheError` as `CacheReader`, `CacheCorruptError` for a bad record and, within seconds, for a shard that was
+    overwritten, and `IndexError` beyond the samples.
     """
 
     def __init__(self, cache: PurePath | str, split: str = "train") -> None:
         self._reader = CacheReader(cache, split)
         self._records: tuple[int, RecordMap] | None = None  # and the process that has them
+        self._check_at = 0.0
 
     @property
     def samples(self) -> SampleTable:
@@ -46,6 +53,9 @@ class MaskDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
             raise IndexError(message("index {index} is beyond the {samples} samples", index=sample, samples=count))
         if self._records is None or self._records[0] != os.getpid():
             self._records = os.getpid(), RecordMap(self._reader, "stop")
+        if monotonic() >= self._check_at:
+            self._reader.check_unchanged()
+            self._check_at = monotonic() + CHECK_SECONDS
         records, samples = self._records[1], np.array([sample % count])
         places = records.find(samples, 1)
         buffers = Buffers(1, layout.side, off=OFF_LINE if layout.codec == "jpeg" else 0)
@@ -59,4 +69,4 @@ class MaskDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return image_N3SS[0], person_N1SS[0], ignore_N1SS[0]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_records": None}
+        return {**self.__dict__, "_records": None, "_check_at": 0.0}

@@ -20,6 +20,7 @@ from cache.reader import CacheReader
 from cache.record import checksum
 from cache.spec import CacheSpec
 from loader import LEVELS, LoaderConfig, open_loader
+from loader.dataset import MaskDataset
 from preprocess.build.build import BuildConfig, build_cache
 from preprocess.synth.dataset import SynthConfig, make_dataset
 
@@ -224,6 +225,19 @@ def test_a_shard_that_is_overwritten_while_it_is_read_is_told_before_the_epoch_e
         overwrite(cache, lambda path, _: before[path])
         loader.set_epoch(2)
         assert len(take(loader)) == len(loader), "the same bytes, though they are newer"
+
+
+@kinds
+def test_a_dataset_tells_of_a_shard_that_is_overwritten(sound, tmp_path, kind, monkeypatch):
+    monkeypatch.setattr("loader.dataset.CHECK_SECONDS", 0)
+    cache = shutil.copytree(sound[kind], tmp_path / "cache")
+    dataset = MaskDataset(cache)
+    assert len(list(dataset)) == len(dataset)
+    before = overwrite(cache, lambda _, data: data[: len(data) // 2] + flip_a_bit(data[len(data) // 2 :]))
+    with pytest.raises(CacheCorruptError, match="was overwritten while it was being read"):
+        dataset[0]
+    overwrite(cache, lambda path, _: before[path])
+    assert len(list(dataset)) == len(dataset)
 
 
 @kinds
