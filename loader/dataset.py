@@ -19,7 +19,6 @@ from loader.kernels import copy_records, unpack_planes
 from loader.prefetch import OFF_LINE, Buffers
 from loader.records import RecordMap
 
-
 CHECK_SECONDS = 5.0
 """How often a dataset looks whether shards were overwritten since it compared their records with the index."""
 
