@@ -174,7 +174,7 @@ def test_each_suite_has_a_limit(run):
     limits = {suite: {row.limit_name for row in run[0].rows if row.suite == suite} - {""} for suite in SUITES}
     assert limits["raster"] == {"overwriting both planes"}
     assert limits["annotations"] == {"copying the file from the page cache", "the file, and the table"}
-    assert limits["preprocess"] == {"cv2.imdecode + INTER_AREA", "decoding alone"}
+    assert limits["preprocess"] == {"decoding alone"}
     assert limits["stores"] == {"copying the same bytes", "writing the same bytes to a file"}
     assert limits["verify"] == {"reading the same files, 2 threads"}
     assert {name.partition(":")[0] for name in limits["loader"]} == {"copying the same bytes"}

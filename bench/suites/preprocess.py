@@ -1,4 +1,4 @@
-"""The suite `preprocess`: whole builds of a cache, against only decoding and shrinking the same photos."""
+"""The suite `preprocess`: whole builds of a cache, against only decoding the same photos."""
 
 from __future__ import annotations
 
@@ -59,16 +59,16 @@ def preprocess_rows(setup: Setup, material: Material) -> Iterator[Row]:
         folder = material.folder / "builds"
         works = {name: _build(coco, folder, spec, setup.threads, images) for name, spec in specs.items()}
         works["decode"] = decode(pool, files)
-        works["floor"] = decode_and_resize(pool, files, setup.side)
+        works["resize"] = decode_and_resize(pool, files, setup.side)
         found = setup.measure(works, rounds=min(setup.rounds, MOST_ROUNDS))
     repeated = message("{photos} as {images}", photos=material.photos_name, images=images)
     described = joined(", ", [repeated, message("side {side}", side=setup.side), setup.parallel])
-    row = partial(Row.measured, suite="preprocess", setup=described, unit="images/s")
-    resize = "cv2.imdecode + INTER_AREA"
+    limit = {"limit": found["decode"], "limit_name": message("decoding alone")}
+    row = partial(Row.measured, suite="preprocess", setup=described, unit="images/s", **limit)
     note = message("whole builds: reading the JSON, drawing, packing, hashing, writing, syncing")
     for name in specs:
-        yield row(found[name], name=name, limit=found["floor"], limit_name=resize, note=note)
-    yield row(found["floor"], name=resize, limit=found["decode"], limit_name=message("decoding alone"), ours=False)
+        yield row(found[name], name=name, note=note)
+    yield row(found["resize"], name="cv2.imdecode + INTER_AREA", ours=False)
     yield from _memory_rows(setup, material)
 
 
