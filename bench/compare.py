@@ -21,7 +21,7 @@ HIGHER_UNITS = frozenset({"images/s", "samples/s", "annotations/s", "GB/s", "GFL
 LOWER_UNITS = frozenset({"s", "s/1000", "min", "MB", "pixels"})
 """Units of which less is better: `s/1000` are CPU-seconds for 1000 samples, `pixels` are those that differ from the
 reference."""
-LOWER_NAMES = {"%": WAIT, "times": "wall time, times "}
+LOWER_NAMES = {"%": WAIT}
 """Less is better, too, in rows of this unit whose name contains this text."""
 
 BETWEEN_RUNS, MOST_BETWEEN_RUNS = 0.05, 0.25
