@@ -105,7 +105,7 @@ def test_parts_go_through_the_network_in_batches(fit, batch_size):
 
 
 @pytest.mark.parametrize(
-    ("fit", "size"), itertools.product(["letterbox", "stretch"], [(1, 5000), (5000, 1), (97, 901)])
+    ("fit", "size"), list(itertools.product(["letterbox", "stretch"], [(1, 5000), (5000, 1), (97, 901)]))
 )
 def test_photos_of_any_shape(fit, size):
     pixels = np.full((*size, 3), 102, np.uint8)
