@@ -78,21 +78,6 @@ class RecordLayout:
         assert buffer.size >= size
         return buffer[:size]
 
-    def pack(self, image: U8, person: U8, ignore: U8) -> U8:
-        """Join the parts into a new record, `(bytes,)` uint8.
-
-        Args:
-            image: `(side, side, 3)` RGB for `raw`, the `(n,)` bytes of a JPEG for `jpeg`.
-            person, ignore: `(side, side)` planes of 0 and 1.
-        """
-        assert self.codec == "jpeg" or image.shape == (self.side, self.side, 3)
-        record = self.blank(np.empty(LENGTH_BYTES + image.size + 2 * self.plane_bytes, np.uint8), image.size)
-        fields = self.split(record)
-        fields.image[:] = image.reshape(-1)
-        fields.person[:] = pack_plane(person)
-        fields.ignore[:] = pack_plane(ignore)
-        return record
-
     def split(self, record: U8) -> Fields:
         """The parts of a record, without a copy; raise `CacheCorruptError` if its size is not that of its layout."""
         start, middle = 0, self.image_bytes

@@ -10,6 +10,7 @@ from cache.errors import CacheCorruptError, CacheError, CacheMissingError, Cache
 from cache.index import CacheIndex, ShardInfo, ShardManifest, SourceInfo, SplitInfo
 from cache.record import RecordLayout, checksum
 from cache.spec import FORMAT_VERSION, CacheSpec
+from tests.packing import pack_record
 
 
 def make_planes(side, seed=0):
@@ -22,7 +23,7 @@ def test_raw_record_is_pixels_then_little_endian_bits():
     image = np.random.default_rng(1).integers(0, 256, (side, side, 3), dtype=np.uint8)
     person, ignore = make_planes(side)
     layout = RecordLayout(side, "raw")
-    record = layout.pack(image, person, ignore)
+    record = pack_record(layout, image, person, ignore)
     assert record.size == layout.raw_bytes == side * side * 3 + 2 * side * side // 8
     assert record[: side * side * 3].tobytes() == image.tobytes()
     # The first byte of a plane holds the first eight pixels of its first row, the leftmost in the lowest bit.
@@ -37,7 +38,7 @@ def test_jpeg_record_round_trip():
     layout = RecordLayout(64, "jpeg")
     jpeg = np.arange(100, dtype=np.uint8)
     person, ignore = make_planes(64)
-    record = layout.pack(jpeg, person, ignore)
+    record = pack_record(layout, jpeg, person, ignore)
     assert int.from_bytes(record[:4].tobytes(), "little") == 100
     fields = layout.split(record)
     np.testing.assert_array_equal(fields.image, jpeg)
@@ -49,7 +50,7 @@ def test_jpeg_record_round_trip():
 def test_record_of_a_wrong_size_is_refused(codec, change):
     layout = RecordLayout(64, codec)
     image = np.zeros((64, 64, 3) if codec == "raw" else 50, np.uint8)
-    record = layout.pack(image, *make_planes(64))
+    record = pack_record(layout, image, *make_planes(64))
     broken = record[:-1] if change < 0 else np.append(record, np.uint8(0))
     with pytest.raises(CacheCorruptError, match=f"{broken.size} bytes, not {record.size}"):
         layout.split(broken)

@@ -16,6 +16,7 @@ from cache.reader import CacheReader
 from cache.record import RecordLayout, checksum
 from cache.shards import describe, open_reader, write_shard
 from cache.spec import CacheSpec
+from tests.packing import pack_record
 
 SIDE = 32
 STORES = [("lmdb", "raw"), ("lmdb", "jpeg"), ("zarr", "raw")]
@@ -28,8 +29,10 @@ def make_records(codec, count, seed=0):
     for _ in range(count):
         shape = (SIDE, SIDE, 3) if codec == "raw" else int(rng.integers(1, 3000))
         records.append(
-            layout.pack(
-                rng.integers(0, 256, shape, dtype=np.uint8), *rng.integers(0, 2, (2, SIDE, SIDE), dtype=np.uint8)
+            pack_record(
+                layout,
+                rng.integers(0, 256, shape, dtype=np.uint8),
+                *rng.integers(0, 2, (2, SIDE, SIDE), dtype=np.uint8),
             )
         )
     return layout, records

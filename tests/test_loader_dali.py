@@ -19,6 +19,7 @@ from loader.batch import LoaderConfig
 from loader.loader import open_loader
 from loader.order import epoch_order
 from preprocess.build.build import BuildConfig, build_cache
+from tests.packing import pack_record
 
 pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed")
 
@@ -51,7 +52,7 @@ def make_cache(root, store, codec, spoil=lambda number, record: record):
                 if codec == "jpeg":
                     options = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
                     image = cv2.imencode(".jpg", image[..., ::-1], options)[1].reshape(-1)
-                record = layout.pack(image, person, ignore)
+                record = pack_record(layout, image, person, ignore)
                 entry = table[number]
                 entry["image_id"], entry["shard"], entry["row"] = 1000 + number, shard, row
                 entry["checksum"] = checksum(record)
@@ -306,7 +307,7 @@ def test_a_bad_jpeg_is_named(tmp_path, damage):
             image[image.size // 3 :] = 0xFF
         else:
             image = small
-        return layout.pack(image, *(layout.unpack_plane(plane) for plane in fields[1:]))
+        return pack_record(layout, image, *(layout.unpack_plane(plane) for plane in fields[1:]))
 
     with open_loader(config(make_cache(tmp_path / "cache", "lmdb", "jpeg", spoil))) as loader:
         with pytest.raises(CacheCorruptError, match=rf"sample {bad} \(image {1000 + bad}\)"):

@@ -23,6 +23,7 @@ from loader.augment import draw_parameters
 from loader.loader import Choice, Loader
 from loader.resident import ResidentSource
 from loader.resident_store import TorchSampler, count_resident, default_budget, row_bytes
+from tests.packing import pack_record
 
 SIDE, SAMPLES, BATCH = 64, 29, 4
 KINDS = [("lmdb", "raw"), ("lmdb", "jpeg"), ("zarr", "raw")]
@@ -64,7 +65,7 @@ def make_cache(root, store="lmdb", codec="raw", *, edit=lambda number, jpeg: jpe
                 image, person, ignore = make_sample(rng)
                 if codec == "jpeg":
                     image = edit(number, cv2.imencode(".jpg", image[..., ::-1])[1].reshape(-1))
-                record = layout.pack(image, person, ignore)
+                record = pack_record(layout, image, person, ignore)
                 table["image_id"][number], table["checksum"][number] = 1000 + number, checksum(record)
                 table["shard"][number], table["row"][number] = shard, row
                 writer.append(spoil(number, record))
