@@ -5,7 +5,6 @@ Suffixes: H and W pixels.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,21 +26,16 @@ from predict.video.source import GREY, Frame, SoundPacket, VideoError, VideoSour
 
 
 class Encoding(NamedTuple):
-    """Codec and file format of a video.
+    """Codec and file format of a video."""
 
-    Attributes:
-        container, codec, pixels: FFmpeg's names of the file's format, the encoder and the pixels' format.
-        options: of the encoder.
-        multiple: height and width have to be multiples of these: H.264 here has one colour for two by two pixels.
-        colour: whether it is in colour; a mask is not, and has no sound either.
-    """
-
+    # container, codec, pixels: FFmpeg's names of the file's format, the encoder and the pixels' format.
     container: str
     codec: str
     pixels: str
-    options: Mapping[str, str]
+    options: Mapping[str, str]  # of the encoder
+    # Height and width have to be multiples of these: H.264 here has one colour for two by two pixels.
     multiple: tuple[int, int] = (1, 1)
-    colour: bool = True
+    colour: bool = True  # whether it is in colour; a mask is not, and has no sound either
 
 
 # One core, 1280 x 720: H.264 at the preset `veryfast` 83 frames/s and 1.1 Mbit/s, `medium` 46 and 1.6; VP9 with its
@@ -157,8 +151,7 @@ def open_sink(
             with suppress(av.FFmpegError):
                 container.close()
             raise
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        sync_path(temporary)
         temporary.replace(path)
         sync_path(path.parent)
     except BaseException as error:
