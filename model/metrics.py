@@ -34,8 +34,7 @@ class Scores:
     """
 
     iou: float
-    dice: float
-    """Also known as F1."""
+    dice: float  # also known as F1
     accuracy: float
     precision: float
     recall: float
@@ -78,12 +77,9 @@ class BoundaryScores:
     predicted) or recall (none there) is 0.
     """
 
-    f: float
-    """Harmonic mean of precision and recall."""
-    precision: float
-    """Share of the predicted boundary that lies within the tolerance of the true one."""
-    recall: float
-    """Share of the true boundary that lies within the tolerance of the predicted one."""
+    f: float  # harmonic mean of precision and recall
+    precision: float  # share of the predicted boundary that lies within the tolerance of the true one
+    recall: float  # share of the true boundary that lies within the tolerance of the predicted one
 
     @classmethod
     def from_counts(cls, predicted: int, matched_predicted: int, true: int, matched_true: int) -> BoundaryScores:

@@ -30,12 +30,9 @@ class NetworkConfig:
     """
 
     name: NetworkName = "resunet"
-    width: int = 32
-    """Channels of the first level; the deeper ones are multiples of it. Tensor cores want a multiple of 8."""
-    dropout: float = 0.0
-    """Probability that a channel of the deepest features is zeroed in training."""
-    encoder: str | None = None
-    """`timm:` and a name: a `unet` on that encoder of timm's, see `model.encoder_unet`."""
+    width: int = 32  # of the first level, in channels; the deeper ones have multiples. Tensor cores want a multiple of 8
+    dropout: float = 0.0  # probability that a channel of the deepest features is zeroed in training
+    encoder: str | None = None  # `timm:` and a name: a `unet` on that encoder of timm's, see `model.encoder_unet`
 
     def __post_init__(self) -> None:
         if self.name not in NETWORKS:

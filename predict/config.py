@@ -56,50 +56,30 @@ def check_tiles(tiles: int) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """The settings of one run of `predict`.
+    """The settings of one run of `predict`."""
 
-    Attributes:
-        checkpoint: a `best_model.pth` or `last_model.pth`.
-        inputs: files, folders, patterns, or `-` for one image on standard input.
-        out: the folder of the results; `-` for one image on standard output.
-        kind: `cutout`: the photo with the mask as its alpha; `mask`: the mask alone; `composite`: the cutout before
-            another background.
-        background: what is behind the cutout of a composite, see `predict.background.parse_background`.
-        format: the file format of photos; only a composite can be a JPEG.
-        video_format: the file format of a video's cutout: VP9 with alpha in a WebM, or ProRes 4444 in a MOV.
-        smooth: the weight of a video's earlier frames where nothing moves, from 0 (none) to below 1.
-        soft: take the network's probability as the alpha, and the photo's colours as they are.
-        hard: make a mask of 0 and 255.
-        threshold: the probability at which the edge is, with `soft` for the reported coverage alone; None: as measured
-            in training.
-        overwrite: replace results that are there already, however they were made.
-        side: the side of the square that the network sees, pixels; None: as measured in training.
-        tiles: parts across the longer side of a photo that are looked at, too, see `predict.tiles`; 1: none.
-        batch_size: the largest number of photos or parts that are predicted together; 0: as in training.
-        device: None takes a GPU if there is one.
-        precision: of the convolutions; None: as in training if the device can do it, else fp32.
-        threads: CPU threads that read and write; 0 takes one per processor.
-        quality: the least scores of a result; those below are reported.
-    """
-
-    checkpoint: Path
-    inputs: tuple[str, ...]
-    out: Path
+    checkpoint: Path  # a `best_model.pth` or `last_model.pth`
+    inputs: tuple[str, ...]  # files, folders, patterns, or `-` for one image on standard input
+    out: Path  # the folder of the results; `-` for one image on standard output
+    # `cutout` is the photo with the mask as its alpha, `mask` the mask alone, `composite` the cutout before another
+    # background.
     kind: PredictKind = "cutout"
-    background: str | None = None
-    format: PredictFormat = "png"
-    video_format: VideoFormat = "webm"
-    smooth: float = 0.8
-    soft: bool = False
-    hard: bool = False
+    background: str | None = None  # behind the cutout of a composite, see `predict.background.parse_background`
+    format: PredictFormat = "png"  # of photos; only a composite can be a JPEG
+    video_format: VideoFormat = "webm"  # of a video's cutout: VP9 with alpha in a WebM, or ProRes 4444 in a MOV
+    smooth: float = 0.8  # weight of a video's earlier frames where nothing moves, from 0 (none) to below 1
+    soft: bool = False  # take the network's probability as the alpha, and the photo's colours as they are
+    hard: bool = False  # make a mask of 0 and 255
+    # The probability at which the edge is, with `soft` for the reported coverage alone; None: as measured in training.
     threshold: float | None = None
-    overwrite: bool = False
-    side: int | None = None
-    tiles: int = 1
-    batch_size: int = 0
-    device: Device | None = None
-    precision: Precision | None = None
-    threads: int = 0
+    overwrite: bool = False  # replace results that are there already, however they were made
+    side: int | None = None  # of the square that the network sees, pixels; None: as measured in training
+    tiles: int = 1  # parts across the longer side of a photo that are looked at, too, see `predict.tiles`; 1: none
+    batch_size: int = 0  # the largest number of photos or parts that are predicted together; 0: as in training
+    device: Device | None = None  # None takes a GPU if there is one
+    precision: Precision | None = None  # of the convolutions; None: as in training if the device can do it, else fp32
+    threads: int = 0  # CPU threads that read and write; 0 takes one per processor
+    # The least scores of a result; those below are reported.
     quality: QualityThresholds = dataclasses.field(default_factory=QualityThresholds)
 
     def __post_init__(self) -> None:
@@ -140,51 +120,35 @@ class PredictConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """What became of one input.
+    """What became of one input."""
 
-    Attributes:
-        input, output: paths, or `-`; no output if there is none.
-        width, height: of the upright input and of its result, pixels.
-        coverage: share of the foreground, in percent; of a video the mean over its frames.
-        seconds: time spent on it; of a photo that is reading, its part of the network's time, and writing.
-        reason: why it was rejected.
-    """
-
-    input: str
-    output: str | None
+    input: str  # a path, or `-`
+    output: str | None  # the same; None if there is none
     status: Status
-    width: int | None = None
+    width: int | None = None  # of the upright input and of its result, pixels
     height: int | None = None
-    coverage: float | None = None
+    coverage: float | None = None  # share of the foreground, in percent; of a video the mean over its frames
+    # Time spent on it; of a photo that is reading, its part of the network's time, and writing.
     seconds: float | None = None
-    reason: str | None = None
+    reason: str | None = None  # why it was rejected
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PhotoResult(Result):
-    """What became of a photo.
+    """What became of a photo."""
 
-    Attributes:
-        scores: of the photo and its mask, by name, 0 to 100; empty if it is not done. See
-            `preprocess.check.quality`, and `predict.mask.certainty`, which has no threshold.
-    """
-
+    # Scores of the photo and its mask, by name, 0 to 100; empty if it is not done. See `preprocess.check.quality`, and
+    # `predict.mask.certainty`, which has no threshold.
     scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VideoResult(Result):
-    """What became of a video.
+    """What became of a video."""
 
-    Attributes:
-        frames: number of frames that were written.
-        fps: frames per second, on average, as they are shown.
-        notes: what is worth knowing, a sentence each.
-    """
-
-    frames: int = 0
-    fps: float | None = None
-    notes: tuple[str, ...] = ()
+    frames: int = 0  # that were written
+    fps: float | None = None  # frames per second, on average, as they are shown
+    notes: tuple[str, ...] = ()  # what is worth knowing, a sentence each
 
     @property
     def frames_per_s(self) -> float:
@@ -202,14 +166,7 @@ class PassedOver(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PredictReport:
-    """All results of a run, and how it ran.
-
-    Attributes:
-        notes: what is worth knowing, a sentence each.
-        photos, videos: in the order in which they were named.
-        seconds: from the first photo to the last, without loading the network.
-        passed_over: files of the folders that are neither photos nor videos; JSON has their number.
-    """
+    """All results of a run, and how it ran."""
 
     config: PredictConfig
     device: str
@@ -217,11 +174,11 @@ class PredictReport:
     side: int
     batch_size: int
     threads: int
-    notes: tuple[str, ...]
-    photos: tuple[PhotoResult, ...]
+    notes: tuple[str, ...]  # what is worth knowing, a sentence each
+    photos: tuple[PhotoResult, ...]  # in the order in which they were named, as `videos`
     videos: tuple[VideoResult, ...]
-    seconds: float
-    passed_over: tuple[PassedOver, ...] = ()
+    seconds: float  # from the first photo to the last, without loading the network
+    passed_over: tuple[PassedOver, ...] = ()  # files of the folders that are no photos and no videos; JSON counts them
 
     def count(self, status: Status) -> int:
         """How many photos and videos have this status."""
