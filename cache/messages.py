@@ -92,6 +92,11 @@ def system_reason(error: OSError) -> str:
     return Message(error.strerror or str(error))
 
 
+def first_line(error: BaseException, most: int = 120) -> str:
+    """The first line of an error's text, at most so many characters; the error's type where the text is empty."""
+    return Message((str(error).strip().splitlines() or [type(error).__name__])[0][:most])
+
+
 class UserError(ValueError):
     """An error that its user can mend. It is raised with a message, or with a template and the values for it."""
 

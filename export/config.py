@@ -22,11 +22,6 @@ class ExportError(UserError):
     """A network cannot be exported; the message names the value, the limit and the remedy."""
 
 
-def reason_of(error: Exception) -> str:
-    """The first line of a library's error: some go on for pages."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportConfig:
     """The settings of an export."""

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from export.config import ExportError, reason_of
+from cache.messages import first_line
+from export.config import ExportError
 from model.base import SegmentationNetwork
 
 INPUT, OUTPUT = "image", "probability"
@@ -67,7 +68,7 @@ def trace(network: SegmentationNetwork) -> torch.export.ExportedProgram:
         raise ExportError(
             "the network cannot be exported for images of any size ({reason}); unet, attention_unet, resunet and unet "
             "on timm:resnet34 can",
-            reason=reason_of(error),
+            reason=first_line(error, 200),
         ) from error
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # has paths of this machine

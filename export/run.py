@@ -13,6 +13,7 @@ import torch
 
 from cache.choices import ExportFormat
 from cache.files import file_digest
+from cache.messages import first_line
 from export.card import write_card
 from export.check import (
     CHECKPOINT,
@@ -29,7 +30,7 @@ from export.check import (
     load_file,
     measure,
 )
-from export.config import CARD, FILES, ExportConfig, ExportError, reason_of
+from export.config import CARD, FILES, ExportConfig, ExportError
 from export.network import LEAST_STRIDES, normalisation, trace
 from export.record import metadata, read_record
 from export.write import check_free, commit, older_files, work_folder, write_onnx, write_program
@@ -97,7 +98,7 @@ def export(config: ExportConfig, tell: Tell = lambda _step, _kind: None) -> Expo
                     "{file} does not run here ({reason}); nothing was written: try another --format, or another "
                     "--opset",
                     file=FILES[kind],
-                    reason=reason_of(error),
+                    reason=first_line(error, 200),
                 ) from error
             check(difference, kind)
             size = path.stat().st_size

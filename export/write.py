@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cache.atomic import sync_path, sync_tree
-from cache.messages import listed, message, system_reason
+from cache.messages import first_line, listed, message, system_reason
 from cache.process import deferred_interrupt
 from cache.remote.folder import only_writer
-from export.config import CARD, FILES, ExportConfig, ExportError, reason_of
+from export.config import CARD, FILES, ExportConfig, ExportError
 from export.network import INPUT, OUTPUT
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, *, opset: int,
         raise ExportError(
             "the network cannot be written as ONNX with opset={opset} ({reason}); use --format program",
             opset=opset,
-            reason=reason_of(error),
+            reason=first_line(error, 200),
         ) from error
     path.write_bytes(model.SerializeToString(deterministic=True))
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cache.messages import UserError, install, listed, message
+from cache.messages import UserError, first_line, install, listed, message
 from model.base import SegmentationNetwork
 from model.blocks import ConvBNReLU, DoubleConv, UpNearest, concat, initialise, round_up_to_8
 
@@ -214,12 +214,11 @@ def start_encoder(network: EncoderUNet, weights: str) -> tuple[str, bool]:
     try:
         state, source = _download(encoder)
     except Exception as error:  # of the hub, the network, the disk, or for want of weights
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         note = message(
             "encoder {encoder} starts from scratch, for its weights could not be had ({reason}); "
             "--encoder-weights FILE takes them from a file",
             encoder=encoder,
-            reason=reason[:200],
+            reason=first_line(error, 200),
         )
         return note, False
     _take(network, state, source)
@@ -285,12 +284,11 @@ def _read(path: Path, encoder: str) -> Mapping[str, Tensor]:
             "encoder_weights={path} does not exist; use auto, none, package:NAME or a file", path=path
         ) from None
     except Exception as error:  # each format has its own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise EncoderError(
             "encoder_weights={path} holds no weights ({reason}); use a state_dict of {encoder}, .safetensors "
             "or as torch.save writes it",
             path=path,
-            reason=reason[:120],
+            reason=first_line(error),
             encoder=encoder,
         ) from None
     return state

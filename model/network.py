@@ -30,7 +30,7 @@ class NetworkConfig:
     """
 
     name: NetworkName = "resunet"
-    width: int = 32  # of the first level, in channels; the deeper ones have multiples. Tensor cores want a multiple of 8
+    width: int = 32  # channels of the first level; the deeper ones have multiples. Tensor cores want a multiple of 8
     dropout: float = 0.0  # probability that a channel of the deepest features is zeroed in training
     encoder: str | None = None  # `timm:` and a name: a `unet` on that encoder of timm's, see `model.encoder_unet`
 

@@ -10,12 +10,12 @@ from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
 from cache.choices import PredictFormat
 from cache.record import U8
 from preprocess.errors import ImageError
-from preprocess.image import check_file, check_scans, load_rgb, open_image, turn_upright
+from preprocess.image import check_file, check_scans, exif_orientation, load_rgb, open_image, turn_upright
 
 JPEG_QUALITY = 95
 
@@ -71,16 +71,7 @@ def load_photo(image: Image.Image) -> Photo:
     """Decode an image that Pillow has opened by `load_rgb`, and turn it as its EXIF says."""
     pixels = load_rgb(image)
     profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "P") else None
-    return Photo(turn_upright(pixels, _turn(image)), profile)
-
-
-def _turn(image: Image.Image) -> int:
-    """The EXIF orientation of a photo that is loaded; a TIFF's is 1 then, for it is turned already."""
-    try:
-        found = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # broken EXIF is no reason to refuse a photo
-        return 1
-    return found if found in range(1, 9) else 1
+    return Photo(turn_upright(pixels, exif_orientation(image)), profile)
 
 
 def _open(file: BinaryIO) -> Image.Image:

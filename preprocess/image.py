@@ -19,7 +19,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from cache import files
 from cache.choices import Fit
-from cache.messages import Message, install, listed, message, system_reason
+from cache.messages import first_line, install, listed, message, system_reason
 from cache.record import U8, pack_plane
 from preprocess.errors import ImageError
 from preprocess.jpeg import JPEG_START, count_scans, decode_jpeg, without_gap
@@ -171,10 +171,16 @@ def _unknown(head: bytes) -> ImageError:
 
 
 def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation of a photo whose head is read."""
     # To look for it elsewhere than in EXIF takes longer than all the rest. The tag of a TIFF and the turn of a HEIC are
     # part of the format: their sizes and pixels are those of the upright photo.
     if "exif" not in image.info or image.format in ("TIFF", "HEIF"):
         return 1
+    return exif_orientation(image)
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """The orientation that EXIF or, in some formats, XMP has for an image; of a TIFF that is loaded 1: it is turned."""
     try:
         found = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # broken EXIF is no reason to refuse a photo
@@ -267,11 +273,6 @@ def quiet_pillow() -> Iterator[None]:
         warnings.filterwarnings("ignore", module="PIL")
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         yield
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, at most 120 characters; the error's type where the text is empty."""
-    return Message((str(error).strip().splitlines() or [type(error).__name__])[0][:120])
 
 
 class FitBox(NamedTuple):

@@ -16,9 +16,8 @@ import torch
 
 from cache.choices import BaselineScale, Device, Fit
 from cache.machine import processors
-from cache.messages import install
+from cache.messages import first_line, install
 from model.base import IMAGENET_MEAN, IMAGENET_STD
-from preprocess.image import first_line
 from train.evaluation.result import EvalError
 
 Array = npt.NDArray[Any]
