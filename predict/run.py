@@ -53,11 +53,8 @@ def predict(
     side = predictor.side if config.side is None else config.side
     threshold = predictor.threshold if config.threshold is None else config.threshold
     config = dataclasses.replace(config, threshold=threshold)
-    finish, notes = dataclasses.replace(plan.finish, threshold=threshold), predictor.notes
+    finish = dataclasses.replace(plan.finish, threshold=threshold)
     check_side(predictor.network, side)
-    if side != predictor.side:
-        sides = {"trained": predictor.spec.side, "side": side}
-        notes += (message("the network was trained at side {trained} and sees side {side} here", **sides),)
     batch_size = config.batch_size or predictor.config.loader.batch_size
     options = decisive_options(config, plan.finish.background, side, predictor.precision)
     check_made(config, plan, options)
@@ -74,7 +71,7 @@ def predict(
         side=side,
         batch_size=batch_size,
         threads=setup.threads,
-        notes=notes,
+        notes=predictor.notes + predictor.side_notes(side),
         photos=photos,
         videos=videos,
         seconds=seconds,

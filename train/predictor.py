@@ -56,6 +56,14 @@ class Predictor:
         """The probability above which a pixel counts as foreground."""
         return self.inference.threshold
 
+    def side_notes(self, side: int) -> tuple[str, ...]:
+        """A line if this side is neither the one to use it with nor the one of training."""
+        if side in (self.side, trained := self.spec.side):
+            return ()
+        return (
+            message("the network was trained at side {trained} and sees side {side} here", trained=trained, side=side),
+        )
+
     @torch.no_grad()
     def __call__(self, image_N3SS: Tensor) -> Tensor:
         """Give `logits_N1SS` (float32) of uint8 RGB images, both on the device."""

@@ -155,7 +155,7 @@ def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
         saved = ranks.from_first(lambda: load_checkpoint(folder.last_model)) if resume else None
         if saved and ranks.first:
             stack.enter_context(folder.locked())
-        before, on_gpu, origin = saved and saved.config, config.device == "cuda", saved
+        on_gpu, origin = config.device == "cuda", saved
         if config.init_from:
             path = config.init_from
             origin = saved or ranks.from_first(lambda: load_network(path)[1])
@@ -165,21 +165,9 @@ def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
         index = CacheIndex.load(config.loader.cache)
         side, samples = index.spec.side, {name: split.samples for name, split in index.splits.items()}
         if on_gpu and config.device_memory:
-            share = torch.cuda.get_per_process_memory_fraction()
-            stack.callback(torch.cuda.set_per_process_memory_fraction, share)
-            torch.cuda.set_per_process_memory_fraction(min(share, config.device_memory / torch.cuda.mem_get_info()[1]))
-        if before:  # what was open when it began, and is still
-            settled = before.encoder_started(pretrained=False)
-            given = {name: getattr(config, name) for name in ("encoder_lr", "encoder_norm")}
-            config = config.changed(**{name: getattr(settled, name) for name, value in given.items() if value is None})
-        if before and (before.loader.world, before.images_per_update) == (ranks.world, config.images_per_update):
-            # The batch size that was found when the run began.
-            config = config.changed(batch_size=before.loader.batch_size, accumulation=before.accumulation)
-            if on_gpu:
-                lacking(lambda: try_step(config, side))  # to measure it; if it does not fit, the run will say so
-        elif on_gpu:
-            config, found = search_batch_size(config, side, ranks)
-            notes += found
+            stack.enter_context(_memory_limit(config.device_memory))
+        config, found = _settle(config, saved.config if saved else None, side, ranks)
+        notes += found
         size = config.loader.batch_size  # which a resumed run keeps
         stack.enter_context(memory_errors(size, side, less=0 if saved else size // 2, others=REMEDIES))
         peak = torch.cuda.max_memory_reserved() if on_gpu else 0
@@ -192,14 +180,9 @@ def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
         torch.manual_seed(config.loader.seed)
         network = prepare_network(config)
         check_side(network, side, name=message("the cache's side"))
-        if origin and not saved:
-            network.load_state_dict(origin.network)
-            config, notes = config.encoder_started(pretrained=True), (*notes, _origin_note(config, origin, index))
-        elif isinstance(network, EncoderUNet) and not saved:
-            # Only the first rank downloads or reads the weights.
-            note, pretrained = ranks.from_first(partial(start_encoder, network, config.encoder_weights))
-            ranks.share(network.encoder.state_dict().values())
-            config, notes = config.encoder_started(pretrained=pretrained), (*notes, note)
+        if not saved:
+            config, origins = _start_network(network, config, origin, index, ranks)
+            notes += origins
         backend, tolerance = "inductor" if config.compile else None, boundary_tolerance(side, side)
         synchronized = config.sync_batchnorm and ranks.world > 1
         if synchronized:  # only now: each rank searches for a batch size alone
@@ -233,6 +216,49 @@ def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
             note = message("the cache's side of {side} is used, not the {usual} of profile {profile}", **sides)
             run.notes += (note,)
         yield run
+
+
+@contextmanager
+def _memory_limit(most: float) -> Iterator[None]:
+    """Let PyTorch take at most so many bytes of the GPU until the end of the block."""
+    before = torch.cuda.get_per_process_memory_fraction()
+    torch.cuda.set_per_process_memory_fraction(min(before, most / torch.cuda.mem_get_info()[1]))
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(before)
+
+
+def _settle(
+    config: TrainConfig, before: TrainConfig | None, side: int, ranks: Ranks
+) -> tuple[TrainConfig, tuple[str, ...]]:
+    """Choose what was left open as the run did `before` it was resumed, or else by trying; give lines about it, too."""
+    on_gpu = config.device == "cuda"
+    if before:
+        settled = before.encoder_started(pretrained=False)
+        given = {name: getattr(config, name) for name in ("encoder_lr", "encoder_norm")}
+        config = config.changed(**{name: getattr(settled, name) for name, value in given.items() if value is None})
+    if before and (before.loader.world, before.images_per_update) == (ranks.world, config.images_per_update):
+        config = config.changed(batch_size=before.loader.batch_size, accumulation=before.accumulation)
+        if on_gpu:
+            lacking(lambda: try_step(config, side))  # to measure it; if it does not fit, the run will say so
+        return config, ()
+    return search_batch_size(config, side, ranks) if on_gpu else (config, ())
+
+
+def _start_network(
+    network: nn.Module, config: TrainConfig, origin: Checkpoint | None, index: CacheIndex, ranks: Ranks
+) -> tuple[TrainConfig, tuple[str, ...]]:
+    """Give a new run's network, or its encoder, the weights it starts with; give lines about these, too."""
+    if origin:
+        network.load_state_dict(origin.network)
+        return config.encoder_started(pretrained=True), (_origin_note(config, origin, index),)
+    if not isinstance(network, EncoderUNet):
+        return config, ()
+    # Only the first rank downloads or reads the weights.
+    note, pretrained = ranks.from_first(partial(start_encoder, network, config.encoder_weights))
+    ranks.share(network.encoder.state_dict().values())
+    return config.encoder_started(pretrained=pretrained), (note,)
 
 
 def _synchronize(network: nn.Module, config: TrainConfig) -> None:

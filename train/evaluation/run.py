@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from cache.atomic import write_atomically
+from cache.choices import Device
 from cache.files import file_digest
 from cache.messages import message, system_reason
 from cache.spec import CacheSpec
@@ -72,18 +73,7 @@ def evaluate(config: EvalConfig, advance: Advance = lambda _done, _total: None) 
         )
         loader = None
         if config.cache:
-            loader_config = LoaderConfig(
-                cache=config.cache,
-                split=config.split,
-                batch_size=batch_size,
-                device=predictor.device,
-                shuffle=False,
-                drop_last=False,
-                threads=config.threads,
-                resident_bytes=1,  # none is: each record is used once
-                on_bad_record="skip",
-            )
-            loader = stack.enter_context(open_loader(loader_config))
+            loader = stack.enter_context(_open_cache(config.cache, config, predictor.device, batch_size))
             spec = loader.reader.index.spec
             views.append(CacheImages(loader, predictor, LOSSES[trained.loss]))
             check_side(predictor.network, spec.side, name=message("the cache's side"))
@@ -102,19 +92,7 @@ def evaluate(config: EvalConfig, advance: Advance = lambda _done, _total: None) 
                 photos = PhotoImages(split, spec, network, batch_size=batch_size, threads=config.threads)
                 views.append(stack.enter_context(photos))
             notes += _other_dataset(loader, split, config) if loader else []
-        if spec.side not in (predictor.side, usual := predictor.spec.side):
-            sides = {"trained": usual, "side": spec.side}
-            notes.append(message("the network was trained at side {trained} and sees side {side} here", **sides))
-        if spec.fit != (fit := predictor.spec.fit):
-            fits = {"trained": fit, "fit": spec.fit}
-            notes.append(message("the network was trained on a {trained} cache and sees {fit} here", **fits))
-        if spec.categories != (names := predictor.spec.categories):
-            note = message(
-                "the network was trained on masks of {trained} and is scored on those of {category} here",
-                trained=", ".join(names),
-                category=", ".join(spec.categories),
-            )
-            notes.append(note)
+        notes += (*predictor.side_notes(spec.side), *_other_masks(predictor.spec, spec))
         total, done = sum(len(view) for view in views), 0
         sizes = list[SizeReport]()
 
@@ -156,6 +134,34 @@ def evaluate(config: EvalConfig, advance: Advance = lambda _done, _total: None) 
             ),
         )
         return _write_report(report, views[own - 1], config.folder)
+
+
+def _open_cache(cache: Path, config: EvalConfig, device: Device, batch_size: int) -> Loader:
+    return open_loader(
+        LoaderConfig(
+            cache=cache,
+            split=config.split,
+            batch_size=batch_size,
+            device=device,
+            shuffle=False,
+            drop_last=False,
+            threads=config.threads,
+            resident_bytes=1,  # none is: each record is used once
+            on_bad_record="skip",
+        )
+    )
+
+
+def _other_masks(trained: CacheSpec, here: CacheSpec) -> Iterator[str]:
+    """A line for each thing in which the masks differ from those that the network was trained on."""
+    if here.fit != trained.fit:
+        fits = {"trained": trained.fit, "fit": here.fit}
+        yield message("the network was trained on a {trained} cache and sees {fit} here", **fits)
+    if here.categories != trained.categories:
+        names = {"trained": ", ".join(trained.categories), "category": ", ".join(here.categories)}
+        yield message(
+            "the network was trained on masks of {trained} and is scored on those of {category} here", **names
+        )
 
 
 def _other_dataset(loader: Loader, split: Split, config: EvalConfig) -> list[str]:
