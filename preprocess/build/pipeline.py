@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
@@ -106,21 +107,7 @@ def make_shards(
     for _ in range(window):
         buffers.put(np.empty(layout.most_bytes, np.uint8))
     stop = threading.Event()
-
-    def make(split: Split, row: int, source: ImageSource, read: Callable[[], bytes]) -> tuple[_Outcome, U8, U8 | None]:
-        if stop.is_set():
-            raise InterruptedError
-        buffer = buffers.get()  # never waits: there are as many buffers as pending images
-        try:
-            data = read()
-            source = source._replace(content=content_digest(data))
-            record, entry = make_record(spec, layout, split, row, data, buffer)
-        except ImageError as error:
-            image_id, file_name = source.image_id, source.file_name
-            rejection = Rejection(split=split.name, image_id=image_id, file_name=file_name, reason=str(error))
-            return _Outcome(source, rejection=rejection), buffer, None
-        return _Outcome(source, tuple(entry[name] for name in COLUMNS)), buffer, record
-
+    make = partial(_make_image, spec, layout, buffers, stop)
     with (
         deferred_interrupt() as check_interrupt,  # so that every file that was opened is known, and removed
         files.staging(out, scratch) as here,
@@ -130,23 +117,6 @@ def make_shards(
         ThreadPoolExecutor(closers, thread_name_prefix="preprocess-closer") as closer,
         ThreadPoolExecutor(threads, thread_name_prefix="preprocess") as pool,
     ):
-
-        def finish(job: Job, draft: ShardDraft, outcomes: list[_Outcome]) -> tuple[Job, ShardManifest]:
-            try:
-                shard = dataclasses.replace(draft.finish(), key=job.key)
-            except BaseException:
-                draft.discard()
-                raise
-            files.deliver(here / job.split.name / job.name, job.directory / job.name)
-            manifest = ShardManifest(
-                shard=shard,
-                sources=tuple(outcome.source for outcome in outcomes),
-                samples=tuple(outcome.sample for outcome in outcomes if outcome.sample),
-                rejections=tuple(outcome.rejection for outcome in outcomes if outcome.rejection),
-            )
-            if save:
-                manifest.save(job.directory)
-            return job, manifest
 
         def reader(split: Split, row: int) -> Callable[[], bytes]:
             # A photo in object storage is requested now, and awaited by the worker.
@@ -176,7 +146,7 @@ def make_shards(
                     outcomes.append(outcome)
                     on_images(1)
                     check_interrupt()
-                closing.append(closer.submit(finish, job, draft, outcomes))
+                closing.append(closer.submit(_finish, job, draft, outcomes, folder, save))
                 draft = None  # which from now on belongs to the closer
                 if len(closing) > closers + PENDING_SHARDS:
                     yield closing.popleft().result()
@@ -188,3 +158,49 @@ def make_shards(
             readers.shutdown(wait=False, cancel_futures=True)
             if draft is not None:
                 draft.discard()
+
+
+def _make_image(
+    spec: CacheSpec,
+    layout: RecordLayout,
+    buffers: SimpleQueue[U8],
+    stop: threading.Event,
+    split: Split,
+    row: int,
+    source: ImageSource,
+    read: Callable[[], bytes],
+) -> tuple[_Outcome, U8, U8 | None]:
+    """Make an image's record in one of the buffers; give that buffer, and the record if there is one."""
+    if stop.is_set():
+        raise InterruptedError
+    buffer = buffers.get()  # never waits: there are as many buffers as pending images
+    try:
+        data = read()
+        source = source._replace(content=content_digest(data))
+        record, entry = make_record(spec, layout, split, row, data, buffer)
+    except ImageError as error:
+        image_id, file_name = source.image_id, source.file_name
+        rejection = Rejection(split=split.name, image_id=image_id, file_name=file_name, reason=str(error))
+        return _Outcome(source, rejection=rejection), buffer, None
+    return _Outcome(source, tuple(entry[name] for name in COLUMNS)), buffer, record
+
+
+def _finish(
+    job: Job, draft: ShardDraft, outcomes: list[_Outcome], folder: Path, save: bool
+) -> tuple[Job, ShardManifest]:
+    """Make a full shard durable, bring it from the folder to where it belongs, and write its manifest."""
+    try:
+        shard = dataclasses.replace(draft.finish(), key=job.key)
+    except BaseException:
+        draft.discard()
+        raise
+    files.deliver(folder / job.name, job.directory / job.name)
+    manifest = ShardManifest(
+        shard=shard,
+        sources=tuple(outcome.source for outcome in outcomes),
+        samples=tuple(outcome.sample for outcome in outcomes if outcome.sample),
+        rejections=tuple(outcome.rejection for outcome in outcomes if outcome.rejection),
+    )
+    if save:
+        manifest.save(job.directory)
+    return job, manifest
