@@ -99,11 +99,11 @@ def use(language: str, *, marks: bool = True) -> None:
 
 
 @contextmanager
-def speaking(language: str | None = None, *, marks: bool | None = None) -> Iterator[None]:
+def speaking(language: str | None = None) -> Iterator[None]:
     """Speak a language (None: the same) for a while, and afterwards as before."""
     global _speech
     before = _speech
-    use(language or before.language, marks=before.marks if marks is None else marks)
+    use(language or before.language, marks=before.marks)
     try:
         yield
     finally:

@@ -30,7 +30,7 @@ from bench.peers.libraries.augmentation import warp
 from bench.peers.prepare import Datasets, PeerError, find_python
 from bench.peers.runner import Result, Runner, Score, Worker
 from bench.peers.suite import peer_rows, peer_suite
-from bench.peers.task import OWN, Entry, Samples, Task
+from bench.peers.task import OWN, Entry, Samples, Task, unpack
 from bench.report import BenchError
 from cache.errors import CacheError
 from loader.augment import LEVELS, draw_parameters
@@ -167,7 +167,7 @@ def batches_of(samples, order, *, spoil=None):
     for first in range(0, len(order) - BATCH + 1, BATCH):
         numbers = order[first : first + BATCH]
         image = np.stack([samples.image(number) for number in numbers])
-        planes = np.stack([samples.planes(number) for number in numbers])
+        planes = np.stack([unpack(samples.bits(number), SIDE) for number in numbers])
         if spoil:
             spoil(image, planes)
         yield image.transpose(0, 3, 1, 2) if first % 4 else image, planes[:, 0], planes[:, 1, None]
@@ -529,7 +529,7 @@ def test_opencv_augments_as_our_loaders_do(datasets):
     with open_loader(config) as loader:
         for number, batch in enumerate(islice(loader, 8)):
             for row, sample in enumerate(order[number * BATCH :][:BATCH].tolist()):
-                image, (person, ignore) = samples.image(sample), samples.planes(sample)
+                image, (person, ignore) = samples.image(sample), unpack(samples.bits(sample), SIDE)
                 made = np.empty_like(image), np.empty_like(person), np.empty_like(ignore)
                 warp(image, person, ignore, drawn.matrix[sample], drawn.colour[sample], out=made)
                 for plane, target in zip(made[1:], (batch.person, batch.ignore), strict=True):

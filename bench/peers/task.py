@@ -105,10 +105,6 @@ class Samples:
         number = record % self.photos
         return bytes(self._arrays["person"][number]) + bytes(self._arrays["ignore"][number])
 
-    def planes(self, record: int) -> U8:
-        """Both planes, `(2, S, S)` of 0 and 1."""
-        return unpack(self.bits(record), self.side)
-
     def checksums(self) -> list[int]:
         """A checksum of the packed planes of each photo, by which they are recognised."""
         return [zlib.crc32(self.bits(number)) for number in range(self.photos)]

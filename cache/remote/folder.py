@@ -47,19 +47,19 @@ _open_files = LeftToParent(FileIO.close)
 _opening = fork_lock()
 
 
-def lock_file(path: Path, stop: threading.Event, *, shared: bool = False) -> FileIO:
-    """Open a file, made if it is not there, and lock it until it is closed: exclusively, or shared with others.
+def lock_file(path: Path, stop: threading.Event) -> FileIO:
+    """Open a file, made if it is not there, and lock it until it is closed.
 
     Raises `StoppedError` if `stop` was set while another lock was in the way, `OSError` if it cannot be opened.
     """
-    while (file := try_lock_file(path, shared=shared)) is None:
+    while (file := try_lock_file(path)) is None:
         if stop.wait(POLL):
             raise StoppedError(str(path))
     return file
 
 
 def try_lock_file(path: Path, *, shared: bool = False) -> FileIO | None:
-    """As `lock_file`, but None at once if another lock is in the way."""
+    """As `lock_file`, or shared with others, but None at once if another lock is in the way."""
     while True:
         with _opening:
             file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")

@@ -249,11 +249,9 @@ def _leaks(plans: list[SplitPlan]) -> tuple[str, ...]:
 
 
 def repair_cache(
-    cache: PurePath, coco: Location, damages: Iterable[Damage], progress: Progress | None = None, *, workers: int = 0
+    cache: PurePath, coco: Location, damages: Iterable[Damage], progress: Progress | None = None
 ) -> BuildReport:
     """Make the shards that `verify_cache` found damaged again, from the dataset `coco` that the cache was made from.
-
-    It takes `workers` threads; 0 takes one per processor.
 
     Raises:
         CacheError: the index cannot be read.
@@ -270,5 +268,5 @@ def repair_cache(
             **values,
         )
     damaged = {(damage.split, damage.shard) for damage in damages if damage.shard}
-    config = BuildConfig(coco=coco, out=cache, spec=index.spec, splits=tuple(index.splits), workers=workers)
+    config = BuildConfig(coco=coco, out=cache, spec=index.spec, splits=tuple(index.splits))
     return build_cache(config, progress, damaged=damaged)
