@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from cache.spec import CacheSpec
 from console.language import _
-from loader.augment import LEVELS
 from loader.batch import LoaderConfig
 from loader.loader import open_loader
 from loader.sheet import augmentation_gallery, contact_sheet
@@ -40,9 +39,7 @@ def draw_batch(
     cache: Path, picture: Path, *, split: str, batch_size: int, augment: Any, loader: Any, seed: int
 ) -> BatchSummary:
     """Draw the first batch that a loader gives."""
-    config = LoaderConfig(
-        cache=cache, split=split, batch_size=batch_size, augment=LEVELS[augment], backend=loader, seed=seed
-    )
+    config = LoaderConfig(cache=cache, split=split, batch_size=batch_size, augment=augment, backend=loader, seed=seed)
     start = time.perf_counter()
     with open_loader(config) as batches:
         batch = next(iter(batches))

@@ -13,7 +13,6 @@ import torch
 from cache.choices import Level
 from cache.messages import UserError, message
 from cache.record import U8
-from loader.augment import LEVELS
 from loader.batch import Batch, LoaderConfig
 from loader.loader import open_loader
 
@@ -112,7 +111,7 @@ def augmentation_gallery(config: LoaderConfig) -> U8:
 
 
 def _row(config: LoaderConfig, level: Level, epoch: int) -> Batch:
-    config = dataclasses.replace(config, augment=LEVELS[level], shuffle=False, drop_last=True)
+    config = dataclasses.replace(config, augment=level, shuffle=False, drop_last=True)
     with open_loader(config) as loader:
         loader.load_state_dict({"epoch": epoch, "consumed": 0})
         batch = next(iter(loader))

@@ -121,7 +121,7 @@ def loading_limit(stack: ExitStack, setup: Setup, cache: Path) -> tuple[Work, st
 _PROGRAM = """
 import sys, time
 from pathlib import Path
-from loader import LEVELS, LoaderConfig, open_loader
+from loader import LoaderConfig, open_loader
 import loader.native
 
 def memory():
@@ -129,9 +129,7 @@ def memory():
     return int(lines["RssAnon"].split()[0]) * 1024 / 1e6
 
 cache, batch_size, threads, warm, epochs = sys.argv[1], *map(int, sys.argv[2:])
-config = LoaderConfig(
-    cache=Path(cache), batch_size=batch_size, backend="native", augment=LEVELS["light"], threads=threads
-)
+config = LoaderConfig(cache=Path(cache), batch_size=batch_size, backend="native", augment="light", threads=threads)
 start = time.perf_counter()
 with open_loader(config) as batches:
     next(iter(batches))

@@ -54,7 +54,6 @@ def _endless(run: Callable[[], object], samples: int) -> Iterator[int]:
 
 def open_ours(task: Task, stack: ExitStack) -> Feed:
     """One of our loaders, in random order. Options: `cache`, its folder; `backend`; `level` of augmentation."""
-    from loader.augment import LEVELS
     from loader.batch import LoaderConfig
     from loader.loader import open_loader
 
@@ -62,7 +61,7 @@ def open_ours(task: Task, stack: ExitStack) -> Feed:
         cache=task.folder / task.options["cache"],
         batch_size=task.batch_size,
         backend=task.options["backend"],
-        augment=LEVELS[task.options["level"]],
+        augment=task.options["level"],
         threads=task.threads,
     )
     loader = stack.enter_context(open_loader(config))
