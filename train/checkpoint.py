@@ -98,8 +98,7 @@ def restore_random_state(states: Mapping[str, Tensor]) -> None:
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint; `path` is always a whole one, the old or the new one.
 
-    Raises:
-        CheckpointError: the disk is full, or `path` cannot be written.
+    Raises `CheckpointError`: the disk is full, or `path` cannot be written.
     """
     document = {
         "kind": KIND,
@@ -125,8 +124,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 def save_weights(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint's weights as safetensors; network, side, fit, category and how to use it are metadata.
 
-    Raises:
-        CheckpointError: the disk is full, or `path` cannot be written.
+    Raises `CheckpointError`: the disk is full, or `path` cannot be written.
     """
     from safetensors.torch import save
 
@@ -154,8 +152,7 @@ def _write(path: Path, data: bytes | memoryview) -> None:
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint, all tensors on the CPU.
 
-    Raises:
-        CheckpointError: there is no such file, it is no checkpoint, or one of another version.
+    Raises `CheckpointError`: there is no such file, it is no checkpoint, or one of another version.
     """
     if what := _foreign(path):
         raise _no_checkpoint(path, what)
@@ -297,8 +294,7 @@ def check_resumable(path: Path, saved: Checkpoint, config: TrainConfig, fingerpr
 def load_network(path: Path, *, device: str = "cpu") -> tuple[SegmentationNetwork, Checkpoint]:
     """Give the network of a checkpoint, in eval mode, channels_last, on `device`, and the checkpoint itself.
 
-    Raises:
-        CheckpointError: see `load_checkpoint`; or the weights do not fit the network that the configuration names.
+    Raises `CheckpointError`: see `load_checkpoint`; or the weights do not fit the network that the configuration names.
     """
     saved = load_checkpoint(path)
     try:

@@ -158,8 +158,7 @@ class TrainConfig:
     def shared_out(self, rank: int, world: int) -> TrainConfig:
         """The configuration of one of `world` ranks.
 
-        Raises:
-            TrainConfigError: they cannot share `global_batch` evenly.
+        Raises `TrainConfigError`: they cannot share `global_batch` evenly.
         """
         loader = dataclasses.replace(self.loader, rank=rank, world=world)
         if self.global_batch % world:
@@ -191,8 +190,7 @@ class TrainConfig:
     def changed(self, **settings: Any) -> TrainConfig:
         """The configuration with other values of some settings, by their names in `SETTINGS`.
 
-        Raises:
-            TrainConfigError: see `from_dict`.
+        Raises `TrainConfigError`: see `from_dict`.
         """
         return self.from_dict({**_by_name(self.to_dict()), **settings})
 
@@ -242,8 +240,7 @@ class TrainConfig:
 def typed(name: str, value: Any, kind: Any) -> Any:
     """Give a setting's value in the type of its field.
 
-    Raises:
-        TrainConfigError: it is of another type, or none of the choices; the message says what would be right.
+    Raises `TrainConfigError`: it is of another type, or none of the choices; the message says what would be right.
     """
     try:
         made = msgspec.convert(value, kind, dec_hook=_path)

@@ -180,8 +180,7 @@ class WandbRun(Listener):
 
     The run has the name of its folder there. A resumed run sends its last steps again, under the same numbers.
 
-    Raises:
-        TrainConfigError: the package is missing, nobody is logged in, or the service cannot be reached.
+    Raises `TrainConfigError`: the package is missing, nobody is logged in, or the service cannot be reached.
     """
 
     def __init__(self, folder: RunFolder, project: str) -> None:

@@ -147,8 +147,7 @@ def train_epoch(run: Run, on_step: Callable[[int, int, float, float], None]) -> 
     Only after an update is a checkpoint written or the run stopped, so no gradient has to be kept. `on_step` is
     `Listener.on_step`.
 
-    Raises:
-        DivergedError: a loss is not finite.
+    Raises `DivergedError`: a loss is not finite.
     """
     config, step, loader, progress, stop = run.config, run.step, run.train, run.progress, run.stop
     epoch, total = len(run.results), len(loader)

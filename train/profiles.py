@@ -165,8 +165,7 @@ def cpu(hardware: Hardware | None = None) -> Profile:
 def auto(hardware: Hardware | None = None) -> Profile:
     """The profile nearest to `hardware`, by default this machine: by capability, then by memory.
 
-    Raises:
-        HardwareError: the GPU is older than Pascal.
+    Raises `HardwareError`: the GPU is older than Pascal.
     """
     hardware = hardware or read_hardware()
     if hardware.gpu is None:
@@ -215,8 +214,7 @@ PROFILES: Mapping[str, Callable[[], Profile]] = {
 def profile(name: str) -> Profile:
     """Give a profile by its name.
 
-    Raises:
-        HardwareError: the name is not known.
+    Raises `HardwareError`: the name is not known.
     """
     if name not in PROFILES:
         raise HardwareError(
@@ -237,8 +235,7 @@ def adapt(config: TrainConfig, hardware: Hardware) -> tuple[TrainConfig, tuple[s
 
     Only `compile` is ever changed, where it lacks something: the run is then slower.
 
-    Raises:
-        HardwareError: see `train.hardware.check_hardware`.
+    Raises `HardwareError`: see `train.hardware.check_hardware`.
     """
     check_hardware(
         hardware, device=config.device, precision=config.precision, compile=config.compile, profile=config.profile

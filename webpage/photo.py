@@ -73,8 +73,7 @@ class Shown(NamedTuple):
 def see(upload: Upload, predictor: Predictor) -> SeenPhoto:
     """Decode a photo, and ask the network about it.
 
-    Raises:
-        ImageError: see `predict.photo.decode_photo`; or the result would be too long for a PNG.
+    Raises `ImageError`: see `predict.photo.decode_photo`; or the result would be too long for a PNG.
     """
     pixels_HW3 = decode_photo(upload.data).pixels
     check_sides(pixels_HW3, "png")

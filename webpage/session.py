@@ -96,8 +96,7 @@ def literal(text: str) -> str:
 def read_picture(upload: Upload) -> Picture:
     """Decode a picture for the background, once for all runs of the page.
 
-    Raises:
-        ImageError: see `predict.photo.decode_photo`.
+    Raises `ImageError`: see `predict.photo.decode_photo`.
     """
     state = st.session_state
     if state.get("picture key") != upload.key:

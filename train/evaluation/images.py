@@ -161,8 +161,7 @@ EvalImages = CacheImages | PhotoImages
 def score_images(view: EvalImages, advance: Callable[[int], object]) -> SizeReport:
     """Pass over all images once and count their pixels; `advance` is called with the number of images done.
 
-    Raises:
-        EvalError: none can be read.
+    Raises `EvalError`: none can be read.
     """
     started = perf_counter()
     images: list[ImageScore] = []
