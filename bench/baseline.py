@@ -9,16 +9,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from pycocotools.coco import COCO
 from torch.utils.data import DataLoader, Dataset
 
+from cache.arrays import I32, U8
 from preprocess.build.plan import Split
 from preprocess.image import FitBox, fit_box, read_rgb
 from preprocess.raster import POLYGON
 
-U8 = npt.NDArray[np.uint8]
 Sample = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -52,7 +51,7 @@ class PolygonFills:
 
     def __init__(self, split: Split) -> None:
         table = split.table
-        self._polygons: list[list[npt.NDArray[np.int32]]] = []
+        self._polygons: list[list[I32]] = []
         self._shapes = image_shapes(split)
         for row in split.rows:
             parts = range(*table.part_start[table.first[[row, row + 1]]])

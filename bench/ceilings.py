@@ -17,10 +17,10 @@ from typing import TypeVar
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from bench.timing import Work, measure_together
+from cache.arrays import I64, U8
 from cache.choices import Precision
 from cache.messages import joined, message
 from cache.record import RecordLayout
@@ -30,7 +30,6 @@ from preprocess.image import decode_rgb, fit_box, opencv_threads
 from train.process import tf32
 from train.step import DTYPES
 
-U8 = npt.NDArray[np.uint8]
 T = TypeVar("T")
 
 PAGE = 4096
@@ -119,7 +118,7 @@ def copy_samples(stack: ExitStack, threads: int, side: int, samples: int, ring: 
     return works[best], best
 
 
-def _stream_rows(source: U8, numbers: npt.NDArray[np.int64], target: U8) -> None:
+def _stream_rows(source: U8, numbers: I64, target: U8) -> None:
     """Copy these rows of the source, past the caches, to the first rows of the target; both are contiguous."""
     addresses = np.repeat(source.ctypes.data + source.shape[1] * numbers[:, None], 3, axis=1)  # only the first counts
     copy_images(addresses, target[: len(numbers)])

@@ -12,14 +12,12 @@ import dataclasses
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import xxhash
 
+from cache.arrays import U8 as U8  # records are U8: stores and loaders take the name from here
 from cache.choices import Codec
 from cache.errors import CacheCorruptError
 from cache.spec import CacheSpec
-
-U8 = npt.NDArray[np.uint8]
 
 LENGTH_BYTES = 4
 

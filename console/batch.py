@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
-import numpy.typing as npt
 
+from cache.arrays import U8
 from cache.spec import CacheSpec
 from console.language import _
 from loader.batch import LoaderConfig
@@ -64,7 +63,7 @@ def draw_gallery(cache: Path, picture: Path, *, split: str, batch_size: int, loa
     _write(picture, augmentation_gallery(config))
 
 
-def _write(picture: Path, sheet: npt.NDArray[np.uint8]) -> None:
+def _write(picture: Path, sheet: U8) -> None:
     picture.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(picture), sheet[:, :, ::-1]):
         raise OSError(_("cannot write {path}; choose another --picture", path=picture))

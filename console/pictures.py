@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from cache.arrays import F64
 from preprocess.check.quality import NAMES
 from train.plots import BLUE, GREEN, GRID, INK, ORANGE, PURPLE, new_figure, save_figure
 
@@ -90,9 +90,7 @@ def _draw_scores(axes: Axes, column: int, name: str, surveys: Sequence[QualitySu
     _dress(axes, name.capitalize(), "score; the line is the threshold", "" if column else "% of the photos")
 
 
-def _draw_stairs(
-    axes: Axes, values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64], number: int, label: str
-) -> None:
+def _draw_stairs(axes: Axes, values: F64, edges: F64, number: int, label: str) -> None:
     counts, _edges = np.histogram(values, edges)
     heights, colour = 100 * counts / len(values), COLOURS[number % len(COLOURS)]
     axes.stairs(heights, edges, fill=True, color=colour, alpha=0.22)

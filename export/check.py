@@ -13,18 +13,15 @@ from time import perf_counter
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from cache.arrays import F32, U8
 from cache.choices import ExportFormat
 from cache.messages import install, listed
 from export.config import FILES, ExportConfig, ExportError
 from export.network import INPUT, LEAST_STRIDES, OUTPUT
 from export.record import THRESHOLD
 from preprocess.synth.dataset import SynthConfig, render
-
-F32 = npt.NDArray[np.float32]
-U8 = npt.NDArray[np.uint8]
 
 Answer = Callable[[U8], F32]
 """Gives `probability_N1HW` of `image_N3HW`."""

@@ -11,14 +11,13 @@ from typing import Literal
 import numpy as np
 import torch
 
+from cache.arrays import F32, U8
 from cache.choices import ExportFormat
 from cache.files import file_digest
 from cache.messages import first_line
 from export.card import write_card
 from export.check import (
     CHECKPOINT,
-    F32,
-    U8,
     Answer,
     ExportedFile,
     ExportReport,

@@ -10,9 +10,9 @@ from typing import Any, Literal, TypedDict, Unpack, overload
 import numpy as np
 from PIL.Image import Image, fromarray
 
+from cache.arrays import U8
 from cache.choices import Device
 from cache.messages import UserError
-from cache.record import U8
 from predict.config import check_tiles, newest_checkpoint
 from predict.mask import Finish, find_persons, fit_square
 from predict.photo import Photo, decode_photo, load_photo

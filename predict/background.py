@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL import ImageColor
 
-from cache.record import U8
+from cache.arrays import U8
 from predict.config import PredictError
 from predict.photo import decode_photo
 from preprocess.errors import ImageError

@@ -18,21 +18,19 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from cache.arrays import F32, U8, Array
 from cache.choices import Fit, PredictKind
-from cache.record import U8
 from predict.background import Background, estimate_foreground, remove_background
 from predict.config import PredictError
 from preprocess.image import FitBox, fit_box, place_image, restore_mask
 from train.predictor import Predictor
 
-F32 = npt.NDArray[np.float32]
 Planes = Sequence[F32]
 
 RADIUS, THICKNESS = 0.03, 2
@@ -207,7 +205,7 @@ def fit_lines(guide_3: Planes, mask_HW: F32, radius: int, eps: float) -> tuple[P
     return slope_3, offset_HW - _dot(slope_3, shift_3)
 
 
-def _split(image_HW3: npt.NDArray[Any]) -> Planes:
+def _split(image_HW3: Array) -> Planes:
     """Colours in 0 to 1, a plane each."""
     return [np.asarray(plane_HW, np.float32) / np.float32(255) for plane_HW in cv2.split(image_HW3)]
 

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from cache.arrays import U8
 from cache.choices import PredictFormat
-from cache.record import U8
 from preprocess.errors import ImageError
 from preprocess.image import check_file, check_scans, exif_orientation, load_rgb, open_image, turn_upright
 

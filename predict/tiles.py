@@ -14,8 +14,8 @@ from itertools import product
 import cv2
 import numpy as np
 
-from cache.record import U8
-from predict.mask import F32, find_persons, fit_square
+from cache.arrays import F32, U8
+from predict.mask import find_persons, fit_square
 from preprocess.image import FitBox, place_image
 from train.predictor import Predictor
 

@@ -13,14 +13,14 @@ from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import simplejpeg
 from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from cache import files
+from cache.arrays import F32, U8
 from cache.choices import Fit
 from cache.messages import first_line, install, listed, message, system_reason
-from cache.record import U8, pack_plane
+from cache.record import pack_plane
 from preprocess.errors import ImageError
 from preprocess.jpeg import JPEG_START, count_scans, decode_jpeg, without_gap
 from preprocess.resize import shrink_image, shrink_plane
@@ -343,7 +343,7 @@ def compile_resizing() -> None:
     place_plane(plane, box, np.empty((32, 4), np.uint8), padding=0)
 
 
-def restore_mask(mask_SS: npt.NDArray[np.float32], box: FitBox, height: int, width: int) -> npt.NDArray[np.float32]:
+def restore_mask(mask_SS: F32, box: FitBox, height: int, width: int) -> F32:
     """The inverse of the fit for a soft mask: cut the box out and resize it to the photo's `(height, width)`."""
     inner = np.ascontiguousarray(mask_SS[box.slices])
     restored = cv2.resize(inner, (width, height), interpolation=cv2.INTER_LINEAR)

@@ -11,7 +11,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from cache.record import U8
+from cache.arrays import U8
 
 JPEG_START = b"\xff\xd8"
 

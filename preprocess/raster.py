@@ -41,11 +41,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from cache.arrays import F64, I32, I64, U8, U64
 from cache.kernel import kernel
 
 POLYGON = 0
@@ -61,11 +61,6 @@ CROWD_DROP = 2
 COORDINATE_LIMIT = 1e8
 """Largest absolute coordinate that is drawn exactly, in pixels."""
 
-U8 = npt.NDArray[np.uint8]
-U64 = npt.NDArray[np.uint64]
-I32 = npt.NDArray[np.int32]
-I64 = npt.NDArray[np.int64]
-F64 = npt.NDArray[np.float64]
 Box = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
 """First column, column after the last, first row, row after the last; all 0 where there is no pixel."""
 

@@ -36,18 +36,13 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from cache.arrays import F32, I64, U8, U64
 from cache.kernel import kernel
-
-U8 = npt.NDArray[np.uint8]
-I64 = npt.NDArray[np.int64]
-U64 = npt.NDArray[np.uint64]
-F32 = npt.NDArray[np.float32]
 
 _SMALLEST_SHARE = 1e-3  # share of a source pixel along one axis below which OpenCV leaves it out
 

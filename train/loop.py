@@ -11,11 +11,10 @@ from itertools import chain, islice
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cache.arrays import I64
 from cache.messages import UserError
 from loader.batch import BadRecord
 from loader.loader import Loader
@@ -156,7 +155,7 @@ def train_epoch(run: Run, on_step: Callable[[int, int, float, float], None]) -> 
     step.begin_epoch(epoch)
     group = config.accumulation
     read_every = GPU_READ_STEPS if config.device == "cuda" else 1
-    window: list[tuple[Tensor, float, npt.NDArray[np.int64]]] = []
+    window: list[tuple[Tensor, float, I64]] = []
     saved_at = asked = started = perf_counter()
     before, waited, skipped = progress.seconds, progress.waited, progress.skipped
     first = progress.step - epoch * total  # steps of this epoch that an earlier part of the run has done
@@ -204,9 +203,7 @@ def _images_per_s(config: TrainConfig, done: int, progress: Progress) -> float:
     return images * done / progress.warmup
 
 
-def _read_losses(
-    window: list[tuple[Tensor, float, npt.NDArray[np.int64]]], epoch: int, done: int, loader: Loader
-) -> list[float]:
+def _read_losses(window: list[tuple[Tensor, float, I64]], epoch: int, done: int, loader: Loader) -> list[float]:
     """Read the losses of the latest steps of an epoch, `done` so far; on a GPU this waits for them."""
     losses: list[float] = torch.stack([loss for loss, _, _ in window]).tolist()
     for step, (loss, (_, rate, samples)) in enumerate(zip(losses, window, strict=True), done - len(window) + 1):

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import numpy.typing as npt
+
+from cache.arrays import F32, U8, Flags
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from train.result import EpochResult
 
-U8 = npt.NDArray[np.uint8]
 T = TypeVar("T")
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito 2008).
@@ -42,10 +42,10 @@ class SamplePrediction:
     """A prediction: `image` (H, W, 3) uint8 RGB, `person` and `ignore` (H, W) bool, `probability` (H, W) float32."""
 
     image_id: int
-    image: npt.NDArray[np.uint8]
-    person: npt.NDArray[np.bool_]
-    ignore: npt.NDArray[np.bool_]
-    probability: npt.NDArray[np.float32]
+    image: U8
+    person: Flags
+    ignore: Flags
+    probability: F32
     iou: float
 
 

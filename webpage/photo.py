@@ -14,16 +14,13 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from cache.arrays import F32, U8
 from predict.mask import Finish, find_persons, fit_square
 from predict.photo import check_sides, decode_photo, encode
 from preprocess.check.quality import QualityScores, quality_scores
 from preprocess.image import FitBox, encode_jpeg
 from train.predictor import Predictor
-
-U8 = npt.NDArray[np.uint8]
-F32 = npt.NDArray[np.float32]
 
 LONGEST = 1280
 """Longest side of a picture on the page: the 390 points of a phone are 1170 pixels."""

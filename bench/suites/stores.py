@@ -22,11 +22,12 @@ from bench.config import Setup
 from bench.material import Material
 from bench.report import Row
 from bench.timing import Work
+from cache.arrays import U8
 from cache.choices import Store
 from cache.integrity import check_split
 from cache.messages import joined, message
 from cache.reader import CacheReader
-from cache.record import U8, RecordLayout
+from cache.record import RecordLayout
 from cache.shards import open_reader, open_writer, shard_name
 from cache.spec import CacheSpec
 from cache.storage import shard_files

@@ -29,10 +29,11 @@ import cv2
 import numpy as np
 from av import Packet, VideoFrame
 
+from cache.arrays import F32
 from cache.messages import message
 from predict.background import Picture
 from predict.config import VideoResult
-from predict.mask import F32, Square, find_persons, fit_square
+from predict.mask import Square, find_persons, fit_square
 from predict.pipeline import GROUP_PIXELS, Advance, Setup
 from predict.plan import Job
 from predict.record import Record, file_state

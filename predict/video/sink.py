@@ -17,10 +17,10 @@ from av import AudioStream, VideoFrame, VideoStream
 from av.container import OutputContainer
 from av.video.reformatter import ColorRange
 
+from cache.arrays import U8
 from cache.atomic import sync_path
 from cache.choices import PredictKind, VideoFormat
 from cache.messages import system_reason
-from cache.record import U8
 from predict.config import write_error
 from predict.video.source import GREY, Frame, SoundPacket, VideoError, VideoSource, reason_of
 

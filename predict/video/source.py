@@ -23,8 +23,8 @@ from av.container import InputContainer
 from av.stream import Disposition, Stream
 from av.video.reformatter import ColorRange, Colorspace
 
+from cache.arrays import U8
 from cache.messages import UserError, joined, message
-from cache.record import U8
 
 SoundPacket: TypeAlias = "Packet[Stream]"
 

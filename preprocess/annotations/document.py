@@ -14,13 +14,14 @@ from functools import partial
 from operator import attrgetter
 from pathlib import PurePath
 from tempfile import TemporaryFile, gettempdir
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from cache import files
+from cache.arrays import I64, Array
 from cache.messages import joined, listed, message, system_reason
 from preprocess.annotations.dialects import (
     Annotation,
@@ -60,7 +61,6 @@ _FORMATS = (
 )
 """What files that are no JSON may be, by their beginnings."""
 
-I64 = npt.NDArray[np.int64]
 _PARTS = dict[str, msgspec.Raw] | list[msgspec.Raw]
 Piece = tuple[list[Annotation], list[Unusable]]
 """Annotations in the order of the file, and those that are unusable whatever their segmentations are."""
@@ -230,7 +230,7 @@ def _in_categories(piece: Piece, wanted: set[int]) -> Piece:
     )
 
 
-def column(entries: Sequence[msgspec.Struct], field: str, dtype: npt.DTypeLike = np.int64) -> npt.NDArray[Any]:
+def column(entries: Sequence[msgspec.Struct], field: str, dtype: npt.DTypeLike = np.int64) -> Array:
     """A field of N entries, `(N,)`."""
     return np.fromiter(map(attrgetter(field), entries), dtype, len(entries))
 

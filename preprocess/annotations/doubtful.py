@@ -11,19 +11,14 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from cache.arrays import F64, I64, U8, Flags
 from cache.choices import Orientation
 from cache.kernel import kernel
 from cache.messages import joined, message
 from preprocess.annotations.table import PersonTable
 from preprocess.errors import DatasetError
 from preprocess.raster import CROWD_IGNORE, POLYGON, fill_planes
-
-U8 = npt.NDArray[np.uint8]
-I64 = npt.NDArray[np.int64]
-F64 = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
 
 KINDS = {
     "normalised": message("masks with coordinates from 0 to 1 instead of pixels"),

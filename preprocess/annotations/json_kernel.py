@@ -20,15 +20,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
+from cache.arrays import F64, I64, U8, Flags
 from cache.kernel import kernel
 from preprocess.raster import COORDINATE_LIMIT
-
-U8 = npt.NDArray[np.uint8]
-I64 = npt.NDArray[np.int64]
-F64 = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
 
 MOST_RUN = 2**32
 """Pixels of the longest run that is read: no list of such runs has a sum that an int64 cannot hold."""

@@ -5,17 +5,12 @@ from __future__ import annotations
 from typing import get_args
 
 import numpy as np
-import numpy.typing as npt
 
+from cache.arrays import I64, U8, U64, Flags
 from cache.choices import ImageRule
 from cache.kernel import kernel
 from preprocess.annotations.table import PersonTable
 from preprocess.raster import POLYGON
-
-U8 = npt.NDArray[np.uint8]
-U64 = npt.NDArray[np.uint64]
-I64 = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
 
 _MULTIPLIER = np.uint64(0xBF58476D1CE4E5B9)  # of splitmix64's finaliser (Steele, Lea, Flood 2014)
 _SHIFT = np.uint64(29)

@@ -15,18 +15,12 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
+from cache.arrays import F64, I64, U8, Array, Flags
 from cache.machine import processors
 from cache.messages import UserError
 from preprocess.annotations.json_kernel import MOST_RUN, PADDING, count_signs, read_segmentations
 from preprocess.raster import COORDINATE_LIMIT, POLYGON, RLE, box_polygon, decode_rle_string
-
-U8 = npt.NDArray[np.uint8]
-I64 = npt.NDArray[np.int64]
-F64 = npt.NDArray[np.float64]
-Array = npt.NDArray[Any]
-Flags = npt.NDArray[np.bool_]
 
 BLOCK = 2048
 """JSON values that are joined at a time: they then fit in the processor's cache. All at once they would take as much

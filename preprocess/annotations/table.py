@@ -12,14 +12,12 @@ from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from cache.arrays import F64, I64, U8, Array
 from cache.messages import message
 from preprocess.annotations.document import Images, Piece, column, no_space, read_document, reading
 from preprocess.annotations.shapes import read_shapes
 from preprocess.raster import POLYGON
-
-I64 = npt.NDArray[np.int64]
 
 AT_A_TIME = 1 << 16
 """Annotations of a long file that are put in order at a time."""
@@ -48,15 +46,15 @@ class Annotations:
     """
 
     annotation_id: I64  # `(A,)`
-    iscrowd: npt.NDArray[np.uint8]
+    iscrowd: U8
     keypoints: I64  # `(A,)` labelled keypoints
-    area: npt.NDArray[np.float64]  # `(A,)` pixels; the JSON's, NaN where it gives none
+    area: F64  # `(A,)` pixels; the JSON's, NaN where it gives none
     part_start: I64
     # kind, start, length: `(P,)` parts.
-    kind: npt.NDArray[np.uint8]
+    kind: U8
     start: I64
     length: I64
-    xy: npt.NDArray[np.float64]  # polygon coordinates, pixels
+    xy: F64  # polygon coordinates, pixels
     counts: I64  # RLE runs, pixels
 
 
@@ -250,7 +248,7 @@ class _AnnotationsOnDisk:
         for name, values in (vars(more) | moved).items():
             self._append(name, values)
 
-    def _append(self, name: str, values: npt.NDArray[Any]) -> None:
+    def _append(self, name: str, values: Array) -> None:
         self._columns[name].write(np.ascontiguousarray(values, _DTYPES.get(name, np.int64)).data)
         self._sizes[name] += len(values)
 
@@ -268,7 +266,7 @@ class _AnnotationsOnDisk:
 _DTYPES: dict[str, Any] = {"iscrowd": np.uint8, "kind": np.uint8, "area": np.float64, "xy": np.float64}
 
 
-def _take_annotations(among: Annotations, chosen: I64) -> dict[str, npt.NDArray[Any]]:
+def _take_annotations(among: Annotations, chosen: I64) -> dict[str, Array]:
     """The annotations `chosen`, in this order, with their shapes: all columns but their images."""
     parts, part_start = _ranges(among.part_start[chosen], among.part_start[chosen + 1])
     kind, start, length = among.kind[parts], among.start[parts], among.length[parts]
@@ -282,7 +280,7 @@ def _take_annotations(among: Annotations, chosen: I64) -> dict[str, npt.NDArray[
     return {**own, **shapes, "xy": among.xy[numbers], "counts": among.counts[runs]}
 
 
-def _ranges(begin: npt.NDArray[Any], end: npt.NDArray[Any]) -> tuple[I64, I64]:
+def _ranges(begin: Array, end: Array) -> tuple[I64, I64]:
     """The numbers of N ranges one after the other, and `(N + 1,)` where each range begins among them."""
     sizes = end - begin
     edges = np.concatenate(([0], np.cumsum(sizes)))

@@ -25,10 +25,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cache import files
+from cache.arrays import U8
 from cache.index import COLUMNS, ImageSource, Rejection, ShardManifest, manifest_path
 from cache.machine import processors
 from cache.process import deferred_interrupt
-from cache.record import U8, RecordLayout
+from cache.record import RecordLayout
 from cache.shards import ShardDraft
 from cache.spec import CacheSpec
 from cache.storage import StorageUrl

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from cache.arrays import U8
 from cache.choices import Orientation
-from cache.record import U8, RecordLayout, checksum
+from cache.record import RecordLayout, checksum
 from cache.spec import CacheSpec
 from preprocess.annotations.table import PersonTable
 from preprocess.build.plan import Split

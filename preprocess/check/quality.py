@@ -18,16 +18,12 @@ from collections.abc import Mapping
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from cache.arrays import F32, I32, I64, U8, Flags
 from preprocess.errors import QualityError
 from preprocess.image import FitBox, fit_box, place_image, place_plane
 
-F32 = npt.NDArray[np.float32]
-I32 = npt.NDArray[np.int32]
-I64 = npt.NDArray[np.int64]
-U8 = npt.NDArray[np.uint8]
-Plane = npt.NDArray[np.uint8] | npt.NDArray[np.bool_]
+Plane = U8 | Flags
 
 SIDE = 256
 """Side of the square in which contrast, edge and width are measured, pixels."""

@@ -7,16 +7,13 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
+from cache.arrays import F64, I64, Flags
 from cache.choices import ImageRule, Orientation
 from cache.reader import CacheReader
 from cache.spec import CacheSpec
 from preprocess.annotations.doubtful import doubtful_masks
 from preprocess.annotations.select import rule_counts, sum_per_image
 from preprocess.annotations.table import PersonTable
-
-F64 = npt.NDArray[np.float64]
-I64 = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 QUANTILES = (5, 25, 50, 75, 95)
 """Percentiles of the person fraction in a cache."""
@@ -120,9 +117,9 @@ def distributions(table: PersonTable, name: str) -> Distributions:
     return Distributions(name=name, persons=per_image, share=share[share > 0], each="person")
 
 
-def _valid_persons(table: PersonTable) -> tuple[Mask, I64]:
+def _valid_persons(table: PersonTable) -> tuple[Flags, I64]:
     """Whether each annotation is a valid person `(A,)`, and their number in each image that has one."""
-    valid: Mask = table.iscrowd == 0
+    valid: Flags = table.iscrowd == 0
     if table.keypoints.any():
         valid = valid & (table.keypoints > 0)
     per_image = sum_per_image(table, valid.astype(np.int64))

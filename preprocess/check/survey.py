@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from cache.arrays import F64, Flags
 from cache.choices import Orientation
 from cache.index import Rejection
 from cache.messages import message
@@ -24,7 +24,6 @@ from preprocess.errors import DatasetError, ImageError, QualityError
 from preprocess.image import FitBox, decode_rgb, read_file
 from preprocess.photos import photo_path
 
-F64 = npt.NDArray[np.float64]
 QUANTILES = (10, 50, 90)
 """Percentiles of each score."""
 
@@ -63,7 +62,7 @@ class QualitySurvey:
         return len(self.names)
 
     @property
-    def reached(self) -> npt.NDArray[np.bool_]:
+    def reached(self) -> Flags:
         """`(N, 4)` whether each score reaches its threshold."""
         return self.scores >= self._threshold_4
 

@@ -11,17 +11,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from cache.arrays import F32, U8, Array
 from cache.choices import BaselineScale, Device, Fit
 from cache.machine import processors
 from cache.messages import first_line, install
 from model.base import IMAGENET_MEAN, IMAGENET_STD
 from train.evaluation.result import EvalError
-
-Array = npt.NDArray[Any]
-F32 = npt.NDArray[np.float32]
 
 _MEAN_AND_STD: dict[BaselineScale, tuple[Any, Any]] = {
     "0..1": (0.0, 255.0),
@@ -83,7 +80,7 @@ class Baseline:
             "answers": "logits" if self._logits else "probabilities",
         }
 
-    def __call__(self, images_NHW3: npt.NDArray[np.uint8]) -> F32:
+    def __call__(self, images_NHW3: U8) -> F32:
         """Give `probability_NHW` of RGB images of the input's size."""
         persons = []
         for answer_CHW in map(self._answer, images_NHW3):
@@ -102,7 +99,7 @@ class Baseline:
             persons.append(cv2.resize(person_HW, self.shape[::-1], interpolation=cv2.INTER_LINEAR))
         return np.asarray(np.clip(np.stack(persons), 0, 1), np.float32)
 
-    def _answer(self, image_HW3: npt.NDArray[np.uint8]) -> F32:
+    def _answer(self, image_HW3: U8) -> F32:
         """Give `answer_CHW`, of one or two channels."""
         values = (image_HW3 - self._mean) / self._std
         if self._dtype.kind in "iu":

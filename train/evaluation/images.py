@@ -13,9 +13,9 @@ from typing import NamedTuple, Self
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from cache.arrays import U8
 from cache.index import Rejection
 from cache.machine import processors
 from cache.messages import message
@@ -29,8 +29,6 @@ from train.evaluation.baseline import Baseline
 from train.evaluation.result import EvalError, ImageScore, Size, SizeReport, ThresholdCounts
 from train.predictor import CacheImages, Predicted, Predictor
 from train.process import torch_threads
-
-U8 = npt.NDArray[np.uint8]
 
 
 class _Photo(NamedTuple):
