@@ -131,8 +131,7 @@ class Comparison:
 def compare_files(before: Path, after: Path, *, max_regression: float | None = None) -> Comparison:
     """Compare two reports that `cli.py bench --json` wrote; figures may be worse by so many percent, None: any.
 
-    Raises:
-        BenchError: a file is missing or no report, the reports have no row in common, or the limit is not 0 or more.
+    Raises `BenchError`: a file is missing or no report, they have no row in common, or the limit is not 0 or more.
     """
     if max_regression is not None and not 0 <= max_regression < math.inf:
         raise BenchError(

@@ -163,16 +163,13 @@ def host_buffer(*shape: int, pinned: bool = False, off: int = 0) -> torch.Tensor
 
 
 class Buffers:
-    """Memory of the host for the pixels of one batch.
-
-    Attributes:
-        tensors: image `(N, 3, S, S)` in channels_last strides, person and ignore `(N, 1, S, S)`, uint8.
-        rows: the same memory as arrays, `(N, S*S*3)` and twice `(N, S*S)`.
-    """
+    """Memory of the host for the pixels of one batch."""
 
     def __init__(self, batch_size: int, side: int, *, pinned: bool = False, off: int = 0) -> None:
         image_NHWC = host_buffer(batch_size, side, side, 3, pinned=pinned, off=off)
         person, ignore = (host_buffer(batch_size, 1, side, side, pinned=pinned) for _ in range(2))
+        # Image `(N, 3, S, S)` in channels_last strides, person and ignore `(N, 1, S, S)`, uint8; and the same memory as
+        # arrays, `(N, S*S*3)` and twice `(N, S*S)`.
         self.tensors: tuple[Tensor, Tensor, Tensor] = image_NHWC.permute(0, 3, 1, 2), person, ignore
         self.rows = [tensor.numpy().reshape(batch_size, -1) for tensor in (image_NHWC, person, ignore)]
         self._lent: list[weakref.ref[U8]] = []

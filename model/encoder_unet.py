@@ -45,13 +45,10 @@ class EncoderUNet(SegmentationNetwork):
         width: channels of the decoder at half and at a quarter of the size; twice as many at an eighth, and so on.
         dropout: probability that a whole channel of the deepest features is zeroed in training, 0 to below 1.
 
-    Attributes:
-        fixed_norm: whether the encoder's BatchNorm keeps its statistics, and normalizes by them in training as well.
-
     Raises `EncoderError` if timm is not there or doesn't know it, or its features are no such pyramid.
     """
 
-    fixed_norm = False
+    fixed_norm = False  # whether the encoder's BatchNorm keeps its statistics, and normalizes by them in training, too
 
     def __init__(self, encoder: str, width: int, dropout: float = 0.0) -> None:
         body = create_encoder(encoder)

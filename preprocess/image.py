@@ -133,8 +133,7 @@ def image_formats() -> tuple[str, ...]:
 def open_image(file: BinaryIO) -> Image.Image:
     """Read the head of an image file, without decoding a pixel.
 
-    Raises:
-        ImageError: it is no image of a known format, its head is damaged, or it has more pixels than Pillow allows.
+    Raises `ImageError`: it is no image of a known format, its head is damaged, or it has more pixels than Pillow takes.
     """
     start = file.read(3)
     file.seek(0)

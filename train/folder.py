@@ -22,21 +22,16 @@ from train.result import EpochResult
 
 
 class RunFolder:
-    """The paths and the writing of a run's files.
-
-    Attributes:
-        best_model: the network of the epoch with the highest validation IoU, for use.
-        best_weights: the same weights for other programs: safetensors, which runs no code when it is read.
-        last_model: the latest checkpoint, to resume from.
-        plots: the folder of the pictures.
-    """
+    """The paths and the writing of a run's files."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        # The network of the epoch with the highest validation IoU, for use; and the same weights for other programs:
+        # safetensors, which runs no code when it is read.
         self.best_model = root / "checkpoints" / "best_model.pth"
         self.best_weights = root / "checkpoints" / "best_model.safetensors"
-        self.last_model = root / "checkpoints" / "last_model.pth"
-        self.plots = root / "plots"
+        self.last_model = root / "checkpoints" / "last_model.pth"  # the latest checkpoint, to resume from
+        self.plots = root / "plots"  # the folder of the pictures
 
     def locked(self) -> AbstractContextManager[None]:
         """Be the only process that trains into the folder within the block; see `only_writer`."""

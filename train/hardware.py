@@ -97,8 +97,7 @@ def check_hardware(
 ) -> None:
     """Refuse what the hardware cannot run. Nothing is replaced: a run that silently takes hours longer is worse.
 
-    Raises:
-        HardwareError: the device is not there, this torch has no code for it, or it cannot do the precision or compile.
+    Raises `HardwareError`: the device is missing, torch has no code for it, or it cannot do the precision or compile.
     """
     if device == "cpu":
         if precision in ("fp16", "tf32"):

@@ -102,15 +102,13 @@ class WeightAverage:
     (1 + n) / (10 + n), up to its final value, so that a short run forgets its starting weights. An update never waits
     for the device.
 
-    Attributes:
-        network: has the averages, in eval mode and in the memory format of the trained network.
-
     Args:
         learning: the network that is trained, not compiled.
         decay: final share of the average that an update keeps, 0 to below 1.
     """
 
     def __init__(self, learning: SegmentationNetwork, decay: float) -> None:
+        # It has the averages, in eval mode and in the memory format of the trained network.
         self.network = copy.deepcopy(learning).eval().requires_grad_(False)
         self._decay, self._updates = decay, 0
         pairs = list(zip(_tensors(self.network), _tensors(learning), strict=True))

@@ -148,20 +148,15 @@ class Predicted:
 class CacheImages:
     """The images of a cache's split at its side, and their predictions.
 
-    Attributes:
-        loss: mean over the images of the latest pass, or None.
-        milliseconds: of the network, not measured.
-        rejections: images that the latest pass could not read.
-
     The loader must be in the cache's order, not augmented, with the last batch filled up, on the predictor's device.
     """
 
     size: Literal["cache"] = "cache"
-    milliseconds: float | None = None
+    milliseconds: float | None = None  # of the network, not measured
 
     def __init__(self, loader: Loader, predictor: Predictor, loss: Loss) -> None:
-        self.loss: float | None = None
-        self.rejections: list[Rejection] = []
+        self.loss: float | None = None  # mean over the images of the latest pass
+        self.rejections: list[Rejection] = []  # images that the latest pass could not read
         self.device = predictor.device
         self._loader, self._predictor, self._loss = loader, predictor, loss
 

@@ -84,8 +84,7 @@ def read_settings(file: Path | None, assignments: Iterable[str]) -> dict[str, An
 def configure(profile: Profile, settings: Mapping[str, Any], *, cache: PurePath, out: Path) -> TrainConfig:
     """Give the configuration of a profile, with settings on top, as `read_settings` gives them.
 
-    Raises:
-        TrainConfigError: a value is of the wrong type or out of its limits, or the cache has another side than is set.
+    Raises `TrainConfigError`: a value has a wrong type or is out of its limits, or the cache has another side than set.
     """
     settings = dict(settings)
     if not typed(PERSISTENT, settings.pop(PERSISTENT, True), bool):

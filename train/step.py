@@ -89,10 +89,6 @@ class TrainStep:
 
     It never waits for the device: losses and counts stay there until they are read.
 
-    Attributes:
-        counts_4: pixels so far: true and false positives, false and true negatives.
-        warm: whether it was called: the first call compiles, or searches for the fastest kernels.
-
     Args:
         config: has optimizer, loss, precision and device. fp16 scales the loss (Micikevicius et al. 2018). What it
             leaves open about an encoder is that of one from scratch.
@@ -125,6 +121,7 @@ class TrainStep:
             momentum=config.momentum,
             encoder_lr=factor,
         )
+        # Pixels so far: true and false positives, false and true negatives.
         self.counts_4 = torch.zeros(4, dtype=torch.int64, device=config.device)
         self._compiled = _compiled(_Forward(config, network), compile)
         self._forward = ranks.parallel(self._compiled)
@@ -132,7 +129,7 @@ class TrainStep:
         self._parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self._statistics = _common_statistics(network, ranks.world)
         self._accumulated = False
-        self.warm = False
+        self.warm = False  # whether it was called: the first call compiles, or searches for the fastest kernels
 
     def __call__(
         self,

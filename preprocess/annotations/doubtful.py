@@ -48,8 +48,7 @@ class DoubtfulMasks(NamedTuple):
 def check_masks(table: PersonTable, path: PurePath, orientation: Orientation = "auto") -> DoubtfulMasks:
     """Find the doubtful masks of a table that was read from `path`, as `doubtful_masks` does.
 
-    Raises:
-        DatasetError: most masks have no pixel, lie outside of their images, or were drawn on images of another size.
+    Raises `DatasetError`: most masks have no pixel, lie outside their images, or were drawn on images of another size.
     """
     found = doubtful_masks(table, orientation)
     if found.error:
