@@ -99,9 +99,10 @@ def _by_folder(name: str, photos: str, root: PurePath, there: set[str]) -> Split
 
 
 def _cvat(root: PurePath, there: set[str]) -> Splits:
-    """`annotations/instances_SUBSET.json`, with the photos in `images/SUBSET/`, `images/` or `SUBSET/`."""
+    """`annotations/instances_SUBSET.json` or `SUBSET.json`, photos in `images/SUBSET/`, `images/` or `SUBSET/`."""
     names = files.names(root / "annotations") if "annotations" in there else []
-    subsets = {found[1]: name for name in names if (found := re.fullmatch(r"instances_(.+)\.json", name))}
+    names = sorted(names, key=lambda name: name.startswith("instances_"))  # which come last, and are taken
+    subsets = {found[1]: name for name in names if (found := re.fullmatch(r"(?:instances_)?(.+)\.json", name))}
     known = {split: subset for subset in subsets if (split := _SPLITS.get(subset.lower()))}
     if subsets and not known:
         if len(subsets) > 1:

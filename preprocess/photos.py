@@ -49,6 +49,7 @@ class PhotoFolder:
     def __init__(self, root: PurePath, folder: PurePath, *, outside: bool = False, flat: bool = False) -> None:
         self.folder, self._outside, self._flat = folder, outside, flat
         self._within = folder.relative_to(root).as_posix()
+        self._own_name = re.compile(rf"(.*/)?{re.escape(files.absolute(folder).name)}/")
         self._roots = str(files.absolute(root)), os.path.realpath(root)
         self._remote = is_url(root)
         # A listing of object storage has the files of the folders below, too.
@@ -74,7 +75,8 @@ class PhotoFolder:
         """The path of a photo, by the name that the annotation file gives it.
 
         It is that of the first file that there is by the name as it is written, by another spelling of it (backslashes,
-        URL escapes, the forms of Unicode), or relative to `root`; if there is none, that of the name as it is written.
+        URL escapes, the forms of Unicode), relative to `root`, or behind the name of `folder` in it, as in
+        `/home/ana/photos/3.jpg`; if there is none, that of the name as it is written.
         Raises `ImageError`: no file can have such a name, or the name leads out of the dataset.
         """
         _check_name(name)
@@ -111,8 +113,9 @@ class PhotoFolder:
         found = [name]
         for spelled in _SPELLINGS:
             found += [spelled(each) for each in found]
+        found += [self._own_name.sub("", each, count=1) for each in found]
         if self._flat:
-            found += [posixpath.basename(each) for each in found]
+            found += [posixpath.basename(end) for each in found for end in (each, each.partition("?")[0])]
             found += [_UPLOAD_PREFIX.sub("", each, count=1) for each in found]
         return [each for each in dict.fromkeys(found) if each]
 

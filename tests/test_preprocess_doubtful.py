@@ -1,5 +1,6 @@
 """Which masks are found to be wrong, against pycocotools, and from which scales and areas an error follows."""
 
+import dataclasses
 import json
 from pathlib import PurePath
 
@@ -170,8 +171,19 @@ def test_a_small_image_has_no_normalised_mask(read):
 
 
 def test_crowds_are_not_looked_at(read):
-    found = doubtful_masks(read([(30, 40, {"size": [30, 40], "counts": [1200]}, None)] * 3, crowd=1))
+    found = doubtful_masks(read([(30, 40, {"size": [30, 40], "counts": [1200]}, None)] * 3, crowd=1), crowd="person")
     assert (found.total, kinds(found), found.lines, found.error) == (0, {}, (), "")
+
+
+@pytest.mark.parametrize(("crowds", "of", "told"), [(1, 10, False), (2, 10, True), (1, 9, True), (3, 3, True)])
+def test_many_crowds_are_doubtful(read, crowds, of, told):
+    """As in what CVAT exports of its brush: without them there is nothing to learn."""
+    table = read([(30, 40, square(3, 3, 20), None)] * of)
+    table = dataclasses.replace(table, iscrowd=(np.arange(of) < crowds).astype(np.uint8))
+    line = f"{crowds} of {of} annotations are crowds (iscrowd 1), which are no part of the mask; "
+    for crowd in ("ignore", "drop", "person"):
+        lines = doubtful_masks(table, crowd=crowd).lines
+        assert [each.startswith(line) for each in lines] == [True] * (told and crowd != "person")
 
 
 @pytest.mark.parametrize("number", [1, 40])
@@ -310,10 +322,10 @@ def test_it_is_an_error_if_more_than_half_are_useless(read, wrong, of, is_error)
     assert bool(found.error) == is_error
     assert f": {wrong} of {of}, such as annotation 100 of 0.jpg (" in found.lines[0]
     if not is_error:
-        assert check_masks(table, PurePath("a.json")).lines == found.lines
+        assert check_masks(table, PurePath("a.json"), "auto", "ignore").lines == found.lines
         return
     with pytest.raises(DatasetError) as caught:
-        check_masks(table, PurePath("a.json"))
+        check_masks(table, PurePath("a.json"), "auto", "ignore")
     assert str(caught.value) == f"a.json: {found.error}"
     assert "masks without a pixel (a line, a point or an empty RLE)" in found.error
 

@@ -80,6 +80,8 @@ LAYOUTS = {
     "CVAT, default": [("annotations/instances_default.json", "images/default")],
     "CVAT, flat": [("annotations/instances_default.json", "images")],
     "CVAT, own subset": [("annotations/instances_job_7.json", "images/job_7")],
+    "CVAT, short names": [("annotations/train.json", "images/train"), ("annotations/val.json", "images/val")],
+    "CVAT, one file": [("annotations/instances.json", "images")],  # as Supervisely exports a dataset
     "Label Studio": [("result.json", "images")],
     "FiftyOne": [("labels.json", "data")],
     "FiftyOne, splits": [("train/labels.json", "train/data"), ("validation/labels.json", "validation/data")],
@@ -150,6 +152,12 @@ def test_another_folder_gets_no_advice_to_fetch_coco(tmp_path):
         open_dataset(tmp_path / "notes.json")
 
 
+def test_cvat_instances_come_before_files_of_the_same_subset(tmp_path):
+    for name in ("train", "instances_train", "person_keypoints_train", "captions_train"):
+        write(tmp_path / f"annotations/{name}.json", tmp_path / "images/train")
+    assert recognise(tmp_path)[1]["train"].annotations.name == "instances_train.json"
+
+
 def test_cvat_subsets_of_unknown_names_must_be_named(tmp_path):
     for name in ("a", "b"):
         write(tmp_path / f"annotations/instances_{name}.json", tmp_path / "images" / name)
@@ -168,6 +176,7 @@ def test_cvat_subsets_of_unknown_names_must_be_named(tmp_path):
         "/data/local-files/?d=photos%5C{}.jpg",
         "C:\\Users\\ana\\photos\\{}.jpg",
         "http://localhost:8080/data/upload/3/{}.jpg",
+        "https://bucket.s3.amazonaws.com/photos/{}.jpg?X-Amz-Expires=3600",
     ],
 )
 def test_the_names_that_label_studio_gives(name, tmp_path):
@@ -195,12 +204,17 @@ def test_the_names_that_label_studio_gives(name, tmp_path):
         ("sub\\ni%C3%B1o.jpg", "sub/niño.jpg"),
         ("100%.jpg", "100%.jpg"),
         ("photos/a.jpg", "a.jpg"),
+        ("/home/ana/photos/a.jpg", "a.jpg"),
+        ("/content/photos/drive/photos/sub/a.jpg", "sub/a.jpg"),
+        ("C:\\Users\\ana\\photos\\sub\\a.jpg", "sub/a.jpg"),
+        ("https://example.org/photos/a%20b.jpg", "a b.jpg"),
     ],
 )
 def test_other_spellings_of_a_name(written, stored, tmp_path):
     write_photo(tmp_path / "photos" / stored, 0)
-    photos = PhotoFolder(tmp_path, tmp_path / "photos")
-    assert photos.locate(written) == stored
+    for root in (tmp_path, tmp_path / "photos"):  # as of a layout, and as of files that are named
+        photos = PhotoFolder(root, tmp_path / "photos")
+        assert photos.locate(written) == stored
     assert photos.locate("b\\c%20d.jpg") == "b\\c%20d.jpg", "of no file is it known what is meant"
 
 

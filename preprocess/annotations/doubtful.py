@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cache.arrays import F64, I64, U8, Flags
-from cache.choices import Orientation
+from cache.choices import Crowd, Orientation
 from cache.kernel import kernel
 from cache.messages import joined, message
 from preprocess.annotations.table import PersonTable
@@ -34,6 +34,7 @@ _EXPORT = message("export them in pixels of the images as they are now")
 _SPREAD = 1.05  # masks have one scale if the upper quartile of their scales is at most this many times the lower one
 _LEAST_SCALE = 1.1  # scales nearer to 1, either way, are none: tools differ by that much in the area of a mask
 _FEWEST = 5  # masks from which a scale is concluded
+_MOST_CROWDS = 0.1  # of all annotations; 0.02 of those of persons in COCO are
 
 
 class DoubtfulMasks(NamedTuple):
@@ -45,21 +46,24 @@ class DoubtfulMasks(NamedTuple):
     error: str  # why most masks are useless, and what to do; empty if they are not
 
 
-def check_masks(table: PersonTable, path: PurePath, orientation: Orientation = "auto") -> DoubtfulMasks:
+def check_masks(table: PersonTable, path: PurePath, orientation: Orientation, crowd: Crowd) -> DoubtfulMasks:
     """Find the doubtful masks of a table that was read from `path`, as `doubtful_masks` does.
 
     Raises `DatasetError`: most masks have no pixel, lie outside their images, or were drawn on images of another size.
     """
-    found = doubtful_masks(table, orientation)
+    found = doubtful_masks(table, orientation, crowd)
     if found.error:
         raise DatasetError("{path}: {reason}", path=path, reason=found.error)
     return found
 
 
-def doubtful_masks(table: PersonTable, orientation: Orientation = "auto") -> DoubtfulMasks:
+def doubtful_masks(
+    table: PersonTable, orientation: Orientation = "auto", crowd: Crowd = "ignore"
+) -> DoubtfulMasks:
     """Find the doubtful masks of a table. Whether a mask has a pixel is decided exactly as it is drawn.
 
-    `orientation` is that of `CacheSpec`: masks of upright photos may have the sizes of the stored ones.
+    `orientation` and `crowd` are those of `CacheSpec`: masks of upright photos may have the sizes of the stored ones,
+    and crowds are doubtful where they are many and are not taken as persons.
     """
     masks = _measure(table)
     total = len(masks.row)
@@ -97,6 +101,14 @@ def doubtful_masks(table: PersonTable, orientation: Orientation = "auto") -> Dou
     if not error and not math.isnan(factor):
         what = message("masks for which the JSON gives {ratio:.3g} times their area", ratio=factor**2)
         lines["scale"] = _line(what, table, masks, _alike(masks, factor), areas=True)
+    crowds = int(table.iscrowd.sum())
+    if crowd != "person" and crowds > _MOST_CROWDS * len(table.iscrowd):
+        lines["crowds"] = message(
+            "{count:,} of {total:,} annotations are crowds (iscrowd 1), which are no part of the mask; if each is one "
+            "object, as in the masks that CVAT exports of its brush, use --crowd person",
+            count=crowds,
+            total=len(table.iscrowd),
+        )
     rows = {name: masks.row[found] for name, found in numbers.items()}
     return DoubtfulMasks(total, rows, tuple(lines.values()), error)
 

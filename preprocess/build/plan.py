@@ -96,7 +96,7 @@ def read_split(location: Location, name: str, spec: CacheSpec, *, content: bool 
         orphans=tuple(
             Rejection(split=name, image_id=-1, file_name=annotations.name, reason=_text(problem)) for problem in orphans
         ),
-        doubts=check_masks(table, annotations, spec.orientation).lines,
+        doubts=check_masks(table, annotations, spec.orientation, spec.crowd).lines,
     )
 
 

@@ -123,7 +123,7 @@ def verify_dataset(
     for part in parts:
         split, table, where, valid = part.content.name, part.content.table, part.content.files, 0
         findings += _annotation_findings(split, where.annotations.name, table)
-        masks = doubtful_masks(table, spec.orientation)
+        masks = doubtful_masks(table, spec.orientation, spec.crowd)
         if masks.error:
             findings.append(Finding(kind="file", split=split, file=where.annotations.name, reason=masks.error))
         if part.content.missing:
