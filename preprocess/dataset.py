@@ -23,6 +23,8 @@ from preprocess.photos import PhotoFolder
 DESCRIPTION_NAME = "dataset.toml"
 """File in a dataset's folder that says where its files are; see `docs/datasets.md`."""
 
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
+
 _KEYS = ("train-json", "train-images", "val-json", "val-images", "val-share")
 
 
@@ -190,7 +192,8 @@ def read_content(location: Location, name: str, spec: CacheSpec) -> SplitContent
         if row not in nameless and photos.size(path) < 0 and (found := photos.similar(path, named)):
             nameless[row] = message("the image file is missing; did you mean {found}?", found=found)
     if share:
-        rows = np.flatnonzero(_in_val(paths, share) == (name == "val"))
+        usable = np.array([row not in nameless and photos.size(path) >= 0 for row, path in enumerate(paths)], np.bool_)
+        rows = np.flatnonzero(_in_val(paths, share, usable & (np.diff(table.first) > 0)) == (name == "val"))
         table = take_images(table, rows)
         if name == "val":  # annotations without an image are named once
             table = dataclasses.replace(table, problems=tuple(each for each in table.problems if each.image >= 0))
@@ -198,15 +201,17 @@ def read_content(location: Location, name: str, spec: CacheSpec) -> SplitContent
     return SplitContent(name, where, photos, table, nameless)
 
 
-def _in_val(paths: list[str], share: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _in_val(paths: list[str], share: float, usable: Flags) -> Flags:
     """`(I,)` whether photos are `val`: a share of all, whichever others there are, but at least one of several.
 
-    The hash is that of the path, so that the photos of a split stay when others are added.
+    That one is `usable`, if several are. The hash is that of the path, so that the photos of a split stay when others
+    are added.
     """
     hashes = np.array([xxhash.xxh3_64_intdigest(path.encode("utf-8", "surrogatepass")) for path in paths], np.uint64)
     chosen = hashes < np.uint64(share * 2**64)
-    if len(paths) > 1:
-        chosen[[hashes.argmin(), hashes.argmax()]] = True, False
+    rows = np.flatnonzero(usable if usable.sum() > 1 else np.ones_like(usable))
+    if len(rows) > 1:
+        chosen[[rows[hashes[rows].argmin()], rows[hashes[rows].argmax()]]] = True, False
     return chosen
 
 
@@ -224,4 +229,8 @@ def missing_folder(where: SplitFiles) -> str:
     values = {"folder": where.photos, "archive": where.archive, "root": where.root}
     if where.archive:
         return message("{folder} is missing; unpack {archive} in {root}", **values)
-    return message("{folder} is missing; put the photos there, or name their folder with --train-images", **values)
+    return message(
+        "{folder} is missing; put the photos there, or name all files with --train-json, --train-images, --val-json and "
+        "--val-images",
+        **values,
+    )

@@ -184,7 +184,7 @@ def test_other_categories_are_left_out_and_can_be_chosen(load):
 @pytest.mark.parametrize(
     ("segmentation", "reason"),
     [
-        ([], "its polygon is empty"),
+        ([], "it has no segmentation, and a box alone makes no mask"),
         ([[]], "its polygon is empty"),
         (None, "no segmentation"),
         ([[1, 2, 3]], "3 numbers, fewer than the 6"),

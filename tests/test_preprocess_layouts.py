@@ -3,6 +3,7 @@
 import json
 import shutil
 import unicodedata
+from itertools import combinations
 
 import cv2
 import numpy as np
@@ -294,6 +295,36 @@ def test_a_share_for_val_stays_when_photos_are_added(tmp_path):
     assert more_train & set(names) == train
     assert val < split(0.4, names)[1]
     assert [len(part) for part in split(0.01, names[:2])] == [1, 1], "each has a photo, even of two"
+
+
+def test_each_split_has_a_photo_that_can_be_used(tmp_path):
+    """Whichever two of eight these are: the others are missing, or have no person."""
+    names = [f"{n}.jpg" for n in range(1, 9)]
+    for usable in combinations(range(1, 9), 2):
+        shutil.rmtree(tmp_path / "images", ignore_errors=True)
+        write(tmp_path / "result.json", tmp_path / "images", names=names, stored=[f"{n}.jpg" for n in (*usable, 3, 4)])
+        described = json.loads((tmp_path / "result.json").read_text())
+        described["annotations"] = [
+            each for each in described["annotations"] if each["image_id"] in usable or each["image_id"] > 4
+        ]
+        (tmp_path / "result.json").write_text(json.dumps(described))
+        for split in ("train", "val"):
+            table = read_content(tmp_path, split, CacheSpec(val_share=0.3)).table
+            found = {table.file_name[row] for row in table.annotation_image.tolist()}
+            assert found & {names[n - 1] for n in usable}, (usable, split)
+
+
+def test_a_split_without_a_person_is_not_sound(tmp_path):
+    """As Label Studio writes where masks were painted: all images, and no annotation."""
+    write(tmp_path / "result.json", tmp_path / "images")
+    described = json.loads((tmp_path / "result.json").read_text())
+    (tmp_path / "result.json").write_text(json.dumps(described | {"annotations": []}))
+    (finding,) = verify_dataset(tmp_path).findings
+    assert "rule person, with 0 annotations of person among 6 images; export it with its masks" in finding.reason
+    with pytest.raises(DatasetError) as error:
+        build_cache(BuildConfig(coco=tmp_path, out=tmp_path / "cache", spec=CacheSpec(side=64), splits=("train",)))
+    assert str(error.value) == finding.reason
+    assert verify_dataset(tmp_path, CacheSpec(images="all")).sound
 
 
 def test_no_split_val_is_an_error_that_says_what_to_do(tmp_path):

@@ -158,17 +158,17 @@ def decode_segmentation(text: bytes, height: int, width: int) -> Parts:
     Python's text of bytes. Raises `UndrawableError`: it has no shape, or one that makes no sense.
     """
     segmentation = _decode(text)
-    if segmentation is None:
-        raise UndrawableError("it has no segmentation")
+    if not segmentation:
+        raise UndrawableError("it has no segmentation, and a box alone makes no mask")
     if isinstance(segmentation, _Rle):
         segmentation = [segmentation]
-    if segmentation and isinstance(segmentation[0], _Rle):
+    if isinstance(segmentation[0], _Rle):
         codes = [_read_code(rle, height, width) for rle in segmentation]
         return _NO_PARTS._replace(
             kind=np.full(len(codes), RLE, np.uint8), length=np.array([*map(len, codes)]), counts=np.concatenate(codes)
         )
     points = len(segmentation) >= 3 and all(isinstance(each, list) and len(each) == 2 for each in segmentation)
-    if points or (segmentation and isinstance(segmentation[0], float)):
+    if points or isinstance(segmentation[0], float):
         segmentation = [segmentation]
     polygons = _check_polygons([np.array(polygon, np.float64).ravel() for polygon in segmentation])
     xy = np.concatenate(polygons)

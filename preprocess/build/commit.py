@@ -72,9 +72,11 @@ def _split_info(plan: SplitPlan) -> tuple[SplitInfo, dict[str, bytes]]:
     rejections = [rejection for manifest in manifests for rejection in manifest.rejections]
     if not len(table):
         first, count = rejections[0], len(split.rows)
-        values = {"count": count, "folder": split.folder, "file_name": first.file_name, "reason": first.reason}
+        values = {"count": count, "split": split.name, "folder": split.folder, "file_name": first.file_name}
         raise DatasetError(
-            "every one of the {count} images of {folder} was rejected; the first, {file_name}: {reason}", **values
+            "every one of the {count} images of {folder} for {split} was rejected; the first, {file_name}: {reason}",
+            reason=first.reason,
+            **values,
         )
     digest = xxhash.xxh3_128()
     for manifest in manifests:

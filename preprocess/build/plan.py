@@ -14,14 +14,14 @@ import xxhash
 from cache import files
 from cache.errors import CacheCorruptError
 from cache.index import CacheIndex, ImageSource, Rejection, ShardManifest, manifest_path
-from cache.messages import message
+from cache.messages import joined, message
 from cache.shards import describe, shard_name
 from cache.spec import CacheSpec
 from cache.storage import is_url
 from preprocess.annotations.doubtful import check_masks
 from preprocess.annotations.select import annotation_digests, select_images
 from preprocess.annotations.table import PersonTable, Problem, take_images
-from preprocess.dataset import Location, missing_folder, read_content
+from preprocess.dataset import Location, SplitContent, missing_folder, read_content
 from preprocess.errors import DatasetError, ImageError
 from preprocess.image import read_file
 from preprocess.photos import PhotoFolder, photo_path
@@ -77,11 +77,7 @@ def read_split(location: Location, name: str, spec: CacheSpec, *, content: bool 
             **values,
         )
     if not rows:
-        raise DatasetError(
-            "no image of {annotations} satisfies the rule {rule}; take them all: `preprocess --select all`",
-            annotations=annotations,
-            rule=spec.images,
-        )
+        raise DatasetError(none_selected(found, spec))
     if 0 < spec.limit < len(rows):
         rows = [rows[at * len(rows) // spec.limit] for at in range(spec.limit)]
     problems = annotation_problems(table) | found.nameless
@@ -97,6 +93,20 @@ def read_split(location: Location, name: str, spec: CacheSpec, *, content: bool 
             Rejection(split=name, image_id=-1, file_name=annotations.name, reason=_text(problem)) for problem in orphans
         ),
         doubts=check_masks(table, annotations, spec.orientation, spec.crowd).lines,
+    )
+
+
+def none_selected(content: SplitContent, spec: CacheSpec) -> str:
+    """What to do where the rule of a spec selects no image of a split."""
+    return message(
+        "no image for {split} in {annotations} satisfies the rule {rule}, with {count:,} annotations of {category} among "
+        "{images:,} images; export it with its masks, or take all images: `preprocess --select all`",
+        split=content.name,
+        annotations=content.files.annotations,
+        rule=spec.images,
+        count=len(content.table.annotation_id),
+        category=joined(", ", spec.categories),
+        images=len(content.table),
     )
 
 

@@ -37,7 +37,7 @@ from preprocess.annotations.doubtful import doubtful_masks
 from preprocess.annotations.select import select_images
 from preprocess.annotations.table import PersonTable
 from preprocess.build.changes import find_changes, stale_reasons
-from preprocess.build.plan import content_digest
+from preprocess.build.plan import content_digest, none_selected
 from preprocess.build.record import decode_annotated
 from preprocess.dataset import Location, SplitContent, missing_folder, open_dataset, read_content
 from preprocess.errors import DatasetError, ImageError
@@ -126,6 +126,9 @@ def verify_dataset(
         masks = doubtful_masks(table, spec.orientation, spec.crowd)
         if masks.error:
             findings.append(Finding(kind="file", split=split, file=where.annotations.name, reason=masks.error))
+        if not part.rows:
+            reason = none_selected(part.content, spec)
+            findings.append(Finding(kind="file", split=split, file=where.annotations.name, reason=reason))
         if part.content.missing:
             findings.append(Finding(kind="file", split=split, file=where.photos.name, reason=missing_folder(where)))
         else:
