@@ -230,7 +230,7 @@ def missing_folder(where: SplitFiles) -> str:
     if where.archive:
         return message("{folder} is missing; unpack {archive} in {root}", **values)
     return message(
-        "{folder} is missing; put the photos there, or name all files with --train-json, --train-images, --val-json and "
-        "--val-images",
+        "{folder} is missing; put the photos there, or name all files with --train-json, --train-images, --val-json "
+        "and --val-images",
         **values,
     )

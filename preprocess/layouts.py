@@ -107,8 +107,8 @@ def _cvat(root: PurePath, there: set[str]) -> Splits:
     if subsets and not known:
         if len(subsets) > 1:
             raise DatasetError(
-                "{folder} holds {names}, and none is called train, val or default; name one with --train-json and its photos "
-                "with --train-images",
+                "{folder} holds {names}, and none is called train, val or default; name one with --train-json and its "
+                "photos with --train-images",
                 folder=root / "annotations",
                 names=listed(subsets.values(), "and"),
             )

@@ -30,6 +30,7 @@ from preprocess.check.verify import verify_dataset
 from preprocess.errors import DatasetError
 
 HEIGHT, WIDTH, IMAGES = 64, 96, 5
+NO_MASK = "annotation 103: it has no segmentation, and a box alone makes no mask"
 ODD = 2
 """The row of the image, and the number of the annotation, that most tests change."""
 
@@ -320,8 +321,8 @@ COSTS = {
     "bytes without an end": (segmentation(RLE | {"counts": f"b'{CODE}"}), "RLE"),
     "bytes that are none": (segmentation(RLE | {"counts": "b'\\xzz'"}), "RLE"),
     "counts NaN": (segmentation(RLE | {"counts": [NAN, 6144]}), "neither polygons nor an RLE"),
-    "no segmentation": (without("annotations", "segmentation", rows=[ODD]), "annotation 103: it has no segmentation, and a box alone makes no mask"),
-    "segmentation empty": (segmentation([]), "annotation 103: it has no segmentation, and a box alone makes no mask"),
+    "no segmentation": (without("annotations", "segmentation", rows=[ODD]), NO_MASK),
+    "segmentation empty": (segmentation([]), NO_MASK),
     "file_name null": (one("images", file_name=None), "^its file_name is null, not text$"),
     "file_name NaN": (one("images", file_name=NAN), "^its file_name is NaN, not text$"),
     "file_name a number": (one("images", file_name=12), "^its file_name is 12, not text$"),

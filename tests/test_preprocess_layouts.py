@@ -314,6 +314,17 @@ def test_each_split_has_a_photo_that_can_be_used(tmp_path):
             assert found & {names[n - 1] for n in usable}, (usable, split)
 
 
+def test_a_photo_of_several_images_is_doubtful(tmp_path):
+    """As in files of two annotators that were joined: each image lacks the persons of the other."""
+    write(tmp_path / "result.json", tmp_path / "images", names=["1.jpg", "2.jpg", "./1.jpg"])
+    report = build_cache(BuildConfig(coco=tmp_path, out=tmp_path / "cache", spec=CacheSpec(side=64), splits=("train",)))
+    (doubt,) = report.doubts
+    assert doubt.startswith("train: photos of several images: 1, such as 1.jpg; ")
+    assert report.images == {"train": 3}
+    (finding,) = verify_dataset(tmp_path).findings
+    assert (finding.image_id, finding.reason) == (3, "image 1 has the same file name")
+
+
 def test_a_split_without_a_person_is_not_sound(tmp_path):
     """As Label Studio writes where masks were painted: all images, and no annotation."""
     write(tmp_path / "result.json", tmp_path / "images")

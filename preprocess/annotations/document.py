@@ -218,7 +218,7 @@ def _no_category(
             **values,
         )
     return DatasetError(
-        "{path} has no category {category!r}; its categories are: {names}; choose with --category, once for each", **values
+        "{path} has no category {category!r}; its categories are: {names}; name each with --category", **values
     )
 
 

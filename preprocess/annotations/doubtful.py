@@ -57,9 +57,7 @@ def check_masks(table: PersonTable, path: PurePath, orientation: Orientation, cr
     return found
 
 
-def doubtful_masks(
-    table: PersonTable, orientation: Orientation = "auto", crowd: Crowd = "ignore"
-) -> DoubtfulMasks:
+def doubtful_masks(table: PersonTable, orientation: Orientation = "auto", crowd: Crowd = "ignore") -> DoubtfulMasks:
     """Find the doubtful masks of a table. Whether a mask has a pixel is decided exactly as it is drawn.
 
     `orientation` and `crowd` are those of `CacheSpec`: masks of upright photos may have the sizes of the stored ones,

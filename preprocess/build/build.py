@@ -75,6 +75,7 @@ class BuildReport:
     index: CacheIndex
     # In all shards of the splits that were asked for, and annotations without an image.
     rejections: tuple[Rejection, ...]
+    images: dict[str, int]  # in the annotations of each split that was asked for, whether or not they are selected
     written: int  # images that this run worked on
     resumed: int  # images in shards that were there already
     seconds: float  # that making the shards took
@@ -147,6 +148,7 @@ def build_cache(
     return BuildReport(
         index=index,
         rejections=rejections,
+        images={split.name: len(split.table) for split in splits},
         written=written,
         resumed=resumed,
         seconds=seconds,

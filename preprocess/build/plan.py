@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import count, pairwise
 from pathlib import Path, PurePath
@@ -92,15 +93,30 @@ def read_split(location: Location, name: str, spec: CacheSpec, *, content: bool 
         orphans=tuple(
             Rejection(split=name, image_id=-1, file_name=annotations.name, reason=_text(problem)) for problem in orphans
         ),
-        doubts=check_masks(table, annotations, spec.orientation, spec.crowd).lines,
+        doubts=check_masks(table, annotations, spec.orientation, spec.crowd).lines + _shared_photos(table, rows),
+    )
+
+
+def _shared_photos(table: PersonTable, rows: list[int]) -> tuple[str, ...]:
+    """What is doubtful of images that have one photo: the persons of one are missing in the mask of the other."""
+    several = [name for name, uses in Counter(table.file_name[row] for row in rows).items() if name and uses > 1]
+    if not several:
+        return ()
+    return (
+        message(
+            "photos of several images: {count:,}, such as {file}; each image has the masks of its own annotations "
+            "alone, so give all annotations of a photo one image_id",
+            count=len(several),
+            file=several[0],
+        ),
     )
 
 
 def none_selected(content: SplitContent, spec: CacheSpec) -> str:
     """What to do where the rule of a spec selects no image of a split."""
     return message(
-        "no image for {split} in {annotations} satisfies the rule {rule}, with {count:,} annotations of {category} among "
-        "{images:,} images; export it with its masks, or take all images: `preprocess --select all`",
+        "no image for {split} in {annotations} satisfies the rule {rule}, with {count:,} annotations of {category} "
+        "among {images:,} images; export it with its masks, or take all images: `preprocess --select all`",
         split=content.name,
         annotations=content.files.annotations,
         rule=spec.images,
