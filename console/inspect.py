@@ -26,7 +26,7 @@ def show_dataset(report: DatasetReport) -> None:
 
 
 def _where(finding: Finding) -> str:
-    where = f"{finding.split}/{finding.file}" if finding.split else finding.file
+    where = f"{finding.split}/{translated(finding.file)}" if finding.split else finding.file
     if finding.image_id is not None:
         where = _("{where}, image {image_id}", where=where, image_id=finding.image_id)
     if finding.annotation_id is not None:

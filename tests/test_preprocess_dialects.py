@@ -312,6 +312,7 @@ COSTS = {
     "NaN in a flat polygon": (segmentation([10, 8, 60, NAN, 55, 50]), "103: a coordinate is not a finite number"),
     "NaN in a pair": (segmentation([[[10, 8], [60, NAN], [55, 50]]]), "103: a coordinate is not a finite number"),
     "text in a polygon": (segmentation([["a", 8, 60, 1, 55, 50]]), "neither polygons nor an RLE"),
+    "name of a mask": (segmentation("masks/1.png"), 'neither polygons nor an RLE: "masks/1.png"'),
     "two pairs": (segmentation([[[10, 8], [60, 10]]]), "neither polygons nor an RLE"),
     "five numbers": (segmentation(TRIANGLE[:5]), "neither polygons nor an RLE"),
     "a box of numbers": (segmentation([1, 2, 3, 4]), "neither polygons nor an RLE"),

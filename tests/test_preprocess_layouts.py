@@ -1,6 +1,7 @@
 """Datasets as labelling tools write them: which files are found, and that their records are those of COCO's layout."""
 
 import json
+import shlex
 import shutil
 import unicodedata
 from itertools import combinations
@@ -372,6 +373,28 @@ def test_every_command_takes_files_that_are_named(tmp_path, monkeypatch):
     assert "is what a.json gives" in run("diff", "cache", *named)
     assert "is what a.json gives" in run("diff", "shared", *named[:4])
     run("verify", "--cache", "shared", *named[:4], "--val-share", 0.3)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_the_command_that_diff_names_brings_the_cache_up_to_date(tmp_path, named):
+    """As it stands, whatever the cache was made with, and for folders with a space."""
+    data, cache = tmp_path / "mis fotos", tmp_path / "la caché"
+    write(data / "result.json", data / "images")
+    described = json.loads((data / "result.json").read_text())
+    described["categories"] = [{"id": 1, "name": "mujer"}, {"id": 2, "name": "niño o niña"}]
+    described["annotations"][1]["category_id"] = 2
+    (data / "result.json").write_text(json.dumps(described))
+    where = ["--train-json", data / "result.json", "--train-images", data / "images"] if named else ["--coco", data]
+    spec = ["--category", "niño o niña", "--category", "mujer", "--side", 64, "--fit", "stretch", "--crowd", "person"]
+    split = ["--split", "train"] if named else ["--val-share", 0.3]
+    run("preprocess", *where, "--out", cache, *spec, *split)
+    described["annotations"][0]["segmentation"][0][0] += 5
+    (data / "result.json").write_text(json.dumps(described))
+    said = CliRunner().invoke(main, ["diff", str(cache), *map(str, where)]).output
+    program, *command = shlex.split(said.splitlines()[-1])
+    assert program == "cli.py"
+    run(*command)
+    assert "✅" in run("diff", cache, *where)
 
 
 def as_roboflow(document, folder, photos):

@@ -19,6 +19,7 @@ import numpy as np
 from cache.arrays import F64, I64, U8, Array, Flags
 from cache.machine import processors
 from cache.messages import UserError
+from preprocess.annotations.dialects import said
 from preprocess.annotations.json_kernel import MOST_RUN, PADDING, count_signs, read_segmentations
 from preprocess.raster import COORDINATE_LIMIT, POLYGON, RLE, box_polygon, decode_rle_string
 
@@ -187,7 +188,8 @@ def _decode(text: bytes) -> Any:
             return decoder.decode(text)
         except ValueError as error:
             reasons.append(error)
-    raise UndrawableError("its segmentation is neither polygons nor an RLE: {error}", error=reasons[0])
+    reason = reasons[0] if text.startswith((b"[", b"{")) else said(memoryview(text))
+    raise UndrawableError("its segmentation is neither polygons nor an RLE: {error}", error=reason)
 
 
 def _check_polygons(polygons: list[F64]) -> list[F64]:
