@@ -98,7 +98,7 @@ class CacheSpec:
 
     def differences(self, other: CacheSpec) -> list[str]:
         """Fields in which `other` differs, as `name: mine, not theirs`."""
-        mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        mine, theirs = (dataclasses.asdict(s) | {"category": ", ".join(s.categories)} for s in (self, other))
         return [
             message("{name}: {mine}, not {theirs}", name=name, mine=mine[name], theirs=theirs[name])
             for name in mine

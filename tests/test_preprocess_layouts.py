@@ -387,7 +387,7 @@ def test_the_command_that_diff_names_brings_the_cache_up_to_date(tmp_path, named
     where = ["--train-json", data / "result.json", "--train-images", data / "images"] if named else ["--coco", data]
     spec = ["--category", "niño o niña", "--category", "mujer", "--side", 64, "--fit", "stretch", "--crowd", "person"]
     split = ["--split", "train"] if named else ["--val-share", 0.3]
-    run("preprocess", *where, "--out", cache, *spec, *split)
+    assert "; mujer, niño o niña of result.json" in run("preprocess", *where, "--out", cache, *spec, *split)
     described["annotations"][0]["segmentation"][0][0] += 5
     (data / "result.json").write_text(json.dumps(described))
     said = CliRunner().invoke(main, ["diff", str(cache), *map(str, where)]).output
