@@ -197,7 +197,7 @@ def test_other_categories_are_left_out_and_can_be_chosen(load):
         ({"size": [20, 30], "counts": [1.5, 598.5]}, "neither polygons nor an RLE: Expected `int`, got `float`"),
         ({"size": [20, 30], "counts": [2**70]}, "neither polygons nor an RLE: Expected `int` <= 4294967296"),
         ({"counts": [600]}, "neither polygons nor an RLE: Object missing required field `size`"),
-        ("PPYo0", "neither polygons nor an RLE: Expected .*, got `str`"),
+        ("PPYo0", 'neither polygons nor an RLE: "PPYo0"'),
         ([[[1, 1, 9, 1, 9, 9]]], "neither polygons nor an RLE: Expected `float`, got `array`"),
         ([[1, 1, 9, 1, 9, "9 px"]], "neither polygons nor an RLE: Expected `float`, got `str`"),
         ([[1, 1, 9, 1], [1, 1, 9, 1, 9, 9]], "mixes boxes and polygons"),
