@@ -64,6 +64,15 @@ def listed(names: Iterable[object], conjunction: str) -> str:
     return message("{head} and {last}", head=head, last=last)
 
 
+def differences(mine: Mapping[str, object], theirs: Mapping[str, object]) -> list[str]:
+    """The values that differ from those of the same name, as `name: mine, not theirs`."""
+    return [
+        message("{name}: {mine}, not {theirs}", name=name, mine=value, theirs=theirs[name])
+        for name, value in mine.items()
+        if value != theirs[name]
+    ]
+
+
 def install(extra: str) -> str:
     """The command that installs one of our extras: into a checkout, or beside a package that was installed."""
     checkout = (Path(__file__).parents[1] / "setup.cfg").is_file()

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from cache.choices import Codec, Crowd, Fit, ImageRule, Orientation, Store
 from cache.errors import CacheError
-from cache.messages import message
+from cache.messages import differences, message
 
 FORMAT_VERSION = 2
 """Version of the layout on disk (index, sample table, record). Readers refuse any other."""
@@ -97,13 +97,9 @@ class CacheSpec:
         return fields
 
     def differences(self, other: CacheSpec) -> list[str]:
-        """Fields in which `other` differs, as `name: mine, not theirs`."""
+        """Fields in which `other` differs, see `cache.messages.differences`."""
         mine, theirs = (dataclasses.asdict(s) | {"category": ", ".join(s.categories)} for s in (self, other))
-        return [
-            message("{name}: {mine}, not {theirs}", name=name, mine=mine[name], theirs=theirs[name])
-            for name in mine
-            if mine[name] != theirs[name]
-        ]
+        return differences(mine, theirs)
 
 
 def things(category: str | Sequence[str], number: int = 2) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 import msgspec
 
 from cache.choices import Device, EncoderNorm, LossName, OptimizerName, Precision, Scheduler
-from cache.messages import UserError, check_numbers, message
+from cache.messages import UserError, check_numbers, differences, message
 from cache.remote.folder import FolderConfig
 from cache.storage import place
 from loader.batch import LoaderConfig
@@ -223,18 +223,14 @@ class TrainConfig:
             raise TrainConfigError("this is not a training configuration: {error}", error=error) from None
 
     def differences(self, other: TrainConfig) -> list[str]:
-        """Settings that decide what a step does and in which `other` differs, as `name: mine, not theirs`."""
+        """Settings that decide what a step does and in which `other` differs, see `cache.messages.differences`."""
         # As many images in a step, shared out among more or fewer ranks, are the same step.
         mine, theirs = (
             {**_by_name(config.resolved()), "batch_size": config.images_per_step} for config in (self, other)
         )
         if mine["order"] == theirs["order"] == "global":
             theirs["window"] = mine["window"]
-        return [
-            message("{name}: {mine}, not {theirs}", name=name, mine=mine[name], theirs=theirs[name])
-            for name in mine
-            if name not in FREE and mine[name] != theirs[name]
-        ]
+        return differences({name: value for name, value in mine.items() if name not in FREE}, theirs)
 
 
 def typed(name: str, value: Any, kind: Any) -> Any:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from cache.index import CacheIndex
-from cache.messages import joined, message
+from cache.messages import differences, joined, message
 from loader.batch import BadRecord
 from loader.loader import Loader, open_loader
 from loader.resident_store import free_bytes
@@ -317,19 +317,10 @@ def try_step(config: TrainConfig, side: int, steps: int = 2) -> float:
 
 def _origin_note(config: TrainConfig, origin: Checkpoint, index: CacheIndex) -> str:
     """Where the network comes from, and how its data differed."""
-    spec, other = index.spec, origin.spec
-    differences = [
-        message("{name}: {mine}, not {theirs}", name=name, mine=mine, theirs=theirs)
-        for name, mine, theirs in (
-            ("side", spec.side, other.side),
-            ("category", ", ".join(spec.categories), ", ".join(other.categories)),
-        )
-        if mine != theirs
-    ]
-    if index.fingerprint != origin.fingerprint:
-        differences.append(message("another cache"))
-    differences = differences or [message("trained on the same cache")]
-    values = {"network": config.network, "path": config.init_from, "differences": joined("; ", differences)}
+    mine, theirs = ({"side": each.side, "category": ", ".join(each.categories)} for each in (index.spec, origin.spec))
+    others = [message("another cache")] if index.fingerprint != origin.fingerprint else []
+    found = [*differences(mine, theirs), *others] or [message("trained on the same cache")]
+    values = {"network": config.network, "path": config.init_from, "differences": joined("; ", found)}
     return message("the network {network} starts with the weights of {path} ({differences})", **values)
 
 
