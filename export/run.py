@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from export.card import write_card
 from export.check import (
     CHECKPOINT,
     Answer,
+    Difference,
     ExportedFile,
     ExportReport,
     Latency,
@@ -89,17 +91,7 @@ def export(config: ExportConfig, tell: Tell = lambda _step, _kind: None) -> Expo
             else:
                 write_program(program, path, values)
             tell("compare", kind)
-            try:
-                answer = answers[kind] = load_file(path, kind, threads)
-                difference = compare(answer, reference, side, network.stride)
-            except Exception as error:  # each runtime has a kind of its own
-                raise ExportError(
-                    "{file} does not run here ({reason}); nothing was written: try another --format, or another "
-                    "--opset",
-                    file=FILES[kind],
-                    reason=first_line(error, 200),
-                ) from error
-            check(difference, kind)
+            answers[kind], difference = _read_back(path, kind, threads, reference, side, network.stride)
             size = path.stat().st_size
             files.append(ExportedFile(format=kind, path=config.out / path.name, bytes=size, difference=difference))
         latency: dict[str, Latency] = {}
@@ -128,3 +120,20 @@ def export(config: ExportConfig, tell: Tell = lambda _step, _kind: None) -> Expo
         (folder / CARD).write_text(write_card(report, record), encoding="utf-8")
         commit(folder, config.out, config.names)
     return report
+
+
+def _read_back(
+    path: Path, kind: ExportFormat, threads: int, reference: Answer, side: int, stride: int
+) -> tuple[Answer, Difference]:
+    """Load a file that was written, and compare its answers with the checkpoint's."""
+    try:
+        answer = load_file(path, kind, threads)
+        difference = compare(answer, reference, side, stride)
+    except Exception as error:  # each runtime has a kind of its own
+        raise ExportError(
+            "{file} does not run here ({reason}); nothing was written: try another --format, or another --opset",
+            file=FILES[kind],
+            reason=first_line(error, 200),
+        ) from error
+    check(difference, kind)
+    return answer, difference
