@@ -11,11 +11,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from cache.arrays import U8, Flags
 from cache.machine import processors
-from cache.record import U8
 from loader.augment import Parameters
 from loader.batch import Batch, LoaderConfig
 from loader.kernels import BLANK, copy_images, copy_packed_planes, copy_records
@@ -37,8 +36,6 @@ from loader.warp import warp_records
 if TYPE_CHECKING:
     from cache.reader import CacheReader
 
-
-Bools = npt.NDArray[np.bool_]
 
 BLOCK = 16
 """Samples that a thread loads at a time."""
@@ -96,7 +93,7 @@ class RecordFiller:
                 yield range(first, end)
                 done(step)
 
-    def fill(self, samples: I64, first: int, after: torch.cuda.Event | None = None) -> Bools:
+    def fill(self, samples: I64, first: int, after: torch.cuda.Event | None = None) -> Flags:
         """Load `(N,)` samples into rows from `first` on, when the last work on the GPU that reads these is done.
 
         Gives `(N,)`, whether each is sound; the rows of the others are blank.
