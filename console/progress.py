@@ -14,8 +14,7 @@ from cache.messages import message
 from console.language import _, translated
 from console.text import duration, size, tell
 
-LINE_EVERY = 10.0
-"""Seconds between lines where there is no terminal to redraw."""
+LINE_EVERY = 10.0  # seconds between lines where there is no terminal to redraw
 
 _UNITS = (message("images"), message("samples"))  # Babel finds them here; callers give plain words
 

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from cache.reader import CacheReader
 
 
-IMAGE, PERSON, IGNORE = 0, 1, 2
-"""Columns of `RecordMap.find`."""
+IMAGE, PERSON, IGNORE = 0, 1, 2  # columns of `RecordMap.find`
 
 _PyMemoryView = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)
 _memory: Callable[[int, int, int], memoryview] = _PyMemoryView(("PyMemoryView_FromMemory", ctypes.pythonapi))

@@ -29,8 +29,7 @@ LABEL_HEIGHT = 18
 ROWS: tuple[tuple[Level, int], ...] = (("none", 0), ("light", 0), ("light", 1), ("heavy", 0), ("heavy", 1))
 """Level and epoch of each row of a gallery: another epoch draws other parameters."""
 
-WIDEST = 1600
-"""Pixels; pictures are shrunk until the sheet is not wider."""
+WIDEST = 1600  # pixels; pictures are shrunk until the sheet is not wider
 
 
 def contact_sheet(batch: Batch, columns: int | None = None, names: Sequence[str] | None = None) -> U8:

@@ -25,8 +25,7 @@ from preprocess.errors import ImageError
 from preprocess.jpeg import JPEG_START, count_scans, decode_jpeg, without_gap
 from preprocess.resize import shrink_image, shrink_plane
 
-MOST_BYTES = 1 << 30
-"""Larger files are not read: at Pillow's limit of pixels, RGBA of 16 bits has 716 MB."""
+MOST_BYTES = 1 << 30  # larger files are not read: at Pillow's limit of pixels, RGBA of 16 bits has 716 MB
 
 MOST_SCANS = 200
 """Scans of a JPEG that are decoded: encoders write some ten, and each costs 0.05 s at Pillow's limit of pixels."""

@@ -31,14 +31,12 @@ from cache.messages import message
 
 T = TypeVar("T")
 
-MOST_ROUNDS = 7
-"""Most windows of each entry: a whole run is to take minutes, not an hour."""
+MOST_ROUNDS = 7  # most windows of each entry: a whole run is to take minutes, not an hour
 
 READY_SECONDS, ANSWER_SECONDS, WRITE_SECONDS = 300.0, 120.0, 1200.0
 """Limits for opening and one epoch, for an answer beyond its window, and for writing a dataset."""
 
-CLOSING_SECONDS = 10.0
-"""Time for a process to end by itself; then it is killed, with all that it started."""
+CLOSING_SECONDS = 10.0  # time for a process to end by itself; then it is killed, with all that it started
 
 _EXCEPTION = re.compile(r"[\w.]*(Error|Exception|Exit|Interrupt)\b")
 """How the last line of a traceback begins; more may follow it."""

@@ -38,15 +38,9 @@ from preprocess.annotations.dialects import (
 from preprocess.annotations.json_kernel import array_pieces, blank_non_finite
 from preprocess.errors import DatasetError
 
-ONE_PIECE = 512 << 20
-"""Bytes up to which a file is read in one go: COCO's own are smaller."""
-
-PIECE = 64 << 20
-"""Bytes of a longer file that are read at a time; reading takes about five times as much memory."""
-
-MOST_NAMED = 8
-"""Categories, ids or keys that a message names."""
-
+ONE_PIECE = 512 << 20  # bytes up to which a file is read in one go: COCO's own are smaller
+PIECE = 64 << 20  # bytes of a longer file that are read at a time; reading takes about five times as much memory
+MOST_NAMED = 8  # categories, ids or keys that a message names
 _BLOCK = 1 << 20  # bytes that are copied at a time
 
 _GZIP, _BOM, _PADDING = b"\x1f\x8b", b"\xef\xbb\xbf", b" \t\r\n\0"

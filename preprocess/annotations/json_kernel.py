@@ -25,11 +25,8 @@ from cache.arrays import F64, I64, U8, Flags
 from cache.kernel import kernel
 from preprocess.raster import COORDINATE_LIMIT
 
-MOST_RUN = 2**32
-"""Pixels of the longest run that is read: no list of such runs has a sum that an int64 cannot hold."""
-
-PADDING = 8
-"""Characters that must follow a text: numbers are read eight characters at a time."""
+MOST_RUN = 2**32  # pixels of the longest run that is read: no list of such runs has a sum that an int64 cannot hold
+PADDING = 8  # characters that must follow a text: numbers are read eight characters at a time
 
 _OPEN, _CLOSE, _OPEN_OBJECT, _CLOSE_OBJECT, _COMMA, _POINT, _MINUS, _SPACE, _DIGIT_0 = b"[]{},.- 0"
 _QUOTE, _BACKSLASH = b'"\\'

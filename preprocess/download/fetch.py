@@ -23,16 +23,10 @@ from cache.messages import message, system_reason
 from preprocess.download.plan import Archive, Plan
 from preprocess.errors import DownloadError
 
-CHUNK = 1 << 20
-"""Most bytes read at a time."""
-
+CHUNK = 1 << 20  # most bytes read at a time
 _TRANSIENT = (408, 425, 429)  # client errors that are worth another attempt, as are all from 500 on
-
-TIMEOUT = 30.0
-"""Seconds without a byte that count as a stall."""
-
-ATTEMPTS = 8
-"""How many in a row may end without progress, and how often a file may be started anew."""
+TIMEOUT = 30.0  # seconds without a byte that count as a stall
+ATTEMPTS = 8  # how many in a row may end without progress, and how often a file may be started anew
 
 DELAY, LONGEST_DELAY = 1.0, 60.0
 """Seconds before the second attempt, doubled each time, with jitter; and the most of them."""
