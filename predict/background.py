@@ -20,19 +20,11 @@ from predict.photo import decode_photo
 from preprocess.errors import ImageError
 from preprocess.image import quiet_pillow, read_file
 
-BLUR = 2.0
-"""Usual radius of `blur`, as a percentage of the photo's diagonal."""
-
-MOST_BLUR = 50.0
-
-SMALL = 320
-"""Longest side, in pixels, of the photo in which the means of foreground and background are taken."""
-
-WINDOWS = (0.05, 0.01)
-"""Sides of the windows of these means, as shares of the diagonal."""
-
-STRIP = 256
-"""Rows that are composed at a time, in 16 bits."""
+BLUR = 2.0  # usual radius of `blur`, as a percentage of the photo's diagonal
+MOST_BLUR = 50.0  # the largest one
+SMALL = 320  # longest side, in pixels, of the photo in which the means of foreground and background are taken
+WINDOWS = (0.05, 0.01)  # sides of the windows of these means, as shares of the diagonal
+STRIP = 256  # rows that are composed at a time, in 16 bits
 
 
 class Background(Protocol):
