@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -84,25 +84,16 @@ def evaluate(config: EvalConfig, advance: Advance = lambda _done, _total: None) 
             dataset = open_dataset(config.coco)
             share = config.val_share or (0.0 if "val" in dataset.splits else spec.val_share)
             split = read_split(dataset, config.split, dataclasses.replace(spec, val_share=share))
-            for file in config.baselines:
-                scale, fit = config.baseline_scale, config.baseline_fit
-                baselines.append(Baseline(file, side=spec.side, scale=scale, fit=fit))
+            scale, fit = config.baseline_scale, config.baseline_fit
+            baselines = [Baseline(file, side=spec.side, scale=scale, fit=fit) for file in config.baselines]
             networks: list[Predictor | Baseline] = [predictor, *baselines]
             for network in networks:
                 photos = PhotoImages(split, spec, network, batch_size=batch_size, threads=config.threads)
                 views.append(stack.enter_context(photos))
             notes += _other_dataset(loader, split, config) if loader else []
         notes += (*predictor.side_notes(spec.side), *_other_masks(predictor.spec, spec))
-        total, done = sum(len(view) for view in views), 0
-        sizes = list[SizeReport]()
-
-        def progress(count: int) -> None:
-            advance(done + count, total)
-
         with memory_errors(batch_size, spec.side, less=batch_size // 2, others=message("another --device")):
-            for view in views:
-                sizes.append(score_images(view, progress))
-                done += len(view)
+            sizes = list(_score(views, advance))
         own = len(views) - len(baselines)
         device, pixels = predictor.device, batch_size * spec.side**2
         peak = torch.cuda.max_memory_reserved() if device == "cuda" else 0
@@ -150,6 +141,18 @@ def _open_cache(cache: Path, config: EvalConfig, device: Device, batch_size: int
             on_bad_record="skip",
         )
     )
+
+
+def _score(views: Sequence[EvalImages], advance: Advance) -> Iterator[SizeReport]:
+    """Score one after the other; progress counts the images of them all."""
+    total, done = sum(len(view) for view in views), 0
+
+    def progress(count: int) -> None:
+        advance(done + count, total)
+
+    for view in views:
+        yield score_images(view, progress)
+        done += len(view)
 
 
 def _other_masks(trained: CacheSpec, here: CacheSpec) -> Iterator[str]:
