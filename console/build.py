@@ -26,28 +26,22 @@ def build_lines(report: BuildReport, out: PurePath) -> list[str]:
 
 
 def diff_lines(cache: PurePath, coco: Location, spec: CacheSpec, changes: list[SplitChanges]) -> list[str]:
-    """What has changed in each split, and the command that brings the cache up to date."""
-    named: dict[str, object] = {}
-    for split, where in coco.splits.items() if isinstance(coco, Dataset) else ():
-        named |= {f"{split}-json": where.annotations, f"{split}-images": where.photos}
-    flags = [*named.items(), ("out", cache), *spec_flags(spec)]
-    if PurePath(str(coco)) not in named.values():
-        flags.insert(0, ("coco", coco))
-    if len(changes) < len(SPLITS):
-        flags += [("split", change.split) for change in changes]
-    words = [word for name, value in flags for word in (f"--{name}", str(value))]
+    """What has changed in each split, and the command that brings the cache up to date; its codec is kept."""
+    flags: dict[str, object] = {"coco": coco}
+    if isinstance(coco, Dataset):  # of files that are named; its location is a folder, or the first of them
+        for split, where in coco.splits.items():
+            flags |= {f"{split}-json": where.annotations, f"{split}-images": where.photos}
+        flags = {name: path for name, path in flags.items() if name != "coco" or coco.location not in flags.values()}
+    usual, fields = CacheSpec(), ("side", "fit", "store", "images", "crowd", "limit", "orientation", "val_share")
+    changed = {name: getattr(spec, name) for name in fields if getattr(spec, name) != getattr(usual, name)}
+    names = {"images": "select", "val_share": "val-share"}
+    flags |= {"out": cache, **{names.get(name, name): value for name, value in changed.items()}}
+    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    words += [f"--category={name}" for name in spec.categories if spec.category != usual.category]
+    words += [f"--split={change.split}" for change in changes if len(changes) < len(SPLITS)]
     command = shlex.join([PROGRAM, "preprocess", *words, *["--outside"] * spec.outside])
     values = {"cache": cache, "coco": coco, "changes": changes, "command": command}
     return rendered("diff", **values, stale_reasons=stale_reasons)
-
-
-def spec_flags(spec: CacheSpec) -> list[tuple[str, object]]:
-    """The flags of `preprocess` that give a spec, where it is not the default; the codec is taken from the cache."""
-    usual, options = CacheSpec(), {"images": "select", "val_share": "val-share"}
-    names = ("side", "fit", "store", "images", "crowd", "limit", "orientation", "val_share")
-    changed = [name for name in names if getattr(spec, name) != getattr(usual, name)]
-    flags = [(options.get(name, name), getattr(spec, name)) for name in changed]
-    return flags + [("category", name) for name in spec.categories if spec.category != usual.category]
 
 
 def repair_lines(report: BuildReport) -> list[str]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import PurePath
 
 import numpy as np
 import pytest
@@ -10,8 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from preprocess.annotations.doubtful import KINDS, check_masks, doubtful_masks
+from cache.spec import CacheSpec
+from preprocess.annotations.doubtful import KINDS, doubtful_masks
 from preprocess.annotations.table import load_persons
+from preprocess.build.plan import read_split
+from preprocess.dataset import named_files
 from preprocess.errors import DatasetError
 
 SIZES = [(480, 640), (640, 427), (500, 375), (333, 500)]
@@ -40,6 +42,7 @@ def read(tmp_path_factory):
         path.write_text(json.dumps(document))
         return load_persons(path)
 
+    read.path = path
     return read
 
 
@@ -315,18 +318,19 @@ def test_masks_of_another_place_have_no_factor(read):
 
 
 @pytest.mark.parametrize(("wrong", "of", "is_error"), [(1, 1, True), (1, 2, False), (2, 3, True), (2, 4, False)])
-def test_it_is_an_error_if_more_than_half_are_useless(read, wrong, of, is_error):
+def test_it_is_an_error_if_more_than_half_are_useless(read, wrong, of, is_error, tmp_path):
     empty = (30, 40, {"size": [30, 40], "counts": [1200]}, None)
     table = read([empty] * wrong + [(30, 40, square(3, 3, 30), None)] * (of - wrong))
     found = doubtful_masks(table)
     assert bool(found.error) == is_error
     assert f": {wrong} of {of}, such as annotation 100 of 0.jpg (" in found.lines[0]
+    dataset = named_files({"train-json": read.path, "train-images": tmp_path})
     if not is_error:
-        assert check_masks(table, PurePath("a.json"), "auto", "ignore").lines == found.lines
+        assert read_split(dataset, "train", CacheSpec()).doubts == found.lines
         return
     with pytest.raises(DatasetError) as caught:
-        check_masks(table, PurePath("a.json"), "auto", "ignore")
-    assert str(caught.value) == f"a.json: {found.error}"
+        read_split(dataset, "train", CacheSpec())
+    assert str(caught.value) == f"{read.path}: {found.error}"
     assert "masks without a pixel (a line, a point or an empty RLE)" in found.error
 
 

@@ -7,7 +7,6 @@ masks are drawn as they stand: only where they lie, and their area, show the fau
 from __future__ import annotations
 
 import math
-from pathlib import PurePath
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,6 @@ from cache.choices import Crowd, Orientation
 from cache.kernel import kernel
 from cache.messages import joined, message
 from preprocess.annotations.table import PersonTable
-from preprocess.errors import DatasetError
 from preprocess.raster import CROWD_IGNORE, POLYGON, fill_planes
 
 KINDS = {
@@ -44,17 +42,6 @@ class DoubtfulMasks(NamedTuple):
     rows: dict[str, I64]  # of each of `KINDS`, the rows of its annotations in the table, ascending
     lines: tuple[str, ...]  # what is doubtful, with counts, and the first example of each kind
     error: str  # why most masks are useless, and what to do; empty if they are not
-
-
-def check_masks(table: PersonTable, path: PurePath, orientation: Orientation, crowd: Crowd) -> DoubtfulMasks:
-    """Find the doubtful masks of a table that was read from `path`, as `doubtful_masks` does.
-
-    Raises `DatasetError`: most masks have no pixel, lie outside their images, or were drawn on images of another size.
-    """
-    found = doubtful_masks(table, orientation, crowd)
-    if found.error:
-        raise DatasetError("{path}: {reason}", path=path, reason=found.error)
-    return found
 
 
 def doubtful_masks(table: PersonTable, orientation: Orientation = "auto", crowd: Crowd = "ignore") -> DoubtfulMasks:

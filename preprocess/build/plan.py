@@ -19,7 +19,7 @@ from cache.messages import joined, message
 from cache.shards import describe, shard_name
 from cache.spec import CacheSpec
 from cache.storage import is_url
-from preprocess.annotations.doubtful import check_masks
+from preprocess.annotations.doubtful import doubtful_masks
 from preprocess.annotations.select import annotation_digests, select_images
 from preprocess.annotations.table import PersonTable, Problem, take_images
 from preprocess.dataset import Location, SplitContent, missing_folder, read_content
@@ -93,23 +93,25 @@ def read_split(location: Location, name: str, spec: CacheSpec, *, content: bool 
         orphans=tuple(
             Rejection(split=name, image_id=-1, file_name=annotations.name, reason=_text(problem)) for problem in orphans
         ),
-        doubts=check_masks(table, annotations, spec.orientation, spec.crowd).lines + _shared_photos(table, rows),
+        doubts=_doubts(table, rows, annotations, spec),
     )
 
 
-def _shared_photos(table: PersonTable, rows: list[int]) -> tuple[str, ...]:
-    """What is doubtful of images that have one photo: the persons of one are missing in the mask of the other."""
-    several = [name for name, uses in Counter(table.file_name[row] for row in rows).items() if name and uses > 1]
-    if not several:
-        return ()
-    return (
-        message(
-            "photos of several images: {count:,}, such as {file}; each image has the masks of its own annotations "
-            "alone, so give all annotations of a photo one image_id",
-            count=len(several),
-            file=several[0],
-        ),
+def _doubts(table: PersonTable, rows: list[int], annotations: PurePath, spec: CacheSpec) -> tuple[str, ...]:
+    """What is doubtful of the masks of a split. Raises `DatasetError`: most of them are useless."""
+    found = doubtful_masks(table, spec.orientation, spec.crowd)
+    if found.error:
+        raise DatasetError("{path}: {reason}", path=annotations, reason=found.error)
+    shared = [name for name, uses in Counter(table.file_name[row] for row in rows).items() if name and uses > 1]
+    if not shared:
+        return found.lines
+    text = message(
+        "photos of several images: {count:,}, such as {file}; each image has the masks of its own annotations "
+        "alone, so give all annotations of a photo one image_id",
+        count=len(shared),
+        file=shared[0],
     )
+    return (*found.lines, text)
 
 
 def none_selected(content: SplitContent, spec: CacheSpec) -> str:
