@@ -61,7 +61,13 @@ class CacheReader:
         self.index = CacheIndex.load(self.root)
         if split not in self.index.splits:
             splits = ", ".join(self.index.splits)
-            raise CacheError("{root} has no split {split!r}; it has {splits}", root=root, split=split, splits=splits)
+            raise CacheError(
+                "{root} has no split {split!r}; it has {splits}; `preprocess --val-share 0.1` makes train and val of the "
+                "photos of one",
+                root=root,
+                split=split,
+                splits=splits,
+            )
         self.info = self.index.splits[split]
         self.layout = RecordLayout.of(self.index.spec)
         remote = isinstance(self.root, StorageUrl)

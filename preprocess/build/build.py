@@ -63,9 +63,8 @@ class BuildConfig:
                 raise DatasetError("{location} names no bucket; use {location}BUCKET/FOLDER", location=location)
         unknown = [split for split in self.splits if split not in SPLITS]
         if unknown or not self.splits:
-            raise DatasetError(
-                "splits={splits} is not known; use {known}", splits=self.splits, known=listed(SPLITS, "and")
-            )
+            names = ", ".join(self.splits)
+            raise DatasetError("splits={splits} is not known; use {known}", splits=names, known=listed(SPLITS, "and"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
