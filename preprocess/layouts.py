@@ -90,7 +90,8 @@ def _by_folder(name: str, photos: str, root: PurePath, there: set[str]) -> Split
     """A folder for each split, or the folder of one: an annotation file called `name`, and the folder `photos`."""
     found = {"train": root} if name in there else {}
     for each in [] if found else sorted(there):
-        if (split := _SPLITS.get(each.lower())) and name in files.names(root / each):
+        path = root / each / name
+        if (split := _SPLITS.get(each.lower())) and path.name in files.names(path.parent):
             found[split] = root / each
     return {
         split: SplitFiles(annotations=folder / name, photos=folder / photos, root=root)
@@ -137,6 +138,7 @@ _LAYOUTS: dict[str, Callable[[PurePath, set[str]], Splits]] = {
     "COCO": _coco,
     "Roboflow": partial(_by_folder, "_annotations.coco.json", ""),
     "CVAT": _cvat,
+    "Supervisely": partial(_by_folder, "annotations/instances.json", "images"),
     "Label Studio": _label_studio,
     "FiftyOne": partial(_by_folder, "labels.json", "data"),
 }

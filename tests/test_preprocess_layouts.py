@@ -84,6 +84,10 @@ LAYOUTS = {
     "CVAT, own subset": [("annotations/instances_job_7.json", "images/job_7")],
     "CVAT, short names": [("annotations/train.json", "images/train"), ("annotations/val.json", "images/val")],
     "CVAT, one file": [("annotations/instances.json", "images")],  # as Supervisely exports a dataset
+    "Supervisely": [
+        ("train/annotations/instances.json", "train/images"),
+        ("val/annotations/instances.json", "val/images"),
+    ],
     "Label Studio": [("result.json", "images")],
     "FiftyOne": [("labels.json", "data")],
     "FiftyOne, splits": [("train/labels.json", "train/data"), ("validation/labels.json", "validation/data")],
