@@ -12,6 +12,7 @@ import numpy as np
 import xxhash
 
 from cache import files
+from cache.arrays import Flags
 from cache.choices import SPLITS
 from cache.messages import listed, message, system_reason
 from cache.spec import CacheSpec
@@ -22,8 +23,6 @@ from preprocess.photos import PhotoFolder
 
 DESCRIPTION_NAME = "dataset.toml"
 """File in a dataset's folder that says where its files are; see `docs/datasets.md`."""
-
-Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 _KEYS = ("train-json", "train-images", "val-json", "val-images", "val-share")
 
