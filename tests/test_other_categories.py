@@ -21,8 +21,8 @@ CATEGORIES = [{"id": 17, "name": "cat"}, {"id": 18, "name": "dog"}]
 TRAIN = ("train", "--profile", "cpu", "--epochs", 1, "--batch-size", 2, "--network", "unet", "--width", 8)
 LANGUAGES = ("en", "es")
 PERSON = re.compile(r"person|people|nobody|nadie|gente", re.IGNORECASE)
-INTERFACE = re.compile(r"--select person|^ *- person: \d+$", re.MULTILINE)
-"""The rule of this name, which any category has."""
+INTERFACE = re.compile(r"--(select|crowd) person|^ *- person: \d+$", re.MULTILINE)
+"""The rules of this name, which any category has."""
 
 
 def draw_animals(root, split, count, seed):
