@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+import os
 import signal
 import sys
 import threading
@@ -242,7 +243,10 @@ def test_a_config_can_be_sent_to_another_process(caches, backend):
 
 def held(cache):
     """What this process holds of a cache: threads of its own, mapped files of the cache, open files, shared memory."""
-    maps = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if str(cache) in line}
+    mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/" in line}
+    maps = {path for path in mapped if str(cache) in path}
+    shared = {str(path) for path in Path("/dev/shm").iterdir() if f"_{os.getpid()}_" in path.name}  # as torch names them
+    shared |= {path for path in mapped if path.startswith("/dev/shm/")}
     files = set()
     for handle in Path("/proc/self/fd").iterdir():
         try:
@@ -252,7 +256,7 @@ def held(cache):
         if str(cache) in target:
             files.add(target)
     threads = {thread.name for thread in threading.enumerate() if thread.name.startswith(("loader", "resident"))}
-    return threads, maps, files, set(Path("/dev/shm").iterdir())
+    return threads, maps, files, shared
 
 
 def use_up(loader):
