@@ -31,9 +31,11 @@ from loader.batch import LoaderConfig
 from model.loss import LOSSES
 from model.network import NetworkConfig
 from predict.config import PredictConfig
+from preprocess.annotations.table import load_persons
 from preprocess.build.build import BuildConfig
 from preprocess.build.changes import SplitChanges, stale_reasons
 from preprocess.check.quality import QualityThresholds
+from preprocess.errors import DatasetError
 from preprocess.synth.dataset import SynthConfig
 from train.config import TrainConfig
 from train.evaluation.result import EvalConfig
@@ -242,6 +244,20 @@ def test_help_in_spanish():
     assert "Comandos:\n" in everything
     assert "cuantas veces quieras, a la velocidad de la memoria\n" in everything
     assert "Usage: main quick [OPTIONS]" in run("quick", "--help").stdout
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize(
+    "text", ['{"images": [], }', '{"images": [1 2]}', "{images: []}", '{"images": "C:\\p"}', "{} x"]
+)
+def test_what_msgspec_says_of_edited_json_is_translated(name, text, tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(DatasetError) as error:
+        load_persons(path)
+    reason = error.value.args[0].values["looks"].values["reason"]
+    with speaking(name):
+        assert translated(reason) != reason
 
 
 @pytest.mark.parametrize(

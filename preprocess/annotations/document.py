@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from cache import files
 from cache.arrays import I64, Array
-from cache.messages import joined, listed, message, system_reason
+from cache.messages import Message, joined, listed, message, system_reason
 from preprocess.annotations.dialects import (
     Annotation,
     Category,
@@ -355,7 +355,7 @@ def _not_json(
         )
     byte = re.search(r"\(byte (\d+)\)", str(error))
     at = int(byte[1]) if byte else _first_invalid(content)
-    reason = re.sub(r"^JSON is malformed: | \(byte \d+\)$", "", str(error))
+    reason = Message(re.sub(r"^JSON is malformed: | \(byte \d+\)$", "", str(error)))
     at -= reason == _TRAILING  # msgspec has passed the first of them
     looks = _looks_like(bytes(content[:64]).lstrip(), bytes(content[at : at + 24]), reason)
     at += len(_BOM) if data[: len(_BOM)] == _BOM else 0
