@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -175,6 +176,23 @@ def test_a_side_other_than_the_profiles_is_said_not_refused(cache, tmp_path):
     assert side == 64
     assert "side of 64 is used, not the 256" in notes[0]
     assert "not the 256" in result.log.read_text()
+
+
+def test_masks_without_a_pixel_are_told(cache, tmp_path):
+    """As where CVAT has exported all masks as crowds: the IoU of nothing and nothing is 1."""
+    shutil.copytree(cache.parent / "coco", tmp_path / "coco")
+    path = tmp_path / "coco/annotations/person_keypoints_train2017.json"
+    document = json.loads(path.read_text())
+    document["annotations"] = [each | {"iscrowd": 1} for each in document["annotations"]]
+    path.write_text(json.dumps(document))
+    spec = CacheSpec(side=64, images="all")
+    build_cache(BuildConfig(coco=tmp_path / "coco", out=tmp_path / "crowds", spec=spec))
+    recorder = Recorder()
+    fit(config_of(tmp_path / "crowds", tmp_path / "run", epochs=1), recorder)
+    ((_, _, notes),) = recorder.started
+    assert [note for note in notes if "mean nothing" in note] == [
+        "no mask of train has a pixel: the scores mean nothing"
+    ]
 
 
 def test_a_side_that_the_network_cannot_divide_is_refused(cache, tmp_path, monkeypatch):

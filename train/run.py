@@ -176,6 +176,11 @@ def open_run(config: TrainConfig, *, resume: bool) -> Iterator[Run]:
         validation = dataclasses.replace(config.loader, split="val", augment="none", shuffle=False, drop_last=False)
         train = stack.enter_context(open_loader(dataclasses.replace(config.loader, resident_bytes=train_bytes)))
         val = stack.enter_context(open_loader(dataclasses.replace(validation, resident_bytes=val_bytes)))
+        for loader in (train, val):
+            if not loader.reader.samples["person_fraction"].any():
+                notes += (
+                    message("no mask of {split} has a pixel: the scores mean nothing", split=loader.config.split),
+                )
         stop = StopRequest(stack.enter_context(stop_requests()), ranks, config.device)
         torch.manual_seed(config.loader.seed)
         network = prepare_network(config)
