@@ -1,8 +1,8 @@
 """What every backend promises: the same batches in the same order, from any position, and nothing left behind."""
 
 import itertools
-import pickle
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -245,7 +245,8 @@ def held(cache):
     """What this process holds of a cache: threads of its own, mapped files of the cache, open files, shared memory."""
     mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/" in line}
     maps = {path for path in mapped if str(cache) in path}
-    shared = {str(path) for path in Path("/dev/shm").iterdir() if f"_{os.getpid()}_" in path.name}  # as torch names them
+    # Torch's names have the process in them.
+    shared = {str(path) for path in Path("/dev/shm").iterdir() if f"_{os.getpid()}_" in path.name}
     shared |= {path for path in mapped if path.startswith("/dev/shm/")}
     files = set()
     for handle in Path("/proc/self/fd").iterdir():
