@@ -328,7 +328,7 @@ def test_an_error_without_a_usage_line_in_spanish():
     ("arguments", "message"),
     [
         (["preprocess", "--side", "250"], "side=250 no es múltiplo de 32; usa 224 o 256"),
-        (["preprocess", "--splits", "train,test"], "splits=('train', 'test') no existe; usa train y val"),
+        (["preprocess", "--splits", "train,test"], "splits=train, test no existe; usa train y val"),
         (
             ["train", "--cache", "none"],
             "none no contiene ninguna caché terminada (falta index.json); créala con: cli.py",
