@@ -30,6 +30,11 @@ from console.language import _
     "Options", option("--coco", "Score the photos of this dataset at their own size.", type=options.DATASET)
 )
 @options.photos
+@option(
+    "--category",
+    "Score masks of this category of --coco, by its name or number; may be repeated.  [default: the network's]",
+    multiple=True,
+)
 @option("--split", "Score this split; may be repeated.", "splits", type=Split, multiple=True, default=["val"])
 @option("--out", "Write the results to this folder.  [default: eval-SPLIT in the run's folder]", type=FOLDER)
 @option("--side", "Show the network photos at this side, in pixels.  [default: as measured in training]", type=int)

@@ -52,6 +52,7 @@ FLAGS = {
     "eval": {
         "checkpoint", "cache", "coco", "split", "out", "batch-size", "device", "precision", "threads", "json",
         "val-share", "orientation", "outside", "baseline", "baseline-scale", "baseline-fit", "side", "threshold",
+        "category",
     },
     "predict": {
         "inputs", "checkpoint", "out", "as", "background", "format", "hard", "threshold", "soft", "overwrite", "side",

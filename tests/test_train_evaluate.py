@@ -246,6 +246,19 @@ def test_photos_are_laid_out_as_those_of_training_were(coco, tmp_path):
     assert beside.notes == ()
 
 
+def test_masks_of_another_name_are_scored_where_they_are_named(coco, checkpoint, tmp_path):
+    folder = shutil.copytree(coco, tmp_path / "own")
+    path = folder / "annotations/person_keypoints_val2017.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps(document | {"categories": [{"id": 1, "name": "Persona"}]}))
+    report = evaluate(EvalConfig(checkpoint=checkpoint, coco=folder, category=("Persona",), out=tmp_path, threads=1))
+    usual = evaluate(EvalConfig(checkpoint=checkpoint, coco=coco, out=tmp_path, threads=1))
+    assert report.sizes[0].images == usual.sizes[0].images
+    assert set(report.notes) - set(usual.notes) == {
+        "the network was trained on masks of person and is scored on those of Persona here"
+    }
+
+
 def test_what_is_written_and_said(coco, checkpoint, tmp_path, monkeypatch, whole_runs):
     cache = make_cache(coco, tmp_path / "cache")
     use(monkeypatch, Painted(slope=0.05))

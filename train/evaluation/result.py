@@ -56,6 +56,7 @@ class EvalConfig:
     threads: int = 0  # CPU threads that load or read; 0 takes one per processor
     orientation: Orientation = "auto"
     outside: bool = False
+    category: tuple[str, ...] = ()  # whose masks in `coco` are the truth; none: those that the network was trained on
     val_share: float = 0.0  # of a dataset without `val`; 0 takes that of the cache that was trained on
     baselines: tuple[Path, ...] = ()  # files of other networks, to score on the same photos
     baseline_scale: BaselineScale | None = None  # of the pixels that they take; None: see `Baseline`

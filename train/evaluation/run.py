@@ -79,7 +79,7 @@ def evaluate(config: EvalConfig, advance: Advance = lambda _done, _total: None) 
             check_side(predictor.network, spec.side, name=message("the cache's side"))
         if config.coco:
             usual = predictor.side if spec.side == predictor.spec.side else spec.side
-            spec = dataclasses.replace(spec, side=config.side or usual)
+            spec = dataclasses.replace(spec, side=config.side or usual, category=config.category or spec.category)
             check_side(predictor.network, spec.side)
             dataset = open_dataset(config.coco)
             share = config.val_share or (0.0 if "val" in dataset.splits else spec.val_share)
