@@ -193,6 +193,17 @@ def test_nothing_left_is_an_error(own_coco, tmp_path):
         build_cache(config(own_coco, tmp_path / "cache"))
 
 
+def test_what_rejects_all_can_be_mended_without_force(own_coco, tmp_path):
+    """By an option, as with photos that EXIF turns, or in the annotations."""
+    for split in ("train2017", "val2017"):
+        edit(own_coco, lambda document: [each.update(segmentation=[]) for each in document["annotations"]], split)
+    with pytest.raises(DatasetError, match=r"for train was rejected; .* a box alone makes no mask"):
+        build_cache(config(own_coco, tmp_path / "cache"))
+    for split in ("train2017", "val2017"):
+        edit(own_coco, lambda document: document.update(annotations=[]), split)
+    assert not build_cache(config(own_coco, tmp_path / "cache", spec={"images": "all", "side": 96})).rejections
+
+
 def test_missing_parts_of_a_dataset_are_named(own_coco, tmp_path):
     (own_coco / "val2017").rename(own_coco / "elsewhere")
     with pytest.raises(DatasetError, match=r"val2017 is missing; unpack val2017\.zip"):

@@ -41,6 +41,9 @@ def commit(out: PurePath, spec: CacheSpec, plans: list[SplitPlan], before: Cache
     The shards of all `plans` are finished. Splits without a plan stay as they are in `before`, the index that is there.
     Raises `DatasetError`: a split has no sample. `StorageError`: object storage cannot be written.
     """
+    if not (before or any(manifest.shard.rows for plan in plans for manifest in plan.manifests)):
+        for plan in plans:  # shards without a record would be in the way of the build that mends what was wrong
+            files.remove(out / plan.split.name)
     infos = dict(before.splits) if before else {}
     written: dict[str, dict[str, bytes]] = {}
     for plan in plans:
