@@ -38,7 +38,7 @@ def test_its_file_is_the_datasets_annotations_again_and_again(tmp_path, write_co
 def test_the_suite_measures_all_readers(monkeypatch):
     monkeypatch.setattr(annotations, "QUICK_SCALE", SCALE)
     monkeypatch.setattr(annotations, "MOST_ROUNDS", 2)  # each is three processes
-    setup = Setup.of(BenchConfig(quick=True, seconds=0.01, suites=("raster",)))
+    setup = Setup.of(BenchConfig(quick=True, seconds=0.01, photos=8, suites=("raster",)))
     with open_material(setup) as material:
         rows = {row.name: row for row in annotation_rows(setup, material)}
         assert not (material.folder / "annotations").exists()

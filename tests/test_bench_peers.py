@@ -12,7 +12,7 @@ import sys
 from contextlib import ExitStack, closing
 from functools import partial
 from importlib.util import find_spec
-from itertools import islice, repeat
+from itertools import count, islice, repeat
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import bench.peers
+from bench import ceilings
 from bench.config import BenchConfig, Setup
 from bench.material import Material
 from bench.peers import prepare as environment_module
@@ -32,6 +33,7 @@ from bench.peers.runner import Result, Runner, Score, Worker
 from bench.peers.suite import peer_rows, peer_suite
 from bench.peers.task import OWN, Entry, Samples, Task, unpack
 from bench.report import BenchError
+from bench.timing import measure_together
 from cache.errors import CacheError
 from loader.augment import LEVELS, draw_parameters
 from loader.batch import LoaderConfig
@@ -115,7 +117,9 @@ def test_an_epoch_without_batches_to_count_is_an_error():
         Pump(counting_feed(3, []), lead=3).window(0.01)
 
 
-def test_an_iterator_that_has_ended_is_not_asked_again():
+def test_an_iterator_that_has_ended_is_not_asked_again(monkeypatch):
+    monkeypatch.setattr("bench.peers.child.perf_counter", count().__next__)  # else a millisecond has hundreds of epochs
+
     class Waits:
         left = 4
 
@@ -129,7 +133,7 @@ def test_an_iterator_that_has_ended_is_not_asked_again():
                 raise StopIteration
             return BATCH
 
-    assert Pump(Waits, lead=1).window(0.001).samples
+    assert Pump(Waits, lead=1).window(9).samples
 
 
 # What is used
@@ -497,7 +501,8 @@ def own_entries():
     return [entry for entry in found.values() if entry.environment == OWN]
 
 
-def test_every_entry_of_our_own_delivers_the_samples(datasets):
+def test_every_entry_of_our_own_delivers_the_samples(datasets, monkeypatch):
+    monkeypatch.setattr(ceilings, "measure_together", lambda works, **_: measure_together(works, seconds=0, rounds=1))
     taken = 0
     for entry in own_entries():
         if "dali" in entry.name.lower() and not (find_spec("nvidia") and find_spec("nvidia.dali")):

@@ -39,7 +39,7 @@ from bench.run import run_suites
 from bench.suites import model
 from bench.suites.model import count_flops
 from bench.suites.start import COMMANDS, PYTHON
-from bench.timing import Rates
+from bench.timing import Rates, measure_together
 from bench.workloads import loader_config, pull
 from cache.index import CacheIndex
 from cache.reader import CacheReader
@@ -107,6 +107,8 @@ def coco(tmp_path_factory):
 def small_limits():
     """Smaller data than a real benchmark takes, where its size is no part of the configuration."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.run.free_memory", lambda device: None)  # it looks for garbage among all that is imported
+        patch.setattr(ceilings, "measure_together", lambda works, **_: measure_together(works, seconds=0, rounds=1))
         patch.setattr("bench.ceilings.GEMM_SIZE", {"cpu": 64})
         patch.setattr("bench.suites.machine.DISK_BYTES", 1 << 20)
         patch.setattr("bench.suites.machine.COPY_BYTES", 1 << 20)
@@ -120,6 +122,7 @@ def small_limits():
         patch.setattr("bench.suites.loader.ON_THE_FLY_SAMPLES", 4)
         patch.setattr("bench.suites.loader.QUICK_STARTS", 1)  # each is a process that loads torch
         patch.setattr("bench.suites.loader.SETTLE", 0)
+        patch.setattr("bench.suites.start.IMAGES", 8)
         patch.setattr("bench.suites.start.COMMANDS", {name: COMMANDS[name] for name in ("--help", "preprocess")})
         patch.setattr("bench.suites.start.COMPILING", ["--help"])
         patch.setattr("bench.suites.start._PROGRAMS", {PYTHON: ""})  # torch takes seconds
@@ -254,8 +257,7 @@ def test_with_nothing_given_a_dataset_is_drawn(small_limits):
 
 @pytest.mark.parametrize("codec", ["raw", "jpeg"])
 def test_a_given_cache_is_used_as_it_is(coco, small_limits, tmp_path, monkeypatch, codec):
-    if codec == "raw":  # the whole benchmark has the processes that read such a cache
-        monkeypatch.setattr("bench.suites.loader._process_rows", lambda _setup, _material: [])
+    monkeypatch.setattr("bench.suites.loader._process_rows", lambda _setup, _material: [])  # the whole benchmark has it
     spec = CacheSpec(side=96, codec=codec)
     build_cache(BuildConfig(coco=coco, out=tmp_path / "cache", spec=spec, splits=("train",)))
     before = sorted(path for path in tmp_path.rglob("*"))
@@ -270,7 +272,7 @@ def test_a_given_cache_is_used_as_it_is(coco, small_limits, tmp_path, monkeypatc
         Setup.of(BenchConfig(cache=tmp_path / "cache", **TINY))
 
 
-def test_a_failure_leaves_nothing_behind(coco, tmp_path, monkeypatch):
+def test_a_failure_leaves_nothing_behind(coco, small_limits, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = own_threads()
     report = run_suites(BenchConfig(coco=coco, suites=("loader",), **{**TINY, "batch_size": 200}), Heard())

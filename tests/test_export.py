@@ -187,6 +187,25 @@ def test_onnx_says_what_it_takes_and_where_it_comes_from(exported, root, model):
         assert json.loads(archive.read(extra)) == facts
 
 
+def test_eval_scores_the_onnx_file_as_its_checkpoint(exported, root, model, tmp_path):
+    file = root / "out" / "model.onnx"
+    arguments = ["--checkpoint", model, "--coco", root / "coco", "--baseline", file, "--baseline-fit", "letterbox"]
+    result = CliRunner(catch_exceptions=False).invoke(
+        main, ["eval", *map(str, arguments), "--threads", "1", "--out", str(tmp_path)]
+    )
+    assert result.exit_code == 0, result.output
+    table = next(line for line in result.stdout.splitlines() if line.strip().startswith(file.name))
+    document = json.loads((tmp_path / "metrics.json").read_text())
+    ours, other = document["sizes"]["photo"], document["baselines"][0]
+    assert other["answers"] == "probabilities"
+    assert other["scale"] == "0..255"
+    assert other["input"] == "1x3x64x64 uint8"
+    for name in ("iou", "accuracy", "recall"):
+        assert other[name] == pytest.approx(ours[name], abs=1e-4)
+    assert other["image_iou"]["mean"] == pytest.approx(ours["image_iou"]["mean"], abs=1e-3)
+    assert f"{other['iou']:.4f}" in table
+
+
 def test_files_keep_no_path_of_this_machine(exported, root):
     with zipfile.ZipFile(root / "out" / "model.pt2") as archive:
         parts = [archive.read(name) for name in archive.namelist()]

@@ -5,12 +5,8 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from click.testing import CliRunner
 from onnx import TensorProto, helper
 
-from cli import main
-from export.config import ExportConfig
-from export.run import export
 from model.metrics import BoundaryScores
 from preprocess.image import fit_box, read_rgb
 from tests.test_train_evaluate import annotations_of, make_cache, planes_of, save
@@ -93,24 +89,6 @@ def test_scores_are_those_of_numpy_and_pycocotools(coco, checkpoint, tmp_path, c
     assert written["baselines"][0]["image_boundary_f"]["mean"] == pytest.approx(mean, abs=1e-5)
     boundary = np.sum([one.boundary_counts for one in found.photos.images], axis=0).tolist()
     assert written["baselines"][0]["boundary"]["f"] == BoundaryScores.from_counts(*boundary).f
-
-
-def test_our_own_network_as_onnx_has_the_scores_of_its_checkpoint(coco, checkpoint, tmp_path):
-    export(ExportConfig(model=checkpoint, out=tmp_path / "export", format="onnx", latency=False))
-    (file,) = (tmp_path / "export").glob("*.onnx")
-    arguments = ["eval", "--checkpoint", checkpoint, "--coco", coco, "--baseline", file, "--baseline-fit", "letterbox"]
-    result = CliRunner(catch_exceptions=False).invoke(main, [*map(str, arguments), "--threads", "1"])
-    assert result.exit_code == 0, result.output
-    table = next(line for line in result.stdout.splitlines() if line.strip().startswith(file.name))
-    document = json.loads((tmp_path / "run" / "eval-val" / "metrics.json").read_text())
-    ours, other = document["sizes"]["photo"], document["baselines"][0]
-    assert other["answers"] == "probabilities"
-    assert other["scale"] == "0..255"
-    assert other["input"] == "1x3x64x64 uint8"
-    for name in ("iou", "accuracy", "recall"):
-        assert other[name] == pytest.approx(ours[name], abs=1e-4)
-    assert other["image_iou"]["mean"] == pytest.approx(ours["image_iou"]["mean"], abs=1e-3)
-    assert f"{other['iou']:.4f}" in table
 
 
 VARIANTS = {
