@@ -1,10 +1,8 @@
 import io
-import os
 import re
 import struct
 import sys
 import zlib
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,8 +12,6 @@ from PIL import Image, features
 
 from preprocess.errors import ImageError
 from preprocess.image import SUFFIXES, decode_rgb, encode_jpeg, image_formats, read_head, read_rgb
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -383,29 +379,3 @@ def test_a_format_that_is_missing_here_names_its_remedy(monkeypatch, head, remed
         with pytest.raises(ImageError, match=remedy):
             read(head + bytes(60))
     image_formats.cache_clear()
-
-
-def test_kernels_are_compiled_beside_each_other_told_and_not_counted_as_work(start_child, tmp_path, write_coco):
-    """In a process of their own, those that resize; their signatures are the ones that a build calls."""
-    coco = write_coco(tmp_path / "coco")
-    code = (
-        "import sys, cli\n"
-        "from preprocess.resize import RESIZING\n"
-        "try: cli.main(['preprocess', '--coco', sys.argv[1], '--out', sys.argv[2], '--side', '32'])\n"
-        "except SystemExit: pass\n"
-        "print('compiled', [sum(kernel.stats.cache_misses.values()) for kernel in RESIZING])"
-    )
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "kernels"), "PYTHONPATH": str(ROOT)}
-    arguments = [sys.executable, "-c", code, coco]
-    child = start_child([*arguments, tmp_path / "first"], env=environment)
-    said, errors = child.communicate()
-    assert child.returncode == 0, errors
-    assert said.endswith("compiled [0, 0]\n")
-    assert errors.startswith("   Note: compiling kernels, once; later runs load them\n")
-    took = re.search(r"\n   Note: compiling kernels took (?:(\d+)m )?([0-9.]+) ?s\n\Z", errors)  # minutes, under load
-    rate = re.search(r"images in ([0-9.]+) s", said)
-    assert float(rate[1]) < 60 * int(took[1] or 0) + float(took[2])
-    child = start_child([*arguments, tmp_path / "second"], env=environment)
-    said, errors = child.communicate()
-    assert said.endswith("compiled [0, 0]\n")
-    assert "kernels" not in errors
