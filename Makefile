@@ -69,11 +69,12 @@ types: setup
 imports: setup
 	$(BIN)/lint-imports
 
-# A process a processor, each with one thread of OpenMP: more would wait for each other. Files in their own order: by the
-# number of their tests, as xdist would have them, those with few and long tests come last, and one process idles.
+# A process a processor, each with one thread of OpenMP: more would wait for each other. Those a test asks for sleep
+# while they wait: to spin, as they usually do, takes a processor from the tests of another process. Files in their own
+# order: by the number of their tests, as xdist would have them, those with few and long tests come last, and one idles.
 # Bytecode is kept, whatever the environment says: else pytest rewrites all tests in each process, for ten seconds.
 unit: setup
-	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest \
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest \
 		--numprocesses logical --dist loadfile --no-loadscope-reorder
 
 format: setup

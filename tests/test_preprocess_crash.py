@@ -114,7 +114,7 @@ def wait_for_shards(out, number, process):
         time.sleep(0.0005)
 
 
-@pytest.mark.parametrize(("store", "kills"), [("lmdb", 20), ("zarr", 8)])
+@pytest.mark.parametrize(("store", "kills"), [("lmdb", 12), ("zarr", 6)])
 def test_killed_at_random_moments_the_cache_is_byte_for_byte_that_of_one_build(
     tmp_path, store, kills, write_coco, fork_build
 ):

@@ -339,8 +339,9 @@ def test_a_failure_in_between_loses_nothing_before_it(config, whole, recorded, t
 
 
 @pytest.mark.usefixtures("timm", "default_signals")
-@pytest.mark.parametrize("norm", ["frozen", "trained"])
-@pytest.mark.parametrize("steps", [2, STEPS, STEPS + 1])
+@pytest.mark.parametrize(
+    ("norm", "steps"), [("trained", 2), ("frozen", STEPS), ("frozen", STEPS + 1), ("trained", STEPS + 1)]
+)
 def test_an_encoder_that_is_frozen_at_first_goes_on_where_it_was(config, recorded, tmp_path, pretrained, norm, steps):
     """Stopped amid the epoch in which the encoder is frozen, at its end, and when it has begun to learn."""
     settings = {"encoder_weights": str(pretrained), "freeze_epochs": 1, "encoder_lr": 0.3, "encoder_norm": norm}
