@@ -210,6 +210,8 @@ def test_rows_agree_with_each_other(run):
         assert step.limit_name == share.limit_name == f"matrix product, {precision}"
         assert share.p10 / 2 < 100 * step.ratio < 2 * share.p90  # medians of ratios and ratio of medians
         assert share.limit == 100
+    assert report.find("loader", "native, first batch").value > 0
+    assert report.find("loader", "native, memory after 4 epochs").value > 10, "MB: the process loads torch"
     together = report.find("epoch", "loader and training step")
     alone = [report.find("epoch", name).value for name in ("loader alone", "training step alone")]
     assert together.limit == min(alone)
