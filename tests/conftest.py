@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import psutil
 import pytest
+import torch
 
 import train.inference
 from model.encoder_unet import import_torchvision
@@ -150,6 +151,15 @@ def draw_cache():
         return root / "cache"
 
     return draw
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """For the time of a test file, torch has one thread: sums come in one order, and no thread waits for another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -60,12 +60,7 @@ class Painted(SegmentationNetwork):
         return (image_N3HW[:, 1:2].float() - self._threshold) * self._slope
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

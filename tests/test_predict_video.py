@@ -50,12 +50,7 @@ class Painted(SegmentationNetwork):
         return (image_N3HW[:, 1:2].float() - 127.5) / 4
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -80,12 +80,7 @@ def config_of(cache, out, **changes):
     return TrainConfig.from_dict({"cache": cache, "out": out, **values, **changes})
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # so that sums come in one order
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

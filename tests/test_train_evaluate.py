@@ -93,13 +93,7 @@ def make_cache(coco, out, **spec):
     return out
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Where other tests run beside, torch's threads wait for each other more than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -53,12 +53,7 @@ train.loop.fit(TrainConfig.from_dict(json.loads(Path(sys.argv[1]).read_text())),
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # as many as the child has: sums then come in one order
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -29,13 +29,7 @@ from webpage.choices import make_zip, result_names
 from webpage.header import known_checkpoints
 from webpage.photo import LONGEST, Chequerboard, Upload, make_png, see, show, shrink
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
