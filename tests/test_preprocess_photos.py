@@ -517,7 +517,8 @@ def test_the_error_of_a_wrong_size_names_the_exif(tmp_path):
     dataset = Telephone(tmp_path / "coco", 6, (96, 64), CORNER, "upright", (50, 70))
     (finding, *_) = verify_dataset(dataset.root).findings
     assert finding.reason == (
-        "the image is 96 x 64 pixels, or 64 x 96 when its EXIF orientation 6 is applied, its JSON entry says 70 x 50"
+        "the image is 96 x 64 pixels, or 64 x 96 when its EXIF orientation 6 is applied, its JSON entry says 70 x 50; "
+        "put the photos there that were labelled, or export the annotations for these"
     )
     dataset = Telephone(tmp_path / "other", 6, (96, 64), CORNER, "upright", (96, 64))
     (finding, *_) = verify_dataset(dataset.root, CacheSpec(orientation="stored")).findings

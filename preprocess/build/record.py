@@ -8,6 +8,7 @@ import numpy as np
 
 from cache.arrays import U8
 from cache.choices import Orientation
+from cache.messages import message
 from cache.record import RecordLayout, checksum
 from cache.spec import CacheSpec
 from preprocess.annotations.table import PersonTable
@@ -117,15 +118,19 @@ def _is_upright(table: PersonTable, row: int, head: ImageHead, orientation: Orie
 def _wrong_size(head: ImageHead, json_height: int, json_width: int) -> ImageError:
     values = {"width": head.width, "height": head.height, "json_width": json_width, "json_height": json_height}
     if head.orientation == 1:
-        return ImageError(
+        sizes = message(
             "the image is {width} x {height} pixels, its JSON entry says {json_width} x {json_height}", **values
         )
-    height, width = head.upright_size
-    values |= {"upright_width": width, "upright_height": height, "orientation": head.orientation}
+    else:
+        height, width = head.upright_size
+        values |= {"upright_width": width, "upright_height": height, "orientation": head.orientation}
+        sizes = message(
+            "the image is {width} x {height} pixels, or {upright_width} x {upright_height} when its EXIF orientation "
+            "{orientation} is applied, its JSON entry says {json_width} x {json_height}",
+            **values,
+        )
     return ImageError(
-        "the image is {width} x {height} pixels, or {upright_width} x {upright_height} when its EXIF orientation "
-        "{orientation} is applied, its JSON entry says {json_width} x {json_height}",
-        **values,
+        "{sizes}; put the photos there that were labelled, or export the annotations for these", sizes=sizes
     )
 
 
