@@ -33,14 +33,17 @@ class MemoryPlan(NamedTuple):
 
     def __str__(self) -> str:
         parts = [message("{free:.1f} GB are free on {device}", free=self.free / 1e9, device=self.device)]
-        if self.step:
-            how = message("measured") if self.measured else message("estimated")
-            values = {"step": self.step / 1e9, "each": self.step / self.pixels, "precision": self.precision, "how": how}
-            text = message("a batch takes {step:.1f} GB ({each:,.0f} bytes a pixel in {precision}, {how})", **values)
-            parts.append(text)
+        values = {"step": self.step / 1e9, "each": self.step / self.pixels, "precision": self.precision}
+        if self.step and self.measured:
+            parts.append(
+                message("a batch takes {step:.1f} GB ({each:,.0f} bytes a pixel in {precision}, measured)", **values)
+            )
+        elif self.step:
+            parts.append(message("{step:.1f} GB are left to a batch", **values))
         for split, (given, need) in self.resident.items():
-            sizes = {"given": given / 1e9, "need": need / 1e9, "split": split}
-            parts.append(message("{given:.1f} of {need:.1f} GB of {split} are resident", **sizes))
+            if self.device != "cpu" or given > 1:  # on a CPU, nobody expects records to be resident
+                sizes = {"given": given / 1e9, "need": need / 1e9, "split": split}
+                parts.append(message("{given:.1f} of {need:.1f} GB of {split} are resident", **sizes))
         return joined(", ", parts)
 
 
