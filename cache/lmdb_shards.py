@@ -10,9 +10,10 @@ from typing import Any
 import lmdb
 import numpy as np
 
+from cache.arrays import U8
 from cache.errors import REBUILD, CacheCorruptError, CacheError, CacheWriteError, missing_row, open_error, write_error
 from cache.process import fork_lock
-from cache.record import U8, Fields, RecordLayout
+from cache.record import Fields, RecordLayout
 
 COMMIT_RECORDS = 2
 """LMDB allocates the dirty pages of a transaction, and frees them when it commits. Once it is enough, glibc gives what

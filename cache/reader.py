@@ -11,11 +11,12 @@ from typing import Any, Self
 
 import numpy as np
 
+from cache.arrays import U8
 from cache.errors import REBUILD, CacheCorruptError, CacheError
 from cache.index import CacheIndex, SampleTable, load_table
 from cache.messages import message
 from cache.process import LeftToParent
-from cache.record import U8, Fields, RecordLayout
+from cache.record import Fields, RecordLayout
 from cache.remote.folder import FolderConfig, ShardFolder
 from cache.remote.shards import FetchedShards
 from cache.shards import ShardReader, describe, open_reader

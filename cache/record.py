@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import xxhash
 
-from cache.arrays import U8 as U8  # records are U8: stores and loaders take the name from here
+from cache.arrays import U8
 from cache.choices import Codec
 from cache.errors import CacheCorruptError
 from cache.spec import CacheSpec

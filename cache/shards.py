@@ -13,11 +13,12 @@ from typing import Protocol
 
 import xxhash
 
+from cache.arrays import U8
 from cache.atomic import sync_path
 from cache.choices import Store
 from cache.errors import REBUILD, CacheCorruptError, CacheError
 from cache.index import ShardInfo
-from cache.record import U8, Fields, RecordLayout
+from cache.record import Fields, RecordLayout
 from cache.storage import remove, shard_files
 
 BLOCK = 1 << 20

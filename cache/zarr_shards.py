@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING
 import google_crc32c
 import numpy as np
 
+from cache.arrays import U8
 from cache.atomic import sync_tree
 from cache.errors import CacheWriteError, missing_row, open_error, write_error
 from cache.messages import UserError
-from cache.record import U8, Fields, RecordLayout
+from cache.record import Fields, RecordLayout
 
 if TYPE_CHECKING:
     from zarr.core.buffer import Buffer

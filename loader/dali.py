@@ -15,11 +15,11 @@ import simplejpeg
 import torch
 from torch.utils.dlpack import from_dlpack
 
+from cache.arrays import F32, U8
 from cache.machine import processors
 from cache.messages import UserError, install
 from cache.process import LeftToParent
-from cache.record import U8, RecordLayout
-from loader.augment import F32
+from cache.record import RecordLayout
 from loader.batch import Batch, LoaderConfig
 from loader.kernels import BLANK, copy_images, copy_packed_planes
 from loader.order import BatchPlan

@@ -15,9 +15,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from cache.arrays import I64, U8
 from cache.kernel import kernel
-from cache.record import U8
-from loader.order import I64
 
 BLANK = 0
 """An image address that stands for no image: a black one, without a person, all of it ignored."""

@@ -16,12 +16,13 @@ from typing import Literal, NamedTuple, NoReturn, Self
 import numpy as np
 from torch.utils.data import IterableDataset
 
+from cache.arrays import I64
 from cache.errors import CacheError
 from cache.messages import Message, UserError, install, message
 from cache.process import LeftToParent
 from cache.reader import CacheReader
 from loader.batch import BadRecord, Batch, BatchSource, LoaderConfig, LoaderState
-from loader.order import I64, BatchPlan, epoch_order, plan_epoch, resolve_order, steps_in_epoch, windowed_order
+from loader.order import BatchPlan, epoch_order, plan_epoch, resolve_order, steps_in_epoch, windowed_order
 from loader.shard_prefetch import ShardPrefetch
 
 Chosen = Literal["native", "dali", "resident"]

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from cache.arrays import U8
 from cache.machine import processors
 from cache.process import fork_lock
-from cache.record import U8
 from loader.batch import Batch, LoaderConfig
 from loader.kernels import BLANK, copy_records, unpack_planes
 from loader.order import BatchPlan

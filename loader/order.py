@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from pathlib import PurePath
 
 import numpy as np
-import numpy.typing as npt
 
+from cache.arrays import I64
 from cache.choices import Order
 from cache.storage import is_url
-
-I64 = npt.NDArray[np.int64]
 
 
 def resolve_order(order: Order, cache: PurePath, *, in_place: bool = False) -> Order:

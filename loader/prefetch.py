@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cache.record import U8
+from cache.arrays import U8
 from loader.augment import Parameters, draw_parameters
 from loader.batch import LoaderConfig
 from loader.order import BatchPlan

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import simplejpeg
 
+from cache.arrays import I64, U8
 from cache.choices import OnBadRecord
 from cache.errors import CacheCorruptError, CacheError
-from cache.record import U8, checksum
+from cache.record import checksum
 from loader.batch import BadRecord, Batch
 from loader.kernels import BLANK
-from loader.order import I64, BatchPlan
+from loader.order import BatchPlan
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from cache.arrays import U8, Flags
+from cache.arrays import I64, U8, Flags
 from cache.machine import processors
 from loader.augment import Parameters
 from loader.batch import Batch, LoaderConfig
 from loader.kernels import BLANK, copy_images, copy_packed_planes, copy_records
-from loader.order import I64, BatchPlan
+from loader.order import BatchPlan
 from loader.prefetch import Buffers, PendingBatch, Spares, ThreadPool, draw, prefetch
 from loader.records import IMAGE, RecordMap, make_batch
 from loader.resident_store import (

@@ -10,12 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cache.arrays import I64, U8
 from cache.machine import compile_obstacle, memory
 from cache.messages import UserError
-from cache.record import U8
 from loader.augment import Parameters
 from loader.kernels import BLANK
-from loader.order import I64
 from loader.sampling import Pixels, Records, compiled_warp, gather, warp
 
 BLANK_ROW = 0

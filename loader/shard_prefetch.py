@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cache.arrays import I64
 from cache.errors import CacheError
 from cache.messages import message
 from loader.batch import LoaderConfig
-from loader.order import I64, resolve_order
+from loader.order import resolve_order
 from loader.prefetch import ThreadPool
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import torch
 
+from cache.arrays import U8
 from cache.choices import Level
 from cache.messages import UserError, message
-from cache.record import U8
 from loader.batch import Batch, LoaderConfig
 from loader.loader import open_loader
 

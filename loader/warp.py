@@ -23,20 +23,14 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from cache.arrays import F32, I32, I64, U8, U32
 from cache.kernel import kernel
-from cache.record import U8
-from loader.augment import F32
 from loader.kernels import AHEAD, BLANK, prefetch_line
-from loader.order import I64
-
-I32 = npt.NDArray[np.int32]
-U32 = npt.NDArray[np.uint32]
 
 _BITS = 15  # of a position, those behind the point; a share of one is 32767, the largest signed number of 16 bits
 _WHOLE = (1 << _BITS) - 1
