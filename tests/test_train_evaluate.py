@@ -156,6 +156,16 @@ def test_pooled_scores_at_the_caches_side_are_torchmetrics(coco, checkpoint, tmp
         assert [size.images[row].person_fraction for row in without_crowds] == pytest.approx(share[without_crowds])
 
 
+def test_masks_without_a_pixel_are_told(coco, checkpoint, tmp_path):
+    path = coco / "annotations" / "person_keypoints_val2017.json"
+    document = json.loads(path.read_text())
+    document["annotations"] = [each | {"iscrowd": 1} for each in document["annotations"]]
+    path.write_text(json.dumps(document))
+    cache = make_cache(coco, tmp_path / "cache", images="all")
+    (note,) = evaluate(EvalConfig(checkpoint=checkpoint, cache=cache)).notes
+    assert note == "no mask of val has a pixel: the scores mean nothing"
+
+
 @pytest.mark.parametrize("fit", ["letterbox", "stretch"])
 def test_scores_at_the_photos_own_size_are_those_of_a_slow_reference(
     coco_mini, checkpoint, tmp_path, monkeypatch, capsys, fit
