@@ -69,9 +69,9 @@ types: setup
 imports: setup
 	$(BIN)/lint-imports
 
-# A process a processor, each with one thread of OpenMP: more would wait for each other. Those a test asks for sleep
-# while they wait: to spin, as they usually do, takes a processor from the tests of another process. Files in their own
-# order: by the number of their tests, as xdist would have them, those with few and long tests come last, and one idles.
+# One process per processor, each with one thread of OpenMP: more would wait for each other. Where a test asks for more,
+# they sleep while they wait: spinning, the default, takes a processor from the other process. Files in their own order:
+# by the number of their tests, as xdist would have them, those with few and long tests come last, and one idles.
 # Bytecode is kept, whatever the environment says: else pytest rewrites all tests in each process, for ten seconds.
 unit: setup
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest \

@@ -63,8 +63,8 @@ class CacheReader:
         if split not in self.index.splits:
             splits = ", ".join(self.index.splits)
             raise CacheError(
-                "{root} has no split {split!r}; it has {splits}; `preprocess --val-share 0.1` makes train and val of "
-                "the photos of one",
+                "{root} has no split {split!r}; it has {splits}; `preprocess --val-share 0.1` divides the photos of "
+                "one split into train and val",
                 root=root,
                 split=split,
                 splits=splits,

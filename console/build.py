@@ -27,11 +27,13 @@ def build_lines(report: BuildReport, out: PurePath) -> list[str]:
 
 def diff_lines(cache: PurePath, coco: Location, spec: CacheSpec, changes: list[SplitChanges]) -> list[str]:
     """What has changed in each split, and the command that brings the cache up to date; its codec is kept."""
-    flags: dict[str, object] = {"coco": coco}
-    if isinstance(coco, Dataset):  # of files that are named; its location is a folder, or the first of them
+    location, flags = coco, dict[str, object]()
+    if isinstance(coco, Dataset):  # its files were named; its location is a folder, or the first of these files
+        location = coco.location
         for split, where in coco.splits.items():
             flags |= {f"{split}-json": where.annotations, f"{split}-images": where.photos}
-        flags = {name: path for name, path in flags.items() if name != "coco" or coco.location not in flags.values()}
+    if location not in flags.values():
+        flags = {"coco": location, **flags}
     usual, fields = CacheSpec(), ("side", "fit", "store", "images", "crowd", "limit", "orientation", "val_share")
     changed = {name: getattr(spec, name) for name in fields if getattr(spec, name) != getattr(usual, name)}
     names = {"images": "select", "val_share": "val-share"}

@@ -20,7 +20,7 @@ from loader.prefetch import OFF_LINE, Buffers
 from loader.records import RecordMap
 
 CHECK_SECONDS = 5.0
-"""How often a dataset looks whether shards were overwritten since it compared their records with the index."""
+"""Seconds between two checks whether shards were overwritten after their records were compared with the index."""
 
 
 class MaskDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):

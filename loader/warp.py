@@ -45,9 +45,9 @@ _BYTES = ir.VectorType(ir.IntType(8), 4 * _LANES)
 
 
 class Taps(NamedTuple):
-    """The source of the pixels of one output row. Arrays are addresses, as counting who holds them takes time.
+    """The source of the pixels of one output row. Positions count from the centre of the image's first pixel.
 
-    Positions count from the centre of the image's first pixel.
+    Arrays are given by their addresses: Numba would count references to them in each row, which takes time.
     """
 
     canvas: int  # the first pixel of the image
@@ -72,7 +72,7 @@ def _fixed(position: float) -> np.int32:
 
 @kernel
 def _sweep(matrix: F32, x: float, y: float, across: I32) -> None:
-    """Write what columns add to the position (x, y)."""
+    """Write `Taps.across`: the position (x, y) plus what each column adds to it."""
     for column in range(across.shape[1]):
         across[0, column] = _fixed(x + matrix[0, 0] * (column + 0.5))
         across[1, column] = _fixed(y + matrix[1, 0] * (column + 0.5))
@@ -292,8 +292,9 @@ def _spread(image: int, person: int, ignore: int, side: int, row: int, canvas: i
 def _reach(matrix: F32, side: int) -> tuple[float, float, float, bool]:
     """What rows of the source a row of the output needs: of all the first, and for row y the last, a + b * y.
 
-    It is too many by a row or two, as positions are rounded. And whether the map is so large, or not of numbers, that
-    parts of a position, `Taps.across` and `Taps.x`, could exceed 31 bits: then all rows are needed.
+    It is too many by a row or two, as positions are rounded. The last value says whether the
+    map is so large, or has values that are not finite, that the parts of a position, `Taps.across` and `Taps.x`, could
+    exceed 31 bits: then all rows are needed.
     """
     across, down = np.float64(matrix[1, 0]) * side, np.float64(matrix[1, 1])
     shift = np.float64(matrix[1, 2])

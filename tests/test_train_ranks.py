@@ -147,7 +147,7 @@ def config(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     make_dataset(root / "coco", SynthConfig(images=21, val_fraction=5 / 21, long_side=(64, 80)))
     build_cache(BuildConfig(coco=root / "coco", out=root / "cache", spec=CacheSpec(side=64, images="all")))
-    # Of a single pixel in the deepest layer, or at a larger rate, BatchNorm makes much of rounding.
+    # With a single pixel in the deepest layer, or at a larger rate, BatchNorm amplifies rounding errors.
     return TrainConfig(
         loader=LoaderConfig(cache=root / "cache", batch_size=2, threads=1, backend="native"),
         out=root / "one",

@@ -63,8 +63,14 @@ def preprocess_rows(setup: Setup, material: Material) -> Iterator[Row]:
         found = setup.measure(works, rounds=min(setup.rounds, MOST_ROUNDS))
     repeated = message("{photos} as {images}", photos=material.photos_name, images=images)
     described = joined(", ", [repeated, message("side {side}", side=setup.side), setup.parallel])
-    row = partial(Row.measured, suite="preprocess", setup=described, unit="images/s", limit=found["decode"])
-    row = partial(row, limit_name=message("decoding alone"))
+    row = partial(
+        Row.measured,
+        suite="preprocess",
+        setup=described,
+        unit="images/s",
+        limit=found["decode"],
+        limit_name=message("decoding alone"),
+    )
     note = message("whole builds: reading the JSON, drawing, packing, hashing, writing, syncing")
     for name in specs:
         yield row(found[name], name=name, note=note)

@@ -110,7 +110,7 @@ def _write_shard(store: Store, layout: RecordLayout, records: U8, path: Path) ->
 
 def _write_file(records: U8, path: Path) -> None:
     with path.open("wb", buffering=0) as file:
-        os.posix_fallocate(file.fileno(), 0, records.nbytes)  # then it takes a sixth less time
+        os.posix_fallocate(file.fileno(), 0, records.nbytes)  # reserved first, they are written in a sixth less time
         for record in records:
             file.write(record.data)
         os.fsync(file.fileno())

@@ -94,7 +94,7 @@ def evaluate(config: EvalConfig, advance: Advance = lambda _done, _total: None) 
         notes += (*predictor.side_notes(spec.side), *_other_masks(predictor.spec, spec))
         with memory_errors(batch_size, spec.side, less=batch_size // 2, others=message("another --device")):
             sizes = list(_score(views, advance))
-        if not any(image.person_fraction for size in sizes for image in size.images):
+        if not any(size.with_persons for size in sizes):
             notes += [message("no mask of {split} has a pixel: the scores mean nothing", split=config.split)]
         own = len(views) - len(baselines)
         device, pixels = predictor.device, batch_size * spec.side**2
