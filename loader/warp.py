@@ -292,9 +292,9 @@ def _spread(image: int, person: int, ignore: int, side: int, row: int, canvas: i
 def _reach(matrix: F32, side: int) -> tuple[float, float, float, bool]:
     """What rows of the source a row of the output needs: of all the first, and for row y the last, a + b * y.
 
-    It is too many by a row or two, as positions are rounded. The last value says whether the
-    map is so large, or has values that are not finite, that the parts of a position, `Taps.across` and `Taps.x`, could
-    exceed 31 bits: then all rows are needed.
+    It is too many by a row or two, as positions are rounded. The last value says whether the map is so large, or has
+    values that are not finite, that the parts of a position, `Taps.across` and `Taps.x`, could exceed 31 bits: then all
+    rows are needed.
     """
     across, down = np.float64(matrix[1, 0]) * side, np.float64(matrix[1, 1])
     shift = np.float64(matrix[1, 2])

@@ -31,8 +31,7 @@ non-negative and sum to height x width; others are safe too: a negative run coun
 pixel is left out, what is missing is background.
 
 Every kernel releases the GIL, allocates its own scratch (at most three bits per pixel) and may run in any number of
-threads on different outputs. No ``fastmath``, and no fused multiply-add: either would move
-crossings.
+threads on different outputs. No ``fastmath``, and no fused multiply-add: either would move crossings.
 """
 
 from __future__ import annotations
