@@ -188,7 +188,7 @@ def test_the_plan_is_a_line():
     )
     assert str(plan._replace(step=0, resident={})) == "80.0 GB are free on cuda"
     on_cpu = plan._replace(device="cpu", measured=False)
-    assert str(on_cpu) == "80.0 GB are free on cpu, 5.0 GB are left to a batch"
+    assert str(on_cpu) == "80.0 GB are free on cpu, 5.0 GB are reserved for a batch"
     assert str(on_cpu._replace(resident={"val": (GB, GB)})).endswith(", 1.0 of 1.0 GB of val are resident")
 
 

@@ -39,7 +39,7 @@ class MemoryPlan(NamedTuple):
                 message("a batch takes {step:.1f} GB ({each:,.0f} bytes a pixel in {precision}, measured)", **values)
             )
         elif self.step:
-            parts.append(message("{step:.1f} GB are left to a batch", **values))
+            parts.append(message("{step:.1f} GB are reserved for a batch", **values))
         for split, (given, need) in self.resident.items():
             if self.device != "cpu" or given > 1:  # on a CPU, nobody expects records to be resident
                 sizes = {"given": given / 1e9, "need": need / 1e9, "split": split}
